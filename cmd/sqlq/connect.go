@@ -1,0 +1,224 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sqlq/sqlq/migrations"
+	"github.com/sqlq/sqlq/sqlq/ops"
+)
+
+// database is a connected database. Close it.
+type database struct {
+	*ops.Ops
+	pool   *pgxpool.Pool
+	schema string
+	where  string // names the database and its host
+}
+
+func (d *database) Close() { d.pool.Close() }
+
+// connect connects to the database and checks that the schema is one that this program knows.
+func (a *app) connect(ctx context.Context) (*database, error) {
+	d, err := a.connectAnySchema(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.checkSchema(ctx); err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// connectAnySchema connects to the database, whatever there is in it. Its error has the exit code for that.
+func (a *app) connectAnySchema(ctx context.Context) (*database, error) {
+	config, err := a.config()
+	if err != nil {
+		return nil, &codedError{code: exitConnect, err: err}
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, &codedError{code: exitConnect, err: fmt.Errorf("set up connections: %w", err)}
+	}
+	where := whereIs(config.ConnConfig)
+	if err := pool.Ping(ctx); err != nil {
+		pool.Close()
+		return nil, &codedError{code: exitConnect, err: a.connectError(where, config.ConnConfig.User, err)}
+	}
+	return &database{Ops: ops.New(pool, a.schema), pool: pool, schema: a.schema, where: where}, nil
+}
+
+func (a *app) config() (*pgxpool.Config, error) {
+	url, source := a.connString()
+	// Only with these the text is read as a URL. Any other would become the name of a setting, password and all.
+	if scheme, _, found := strings.Cut(url, "://"); found && !strings.Contains(scheme, "=") && scheme != "postgres" && scheme != "postgresql" {
+		return nil, fmt.Errorf("%s is not a PostgreSQL URL: it must begin with postgres:// or postgresql://", source)
+	}
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		// The error quotes the text. What it says comes after that, and the text may hold a password.
+		why := err.Error()
+		if i := strings.LastIndex(why, "`: "); i >= 0 {
+			why = why[i+len("`: "):]
+		}
+		return nil, fmt.Errorf("%s cannot be understood: %s; write postgres://user@host:5432/database", source, why)
+	}
+	if strings.Contains(config.ConnConfig.Host+config.ConnConfig.Database, "@") {
+		// What stands before the @ belongs to the password, and must not be shown as if it were a host.
+		return nil, fmt.Errorf("%s cannot be understood: write @, / and : in the password as %%40, %%2F and %%3A", source)
+	}
+	config.MaxConns = 2
+	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec // nothing is prepared, so it works behind any pooler
+	if config.ConnConfig.ConnectTimeout == 0 {
+		config.ConnConfig.ConnectTimeout = 10 * time.Second
+	}
+	if config.ConnConfig.RuntimeParams["application_name"] == "" {
+		config.ConnConfig.RuntimeParams["application_name"] = "sqlq"
+	}
+	return config, nil
+}
+
+// connString returns the connection string and where it comes from; "" leaves everything to the PG* variables.
+func (a *app) connString() (value, source string) {
+	if a.databaseURL != "" {
+		return a.databaseURL, "--database-url"
+	}
+	for _, name := range []string{"SQLQ_DATABASE_URL", "DATABASE_URL"} {
+		if v := os.Getenv(name); v != "" {
+			return v, "$" + name
+		}
+	}
+	return "", "what the PG* variables say"
+}
+
+// configured says whether anything names a database.
+func (a *app) configured() bool {
+	url, _ := a.connString()
+	return url != "" || slices.ContainsFunc([]string{"PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE"}, func(name string) bool {
+		return os.Getenv(name) != ""
+	})
+}
+
+// whereIs names a database and its host, without user and password.
+func whereIs(c *pgx.ConnConfig) string {
+	name := c.Database
+	if name == "" {
+		name = c.User // the server's own rule
+	}
+	hosts := []string{hostPort(c.Host, c.Port)}
+	for _, f := range c.Fallbacks {
+		if h := hostPort(f.Host, f.Port); !slices.Contains(hosts, h) {
+			hosts = append(hosts, h)
+		}
+	}
+	return fmt.Sprintf("database %q on %s", name, strings.Join(hosts, " or "))
+}
+
+func hostPort(host string, port uint16) string {
+	if strings.HasPrefix(host, "/") {
+		return "socket " + host
+	}
+	return net.JoinHostPort(host, strconv.Itoa(int(port)))
+}
+
+func (a *app) connectError(where, user string, err error) error {
+	err = fmt.Errorf("cannot connect to %s as user %q: %s", where, user, strings.Join(reasons(err), "; "))
+	if a.configured() {
+		return err
+	}
+	return fmt.Errorf(`%w
+Nothing says which database to use. Set SQLQ_DATABASE_URL or DATABASE_URL, or give --database-url:
+  postgres://user@host:5432/database
+To try sqlq on a throw-away server: sqlq dev`, err)
+}
+
+// reasons returns why connecting failed: with several hosts, or with and without TLS, each different reason once.
+func reasons(err error) []string {
+	var failed *pgconn.ConnectError
+	if errors.As(err, &failed) {
+		err = errors.Unwrap(failed)
+	}
+	attempts := []error{err}
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
+		attempts = several.Unwrap()
+	}
+	var whys []string
+	for _, attempt := range attempts {
+		why := attempt.Error()
+		var pg *pgconn.PgError
+		var op *net.OpError
+		switch {
+		case errors.As(attempt, &pg):
+			why = pg.Message
+		case errors.As(attempt, &op):
+			why = op.Err.Error()
+		}
+		if !slices.Contains(whys, why) {
+			whys = append(whys, why)
+		}
+	}
+	return whys
+}
+
+func (d *database) checkSchema(ctx context.Context) error {
+	have, exists, err := d.SchemaVersion(ctx)
+	if err != nil {
+		return err
+	}
+	up := migrateUp(d.schema)
+	switch want := migrations.Latest(); {
+	case !exists:
+		return fmt.Errorf("schema %q of %s has no sqlq tables; make them with: %s", d.schema, d.where, up)
+	case have < want:
+		return fmt.Errorf("schema %q of %s has version %d, this program needs %d; bring it there with: %s", d.schema, d.where, have, want, up)
+	case have > want:
+		return fmt.Errorf("schema %q of %s has version %d, this program knows %d; use a newer release of sqlq", d.schema, d.where, have, want)
+	}
+	return nil
+}
+
+// migrateUp is the command that makes or mends a schema.
+func migrateUp(schema string) string {
+	if schema == "sqlq" {
+		return "sqlq migrate up"
+	}
+	return "sqlq migrate up --schema " + schema
+}
+
+// confirm asks whether to destroy something. what says what and where. Off a terminal only --yes will do.
+func (a *app) confirm(ctx context.Context, yes bool, what string) error {
+	if yes {
+		return nil
+	}
+	if !a.inTerminal || !a.errTerminal {
+		return usageErrorf("this would %s, for good; add --yes to do it without being asked", what)
+	}
+	fmt.Fprintf(a.err, "This will %s, for good.\nGo on? [y/N] ", what)
+	answer := make(chan string, 1)
+	go func() { // reading cannot be interrupted; the process ends soon after ctx does
+		line, _ := bufio.NewReader(a.in).ReadString('\n')
+		answer <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case given := <-answer:
+		if given == "y" || given == "yes" {
+			return nil
+		}
+	case <-ctx.Done():
+		fmt.Fprintln(a.err)
+	}
+	return errors.New("nothing was done")
+}

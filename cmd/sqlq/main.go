@@ -1,0 +1,230 @@
+// Command sqlq is the operator's command line: queues, failed messages, migrations, and a throw-away server to try things
+// on. `sqlq help` lists what it can do.
+//
+// A file is a noun: queue.go holds `sqlq queue …`, error.go `sqlq error …`. main.go runs a command and turns its error into
+// an exit code, connect.go finds the database, output.go prints. There is no SQL here: what a command does is in package
+// ops.
+//
+// Data goes to standard output, everything else to standard error.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+)
+
+// Exit codes. Others are those of the command that `sqlq dev -- COMMAND` ran.
+const (
+	exitError   = 1
+	exitUsage   = 2
+	exitConnect = 4 // cannot connect to the database
+)
+
+func main() { os.Exit(mainCode()) }
+
+func mainCode() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process
+	return run(ctx, os.Args[1:], osStreams())
+}
+
+// streams are where a command reads and writes, and whether somebody sits there.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+
+	inTerminal, outTerminal, errTerminal bool
+	width                                int // columns of the terminal that out is; 0: it is none, or unknown
+}
+
+func osStreams() streams {
+	s := streams{
+		in: os.Stdin, out: os.Stdout, err: os.Stderr,
+		inTerminal:  term.IsTerminal(int(os.Stdin.Fd())),
+		outTerminal: term.IsTerminal(int(os.Stdout.Fd())),
+		errTerminal: term.IsTerminal(int(os.Stderr.Fd())),
+	}
+	if s.outTerminal {
+		s.width, _, _ = term.GetSize(int(os.Stdout.Fd()))
+	}
+	return s
+}
+
+// app is one run of the command line: its streams, and what the flags that all commands share say.
+type app struct {
+	streams
+	format      format
+	databaseURL string
+	schema      string
+	began       bool // the arguments were right and the command itself ran
+}
+
+// run runs the command line and returns the exit code.
+func run(ctx context.Context, args []string, s streams) int {
+	a := &app{streams: s, format: formatTable}
+	root := a.rootCommand()
+	root.SetArgs(args)
+	command, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return 0
+	}
+	var coded *codedError
+	if !errors.As(err, &coded) {
+		coded = &codedError{code: exitError, err: err}
+		if !a.began {
+			coded.code = exitUsage // cobra found fault with the arguments
+		}
+	}
+	if coded.err != nil {
+		fmt.Fprintf(a.err, "sqlq: %s\n", describe(err))
+	}
+	if coded.code == exitUsage {
+		fmt.Fprintf(a.err, "Usage: %s --help\n", command.CommandPath())
+	}
+	return coded.code
+}
+
+func (a *app) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "sqlq",
+		Short:         "Messaging on the PostgreSQL you already run",
+		Long:          "sqlq looks at queues and failed messages and mends them, sends messages, migrates the schema,\nand starts a throw-away server to try things on.",
+		SilenceErrors: true, // run prints them
+		SilenceUsage:  true,
+	}
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	root.AddGroup(
+		&cobra.Group{ID: "try", Title: "Try it:"},
+		&cobra.Group{ID: "operate", Title: "Operate:"},
+		&cobra.Group{ID: "set-up", Title: "Set up:"},
+	)
+	in := func(group string, commands ...*cobra.Command) {
+		for _, c := range commands {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	in("try", a.devCommand())
+	in("operate", a.queueCommand(), a.errorCommand(), a.sendCommand())
+	in("set-up", a.migrateCommand(), a.versionCommand())
+	root.SetHelpCommandGroupID("set-up")
+	root.SetCompletionCommandGroupID("set-up")
+
+	flags := root.PersistentFlags()
+	flags.StringVar(&a.databaseURL, "database-url", "", "database to work on, as URL or key=value (default $SQLQ_DATABASE_URL, $DATABASE_URL, then PG*)")
+	flags.StringVar(&a.schema, "schema", envOr("SQLQ_SCHEMA", "sqlq"), "schema that holds sqlq's tables; $SQLQ_SCHEMA")
+	flags.VarP(&a.format, "output", "o", "output format: table, json (one document) or jsonl (an object a line)")
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "jsonl"}, cobra.ShellCompDirectiveNoFileComp))
+
+	a.noteBeginning(root)
+	return root
+}
+
+// noteBeginning lets run tell a wrong command line, whose error comes from cobra, from a command that failed.
+func (a *app) noteBeginning(c *cobra.Command) {
+	if run := c.RunE; run != nil {
+		c.RunE = func(c *cobra.Command, args []string) error {
+			a.began = true
+			return run(c, args)
+		}
+	}
+	for _, sub := range c.Commands() {
+		a.noteBeginning(sub)
+	}
+}
+
+// noun returns a command that only holds others. Without one it prints its help.
+func noun(name, short string, verbs ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{
+		Use:   name,
+		Short: short,
+		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			text := fmt.Sprintf("unknown command %q for %q", args[0], c.CommandPath())
+			if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+				text += "; there is " + strings.Join(near, ", ")
+			}
+			return errors.New(text)
+		},
+		SuggestionsMinimumDistance: 2,
+	}
+	c.AddCommand(verbs...)
+	return c
+}
+
+// exactly wants one argument for each of the names.
+func exactly(names ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) < len(names) {
+			return fmt.Errorf("%s is missing: %s", names[len(args)], c.UseLine())
+		}
+		return noMoreThan(len(names))(c, args)
+	}
+}
+
+func noMoreThan(n int) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) > n {
+			return fmt.Errorf("unexpected argument %q: %s", args[n], c.UseLine())
+		}
+		return nil
+	}
+}
+
+// codedError is an error with an exit code of its own; err may be nil when everything has been said.
+type codedError struct {
+	code int
+	err  error
+}
+
+func (e *codedError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *codedError) Unwrap() error { return e.err }
+
+func usageErrorf(format string, args ...any) error {
+	return &codedError{code: exitUsage, err: fmt.Errorf(format, args...)}
+}
+
+// describe writes an error for the operator: without what only programs need, and with PostgreSQL's hint.
+func describe(err error) string {
+	text := err.Error()
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		return text
+	}
+	plain := pg.Message
+	if pg.Hint == "" {
+		plain += " (SQLSTATE " + pg.Code + ")"
+	} else {
+		plain += "\n" + pg.Hint
+	}
+	return strings.Replace(text, pg.Error(), plain, 1)
+}
+
+func envOr(name, otherwise string) string {
+	if v := os.Getenv(name); v != "" {
+		return v
+	}
+	return otherwise
+}

@@ -1,0 +1,34 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sqlq/sqlq/migrations"
+)
+
+func (a *app) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "version",
+		Short:   "Print the version of this program and of the schema it needs",
+		Example: "  sqlq version -o json",
+		Args:    noMoreThan(0),
+		RunE: func(*cobra.Command, []string) error {
+			v := struct {
+				Version string `json:"version"`
+				Schema  int64  `json:"schema_version"`
+				Go      string `json:"go"`
+			}{"(devel)", migrations.Latest(), runtime.Version()}
+			if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+				v.Version = info.Main.Version
+			}
+			return a.printOne(v, func(w io.Writer) {
+				fmt.Fprintf(w, "sqlq %s (schema version %d, %s)\n", v.Version, v.Schema, v.Go)
+			})
+		},
+	}
+}

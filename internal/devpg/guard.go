@@ -1,0 +1,89 @@
+package devpg
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"time"
+)
+
+// runner runs the programs of PostgreSQL for one folder, each under a guard.
+type runner struct {
+	folder *folder
+	as     account
+	log    *os.File // gets what they print
+	env    []string
+}
+
+// A guard is a program that does not outlive this process. How that is done is the platform's: guard_unix.go,
+// guard_windows.go.
+type guard struct {
+	cmd  *exec.Cmd
+	done chan struct{} // closed when the program has ended
+	exit error         // how, to be read once done is closed
+	leash
+}
+
+// watch starts the goroutine that waits for the program. It ends with the program.
+func (g *guard) watch() {
+	g.done = make(chan struct{})
+	go func() {
+		defer close(g.done)
+		g.exit = g.cmd.Wait()
+	}()
+}
+
+// err says how the program ended; call it once done is closed.
+func (g *guard) err() error {
+	if g.exit == nil {
+		return fmt.Errorf("exit status 0")
+	}
+	return g.exit
+}
+
+// stop asks the server to end, and waits. What has not ended within the time is made to.
+func (g *guard) stop(within time.Duration) {
+	g.ask()
+	if !g.ended(within) {
+		g.end()
+	}
+	g.release()
+}
+
+// end makes the program end without asking, and waits until it has.
+func (g *guard) end() {
+	g.force()
+	if !g.ended(10 * time.Second) {
+		g.kill()
+		<-g.done
+	}
+	g.release()
+}
+
+func (g *guard) ended(within time.Duration) bool {
+	late := time.NewTimer(within)
+	defer late.Stop()
+	select {
+	case <-g.done:
+		return true
+	case <-late.C:
+		return false
+	}
+}
+
+// run runs a program to its end, or to the end of the context.
+func (r runner) run(ctx context.Context, program string, args ...string) error {
+	g, err := r.start(program, args...)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-g.done:
+		g.release()
+		return g.exit
+	case <-ctx.Done():
+		g.end()
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,24 @@
+folder=$1
+shift
+exec 4<&0 </dev/null
+
+"$@" 4<&- &
+program=$!
+{
+	read -r line && kill -INT "$program"
+	read -r line
+	kill -TERM "$program"
+	kill -QUIT "$program"
+} <&4 >/dev/null 2>&1 &
+watch=$!
+exec 4<&-
+
+wait "$program"
+status=$?
+kill "$watch" 2>/dev/null
+if wait "$watch" 2>/dev/null; then
+	# It had ended by itself: nobody holds the leash any more. The lock goes last.
+	rm -rf "$folder/data"
+	rm -rf "$folder"
+fi
+exit "$status"

@@ -1,0 +1,6 @@
+//go:build unix && !linux
+
+package devpg
+
+// memoryRoot returns "": here a file system in memory would have to be made first.
+func memoryRoot() string { return "" }

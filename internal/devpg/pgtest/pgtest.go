@@ -1,0 +1,223 @@
+// Package pgtest gives each test a PostgreSQL database of its own.
+//
+//	func TestMain(m *testing.M) { pgtest.Main(m) }
+//
+//	func TestSend(t *testing.T) {
+//		t.Parallel()
+//		pool, err := pgxpool.New(t.Context(), pgtest.Database(t))
+//		…
+//
+// A test binary has at most one server, which the first call starts, and one template database, which the first call of
+// Database migrates. Each Database is a clone of it, so that tests can run at the same time and need not tidy up. If the
+// server or the template cannot be made, every test that asks fails with the reason.
+//
+// SQLQ_TEST_POSTGRES=18 makes tests fetch PostgreSQL 18 and use it.
+package pgtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/sqlq/sqlq/internal/devpg"
+	"github.com/sqlq/sqlq/sqlq/migrate"
+)
+
+// Schema is the schema that Database has migrated.
+const Schema = "sqlq"
+
+// Main is for TestMain: it runs the tests, stops the server if there is one, and exits. (A test binary without it
+// leaves nothing behind either, but kills its server rather than stopping it.)
+func Main(m *testing.M) {
+	code := m.Run()
+	if s := running.Load(); s != nil {
+		if err := s.Stop(); err != nil {
+			fmt.Fprintln(os.Stderr, "stop the tests' PostgreSQL:", err)
+			code = max(code, 1)
+		}
+	}
+	os.Exit(code)
+}
+
+// Server returns the test binary's server. It is every test's: do not stop it, or change its settings.
+func Server(t testing.TB) *devpg.Server {
+	t.Helper()
+	s, err := server()
+	if err != nil {
+		t.Fatal("start a PostgreSQL for tests: ", err)
+	}
+	return s
+}
+
+// Database returns the URL of a new database with a migrated schema "sqlq". At the end of the test, after what the
+// test itself has registered, it is dropped, with whatever is connected to it.
+func Database(t testing.TB) string {
+	t.Helper()
+	s := Server(t)
+	if err := template(); err != nil {
+		t.Fatal("make the template of test databases: ", err)
+	}
+	return create(t, s, templateName)
+}
+
+// Empty returns the URL of a new, empty database. It ends as one of Database does.
+func Empty(t testing.TB) string {
+	t.Helper()
+	return create(t, Server(t), "template0")
+}
+
+var running atomic.Pointer[devpg.Server] // for Main: nil if no test needed a server
+
+var server = sync.OnceValues(func() (*devpg.Server, error) {
+	o, err := devpg.TestOptions()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // long enough for a download
+	defer cancel()
+	s, err := devpg.Start(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	running.Store(s)
+	return s, nil
+})
+
+const templateName = "sqlq_template"
+
+var template = sync.OnceValue(func() error {
+	s, err := server()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := admin(ctx, s, "", `CREATE DATABASE `+templateName); err != nil {
+		return err
+	}
+	if err := migrate.Up(ctx, s.URL(templateName), Schema); err != nil {
+		return err
+	}
+	// A template that somebody is connected to cannot be cloned.
+	return admin(ctx, s, "", `ALTER DATABASE `+templateName+` ALLOW_CONNECTIONS false`)
+})
+
+// createWithin and dropWithin bound one statement. They take milliseconds, on a busy machine seconds.
+const (
+	createWithin = time.Minute
+	dropWithin   = time.Minute
+)
+
+var created atomic.Int64
+
+func create(t testing.TB, s *devpg.Server, template string) string {
+	t.Helper()
+	name := databaseName(created.Add(1), t.Name())
+	ctx, cancel := context.WithTimeout(context.Background(), createWithin)
+	defer cancel()
+	// No STRATEGY: the default (WAL_LOG, from 15 on) is several times quicker than FILE_COPY, which waits for two
+	// checkpoints.
+	statement := fmt.Sprintf(`CREATE DATABASE %s TEMPLATE %s`, name, template)
+	err := admin(ctx, s, "", statement)
+	for inUse(err) && ctx.Err() == nil { // a session of the template, or autovacuum, is still on its way out
+		err = admin(ctx, s, "", statement)
+	}
+	if err != nil {
+		t.Fatal(statement+": ", err)
+	}
+	t.Cleanup(func() {
+		if err := drop(s, name); err != nil {
+			t.Error(err)
+		}
+	})
+	return s.URL(name)
+}
+
+// databaseName names a test's database after it, for whoever looks at the server. The number makes it unique.
+func databaseName(n int64, test string) string {
+	test = strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
+			return r
+		case r >= 'A' && r <= 'Z':
+			return r - 'A' + 'a'
+		}
+		return '_'
+	}, test)
+	return fmt.Sprintf("t%d_%.40s", n, test)
+}
+
+// drop drops a database with its sessions and prepared transactions.
+func drop(s *devpg.Server, name string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), dropWithin)
+	defer cancel()
+	statement := fmt.Sprintf(`DROP DATABASE %s WITH (FORCE)`, name)
+	err := admin(ctx, s, "", statement)
+	if inUse(err) { // FORCE does not extend to prepared transactions
+		if err := rollbackPrepared(ctx, s, name); err != nil {
+			return fmt.Errorf("roll back the prepared transactions in %s: %w", name, err)
+		}
+		err = admin(ctx, s, "", statement)
+	}
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Code == invalidCatalogName {
+		return nil // the test has dropped it
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", statement, err)
+	}
+	return nil
+}
+
+func rollbackPrepared(ctx context.Context, s *devpg.Server, name string) error {
+	conn, err := pgx.Connect(ctx, s.URL(name))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	rows, err := conn.Query(ctx, `SELECT quote_literal(gid) FROM pg_prepared_xacts WHERE database = current_database()`)
+	if err != nil {
+		return err
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if _, err := conn.Exec(ctx, `ROLLBACK PREPARED `+id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// admin runs a statement on a connection of its own: no pool is left to hold connections, or to break when a test
+// kills what it can.
+func admin(ctx context.Context, s *devpg.Server, database, statement string) error {
+	conn, err := pgx.Connect(ctx, s.URL(database))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	_, err = conn.Exec(ctx, statement)
+	return err
+}
+
+const (
+	objectInUse        = "55006"
+	invalidCatalogName = "3D000"
+)
+
+func inUse(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == objectInUse
+}

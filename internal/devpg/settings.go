@@ -1,0 +1,152 @@
+package devpg
+
+import (
+	"crypto/rand"
+	"fmt"
+	"maps"
+	"net"
+	"net/url"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// superuser is the role that initdb makes and that the URLs name.
+const superuser = "postgres"
+
+// address is where a server listens.
+type address struct {
+	given    string // the URL as the caller gave it; then nothing else is set
+	host     string // a folder, which holds the socket, or 127.0.0.1
+	port     int
+	password string // "" on a socket: the folder's mode keeps others out
+}
+
+// newAddress picks the place where the folder's server will listen.
+func newAddress(f *folder, tcp bool) (address, error) {
+	if !tcp {
+		return address{host: f.path, port: socketPort}, nil
+	}
+	// The port is free now. Somebody may take it before the server does; then the start fails and says so.
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return address{}, fmt.Errorf("find a free port for the server: %w", err)
+	}
+	defer l.Close()
+	return address{host: "127.0.0.1", port: l.Addr().(*net.TCPAddr).Port, password: rand.Text()}, nil
+}
+
+func (a address) url(database string) string {
+	if a.given != "" {
+		return withDatabase(a.given, database)
+	}
+	if database == "" {
+		database = "postgres"
+	}
+	u := url.URL{Scheme: "postgres", User: url.User(superuser), Path: "/" + database}
+	// The port is always given, since PGPORT would replace a missing one.
+	query := url.Values{"sslmode": {"disable"}}
+	if a.password == "" {
+		query.Set("host", a.host)
+		query.Set("port", strconv.Itoa(a.port))
+	} else {
+		u.User = url.UserPassword(superuser, a.password)
+		u.Host = net.JoinHostPort(a.host, strconv.Itoa(a.port))
+	}
+	u.RawQuery = query.Encode()
+	return u.String()
+}
+
+// withDatabase names another database in a connection string, which pgx has understood before.
+func withDatabase(given, database string) string {
+	if database == "" {
+		return given
+	}
+	if u, err := url.Parse(given); err == nil && (u.Scheme == "postgres" || u.Scheme == "postgresql") {
+		u.Path = "/" + database
+		query := u.Query()
+		query.Del("dbname") // these two would override the path
+		query.Del("database")
+		u.RawQuery = query.Encode()
+		return u.String()
+	}
+	// Keywords and values: the last one of a keyword counts.
+	return given + " dbname='" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(database) + "'"
+}
+
+// configuration returns what is appended to the postgresql.conf that initdb wrote. The last line for a setting counts.
+func configuration(o Options, a address) (string, error) {
+	settings := map[string]string{
+		"port":                      strconv.Itoa(a.port),
+		"listen_addresses":          a.host,
+		"unix_socket_directories":   "",
+		"max_connections":           "200",
+		"max_prepared_transactions": "20",
+		"timezone":                  "UTC",
+		"log_timezone":              "UTC",
+		"lc_messages":               "C",
+		"logging_collector":         "off",
+		"log_checkpoints":           "off",
+		"autovacuum":                "on",
+		"cluster_name":              "sqlq",
+		"unix_socket_permissions":   "0700",
+	}
+	if a.password == "" {
+		settings["listen_addresses"] = ""
+		settings["unix_socket_directories"] = a.host
+	}
+	if !o.Durable {
+		settings["fsync"] = "off"
+		settings["full_page_writes"] = "off"
+		settings["synchronous_commit"] = "off"
+		settings["shared_buffers"] = "64MB" // several test binaries run at once
+		if hasSockets {
+			settings["dynamic_shared_memory_type"] = "mmap" // in the folder, which goes with a postmaster that is killed
+		}
+	}
+	if o.InMemory {
+		settings["max_wal_size"] = "256MB" // it is not the disk that would fill
+	}
+	maps.Copy(settings, o.Settings)
+
+	var b strings.Builder
+	b.WriteString("\n# from sqlq\n")
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		value := settings[name]
+		if !settingName.MatchString(name) || strings.ContainsAny(value, "\n\r\x00") {
+			return "", fmt.Errorf("setting %q = %q cannot be written to postgresql.conf", name, value)
+		}
+		quoted := strings.NewReplacer(`\`, `\\`, `'`, `''`).Replace(value)
+		fmt.Fprintf(&b, "%s = '%s'\n", name, quoted)
+	}
+	return b.String(), nil
+}
+
+var settingName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]*$`)
+
+// serverEnv returns the environment of initdb and postgres: only what they need to run. The rest is not theirs. PGPORT
+// and PGCLIENTENCODING would change the server, secrets need not reach another user, and LANG would change its messages.
+func serverEnv(getenv func(string) string) []string {
+	env := []string{"LC_ALL=C"}
+	for _, name := range []string{
+		"PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH",
+		"SYSTEMROOT", "TEMP", "TMP", "USERPROFILE", "PATHEXT", "COMSPEC", // Windows
+	} {
+		if v := getenv(name); v != "" {
+			env = append(env, name+"="+v)
+		}
+	}
+	return env
+}
+
+// hasSockets says whether the platform's PostgreSQL is used through a socket. (On Windows it can have one, but clients
+// other than libpq cannot be counted on.)
+const hasSockets = runtime.GOOS != "windows"
+
+// socketPort is in the name of the socket. Each server has a folder of its own, so they all can use the same.
+const socketPort = 5432
+
+// maxSocketPath is the longest path of a socket in bytes: 103 on macOS and the BSDs, 107 on Linux.
+const maxSocketPath = 103

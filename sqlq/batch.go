@@ -1,0 +1,83 @@
+package sqlq
+
+import (
+	"time"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// delivery is one message in hand of one instance. The instance's mutex guards what changes after its making, but for
+// what only the running handler touches.
+type delivery struct {
+	Incoming
+	batch    *batch
+	handler  *Handler // nil: unknown type
+	seq      int64
+	lease    int64 // 0: held by the receiver's transaction
+	leasedBy int32 // the instance number that the lease is in the name of
+	attempts int   // made, the running one included
+	crashes  bool  // a process died with it in hand: it runs alone
+	expires  time.Time
+	broken   error // why it cannot be handled at all
+
+	started  bool
+	leasing  bool // its lease is being committed
+	lost     bool // its transaction was lost: somebody else has it by now
+	finished bool
+
+	err     error
+	outcome outcome
+	expired bool
+	giveUp  bool // the drain ended its handler: the attempt does not count
+	out     []envelope
+}
+
+// key is the delivery's row: in the queue's table, or among the leased.
+func (d *delivery) key() int64 {
+	if d.lease != 0 {
+		return d.lease
+	}
+	return d.seq
+}
+
+// batch is what one fetch brought.
+type batch struct {
+	in      *instance
+	began   time.Time
+	byLease bool // leased already at the fetch; nothing is held
+	all     []delivery
+	waiting []*delivery // plain ones that have not begun, in order
+	inTx    []*delivery // ones whose handlers want the receive transaction, in order
+	open    int         // plain ones that are not finished
+	done    chan struct{}
+	ended   bool // a HandleTx handler ended the transaction: nothing is held any more
+}
+
+// newBatch turns fetched messages into deliveries.
+func newBatch(in *instance, ms []store.Message, byLease bool) *batch {
+	b := &batch{in: in, began: time.Now(), byLease: byLease, all: make([]delivery, len(ms)), done: make(chan struct{})}
+	for i := range ms {
+		d, m := &b.all[i], &ms[i]
+		d.batch, d.seq, d.lease, d.attempts = b, m.Seq, m.Lease, m.Attempt
+		if byLease {
+			d.leasedBy = in.id
+		}
+		d.client, d.codec, d.Endpoint = in.client, &in.client.config.Codec, in.endpoint.Name
+		d.broken = d.receive(m)
+		if m.Left != nil {
+			d.expires = b.began.Add(*m.Left)
+		}
+		d.crashes = d.Headers[headerCrashes] != ""
+		d.handler = in.handlers[m.Type]
+		if d.handler != nil && d.handler.inTx && d.broken == nil {
+			b.inTx = append(b.inTx, d)
+		} else {
+			b.waiting = append(b.waiting, d)
+		}
+	}
+	b.open = len(b.waiting)
+	if b.open == 0 {
+		close(b.done)
+	}
+	return b
+}

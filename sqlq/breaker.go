@@ -1,0 +1,53 @@
+package sqlq
+
+import (
+	"sync"
+	"time"
+)
+
+// breaker slows an instance down when messages fail one after the other: a fault outside of them is likely, and every
+// further attempt would only fill the error table.
+type breaker struct {
+	mu    sync.Mutex
+	limit int // failures in a row
+	row   int
+	next  time.Time // the next probe; zero: closed
+	wait  time.Duration
+}
+
+func (b *breaker) closed() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.next.IsZero()
+}
+
+func (b *breaker) due(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return !now.Before(b.next)
+}
+
+func (b *breaker) success() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.row, b.next, b.wait = 0, time.Time{}, 0
+}
+
+// failure says whether this one opened the breaker.
+func (b *breaker) failure(now time.Time) (opened bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.row++; b.row < b.limit {
+		return false
+	}
+	opened = b.next.IsZero()
+	b.wait = min(max(2*b.wait, 100*time.Millisecond), time.Second)
+	b.next = now.Add(b.wait)
+	return opened
+}
+
+func (b *breaker) pause() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.wait
+}

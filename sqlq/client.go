@@ -1,0 +1,123 @@
+package sqlq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sqlq/sqlq/migrations"
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// Client sends messages, and with Run handles them. Open one for each process and database; it is safe for concurrent
+// use.
+type Client struct {
+	config Config
+	pool   *pgxpool.Pool
+	store  *store.Schema
+	log    *slog.Logger
+	routes routes
+
+	closed atomic.Bool
+	mu     sync.Mutex
+	runner *runner // while Run runs
+}
+
+// Open returns a Client that sends through the pool. Run receives on connections of its own, made with the pool's
+// settings. Open checks the configuration and the schema: ErrSchemaMissing, ErrSchemaOutdated, ErrSchemaNewer,
+// ErrTooFewConnections. It starts nothing; the pool stays the caller's to close, after the Client.
+func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, error) {
+	config = config.withDefaults()
+	if err := config.validate(); err != nil {
+		return nil, err
+	}
+	if n := pool.Config().MaxConns; n < 2 {
+		return nil, fmt.Errorf("%w: the pool has MaxConns %d; a sender that waits for a connection while it holds one waits for ever: allow at least 2", ErrTooFewConnections, n)
+	}
+	c := &Client{config: config, pool: pool, store: store.New(config.Schema), log: config.Logger}
+	c.routes.byType = config.Routes
+	if err := c.checkSchema(ctx); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Close ends the Client: a running Run drains, and Close waits for it until ctx ends. Later calls get ErrClosed.
+func (c *Client) Close(ctx context.Context) error {
+	c.closed.Store(true)
+	c.mu.Lock()
+	r := c.runner
+	c.mu.Unlock()
+	if r == nil {
+		return nil
+	}
+	r.stop()
+	select {
+	case <-r.ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("close: endpoints are still draining: %w", ctx.Err())
+	}
+}
+
+func (c *Client) checkSchema(ctx context.Context) error {
+	have, exists, err := c.store.Version(ctx, c.pool)
+	want, name := migrations.Latest(), c.config.Schema
+	switch {
+	case err != nil:
+		return fmt.Errorf("check schema %q: %w", name, err)
+	case !exists:
+		return fmt.Errorf("%w: no tables in schema %q: run `sqlq migrate up --schema %s`", ErrSchemaMissing, name, name)
+	case have < want:
+		return fmt.Errorf("%w: schema %q has version %d, this library needs %d: run `sqlq migrate up --schema %s`", ErrSchemaOutdated, name, have, want, name)
+	case have > want:
+		return fmt.Errorf("%w: schema %q has version %d, this library knows %d: use a newer release of the library", ErrSchemaNewer, name, have, want)
+	}
+	return nil
+}
+
+// usable says whether a method that sends by itself may be called.
+func (c *Client) usable(ctx context.Context, options []SendOption) error {
+	if c.closed.Load() {
+		return ErrClosed
+	}
+	if ctx.Value(handlerContext{}) == nil {
+		return nil
+	}
+	if o, _ := collect(options); o.immediately {
+		return nil
+	}
+	return fmt.Errorf("%w: use the delivery's Send or Publish, which happen if and when the handler succeeds, or say Immediately()", ErrInHandler)
+}
+
+// handlerContext marks the contexts of handlers.
+type handlerContext struct{}
+
+// wake wakes sleeping receivers of committed messages. A receiver of this process that sleeps on the queue is enough;
+// for others it notifies, apart from every transaction that writes. A failure loses no message: polling finds it.
+func (c *Client) wake(ctx context.Context, channels ...string) {
+	channels = slices.DeleteFunc(channels, func(channel string) bool { return channel == "" || c.wakeLocal(channel) })
+	if len(channels) == 0 {
+		return
+	}
+	slices.Sort(channels)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if err := c.store.Notify(ctx, c.pool, slices.Compact(channels)); err != nil && !errors.Is(err, context.Canceled) {
+		c.log.Warn("sqlq: cannot wake receivers; they will find the messages by polling", "err", err)
+	}
+}
+
+func (c *Client) wakeLocal(channel string) bool {
+	c.mu.Lock()
+	r := c.runner
+	c.mu.Unlock()
+	return r != nil && r.listener.wakeLocal(channel)
+}

@@ -1,0 +1,154 @@
+package sqlq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// Config says how a Client works. The zero value is the default of everything.
+type Config struct {
+	// Schema holds sqlq's tables. Default "sqlq".
+	Schema string
+
+	// Routes says to which queue a command goes, by message type. The commands that an endpoint of this process handles
+	// need no entry.
+	Routes map[string]string
+
+	// Codec encodes and decodes bodies. Default JSON by encoding/json.
+	Codec Codec
+
+	// MaxBody bounds an encoded body, in bytes. Default 16 MiB. A receiver may hold ReceiveConnections × 16 MiB of small
+	// bodies, or one larger body for each slot of its endpoints.
+	MaxBody int
+
+	// Logger gets what the library says once: lost connections, crashed instances, failed messages. Default slog.Default().
+	Logger *slog.Logger
+
+	// HandleMiddleware is put around every handler of every endpoint, the first outermost.
+	HandleMiddleware []func(next HandleFunc) HandleFunc
+
+	// SendMiddleware is put around every message that is sent or published, the first outermost.
+	SendMiddleware []func(next SendFunc) SendFunc
+
+	// NoNotify keeps SendTx and PublishTx from calling NOTIFY, which a transaction that is to be prepared (two-phase
+	// commit) must not do. Sleeping receivers then find the message by polling.
+	NoNotify bool
+
+	// ReceiveConnections bounds the connections on which Run receives, for all endpoints of the process together; they
+	// are opened as they are needed, and two more listen and do the housekeeping. Default 4. HandleTx handlers run one
+	// at a time on each.
+	ReceiveConnections int
+
+	// HoldLimit is how long a received batch may keep its transaction open. A message that is still being handled then
+	// is moved to the leased table, which costs an insert and a delete. Default 100 ms. Longer: fewer leases, and row
+	// locks and a snapshot-free transaction held longer.
+	HoldLimit time.Duration
+
+	// LeaseTime is how long after the last heartbeat a process is taken for dead, and its leased messages go to others.
+	// Default 15 s; heartbeats come three times as often. A dead connection is noticed sooner.
+	LeaseTime time.Duration
+
+	// DrainTimeout is how long Run waits for running handlers when it ends; then their contexts are cancelled and their
+	// messages go back. Default 30 s.
+	DrainTimeout time.Duration
+
+	// PollInterval is how often sleeping receivers look although nobody woke them. Default 30 s where LISTEN works, which
+	// is then only a net; 1 s where it does not (behind a transaction pooler), where it is the only means.
+	PollInterval time.Duration
+
+	// rand returns a number in [0,1) for jitter; tests fix it.
+	rand func() float64
+	// host and version name this process in the instance table.
+	host, version string
+}
+
+// maxDelay bounds delays and times to live.
+const maxDelay = 100 * 365 * 24 * time.Hour
+
+func (c Config) withDefaults() Config {
+	if c.Schema == "" {
+		c.Schema = "sqlq"
+	}
+	if c.Codec.Encode == nil && c.Codec.Decode == nil && c.Codec.ContentType == "" {
+		c.Codec = jsonCodec
+	}
+	if c.MaxBody == 0 {
+		c.MaxBody = 16 << 20
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.ReceiveConnections == 0 {
+		c.ReceiveConnections = 4
+	}
+	if c.HoldLimit == 0 {
+		c.HoldLimit = 100 * time.Millisecond
+	}
+	if c.LeaseTime == 0 {
+		c.LeaseTime = 15 * time.Second
+	}
+	if c.DrainTimeout == 0 {
+		c.DrainTimeout = 30 * time.Second
+	}
+	if c.rand == nil {
+		c.rand = defaultRand
+	}
+	if c.host == "" {
+		c.host = hostName()
+	}
+	if c.version == "" {
+		c.version = programVersion()
+	}
+	return c
+}
+
+func (c Config) validate() error {
+	var errs []error
+	for name, d := range map[string]time.Duration{"HoldLimit": c.HoldLimit, "LeaseTime": c.LeaseTime, "DrainTimeout": c.DrainTimeout, "PollInterval": c.PollInterval} {
+		if d < 0 {
+			errs = append(errs, fmt.Errorf("%s is %v: it must not be negative", name, d))
+		}
+	}
+	if c.LeaseTime < time.Second {
+		errs = append(errs, fmt.Errorf("LeaseTime is %v: a second is the least, or pauses of the garbage collector and the network count as death", c.LeaseTime))
+	}
+	if c.HoldLimit > 5*time.Second {
+		errs = append(errs, fmt.Errorf("HoldLimit is %v: 5 s is the most, because a transaction that idles longer is ended by the server", c.HoldLimit))
+	}
+	if c.MaxBody < 0 || c.MaxBody > 1<<30-1<<20 {
+		errs = append(errs, fmt.Errorf("MaxBody is %d bytes: PostgreSQL holds a little less than 1 GiB in a value", c.MaxBody))
+	}
+	if c.ReceiveConnections < 0 {
+		errs = append(errs, fmt.Errorf("ReceiveConnections is %d: it must not be negative", c.ReceiveConnections))
+	}
+	if c.Codec.Encode == nil || c.Codec.Decode == nil || c.Codec.ContentType == "" {
+		errs = append(errs, errors.New("Codec needs ContentType, Encode and Decode, or none of them"))
+	}
+	for typ, queue := range c.Routes {
+		errs = append(errs, checkTypeName(typ), checkQueueName(queue))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("sqlq.Config: %w", err)
+	}
+	return nil
+}
+
+// HandleFunc handles one delivery. Middleware wraps it: it may look, change the context, or return early, and the error
+// that it returns decides what becomes of the message.
+type HandleFunc func(ctx context.Context, d *Incoming) error
+
+// SendFunc sends one message. Middleware wraps it and may change the message's headers and body before it calls next.
+type SendFunc func(ctx context.Context, m *Outgoing) error
+
+// Outgoing is a message on its way out, as middleware sees it.
+type Outgoing struct {
+	ID      ID
+	Type    string
+	Queue   string // where a command goes; empty for an event
+	Headers Headers
+	Body    []byte // encoded
+	Message Message
+}

@@ -1,0 +1,123 @@
+package sqlq
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
+)
+
+// purpose says what one of the library's own connections is for. The server shows it as application_name.
+type purpose string
+
+const (
+	forReceiving purpose = "sqlq receive"
+	forListening purpose = "sqlq listen"
+	forKeeping   purpose = "sqlq keep"
+)
+
+// settings are what a connection asks for beyond the role's and database's own. A server that does not know one, or
+// does not allow it, is left as it is.
+var settings = map[purpose][][2]string{
+	forReceiving: {
+		{"default_transaction_isolation", "read committed"},
+		// A frozen client would hold its rows for as long as the server waits for it.
+		{"idle_in_transaction_session_timeout", "10s"},
+		{"client_connection_check_interval", "5s"},
+		{"tcp_user_timeout", "15s"},
+		{"tcp_keepalives_idle", "10"},
+		{"tcp_keepalives_interval", "5"},
+		{"tcp_keepalives_count", "2"},
+		{"jit", "off"},
+	},
+	forListening: {{"tcp_user_timeout", "15s"}, {"tcp_keepalives_idle", "10"}, {"tcp_keepalives_interval", "5"}, {"tcp_keepalives_count", "2"}, {"idle_session_timeout", "0"}},
+	forKeeping:   {{"tcp_user_timeout", "15s"}, {"idle_in_transaction_session_timeout", "10s"}, {"idle_session_timeout", "0"}, {"jit", "off"}, {"enable_seqscan", "off"}},
+}
+
+// plans are the settings under which a fetch is planned: a queue's statistics are wrong most of the time, and its
+// primary key is right always. HandleTx handlers run with the server's own instead.
+var plans = []string{"enable_seqscan", "enable_bitmapscan", "enable_sort", "plan_cache_mode"}
+
+var fetchPlans = []string{"off", "off", "off", "force_generic_plan"}
+
+// conn is a connection of the library's own.
+type conn struct {
+	*pgx.Conn
+	ownPlans []string // what the server had for plans
+}
+
+func (c *Client) connect(ctx context.Context, why purpose) (*conn, error) {
+	config := c.pool.Config().ConnConfig.Copy()
+	if config.RuntimeParams == nil {
+		config.RuntimeParams = map[string]string{}
+	}
+	config.RuntimeParams["application_name"] = string(why)
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = 10 * time.Second
+	}
+	if why == forReceiving {
+		// A handler whose context ends during a statement loses the statement, not the connection with its neighbours' work.
+		config.BuildContextWatcherHandler = func(pg *pgconn.PgConn) ctxwatch.Handler {
+			return &pgconn.CancelRequestContextWatcherHandler{Conn: pg, DeadlineDelay: 5 * time.Second}
+		}
+	}
+	raw, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("connect (%s): %w", why, err)
+	}
+	own := &conn{Conn: raw}
+	for _, s := range settings[why] {
+		if _, err := raw.Exec(ctx, `SELECT set_config($1, $2, false)`, s[0], s[1]); connectionLost(err) {
+			return nil, fmt.Errorf("set %s: %w", s[0], err)
+		}
+	}
+	if why == forReceiving {
+		if err := own.readPlans(ctx); err != nil {
+			raw.Close(ctx)
+			return nil, err
+		}
+	}
+	return own, nil
+}
+
+func (c *conn) readPlans(ctx context.Context) error {
+	for i, name := range plans {
+		var was string
+		if err := c.QueryRow(ctx, `SELECT current_setting($1)`, name).Scan(&was); err != nil {
+			return fmt.Errorf("read setting %s: %w", name, err)
+		}
+		c.ownPlans = append(c.ownPlans, was)
+		if _, err := c.Exec(ctx, `SELECT set_config($1, $2, false)`, name, fetchPlans[i]); err != nil {
+			return fmt.Errorf("set %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// queuePlans sets the planner's settings to the end of the transaction.
+func queuePlans(b *pgx.Batch, values []string) {
+	b.Queue(`SELECT set_config('enable_seqscan', $1, true), set_config('enable_bitmapscan', $2, true),
+		set_config('enable_sort', $3, true), set_config('plan_cache_mode', $4, true)`, values[0], values[1], values[2], values[3])
+}
+
+// backoff waits between attempts to reach the database: 50 ms, doubling to 5 s, with jitter, so that the processes of a
+// fleet do not come back all at once.
+type backoff struct{ d time.Duration }
+
+// wait returns false when ctx ended.
+func (b *backoff) wait(ctx context.Context) bool {
+	b.d = min(max(2*b.d, 50*time.Millisecond), 5*time.Second)
+	timer := time.NewTimer(b.d/2 + time.Duration(defaultRand()*float64(b.d/2)))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+func (b *backoff) reset() { b.d = 0 }

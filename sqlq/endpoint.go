@@ -1,0 +1,92 @@
+package sqlq
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+)
+
+// Endpoint is a named service that handles messages. Its queue bears its name; processes that run the same endpoint
+// share its messages.
+type Endpoint struct {
+	// Name of the endpoint and its queue: 1 to 60 ASCII letters, digits, dots, hyphens and underscores.
+	Name string
+
+	// Handlers, one for each message type. Run subscribes the queue to the events among them; a subscription stays until
+	// an operator removes it, also when the handler goes.
+	Handlers []Handler
+
+	// Concurrency is how many messages are handled at a time in this process. Default 4 × GOMAXPROCS. HandleTx handlers
+	// are also bounded by Config.ReceiveConnections.
+	Concurrency int
+
+	// Retry says when a failed message is tried again.
+	Retry RetryPolicy
+
+	// Middleware is put around each handler, inside of Config.HandleMiddleware, the first outermost.
+	Middleware []func(next HandleFunc) HandleFunc
+}
+
+func (e Endpoint) withDefaults() Endpoint {
+	if e.Concurrency == 0 {
+		e.Concurrency = 4 * runtime.GOMAXPROCS(0)
+	}
+	e.Retry = e.Retry.withDefaults()
+	return e
+}
+
+// validate checks an endpoint, with its defaults, by itself.
+func (e Endpoint) validate(c Config) error {
+	var errs []error
+	errs = append(errs, checkQueueName(e.Name), e.Retry.validate())
+	if e.Concurrency < 0 || e.Concurrency > 10_000 {
+		errs = append(errs, fmt.Errorf("its Concurrency is %d: it is from 1 to 10,000", e.Concurrency))
+	}
+	if len(e.Handlers) == 0 {
+		errs = append(errs, errors.New("no handler: give Handlers at least one"))
+	}
+	seen := map[string]bool{}
+	for _, h := range e.Handlers {
+		if h.run == nil {
+			errs = append(errs, errors.New("an empty Handler: make it with Handle or HandleTx"))
+			continue
+		}
+		if seen[h.messageType] {
+			errs = append(errs, fmt.Errorf("two handlers for message type %q: an endpoint has one; put the work in one handler, or in two endpoints that both subscribe", h.messageType))
+		}
+		seen[h.messageType] = true
+		errs = append(errs, checkTypeName(h.messageType))
+		if queue, routed := c.Routes[h.messageType]; routed && h.event {
+			errs = append(errs, fmt.Errorf("event %q is routed to queue %q in Config.Routes: events have subscribers, not a route; remove it there", h.messageType, queue))
+		} else if routed && queue != e.Name {
+			errs = append(errs, fmt.Errorf("command %q is routed to queue %q in Config.Routes, not to this endpoint", h.messageType, queue))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("%w %q: %w", ErrInvalidEndpoint, e.Name, err)
+	}
+	return nil
+}
+
+// validateEndpoints checks what Run was given as a whole.
+func validateEndpoints(c Config, endpoints []Endpoint) error {
+	if len(endpoints) == 0 {
+		return fmt.Errorf("%w: none given to Run", ErrInvalidEndpoint)
+	}
+	var errs []error
+	names, handledBy := map[string]bool{}, map[string]string{}
+	for _, e := range endpoints {
+		errs = append(errs, e.validate(c))
+		if names[e.Name] {
+			errs = append(errs, fmt.Errorf("%w %q: given to Run twice; for more at a time raise its Concurrency", ErrInvalidEndpoint, e.Name))
+		}
+		names[e.Name] = true
+		for _, h := range e.Handlers {
+			if other, taken := handledBy[h.messageType]; taken && other != e.Name && !h.event {
+				errs = append(errs, fmt.Errorf("%w %q: command %q has a handler in endpoint %q too; a command has one receiver", ErrInvalidEndpoint, e.Name, h.messageType, other))
+			}
+			handledBy[h.messageType] = e.Name
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,139 @@
+package sqlq
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Errors of Open.
+var (
+	// ErrSchemaMissing: the schema has no sqlq tables. `sqlq migrate up` makes them.
+	ErrSchemaMissing = errors.New("the sqlq schema is missing")
+	// ErrSchemaOutdated: the schema is older than this library. `sqlq migrate up` mends it.
+	ErrSchemaOutdated = errors.New("the sqlq schema is older than this library")
+	// ErrSchemaNewer: the schema was migrated by a newer release. Use that release.
+	ErrSchemaNewer = errors.New("the sqlq schema is newer than this library")
+	// ErrTooFewConnections: the pool, or what the server lets the role have, is too small. Returned by Open and Run.
+	ErrTooFewConnections = errors.New("too few connections")
+)
+
+// Errors of sending and publishing. The message was not stored.
+var (
+	// ErrNoRoute: nothing says which queue the command's type goes to.
+	ErrNoRoute = errors.New("no route")
+	// ErrIsEvent: an event was sent; publish it.
+	ErrIsEvent = errors.New("an event cannot be sent")
+	// ErrNotEvent: a command was published; send it.
+	ErrNotEvent = errors.New("a command cannot be published")
+	// ErrNoQueue: the queue does not exist in the schema.
+	ErrNoQueue = errors.New("no such queue")
+	// ErrInvalidName: a queue, message type or header that is not allowed.
+	ErrInvalidName = errors.New("invalid name")
+	// ErrBodyTooLarge: the encoded body exceeds Config.MaxBody.
+	ErrBodyTooLarge = errors.New("body too large")
+	// ErrEncode: the codec could not encode the message.
+	ErrEncode = errors.New("message cannot be encoded")
+	// ErrInvalidTime: a delay before now or beyond a century, or a time to live that is not positive.
+	ErrInvalidTime = errors.New("invalid time")
+	// ErrInHandler: Client.Send or another method was called with a handler's context; send through the delivery, or say
+	// Immediately().
+	ErrInHandler = errors.New("sending past the delivery inside of a handler")
+	// ErrClosed: the Client was closed.
+	ErrClosed = errors.New("client is closed")
+)
+
+// Errors of Run.
+var (
+	// ErrInvalidEndpoint: an endpoint that cannot run: no name, no handler, the same name twice, two handlers for one type.
+	ErrInvalidEndpoint = errors.New("invalid endpoint")
+	// ErrRunning: the Client runs already.
+	ErrRunning = errors.New("client runs already")
+)
+
+// Errors that a message can fail with. They are in the error table's chain.
+var (
+	// ErrUndecodable: the body is not what its content type says, or does not fit the Go type.
+	ErrUndecodable = errors.New("body cannot be decoded")
+	// ErrUnknownType: the endpoint has no handler for the message type.
+	ErrUnknownType = errors.New("no handler for message type")
+	// ErrCrashed: the process died while it handled the message, as often as the retry policy has attempts.
+	ErrCrashed = errors.New("the process died while handling the message")
+	// ErrTransactionOwned: a HandleTx handler tried to end the receive transaction; returned by the tx that it was given.
+	ErrTransactionOwned = errors.New("the receive transaction is committed by sqlq, not by a handler")
+	// ErrSwallowed: a HandleTx handler returned nil although a statement of it failed, which ended its transaction.
+	ErrSwallowed = errors.New("handler returned nil after an SQL error")
+)
+
+// Unrecoverable marks an error as one that no retry can mend: the message goes to the error table at once.
+func Unrecoverable(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &unrecoverable{err}
+}
+
+type unrecoverable struct{ error }
+
+func (e *unrecoverable) Unwrap() error { return e.error }
+
+// RetryAfter names the time of the next attempt: the message is retried after d, instead of when the retry policy would.
+// It spends an attempt; after the policy's last one the message fails all the same.
+func RetryAfter(d time.Duration, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &retryAfter{err, d}
+}
+
+type retryAfter struct {
+	error
+	after time.Duration
+}
+
+func (e *retryAfter) Unwrap() error { return e.error }
+
+// panicked is the error of a handler that panicked.
+type panicked struct {
+	value any
+	stack string
+}
+
+func (p *panicked) Error() string { return fmt.Sprintf("panic: %v", p.value) }
+
+// Unwrap lets errors.Is find the error that was panicked with.
+func (p *panicked) Unwrap() error {
+	err, _ := p.value.(error)
+	return err
+}
+
+// SQLSTATEs that the library acts on (PostgreSQL manual, appendix A).
+const (
+	undefinedTable       = "42P01"
+	insufficientPrivs    = "42501"
+	lockNotAvailable     = "55P03"
+	transactionTerminate = "25P03" // idle_in_transaction_session_timeout
+)
+
+func sqlState(err error) string {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return pg.Code
+	}
+	return ""
+}
+
+// connectionLost says whether an error means that the connection is of no more use, so that nothing can be said of the
+// message itself: anything that is not an answer of the server, and the answers with which it ends a session.
+func connectionLost(err error) bool {
+	if err == nil {
+		return false
+	}
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		return true
+	}
+	return pg.Severity == "FATAL" || pg.Severity == "PANIC" || pg.Code[:2] == "08" || pg.Code[:3] == "57P" || pg.Code == transactionTerminate
+}

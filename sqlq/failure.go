@@ -1,0 +1,86 @@
+package sqlq
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// Limits of what the error table keeps of an error, in bytes and links.
+const (
+	maxErrorText  = 8 << 10
+	maxStack      = 32 << 10
+	maxChainLinks = 32
+)
+
+// describe returns what the error table keeps of the failure of a message.
+func describe(messageType string, err error) store.Failure {
+	chain := unwrapAll(err)
+	innermost := chain[len(chain)-1]
+	f := store.Failure{
+		ErrorType:   typeOf(innermost),
+		Message:     clip(err.Error(), maxErrorText),
+		Fingerprint: fingerprint(messageType, typeOf(innermost), err.Error()),
+	}
+	for _, link := range chain[:min(len(chain), maxChainLinks)] {
+		f.Chain = append(f.Chain, typeOf(link)+": "+clip(link.Error(), maxErrorText))
+	}
+	var p *panicked
+	if errors.As(err, &p) {
+		stack := clip(p.stack, maxStack)
+		f.Stack = &stack
+		if len(chain) == 1 {
+			f.ErrorType = "panic"
+		}
+	}
+	return f
+}
+
+// unwrapAll lists an error and those that it wraps, outermost first; of joined errors it follows the first.
+func unwrapAll(err error) []error {
+	var chain []error
+	for err != nil {
+		chain = append(chain, err)
+		if many, ok := err.(interface{ Unwrap() []error }); ok {
+			if errs := many.Unwrap(); len(errs) > 0 {
+				err = errs[0]
+				continue
+			}
+			break
+		}
+		err = errors.Unwrap(err)
+	}
+	return chain
+}
+
+func typeOf(err error) string { return strings.TrimPrefix(fmt.Sprintf("%T", err), "*") }
+
+// clip makes text fit to be stored: valid, and at most limit bytes.
+func clip(s string, limit int) string {
+	s = cleanText(s)
+	if len(s) > limit {
+		s = strings.ToValidUTF8(s[:limit], "") + "…"
+	}
+	return s
+}
+
+// varying matches what differs between two failures of one fault: UUIDs, ULIDs, addresses in memory and on the network,
+// and runs of hex digits with a decimal digit in them, which numbers are too, with their signs, points and ports.
+var varying = regexp.MustCompile(`(?i)[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}` +
+	`|\b[0-7][0-9a-hjkmnp-tv-z]{25}\b` +
+	`|0x[0-9a-f]+` +
+	`|(?:[0-9a-f]{1,4}:){2,7}:?[0-9a-f]{1,4}` +
+	`|[-+]?[0-9a-f]*[0-9][0-9a-f]*(?:[.,:][0-9]+)*`)
+
+// fingerprint puts failures of the same fault in one group: equal for equal message type, error type and text, where
+// numbers, ids and addresses in the text do not count.
+func fingerprint(messageType, errorType, text string) string {
+	text = varying.ReplaceAllString(clip(text, maxErrorText), "#")
+	sum := sha256.Sum256([]byte(messageType + "\x00" + errorType + "\x00" + text))
+	return hex.EncodeToString(sum[:8])
+}

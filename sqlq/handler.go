@@ -1,0 +1,81 @@
+package sqlq
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"runtime/debug"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Handler handles the messages of one type. Handle and HandleTx make one.
+type Handler struct {
+	messageType string
+	event       bool
+	inTx        bool // wants the receive transaction
+	run         func(ctx context.Context, tx pgx.Tx, in *Incoming) error
+}
+
+// Delivery is one message handed to one handler.
+type Delivery[T Message] struct {
+	*Incoming
+	Message T
+}
+
+// Handle makes a Handler for messages of type T. It runs at least once for each message: when the process or its
+// connection dies, somebody runs it again. The error that it returns decides what becomes of the message: nil removes
+// it and sends what the handler sent through d; any other leaves it to the endpoint's RetryPolicy (see Unrecoverable
+// and RetryAfter), and nothing is sent. A panic is an error.
+//
+// ctx is cancelled only when the process has been draining for longer than Config.DrainTimeout.
+func Handle[T Message](handle func(ctx context.Context, d *Delivery[T]) error) Handler {
+	return newHandler(false, func(ctx context.Context, _ pgx.Tx, d *Delivery[T]) error { return handle(ctx, d) })
+}
+
+// HandleTx makes a Handler for messages of type T that works exactly once in the database of the queue: the removal of
+// the message, what the handler writes in tx and what it sends through d commit together or not at all.
+//
+// Several messages may share the transaction, one after the other; a failure undoes only its own message's work. tx
+// refuses Commit and Rollback. Row locks that the handler takes last until the batch commits, so a lock that is not to
+// be had within a millisecond ends the batch early and the handler is run again, first in the next one, without an
+// attempt being counted. Effects outside of the database may therefore happen more than once.
+func HandleTx[T Message](handle func(ctx context.Context, tx pgx.Tx, d *Delivery[T]) error) Handler {
+	return newHandler(true, handle)
+}
+
+func newHandler[T Message](inTx bool, handle func(context.Context, pgx.Tx, *Delivery[T]) error) Handler {
+	var zero T
+	goType := reflect.TypeFor[T]()
+	if goType.Kind() == reflect.Interface {
+		panic(fmt.Sprintf("sqlq: a handler needs a concrete message type, %v is an interface", goType))
+	}
+	_, event := any(zero).(Event)
+	return Handler{
+		messageType: zero.MessageType(),
+		event:       event,
+		inTx:        inTx,
+		run: func(ctx context.Context, tx pgx.Tx, in *Incoming) error {
+			d := &Delivery[T]{Incoming: in}
+			into := any(&d.Message)
+			if goType.Kind() == reflect.Pointer {
+				d.Message = reflect.New(goType.Elem()).Interface().(T)
+				into = d.Message
+			}
+			if err := in.decode(into); err != nil {
+				return err
+			}
+			return handle(ctx, tx, d)
+		},
+	}
+}
+
+// call runs f and turns a panic into an error with its stack.
+func call(f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &panicked{value: v, stack: string(debug.Stack())}
+		}
+	}()
+	return f()
+}

@@ -1,0 +1,654 @@
+package sqlq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// txVerdict says whether a HandleTx handler's own result decides about its message.
+type txVerdict int
+
+const (
+	txDecides txVerdict = iota
+	txYields            // it waited for a lock: it goes first in the next batch
+	txLost              // the connection died: the whole batch is free again
+	txBroken            // the handler ended the transaction by itself: nothing of the batch can be settled here
+)
+
+// handleTx runs the HandleTx handlers of a held batch, one after the other on the connection, until they are done or the
+// batch has been held long enough. Those that were not begun are freed by the commit and come again.
+func (r *receiver) handleTx(b *batch) {
+	tx := newReceiveTx(r.run.hardCtx, b.in, r.conn)
+	defer tx.stop()
+	for i, d := range b.inTx {
+		if i > 0 && (time.Since(b.began) > r.run.client.config.HoldLimit/2 || r.run.schedule.isDraining()) {
+			b.in.wake()
+			return
+		}
+		d.started = true
+		b.in.handle(d, tx)
+		switch tx.verdict {
+		case txDecides:
+			d.finished = true
+			tx.later = true
+		case txYields:
+			d.started = false
+			b.in.wake()
+			return
+		case txLost:
+			d.started = false
+			return
+		default:
+			r.transactionEnded(b, i)
+			return
+		}
+	}
+}
+
+// transactionEnded deals with a handler that ended the receive transaction: it fails at once, and what others of the
+// batch did is handled again, because nothing says whether it was committed.
+func (r *receiver) transactionEnded(b *batch, culprit int) {
+	b.ended = true
+	in, d := b.in, b.inTx[culprit]
+	d.finished = true
+	d.err = Unrecoverable(fmt.Errorf("%w: the handler did it past the tx that it was given", ErrTransactionOwned))
+	d.outcome = outcome{verdict: fail}
+	in.failed(d)
+	in.mu.Lock()
+	for _, earlier := range b.inTx[:culprit] {
+		earlier.finished = false
+	}
+	in.one += culprit
+	in.mu.Unlock()
+}
+
+// handleLeasedTx runs a HandleTx handler for a message that was leased before, so that its attempt is counted although
+// it may kill the process. Its transaction removes the lease.
+func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
+	d.started = true
+	ctx, cancel := r.timeout()
+	defer cancel()
+	mine, err := r.beginLeased(ctx, d)
+	if err != nil || !mine {
+		if err != nil {
+			r.disconnect()
+			r.giveBackLater(in, d)
+		}
+		return
+	}
+	tx := newReceiveTx(r.run.hardCtx, in, r.conn)
+	in.handle(d, tx)
+	tx.stop()
+	if tx.verdict != txDecides {
+		r.rollback()
+		r.giveBackLater(in, d)
+		return
+	}
+	s := &settlement{client: r.run.client, from: in.from(d)}
+	if !d.giveUp {
+		s.add(in, d)
+		ctx, cancel := r.timeout()
+		defer cancel()
+		b := &pgx.Batch{}
+		queuePlans(b, fetchPlans)
+		err := r.conn.SendBatch(ctx, b).Close()
+		if err == nil {
+			err = r.commit(ctx, s)
+		}
+		if err == nil {
+			return
+		}
+		if connectionLost(err) {
+			r.disconnect()
+			r.giveBackLater(in, d)
+			return
+		}
+		r.rollback()
+		d.err, d.out = fmt.Errorf("settle: %w", err), nil
+		if d.outcome = in.endpoint.Retry.decide(d.attempts, d.err, in.client.config.rand()); d.outcome.verdict == retryNow {
+			d.outcome = outcome{verdict: retryLater}
+		}
+		in.failed(d)
+	} else {
+		r.rollback()
+	}
+	in.mu.Lock()
+	in.settling++
+	in.mu.Unlock()
+	r.settleLeased(in, []*delivery{d})
+}
+
+func (r *receiver) beginLeased(ctx context.Context, d *delivery) (mine bool, err error) {
+	if err := r.connect(); err != nil {
+		return false, err
+	}
+	if err := r.exec(ctx, `BEGIN`); err != nil {
+		return false, err
+	}
+	leases, err := r.run.client.store.LockLeases(ctx, r.conn, d.leasedBy, []int64{d.lease})
+	if err != nil {
+		return false, err
+	}
+	if len(leases) == 0 {
+		return false, r.exec(ctx, `ROLLBACK`)
+	}
+	return true, nil
+}
+
+// giveBackLater has a receiver return the message to its queue once the database answers.
+func (r *receiver) giveBackLater(in *instance, d *delivery) {
+	d.giveUp = true
+	in.mu.Lock()
+	in.leases[d.lease] = d
+	in.finished = append(in.finished, d)
+	in.mu.Unlock()
+	r.run.schedule.kick()
+}
+
+// receiveTx is the receive transaction as HandleTx handlers see it: a pgx.Tx that refuses to end, puts a savepoint in
+// front of each handler's first statement, and notes what it must know to undo one handler's work.
+type receiveTx struct {
+	base    context.Context
+	in      *instance
+	conn    *conn
+	later   bool // a handler of this batch has finished: this is not the first
+	plans   bool // the handlers' planner settings are in force
+	limited bool // lock_timeout is in force
+	verdict txVerdict
+
+	mu        sync.Mutex // the connection is used by one at a time: the handler, or the ping that keeps it alive
+	active    bool       // a handler runs
+	savepoint bool       // one exists in the transaction
+	begun     bool       // it stands in front of this handler's work
+	waited    bool       // a statement of this handler gave up waiting for a lock
+	failure   error      // the first SQL error of this handler
+	rows      []*guardedRows
+	ping      *time.Timer
+}
+
+// pingEvery keeps the transaction of a slow handler from being ended as idle. A frozen process does not ping.
+const pingEvery = 3 * time.Second
+
+func newReceiveTx(base context.Context, in *instance, c *conn) *receiveTx {
+	tx := &receiveTx{base: base, in: in, conn: c}
+	tx.ping = time.AfterFunc(pingEvery, tx.keepAlive)
+	return tx
+}
+
+func (tx *receiveTx) stop() {
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	tx.ping.Stop()
+	tx.ping = nil
+}
+
+func (tx *receiveTx) keepAlive() {
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	if tx.ping == nil {
+		return
+	}
+	if !tx.conn.IsClosed() && !tx.conn.PgConn().IsBusy() && tx.conn.PgConn().TxStatus() == 'T' {
+		ctx, cancel := context.WithTimeout(tx.base, pingEvery)
+		_, _ = tx.conn.Exec(ctx, `SELECT 1`) // a failure shows at the handler's next statement
+		cancel()
+	}
+	tx.ping.Reset(pingEvery)
+}
+
+// run calls the handler of a delivery and leaves the transaction with its work, or without any of it, ready for the
+// next. The verdict says whether the returned error decides about the message.
+func (tx *receiveTx) run(d *delivery) error {
+	tx.mu.Lock()
+	tx.active, tx.begun, tx.waited, tx.failure, tx.verdict = true, false, false, nil, txDecides
+	tx.mu.Unlock()
+
+	err := tx.in.invoke(d, tx)
+
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	tx.active = false
+	for _, rows := range tx.rows {
+		rows.Rows.Close()
+		rows.finish()
+	}
+	tx.rows = nil
+	if tx.conn.IsClosed() {
+		tx.verdict = txLost
+		return err
+	}
+	switch tx.conn.PgConn().TxStatus() {
+	case 'I':
+		tx.verdict = txBroken
+		tx.in.client.log.Error("sqlq: a HandleTx handler ended the receive transaction past the tx it was given; its batch will be handled again", "endpoint", tx.in.endpoint.Name, "type", d.Type, "message", d.ID)
+		return err
+	case 'E':
+		if err == nil {
+			err = fmt.Errorf("%w: %w", ErrSwallowed, tx.failure)
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	if undoErr := tx.undo(); undoErr != nil {
+		tx.verdict = txLost
+		tx.conn.Close(tx.base)
+		return errors.Join(err, undoErr)
+	}
+	if tx.waited && tx.limited {
+		tx.verdict = txYields
+	}
+	return err
+}
+
+// undo takes back what the handler did. Without a savepoint it did nothing.
+func (tx *receiveTx) undo() error {
+	if !tx.begun {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(tx.base, 30*time.Second)
+	defer cancel()
+	_, err := tx.conn.Exec(ctx, `ROLLBACK TO SAVEPOINT sqlq`)
+	return err
+}
+
+// front queues what goes before a handler's first statement, in the same round trip: the savepoint, and with the first
+// handler of a batch the planner's settings, with the second the limit on waiting for locks.
+func (tx *receiveTx) front() *pgx.Batch {
+	b := &pgx.Batch{}
+	if tx.begun {
+		return b
+	}
+	if tx.savepoint {
+		b.Queue(`RELEASE SAVEPOINT sqlq`)
+	}
+	if !tx.plans {
+		queuePlans(b, tx.conn.ownPlans)
+	}
+	if tx.later && !tx.limited {
+		b.Queue(`SET LOCAL lock_timeout = 1`) // milliseconds
+	}
+	b.Queue(`SAVEPOINT sqlq`)
+	return b
+}
+
+// fronted notes that what front queued has been executed.
+func (tx *receiveTx) fronted() {
+	tx.begun, tx.savepoint, tx.plans = true, true, true
+	tx.limited = tx.limited || tx.later
+}
+
+// enter gives the handler the connection; leave takes it back and learns from the error.
+func (tx *receiveTx) enter() error {
+	tx.mu.Lock()
+	if !tx.active {
+		tx.mu.Unlock()
+		return fmt.Errorf("%w: the handler has returned", pgx.ErrTxClosed)
+	}
+	return nil
+}
+
+func (tx *receiveTx) leave(err error) {
+	tx.learn(err)
+	tx.mu.Unlock()
+}
+
+func (tx *receiveTx) learn(err error) {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		tx.waited = tx.waited || pg.Code == lockNotAvailable
+		if tx.failure == nil {
+			tx.failure = err
+		}
+	}
+}
+
+// mustFront runs what front queues by itself, for statements that cannot ride with it.
+func (tx *receiveTx) mustFront(ctx context.Context) error {
+	if tx.begun {
+		return nil
+	}
+	err := tx.conn.SendBatch(ctx, tx.front()).Close()
+	if err == nil {
+		tx.fronted()
+	}
+	return err
+}
+
+// Exec implements pgx.Tx.
+func (tx *receiveTx) Exec(ctx context.Context, sql string, args ...any) (tag pgconn.CommandTag, err error) {
+	if err := tx.enter(); err != nil {
+		return tag, err
+	}
+	defer func() { tx.leave(err) }()
+	if err := refuseControl(sql); err != nil {
+		return tag, err
+	}
+	if tx.begun || hasOptions(args) {
+		if err := tx.mustFront(ctx); err != nil {
+			return tag, err
+		}
+		return tx.conn.Exec(ctx, sql, args...)
+	}
+	b := tx.front()
+	n := b.Len()
+	b.Queue(sql, args...)
+	results := tx.conn.SendBatch(ctx, b)
+	for range n {
+		if _, err := results.Exec(); err != nil {
+			results.Close()
+			return tag, err
+		}
+	}
+	tx.fronted()
+	tag, err = results.Exec()
+	return tag, errors.Join(err, ignoreSame(results.Close(), err))
+}
+
+// Query implements pgx.Tx.
+func (tx *receiveTx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	if err := tx.enter(); err != nil {
+		return nil, err
+	}
+	rows, err := tx.query(ctx, sql, args)
+	tx.leave(err)
+	return rows, err
+}
+
+func (tx *receiveTx) query(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
+	if err := refuseControl(sql); err != nil {
+		return nil, err
+	}
+	guarded := &guardedRows{tx: tx}
+	if tx.begun || hasOptions(args) {
+		if err := tx.mustFront(ctx); err != nil {
+			return nil, err
+		}
+		rows, err := tx.conn.Query(ctx, sql, args...)
+		if err != nil {
+			return nil, err
+		}
+		guarded.Rows = rows
+	} else {
+		b := tx.front()
+		n := b.Len()
+		b.Queue(sql, args...)
+		results := tx.conn.SendBatch(ctx, b)
+		for range n {
+			if _, err := results.Exec(); err != nil {
+				results.Close()
+				return nil, err
+			}
+		}
+		tx.fronted()
+		rows, err := results.Query()
+		if err != nil {
+			results.Close()
+			return nil, err
+		}
+		guarded.Rows, guarded.results = rows, results
+	}
+	tx.rows = append(tx.rows, guarded)
+	return guarded, nil
+}
+
+// QueryRow implements pgx.Tx.
+func (tx *receiveTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	rows, err := tx.Query(ctx, sql, args...)
+	return &guardedRow{rows: rows, err: err}
+}
+
+// SendBatch implements pgx.Tx.
+func (tx *receiveTx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
+	if err := tx.enter(); err != nil {
+		return refusedBatch{err}
+	}
+	var err error
+	for _, q := range b.QueuedQueries {
+		err = errors.Join(err, refuseControl(q.SQL))
+	}
+	if err == nil {
+		err = tx.mustFront(ctx)
+	}
+	defer func() { tx.leave(err) }()
+	if err != nil {
+		return refusedBatch{err}
+	}
+	return &guardedBatch{BatchResults: tx.conn.SendBatch(ctx, b), tx: tx}
+}
+
+// CopyFrom implements pgx.Tx.
+func (tx *receiveTx) CopyFrom(ctx context.Context, table pgx.Identifier, columns []string, source pgx.CopyFromSource) (n int64, err error) {
+	if err := tx.enter(); err != nil {
+		return 0, err
+	}
+	defer func() { tx.leave(err) }()
+	if err := tx.mustFront(ctx); err != nil {
+		return 0, err
+	}
+	return tx.conn.CopyFrom(ctx, table, columns, source)
+}
+
+// Prepare implements pgx.Tx.
+func (tx *receiveTx) Prepare(ctx context.Context, name, sql string) (d *pgconn.StatementDescription, err error) {
+	if err := tx.enter(); err != nil {
+		return nil, err
+	}
+	defer func() { tx.leave(err) }()
+	if err := tx.mustFront(ctx); err != nil {
+		return nil, err
+	}
+	return tx.conn.Prepare(ctx, name, sql)
+}
+
+// LargeObjects implements pgx.Tx.
+func (tx *receiveTx) LargeObjects() pgx.LargeObjects {
+	panic("sqlq: large objects are not available in a HandleTx handler: pgx ties them to its own transaction type; call the lo_ functions by SQL")
+}
+
+// Conn implements pgx.Tx. Statements that go past tx are not undone with a failing handler unless one went through tx
+// before; ending the transaction through it makes the batch be handled again.
+func (tx *receiveTx) Conn() *pgx.Conn { return tx.conn.Conn }
+
+// Commit implements pgx.Tx. It refuses: sqlq commits, with the removal of the message.
+func (tx *receiveTx) Commit(context.Context) error {
+	return fmt.Errorf("%w: return nil instead of calling Commit", ErrTransactionOwned)
+}
+
+// Rollback implements pgx.Tx. It refuses: an error that the handler returns undoes its work.
+func (tx *receiveTx) Rollback(context.Context) error {
+	return fmt.Errorf("%w: return an error instead of calling Rollback", ErrTransactionOwned)
+}
+
+// Begin implements pgx.Tx: a savepoint within the handler's work.
+func (tx *receiveTx) Begin(ctx context.Context) (pgx.Tx, error) {
+	nested := &nestedTx{receiveTx: tx, depth: 1}
+	if _, err := tx.Exec(ctx, nested.sql(`SAVEPOINT %s`)); err != nil {
+		return nil, err
+	}
+	return nested, nil
+}
+
+// nestedTx is a savepoint that a handler began.
+type nestedTx struct {
+	*receiveTx
+	depth int
+	done  bool
+}
+
+func (n *nestedTx) sql(format string) string {
+	return fmt.Sprintf(format, fmt.Sprintf("sqlq_nested_%d", n.depth))
+}
+
+func (n *nestedTx) Begin(ctx context.Context) (pgx.Tx, error) {
+	inner := &nestedTx{receiveTx: n.receiveTx, depth: n.depth + 1}
+	if _, err := n.receiveTx.Exec(ctx, inner.sql(`SAVEPOINT %s`)); err != nil {
+		return nil, err
+	}
+	return inner, nil
+}
+
+func (n *nestedTx) Commit(ctx context.Context) error {
+	if n.done {
+		return pgx.ErrTxClosed
+	}
+	n.done = true
+	_, err := n.receiveTx.Exec(ctx, n.sql(`RELEASE SAVEPOINT %s`))
+	return err
+}
+
+func (n *nestedTx) Rollback(ctx context.Context) error {
+	if n.done {
+		return pgx.ErrTxClosed
+	}
+	n.done = true
+	_, err := n.receiveTx.Exec(ctx, n.sql(`ROLLBACK TO SAVEPOINT %s`))
+	if err == nil {
+		n.receiveTx.mu.Lock()
+		n.receiveTx.failure, n.receiveTx.waited = nil, false // undone on purpose
+		n.receiveTx.mu.Unlock()
+	}
+	return err
+}
+
+// guardedRows notes how a query ended and, where it rode with the savepoint, ends that round trip with it.
+type guardedRows struct {
+	pgx.Rows
+	tx      *receiveTx
+	results pgx.BatchResults
+}
+
+func (r *guardedRows) Next() bool {
+	if r.Rows.Next() {
+		return true
+	}
+	r.end()
+	return false
+}
+
+func (r *guardedRows) Close() {
+	r.Rows.Close()
+	r.end()
+}
+
+func (r *guardedRows) end() {
+	r.tx.mu.Lock()
+	defer r.tx.mu.Unlock()
+	r.finish()
+}
+
+func (r *guardedRows) finish() {
+	r.tx.learn(r.Rows.Err())
+	if r.results != nil {
+		r.tx.learn(r.results.Close())
+		r.results = nil
+	}
+}
+
+type guardedRow struct {
+	rows pgx.Rows
+	err  error
+}
+
+func (r *guardedRow) Scan(into ...any) error {
+	if r.err != nil {
+		return r.err
+	}
+	defer r.rows.Close()
+	if !r.rows.Next() {
+		if err := r.rows.Err(); err != nil {
+			return err
+		}
+		return pgx.ErrNoRows
+	}
+	if err := r.rows.Scan(into...); err != nil {
+		return err
+	}
+	r.rows.Close()
+	return r.rows.Err()
+}
+
+type guardedBatch struct {
+	pgx.BatchResults
+	tx *receiveTx
+}
+
+func (b *guardedBatch) Exec() (pgconn.CommandTag, error) {
+	tag, err := b.BatchResults.Exec()
+	b.learn(err)
+	return tag, err
+}
+
+// Tx returns nothing: a batch cannot begin the transaction that it is in.
+func (b *guardedBatch) Tx() pgx.Tx { return nil }
+
+func (b *guardedBatch) Close() error {
+	err := b.BatchResults.Close()
+	b.learn(err)
+	return err
+}
+
+func (b *guardedBatch) learn(err error) {
+	b.tx.mu.Lock()
+	defer b.tx.mu.Unlock()
+	b.tx.learn(err)
+}
+
+// refusedBatch is a batch that was not sent.
+type refusedBatch struct{ err error }
+
+func (b refusedBatch) Exec() (pgconn.CommandTag, error) { return pgconn.CommandTag{}, b.err }
+func (b refusedBatch) Query() (pgx.Rows, error)         { return nil, b.err }
+func (b refusedBatch) QueryRow() pgx.Row                { return &guardedRow{err: b.err} }
+func (b refusedBatch) Tx() pgx.Tx                       { return nil }
+func (b refusedBatch) Close() error                     { return b.err }
+
+// refuseControl refuses statements that would end the receive transaction. It looks at the first word only; a COMMIT
+// that hides deeper is noticed afterwards, by the state of the connection.
+func refuseControl(sql string) error {
+	word, rest, _ := strings.Cut(strings.TrimLeft(sql, " \t\r\n;"), " ")
+	switch strings.ToUpper(strings.TrimRight(word, ";")) {
+	case "COMMIT", "END", "ABORT", "BEGIN":
+	case "START":
+	case "ROLLBACK":
+		if strings.HasPrefix(strings.ToUpper(strings.TrimSpace(rest)), "TO") {
+			return nil
+		}
+	case "PREPARE":
+		if !strings.HasPrefix(strings.ToUpper(strings.TrimSpace(rest)), "TRANSACTION") {
+			return nil
+		}
+	default:
+		return nil
+	}
+	return fmt.Errorf("%w: %s is refused", ErrTransactionOwned, strings.ToUpper(word))
+}
+
+// hasOptions says whether the arguments begin with one of pgx's query options, which a batch does not take.
+func hasOptions(args []any) bool {
+	if len(args) == 0 {
+		return false
+	}
+	switch args[0].(type) {
+	case pgx.QueryExecMode, pgx.QueryResultFormats, pgx.QueryResultFormatsByOID:
+		return true
+	}
+	return false
+}
+
+// ignoreSame leaves out an error that only repeats another.
+func ignoreSame(err, other error) error {
+	if other != nil {
+		return nil
+	}
+	return err
+}
+
+var _ pgx.Tx = (*receiveTx)(nil)

@@ -1,0 +1,478 @@
+package sqlq
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+const (
+	maxBatch   = 500                   // messages a fetch
+	maxTxBatch = 60                    // of an endpoint with HandleTx handlers: subtransactions beyond 64 spill to disk
+	batchTime  = 20 * time.Millisecond // how long the handlers of a batch are meant to take
+)
+
+// instance is this process's part in an endpoint: its handlers, its slots, and what it has in hand.
+//
+// A slot is a goroutine that handles one message after another, from whichever batch has some; there are as many as the
+// endpoint's Concurrency while there is work. mu is taken after the scheduler's mutex, never before it.
+type instance struct {
+	client   *Client
+	run      *runner
+	endpoint Endpoint
+	handlers map[string]*Handler
+	hasTx    bool
+	ctx      context.Context // of the handlers
+	alone    sync.RWMutex    // held for writing by a message that may have killed a process
+
+	mu       sync.Mutex
+	id       int32 // in the instance table
+	batches  []*batch
+	busy     int           // slots at work
+	busyTx   int           // receivers that run HandleTx handlers
+	waiting  int           // messages in hand that have not begun
+	mean     time.Duration // of the time that a handler takes, plain
+	meanTx   time.Duration // likewise, HandleTx
+	finished []*delivery   // leased ones to be settled
+	settling int           // leased ones whose settle is under way
+	leases   map[int64]*delivery
+
+	awake     bool // the queue may hold messages: fetch
+	wakes     int  // counts wake-ups, so that a fetch that began before one does not put the instance to sleep
+	fetches   int  // that brought something since the instance was last woken
+	short     chan struct{}
+	woken     chan struct{}
+	flagged   bool // senders know that it sleeps (or would, if they looked): owned by attend
+	one       int  // so many messages are to be received one at a time, after an error that named no culprit
+	until     time.Time
+	breaker   breaker
+	notBefore time.Time // no fetch before: the queue is missing
+}
+
+func newInstance(r *runner, e Endpoint) *instance {
+	in := &instance{
+		client: r.client, run: r, endpoint: e, handlers: map[string]*Handler{}, ctx: r.handlerCtx,
+		leases: map[int64]*delivery{}, short: make(chan struct{}, 1), woken: make(chan struct{}, 1), awake: true,
+		breaker: breaker{limit: max(10, e.Concurrency)},
+	}
+	for i := range e.Handlers {
+		h := &e.Handlers[i]
+		in.handlers[h.messageType] = h
+		in.hasTx = in.hasTx || h.inTx
+	}
+	return in
+}
+
+// work is what a receiver does next for an instance: settle leased messages, and fetch.
+type work struct {
+	in       *instance
+	finished []*delivery
+	n        int  // messages to fetch
+	byLease  bool // fetch by lease, because a process of the endpoint died
+	wakes    int
+}
+
+// wants says what a receiver could do for the instance now, and takes it: the caller does it.
+func (in *instance) wants(now time.Time, draining bool) (w work, ok bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	w = work{in: in, wakes: in.wakes, finished: in.finished}
+	in.settling += len(w.finished)
+	in.finished = nil
+	if !draining {
+		w.byLease = now.Before(in.until)
+		w.n = in.room(now, w.byLease)
+	}
+	if w.n > 0 && in.hasTx {
+		in.busyTx++
+	}
+	return w, w.n > 0 || len(w.finished) > 0
+}
+
+// room is the number of messages to fetch: what the slots finish within batchTime, less what is in hand.
+func (in *instance) room(now time.Time, byLease bool) int {
+	inHand := in.busy + in.waiting
+	switch {
+	case !in.awake || now.Before(in.notBefore):
+		return 0
+	case !in.breaker.closed():
+		if in.breaker.due(now) && inHand == 0 && in.busyTx == 0 {
+			return 1
+		}
+		return 0
+	case in.hasTx && in.busyTx >= in.endpoint.Concurrency:
+		return 0
+	case in.one > 0:
+		return 1
+	}
+	slots := in.endpoint.Concurrency
+	if byLease {
+		if in.hasTx {
+			return 1
+		}
+		return max(0, slots-inHand)
+	}
+	room := slots*perSlot(in.mean) - inHand
+	if in.hasTx {
+		room = min(room, maxTxBatch, perSlot(in.meanTx))
+	}
+	if in.waiting > 0 && room < slots*perSlot(in.mean)/4 {
+		return 0 // enough in hand; small fetches cost as much as large ones
+	}
+	return max(0, min(room, maxBatch))
+}
+
+func perSlot(mean time.Duration) int {
+	if mean <= 0 {
+		return 1
+	}
+	return max(1, min(int(batchTime/mean), maxBatch))
+}
+
+// idle says whether slots stand idle although the queue may hold messages.
+func (in *instance) idle() bool {
+	return in.awake && in.waiting == 0 && in.busy < in.endpoint.Concurrency && in.busyTx == 0
+}
+
+// fetched takes in the result of a fetch.
+func (in *instance) fetched(w work, got int) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if got > 0 {
+		in.fetches++
+		in.one = max(0, in.one-got)
+	}
+	if got >= w.n || w.wakes != in.wakes {
+		in.awake = true
+		return
+	}
+	in.awake = false
+	select {
+	case in.short <- struct{}{}:
+	default:
+	}
+}
+
+// wake has the instance look for messages.
+func (in *instance) wake() {
+	in.mu.Lock()
+	in.wakes++
+	in.mu.Unlock()
+	select {
+	case in.woken <- struct{}{}:
+	default:
+	}
+}
+
+// look makes receivers fetch until a fetch comes back short, and returns how many fetches brought something.
+func (in *instance) look(ctx context.Context) int {
+	in.mu.Lock()
+	in.awake, in.fetches = true, 0
+	in.wakes++ // a fetch under way may have looked too early
+	select {
+	case <-in.short:
+	default:
+	}
+	in.mu.Unlock()
+	in.run.schedule.kick()
+	select {
+	case <-in.short:
+	case <-ctx.Done():
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.fetches
+}
+
+// add takes a batch in hand and sets slots to work on it.
+func (in *instance) add(b *batch) {
+	if len(b.waiting) == 0 {
+		return
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.batches = append(in.batches, b)
+	in.waiting += len(b.waiting)
+	if b.byLease {
+		for i := range b.all {
+			in.leases[b.all[i].lease] = &b.all[i]
+		}
+	}
+	for range min(len(b.waiting), in.endpoint.Concurrency-in.busy) {
+		in.busy++
+		go in.slot()
+	}
+}
+
+// slot handles messages until there are none.
+func (in *instance) slot() {
+	d := in.take(nil)
+	for d != nil {
+		in.handle(d, nil)
+		d = in.take(d)
+	}
+}
+
+// take ends a finished delivery, if one is given, and returns the next; nil ends the slot.
+func (in *instance) take(finished *delivery) *delivery {
+	in.mu.Lock()
+	var kick bool
+	if finished != nil {
+		in.finish(finished)
+	}
+	d := in.next()
+	if d == nil {
+		in.busy--
+	}
+	kick = len(in.finished) > 0 || in.idle()
+	in.mu.Unlock()
+	if kick {
+		in.run.schedule.kick()
+	}
+	return d
+}
+
+func (in *instance) next() *delivery {
+	if !in.breaker.closed() && in.busy > 1 {
+		return nil // one probe at a time
+	}
+	for len(in.batches) > 0 {
+		b := in.batches[0]
+		if len(b.waiting) == 0 {
+			in.batches = in.batches[1:]
+			continue
+		}
+		d := b.waiting[0]
+		b.waiting = b.waiting[1:]
+		in.waiting--
+		d.started = true
+		return d
+	}
+	return nil
+}
+
+// finish records a handled delivery; a leased one is to be settled by the next receiver that is free.
+func (in *instance) finish(d *delivery) {
+	d.finished = true
+	switch {
+	case d.lease != 0:
+		in.finished = append(in.finished, d)
+	case d.lost:
+		in.client.log.Warn("sqlq: a handler finished after its message was given to another receiver", "endpoint", in.endpoint.Name, "message", d.ID)
+	}
+	if d.batch.open--; d.batch.open == 0 {
+		close(d.batch.done)
+	}
+}
+
+// handle runs the handler of a delivery to its verdict, immediate retries included. tx is for HandleTx.
+func (in *instance) handle(d *delivery, tx *receiveTx) {
+	policy := in.endpoint.Retry
+	switch {
+	case !d.expires.IsZero() && !time.Now().Before(d.expires):
+		d.expired, d.outcome = true, outcome{verdict: complete}
+		return
+	case d.broken != nil:
+		d.err = d.broken
+	case d.handler == nil:
+		d.err = fmt.Errorf("%w %q in endpoint %q: add one, or replay the message to the endpoint that has", ErrUnknownType, d.Type, in.endpoint.Name)
+	case d.crashes && d.attempts >= policy.attempts():
+		d.err = Unrecoverable(fmt.Errorf("%w, %s times", ErrCrashed, d.Headers[headerCrashes]))
+	}
+	if d.err != nil {
+		in.mu.Lock()
+		d.attempts++
+		in.mu.Unlock()
+		d.outcome = policy.decide(d.attempts, Unrecoverable(d.err), 0)
+		in.failed(d)
+		return
+	}
+	if d.crashes {
+		in.alone.Lock()
+		defer in.alone.Unlock()
+	} else {
+		in.alone.RLock()
+		defer in.alone.RUnlock()
+	}
+	for {
+		in.mu.Lock()
+		d.attempts++
+		in.mu.Unlock()
+		began := time.Now()
+		d.begin(d.attempts)
+		if tx != nil {
+			d.err = tx.run(d)
+		} else {
+			d.err = in.invoke(d, nil)
+		}
+		d.out = d.end()
+		in.took(time.Since(began), tx != nil)
+		if tx != nil && tx.verdict != txDecides {
+			return // the batch ends here, the message is neither handled nor failed
+		}
+		if d.err != nil && in.ctx.Err() != nil {
+			d.giveUp = true
+			return
+		}
+		d.outcome = policy.decide(d.attempts, d.err, in.client.config.rand())
+		if d.outcome.verdict != retryNow {
+			break
+		}
+	}
+	if d.err == nil {
+		in.breaker.success()
+		return
+	}
+	d.out = nil
+	in.failed(d)
+}
+
+func (in *instance) failed(d *delivery) {
+	if in.breaker.failure(time.Now()) {
+		in.client.log.Warn("sqlq: messages fail one after the other; slowing to one probe at a time", "endpoint", in.endpoint.Name, "err", d.err)
+	}
+	if pause := in.breaker.pause(); pause > 0 {
+		time.AfterFunc(pause, in.run.schedule.kick)
+	}
+	if d.outcome.verdict == fail {
+		in.client.log.Error("sqlq: message failed", "endpoint", in.endpoint.Name, "type", d.Type, "message", d.ID, "attempts", d.attempts, "err", d.err)
+	}
+}
+
+// invoke calls the handler inside of its middleware.
+func (in *instance) invoke(d *delivery, tx pgx.Tx) error {
+	return call(func() error {
+		handle := func(ctx context.Context, incoming *Incoming) error { return d.handler.run(ctx, tx, incoming) }
+		for i := len(in.endpoint.Middleware) - 1; i >= 0; i-- {
+			handle = in.endpoint.Middleware[i](handle)
+		}
+		outer := in.client.config.HandleMiddleware
+		for i := len(outer) - 1; i >= 0; i-- {
+			handle = outer[i](handle)
+		}
+		return handle(in.ctx, &d.Incoming)
+	})
+}
+
+// took learns how long handlers take.
+func (in *instance) took(d time.Duration, inTx bool) {
+	in.mu.Lock()
+	mean := &in.mean
+	if inTx {
+		mean = &in.meanTx
+	}
+	if *mean == 0 {
+		*mean = max(d, 1)
+	} else {
+		*mean += (d - *mean) / 8
+	}
+	in.mu.Unlock()
+}
+
+// cut takes back what has not begun of a batch and names what still runs, to be leased.
+func (in *instance) cut(b *batch) (running []*delivery) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.unstart(b)
+	for i := range b.all {
+		if d := &b.all[i]; d.started && !d.finished {
+			d.leasing = true
+			running = append(running, d)
+		}
+	}
+	return running
+}
+
+// unstart takes back what has not begun of a batch.
+func (in *instance) unstart(b *batch) (taken []*delivery) {
+	taken = b.waiting
+	in.waiting -= len(taken)
+	b.open -= len(taken)
+	if len(taken) > 0 && b.open == 0 {
+		close(b.done)
+	}
+	b.waiting = nil
+	return taken
+}
+
+// leased takes in the leases of deliveries that were cut; those that finished meanwhile are to be settled. A delivery
+// without one was lost with its transaction.
+func (in *instance) leased(running []*delivery, leases map[int64]int64, by int32) {
+	in.mu.Lock()
+	for _, d := range running {
+		d.leasing = false
+		if d.lease, d.leasedBy = leases[d.seq], by; d.lease == 0 {
+			d.lost = true
+			continue
+		}
+		in.leases[d.lease] = d
+		if d.finished {
+			in.finished = append(in.finished, d)
+		}
+	}
+	in.mu.Unlock()
+	in.run.schedule.kick()
+}
+
+// settledLeases forgets leased deliveries that were settled, or takes those back whose settle failed.
+func (in *instance) settledLeases(ds []*delivery, ok bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.settling -= len(ds)
+	if !ok {
+		in.finished = append(in.finished, ds...)
+		return
+	}
+	for _, d := range ds {
+		delete(in.leases, d.lease)
+	}
+}
+
+// inHand counts what the instance has not settled yet.
+func (in *instance) inHand() int {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.busy + in.waiting + in.busyTx + len(in.leases) + len(in.finished) + in.settling
+}
+
+// suspect has the instance receive by lease for a while, because a process of its endpoint died with messages in hand.
+func (in *instance) suspect(until time.Time) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if until.After(in.until) {
+		in.until = until
+	}
+}
+
+// from says where the row of a delivery is.
+func (in *instance) from(d *delivery) store.From {
+	return store.From{Queue: in.endpoint.Name, Instance: d.leasedBy}
+}
+
+// missing has the instance wait before it fetches again, because its queue is not there.
+func (in *instance) missing(err error) {
+	in.mu.Lock()
+	first := in.notBefore.IsZero()
+	in.notBefore = time.Now().Add(time.Second)
+	in.mu.Unlock()
+	if first {
+		in.client.log.Error("sqlq: cannot receive; trying every second", "endpoint", in.endpoint.Name, "err", err)
+	}
+	time.AfterFunc(time.Second+time.Millisecond, in.run.schedule.kick)
+}
+
+// present notes that the queue is there.
+func (in *instance) present() {
+	in.mu.Lock()
+	was := in.notBefore
+	in.notBefore = time.Time{}
+	in.mu.Unlock()
+	if !was.IsZero() {
+		in.run.listener.refresh()
+	}
+}

@@ -1,0 +1,133 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Instance is what a process says of itself when it begins to handle an endpoint's messages.
+type Instance struct {
+	Endpoint    string
+	Host        string
+	PID         int
+	Version     string
+	Concurrency int
+	SessionLock bool // its connections will hold the lock of AliveLock
+	LeaseTime   time.Duration
+}
+
+// Register adds an instance and returns its number.
+func (s *Schema) Register(ctx context.Context, db DBTX, i Instance) (id int32, err error) {
+	err = db.QueryRow(ctx, fmt.Sprintf(`
+		INSERT INTO %s (endpoint, host, pid, version, concurrency, session_lock, lease_time)
+		VALUES ($1, $2, $3, $4, $5, $6, $7::bigint * interval '1 microsecond') RETURNING id`, s.table("instance")),
+		i.Endpoint, i.Host, i.PID, i.Version, i.Concurrency, i.SessionLock, i.LeaseTime.Microseconds()).Scan(&id)
+	return id, err
+}
+
+// aliveKeys is the advisory lock of an instance: by the table's OID, so schemas do not meet, and the instance's number.
+func (s *Schema) aliveKeys(id string) string {
+	return fmt.Sprintf(`(%s::regclass::oid::bigint - 2147483648)::int, %s`, quote(s.table("instance")), id)
+}
+
+// LockAlive takes the shared session lock that shows that the instances live. While any connection of the process holds
+// it they are not taken for dead before their heartbeat is too old.
+func (s *Schema) LockAlive(ctx context.Context, db DBTX, ids []int32) error {
+	_, err := db.Exec(ctx, fmt.Sprintf(`SELECT pg_advisory_lock_shared(%s) FROM unnest($1::int[]) id`, s.aliveKeys("id")), ids)
+	return err
+}
+
+// Heartbeat says that the instances live and appends to into those of them that are still taken for alive: an instance
+// that was thought dead has lost its leases and must register anew.
+func (s *Schema) Heartbeat(b *pgx.Batch, ids []int32, into *[]int32) {
+	b.Queue(fmt.Sprintf(`
+		UPDATE %s SET heartbeat_at = clock_timestamp()
+		WHERE id = ANY ($1::int[]) AND crashed_at IS NULL RETURNING id`, s.table("instance")), ids).Query(func(rows pgx.Rows) error {
+		alive, err := pgx.CollectRows(rows, pgx.RowTo[int32])
+		*into = append(*into, alive...)
+		return err
+	})
+}
+
+// Crash is the latest crash of an instance of an endpoint.
+type Crash struct {
+	Endpoint string
+	At       time.Time
+}
+
+// Crashes appends the latest crash of each endpoint, if it was within a time, to into.
+func (s *Schema) Crashes(b *pgx.Batch, endpoints []string, within time.Duration, into *[]Crash) {
+	b.Queue(fmt.Sprintf(`
+		SELECT endpoint, max(crashed_at) FROM %s
+		WHERE crashed_at > clock_timestamp() - $2::bigint * interval '1 microsecond' AND endpoint = ANY ($1::text[])
+		GROUP BY endpoint`, s.table("instance")), endpoints, within.Microseconds()).Query(func(rows pgx.Rows) error {
+		crashes, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Crash])
+		*into = append(*into, crashes...)
+		return err
+	})
+}
+
+// Drained records that the instances ended in order.
+func (s *Schema) Drained(ctx context.Context, db DBTX, ids []int32) error {
+	_, err := db.Exec(ctx, fmt.Sprintf(`UPDATE %s SET drained_at = clock_timestamp() WHERE id = ANY ($1::int[]) AND crashed_at IS NULL`,
+		s.table("instance")), ids)
+	return err
+}
+
+// Dead is an instance that was found dead.
+type Dead struct {
+	ID       int32
+	Endpoint string
+	Host     string
+	PID      int
+}
+
+// MarkDead records instances as crashed that did not end in order and whose heartbeat is too old, or whose session lock
+// nobody holds; it returns them. Those of the caller are left out, because its own session cannot see its own lock.
+func (s *Schema) MarkDead(ctx context.Context, db DBTX, own []int32) ([]Dead, error) {
+	rows, err := db.Query(ctx, fmt.Sprintf(`
+		UPDATE %[1]s SET crashed_at = clock_timestamp()
+		WHERE id IN (
+			SELECT id FROM %[1]s
+			WHERE drained_at IS NULL AND crashed_at IS NULL AND id <> ALL ($1::int[])
+				AND (heartbeat_at < clock_timestamp() - lease_time OR (session_lock AND pg_try_advisory_xact_lock(%[2]s)))
+			FOR UPDATE SKIP LOCKED)
+		RETURNING id, endpoint, host, pid`, s.table("instance"), s.aliveKeys("id")), own)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[Dead])
+}
+
+// ForgetInstances removes the records of instances that ended more than a day ago.
+func (s *Schema) ForgetInstances(ctx context.Context, db DBTX) error {
+	_, err := db.Exec(ctx, fmt.Sprintf(`
+		DELETE FROM %s WHERE coalesce(drained_at, crashed_at) < clock_timestamp() - interval '1 day'`, s.table("instance")))
+	return err
+}
+
+// TryLead tries to become the one process that does the background work of the schema. The session keeps the lock, and
+// asks only once.
+func (s *Schema) TryLead(ctx context.Context, db DBTX) (leads bool, err error) {
+	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT pg_try_advisory_lock(%s)`, s.aliveKeys("0"))).Scan(&leads)
+	return leads, err
+}
+
+// Late says what has been left undone: a leader that is frozen does nothing, and nobody else would.
+type Late struct {
+	Message  bool // a delayed message is overdue
+	Instance bool // an instance has not said for longer than its lease time that it lives, and is not marked
+}
+
+// Late looks for what the leader should have done. Relies on the primary key of delayed.
+func (s *Schema) Late(b *pgx.Batch, overdue time.Duration, into *Late) {
+	b.Queue(fmt.Sprintf(`
+		SELECT coalesce((SELECT due_at FROM %s ORDER BY due_at LIMIT 1) < clock_timestamp() - $1::bigint * interval '1 microsecond', false),
+			EXISTS (SELECT FROM %s WHERE drained_at IS NULL AND crashed_at IS NULL AND heartbeat_at < clock_timestamp() - lease_time)`,
+		s.table("delayed"), s.table("instance")), overdue.Microseconds()).QueryRow(func(row pgx.Row) error {
+		return row.Scan(&into.Message, &into.Instance)
+	})
+}

@@ -1,0 +1,76 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// LockLeases locks those of the given leases that the instance still has, and returns them. A lease that is missing was
+// taken back because the instance was thought dead; whatever its handler did, somebody else handles the message.
+// Relies on the primary key.
+func (s *Schema) LockLeases(ctx context.Context, db DBTX, instance int32, leases []int64) ([]int64, error) {
+	rows, err := db.Query(ctx, fmt.Sprintf(`
+		SELECT lease FROM %s WHERE instance = $1 AND lease = ANY ($2::bigint[]) ORDER BY lease FOR UPDATE`, s.table("leased")),
+		instance, leases)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[int64])
+}
+
+// GiveBack puts leased messages of an instance back into their queue, with the attempts that they had before, and hands
+// the channel to notify after the commit to then. Relies on the primary key of leased.
+func (s *Schema) GiveBack(b *pgx.Batch, queue string, instance int32, leases []int64, then func(channel string)) {
+	b.Queue(fmt.Sprintf(`
+		WITH taken AS (
+			DELETE FROM %[1]s WHERE instance = $1 AND lease = ANY ($2::bigint[]) RETURNING *
+		), stored AS (
+			INSERT INTO %[2]s (id, sent_at, expires_at, attempt, type, headers, body)
+			SELECT id, sent_at, expires_at, greatest(attempt - 1, 0), type, headers, body FROM taken ORDER BY seq
+		)
+		SELECT %[3]s`, s.table("leased"), s.ready(queue), s.asleep(queue)), instance, leases).QueryRow(func(row pgx.Row) error {
+		var channel *string
+		if err := row.Scan(&channel); err != nil {
+			return err
+		}
+		then(deref(channel))
+		return nil
+	})
+}
+
+// Orphans returns the queues of leased messages whose instance has ended, by crash or in order, or never was.
+func (s *Schema) Orphans(ctx context.Context, db DBTX) ([]string, error) {
+	rows, err := db.Query(ctx, fmt.Sprintf(`
+		SELECT DISTINCT l.queue FROM %s l
+		WHERE NOT EXISTS (SELECT FROM %s i WHERE i.id = l.instance AND i.drained_at IS NULL AND i.crashed_at IS NULL)`,
+		s.table("leased"), s.table("instance")))
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
+// Recover puts the orphaned messages of a queue back into it, in order, and returns how many, and the channel to notify
+// after the commit. The attempt that was running stays counted, and the header sqlq-crashes says that the message may
+// be the one that killed the process. Rows that somebody else recovers are passed over.
+func (s *Schema) Recover(ctx context.Context, db DBTX, queue string) (n int, channel string, err error) {
+	var c *string
+	err = db.QueryRow(ctx, fmt.Sprintf(`
+		WITH picked AS MATERIALIZED (
+			SELECT l.instance, l.lease FROM %[1]s l
+			WHERE l.queue = $1 AND NOT EXISTS (SELECT FROM %[2]s i WHERE i.id = l.instance AND i.drained_at IS NULL AND i.crashed_at IS NULL)
+			FOR UPDATE SKIP LOCKED
+		), taken AS (
+			DELETE FROM %[1]s l USING picked p WHERE l.instance = p.instance AND l.lease = p.lease RETURNING l.*
+		), stored AS (
+			INSERT INTO %[3]s (id, sent_at, expires_at, attempt, type, headers, body)
+			SELECT id, sent_at, expires_at, attempt, type, (coalesce(headers::jsonb, '{}') || jsonb_build_object('sqlq-crashes',
+				(coalesce((headers->>'sqlq-crashes')::int, 0) + 1)::text))::json, body
+			FROM taken ORDER BY leased_at, seq
+		)
+		SELECT (SELECT count(*) FROM taken), %[4]s`,
+		s.table("leased"), s.table("instance"), s.ready(queue), s.asleep(queue)), queue).Scan(&n, &c)
+	return n, deref(c), err
+}

@@ -1,0 +1,139 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// sleepers is the first key of the advisory locks (sleepers, queue_lock_key) that sleeping receivers hold shared. The
+// second comes from the OID of the queue's table, so schemas and re-created queues do not meet.
+const sleepers = 1936813169
+
+// asleep is an SQL expression: the channel to notify when a receiver of the queue sleeps, else null. It stands in the
+// statement that inserts, or after it: the insert's lock on the table is taken before the probe, so a receiver that is
+// about to sleep either sees that lock or is seen by the probe.
+func (s *Schema) asleep(queue string) string {
+	table := quote(s.ready(queue)) + `::regclass::oid`
+	key := fmt.Sprintf(`%d, (%s::bigint - 2147483648)::int`, sleepers, table)
+	return fmt.Sprintf(`CASE WHEN pg_try_advisory_lock(%[1]s) THEN CASE WHEN pg_advisory_unlock(%[1]s) THEN NULL END
+			ELSE 'sqlq_' || %[2]s END`, key, table)
+}
+
+// Notify wakes the receivers that listen on the channels. Run it outside of every transaction that writes: NOTIFY
+// makes commits wait for one another across the whole server.
+func (s *Schema) Notify(ctx context.Context, db DBTX, channels []string) error {
+	_, err := db.Exec(ctx, `SELECT pg_notify(c, '') FROM unnest($1::text[]) c`, channels)
+	return err
+}
+
+// TableID identifies a queue's table: a dropped and re-created queue has another.
+type TableID uint32
+
+// Channel is the channel on which senders wake the receivers of the table's queue.
+func (t TableID) Channel() string { return fmt.Sprintf("sqlq_%d", t) }
+
+func (t TableID) lockKey() int32 { return int32(int64(t) - 2147483648) }
+
+// ReadyTable returns the identity of a queue's table; an error with SQLSTATE 42P01 where there is no such queue.
+func (s *Schema) ReadyTable(ctx context.Context, db DBTX, queue string) (TableID, error) {
+	var id TableID
+	err := db.QueryRow(ctx, `SELECT $1::text::regclass::oid`, s.ready(queue)).Scan((*uint32)(&id))
+	return id, err
+}
+
+// ReadyTables returns the identities of the tables of queues; 0 where there is no such queue.
+func (s *Schema) ReadyTables(ctx context.Context, db DBTX, queues []string) ([]TableID, error) {
+	names := make([]string, len(queues))
+	for i, q := range queues {
+		names[i] = s.ready(q)
+	}
+	rows, err := db.Query(ctx, `SELECT coalesce(to_regclass(t.name)::oid, 0) FROM unnest($1::text[]) WITH ORDINALITY t (name, n) ORDER BY n`, names)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (id TableID, err error) {
+		err = row.Scan((*uint32)(&id))
+		return id, err
+	})
+}
+
+// DelayedTable returns the identity of the delayed table; its channel tells movers of a message that is due soon.
+func (s *Schema) DelayedTable(ctx context.Context, db DBTX) (TableID, error) {
+	var id TableID
+	err := db.QueryRow(ctx, `SELECT $1::text::regclass::oid`, s.table("delayed")).Scan((*uint32)(&id))
+	return id, err
+}
+
+// SetAsleep takes the sleeper's lock of each table, shared, for the session. From its return on, senders that insert
+// into one of these queues notify its channel.
+func (s *Schema) SetAsleep(b *pgx.Batch, tables []TableID) {
+	b.Queue(`SELECT pg_advisory_lock_shared($1, k) FROM unnest($2::int[]) k`, sleepers, lockKeys(tables))
+}
+
+// SetAwake gives the sleeper's locks back.
+func (s *Schema) SetAwake(b *pgx.Batch, tables []TableID) {
+	b.Queue(`SELECT pg_advisory_unlock_shared($1, k) FROM unnest($2::int[]) k`, sleepers, lockKeys(tables))
+}
+
+func lockKeys(tables []TableID) []int32 {
+	keys := make([]int32, len(tables))
+	for i, t := range tables {
+		keys[i] = t.lockKey()
+	}
+	return keys
+}
+
+// Writer is a transaction that has written to a queue's table, or is about to, and has not ended.
+type Writer struct {
+	Table       TableID
+	Transaction string // virtual transaction id; of a prepared transaction its own
+}
+
+// Writers appends the transactions that hold RowExclusiveLock on the tables to into: everyone who inserts holds it
+// until the end, prepared transactions too. Those of this session are left out.
+func (s *Schema) Writers(b *pgx.Batch, tables []TableID, into *[]Writer) {
+	oids := make([]uint32, len(tables))
+	for i, t := range tables {
+		oids[i] = uint32(t)
+	}
+	b.Queue(`
+		SELECT DISTINCT relation, virtualtransaction FROM pg_locks
+		WHERE locktype = 'relation' AND relation = ANY ($1::oid[]) AND mode = 'RowExclusiveLock' AND granted
+			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+			AND pid IS DISTINCT FROM pg_backend_pid()`, oids).Query(func(rows pgx.Rows) error {
+		defer rows.Close()
+		for rows.Next() {
+			var w Writer
+			if err := rows.Scan((*uint32)(&w.Table), &w.Transaction); err != nil {
+				return err
+			}
+			*into = append(*into, w)
+		}
+		return rows.Err()
+	})
+}
+
+// Waiting says for each queue whether its table has any row, held ones included. Relies on the primary keys.
+func (s *Schema) Waiting(ctx context.Context, db DBTX, queues []string) (waiting []bool, err error) {
+	sql := `SELECT ARRAY[`
+	for i, q := range queues {
+		if i > 0 {
+			sql += `, `
+		}
+		sql += `EXISTS (SELECT FROM ` + s.ready(q) + `)`
+	}
+	err = db.QueryRow(ctx, sql+`]::boolean[]`).Scan(&waiting)
+	return waiting, err
+}
+
+// WakeQueues wakes the sleeping receivers of queues in which messages have become free without an insert.
+func (s *Schema) WakeQueues(ctx context.Context, db DBTX, queues []string) error {
+	for _, q := range queues {
+		if _, err := db.Exec(ctx, fmt.Sprintf(`SELECT pg_notify(channel, '') FROM (SELECT %s) AS probe (channel) WHERE channel IS NOT NULL`, s.asleep(q))); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,195 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Message is a message as it lies in a queue or, leased, in the leased table.
+type Message struct {
+	Seq     int64 // its place in the queue
+	Lease   int64 // names the lease; 0: the row is in the queue's table
+	ID      [16]byte
+	Type    string
+	Headers []byte // JSON object of strings; nil: none
+	Body    []byte // nil: larger than the fetch wanted to carry, see FetchBody
+	Size    int    // bytes of the body
+	Attempt int    // attempts made before this one
+	SentAt  time.Time
+	Left    *time.Duration // time to live that was left at the fetch, negative when it had passed; nil: for ever
+}
+
+// fetched are the columns that scanMessage reads. $3 bounds the body that comes along.
+const fetched = `m.seq, m.id, m.sent_at, (extract(epoch FROM m.expires_at - clock_timestamp()) * 1000000)::bigint,
+	m.type, m.headers::text, octet_length(m.body), CASE WHEN octet_length(m.body) <= $3 THEN m.body END`
+
+// FetchHeld locks up to limit ready messages after a seq, in order, and appends them to into. Rows that others hold are
+// passed over. The locks last to the end of the transaction. Bodies above maxBody bytes are locked but left behind.
+// Relies on the queue's primary key.
+func (s *Schema) FetchHeld(b *pgx.Batch, queue string, after int64, limit, maxBody int, into *[]Message) {
+	sql := fmt.Sprintf(`
+		SELECT 0::bigint, m.attempt::int, `+fetched+`
+		FROM %s m WHERE m.seq > $1 ORDER BY m.seq LIMIT $2
+		FOR UPDATE SKIP LOCKED`, s.ready(queue))
+	b.Queue(sql, after, limit, maxBody).Query(func(rows pgx.Rows) error { return scanMessages(rows, into) })
+}
+
+// FetchLeased moves up to limit ready messages into the leased table in the name of an instance, counts the attempt
+// that is about to begin, and appends them to into. Once it is committed the messages are the instance's until it
+// settles them or dies. Rows that others hold are passed over. Relies on the queue's primary key.
+func (s *Schema) FetchLeased(b *pgx.Batch, queue string, instance int32, limit, maxBody int, into *[]Message) {
+	sql := fmt.Sprintf(`
+		WITH picked AS MATERIALIZED (
+			SELECT seq FROM %[1]s ORDER BY seq LIMIT $2 FOR UPDATE SKIP LOCKED
+		), taken AS (
+			DELETE FROM %[1]s q USING picked WHERE q.seq = picked.seq RETURNING q.*
+		), m AS (
+			INSERT INTO %[2]s (instance, queue, seq, id, sent_at, expires_at, attempt, type, headers, body)
+			SELECT $1::int, $4::text, seq, id, sent_at, expires_at, attempt + 1, type, headers, body FROM taken ORDER BY seq
+			RETURNING *
+		)
+		SELECT m.lease, m.attempt::int - 1, `+fetched+` FROM m ORDER BY m.lease`, s.ready(queue), s.table("leased"))
+	b.Queue(sql, instance, limit, maxBody, queue).Query(func(rows pgx.Rows) error { return scanMessages(rows, into) })
+}
+
+func scanMessages(rows pgx.Rows, into *[]Message) error {
+	defer rows.Close()
+	for rows.Next() {
+		var m Message
+		var left *int64
+		if err := rows.Scan(&m.Lease, &m.Attempt, &m.Seq, &m.ID, &m.SentAt, &left, &m.Type, &m.Headers, &m.Size, &m.Body); err != nil {
+			return err
+		}
+		if left != nil {
+			d := time.Duration(*left) * time.Microsecond
+			m.Left = &d
+		}
+		*into = append(*into, m)
+	}
+	return rows.Err()
+}
+
+// FetchBody returns the body of one message that the transaction holds or the instance leases. Locks nothing further.
+func (s *Schema) FetchBody(ctx context.Context, db DBTX, from From, key int64) (body []byte, err error) {
+	table, id, cond := s.rows(from)
+	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT body FROM %s WHERE %s %s = $1`, table, cond, id), key).Scan(&body)
+	return body, err
+}
+
+// Relock locks those of the given messages that are still in the queue and free, and returns their seqs. For messages
+// whose transaction was lost. Relies on the queue's primary key.
+func (s *Schema) Relock(ctx context.Context, db DBTX, queue string, seqs []int64) ([]int64, error) {
+	rows, err := db.Query(ctx, fmt.Sprintf(`
+		SELECT seq FROM %s WHERE seq = ANY ($1::bigint[]) ORDER BY seq FOR UPDATE SKIP LOCKED`, s.ready(queue)), seqs)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[int64])
+}
+
+// Outgoing is a message to be stored.
+type Outgoing struct {
+	ID      [16]byte
+	Type    string
+	Headers []byte // JSON object of strings; nil: none
+	Body    []byte
+	Delay   time.Duration // before it is ready, from the database's now
+	DueAt   time.Time     // instead of Delay; zero: Delay counts
+	TTL     time.Duration // after which it is not handled any more; 0: never
+}
+
+// Deferred says whether the message goes to the delayed ones.
+func (o *Outgoing) Deferred() bool { return o.Delay > 0 || !o.DueAt.IsZero() }
+
+func (o *Outgoing) headers() *string {
+	if o.Headers == nil {
+		return nil
+	}
+	h := string(o.Headers)
+	return &h
+}
+
+// micros returns a duration as an SQL parameter, null for none.
+func micros(d time.Duration) *int64 {
+	if d <= 0 {
+		return nil
+	}
+	us := d.Microseconds()
+	return &us
+}
+
+// Insert stores one message in a queue and returns the channel to notify after the commit; "" when no receiver of the
+// queue sleeps. Locks nothing.
+func (s *Schema) Insert(ctx context.Context, db DBTX, queue string, m Outgoing) (channel string, err error) {
+	var c *string
+	err = db.QueryRow(ctx, fmt.Sprintf(`
+		WITH stored AS (
+			INSERT INTO %s (id, expires_at, type, headers, body)
+			VALUES ($1::uuid, clock_timestamp() + $2::bigint * interval '1 microsecond', $3, $4::json, $5::bytea)
+		)
+		SELECT %s`, s.ready(queue), s.asleep(queue)),
+		uuidText(m.ID), micros(m.TTL), m.Type, m.headers(), m.Body).Scan(&c)
+	return deref(c), err
+}
+
+// InsertMany stores messages in one queue, in order, and hands the channel to notify after the commit to then; "" when
+// no receiver of the queue sleeps. Locks nothing.
+func (s *Schema) InsertMany(b *pgx.Batch, queue string, ms []Outgoing, then func(channel string)) {
+	c := columnsOf(ms)
+	b.Queue(fmt.Sprintf(`
+		WITH stored AS (
+			INSERT INTO %s (id, expires_at, type, headers, body)
+			SELECT m.id, clock_timestamp() + m.ttl * interval '1 microsecond', m.type, m.headers::json, m.body
+			FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bytea[])
+				WITH ORDINALITY AS m (id, ttl, type, headers, body, n)
+			ORDER BY m.n
+		)
+		SELECT %s`, s.ready(queue), s.asleep(queue)),
+		c.ids, c.ttls, c.types, c.headers, c.bodies).QueryRow(func(row pgx.Row) error {
+		var channel *string
+		if err := row.Scan(&channel); err != nil {
+			return err
+		}
+		then(deref(channel))
+		return nil
+	})
+}
+
+// columns are messages turned on their side, for unnest.
+type columns struct {
+	ids     [][16]byte
+	ttls    []*int64
+	types   []string
+	headers []*string
+	bodies  [][]byte
+}
+
+func columnsOf(ms []Outgoing) columns {
+	c := columns{
+		ids:     make([][16]byte, len(ms)),
+		ttls:    make([]*int64, len(ms)),
+		types:   make([]string, len(ms)),
+		headers: make([]*string, len(ms)),
+		bodies:  make([][]byte, len(ms)),
+	}
+	for i := range ms {
+		c.ids[i], c.ttls[i], c.types[i] = ms[i].ID, micros(ms[i].TTL), ms[i].Type
+		c.headers[i], c.bodies[i] = ms[i].headers(), ms[i].Body
+	}
+	return c
+}
+
+func deref(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+// uuidText writes an id as text, which every driver can pass.
+func uuidText(id [16]byte) string {
+	return fmt.Sprintf("%x-%x-%x-%x-%x", id[0:4], id[4:6], id[6:8], id[8:10], id[10:16])
+}

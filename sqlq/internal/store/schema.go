@@ -1,0 +1,46 @@
+package store
+
+import (
+	"context"
+	"fmt"
+)
+
+// Version returns the schema's version as goose recorded it, and whether there is such a record at all. Takes nothing;
+// locks nothing.
+func (s *Schema) Version(ctx context.Context, db DBTX) (version int64, exists bool, err error) {
+	// The table is looked up first: naming a missing one is an error that would end a caller's transaction.
+	err = db.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, s.table("goose_db_version")).Scan(&exists)
+	if err != nil || !exists {
+		return 0, false, err
+	}
+	err = db.QueryRow(ctx, fmt.Sprintf(`
+		SELECT coalesce(max(version_id), 0) FROM (
+			SELECT DISTINCT ON (version_id) version_id, is_applied FROM %s ORDER BY version_id, id DESC
+		) v WHERE is_applied`, s.table("goose_db_version"))).Scan(&version)
+	return version, version > 0, err
+}
+
+// Capacity is what the server lets this role have.
+type Capacity struct {
+	Connections int // the smallest of the limits below, less what is reserved for superusers
+	Limit       string
+}
+
+// Capacity returns how many connections this role can open to this database at most, and which limit says so. Takes
+// nothing; locks nothing.
+func (s *Schema) Capacity(ctx context.Context, db DBTX) (Capacity, error) {
+	var c Capacity
+	err := db.QueryRow(ctx, `
+		SELECT n, what FROM (
+			SELECT current_setting('max_connections')::int
+				- CASE WHEN r.rolsuper THEN 0 ELSE current_setting('superuser_reserved_connections')::int
+					+ coalesce(current_setting('reserved_connections', true)::int, 0) END AS n, 'max_connections' AS what
+			FROM pg_roles r WHERE r.rolname = current_user
+			UNION ALL
+			SELECT rolconnlimit, 'the role''s CONNECTION LIMIT' FROM pg_roles WHERE rolname = current_user AND NOT rolsuper AND rolconnlimit >= 0
+			UNION ALL
+			SELECT d.datconnlimit, 'the database''s CONNECTION LIMIT' FROM pg_database d, pg_roles r
+			WHERE d.datname = current_database() AND r.rolname = current_user AND NOT r.rolsuper AND d.datconnlimit >= 0
+		) limits ORDER BY n LIMIT 1`).Scan(&c.Connections, &c.Limit)
+	return c, err
+}

@@ -1,0 +1,187 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// From says where the rows of messages in hand are: in the queue's own table, held by the transaction, or leased.
+// Either way the settling transaction has them locked before it settles: held ones since the fetch, leased ones by
+// LockLeases.
+type From struct {
+	Queue    string
+	Instance int32 // whose leases; 0: the queue's table, keyed by seq
+}
+
+// rows returns the table of the rows, the column that keys them, and a condition to go before it, with its AND.
+func (s *Schema) rows(from From) (table, key, cond string) {
+	if from.Instance == 0 {
+		return s.ready(from.Queue), "seq", ""
+	}
+	return s.table("leased"), "lease", fmt.Sprintf("instance = %d AND", from.Instance)
+}
+
+// taken is a CTE that deletes the rows keyed by $1 and returns what is left of them with the key as "key".
+func (s *Schema) taken(from From) string {
+	table, key, cond := s.rows(from)
+	return fmt.Sprintf(`taken AS (
+			DELETE FROM %s WHERE %s %s = ANY ($1::bigint[])
+			RETURNING %[3]s AS key, seq, id, sent_at, expires_at, type, headers, body
+		)`, table, cond, key)
+}
+
+// Complete removes handled messages. Relies on the primary key of the table.
+func (s *Schema) Complete(b *pgx.Batch, from From, keys []int64) {
+	table, key, cond := s.rows(from)
+	b.Queue(fmt.Sprintf(`DELETE FROM %s WHERE %s %s = ANY ($1::bigint[])`, table, cond, key), keys)
+}
+
+// Retry is a message that is to be tried again later.
+type Retry struct {
+	Key     int64
+	Attempt int // attempts made
+	Delay   time.Duration
+	Error   string
+}
+
+// firstFailed adds the time of the first failure to the headers of a message, where it is not there yet. It is a header
+// because it is rare: a ninth column would cost each message of a queue eight bytes.
+const firstFailed = `CASE WHEN t.headers->>'sqlq-first-failed-at' IS NOT NULL THEN t.headers
+	ELSE (coalesce(t.headers::jsonb, '{}') || jsonb_build_object('sqlq-first-failed-at',
+		to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')))::json END`
+
+// Delay moves messages to the delayed ones for their next attempt. Bodies stay inside the server.
+func (s *Schema) Delay(b *pgx.Batch, from From, retries []Retry) {
+	keys, attempts, delays, errs := make([]int64, len(retries)), make([]int16, len(retries)), make([]int64, len(retries)), make([]string, len(retries))
+	for i, r := range retries {
+		keys[i], attempts[i], delays[i], errs[i] = r.Key, int16(min(r.Attempt, 32767)), r.Delay.Microseconds(), r.Error
+	}
+	b.Queue(fmt.Sprintf(`
+		WITH %s
+		INSERT INTO %s (due_at, id, sent_at, expires_at, attempt, why, queue, type, headers, body, error)
+		SELECT clock_timestamp() + r.delay * interval '1 microsecond', t.id, t.sent_at, t.expires_at, r.attempt, 'retry', $5,
+			t.type, %s, t.body, r.error
+		FROM taken t JOIN unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::text[]) r (key, attempt, delay, error)
+			ON r.key = t.key`, s.taken(from), s.table("delayed"), firstFailed),
+		keys, attempts, delays, errs, from.Queue)
+}
+
+// Failure is a message that goes to the error table, with what is kept of its last attempt.
+type Failure struct {
+	Key         int64    `json:"key"`
+	Attempts    int      `json:"attempts"`
+	Endpoint    string   `json:"endpoint"`
+	Host        string   `json:"host"`
+	ErrorType   string   `json:"error_type"`
+	Message     string   `json:"message"`
+	Chain       []string `json:"chain"`
+	Stack       *string  `json:"stack"`
+	Fingerprint string   `json:"fingerprint"`
+}
+
+// Fail moves messages to the error table. The engine's bookkeeping headers become columns there. Bodies stay inside the
+// server.
+func (s *Schema) Fail(b *pgx.Batch, from From, failures []Failure) error {
+	keys := make([]int64, len(failures))
+	for i, f := range failures {
+		keys[i] = f.Key
+	}
+	details, err := json.Marshal(failures)
+	if err != nil {
+		return fmt.Errorf("encode failures: %w", err)
+	}
+	b.Queue(fmt.Sprintf(`
+		WITH %s
+		INSERT INTO %s (id, queue, endpoint, host, type, headers, body, attempts, replays, sent_at, expires_at,
+			first_failed_at, error_type, message, chain, stack, fingerprint)
+		SELECT t.id, $3, f.endpoint, f.host, t.type,
+			CASE WHEN t.headers::jsonb ?| ARRAY['sqlq-replays', 'sqlq-first-failed-at', 'sqlq-crashes']
+				THEN nullif(t.headers::jsonb - ARRAY['sqlq-replays', 'sqlq-first-failed-at', 'sqlq-crashes'], '{}')::json
+				ELSE t.headers END,
+			t.body, f.attempts, coalesce((t.headers->>'sqlq-replays')::int, 0), t.sent_at, t.expires_at,
+			coalesce((t.headers->>'sqlq-first-failed-at')::timestamptz, clock_timestamp()),
+			f.error_type, f.message, f.chain, f.stack, f.fingerprint
+		FROM taken t JOIN jsonb_to_recordset($2::text::jsonb) f (key bigint, attempts int, endpoint text, host text,
+			error_type text, message text, chain text[], stack text, fingerprint text) ON f.key = t.key
+		ORDER BY t.key`, s.taken(from), s.table("error")),
+		keys, string(details), from.Queue)
+	return nil
+}
+
+// Lease moves held messages that are still being handled into the leased table, in the name of an instance, with the
+// attempt that runs counted. leases gets the lease of each seq.
+func (s *Schema) Lease(b *pgx.Batch, queue string, instance int32, seqs []int64, attempts []int, leases map[int64]int64) {
+	small := make([]int16, len(attempts))
+	for i, a := range attempts {
+		small[i] = int16(min(a, 32767))
+	}
+	b.Queue(fmt.Sprintf(`
+		WITH %s
+		INSERT INTO %s (instance, queue, seq, id, sent_at, expires_at, attempt, type, headers, body)
+		SELECT $3::int, $4::text, t.seq, t.id, t.sent_at, t.expires_at, a.attempt, t.type, t.headers, t.body
+		FROM taken t JOIN unnest($1::bigint[], $2::smallint[]) a (seq, attempt) ON a.seq = t.seq
+		ORDER BY t.seq
+		RETURNING seq, lease`, s.taken(From{Queue: queue}), s.table("leased")),
+		seqs, small, instance, queue).Query(func(rows pgx.Rows) error {
+		defer rows.Close()
+		for rows.Next() {
+			var seq, lease int64
+			if err := rows.Scan(&seq, &lease); err != nil {
+				return err
+			}
+			leases[seq] = lease
+		}
+		return rows.Err()
+	})
+}
+
+// Publish stores events in every queue that is subscribed to them at this moment and hands each queue's channel to
+// notify after the commit to then; "" when no receiver of it sleeps. An event without subscribers is stored nowhere.
+func (s *Schema) Publish(b *pgx.Batch, ms []Outgoing, then func(channel string)) {
+	c := columnsOf(ms)
+	b.Queue(fmt.Sprintf(`
+		SELECT channel FROM %s($1::uuid[], $2::text[], $3::text[], $4::bytea[],
+			(SELECT array_agg(u.ttl * interval '1 microsecond' ORDER BY u.n) FROM unnest($5::bigint[]) WITH ORDINALITY u (ttl, n)))`,
+		s.table("publish_batch")),
+		c.ids, c.types, c.headers, c.bodies, c.ttls).Query(func(rows pgx.Rows) error {
+		channels, err := pgx.CollectRows(rows, pgx.RowTo[*string])
+		for _, channel := range channels {
+			then(deref(channel))
+		}
+		return err
+	})
+}
+
+// PublishOne is Publish for a single event in the caller's transaction. With notify it wakes sleepers as part of that
+// transaction. It passes single values only, which every driver can.
+func (s *Schema) PublishOne(ctx context.Context, db Querier, m Outgoing, notify bool) error {
+	var woken int
+	return db.QueryRow(ctx, fmt.Sprintf(`
+		SELECT count(CASE WHEN channel IS NOT NULL AND $6::boolean THEN pg_notify(channel, '')::text END)
+		FROM %s(ARRAY[$1::uuid], ARRAY[$2::text], ARRAY[$3::text], ARRAY[$4::bytea], ARRAY[$5::bigint * interval '1 microsecond'])`,
+		s.table("publish_batch")),
+		uuidText(m.ID), m.Type, m.headers(), m.Body, micros(m.TTL), notify).Scan(&woken)
+}
+
+// InsertOne is Insert in the caller's transaction. With notify it wakes sleepers as part of that transaction. It passes
+// single values only, which every driver can.
+func (s *Schema) InsertOne(ctx context.Context, db Querier, queue string, m Outgoing, notify bool) error {
+	var woken int
+	return db.QueryRow(ctx, fmt.Sprintf(`
+		WITH stored AS (
+			INSERT INTO %s (id, expires_at, type, headers, body)
+			VALUES ($1::uuid, clock_timestamp() + $2::bigint * interval '1 microsecond', $3, $4::json, $5::bytea)
+		)
+		SELECT count(CASE WHEN channel IS NOT NULL AND $6::boolean THEN pg_notify(channel, '')::text END)
+		FROM (SELECT %s) AS probe (channel)`, s.ready(queue), s.asleep(queue)),
+		uuidText(m.ID), micros(m.TTL), m.Type, m.headers(), m.Body, notify).Scan(&woken)
+}
+
+// Querier is the little of a transaction that sending in it needs; database/sql can give it too.
+type Querier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}

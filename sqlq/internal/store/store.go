@@ -1,0 +1,45 @@
+// Package store holds all SQL that sqlq runs, in files by what it does; the tables and SQL functions are in package
+// migrations.
+//
+// Every statement names its tables with the schema, so it works whatever the search_path. Above each query stands what
+// it takes, returns, locks and which index it relies on. A function that takes a DBTX runs in the caller's transaction
+// or alone; one that takes a *pgx.Batch queues statements for the caller's round trip.
+package store
+
+import (
+	"context"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// DBTX runs statements: a pool, a connection or a transaction.
+type DBTX interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// Schema is a schema that sqlq's tables are in. Its methods are the queries. It is safe for concurrent use.
+type Schema struct {
+	name string
+}
+
+// New returns the queries for the schema of that name. It does not look whether the schema exists.
+func New(schema string) *Schema { return &Schema{name: schema} }
+
+// Name returns the schema's name, unquoted.
+func (s *Schema) Name() string { return s.name }
+
+// table returns the quoted, qualified name of a table or function of the schema.
+func (s *Schema) table(name string) string { return pgx.Identifier{s.name, name}.Sanitize() }
+
+// ready returns the quoted, qualified name of a queue's table of ready messages.
+func (s *Schema) ready(queue string) string { return s.table("q_" + queue) }
+
+// quote returns a string as an SQL literal, for the few places that cannot take a parameter. The E form means the
+// same whatever standard_conforming_strings says.
+func quote(v string) string {
+	return "E'" + strings.NewReplacer(`\`, `\\`, `'`, `''`, "\x00", "").Replace(v) + "'"
+}

@@ -1,0 +1,403 @@
+package sqlq
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+const (
+	// suspicion is how long the instances of an endpoint receive by lease after one of them crashed.
+	suspicion = time.Minute
+	// crashMemory is how old a crash may be to make a starting instance suspicious.
+	crashMemory = time.Hour
+	// sweepEvery is the pause between sweeps for expired messages, and sweepRows how many rows of a queue one reads.
+	sweepEvery, sweepRows = time.Minute, 20_000
+	// lateness is how overdue a delayed message must be before a process that does not lead moves it.
+	lateness = 2 * time.Second
+	// moveRows bounds the due messages that are moved in one transaction.
+	moveRows = 1_000
+)
+
+// keeper owns the connection of a process that keeps house: heartbeats, and, in the one process that leads, moving due
+// messages, giving back what crashed instances had, and sweeping up what has expired. Leading is a session lock, so that
+// a dead leader is followed at the next heartbeat of another; that a frozen one gets nothing done is noticed by the
+// others, who then do it once.
+type keeper struct {
+	run  *runner
+	conn *conn
+
+	mu      sync.Mutex
+	leads   bool
+	kick    chan struct{}
+	crashes map[string]time.Time // the latest known of each endpoint
+	moved   time.Time            // due time of the last message moved
+	looked  time.Time            // when the mover last looked from the start
+	swept   time.Time
+	upTo    map[string]int64 // where the sweep of each queue goes on
+}
+
+func newKeeper(r *runner) *keeper {
+	return &keeper{run: r, kick: make(chan struct{}, 1), crashes: map[string]time.Time{}, upTo: map[string]int64{}, swept: time.Now()}
+}
+
+// start registers the instances and gives back what dead ones had, before the first message is fetched.
+func (k *keeper) start(ctx context.Context) error {
+	if err := k.connect(ctx); err != nil {
+		return err
+	}
+	for _, in := range k.run.instances {
+		if err := k.run.register(ctx, k.conn, in); err != nil {
+			return err
+		}
+	}
+	if err := k.run.client.store.LockAlive(ctx, k.conn, k.run.numbers()); err != nil {
+		return fmt.Errorf("lock instances: %w", err)
+	}
+	if err := k.recover(ctx); err != nil {
+		return err
+	}
+	return k.beat(ctx, true)
+}
+
+// keep does the housekeeping until ctx ends.
+func (k *keeper) keep(ctx context.Context) {
+	defer k.disconnect()
+	var retry backoff
+	every := min(k.run.client.config.LeaseTime/3, 5*time.Second)
+	beat := time.Now().Add(every)
+	next := time.Duration(0)
+	for {
+		pause := max(0, min(time.Until(beat), next))
+		if !k.pause(ctx, pause) {
+			return
+		}
+		err := k.connect(ctx)
+		if err == nil && !time.Now().Before(beat) {
+			beat = time.Now().Add(every)
+			err = k.beat(ctx, false)
+		}
+		if err == nil {
+			next, err = k.moveDue(ctx)
+		}
+		if err == nil {
+			err = k.sweep(ctx)
+		}
+		if err == nil {
+			retry.reset()
+			continue
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		k.run.client.log.Warn("sqlq: housekeeping failed, trying again", "err", err)
+		k.disconnect()
+		retry.wait(ctx)
+	}
+}
+
+// pause waits for d or a kick; false when ctx ended.
+func (k *keeper) pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+	case <-k.kick:
+	}
+	return true
+}
+
+// beat says that the instances live, learns of crashes, and looks after what a leader would have done.
+func (k *keeper) beat(ctx context.Context, starting bool) error {
+	r := k.run
+	st := r.client.store
+	b := &pgx.Batch{}
+	var alive []int32
+	var crashes []store.Crash
+	var late store.Late
+	st.Heartbeat(b, r.numbers(), &alive)
+	st.Crashes(b, r.endpoints(), crashMemory, &crashes)
+	st.Late(b, lateness, &late)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	if err := k.conn.SendBatch(ctx, b).Close(); err != nil {
+		return fmt.Errorf("heartbeat: %w", err)
+	}
+	if err := k.reregister(ctx, alive); err != nil {
+		return err
+	}
+	k.learn(crashes)
+	if !k.leadsNow() {
+		leads, err := st.TryLead(ctx, k.conn)
+		if err != nil {
+			return fmt.Errorf("heartbeat: %w", err)
+		}
+		k.mu.Lock()
+		k.leads = leads
+		k.mu.Unlock()
+	}
+	if k.leadsNow() || late.Instance {
+		if err := k.recover(ctx); err != nil {
+			return err
+		}
+	}
+	if late.Message && !k.leadsNow() {
+		_, err := k.moveOnce(ctx, time.Time{})
+		return err
+	}
+	return nil
+}
+
+// reregister gives instances that were thought dead a new number; their leases went to others.
+func (k *keeper) reregister(ctx context.Context, alive []int32) error {
+	known := map[int32]bool{}
+	for _, id := range alive {
+		known[id] = true
+	}
+	var renewed []int32
+	for _, in := range k.run.instances {
+		was := in.number()
+		if known[was] {
+			continue
+		}
+		k.run.client.log.Warn("sqlq: this instance was thought dead and goes on under a new number; messages that it had leased are handled again", "endpoint", in.endpoint.Name, "instance", was)
+		if err := k.run.register(ctx, k.conn, in); err != nil {
+			return err
+		}
+		renewed = append(renewed, in.number())
+	}
+	if len(renewed) == 0 {
+		return nil
+	}
+	k.run.listener.refresh() // its session must hold the new lock too
+	return k.run.client.store.LockAlive(ctx, k.conn, renewed)
+}
+
+// learn makes instances suspicious for a while after a crash of their endpoint that is news.
+func (k *keeper) learn(crashes []store.Crash) {
+	for _, crash := range crashes {
+		if !crash.At.After(k.crashes[crash.Endpoint]) {
+			continue
+		}
+		k.crashes[crash.Endpoint] = crash.At
+		for _, in := range k.run.instances {
+			if in.endpoint.Name == crash.Endpoint {
+				in.suspect(time.Now().Add(suspicion))
+			}
+		}
+	}
+}
+
+// recover marks instances that died and puts what they had leased back into the queues.
+func (k *keeper) recover(ctx context.Context) error {
+	st := k.run.client.store
+	var dead []store.Dead
+	var channels []string
+	err := pgx.BeginFunc(ctx, k.conn, func(tx pgx.Tx) error {
+		var err error
+		if dead, err = st.MarkDead(ctx, tx, k.run.numbers()); err != nil {
+			return err
+		}
+		queues, err := st.Orphans(ctx, tx)
+		if err != nil {
+			return err
+		}
+		for _, q := range queues {
+			_, channel, err := st.Recover(ctx, tx, q)
+			if err != nil {
+				return fmt.Errorf("queue %q: %w", q, err)
+			}
+			channels = append(channels, channel)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("recover the messages of crashed instances: %w", err)
+	}
+	k.run.client.wake(ctx, channels...)
+	var freed []string
+	for _, d := range dead {
+		k.run.client.log.Warn("sqlq: an instance crashed; its messages go to others", "endpoint", d.Endpoint, "host", d.Host, "pid", d.PID)
+		freed = append(freed, d.Endpoint)
+		for _, in := range k.run.instances {
+			if in.endpoint.Name == d.Endpoint {
+				in.suspect(time.Now().Add(suspicion))
+				in.wake()
+			}
+		}
+	}
+	if err := st.WakeQueues(ctx, k.conn, freed); err != nil && sqlState(err) != undefinedTable {
+		return fmt.Errorf("wake the queues of crashed instances: %w", err)
+	}
+	return nil
+}
+
+// moveDue moves due messages, in the process that leads, and returns when to look again.
+func (k *keeper) moveDue(ctx context.Context) (time.Duration, error) {
+	if !k.leadsNow() {
+		return time.Hour, nil
+	}
+	from := k.moved
+	if time.Since(k.looked) >= time.Second {
+		from = time.Time{}
+	}
+	for {
+		n, err := k.moveOnce(ctx, from)
+		if err != nil {
+			return 0, err
+		}
+		if n < moveRows {
+			break
+		}
+	}
+	if from.IsZero() {
+		k.looked = time.Now()
+	}
+	next, any, err := k.run.client.store.NextDue(ctx, k.conn, from)
+	if err != nil {
+		return 0, fmt.Errorf("look for the next due message: %w", err)
+	}
+	if !any {
+		return time.Second, nil
+	}
+	return min(next, time.Second), nil
+}
+
+func (k *keeper) moveOnce(ctx context.Context, from time.Time) (n int, err error) {
+	st := k.run.client.store
+	var channels []string
+	err = pgx.BeginFunc(ctx, k.conn, func(tx pgx.Tx) error {
+		due, err := st.PickDue(ctx, tx, from, moveRows)
+		if err != nil {
+			return err
+		}
+		for _, d := range due {
+			n += len(d.Seqs)
+			if d.LastDue.After(k.moved) {
+				k.moved = d.LastDue
+			}
+			if d.Orphan {
+				if err := st.FailDue(ctx, tx, d); err != nil {
+					return err
+				}
+				continue
+			}
+			channel, err := st.MoveDue(ctx, tx, d)
+			if err != nil {
+				return fmt.Errorf("to queue %q: %w", d.Queue, err)
+			}
+			channels = append(channels, channel)
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("move due messages: %w", err)
+	}
+	k.run.client.wake(ctx, channels...)
+	return n, nil
+}
+
+// sweep removes expired messages a piece at a time, and records of instances that ended long ago.
+func (k *keeper) sweep(ctx context.Context) error {
+	if !k.leadsNow() || time.Since(k.swept) < sweepEvery {
+		return nil
+	}
+	k.swept = time.Now()
+	st := k.run.client.store
+	queues, err := st.QueueNames(ctx, k.conn)
+	if err != nil {
+		return fmt.Errorf("sweep expired messages: %w", err)
+	}
+	for _, q := range queues {
+		_, upTo, err := st.SweepExpired(ctx, k.conn, q, k.upTo[q], sweepRows)
+		if err != nil && sqlState(err) != undefinedTable {
+			return fmt.Errorf("sweep expired messages of queue %q: %w", q, err)
+		}
+		k.upTo[q] = upTo
+	}
+	if err := st.ForgetInstances(ctx, k.conn); err != nil {
+		return fmt.Errorf("forget ended instances: %w", err)
+	}
+	return nil
+}
+
+// dueSoon has the mover look at once.
+func (k *keeper) dueSoon() bool {
+	select {
+	case k.kick <- struct{}{}:
+	default:
+	}
+	return true
+}
+
+func (k *keeper) leadsNow() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.leads
+}
+
+// end records that the instances ended in order, and wakes others for the messages that were given back.
+func (k *keeper) end() {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	st, pool := k.run.client.store, k.run.client.pool
+	err := st.Drained(ctx, pool, k.run.numbers())
+	if err == nil {
+		err = st.WakeQueues(ctx, pool, k.run.endpoints())
+	}
+	if err != nil && sqlState(err) != undefinedTable {
+		k.run.client.log.Warn("sqlq: cannot record the end of this instance; others will take it for crashed", "err", err)
+	}
+}
+
+func (k *keeper) connect(ctx context.Context) (err error) {
+	if k.conn != nil && !k.conn.IsClosed() {
+		return nil
+	}
+	k.mu.Lock()
+	k.leads = false
+	k.mu.Unlock()
+	if k.conn, err = k.run.client.connect(ctx, forKeeping); err != nil {
+		return err
+	}
+	if ids := k.run.numbers(); len(ids) > 0 && ids[0] != 0 {
+		if err := k.run.client.store.LockAlive(ctx, k.conn, ids); err != nil {
+			return fmt.Errorf("lock instances: %w", err)
+		}
+	}
+	return nil
+}
+
+func (k *keeper) disconnect() {
+	if k.conn == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	k.conn.Close(ctx)
+	k.conn = nil
+}
+
+// numbers are the instances' numbers in the instance table.
+func (r *runner) numbers() []int32 {
+	var ids []int32
+	for _, in := range r.instances {
+		ids = append(ids, in.number())
+	}
+	return ids
+}
+
+func (r *runner) endpoints() []string {
+	var names []string
+	for _, in := range r.instances {
+		names = append(names, in.endpoint.Name)
+	}
+	return names
+}

@@ -1,0 +1,425 @@
+package sqlq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+const (
+	// linger is how long an instance that found its queue empty waits before it says that it sleeps, which costs more
+	// than one more fetch.
+	linger = time.Millisecond
+	// lookAgain bounds the pauses between looks for transactions that were writing when the instance fell asleep.
+	lookAgainMin, lookAgainMax = 2 * time.Millisecond, 50 * time.Millisecond
+	// pollNet is the default of Config.PollInterval where LISTEN works.
+	pollNet = 30 * time.Second
+	// pollDeaf is the default of Config.PollInterval where LISTEN does not work.
+	pollDeaf = time.Second
+)
+
+// listener is the one connection of a process that listens, for all queues. While an instance sleeps it holds the
+// queue's advisory lock, shared, for it: senders that insert afterwards see the lock and notify. Whoever inserted before
+// holds the table's lock until its transaction ends; those are noted, and looked for until they have ended. So no
+// message waits for the poll, and senders to a queue whose receivers are awake do not notify at all.
+type listener struct {
+	run *runner
+
+	mu        sync.Mutex
+	connected bool // and LISTEN was seen to work
+	interrupt context.CancelFunc
+	sleepy    []*instance          // that want to sleep
+	waking    []*instance          // that want their lock released
+	byChannel map[string]*instance // of all instances, once connected
+	tables    map[*instance]store.TableID
+	delayed   string // channel of the delayed messages
+	asleep    map[*instance]bool
+	noted     map[*instance]map[string]bool // transactions that were writing when it fell asleep
+	ready     map[*instance]chan struct{}   // closed when the lock is held
+	stale     bool                          // a queue is another table than it was: begin anew
+}
+
+var errStale = errors.New("a queue was created again; looking for its table")
+
+func newListener(r *runner) *listener {
+	return &listener{run: r}
+}
+
+// listen keeps a connection until ctx ends.
+func (l *listener) listen(ctx context.Context) {
+	var retry backoff
+	for ctx.Err() == nil {
+		err := l.session(ctx, &retry)
+		l.disconnected()
+		if ctx.Err() == nil {
+			l.run.client.log.Warn("sqlq: not listening, polling until it works again", "err", err)
+			retry.wait(ctx)
+		}
+	}
+}
+
+func (l *listener) session(ctx context.Context, retry *backoff) error {
+	c, err := l.run.client.connect(ctx, forListening)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		closing, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		c.Close(closing)
+	}()
+	if err := l.subscribe(ctx, c); err != nil {
+		return err
+	}
+	if err := l.selfTest(ctx, c); err != nil {
+		return err
+	}
+	if err := l.run.client.store.LockAlive(ctx, c, l.run.numbers()); err != nil {
+		return err
+	}
+	retry.reset()
+	l.mu.Lock()
+	l.connected = true
+	l.mu.Unlock()
+	for _, in := range l.run.instances {
+		in.wake() // whatever was notified meanwhile went unheard
+	}
+	var look time.Duration
+	poll := time.Now().Add(l.pollInterval())
+	for {
+		if err := l.serveRequests(ctx, c); err != nil {
+			return err
+		}
+		if look, err = l.look(ctx, c, look); err != nil {
+			return err
+		}
+		pause := time.Until(poll)
+		if pause <= 0 {
+			if err := l.poll(ctx, c); err != nil {
+				return err
+			}
+			pause = l.pollInterval()
+			poll = time.Now().Add(pause)
+		}
+		if look > 0 {
+			pause = min(pause, look)
+		}
+		if err := l.wait(ctx, c, pause); err != nil {
+			return err
+		}
+	}
+}
+
+func (l *listener) pollInterval() time.Duration {
+	if d := l.run.client.config.PollInterval; d > 0 {
+		return d
+	}
+	return pollNet
+}
+
+// poll is the net under the wake-ups: one statement for all queues that sleep.
+func (l *listener) poll(ctx context.Context, c *conn) error {
+	l.mu.Lock()
+	var ins []*instance
+	var queues []string
+	for in := range l.asleep {
+		ins, queues = append(ins, in), append(queues, in.endpoint.Name)
+	}
+	l.mu.Unlock()
+	if len(ins) == 0 {
+		return nil
+	}
+	waiting, err := l.run.client.store.Waiting(ctx, c, queues)
+	if err != nil {
+		return fmt.Errorf("poll: %w", err)
+	}
+	tables, err := l.run.client.store.ReadyTables(ctx, c, queues)
+	if err != nil {
+		return fmt.Errorf("poll: %w", err)
+	}
+	for i, in := range ins {
+		if waiting[i] {
+			in.wake()
+		}
+		l.mu.Lock()
+		l.stale = l.stale || tables[i] != l.tables[in]
+		l.mu.Unlock()
+	}
+	return nil
+}
+
+// refresh has the listener find the queues' tables again.
+func (l *listener) refresh() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stale = true
+	l.poke()
+}
+
+// subscribe listens on the channels of all queues and of the delayed messages.
+func (l *listener) subscribe(ctx context.Context, c *conn) error {
+	st := l.run.client.store
+	tables, byChannel := map[*instance]store.TableID{}, map[string]*instance{}
+	sql := ""
+	for _, in := range l.run.instances {
+		table, err := st.ReadyTable(ctx, c, in.endpoint.Name)
+		if sqlState(err) == undefinedTable {
+			continue // dropped while we run; its receivers say so
+		}
+		if err != nil {
+			return fmt.Errorf("find queue %q: %w", in.endpoint.Name, err)
+		}
+		tables[in], byChannel[table.Channel()] = table, in
+		sql += "LISTEN " + table.Channel() + ";"
+	}
+	delayed, err := st.DelayedTable(ctx, c)
+	if err != nil {
+		return fmt.Errorf("find the delayed table: %w", err)
+	}
+	sql += "LISTEN " + delayed.Channel()
+	if _, err := c.PgConn().Exec(ctx, sql).ReadAll(); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tables, l.byChannel, l.delayed = tables, byChannel, delayed.Channel()
+	l.asleep, l.noted = map[*instance]bool{}, map[*instance]map[string]bool{}
+	return nil
+}
+
+// selfTest sees that a notification from another session arrives. Behind a transaction pooler LISTEN succeeds and
+// nothing ever comes.
+func (l *listener) selfTest(ctx context.Context, c *conn) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := l.run.client.store.Notify(ctx, l.run.client.pool, []string{l.delayed}); err != nil {
+		return fmt.Errorf("notify: %w", err)
+	}
+	for {
+		n, err := c.WaitForNotification(ctx)
+		if err != nil {
+			return fmt.Errorf("LISTEN succeeds but no notification arrives; is there a transaction pooler in between? %w", err)
+		}
+		l.notified(n.Channel)
+		if n.Channel == l.delayed {
+			return nil
+		}
+	}
+}
+
+// wait waits for a notification, a request, or the time to look again.
+func (l *listener) wait(ctx context.Context, c *conn, pause time.Duration) error {
+	waiting, cancel := context.WithTimeout(ctx, pause)
+	defer cancel()
+	l.mu.Lock()
+	if l.stale {
+		l.stale = false
+		l.mu.Unlock()
+		return errStale
+	}
+	if len(l.sleepy) > 0 || len(l.waking) > 0 {
+		l.mu.Unlock()
+		return nil
+	}
+	l.interrupt = cancel
+	l.mu.Unlock()
+	n, err := c.WaitForNotification(waiting)
+	l.mu.Lock()
+	l.interrupt = nil
+	l.mu.Unlock()
+	switch {
+	case err == nil:
+		l.notified(n.Channel)
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case waiting.Err() != nil && !c.IsClosed():
+		return nil
+	}
+	return fmt.Errorf("wait for notifications: %w", err)
+}
+
+func (l *listener) notified(channel string) {
+	l.mu.Lock()
+	in, delayed := l.byChannel[channel], channel == l.delayed
+	l.mu.Unlock()
+	if in != nil {
+		in.wake()
+	}
+	if delayed {
+		l.run.keeper.dueSoon()
+	}
+}
+
+// wakeLocal wakes an instance of this process that sleeps on a channel; false where there is none.
+func (l *listener) wakeLocal(channel string) bool {
+	l.mu.Lock()
+	in := l.byChannel[channel]
+	sleeps := in != nil && l.asleep[in]
+	delayed := channel == l.delayed
+	l.mu.Unlock()
+	if sleeps {
+		in.wake()
+		return true
+	}
+	return delayed && l.run.keeper.leadsNow() && l.run.keeper.dueSoon()
+}
+
+// sleep has senders notify the instance from now on. It returns when they do, or with false when the listener is not
+// connected, and then only polling helps.
+func (l *listener) sleep(ctx context.Context, in *instance) bool {
+	l.mu.Lock()
+	if !l.connected || l.tables[in] == 0 {
+		l.mu.Unlock()
+		return false
+	}
+	ready := make(chan struct{})
+	if l.ready == nil {
+		l.ready = map[*instance]chan struct{}{}
+	}
+	l.ready[in] = ready
+	l.sleepy = append(l.sleepy, in)
+	l.poke()
+	l.mu.Unlock()
+	select {
+	case <-ready:
+	case <-ctx.Done():
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.asleep[in]
+}
+
+// holds says whether senders notify the instance.
+func (l *listener) holds(in *instance) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.asleep[in]
+}
+
+// rouse has senders leave the instance alone again.
+func (l *listener) rouse(in *instance) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.connected && l.asleep[in] {
+		l.waking = append(l.waking, in)
+		l.poke()
+	}
+}
+
+func (l *listener) poke() {
+	if l.interrupt != nil {
+		l.interrupt()
+	}
+}
+
+// serveRequests takes and releases locks, and notes who was writing to the queues of those that fall asleep.
+func (l *listener) serveRequests(ctx context.Context, c *conn) error {
+	l.mu.Lock()
+	sleepy, waking := l.sleepy, l.waking
+	l.sleepy, l.waking = nil, nil
+	l.mu.Unlock()
+	if len(sleepy) == 0 && len(waking) == 0 {
+		return nil
+	}
+	st, b := l.run.client.store, &pgx.Batch{}
+	if len(waking) > 0 {
+		st.SetAwake(b, l.tablesOf(waking))
+	}
+	var writers []store.Writer
+	if len(sleepy) > 0 {
+		st.SetAsleep(b, l.tablesOf(sleepy))
+		st.Writers(b, l.tablesOf(sleepy), &writers)
+	}
+	if err := c.SendBatch(ctx, b).Close(); err != nil {
+		return fmt.Errorf("take sleepers' locks: %w", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, in := range waking {
+		delete(l.asleep, in)
+		delete(l.noted, in)
+	}
+	for _, in := range sleepy {
+		l.asleep[in] = true
+		l.noted[in] = transactions(writers, l.tables[in])
+		close(l.ready[in])
+		delete(l.ready, in)
+	}
+	return nil
+}
+
+func (l *listener) tablesOf(ins []*instance) []store.TableID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var tables []store.TableID
+	for _, in := range ins {
+		tables = append(tables, l.tables[in])
+	}
+	return tables
+}
+
+func transactions(writers []store.Writer, table store.TableID) map[string]bool {
+	found := map[string]bool{}
+	for _, w := range writers {
+		if w.Table == table {
+			found[w.Transaction] = true
+		}
+	}
+	return found
+}
+
+// look wakes instances for which a noted transaction has ended, and returns when to look again; 0: nothing to look for.
+func (l *listener) look(ctx context.Context, c *conn, last time.Duration) (time.Duration, error) {
+	l.mu.Lock()
+	var ins []*instance
+	for in, noted := range l.noted {
+		if len(noted) > 0 {
+			ins = append(ins, in)
+		}
+	}
+	l.mu.Unlock()
+	if len(ins) == 0 {
+		return 0, nil
+	}
+	var writers []store.Writer
+	b := &pgx.Batch{}
+	l.run.client.store.Writers(b, l.tablesOf(ins), &writers)
+	if err := c.SendBatch(ctx, b).Close(); err != nil {
+		return 0, fmt.Errorf("look for writing transactions: %w", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, in := range ins {
+		live := transactions(writers, l.tables[in])
+		for tx := range l.noted[in] {
+			if !live[tx] {
+				delete(l.noted[in], tx)
+				defer in.wake()
+			}
+		}
+	}
+	return min(max(2*last, lookAgainMin), lookAgainMax), nil
+}
+
+// disconnected forgets the locks, which the server has released, and has everybody poll.
+func (l *listener) disconnected() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.connected = false
+	l.asleep, l.noted = nil, nil
+	l.sleepy, l.waking = nil, nil
+	for in, ready := range l.ready {
+		close(ready)
+		delete(l.ready, in)
+	}
+	for _, in := range l.run.instances {
+		in.wake()
+	}
+}

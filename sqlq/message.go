@@ -1,0 +1,114 @@
+package sqlq
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Message is what a service sends to another. MessageType names it on the wire, for example "sales.PlaceOrder": keep it
+// stable, whatever becomes of the Go type. It is called on zero values (and nil pointers), so it must not read fields.
+type Message interface{ MessageType() string }
+
+// Event is a Message that says what has happened, in the past tense ("sales.OrderPlaced"). It is published to every
+// queue that subscribed to it; a Message that is no Event is a command, and is sent to the one queue that its type is
+// routed to. IsEvent only marks the type.
+type Event interface {
+	Message
+	IsEvent()
+}
+
+// Headers are the strings that travel beside a body. Names are ASCII letters, digits, dots, hyphens and underscores, up
+// to 100 of them; those that begin with "sqlq-" are the library's own.
+type Headers map[string]string
+
+// The library's own headers.
+const (
+	headerPrefix         = "sqlq-"
+	headerContentType    = "sqlq-content-type"    // absent: JSON
+	headerCorrelationID  = "sqlq-correlation-id"  // absent: the message's own id
+	headerConversationID = "sqlq-conversation-id" // absent: the message's own id
+	headerCrashes        = "sqlq-crashes"         // how many processes died with the message in hand
+)
+
+// ID identifies a message, on its whole way: a UUID, of version 7 where the library makes it.
+type ID [16]byte
+
+// NewID returns a fresh ID: the milliseconds since 1970, then 74 random bits (RFC 9562, version 7).
+func NewID() ID {
+	var id ID
+	rand.Read(id[6:]) // never fails: crypto/rand.Read
+	var ms [8]byte
+	binary.BigEndian.PutUint64(ms[:], uint64(time.Now().UnixMilli()))
+	copy(id[:6], ms[2:])
+	id[6] = id[6]&0x0f | 0x70
+	id[8] = id[8]&0x3f | 0x80
+	return id
+}
+
+// ParseID reads the form that String writes.
+func ParseID(s string) (ID, error) {
+	var id ID
+	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
+		return ID{}, fmt.Errorf("message id %q is not a UUID like 01890a5d-ac96-774b-bcce-b302099a8057", s)
+	}
+	if _, err := hex.Decode(id[:], []byte(strings.ReplaceAll(s, "-", ""))); err != nil {
+		return ID{}, fmt.Errorf("message id %q is not a UUID: %w", s, err)
+	}
+	return id, nil
+}
+
+// String writes the ID in the usual form of a UUID, in lower case.
+func (id ID) String() string {
+	var s [36]byte
+	hex.Encode(s[:8], id[:4])
+	hex.Encode(s[9:13], id[4:6])
+	hex.Encode(s[14:18], id[6:8])
+	hex.Encode(s[19:23], id[8:10])
+	hex.Encode(s[24:], id[10:])
+	s[8], s[13], s[18], s[23] = '-', '-', '-', '-'
+	return string(s[:])
+}
+
+// Limits of names. The database holds the same rules (functions create_queue and check_message).
+var (
+	queueName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,59}$`)
+	typeName   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/:-]{0,199}$`)
+	headerName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
+)
+
+func checkQueueName(name string) error {
+	if !queueName.MatchString(name) {
+		return fmt.Errorf("%w: queue %q: use 1 to 60 ASCII letters, digits, dots, hyphens and underscores, beginning with a letter or digit", ErrInvalidName, name)
+	}
+	return nil
+}
+
+func checkTypeName(name string) error {
+	if !typeName.MatchString(name) {
+		return fmt.Errorf("%w: message type %q: use 1 to 200 ASCII letters, digits and . _ / : -, beginning with a letter or digit", ErrInvalidName, name)
+	}
+	return nil
+}
+
+func checkHeader(name, value string) error {
+	if !headerName.MatchString(name) {
+		return fmt.Errorf("%w: header %q: use 1 to 100 ASCII letters, digits, dots, hyphens and underscores, beginning with a letter or digit", ErrInvalidName, name)
+	}
+	if strings.HasPrefix(strings.ToLower(name), headerPrefix) {
+		return fmt.Errorf("%w: header %q: names that begin with %q are the library's own", ErrInvalidName, name, headerPrefix)
+	}
+	if cleaned := cleanText(value); cleaned != value {
+		return fmt.Errorf("%w: value of header %q is not UTF-8 text without NUL: encode it, in base64 for example", ErrInvalidName, name)
+	}
+	return nil
+}
+
+// cleanText makes any string one that PostgreSQL stores as text: valid UTF-8 without NUL.
+func cleanText(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "")
+}

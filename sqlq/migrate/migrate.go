@@ -1,0 +1,185 @@
+// Package migrate brings a database schema to the version that sqlq needs.
+//
+// It is apart from package sqlq so that only programs that migrate link goose. The files that it applies are in package
+// migrations; goose keeps its record in the table goose_db_version of the same schema, so several schemas of one
+// database have each their own.
+package migrate
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+
+	"github.com/sqlq/sqlq/migrations"
+)
+
+// ErrNewerSchema is returned by Up when the schema was migrated by a newer release than this one.
+var ErrNewerSchema = errors.New("the schema is newer than this program")
+
+// Migrator applies migrations to one schema.
+type Migrator struct {
+	schema   string
+	config   *pgx.ConnConfig
+	db       *sql.DB
+	provider *goose.Provider
+}
+
+// Step is one migration that was applied or rolled back.
+type Step struct {
+	Version  int64
+	Name     string // file name without folder
+	Duration time.Duration
+}
+
+// State tells of one known migration whether it is applied.
+type State struct {
+	Version   int64
+	Name      string
+	AppliedAt time.Time // zero: pending
+}
+
+// Up applies every pending migration to the schema of the database that connString (URL or key=value) names.
+// It is the short form of New, Migrator.Up and Close.
+func Up(ctx context.Context, connString, schema string) error {
+	config, err := pgx.ParseConfig(connString)
+	if err != nil {
+		return fmt.Errorf("parse connection string: %w", err)
+	}
+	m, err := New(config, schema)
+	if err != nil {
+		return err
+	}
+	_, err = m.Up(ctx)
+	return errors.Join(err, m.Close())
+}
+
+// New returns a Migrator for a schema; any schema name will do. It does not connect yet. Close it after use.
+func New(config *pgx.ConnConfig, schema string) (*Migrator, error) {
+	if schema == "" {
+		return nil, errors.New("no schema named: sqlq's default is \"sqlq\"")
+	}
+	config = config.Copy()
+	if config.RuntimeParams == nil {
+		config.RuntimeParams = map[string]string{}
+	}
+	config.RuntimeParams["search_path"] = pgx.Identifier{schema}.Sanitize()
+	db := stdlib.OpenDB(*config)
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, migrations.FS)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("read migrations: %w", err), db.Close())
+	}
+	return &Migrator{schema: schema, config: config, db: db, provider: provider}, nil
+}
+
+// Close ends the Migrator's connections.
+func (m *Migrator) Close() error { return m.db.Close() }
+
+// Up creates the schema where it is missing and applies what is pending, in order, and returns what it applied. Another
+// process that migrates the same schema meanwhile is waited for. Each migration is a transaction: after an error the
+// earlier ones stand, the failed one left nothing, and Up can be called again.
+func (m *Migrator) Up(ctx context.Context) ([]Step, error) {
+	var steps []Step
+	err := m.alone(ctx, func() error {
+		if err := m.createSchema(ctx); err != nil {
+			return err
+		}
+		current, err := m.provider.GetDBVersion(ctx)
+		if err != nil {
+			return fmt.Errorf("read version of schema %q: %w", m.schema, err)
+		}
+		if latest := migrations.Latest(); current > latest {
+			return fmt.Errorf("%w: schema %q has version %d, this program knows %d; use a newer sqlq", ErrNewerSchema, m.schema, current, latest)
+		}
+		results, err := m.provider.Up(ctx)
+		steps = stepsOf(results)
+		return err
+	})
+	if err != nil {
+		return steps, fmt.Errorf("migrate schema %q up: %w", m.schema, err)
+	}
+	return steps, nil
+}
+
+// Down rolls the schema back to a version, 0 for empty. Messages in tables that a migration made go with them. The
+// schema itself and goose's record stay.
+func (m *Migrator) Down(ctx context.Context, to int64) ([]Step, error) {
+	var steps []Step
+	err := m.alone(ctx, func() error {
+		results, err := m.provider.DownTo(ctx, to)
+		steps = stepsOf(results)
+		return err
+	})
+	if err != nil {
+		return steps, fmt.Errorf("migrate schema %q down to %d: %w", m.schema, to, err)
+	}
+	return steps, nil
+}
+
+// Status lists the migrations that this program knows. It changes nothing in the database.
+func (m *Migrator) Status(ctx context.Context) ([]State, error) {
+	var recorded bool
+	if err := m.db.QueryRowContext(ctx, `SELECT to_regclass('goose_db_version') IS NOT NULL`).Scan(&recorded); err != nil {
+		return nil, fmt.Errorf("read migration status of schema %q: %w", m.schema, err)
+	}
+	var states []State
+	if !recorded {
+		for _, s := range m.provider.ListSources() {
+			states = append(states, State{Version: s.Version, Name: s.Path})
+		}
+		return states, nil
+	}
+	known, err := m.provider.Status(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read migration status of schema %q: %w", m.schema, err)
+	}
+	for _, s := range known {
+		states = append(states, State{Version: s.Source.Version, Name: s.Source.Path, AppliedAt: s.AppliedAt})
+	}
+	return states, nil
+}
+
+func (m *Migrator) createSchema(ctx context.Context) error {
+	var exists bool
+	if err := m.db.QueryRowContext(ctx, `SELECT to_regnamespace($1) IS NOT NULL`, pgx.Identifier{m.schema}.Sanitize()).Scan(&exists); err != nil {
+		return fmt.Errorf("look for schema %q: %w", m.schema, err)
+	}
+	if exists {
+		return nil // the role may be one that cannot create schemas
+	}
+	if _, err := m.db.ExecContext(ctx, `CREATE SCHEMA `+pgx.Identifier{m.schema}.Sanitize()); err != nil {
+		return fmt.Errorf("create schema %q: %w", m.schema, err)
+	}
+	return nil
+}
+
+// alone runs f while this process alone migrates the schema. The lock belongs to a transaction on a connection of its
+// own, so it ends with the process, and works through a transaction pooler too.
+func (m *Migrator) alone(ctx context.Context, f func() error) error {
+	conn, err := pgx.ConnectConfig(ctx, m.config)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('sqlq migrate ' || $1, 0))`, m.schema); err != nil {
+			return fmt.Errorf("wait for other migrations: %w", err)
+		}
+		return f()
+	})
+}
+
+func stepsOf(results []*goose.MigrationResult) []Step {
+	var steps []Step
+	for _, r := range results {
+		if r.Error == nil {
+			steps = append(steps, Step{Version: r.Source.Version, Name: r.Source.Path, Duration: r.Duration})
+		}
+	}
+	return steps
+}

@@ -1,0 +1,131 @@
+package ops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// ErrFilterEmpty is returned by Replay and Archive for a filter that chooses every failed message and does not say All.
+var ErrFilterEmpty = errors.New("the filter chooses every failed message: name a queue, a type, a group or messages, or say that all are meant")
+
+// NoQueueError is returned when a queue is named that is not there.
+type NoQueueError struct {
+	Queue  string
+	Schema string
+	Near   []string // existing queues with names like it, or all of them where they are few
+}
+
+func (e *NoQueueError) Error() string {
+	text := fmt.Sprintf("queue %q does not exist in schema %q", e.Queue, e.Schema)
+	switch len(e.Near) {
+	case 0:
+		return text + "; make it with: sqlq queue create " + e.Queue
+	case 1:
+		return text + fmt.Sprintf("; there is %q", e.Near[0])
+	default:
+		return text + "; there are " + quoted(e.Near)
+	}
+}
+
+// NoFailedError is returned when failed messages are named, by number or id, that are not there to be worked on. What was
+// asked for is done for the others.
+type NoFailedError struct {
+	Missing  []string // not in the error table
+	Archived []string // there, but archived, which Replay and Archive leave alone
+}
+
+func (e *NoFailedError) Error() string {
+	var parts []string
+	if e.Missing != nil {
+		parts = append(parts, "not in the error table: "+strings.Join(e.Missing, ", "))
+	}
+	if e.Archived != nil {
+		parts = append(parts, "archived, and left as it is: "+strings.Join(e.Archived, ", "))
+	}
+	return strings.Join(parts, "; ")
+}
+
+// QueueGoneError is returned by Replay when chosen messages belong to queues that do not exist any more. They stay in the
+// error table; the others were replayed.
+type QueueGoneError struct {
+	Queues []string
+}
+
+func (e *QueueGoneError) Error() string {
+	return fmt.Sprintf("the messages of %s stay in the error table, because there is no such queue any more; make it and replay again: sqlq queue create %s",
+		quoted(e.Queues), strings.Join(e.Queues, " "))
+}
+
+// BodyError is returned for a message body that cannot be sent. Nothing was sent.
+type BodyError struct {
+	Line   int // where the body begins; 0: it did not come from lines
+	Number int // which body it is, from 1
+	Err    error
+}
+
+func (e *BodyError) Error() string {
+	if e.Line > 0 {
+		return fmt.Sprintf("line %d: %v", e.Line, e.Err)
+	}
+	return fmt.Sprintf("body %d: %v", e.Number, e.Err)
+}
+
+func (e *BodyError) Unwrap() error { return e.Err }
+
+func quoted(names []string) string {
+	q := make([]string, len(names))
+	for i, n := range names {
+		q[i] = fmt.Sprintf("%q", n)
+	}
+	return strings.Join(q, ", ")
+}
+
+// noQueue turns the error that a missing table makes into a *NoQueueError, if it is the queue that is missing.
+func (o *Ops) noQueue(ctx context.Context, queue string, err error) error {
+	if sqlState(err) != undefinedTable {
+		return err
+	}
+	names, listErr := o.store.QueueNames(ctx, o.pool)
+	if listErr != nil || slices.Contains(names, queue) {
+		return err
+	}
+	return &NoQueueError{Queue: queue, Schema: o.store.Name(), Near: near(queue, names)}
+}
+
+// near returns those names that somebody who wrote name may have meant: all of them when they are few.
+func near(name string, names []string) []string {
+	var found []string
+	for _, n := range names {
+		a, b := strings.ToLower(name), strings.ToLower(n)
+		if strings.HasPrefix(b, a) || strings.HasPrefix(a, b) || distance(a, b) <= max(2, len(name)/3) {
+			found = append(found, n)
+		}
+	}
+	if found == nil && len(names) <= 8 {
+		return names
+	}
+	return found[:min(len(found), 8)]
+}
+
+// distance counts the characters to insert, delete or replace to turn a into b.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			next := diagonal
+			if a[i] != b[j] {
+				next = 1 + min(diagonal, row[j], row[j+1])
+			}
+			diagonal, row[j+1] = row[j+1], next
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,390 @@
+package ops
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// failedBatch is how many messages one transaction of Replay or Archive moves.
+const failedBatch = 1000
+
+// Status of a message in the error table.
+type Status string
+
+const (
+	StatusFailed   Status = "failed"   // it waits for an operator
+	StatusArchived Status = "archived" // it is kept, and left out of replays
+	StatusAny      Status = "any"      // in a filter: both
+)
+
+// Filter chooses failed messages: those that fit every field that is set.
+type Filter struct {
+	Names  []string // by number (FailedMessage.Number) or id
+	Queue  string
+	Type   string
+	Group  string // FailedMessage.Group
+	Status Status // default: StatusFailed; Replay and Archive take no other
+	Limit  int    // at most so many; 0: no limit
+
+	// All must be set for Replay and Archive to take a filter that chooses every failed message.
+	All bool
+}
+
+// FailedMessage is a message in the error table. What ListFailed returns has no Headers, Body, Chain and Stack, which can
+// be large; ShowFailed fills in all.
+type FailedMessage struct {
+	Number        int64
+	ID            string
+	Status        Status
+	Queue         string // it came from there, and goes back there when replayed
+	Endpoint      string
+	Host          string // of the last attempt
+	Type          string
+	Attempts      int // since it was sent or last replayed
+	Replays       int // before it failed this time
+	SentAt        time.Time
+	ExpiresAt     *time.Time // end of its time to live, which does not end its stay here; nil: never
+	FirstFailedAt time.Time
+	FailedAt      time.Time
+	ArchivedAt    *time.Time
+	ErrorType     string // Go type of the innermost error, or the kind of failure
+	Error         string
+	Group         string          // equal for failures of one fault
+	Headers       json.RawMessage // a JSON object of strings; nil: none
+	Body          []byte
+	Chain         []string // the wrapped errors, outermost first
+	Stack         string   // of a panic; "": it was not one
+}
+
+// ListFailed returns the failed messages that a filter chooses, the newest first. Naming a queue that neither exists nor
+// has failed messages is a *NoQueueError.
+func (o *Ops) ListFailed(ctx context.Context, f Filter) ([]FailedMessage, error) {
+	chosen, err := f.chosen()
+	if err != nil {
+		return nil, err
+	}
+	list, err := o.store.ListFailed(ctx, o.pool, chosen, f.limit())
+	if err != nil {
+		return nil, fmt.Errorf("list failed messages: %w", err)
+	}
+	if len(list) == 0 {
+		return nil, o.checkQueue(ctx, f.Queue)
+	}
+	failed := make([]FailedMessage, len(list))
+	for i, m := range list {
+		failed[i] = failedMessage(m)
+	}
+	return failed, nil
+}
+
+// ShowFailed returns the failed or archived message of that number or id, with all its fields. An id of which several
+// copies failed, as those of an event may, is an error that lists their numbers; none is a *NoFailedError.
+func (o *Ops) ShowFailed(ctx context.Context, name string) (FailedMessage, error) {
+	chosen, err := Filter{Names: []string{name}, Status: StatusAny}.chosen()
+	if err != nil {
+		return FailedMessage{}, err
+	}
+	found, err := o.store.ListFailed(ctx, o.pool, chosen, 10)
+	if err != nil {
+		return FailedMessage{}, fmt.Errorf("look for failed message %s: %w", name, err)
+	}
+	switch len(found) {
+	case 0:
+		return FailedMessage{}, &NoFailedError{Missing: []string{name}}
+	case 1:
+	default:
+		text := ""
+		for _, m := range found {
+			text += fmt.Sprintf(" %d (%s),", m.Seq, m.Queue)
+		}
+		return FailedMessage{}, fmt.Errorf("%d failed messages have the id %s; name one by its number:%s", len(found), name, text[:len(text)-1])
+	}
+	m, err := o.store.ReadFailed(ctx, o.pool, found[0].Seq)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return FailedMessage{}, &NoFailedError{Missing: []string{name}}
+	}
+	if err != nil {
+		return FailedMessage{}, fmt.Errorf("read failed message %s: %w", name, err)
+	}
+	return failedMessage(m), nil
+}
+
+// ReplayOptions says how Replay works. The zero value is good.
+type ReplayOptions struct {
+	// Progress is called after each batch with the number of messages replayed so far. Default: nobody is told.
+	Progress func(replayed int64)
+}
+
+// Replay moves the failed messages that a filter chooses back to their queues, the oldest first, and returns how many,
+// also together with an error. Messages that fail after it began are left alone, so are archived ones. A replayed message
+// keeps its id and the time it was sent, and starts again at attempt 0; a time to live that has passed is taken off, because
+// the message would be dropped at once.
+//
+// It works in batches, each one statement: a message is in the error table or in its queue, whatever happens. Two that run
+// at once share the messages, each is replayed once. One that was interrupted has replayed some and can be called again.
+//
+// Messages whose queue is gone stay and are told of by a *QueueGoneError, messages that are named and not there by a
+// *NoFailedError; the others are replayed all the same.
+func (o *Ops) Replay(ctx context.Context, f Filter, opts ReplayOptions) (replayed int64, err error) {
+	work, err := o.begin(ctx, f)
+	if err != nil {
+		return 0, err
+	}
+	queues, err := o.store.FailedQueues(ctx, o.pool)
+	if err != nil {
+		return 0, fmt.Errorf("list queues of failed messages: %w", err)
+	}
+	var gone QueueGoneError
+	for _, queue := range queues {
+		if f.Queue != "" && f.Queue != queue.Name {
+			continue
+		}
+		n, err := o.replayQueue(ctx, queue, work, work.left-replayed, func(n int64) {
+			if opts.Progress != nil {
+				opts.Progress(replayed + n)
+			}
+		})
+		replayed += n
+		if errors.Is(err, errQueueGone) {
+			gone.Queues = append(gone.Queues, queue.Name)
+		} else if err != nil {
+			return replayed, fmt.Errorf("replay to queue %q: %w", queue.Name, err)
+		}
+	}
+	err = work.unnamed
+	if gone.Queues != nil {
+		err = errors.Join(err, &gone)
+	}
+	if err == nil && replayed == 0 {
+		err = o.checkQueue(ctx, f.Queue)
+	}
+	return replayed, err
+}
+
+var errQueueGone = errors.New("the queue does not exist any more")
+
+// replayQueue replays up to left messages of one queue; errQueueGone when there are some and the queue is gone.
+func (o *Ops) replayQueue(ctx context.Context, queue store.FailedQueue, work failedWork, left int64, progress func(int64)) (replayed int64, err error) {
+	if !queue.Exists {
+		f := work.filter
+		f.Queue = queue.Name
+		any, err := o.store.AnyFailed(ctx, o.pool, f, 0, work.upTo)
+		if any {
+			err = errQueueGone
+		}
+		return 0, err
+	}
+	for after := int64(0); left > replayed; {
+		limit := min(failedBatch, left-replayed)
+		moved, err := o.store.ReplayFailed(ctx, o.pool, queue.Name, work.filter, after, work.upTo, int(limit))
+		if sqlState(err) == undefinedTable {
+			if exists, existsErr := o.store.QueueExists(ctx, o.pool, queue.Name); existsErr == nil && !exists {
+				return replayed, errQueueGone // dropped meanwhile
+			}
+		}
+		if err != nil {
+			return replayed, err
+		}
+		replayed += moved.N
+		after = moved.Last
+		if err := o.wake(ctx, moved.Channel); err != nil {
+			return replayed, err
+		}
+		if moved.N > 0 {
+			progress(replayed)
+		}
+		if moved.N < limit {
+			break
+		}
+	}
+	return replayed, nil
+}
+
+// Archive marks the failed messages that a filter chooses as archived, and returns how many, also together with an error:
+// they are kept, and left out of lists and replays. It works in batches like Replay. Messages that are named and not there
+// are told of by a *NoFailedError.
+func (o *Ops) Archive(ctx context.Context, f Filter) (archived int64, err error) {
+	work, err := o.begin(ctx, f)
+	if err != nil {
+		return 0, err
+	}
+	for after := int64(0); work.left > archived; {
+		limit := min(failedBatch, work.left-archived)
+		moved, err := o.store.ArchiveFailed(ctx, o.pool, work.filter, after, work.upTo, int(limit))
+		if err != nil {
+			return archived, fmt.Errorf("archive failed messages: %w", err)
+		}
+		archived += moved.N
+		after = moved.Last
+		if moved.N < limit {
+			break
+		}
+	}
+	if archived == 0 && work.unnamed == nil {
+		return 0, o.checkQueue(ctx, f.Queue)
+	}
+	return archived, work.unnamed
+}
+
+// failedWork is what Replay and Archive set out to do.
+type failedWork struct {
+	filter  store.FailedFilter
+	upTo    int64 // messages with higher numbers failed after it began
+	left    int64
+	unnamed error // *NoFailedError for names that are not there
+}
+
+func (o *Ops) begin(ctx context.Context, f Filter) (failedWork, error) {
+	if f.Status != "" && f.Status != StatusFailed {
+		return failedWork{}, fmt.Errorf("only messages with status %q can be replayed or archived, not %q", StatusFailed, f.Status)
+	}
+	if len(f.Names) == 0 && f.Queue == "" && f.Type == "" && f.Group == "" && !f.All {
+		return failedWork{}, ErrFilterEmpty
+	}
+	chosen, err := f.chosen()
+	if err != nil {
+		return failedWork{}, err
+	}
+	work := failedWork{filter: chosen, left: int64(f.limit())}
+	if work.upTo, err = o.store.LastFailed(ctx, o.pool); err != nil {
+		return failedWork{}, fmt.Errorf("read the last number of the error table: %w", err)
+	}
+	if len(f.Names) > 0 {
+		if work.unnamed, err = o.missing(ctx, f.Names, chosen); err != nil {
+			return failedWork{}, err
+		}
+	}
+	return work, nil
+}
+
+// missing returns a *NoFailedError when some of the names are not there with status failed.
+func (o *Ops) missing(ctx context.Context, names []string, chosen store.FailedFilter) (unnamed, err error) {
+	found, err := o.store.ListFailed(ctx, o.pool, store.FailedFilter{Seqs: chosen.Seqs, IDs: chosen.IDs}, math.MaxInt)
+	if err != nil {
+		return nil, fmt.Errorf("look for the named messages: %w", err)
+	}
+	status := map[string]Status{}
+	for _, m := range found {
+		for _, name := range []string{strconv.FormatInt(m.Seq, 10), m.ID} {
+			if status[name] != StatusFailed { // of several copies one may be archived
+				status[name] = Status(m.Status)
+			}
+		}
+	}
+	var lacking NoFailedError
+	for _, name := range names {
+		seq, id, err := parseName(name)
+		if err != nil {
+			return nil, err
+		}
+		if id == "" {
+			id = strconv.FormatInt(seq, 10)
+		}
+		switch status[id] {
+		case "":
+			lacking.Missing = append(lacking.Missing, name)
+		case StatusArchived:
+			lacking.Archived = append(lacking.Archived, name)
+		}
+	}
+	if lacking.Missing == nil && lacking.Archived == nil {
+		return nil, nil
+	}
+	return &lacking, nil
+}
+
+// checkQueue returns a *NoQueueError for a queue that neither exists nor has anything in the error table: it is mistyped.
+func (o *Ops) checkQueue(ctx context.Context, queue string) error {
+	if queue == "" {
+		return nil
+	}
+	names, err := o.store.QueueNames(ctx, o.pool)
+	if err != nil {
+		return fmt.Errorf("list queues: %w", err)
+	}
+	for _, name := range names {
+		if name == queue {
+			return nil
+		}
+	}
+	if known, err := o.store.AnyFailed(ctx, o.pool, store.FailedFilter{Queue: queue}, 0, math.MaxInt64); err != nil || known {
+		return err
+	}
+	return &NoQueueError{Queue: queue, Schema: o.store.Name(), Near: near(queue, names)}
+}
+
+// chosen returns the filter as the store wants it.
+func (f Filter) chosen() (store.FailedFilter, error) {
+	chosen := store.FailedFilter{Queue: f.Queue, Type: f.Type, Fingerprint: f.Group}
+	switch f.Status {
+	case "", StatusFailed:
+		chosen.Status = string(StatusFailed)
+	case StatusArchived:
+		chosen.Status = string(StatusArchived)
+	case StatusAny:
+	default:
+		return chosen, fmt.Errorf("status %q is unknown: it is %q, %q or %q", f.Status, StatusFailed, StatusArchived, StatusAny)
+	}
+	for _, name := range f.Names {
+		seq, id, err := parseName(name)
+		if err != nil {
+			return chosen, err
+		}
+		if id != "" {
+			chosen.IDs = append(chosen.IDs, id)
+		} else {
+			chosen.Seqs = append(chosen.Seqs, seq)
+		}
+	}
+	return chosen, nil
+}
+
+func (f Filter) limit() int {
+	if f.Limit <= 0 {
+		return math.MaxInt
+	}
+	return f.Limit
+}
+
+// parseName reads how an operator names a failed message: a number or an id, which is returned in its usual form.
+func parseName(name string) (seq int64, id string, err error) {
+	if seq, err := strconv.ParseInt(name, 10, 64); err == nil {
+		return seq, "", nil
+	}
+	if id, err = parseID(name); err != nil {
+		return 0, "", fmt.Errorf("%q names no failed message: give its number or its id, which is a UUID", name)
+	}
+	return 0, id, nil
+}
+
+// parseID returns a message id in its usual form.
+func parseID(text string) (string, error) {
+	var uuid pgtype.UUID
+	if err := uuid.Scan(text); err != nil {
+		return "", fmt.Errorf("%q is not a UUID, such as 0198c0de-7a00-7000-8000-000000000001", text)
+	}
+	return uuid.String(), nil
+}
+
+func failedMessage(m store.Failed) FailedMessage {
+	f := FailedMessage{
+		Number: m.Seq, ID: m.ID, Status: Status(m.Status), Queue: m.Queue, Endpoint: m.Endpoint, Host: m.Host, Type: m.Type,
+		Attempts: m.Attempts, Replays: m.Replays, SentAt: m.SentAt, ExpiresAt: m.ExpiresAt, FirstFailedAt: m.FirstFailedAt,
+		FailedAt: m.FailedAt, ArchivedAt: m.ArchivedAt, ErrorType: m.ErrorType, Error: m.Message, Group: m.Fingerprint,
+		Headers: m.Headers, Body: m.Body, Chain: m.Chain,
+	}
+	if m.Stack != nil {
+		f.Stack = *m.Stack
+	}
+	return f
+}

@@ -1,0 +1,96 @@
+// Package ops is the operator's API of sqlq: look at queues and failed messages, and mend them. The command line is made
+// of it, and so can be a page or a tool of your own.
+//
+//	o := ops.New(pool, "sqlq")
+//	failed, err := o.ListFailed(ctx, ops.Filter{Queue: "billing", Limit: 50})
+//	…
+//	n, err := o.Replay(ctx, ops.Filter{Queue: "billing", Group: failed[0].Group}, ops.ReplayOptions{})
+//
+// # What it costs the database
+//
+// Nothing here counts or moves without a bound: counts are exact up to CountLimit and estimated above, and what changes
+// many messages does so in batches, each a transaction of its own. A call that is interrupted says how far it came and can
+// be made again.
+//
+// # Errors
+//
+// A queue that is not there is a *NoQueueError. The other errors that a caller may want to tell apart stand in errors.go;
+// what PostgreSQL refuses is a *pgconn.PgError inside.
+package ops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// Ops works on the sqlq schema of one database. It is safe for concurrent use, and needs no closing: the pool is the
+// caller's.
+type Ops struct {
+	pool  *pgxpool.Pool
+	store *store.Schema
+}
+
+// New returns an Ops for the schema of that name in the pool's database. It does not connect; see SchemaVersion.
+func New(pool *pgxpool.Pool, schema string) *Ops {
+	return &Ops{pool: pool, store: store.New(schema)}
+}
+
+// SchemaVersion returns the version of the last migration that was applied to the schema; false when there is none, or no
+// such schema. Compare it with migrations.Latest.
+func (o *Ops) SchemaVersion(ctx context.Context) (version int64, exists bool, err error) {
+	version, exists, err = o.store.Version(ctx, o.pool)
+	if err != nil {
+		return 0, false, fmt.Errorf("read version of schema %q: %w", o.store.Name(), err)
+	}
+	return version, exists, nil
+}
+
+// within runs f in a read-only transaction each of whose statements may take d. It returns false when one took longer.
+func (o *Ops) within(ctx context.Context, d time.Duration, f func(tx pgx.Tx) error) (bool, error) {
+	err := pgx.BeginTxFunc(ctx, o.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		if err := o.store.LimitStatements(ctx, tx, d); err != nil {
+			return err
+		}
+		return f(tx)
+	})
+	if ctx.Err() == nil && sqlState(err) == queryCanceled {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// wake notifies a sleeping receiver after a commit. It does so even when ctx has just ended, because the messages are
+// there; a receiver that is not told finds them at its next poll.
+func (o *Ops) wake(ctx context.Context, channel string) error {
+	if channel == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := o.store.Notify(ctx, o.pool, []string{channel}); err != nil {
+		return fmt.Errorf("wake the receivers: %w", err)
+	}
+	return nil
+}
+
+// SQLSTATEs that mean something here.
+const (
+	queryCanceled  = "57014"
+	undefinedTable = "42P01"
+)
+
+func sqlState(err error) string {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return pg.Code
+	}
+	return ""
+}

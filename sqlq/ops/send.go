@@ -1,0 +1,147 @@
+package ops
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+	"unicode/utf8"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// MaxBody is the largest body, in bytes, that Send takes.
+const MaxBody = 16 << 20
+
+// What one round trip of Send carries at most.
+const (
+	sendBatch      = 500
+	sendBatchBytes = 4 << 20
+)
+
+// Outgoing is what the messages of one Send have in common.
+type Outgoing struct {
+	Type    string            // needed
+	Headers map[string]string // default: none
+	Delay   time.Duration     // before they are ready, at most a hundred years; default 0: at once
+	ID      string            // a UUID, for a single message; default: the database makes a new one for each
+}
+
+// Send sends one message for each body to a queue, in order, all in one transaction, and returns their ids. Bodies are
+// JSON. When one of them is refused (a *BodyError) or the database refuses the messages, none was sent.
+//
+// It is for operators and scripts. Programs send with package sqlq.
+func (o *Ops) Send(ctx context.Context, queue string, m Outgoing, bodies ...json.RawMessage) (ids []string, err error) {
+	if m.ID != "" && len(bodies) != 1 {
+		return nil, fmt.Errorf("one id was given for %d messages", len(bodies))
+	}
+	if m.ID != "" {
+		if _, err := parseID(m.ID); err != nil {
+			return nil, fmt.Errorf("message id: %w", err)
+		}
+	}
+	for i, body := range bodies {
+		if err := checkBody(body); err != nil {
+			return nil, &BodyError{Number: i + 1, Err: err}
+		}
+	}
+	var headers []byte
+	if len(m.Headers) > 0 {
+		if headers, err = json.Marshal(m.Headers); err != nil {
+			return nil, fmt.Errorf("encode headers: %w", err)
+		}
+	}
+	err = pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
+		for i := 0; i < len(bodies); {
+			var batch pgx.Batch
+			for size := 0; i < len(bodies) && batch.Len() < sendBatch && size < sendBatchBytes; i++ {
+				size += len(bodies[i])
+				o.store.SendJSON(&batch, queue, m.Type, bodies[i], headers, m.Delay, m.ID, func(id string) { ids = append(ids, id) })
+			}
+			if err := tx.SendBatch(ctx, &batch).Close(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, o.noQueue(ctx, queue, fmt.Errorf("send to queue %q: %w", queue, err))
+	}
+	return ids, nil
+}
+
+// ReadBodies splits what it reads into the bodies for Send: JSON lines, or JSON documents that go over several lines, each
+// beginning on a line of its own. A *BodyError names the line at which a body begins that is not JSON.
+func ReadBodies(r io.Reader) ([]json.RawMessage, error) {
+	var bodies []json.RawMessage
+	var body []byte // read so far of the body that begins on line begin
+	var begin, depth int
+	in := bufio.NewReader(r)
+	for line := 1; ; line++ {
+		text, err := in.ReadBytes('\n')
+		if err != nil && err != io.EOF {
+			return nil, fmt.Errorf("read line %d: %w", line, err)
+		}
+		atEnd := err == io.EOF
+		if body == nil && len(bytes.TrimSpace(text)) > 0 {
+			begin, depth = line, 0
+		}
+		if body != nil || len(bytes.TrimSpace(text)) > 0 {
+			body = append(body, text...)
+			opened, closed := nesting(text)
+			depth += opened
+			if depth > 0 && closed && !atEnd && len(body) <= MaxBody {
+				continue
+			}
+			body = bytes.TrimSpace(body)
+			if err := checkBody(body); err != nil {
+				return nil, &BodyError{Line: begin, Number: len(bodies) + 1, Err: err}
+			}
+			bodies = append(bodies, body)
+			body = nil
+		}
+		if atEnd {
+			return bodies, nil
+		}
+	}
+}
+
+// nesting returns how many more objects and arrays a line of JSON opens than it ends, and whether all its strings are
+// closed, which in JSON they are at the end of every line.
+func nesting(line []byte) (opened int, closed bool) {
+	inString, escaped := false, false
+	for _, c := range line {
+		switch {
+		case escaped:
+			escaped = false
+		case inString && c == '\\':
+			escaped = true
+		case c == '"':
+			inString = !inString
+		case inString:
+		case c == '{' || c == '[':
+			opened++
+		case c == '}' || c == ']':
+			opened--
+		}
+	}
+	return opened, !inString
+}
+
+func checkBody(body []byte) error {
+	if len(body) > MaxBody {
+		return fmt.Errorf("the body has more than %d bytes, the most that a message carries", MaxBody)
+	}
+	var value json.RawMessage
+	if err := json.Unmarshal(body, &value); err != nil {
+		return fmt.Errorf("the body is not JSON: %w", err)
+	}
+	if !utf8.Valid(body) {
+		return errors.New("the body is not JSON: it is not UTF-8")
+	}
+	return nil
+}

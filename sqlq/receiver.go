@@ -1,0 +1,311 @@
+package sqlq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+const (
+	// minHold is how long a batch is held before slow messages in it are leased for the sake of idle slots.
+	minHold = 5 * time.Millisecond
+	// fetchBytes bounds the bodies that a fetch brings, in bytes, but for a single larger one.
+	fetchBytes = 16 << 20
+)
+
+// receiver is one receive connection and the goroutine that owns it. It goes round: settle the batch in hand and fetch
+// the next, in one round trip; let the handlers run while the transaction holds the rows; settle.
+type receiver struct {
+	run    *runner
+	conn   *conn
+	cut    chan struct{} // settle what is finished, somebody needs the connection
+	retry  backoff
+	warned bool // that the database cannot be reached
+}
+
+// receive serves the schedule until it is closed.
+func (r *receiver) receive() {
+	defer r.disconnect()
+	for {
+		w, ok := r.run.schedule.next()
+		if !ok {
+			return
+		}
+		r.serve(w)
+	}
+}
+
+// serve does one piece of work after another for as long as there is some.
+func (r *receiver) serve(w work) {
+	var held *batch
+	for more := true; more || held != nil; {
+		if err := r.connect(); err != nil {
+			r.putBack(w)
+			r.unreachable(err)
+			return
+		}
+		if len(w.finished) > 0 {
+			r.settleLeased(w.in, w.finished)
+			w.finished = nil
+		}
+		next, err := r.round(held, w)
+		if err != nil {
+			r.failed(w, err)
+			return
+		}
+		if held = next; held != nil {
+			r.hold(held)
+		}
+		w, more = r.run.schedule.poll()
+	}
+}
+
+// putBack returns work that was not begun.
+func (r *receiver) putBack(w work) {
+	if len(w.finished) > 0 {
+		w.in.settledLeases(w.finished, false)
+	}
+	if w.n > 0 {
+		w.in.endFetch(w)
+	}
+}
+
+// endFetch gives the slot of a HandleTx batch back.
+func (in *instance) endFetch(w work) {
+	if in.hasTx {
+		in.mu.Lock()
+		in.busyTx--
+		in.mu.Unlock()
+	}
+}
+
+// round settles the held batch, if there is one, commits, and fetches what w asks for, if anything: all in one round
+// trip. It returns the new batch when it holds rows. A settle that fails has been taken care of when round returns.
+func (r *receiver) round(held *batch, w work) (*batch, error) {
+	ctx, cancel := r.timeout()
+	defer cancel()
+	pipeline := &pgx.Batch{}
+	if held != nil && held.ended {
+		held.in.leased(held.in.cut(held), nil, 0)
+		r.settleOneByOne(held, nil)
+		held = nil
+	}
+	var s *settlement
+	settled := held == nil
+	if held != nil {
+		var err error
+		if s, err = r.settlementOf(held); err != nil {
+			return nil, err
+		}
+		if len(held.inTx) > 0 {
+			queuePlans(pipeline, fetchPlans)
+		}
+		if err := s.queue(pipeline); err != nil {
+			return nil, err
+		}
+		pipeline.Queue(`COMMIT`).Exec(func(tag commandTag) error {
+			settled = true
+			return committed(tag)
+		})
+	}
+	var ms []store.Message
+	if w.n > 0 {
+		pipeline.Queue(`BEGIN`)
+		if w.byLease {
+			r.run.client.store.FetchLeased(pipeline, w.in.endpoint.Name, w.in.number(), w.n, math.MaxInt32, &ms)
+			pipeline.Queue(`COMMIT`)
+		} else {
+			r.run.client.store.FetchHeld(pipeline, w.in.endpoint.Name, 0, w.n, max(fetchBytes/w.n, 32<<10), &ms)
+		}
+	}
+	var err error
+	if pipeline.Len() > 0 {
+		err = r.conn.SendBatch(ctx, pipeline).Close()
+	}
+	if held != nil {
+		r.settledBatch(ctx, held, s, settled, err)
+		if !settled {
+			r.putBack(w)
+			return nil, nil
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.retry.reset()
+	r.warned = false
+	if w.n == 0 {
+		return nil, nil
+	}
+	return r.take(ctx, w, ms)
+}
+
+// take makes a batch of fetched messages and hands it to the instance.
+func (r *receiver) take(ctx context.Context, w work, ms []store.Message) (*batch, error) {
+	w.in.present()
+	w.in.fetched(w, len(ms))
+	if len(ms) == 0 {
+		w.in.endFetch(w)
+		if w.byLease {
+			return nil, nil
+		}
+		return nil, r.exec(ctx, `ROLLBACK`)
+	}
+	if !w.byLease {
+		var err error
+		if ms, err = r.loadBodies(ctx, w.in, ms); err != nil {
+			return nil, err
+		}
+	}
+	b := newBatch(w.in, ms, w.byLease)
+	w.in.add(b)
+	if !w.byLease {
+		return b, nil
+	}
+	for i, d := range b.inTx {
+		if r.run.schedule.isDraining() {
+			r.giveBack(w.in, b.inTx[i:])
+			break
+		}
+		r.handleLeasedTx(w.in, d)
+	}
+	w.in.endFetch(w)
+	return nil, nil
+}
+
+// loadBodies fetches the bodies that were too large to come with the batch, up to fetchBytes together; the messages
+// beyond are left to the next fetch.
+func (r *receiver) loadBodies(ctx context.Context, in *instance, ms []store.Message) ([]store.Message, error) {
+	total := 0
+	for i := range ms {
+		total += ms[i].Size
+		if i > 0 && total > fetchBytes {
+			in.wake()
+			return ms[:i], nil
+		}
+		if ms[i].Body == nil {
+			var err error
+			if ms[i].Body, err = r.run.client.store.FetchBody(ctx, r.conn, store.From{Queue: in.endpoint.Name}, ms[i].Seq); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return ms, nil
+}
+
+// hold keeps the transaction open while the handlers run: until they are done, at the latest until the hold limit, and
+// not longer than minHold when somebody needs the connection. HandleTx handlers run here, one after the other.
+func (r *receiver) hold(b *batch) {
+	limit := r.run.client.config.HoldLimit
+	r.run.schedule.hold(r)
+	defer r.run.schedule.unhold(r)
+	select {
+	case <-r.cut:
+	default:
+	}
+	if len(b.inTx) > 0 {
+		r.handleTx(b)
+		b.in.endFetch(work{})
+	}
+	timer := time.NewTimer(max(0, limit-time.Since(b.began)))
+	defer timer.Stop()
+	for {
+		select {
+		case <-b.done:
+			return
+		case <-timer.C:
+			return
+		case <-r.cut:
+			// Asked again, it waits out minHold and no longer.
+			timer.Reset(max(0, min(minHold, limit)-time.Since(b.began)))
+		}
+	}
+}
+
+// number is the instance's number in the instance table.
+func (in *instance) number() int32 {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.id
+}
+
+// failed deals with an error of a round that settled what was held, or held nothing.
+func (r *receiver) failed(w work, err error) {
+	if w.n > 0 {
+		w.in.endFetch(w)
+		w.in.wake()
+	}
+	if connectionLost(err) {
+		r.disconnect()
+		r.unreachable(err)
+		return
+	}
+	r.rollback()
+	if w.in != nil {
+		w.in.missing(fmt.Errorf("fetch from queue %q: %w", w.in.endpoint.Name, err))
+	}
+}
+
+// unreachable says once that the database cannot be reached, and waits a little.
+func (r *receiver) unreachable(err error) {
+	if !r.warned {
+		r.warned = true
+		r.run.client.log.Warn("sqlq: lost the database, trying again", "err", err)
+	}
+	r.retry.wait(r.run.hardCtx)
+}
+
+func (r *receiver) connect() error {
+	if r.conn != nil && !r.conn.IsClosed() {
+		return nil
+	}
+	var err error
+	r.conn, err = r.run.client.connect(r.run.hardCtx, forReceiving)
+	return err
+}
+
+func (r *receiver) disconnect() {
+	if r.conn == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	r.conn.Close(ctx)
+	r.conn = nil
+}
+
+// rollback ends whatever transaction there is.
+func (r *receiver) rollback() {
+	if r.conn == nil || r.conn.IsClosed() || r.conn.PgConn().TxStatus() == 'I' {
+		return
+	}
+	ctx, cancel := r.timeout()
+	defer cancel()
+	if err := r.exec(ctx, `ROLLBACK`); err != nil {
+		r.disconnect()
+	}
+}
+
+func (r *receiver) exec(ctx context.Context, sql string) error {
+	_, err := r.conn.Exec(ctx, sql)
+	return err
+}
+
+// timeout bounds a round trip of the library's own: a network that hangs must not hold a receiver for ever.
+func (r *receiver) timeout() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(r.run.hardCtx, 30*time.Second)
+}
+
+// committed refuses a COMMIT that the server turned into a rollback, because the transaction had failed before.
+func committed(tag commandTag) error {
+	if tag.String() != "COMMIT" {
+		return errors.New("the server rolled the transaction back instead of committing it")
+	}
+	return nil
+}

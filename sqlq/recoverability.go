@@ -1,0 +1,98 @@
+package sqlq
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"time"
+)
+
+// RetryPolicy says how often and when a failed message is tried again before it goes to the error table. The zero value
+// is the default: each round has one attempt and 2 immediate retries, and after the first round four more follow,
+// delayed by 2, 4, 8 and 16 s: 15 attempts in about half a minute.
+type RetryPolicy struct {
+	// Immediate is the number of retries at once, in each round. 0: the default, 2. −1: none.
+	Immediate int
+	// Delays are the pauses before the rounds after the first one. nil: the default. Empty and not nil: none.
+	Delays []time.Duration
+	// Jitter spreads each delay by up to this share of it, so that what failed together does not come back together.
+	// 0: the default, 0.2. −1: none.
+	Jitter float64
+}
+
+var defaultDelays = []time.Duration{2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second}
+
+func (p RetryPolicy) withDefaults() RetryPolicy {
+	switch {
+	case p.Immediate == 0:
+		p.Immediate = 2
+	case p.Immediate < 0:
+		p.Immediate = 0
+	}
+	if p.Delays == nil {
+		p.Delays = defaultDelays
+	}
+	switch {
+	case p.Jitter == 0:
+		p.Jitter = 0.2
+	case p.Jitter < 0:
+		p.Jitter = 0
+	}
+	return p
+}
+
+func (p RetryPolicy) validate() error {
+	if p.Jitter > 1 || math.IsNaN(p.Jitter) {
+		return fmt.Errorf("RetryPolicy.Jitter is %v: it is a share of the delay, up to 1", p.Jitter)
+	}
+	for _, d := range p.Delays {
+		if d < 0 || d > maxDelay {
+			return fmt.Errorf("RetryPolicy.Delays has %v: a delay is from 0 to 100 years", d)
+		}
+	}
+	if p.attempts() > math.MaxInt16 {
+		return fmt.Errorf("RetryPolicy has %d attempts: %d is the most", p.attempts(), math.MaxInt16)
+	}
+	return nil
+}
+
+// attempts is how many there are in all, the first included. The policy has its defaults.
+func (p RetryPolicy) attempts() int { return (1 + p.Immediate) * (1 + len(p.Delays)) }
+
+// verdict is what becomes of a message after an attempt.
+type verdict int
+
+const (
+	complete verdict = iota // remove it, send what its handler sent
+	retryNow                // the next attempt follows at once
+	retryLater
+	fail // to the error table
+)
+
+// outcome is a verdict with the delay of retryLater.
+type outcome struct {
+	verdict verdict
+	delay   time.Duration
+}
+
+// decide says what becomes of a message whose attempt, counted from 1, ended with err. It depends on nothing else;
+// random, in [0,1), chooses the point within the jitter. The policy has its defaults.
+func (p RetryPolicy) decide(attempt int, err error, random float64) outcome {
+	if err == nil {
+		return outcome{verdict: complete}
+	}
+	var final *unrecoverable
+	if errors.As(err, &final) || errors.Is(err, ErrUndecodable) || errors.Is(err, ErrUnknownType) || attempt >= p.attempts() {
+		return outcome{verdict: fail}
+	}
+	var named *retryAfter
+	if errors.As(err, &named) {
+		return outcome{verdict: retryLater, delay: min(max(named.after, 0), maxDelay)}
+	}
+	round, step := (attempt-1)/(1+p.Immediate), (attempt-1)%(1+p.Immediate)
+	if step < p.Immediate {
+		return outcome{verdict: retryNow}
+	}
+	delay := p.Delays[round]
+	return outcome{verdict: retryLater, delay: delay + time.Duration(float64(delay)*p.Jitter*(2*random-1))}
+}

@@ -1,0 +1,266 @@
+package sqlq
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// runner is one Run: the endpoints' instances, the receivers that serve them, and the two connections that listen and
+// keep house.
+type runner struct {
+	client    *Client
+	instances []*instance
+	schedule  *schedule
+	listener  *listener
+	keeper    *keeper
+
+	stop       context.CancelFunc // begins the drain
+	ended      chan struct{}
+	handlerCtx context.Context // of the handlers: ends with the drain's patience
+	hardCtx    context.Context // of the library's own statements: ends when everything is over
+}
+
+// Run handles the messages of the endpoints until ctx ends, then drains: it stops fetching, lets running handlers finish
+// for up to Config.DrainTimeout, settles what they did, gives the rest back, and returns nil. It makes queues that are
+// missing, where the role may, and subscribes them to the events that the endpoints handle; both are committed before
+// the first message is handled. A lost database is waited for, not returned.
+//
+// Errors, before any message is handled: ErrInvalidEndpoint, ErrTooFewConnections, ErrRunning, ErrClosed, and the
+// database's.
+func (c *Client) Run(ctx context.Context, endpoints ...Endpoint) error {
+	endpoints = append([]Endpoint(nil), endpoints...)
+	for i := range endpoints {
+		endpoints[i] = endpoints[i].withDefaults()
+	}
+	if err := validateEndpoints(c.config, endpoints); err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	r, err := c.newRunner(ctx, stop, endpoints)
+	if err != nil {
+		return err
+	}
+	defer c.forget(r)
+	if err := r.prepare(ctx, endpoints); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("run: %w", err)
+	}
+	return r.serve(ctx, endpoints)
+}
+
+func (c *Client) newRunner(ctx context.Context, stop context.CancelFunc, endpoints []Endpoint) (*runner, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed.Load():
+		return nil, ErrClosed
+	case c.runner != nil:
+		return nil, fmt.Errorf("%w: give all endpoints to one Run", ErrRunning)
+	}
+	r := &runner{client: c, schedule: newSchedule(), stop: stop, ended: make(chan struct{})}
+	r.handlerCtx = context.WithValue(context.WithoutCancel(ctx), handlerContext{}, true)
+	r.hardCtx = context.WithoutCancel(ctx)
+	r.listener = newListener(r)
+	r.keeper = newKeeper(r)
+	c.runner = r
+	return r, nil
+}
+
+func (c *Client) forget(r *runner) {
+	c.mu.Lock()
+	c.runner = nil
+	c.mu.Unlock()
+	close(r.ended)
+}
+
+// prepare makes sure that the endpoints can run: connections, queues, subscriptions, routes.
+func (r *runner) prepare(ctx context.Context, endpoints []Endpoint) error {
+	c := r.client
+	need := c.config.ReceiveConnections + 2
+	has, err := c.store.Capacity(ctx, c.pool)
+	if err != nil {
+		return fmt.Errorf("ask for the connection limits: %w", err)
+	}
+	if has.Connections < need {
+		return fmt.Errorf("%w: %s allows %d, receiving takes %d besides the pool's: raise it, or lower Config.ReceiveConnections (now %d)",
+			ErrTooFewConnections, has.Limit, has.Connections, need, c.config.ReceiveConnections)
+	}
+	for _, e := range endpoints {
+		if err := c.prepareQueue(ctx, e); err != nil {
+			return err
+		}
+	}
+	c.routes.declare(endpoints)
+	return nil
+}
+
+func (c *Client) prepareQueue(ctx context.Context, e Endpoint) error {
+	exists, err := c.store.QueueExists(ctx, c.pool, e.Name)
+	if err == nil && !exists {
+		err = c.store.EnsureQueue(ctx, c.pool, e.Name)
+	}
+	if sqlState(err) == insufficientPrivs {
+		return fmt.Errorf("make queue %q: the role may not; let one that may run `sqlq queue create %s --schema %s`: %w", e.Name, e.Name, c.config.Schema, err)
+	}
+	if err != nil {
+		return fmt.Errorf("make queue %q: %w", e.Name, err)
+	}
+	var events []string
+	for _, h := range e.Handlers {
+		if h.event {
+			events = append(events, h.messageType)
+		}
+	}
+	if len(events) > 0 {
+		if err := c.store.Subscribe(ctx, c.pool, e.Name, events); err != nil {
+			return fmt.Errorf("subscribe queue %q to %q: %w", e.Name, events, err)
+		}
+	}
+	return nil
+}
+
+// serve runs until ctx ends, then drains.
+func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
+	c := r.client
+	var cancelHandlers, cancelHard context.CancelFunc
+	r.handlerCtx, cancelHandlers = context.WithCancel(r.handlerCtx)
+	defer cancelHandlers()
+	r.hardCtx, cancelHard = context.WithCancel(r.hardCtx)
+	defer cancelHard()
+	for _, e := range endpoints {
+		r.instances = append(r.instances, newInstance(r, e))
+	}
+	r.schedule.instances = r.instances
+
+	background, stopBackground := context.WithCancel(r.hardCtx)
+	defer stopBackground()
+	if err := r.keeper.start(ctx); err != nil {
+		return err
+	}
+	var receivers, helpers sync.WaitGroup
+	helpers.Go(func() { r.listener.listen(background) })
+	helpers.Go(func() { r.keeper.keep(background) })
+	for _, in := range r.instances {
+		helpers.Go(func() { in.attend(background) })
+	}
+	for range c.config.ReceiveConnections {
+		rec := &receiver{run: r, cut: make(chan struct{}, 1)}
+		receivers.Go(rec.receive)
+	}
+
+	<-ctx.Done()
+	r.drain(cancelHandlers)
+	r.schedule.close()
+	if !waitFor(&receivers, 5*time.Second) {
+		cancelHard()
+		c.log.Error("sqlq: a handler ignores that its context has ended; leaving it behind")
+	}
+	r.keeper.end()
+	stopBackground()
+	helpers.Wait()
+	return nil
+}
+
+// drain lets the handlers finish, and gives back what they do not finish in time.
+func (r *runner) drain(cancelHandlers context.CancelFunc) {
+	r.schedule.drain()
+	for _, in := range r.instances {
+		in.giveBackWaiting()
+	}
+	r.schedule.kick()
+	deadline := time.NewTimer(r.client.config.DrainTimeout)
+	defer deadline.Stop()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	patience := 1
+	for r.inHand() > 0 {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			if patience--; patience < 0 {
+				return
+			}
+			cancelHandlers()
+			for _, in := range r.instances {
+				in.giveBackAll()
+			}
+			r.schedule.kick()
+			deadline.Reset(2 * time.Second)
+		}
+	}
+}
+
+func (r *runner) inHand() (n int) {
+	for _, in := range r.instances {
+		n += in.inHand()
+	}
+	return n
+}
+
+// waitFor waits for a group, but not longer than d.
+func waitFor(g *sync.WaitGroup, d time.Duration) bool {
+	done := make(chan struct{})
+	go func() { g.Wait(); close(done) }()
+	select {
+	case <-done:
+		return true
+	case <-time.After(d):
+		return false
+	}
+}
+
+// giveBackWaiting returns leased messages that have not begun to their queue; held ones go with their batch.
+func (in *instance) giveBackWaiting() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, b := range in.batches {
+		if b.byLease {
+			in.returnLeased(in.unstart(b))
+		}
+	}
+}
+
+// giveBackAll returns every leased message whose handler has not finished; what the handler does yet is not recorded.
+func (in *instance) giveBackAll() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	var running []*delivery
+	for _, d := range in.leases {
+		if !d.finished && !d.giveUp {
+			running = append(running, d)
+			in.client.log.Warn("sqlq: a handler did not finish within the drain timeout; its message goes back", "endpoint", in.endpoint.Name, "type", d.Type, "message", d.ID)
+		}
+	}
+	in.returnLeased(running)
+}
+
+func (in *instance) returnLeased(ds []*delivery) {
+	for _, d := range ds {
+		d.giveUp = true
+		in.finished = append(in.finished, d)
+	}
+}
+
+// register makes the instance's record.
+func (r *runner) register(ctx context.Context, db store.DBTX, in *instance) error {
+	c := r.client
+	id, err := c.store.Register(ctx, db, store.Instance{
+		Endpoint: in.endpoint.Name, Host: c.config.host, PID: os.Getpid(), Version: c.config.version,
+		Concurrency: in.endpoint.Concurrency, SessionLock: true, LeaseTime: c.config.LeaseTime,
+	})
+	if err != nil {
+		return fmt.Errorf("register endpoint %q: %w", in.endpoint.Name, err)
+	}
+	in.mu.Lock()
+	in.id = id
+	in.mu.Unlock()
+	return nil
+}

@@ -1,0 +1,240 @@
+package sqlq
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// DBTX is a transaction of the caller's: a pgx.Tx, a pgx connection or pool, or what SQLTx makes of a *sql.Tx.
+type DBTX interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// envelope is an encoded message and where it goes.
+type envelope struct {
+	store.Outgoing
+	queue string // "": published
+}
+
+// Send sends a command to the queue that its type is routed to. When it returns nil the message is committed. Errors:
+// ErrNoRoute, ErrIsEvent, ErrNoQueue, ErrInHandler, those of the options, and the database's; with ErrNoQueue and its
+// like the message was not stored, while after a lost connection nobody knows.
+func (c *Client) Send(ctx context.Context, m Message, options ...SendOption) error {
+	if err := c.usable(ctx, options); err != nil {
+		return err
+	}
+	return c.prepare(ctx, m, false, nil, options, func(e envelope) error { return c.sendNow(ctx, e) })
+}
+
+// SendTx sends a command as part of the caller's transaction: it is sent if and when that commits. The transaction is
+// the outbox.
+func (c *Client) SendTx(ctx context.Context, tx DBTX, m Message, options ...SendOption) error {
+	if c.closed.Load() {
+		return ErrClosed
+	}
+	return c.prepare(ctx, m, false, nil, options, func(e envelope) error {
+		var err error
+		if e.Deferred() {
+			_, err = c.store.InsertDelayed(ctx, tx, e.queue, e.Outgoing, !c.config.NoNotify)
+		} else {
+			err = c.store.InsertOne(ctx, tx, e.queue, e.Outgoing, !c.config.NoNotify)
+		}
+		return c.sendError(e, err)
+	})
+}
+
+// SendMany sends commands, each to its queue, in one transaction and one round trip: all of them or none. The options
+// count for each message; WithID is refused.
+func (c *Client) SendMany(ctx context.Context, ms []Message, options ...SendOption) error {
+	if err := c.usable(ctx, options); err != nil {
+		return err
+	}
+	if o, _ := collect(options); o.id != (ID{}) {
+		return errors.New("send many: WithID would give every message the same id")
+	}
+	var all []envelope
+	for i, m := range ms {
+		err := c.prepare(ctx, m, false, nil, options, func(e envelope) error { all = append(all, e); return nil })
+		if err != nil {
+			return fmt.Errorf("message %d of %d: %w", i+1, len(ms), err)
+		}
+	}
+	return c.storeAll(ctx, all)
+}
+
+// sendNow stores one message in a transaction of its own and wakes a receiver.
+func (c *Client) sendNow(ctx context.Context, e envelope) error {
+	var channel string
+	var err error
+	if e.Deferred() {
+		channel, err = c.store.InsertDelayed(ctx, c.pool, e.queue, e.Outgoing, false)
+	} else {
+		channel, err = c.store.Insert(ctx, c.pool, e.queue, e.Outgoing)
+	}
+	if err != nil {
+		return c.sendError(e, err)
+	}
+	c.wake(ctx, channel)
+	return nil
+}
+
+// storeAll stores messages in one transaction and wakes their receivers.
+func (c *Client) storeAll(ctx context.Context, all []envelope) error {
+	if len(all) == 0 {
+		return nil
+	}
+	var channels []string
+	batch := &pgx.Batch{}
+	c.queueOutgoing(batch, all, func(channel string) { channels = append(channels, channel) })
+	err := pgx.BeginFunc(ctx, c.pool, func(tx pgx.Tx) error {
+		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+			return err
+		}
+		for _, e := range all {
+			if !e.Deferred() {
+				continue
+			}
+			channel, err := c.storeDeferred(ctx, tx, e)
+			if err != nil {
+				return err
+			}
+			channels = append(channels, channel)
+		}
+		return nil
+	})
+	if err != nil {
+		return c.sendError(all[0], err)
+	}
+	c.wake(ctx, channels...)
+	return nil
+}
+
+// queueOutgoing adds the statements that store messages which are ready at once, a statement a queue and one for all
+// events. then gets the channels to notify after the commit.
+func (c *Client) queueOutgoing(batch *pgx.Batch, all []envelope, then func(channel string)) {
+	var events []store.Outgoing
+	var queues []string
+	byQueue := map[string][]store.Outgoing{}
+	for _, e := range all {
+		switch {
+		case e.Deferred():
+		case e.queue == "":
+			events = append(events, e.Outgoing)
+		default:
+			if byQueue[e.queue] == nil {
+				queues = append(queues, e.queue)
+			}
+			byQueue[e.queue] = append(byQueue[e.queue], e.Outgoing)
+		}
+	}
+	for _, q := range queues {
+		c.store.InsertMany(batch, q, byQueue[q], then)
+	}
+	if len(events) > 0 {
+		c.store.Publish(batch, events, then)
+	}
+}
+
+func (c *Client) storeDeferred(ctx context.Context, db DBTX, e envelope) (channel string, err error) {
+	if e.queue == "" {
+		return c.store.PublishDelayed(ctx, db, e.Outgoing, false)
+	}
+	return c.store.InsertDelayed(ctx, db, e.queue, e.Outgoing, false)
+}
+
+// prepare checks, routes and encodes a message, passes it through the middleware and hands it to last. in is the
+// delivery whose handler sends it, if one does.
+func (c *Client) prepare(ctx context.Context, m Message, publish bool, in *Incoming, options []SendOption, last func(envelope) error) error {
+	verb := "send"
+	if publish {
+		verb = "publish"
+	}
+	if m == nil {
+		return fmt.Errorf("%s: no message (nil)", verb)
+	}
+	o, err := collect(options)
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", verb, m.MessageType(), err)
+	}
+	out := &Outgoing{ID: o.id, Type: m.MessageType(), Headers: o.headers, Message: m}
+	if err := checkTypeName(out.Type); err != nil {
+		return fmt.Errorf("%s: %w", verb, err)
+	}
+	if out.Queue, err = c.route(m, publish, o.to); err != nil {
+		return fmt.Errorf("%s %s: %w", verb, out.Type, err)
+	}
+	if out.ID == (ID{}) {
+		out.ID = NewID()
+	}
+	if out.Body, err = c.config.Codec.Encode(m); err != nil {
+		return fmt.Errorf("%s %s: %w: %w", verb, out.Type, ErrEncode, err)
+	}
+	send := func(ctx context.Context, out *Outgoing) error {
+		e := envelope{queue: out.Queue, Outgoing: store.Outgoing{
+			ID: out.ID, Type: out.Type, Body: out.Body, Delay: o.delay, DueAt: o.at, TTL: o.ttl}}
+		if len(out.Body) > c.config.MaxBody {
+			return fmt.Errorf("%s %s: %w: %d bytes, the limit is %d: send a reference to the content, or raise Config.MaxBody", verb, out.Type, ErrBodyTooLarge, len(out.Body), c.config.MaxBody)
+		}
+		if e.Body == nil {
+			e.Body = []byte{}
+		}
+		var err error
+		if e.Headers, err = c.headers(out, in, o.correlation); err != nil {
+			return fmt.Errorf("%s %s: %w", verb, out.Type, err)
+		}
+		return last(e)
+	}
+	for i := len(c.config.SendMiddleware) - 1; i >= 0; i-- {
+		send = c.config.SendMiddleware[i](send)
+	}
+	return send(ctx, out)
+}
+
+// headers returns a message's headers as they are stored: the sender's, and of the library's own those that differ from
+// what their absence means.
+func (c *Client) headers(out *Outgoing, in *Incoming, correlation string) ([]byte, error) {
+	all := Headers{}
+	for name, value := range out.Headers {
+		if err := checkHeader(name, value); err != nil { // once more: middleware may have added some
+			return nil, err
+		}
+		all[name] = value
+	}
+	if c.config.Codec.ContentType != jsonContentType {
+		all[headerContentType] = c.config.Codec.ContentType
+	}
+	if in != nil {
+		all[headerConversationID], all[headerCorrelationID] = in.ConversationID, in.CorrelationID
+	}
+	if correlation != "" {
+		all[headerCorrelationID] = correlation
+	}
+	if len(all) == 0 {
+		return nil, nil
+	}
+	return json.Marshal(all)
+}
+
+// sendError explains the database's answer to a message that was to be stored.
+func (c *Client) sendError(e envelope, err error) error {
+	if err == nil {
+		return nil
+	}
+	verb, where := "send", fmt.Sprintf("to queue %q", e.queue)
+	if e.queue == "" {
+		verb, where = "publish", "to its subscribers"
+	}
+	switch sqlState(err) {
+	case undefinedTable:
+		return fmt.Errorf("%s %s %s: %w: make it with `sqlq queue create`, or start its endpoint: %w", verb, e.Type, where, ErrNoQueue, err)
+	case insufficientPrivs:
+		return fmt.Errorf("%s %s %s: the role may not: %w", verb, e.Type, where, err)
+	}
+	return fmt.Errorf("%s %s %s: %w", verb, e.Type, where, err)
+}

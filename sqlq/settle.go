@@ -1,0 +1,289 @@
+package sqlq
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+type commandTag = pgconn.CommandTag
+
+// settlement is how the deliveries of one transaction end: what is removed, moved and sent. Everything in it commits
+// together.
+type settlement struct {
+	client   *Client
+	from     store.From
+	complete []int64
+	retries  []store.Retry
+	failures []store.Failure
+	out      []envelope
+
+	running  []*delivery     // to be leased, their handlers go on
+	by       int32           // the instance that leases them
+	leases   map[int64]int64 // of running, by seq, once queued and run
+	channels []string        // to notify after the commit
+}
+
+// add takes a finished delivery in.
+func (s *settlement) add(in *instance, d *delivery) {
+	if d.giveUp {
+		return // its row stays: held, the commit frees it
+	}
+	switch d.outcome.verdict {
+	case complete:
+		s.complete = append(s.complete, d.key())
+		s.out = append(s.out, d.out...)
+	case fail:
+		f := describe(d.Type, d.err)
+		f.Key, f.Attempts, f.Endpoint, f.Host = d.key(), d.attempts, in.endpoint.Name, s.client.config.host
+		s.failures = append(s.failures, f)
+	default:
+		s.retries = append(s.retries, store.Retry{Key: d.key(), Attempt: d.attempts, Delay: d.outcome.delay, Error: clip(d.err.Error(), maxErrorText)})
+	}
+}
+
+// queue adds the settlement's statements to a round trip.
+func (s *settlement) queue(b *pgx.Batch) error {
+	st := s.client.store
+	then := func(channel string) { s.channels = append(s.channels, channel) }
+	s.client.queueOutgoing(b, s.out, then)
+	if len(s.complete) > 0 {
+		st.Complete(b, s.from, s.complete)
+	}
+	if len(s.retries) > 0 {
+		st.Delay(b, s.from, s.retries)
+	}
+	if len(s.failures) > 0 {
+		if err := st.Fail(b, s.from, s.failures); err != nil {
+			return err
+		}
+	}
+	if len(s.running) > 0 {
+		seqs, attempts := make([]int64, len(s.running)), make([]int, len(s.running))
+		for i, d := range s.running {
+			seqs[i], attempts[i] = d.seq, d.attempts
+		}
+		s.leases = map[int64]int64{}
+		st.Lease(b, s.from.Queue, s.by, seqs, attempts, s.leases)
+	}
+	return nil
+}
+
+// settlementOf ends a held batch as far as it is: what is finished is settled, what runs is leased, what has not begun
+// is freed by the commit.
+func (r *receiver) settlementOf(b *batch) (*settlement, error) {
+	in := b.in
+	s := &settlement{client: r.run.client, from: store.From{Queue: in.endpoint.Name}, by: in.number()}
+	s.running = in.cut(b)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for i := range b.all {
+		if d := &b.all[i]; d.finished && !d.leasing {
+			s.add(in, d)
+		}
+	}
+	return s, nil
+}
+
+// settledBatch takes in how the settle of a held batch went.
+func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, settled bool, err error) {
+	in := b.in
+	switch {
+	case settled:
+		in.leased(s.running, s.leases, s.by)
+		r.run.client.wake(ctx, s.channels...)
+		return
+	case connectionLost(err):
+		// Whether it was committed is not known. If it was not, the messages are free again and will be handled again.
+		in.leased(s.running, nil, 0)
+		in.wake()
+		r.disconnect()
+		r.unreachable(fmt.Errorf("settle queue %q: %w", in.endpoint.Name, err))
+		return
+	}
+	// The server refused something: a queue to send to is gone, say, or a deferred constraint of a HandleTx handler was
+	// violated. Nothing tells whose fault it is.
+	r.rollback()
+	in.leased(s.running, nil, 0)
+	r.run.client.log.Warn("sqlq: cannot settle a batch, settling its messages one by one", "endpoint", in.endpoint.Name, "err", err)
+	r.settleOneByOne(b, err)
+}
+
+// settleOneByOne settles the finished deliveries of a batch whose transaction is gone, each in its own. Successful
+// HandleTx handlers lost their work: they run again, one message a transaction; in a batch of one that fails the message.
+func (r *receiver) settleOneByOne(b *batch, refused error) {
+	in, again := b.in, 0
+	for i := range b.all {
+		d := &b.all[i]
+		switch {
+		case !d.finished || d.lost || d.giveUp:
+		case d.handler == nil || !d.handler.inTx || d.outcome.verdict != complete:
+			r.settleAlone(in, d, nil)
+		case len(b.all) == 1:
+			r.settleAlone(in, d, refused)
+		default:
+			again++
+		}
+	}
+	in.mu.Lock()
+	in.one += again
+	in.mu.Unlock()
+	in.wake()
+}
+
+// settleAlone settles one delivery whose batch was rolled back, if nobody took it meanwhile. With refused, or when the
+// server refuses this settle too, that is the message's own failure.
+func (r *receiver) settleAlone(in *instance, d *delivery, refused error) {
+	for range 2 {
+		if refused != nil {
+			d.err, d.out = fmt.Errorf("settle: %w", refused), nil
+			if d.outcome = in.endpoint.Retry.decide(d.attempts, d.err, in.client.config.rand()); d.outcome.verdict == retryNow {
+				d.outcome = outcome{verdict: retryLater} // at once, but with the attempt written down
+			}
+			in.failed(d)
+		}
+		if r.connect() != nil {
+			return
+		}
+		ctx, cancel := r.timeout()
+		err := r.settleRelocked(ctx, in, d)
+		cancel()
+		if err == nil || connectionLost(err) {
+			return
+		}
+		r.rollback()
+		refused = err
+	}
+	r.run.client.log.Error("sqlq: cannot settle a message; it stays in its queue", "endpoint", in.endpoint.Name, "message", d.ID, "err", refused)
+}
+
+func (r *receiver) settleRelocked(ctx context.Context, in *instance, d *delivery) error {
+	if err := r.exec(ctx, `BEGIN`); err != nil {
+		return err
+	}
+	free, err := r.run.client.store.Relock(ctx, r.conn, in.endpoint.Name, []int64{d.seq})
+	if err != nil {
+		return err
+	}
+	if len(free) == 0 {
+		return r.exec(ctx, `ROLLBACK`)
+	}
+	s := &settlement{client: r.run.client, from: store.From{Queue: in.endpoint.Name}}
+	s.add(in, d)
+	return r.commit(ctx, s)
+}
+
+// commit settles and ends the open transaction, then wakes whom it sent to.
+func (r *receiver) commit(ctx context.Context, s *settlement) error {
+	b := &pgx.Batch{}
+	if err := s.queue(b); err != nil {
+		return err
+	}
+	b.Queue(`COMMIT`).Exec(committed)
+	if err := r.conn.SendBatch(ctx, b).Close(); err != nil {
+		return err
+	}
+	r.run.client.wake(ctx, s.channels...)
+	return nil
+}
+
+// settleLeased settles deliveries that were leased: first those together, and when the server refuses that, each by
+// itself. Without the database they are kept for later.
+func (r *receiver) settleLeased(in *instance, ds []*delivery) {
+	ctx, cancel := r.timeout()
+	defer cancel()
+	byNumber := map[int32][]*delivery{} // an instance that was thought dead goes on under another number
+	for _, d := range ds {
+		byNumber[d.leasedBy] = append(byNumber[d.leasedBy], d)
+	}
+	for _, group := range byNumber {
+		err := r.connect()
+		if err == nil {
+			err = r.settleLeases(ctx, in, group)
+		}
+		for i := 0; err != nil && !connectionLost(err) && i < len(group); i++ {
+			r.rollback()
+			err = r.settleLease(ctx, in, group[i])
+		}
+		in.settledLeases(group, err == nil)
+		if err != nil {
+			r.disconnect()
+			r.unreachable(fmt.Errorf("settle leased messages of queue %q: %w", in.endpoint.Name, err))
+		}
+	}
+}
+
+// settleLease settles one leased delivery; when the server refuses it, as a failure.
+func (r *receiver) settleLease(ctx context.Context, in *instance, d *delivery) error {
+	err := r.settleLeases(ctx, in, []*delivery{d})
+	if err == nil || connectionLost(err) {
+		return err
+	}
+	r.rollback()
+	d.err, d.out = fmt.Errorf("settle: %w", err), nil
+	if d.outcome = in.endpoint.Retry.decide(d.attempts, d.err, in.client.config.rand()); d.outcome.verdict == retryNow {
+		d.outcome = outcome{verdict: retryLater}
+	}
+	in.failed(d)
+	if err = r.settleLeases(ctx, in, []*delivery{d}); err != nil && !connectionLost(err) {
+		r.rollback()
+		r.run.client.log.Error("sqlq: cannot settle a leased message; it goes back when this process ends", "endpoint", in.endpoint.Name, "message", d.ID, "err", err)
+		return nil
+	}
+	return err
+}
+
+// settleLeases settles leased deliveries of one instance number in a transaction. Those whose lease is gone were given
+// to others while this process was thought dead: nothing of them is stored.
+func (r *receiver) settleLeases(ctx context.Context, in *instance, ds []*delivery) error {
+	leases := make([]int64, len(ds))
+	for i, d := range ds {
+		leases[i] = d.lease
+	}
+	if err := r.exec(ctx, `BEGIN`); err != nil {
+		return err
+	}
+	mine, err := r.run.client.store.LockLeases(ctx, r.conn, ds[0].leasedBy, leases)
+	if err != nil {
+		return err
+	}
+	ours := make(map[int64]bool, len(mine))
+	for _, lease := range mine {
+		ours[lease] = true
+	}
+	s := &settlement{client: r.run.client, from: in.from(ds[0])}
+	var back []int64
+	for _, d := range ds {
+		switch {
+		case !ours[d.lease]:
+			r.run.client.log.Warn("sqlq: a handler finished after its message was given to another receiver", "endpoint", in.endpoint.Name, "message", d.ID)
+		case d.giveUp:
+			back = append(back, d.lease)
+		default:
+			s.add(in, d)
+		}
+	}
+	if len(back) > 0 {
+		b := &pgx.Batch{}
+		r.run.client.store.GiveBack(b, in.endpoint.Name, ds[0].leasedBy, back, func(channel string) { s.channels = append(s.channels, channel) })
+		if err := r.conn.SendBatch(ctx, b).Close(); err != nil {
+			return err
+		}
+	}
+	return r.commit(ctx, s)
+}
+
+// giveBack returns leased deliveries that will not be handled here to their queue.
+func (r *receiver) giveBack(in *instance, ds []*delivery) {
+	for _, d := range ds {
+		d.giveUp = true
+	}
+	in.mu.Lock()
+	in.settling += len(ds)
+	in.mu.Unlock()
+	r.settleLeased(in, ds)
+}
