@@ -248,6 +248,10 @@ BEGIN
         EXECUTE format('COMMENT ON COLUMN %I.%I IS %L', tab, col[1], col[2]);
     END LOOP;
     INSERT INTO queue (name) VALUES (create_queue.name);
+    -- Endpoints that run already look for the new table.
+    IF current_setting('sqlq.notify', true) IS DISTINCT FROM 'off' THEN
+        PERFORM pg_notify('sqlq_' || 'queue'::regclass::oid, '');
+    END IF;
     RETURN true;
 END $$;
 -- +goose StatementEnd

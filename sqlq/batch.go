@@ -50,6 +50,7 @@ type batch struct {
 	inTx    []*delivery // ones whose handlers want the receive transaction, in order
 	open    int         // plain ones that are not finished
 	done    chan struct{}
+	freed   bool // rows of it are free again after the commit, though nobody handled them
 	ended   bool // a HandleTx handler ended the transaction: nothing is held any more
 }
 

@@ -29,7 +29,7 @@ func (r *receiver) handleTx(b *batch) {
 	defer tx.stop()
 	for i, d := range b.inTx {
 		if i > 0 && (time.Since(b.began) > r.run.client.config.HoldLimit/2 || r.run.schedule.isDraining()) {
-			b.in.wake()
+			b.freed = true
 			return
 		}
 		d.started = true
@@ -40,7 +40,7 @@ func (r *receiver) handleTx(b *batch) {
 			tx.later = true
 		case txYields:
 			d.started = false
-			b.in.wake()
+			b.freed = true
 			return
 		case txLost:
 			d.started = false

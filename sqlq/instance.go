@@ -238,8 +238,8 @@ func (in *instance) take(finished *delivery) *delivery {
 }
 
 func (in *instance) next() *delivery {
-	if !in.breaker.closed() && in.busy > 1 {
-		return nil // one probe at a time
+	if !in.breaker.closed() && (in.busy > 1 || !in.breaker.due(time.Now())) {
+		return nil // one probe at a time, and not before its time; the rest is freed at the hold limit
 	}
 	for len(in.batches) > 0 {
 		b := in.batches[0]
@@ -397,6 +397,7 @@ func (in *instance) unstart(b *batch) (taken []*delivery) {
 		close(b.done)
 	}
 	b.waiting = nil
+	b.freed = b.freed || len(taken) > 0
 	return taken
 }
 

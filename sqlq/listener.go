@@ -39,13 +39,15 @@ type listener struct {
 	byChannel map[string]*instance // of all instances, once connected
 	tables    map[*instance]store.TableID
 	delayed   string // channel of the delayed messages
+	queues    string // channel of new queues
 	asleep    map[*instance]bool
 	noted     map[*instance]map[string]bool // transactions that were writing when it fell asleep
 	ready     map[*instance]chan struct{}   // closed when the lock is held
-	stale     bool                          // a queue is another table than it was: begin anew
+	changed   bool                          // queues were made: see whether one of ours is another table now
+	stale     bool                          // begin anew
 }
 
-var errStale = errors.New("a queue was created again; looking for its table")
+var errStale = errors.New("what to listen for has changed")
 
 func newListener(r *runner) *listener {
 	return &listener{run: r}
@@ -57,7 +59,7 @@ func (l *listener) listen(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := l.session(ctx, &retry)
 		l.disconnected()
-		if ctx.Err() == nil {
+		if ctx.Err() == nil && !errors.Is(err, errStale) {
 			l.run.client.log.Warn("sqlq: not listening, polling until it works again", "err", err)
 			retry.wait(ctx)
 		}
@@ -94,6 +96,9 @@ func (l *listener) session(ctx context.Context, retry *backoff) error {
 	poll := time.Now().Add(l.pollInterval())
 	for {
 		if err := l.serveRequests(ctx, c); err != nil {
+			return err
+		}
+		if err := l.compare(ctx, c); err != nil {
 			return err
 		}
 		if look, err = l.look(ctx, c, look); err != nil {
@@ -139,22 +144,41 @@ func (l *listener) poll(ctx context.Context, c *conn) error {
 	if err != nil {
 		return fmt.Errorf("poll: %w", err)
 	}
-	tables, err := l.run.client.store.ReadyTables(ctx, c, queues)
-	if err != nil {
-		return fmt.Errorf("poll: %w", err)
-	}
 	for i, in := range ins {
 		if waiting[i] {
 			in.wake()
 		}
-		l.mu.Lock()
-		l.stale = l.stale || tables[i] != l.tables[in]
-		l.mu.Unlock()
+	}
+	l.mu.Lock()
+	l.changed = true
+	l.mu.Unlock()
+	return nil
+}
+
+// compare begins anew when the queue of an instance is another table than it was: dropped and made again.
+func (l *listener) compare(ctx context.Context, c *conn) error {
+	l.mu.Lock()
+	changed := l.changed
+	l.changed = false
+	l.mu.Unlock()
+	if !changed {
+		return nil
+	}
+	tables, err := l.run.client.store.ReadyTables(ctx, c, l.run.endpoints())
+	if err != nil {
+		return fmt.Errorf("compare the queues' tables: %w", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, in := range l.run.instances {
+		if tables[i] != l.tables[in] {
+			return errStale
+		}
 	}
 	return nil
 }
 
-// refresh has the listener find the queues' tables again.
+// refresh has the listener begin anew: other tables, or other instance numbers.
 func (l *listener) refresh() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -178,17 +202,17 @@ func (l *listener) subscribe(ctx context.Context, c *conn) error {
 		tables[in], byChannel[table.Channel()] = table, in
 		sql += "LISTEN " + table.Channel() + ";"
 	}
-	delayed, err := st.DelayedTable(ctx, c)
+	delayed, queues, err := st.Tables(ctx, c)
 	if err != nil {
 		return fmt.Errorf("find the delayed table: %w", err)
 	}
-	sql += "LISTEN " + delayed.Channel()
+	sql += "LISTEN " + delayed.Channel() + "; LISTEN " + queues.Channel()
 	if _, err := c.PgConn().Exec(ctx, sql).ReadAll(); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.tables, l.byChannel, l.delayed = tables, byChannel, delayed.Channel()
+	l.tables, l.byChannel, l.delayed, l.queues = tables, byChannel, delayed.Channel(), queues.Channel()
 	l.asleep, l.noted = map[*instance]bool{}, map[*instance]map[string]bool{}
 	return nil
 }
@@ -223,7 +247,7 @@ func (l *listener) wait(ctx context.Context, c *conn, pause time.Duration) error
 		l.mu.Unlock()
 		return errStale
 	}
-	if len(l.sleepy) > 0 || len(l.waking) > 0 {
+	if len(l.sleepy) > 0 || len(l.waking) > 0 || l.changed {
 		l.mu.Unlock()
 		return nil
 	}
@@ -248,6 +272,7 @@ func (l *listener) wait(ctx context.Context, c *conn, pause time.Duration) error
 func (l *listener) notified(channel string) {
 	l.mu.Lock()
 	in, delayed := l.byChannel[channel], channel == l.delayed
+	l.changed = l.changed || channel == l.queues
 	l.mu.Unlock()
 	if in != nil {
 		in.wake()

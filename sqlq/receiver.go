@@ -157,6 +157,7 @@ func (r *receiver) take(ctx context.Context, w work, ms []store.Message) (*batch
 		}
 		return nil, r.exec(ctx, `ROLLBACK`)
 	}
+	whole := len(ms)
 	if !w.byLease {
 		var err error
 		if ms, err = r.loadBodies(ctx, w.in, ms); err != nil {
@@ -164,6 +165,7 @@ func (r *receiver) take(ctx context.Context, w work, ms []store.Message) (*batch
 		}
 	}
 	b := newBatch(w.in, ms, w.byLease)
+	b.freed = len(ms) < whole
 	w.in.add(b)
 	if !w.byLease {
 		return b, nil
@@ -186,7 +188,6 @@ func (r *receiver) loadBodies(ctx context.Context, in *instance, ms []store.Mess
 	for i := range ms {
 		total += ms[i].Size
 		if i > 0 && total > fetchBytes {
-			in.wake()
 			return ms[:i], nil
 		}
 		if ms[i].Body == nil {

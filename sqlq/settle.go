@@ -95,6 +95,9 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 	switch {
 	case settled:
 		in.leased(s.running, s.leases, s.by)
+		if b.freed {
+			in.wake() // whoever looked meanwhile found the rows locked
+		}
 		r.run.client.wake(ctx, s.channels...)
 		return
 	case connectionLost(err):

@@ -159,8 +159,11 @@ func reasons(err error) []string {
 	for _, attempt := range attempts {
 		why := attempt.Error()
 		var pg *pgconn.PgError
+		var dns *net.DNSError
 		var op *net.OpError
 		switch {
+		case errors.As(attempt, &dns):
+			why = dns.Err
 		case errors.As(attempt, &pg):
 			why = pg.Message
 		case errors.As(attempt, &op):

@@ -184,7 +184,7 @@ func cut(text string, width int) string {
 	if utf8.RuneCountInString(text) <= width {
 		return text
 	}
-	return string([]rune(text)[:max(0, width-1)]) + "…"
+	return strings.TrimRight(string([]rune(text)[:max(0, width-1)]), " ") + "…"
 }
 
 // oneLine makes text from outside fit to stand in a line of a terminal: white space becomes single blanks, and what a

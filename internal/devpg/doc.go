@@ -19,10 +19,10 @@
 //
 // # What is left behind
 //
-// Everything the server writes is in one folder of its own, in the temporary directory. Stop removes it, and so does the
-// death of this process, however it dies: see guard_unix.go. A folder that was left even so is removed by a later Start:
-// see folder.go. Outside it, Start writes only to the cache (cache.go): fetched packages, and the seed, which is a
-// freshly made data directory that makes the next start quick.
+// Everything the server writes is in one folder of its own, in the temporary directory or, if Options say so, in memory.
+// Stop removes it, and so does the death of this process, however it dies: see guard_unix.go. A folder that was left even
+// so is removed by a later Start: see folder.go. Outside it, Start writes only to the cache (cache.go): fetched packages,
+// and seeds, which are freshly made data directories that make the next start quick.
 //
 // On Unix the server listens on a socket in its folder, which only its user may enter, and on no network. Root cannot
 // run PostgreSQL, so for root the server runs as another user: see user_unix.go. On Windows it listens on a free port of

@@ -116,8 +116,9 @@ func (f *folder) logTail() string {
 	return "\nThe server's log ends with:\n  " + strings.Join(lines, "\n  ")
 }
 
-// removeWithin is how long remove waits for the last process to leave the folder.
-const removeWithin = 10 * time.Second
+// removeWithin is how long remove waits for the last process to leave the folder. When a postmaster of version 14 is
+// killed, its autovacuum launcher can wait 10 seconds for the statistics collector before it sees that.
+const removeWithin = 30 * time.Second
 
 // remove takes the folder away once the last process of the server has left it. (A postmaster that is killed leaves
 // others behind, which end, and go on writing, a little later.)

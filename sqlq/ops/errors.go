@@ -4,14 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
+
+	"github.com/sqlq/sqlq/sqlq"
 )
 
 // ErrFilterEmpty is returned by Replay and Archive for a filter that chooses every failed message and does not say All.
 var ErrFilterEmpty = errors.New("the filter chooses every failed message: name a queue, a type, a group or messages, or say that all are meant")
 
-// NoQueueError is returned when a queue is named that is not there.
+// NoQueueError is returned when a queue is named that is not there. It is a sqlq.ErrNoQueue.
 type NoQueueError struct {
 	Queue  string
 	Schema string
@@ -29,6 +30,8 @@ func (e *NoQueueError) Error() string {
 		return text + "; there are " + quoted(e.Near)
 	}
 }
+
+func (e *NoQueueError) Unwrap() error { return sqlq.ErrNoQueue }
 
 // NoFailedError is returned when failed messages are named, by number or id, that are not there to be worked on. What was
 // asked for is done for the others.
@@ -88,9 +91,17 @@ func (o *Ops) noQueue(ctx context.Context, queue string, err error) error {
 	if sqlState(err) != undefinedTable {
 		return err
 	}
-	names, listErr := o.store.QueueNames(ctx, o.pool)
-	if listErr != nil || slices.Contains(names, queue) {
+	if exists, lookErr := o.store.QueueExists(ctx, o.pool, queue); lookErr != nil || exists {
 		return err
+	}
+	return o.unknownQueue(ctx, queue)
+}
+
+// unknownQueue returns the *NoQueueError for a queue that is not there.
+func (o *Ops) unknownQueue(ctx context.Context, queue string) error {
+	names, err := o.store.QueueNames(ctx, o.pool)
+	if err != nil {
+		return fmt.Errorf("list queues: %w", err)
 	}
 	return &NoQueueError{Queue: queue, Schema: o.store.Name(), Near: near(queue, names)}
 }

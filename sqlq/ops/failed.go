@@ -125,8 +125,8 @@ type ReplayOptions struct {
 	Progress func(replayed int64)
 }
 
-// Replay moves the failed messages that a filter chooses back to their queues, the oldest first, and returns how many,
-// also together with an error. Messages that fail after it began are left alone, so are archived ones. A replayed message
+// Replay moves the failed messages that a filter chooses back to their queues, queue by queue and the oldest first, and
+// returns how many, also together with an error. Messages that fail after it began are left alone, so are archived ones. A replayed message
 // keeps its id and the time it was sent, and starts again at attempt 0; a time to live that has passed is taken off, because
 // the message would be dropped at once.
 //
@@ -308,19 +308,17 @@ func (o *Ops) checkQueue(ctx context.Context, queue string) error {
 	if queue == "" {
 		return nil
 	}
-	names, err := o.store.QueueNames(ctx, o.pool)
+	known, err := o.store.QueueExists(ctx, o.pool, queue)
+	if err == nil && !known {
+		known, err = o.store.AnyFailed(ctx, o.pool, store.FailedFilter{Queue: queue}, 0, math.MaxInt64)
+	}
 	if err != nil {
-		return fmt.Errorf("list queues: %w", err)
+		return fmt.Errorf("look for queue %q: %w", queue, err)
 	}
-	for _, name := range names {
-		if name == queue {
-			return nil
-		}
+	if known {
+		return nil
 	}
-	if known, err := o.store.AnyFailed(ctx, o.pool, store.FailedFilter{Queue: queue}, 0, math.MaxInt64); err != nil || known {
-		return err
-	}
-	return &NoQueueError{Queue: queue, Schema: o.store.Name(), Near: near(queue, names)}
+	return o.unknownQueue(ctx, queue)
 }
 
 // chosen returns the filter as the store wants it.

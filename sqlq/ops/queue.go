@@ -20,8 +20,8 @@ const CountLimit = 10_000
 // How long a count may take. One that takes longer, because vacuum cannot remove the dead entries in front of the
 // messages, is given up and estimated.
 const (
-	countAllWithin = 500 * time.Millisecond // of several queues in one statement
-	countOneWithin = 200 * time.Millisecond
+	countAllWithin = 250 * time.Millisecond // of several queues in one statement
+	countOneWithin = 100 * time.Millisecond
 	countTogether  = 50 // queues in one statement
 )
 
@@ -87,11 +87,7 @@ func (o *Ops) ListQueues(ctx context.Context) ([]Queue, error) {
 func (o *Ops) ShowQueue(ctx context.Context, name string) (QueueDetail, error) {
 	info, err := o.store.QueueInfo(ctx, o.pool, name)
 	if errors.Is(err, pgx.ErrNoRows) {
-		names, err := o.store.QueueNames(ctx, o.pool)
-		if err != nil {
-			return QueueDetail{}, fmt.Errorf("list queues: %w", err)
-		}
-		return QueueDetail{}, &NoQueueError{Queue: name, Schema: o.store.Name(), Near: near(name, names)}
+		return QueueDetail{}, o.unknownQueue(ctx, name)
 	}
 	if err != nil {
 		return QueueDetail{}, fmt.Errorf("read queue %q: %w", name, err)
@@ -274,6 +270,13 @@ type Purged struct {
 // together with an error. Messages that a receiver holds or an instance has leased are being handled, and stay; so do
 // failed ones. It works in batches, so one that was interrupted has removed some and can be called again.
 func (o *Ops) Purge(ctx context.Context, queue string) (Purged, error) {
+	exists, err := o.store.QueueExists(ctx, o.pool, queue)
+	if err != nil {
+		return Purged{}, fmt.Errorf("look for queue %q: %w", queue, err)
+	}
+	if !exists {
+		return Purged{}, o.unknownQueue(ctx, queue)
+	}
 	purged, err := o.purge(ctx, queue)
 	if err != nil {
 		return purged, o.noQueue(ctx, queue, fmt.Errorf("purge queue %q: %w", queue, err))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/sqlq/sqlq/sqlq"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -100,11 +101,12 @@ func TestListQueuesEstimates(t *testing.T) {
 	}
 }
 
-// A count that finds the table locked gives up instead of waiting, and the others are still exact.
+// A count that takes too long, here because the table is locked, is given up and estimated; the others are still exact.
 func TestListQueuesGivesUp(t *testing.T) {
 	t.Parallel()
 	d := open(t)
 	d.create("sales", "billing")
+	d.fail("billing", "g1", 2)
 	d.exec(`SELECT sqlq.send('billing', 'billing.Charge', '{}')`)
 	tx, err := d.pool.Begin(t.Context())
 	if err != nil {
@@ -114,24 +116,28 @@ func TestListQueuesGivesUp(t *testing.T) {
 	if _, err := tx.Exec(t.Context(), `LOCK TABLE sqlq.error IN ACCESS EXCLUSIVE MODE`); err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan error, 1)
+	type outcome struct {
+		queues []ops.Queue
+		err    error
+	}
+	done := make(chan outcome, 1)
 	go func() {
-		_, err := d.ListQueues(t.Context())
-		done <- err
+		queues, err := d.ListQueues(t.Context())
+		done <- outcome{queues, err}
 	}()
-	// The estimate of the error table waits for the lock too, without a limit: release it once somebody waits for long
-	// enough to have given up the count.
-	for {
-		if d.number(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
-			AND query LIKE '%TABLESAMPLE%'`) == 1 {
-			break
-		}
+	// The estimate needs the table as well, and waits for it: once it does, the count has been given up.
+	for d.number(`SELECT count(*) FROM pg_stat_activity
+		WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%TABLESAMPLE%'`) == 0 {
 	}
 	if err := tx.Rollback(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-done; err != nil {
-		t.Error(err)
+	o := <-done
+	if o.err != nil {
+		t.Fatal(o.err)
+	}
+	if got := fmt.Sprint(o.queues[0].Ready, o.queues[0].Failed, o.queues[1].Failed); got != "{1 false} {2 true} {0 true}" {
+		t.Errorf("ready and failed of billing, failed of sales: %s", got)
 	}
 }
 
@@ -159,7 +165,7 @@ func TestUnknownQueue(t *testing.T) {
 	check := func(what string, err error, near string) {
 		t.Helper()
 		var no *ops.NoQueueError
-		if !errors.As(err, &no) || strings.Join(no.Near, " ") != near {
+		if !errors.As(err, &no) || !errors.Is(err, sqlq.ErrNoQueue) || strings.Join(no.Near, " ") != near {
 			t.Errorf("%s: err %v, want a NoQueueError near %q", what, err, near)
 		}
 	}

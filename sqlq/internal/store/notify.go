@@ -59,11 +59,12 @@ func (s *Schema) ReadyTables(ctx context.Context, db DBTX, queues []string) ([]T
 	})
 }
 
-// DelayedTable returns the identity of the delayed table; its channel tells movers of a message that is due soon.
-func (s *Schema) DelayedTable(ctx context.Context, db DBTX) (TableID, error) {
-	var id TableID
-	err := db.QueryRow(ctx, `SELECT $1::text::regclass::oid`, s.table("delayed")).Scan((*uint32)(&id))
-	return id, err
+// Tables returns the identities of the delayed table, whose channel tells movers of a message that is due soon, and of
+// the registry of queues, whose channel tells of a new queue.
+func (s *Schema) Tables(ctx context.Context, db DBTX) (delayed, queues TableID, err error) {
+	err = db.QueryRow(ctx, `SELECT $1::text::regclass::oid, $2::text::regclass::oid`, s.table("delayed"), s.table("queue")).
+		Scan((*uint32)(&delayed), (*uint32)(&queues))
+	return delayed, queues, err
 }
 
 // SetAsleep takes the sleeper's lock of each table, shared, for the session. From its return on, senders that insert

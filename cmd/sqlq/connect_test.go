@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sqlq/sqlq/internal/devpg/pgtest"
+)
+
+// On a terminal what destroys asks, and only a yes will do.
+func TestConfirm(t *testing.T) {
+	t.Parallel()
+	url := "--database-url=" + pgtest.Database(t)
+	if code, _, err := command(t, "", url, "queue", "create", "sales"); code != 0 {
+		t.Fatal(err)
+	}
+	for _, answer := range []string{"\n", "n\n", "no\n", "yess\n", "\x04"} {
+		code, out, err := command(t, answer, url, "queue", "drop", "sales")
+		if code != exitError || out != "" || !strings.Contains(err, `This will drop queue "sales"`) || !strings.Contains(err, "of database ") ||
+			!strings.Contains(err, "Go on? [y/N]") || !strings.Contains(err, "nothing was done") {
+			t.Errorf("%q: exit code %d\n%s", answer, code, err)
+		}
+	}
+	for _, verb := range []string{"purge", "drop"} {
+		if code, _, err := command(t, "Y\n", url, "queue", verb, "sales"); code != 0 {
+			t.Errorf("%s: exit code %d\n%s", verb, code, err)
+		}
+	}
+	if code, _, err := command(t, "yes\n", url, "migrate", "down"); code != 0 {
+		t.Errorf("migrate down: exit code %d\n%s", code, err)
+	}
+}
+
+// Who is asked can interrupt instead of answering.
+func TestConfirmInterrupted(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	a := &app{streams: streams{in: never{}, err: &strings.Builder{}, inTerminal: true, errTerminal: true}}
+	if err := a.confirm(ctx, false, "drop it"); err == nil || err.Error() != "nothing was done" {
+		t.Errorf("err %v", err)
+	}
+}
+
+// never is a terminal on which nobody types.
+type never struct{}
+
+func (never) Read([]byte) (int, error) { select {} }
+
+func TestOnTerminal(t *testing.T) {
+	t.Parallel()
+	url := "--database-url=" + pgtest.Database(t)
+	if code, _, err := command(t, "", url, "queue", "create", "sales"); code != 0 {
+		t.Fatal(err)
+	}
+	body := `"` + strings.Repeat("long ", 50) + `"`
+	if code, _, err := command(t, body, url, "send", "sales", "--type", "T"); code != 0 || !strings.Contains(err, "Ctrl-D ends it") {
+		t.Errorf("send: exit code %d\n%s", code, err)
+	}
+	_, out, _ := command(t, "-", url, "queue", "peek", "sales")
+	for line := range strings.Lines(out) {
+		if len([]rune(strings.TrimSuffix(line, "\n"))) > 80 {
+			t.Errorf("wider than the terminal: %q", line)
+		}
+	}
+	if !strings.Contains(out, "s ago  T ") || !strings.Contains(out, "…\n") {
+		t.Errorf("peek:\n%s", out)
+	}
+	_, out, _ = command(t, "-", url, "queue", "ls")
+	if !strings.Contains(out, "s ago\n") {
+		t.Errorf("ls:\n%s", out)
+	}
+}
+
+// A server that does not answer is given up.
+func TestConnectTimeout(t *testing.T) {
+	t.Parallel()
+	a := &app{databaseURL: "postgres://user@host/db"}
+	config, err := a.config()
+	if err != nil || config.ConnConfig.ConnectTimeout != 10*time.Second {
+		t.Errorf("timeout %v, err %v", config.ConnConfig.ConnectTimeout, err)
+	}
+	a.databaseURL += "?connect_timeout=3"
+	if config, err = a.config(); err != nil || config.ConnConfig.ConnectTimeout != 3*time.Second {
+		t.Errorf("its own: timeout %v, err %v", config.ConnConfig.ConnectTimeout, err)
+	}
+}
+
+func TestWhereIs(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]string{
+		"postgres://u:secret@db1/app":             `database "app" on db1:5432`,
+		"postgres://u:secret@db1:6543/":           `database "u" on db1:6543`,
+		"postgres://u:secret@db1,db2:6543/app":    `database "app" on db1:5432 or db2:6543`,
+		"host=/tmp/pg user=u password=s dbname=a": `database "a" on socket /tmp/pg`,
+		"postgres://u@[::1]/app":                  `database "app" on [::1]:5432`,
+	} {
+		config, err := (&app{databaseURL: url}).config()
+		if err != nil {
+			t.Errorf("%s: %v", url, err)
+		} else if got := whereIs(config.ConnConfig); got != want {
+			t.Errorf("%s: got %s, want %s", url, got, want)
+		}
+	}
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sqlq/sqlq/sqlq/ops"
+)
+
+func TestTable(t *testing.T) {
+	t.Parallel()
+	table := &table{columns: []column{{name: "n", right: true}, {name: "text", cut: true}, {name: "end"}}}
+	table.add("1", "short", "e")
+	table.add("1000", "äöü is much, much longer\nthan\tthe others", "")
+	for width, want := range map[int]string{
+		0: "" +
+			"   N  TEXT                                      END\n" +
+			"   1  short                                     e\n" +
+			"1000  äöü is much, much longer than the others\n",
+		30: "" +
+			"   N  TEXT                 END\n" +
+			"   1  short                e\n" +
+			"1000  äöü is much, much…\n",
+		5: "" + // too narrow for anything: it stays readable
+			"   N  TEXT          END\n" +
+			"   1  short         e\n" +
+			"1000  äöü is much…\n",
+	} {
+		var out bytes.Buffer
+		if err := table.print(&out, width); err != nil || out.String() != want {
+			t.Errorf("width %d, err %v: got\n%s\nwant\n%s", width, err, out.String(), want)
+		}
+	}
+}
+
+// What comes from messages must not steer the operator's terminal.
+func TestVisible(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"plain äöü 日本 👩‍💻": "plain äöü 日本 👩‍💻",
+		"\x1b[31mred":      `\u001b[31mred`,
+		"a\u202eb":         `a\u202eb`,
+		"c1 \u009b":        `c1 \u009b`,
+		"bell\a\r\nline\t": `bell\u0007\u000d` + "\nline\t",
+		"bad \xff":         "bad \ufffd",
+	} {
+		if got := visible(text); got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+	if got := oneLine("  a\n\n b\tc\r\n"); got != "a b c" {
+		t.Errorf("one line: got %q", got)
+	}
+}
+
+func TestAge(t *testing.T) {
+	t.Parallel()
+	for d, want := range map[time.Duration]string{
+		0:                "0s",
+		59 * time.Second: "59s",
+		61 * time.Second: "1m",
+		time.Hour:        "1h",
+		47 * time.Hour:   "47h",
+		50 * time.Hour:   "2d",
+	} {
+		if got := age(d); got != want {
+			t.Errorf("%s: got %s, want %s", d, got, want)
+		}
+	}
+	a := &app{streams: streams{outTerminal: true}}
+	if got := a.when(time.Now().Add(-3 * time.Minute)); got != "3m ago" {
+		t.Errorf("past: got %q", got)
+	}
+	if got := a.when(time.Now().Add(3*time.Minute + time.Second)); got != "in 3m" {
+		t.Errorf("future: got %q", got)
+	}
+	if got := a.whenInFull(time.Now().Add(-time.Hour)); !strings.HasSuffix(got, "Z (1h ago)") {
+		t.Errorf("in full: got %q", got)
+	}
+}
+
+func TestCount(t *testing.T) {
+	t.Parallel()
+	for want, c := range map[string]ops.Count{
+		"10000": {N: 10_000},
+		"~0":    {N: 0, Estimated: true},
+		"~9999": {N: 9999, Estimated: true},
+		"~10k":  {N: 10_001, Estimated: true},
+		"~1.2M": {N: 1_234_567, Estimated: true},
+		"~12M":  {N: 12_345_678, Estimated: true},
+	} {
+		if got := count(c); got != want {
+			t.Errorf("%+v: got %s, want %s", c, got, want)
+		}
+	}
+}

@@ -1,0 +1,39 @@
+// Hello sends a command and handles it: go run ./cmd/sqlq dev -- go run ./examples/hello
+package main
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"os"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/sqlq/sqlq/sqlq"
+)
+
+type Greet struct{ Name string }
+
+func (Greet) MessageType() string { return "hello.Greet" }
+
+func main() {
+	ctx, stop := context.WithCancel(context.Background())
+	pool, err := pgxpool.New(ctx, os.Getenv("DATABASE_URL"))
+	check(err)
+	_, err = pool.Exec(ctx, `SELECT sqlq.create_queue('hello')`) // or: sqlq queue create hello
+	check(err)
+	client, err := sqlq.Open(ctx, pool, sqlq.Config{Routes: map[string]string{"hello.Greet": "hello"}})
+	check(err)
+	check(client.Send(ctx, Greet{Name: "world"})) // committed: now it can be handled here, elsewhere, tomorrow
+	greet := sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[Greet]) error {
+		fmt.Printf("Hello, %s!\n", d.Message.Name)
+		stop() // ends Run, which would go on
+		return nil
+	})
+	check(client.Run(ctx, sqlq.Endpoint{Name: "hello", Handlers: []sqlq.Handler{greet}}))
+}
+
+func check(err error) {
+	if err != nil {
+		log.Fatal(err)
+	}
+}

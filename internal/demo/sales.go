@@ -1,0 +1,135 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq"
+)
+
+// PlaceOrder is the command with which the client hands an order to Sales. In a real shop each service would declare
+// the messages that it handles by itself; here they share the Go types.
+type PlaceOrder struct {
+	Order Order  `json:"order"`
+	Shown string `json:"shown"` // the total as the customer saw it: "123.45 EUR"
+}
+
+func (PlaceOrder) MessageType() string { return "sales.PlaceOrder" }
+
+// OrderPlaced is the event that Sales publishes once it has written an order. It holds what the other services need, so
+// that they need not ask.
+type OrderPlaced struct {
+	OrderID     string  `json:"order_id"`
+	CustomerID  string  `json:"customer_id"`
+	Currency    string  `json:"currency"`
+	Total       int64   `json:"total"`    // minor units of the currency
+	Articles    int64   `json:"articles"` // how many there are to be packed
+	ShipTo      Address `json:"ship_to"`
+	GiftMessage *string `json:"gift_message,omitempty"`
+}
+
+func (OrderPlaced) MessageType() string { return "sales.OrderPlaced" }
+func (OrderPlaced) IsEvent()            {}
+
+// sales is one release of the Sales service.
+type sales struct {
+	release  string
+	handling time.Duration // what an order takes besides the database
+	retry    sqlq.RetryPolicy
+
+	// decimals is how many decimals an amount in a currency has; the release with the bug says 2 of any.
+	decimals func(currency string) int
+}
+
+func rightDecimals(currency string) int {
+	n, _ := Decimals(currency)
+	return n
+}
+
+func alwaysTwoDecimals(string) int { return 2 }
+
+func (s sales) endpoint() sqlq.Endpoint {
+	return sqlq.Endpoint{
+		Name:        "sales",
+		Concurrency: 2,
+		Retry:       s.retry,
+		Handlers:    []sqlq.Handler{sqlq.HandleTx(s.placeOrder)},
+	}
+}
+
+// placeOrder writes the order and publishes OrderPlaced. Both commit with the removal of the command, or none does: what
+// it wrote before it failed is undone.
+func (s sales) placeOrder(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[PlaceOrder]) error {
+	o := d.Message.Order
+	if err := writeOrder(ctx, tx, o); err != nil {
+		return fmt.Errorf("place order %s: %w", o.ID, err)
+	}
+	if err := s.checkShown(o.Currency, d.Message.Shown); err != nil {
+		return fmt.Errorf("place order %s: %w", o.ID, err)
+	}
+	if err := pause(ctx, s.handling); err != nil {
+		return err
+	}
+	var articles int64
+	for _, l := range o.Lines {
+		articles += l.Quantity
+	}
+	return d.Publish(OrderPlaced{
+		OrderID: o.ID, CustomerID: o.Customer.ID, Currency: o.Currency, Total: o.Total,
+		Articles: articles, ShipTo: o.ShipTo, GiftMessage: o.GiftMessage,
+	})
+}
+
+func writeOrder(ctx context.Context, tx pgx.Tx, o Order) error {
+	_, err := tx.Exec(ctx, `
+		INSERT INTO `+shopSchema+`.orders (order_id, customer_id, customer, currency, subtotal, total, note)
+		VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+		o.ID, o.Customer.ID, o.Customer.Name, o.Currency, o.Subtotal, o.Total, o.Note)
+	if err != nil {
+		return fmt.Errorf("write the order: %w", err)
+	}
+	for i, l := range o.Lines {
+		_, err := tx.Exec(ctx, `
+			INSERT INTO `+shopSchema+`.order_lines (order_id, position, sku, title, quantity, unit_price)
+			VALUES ($1, $2, $3, $4, $5, $6)`,
+			o.ID, i+1, l.SKU, l.Title, l.Quantity, l.UnitPrice)
+		if err != nil {
+			return fmt.Errorf("write line %d: %w", i+1, err)
+		}
+	}
+	return nil
+}
+
+// checkShown makes sure that the customer was shown an amount that can be charged.
+func (s sales) checkShown(currency, shown string) error {
+	number, _, _ := strings.Cut(shown, " ")
+	_, fraction, _ := strings.Cut(number, ".")
+	if want := s.decimals(currency); len(fraction) != want {
+		return &AmountError{Shown: shown, Decimals: len(fraction), Want: want}
+	}
+	return nil
+}
+
+// AmountError is the error of an amount that does not have the decimals of its currency.
+type AmountError struct {
+	Shown          string
+	Decimals, Want int
+}
+
+func (e *AmountError) Error() string {
+	return fmt.Sprintf("total %q has %d decimals, want %d", e.Shown, e.Decimals, e.Want)
+}
+
+// pause is the part of a handler that is not there: the fraud check, the mail to the customer.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
