@@ -63,7 +63,7 @@ func newBatch(in *instance, ms []store.Message, byLease bool) *batch {
 		if byLease {
 			d.leasedBy = in.id
 		}
-		d.client, d.codec, d.Endpoint = in.client, &in.client.config.Codec, in.endpoint.Name
+		d.client, d.codec, d.ctx, d.Endpoint = in.client, &in.client.config.Codec, in.ctx, in.endpoint.Name
 		d.broken = d.receive(m)
 		if m.Left != nil {
 			d.expires = b.began.Add(*m.Left)

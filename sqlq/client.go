@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -74,13 +75,21 @@ func (c *Client) checkSchema(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("check schema %q: %w", name, err)
 	case !exists:
-		return fmt.Errorf("%w: no tables in schema %q: run `sqlq migrate up --schema %s`", ErrSchemaMissing, name, name)
+		return fmt.Errorf("%w: no tables in schema %q: run `sqlq migrate up --schema %s`", ErrSchemaMissing, name, shellWord(name))
 	case have < want:
-		return fmt.Errorf("%w: schema %q has version %d, this library needs %d: run `sqlq migrate up --schema %s`", ErrSchemaOutdated, name, have, want, name)
+		return fmt.Errorf("%w: schema %q has version %d, this library needs %d: run `sqlq migrate up --schema %s`", ErrSchemaOutdated, name, have, want, shellWord(name))
 	case have > want:
 		return fmt.Errorf("%w: schema %q has version %d, this library knows %d: use a newer release of the library", ErrSchemaNewer, name, have, want)
 	}
 	return nil
+}
+
+// shellWord writes a string as a word of the commands that errors advise.
+func shellWord(s string) string {
+	if checkQueueName(s) == nil {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // usable says whether a method that sends by itself may be called.

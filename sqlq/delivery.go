@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"strconv"
 	"sync"
 	"time"
 
@@ -27,6 +29,7 @@ type Incoming struct {
 
 	client *Client
 	codec  *Codec
+	ctx    context.Context // of the running handler, for the middleware around what it sends
 	mu     sync.Mutex
 	out    []envelope // sent by the handler, gathered for the settle
 	closed bool       // the handler has returned
@@ -43,7 +46,7 @@ func (in *Incoming) Publish(m Message, options ...SendOption) error {
 }
 
 func (in *Incoming) gather(m Message, publish bool, options []SendOption) error {
-	return in.client.prepare(context.Background(), m, publish, in, options, func(e envelope) error {
+	return in.client.prepare(in.ctx, m, publish, in, options, func(e envelope) error {
 		in.mu.Lock()
 		defer in.mu.Unlock()
 		if in.closed {
@@ -88,6 +91,7 @@ func (in *Incoming) receive(m *store.Message) error {
 	in.ID, in.Type, in.Body, in.SentAt = ID(m.ID), m.Type, m.Body, m.SentAt
 	if len(m.Headers) > 0 {
 		if err := json.Unmarshal(m.Headers, &in.Headers); err != nil {
+			in.Headers = nil
 			return fmt.Errorf("%w: headers: %w", ErrUndecodable, err)
 		}
 	}
@@ -99,4 +103,41 @@ func (in *Incoming) receive(m *store.Message) error {
 		in.ConversationID = in.ID.String()
 	}
 	return nil
+}
+
+// history reads the bookkeeping headers of a message that fails, and returns its headers without them: nil when there is
+// none of them, "" when there is nothing else.
+func (in *Incoming) history() (firstFailedAt *time.Time, replays int, rest *string) {
+	if in.Headers[headerFirstFailedAt]+in.Headers[headerReplays]+in.Headers[headerCrashes] == "" {
+		return nil, 0, nil
+	}
+	if t, err := time.Parse(time.RFC3339, in.Headers[headerFirstFailedAt]); err == nil {
+		firstFailedAt = &t
+	}
+	replays, _ = strconv.Atoi(in.Headers[headerReplays])
+	others := maps.Clone(in.Headers)
+	maps.DeleteFunc(others, func(name, _ string) bool {
+		return name == headerFirstFailedAt || name == headerReplays || name == headerCrashes
+	})
+	text := ""
+	if len(others) > 0 {
+		encoded, _ := json.Marshal(others) // strings only: it cannot fail
+		text = string(encoded)
+	}
+	return firstFailedAt, replays, &text
+}
+
+// headersUpToFirstFailure returns what store.Retry.Headers wants: nil when the time of the first failure is known, or
+// the headers are none that the library could add to.
+func (in *Incoming) headersUpToFirstFailure() *string {
+	if in.Headers[headerFirstFailedAt] != "" {
+		return nil
+	}
+	text := "{"
+	if len(in.Headers) > 0 {
+		encoded, _ := json.Marshal(in.Headers)
+		text = string(encoded[:len(encoded)-1]) + ","
+	}
+	text += `"` + headerFirstFailedAt + `":"`
+	return &text
 }

@@ -65,6 +65,7 @@ func newHandler[T Message](inTx bool, handle func(context.Context, pgx.Tx, *Deli
 			if err := in.decode(into); err != nil {
 				return err
 			}
+			in.ctx = ctx
 			return handle(ctx, tx, d)
 		},
 	}

@@ -79,6 +79,7 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 	if err != nil || !mine {
 		if err != nil {
 			r.disconnect()
+			r.run.restart()
 			r.giveBackLater(in, d)
 		}
 		return
@@ -107,6 +108,7 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 		}
 		if connectionLost(err) {
 			r.disconnect()
+			r.run.restart()
 			r.giveBackLater(in, d)
 			return
 		}

@@ -118,7 +118,7 @@ func TestRetriesThenErrorTable(t *testing.T) {
 	}
 	eventuallyCount(t, pool, 1, `SELECT count(*) FROM sqlq.delayed WHERE why = 'retry' AND attempt = 2 AND error = 'broom 2 is broken'`)
 	eventuallyCount(t, pool, 1, `SELECT count(*) FROM sqlq.error WHERE attempts = 6 AND message = 'broom 6 is broken' AND first_failed_at < failed_at
-		AND headers::text = '{"room": "kitchen"}' AND replays = 0 AND endpoint = 'house' AND queue = 'house' AND status = 'failed'`)
+		AND headers::text = '{"room":"kitchen"}' AND replays = 0 AND endpoint = 'house' AND queue = 'house' AND status = 'failed'`)
 	stop()
 	if calls.Load() != 6 {
 		t.Errorf("handler was called %d times, want 6", calls.Load())
@@ -265,4 +265,29 @@ func TestQueueDroppedAndMadeAgain(t *testing.T) {
 		execSQL(t, pool, `SELECT sqlq.create_queue('house')`)
 	}
 	stop()
+}
+
+// What a handler sends for later is part of its settle, like everything it sends.
+func TestHandlersSendDelayedMessages(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t)
+	execSQL(t, pool, `SELECT sqlq.create_queue(q) FROM unnest(ARRAY['house', 'ledger']) q`)
+	c := open(t, pool, sqlq.Config{Routes: choreRoute})
+	if err := c.SendMany(t.Context(), []sqlq.Message{chore{N: 1}, chore{N: 2, Do: "fail"}}); err != nil {
+		t.Fatal(err)
+	}
+	stop := run(t, c, sqlq.Endpoint{Name: "house", Retry: noRetry, Handlers: chores(func(ctx context.Context, d *sqlq.Delivery[chore]) error {
+		if err := d.Send(entry{N: d.Message.N}, sqlq.Delay(time.Hour)); err != nil {
+			return err
+		}
+		if d.Message.Do == "fail" {
+			return errors.New("failed after sending")
+		}
+		return nil
+	})})
+	eventuallyCount(t, pool, 0, `SELECT count(*) FROM sqlq.q_house`)
+	stop()
+	if got := count(t, pool, `SELECT count(*) FROM sqlq.delayed WHERE queue = 'ledger' AND why = 'delay' AND convert_from(body, 'UTF8')::jsonb->>'N' = '1' AND headers->>'sqlq-conversation-id' IS NOT NULL`); got != 1 || count(t, pool, `SELECT count(*) FROM sqlq.delayed`) != 1 {
+		t.Errorf("%d delayed messages as meant, %d in all; want 1", got, count(t, pool, `SELECT count(*) FROM sqlq.delayed`))
+	}
 }

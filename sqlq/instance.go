@@ -12,7 +12,6 @@ import (
 )
 
 const (
-	maxBatch   = 500                   // messages a fetch
 	maxTxBatch = 60                    // of an endpoint with HandleTx handlers: subtransactions beyond 64 spill to disk
 	batchTime  = 20 * time.Millisecond // how long the handlers of a batch are meant to take
 )
@@ -42,9 +41,10 @@ type instance struct {
 	settling int           // leased ones whose settle is under way
 	leases   map[int64]*delivery
 
-	awake     bool // the queue may hold messages: fetch
-	wakes     int  // counts wake-ups, so that a fetch that began before one does not put the instance to sleep
-	fetches   int  // that brought something since the instance was last woken
+	start     start // where fetches start
+	awake     bool  // the queue may hold messages: fetch
+	wakes     int   // counts wake-ups, so that a fetch that began before one does not put the instance to sleep
+	fetches   int   // that brought something since the instance was last woken
 	short     chan struct{}
 	woken     chan struct{}
 	flagged   bool // senders know that it sleeps (or would, if they looked): owned by attend
@@ -75,6 +75,9 @@ type work struct {
 	n        int  // messages to fetch
 	byLease  bool // fetch by lease, because a process of the endpoint died
 	wakes    int
+
+	after    int64 // the seq to fetch after
+	leftmost bool  // nothing can be left of it: a short batch means that the queue is empty
 }
 
 // wants says what a receiver could do for the instance now, and takes it: the caller does it.
@@ -88,8 +91,12 @@ func (in *instance) wants(now time.Time, draining bool) (w work, ok bool) {
 		w.byLease = now.Before(in.until)
 		w.n = in.room(now, w.byLease)
 	}
-	if w.n > 0 && in.hasTx {
-		in.busyTx++
+	if w.n > 0 {
+		c := in.client.config
+		w.after, w.leftmost = in.start.after(now, int64(c.ReceiveConnections*c.BatchLimit*4))
+		if in.hasTx {
+			in.busyTx++
+		}
 	}
 	return w, w.n > 0 || len(w.finished) > 0
 }
@@ -124,14 +131,14 @@ func (in *instance) room(now time.Time, byLease bool) int {
 	if in.waiting > 0 && room < slots*perSlot(in.mean)/4 {
 		return 0 // enough in hand; small fetches cost as much as large ones
 	}
-	return max(0, min(room, maxBatch))
+	return max(0, min(room, in.client.config.BatchLimit))
 }
 
 func perSlot(mean time.Duration) int {
 	if mean <= 0 {
 		return 1
 	}
-	return max(1, min(int(batchTime/mean), maxBatch))
+	return max(1, min(int(batchTime/mean), 1000))
 }
 
 // idle says whether slots stand idle although the queue may hold messages.
@@ -139,15 +146,18 @@ func (in *instance) idle() bool {
 	return in.awake && in.waiting == 0 && in.busy < in.endpoint.Concurrency && in.busyTx == 0
 }
 
-// fetched takes in the result of a fetch.
-func (in *instance) fetched(w work, got int) {
+// fetched takes in the result of a fetch: how many messages came and the highest seq among them.
+func (in *instance) fetched(w work, got int, high int64) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if got > 0 {
 		in.fetches++
 		in.one = max(0, in.one-got)
+		in.start.high = max(in.start.high, high)
+		in.start.active = true
 	}
-	if got >= w.n || w.wakes != in.wakes {
+	in.start.full = got >= w.n && got > 1
+	if got >= w.n || w.wakes != in.wakes || !w.leftmost {
 		in.awake = true
 		return
 	}

@@ -39,6 +39,7 @@ type keeper struct {
 	moved   time.Time            // due time of the last message moved
 	looked  time.Time            // when the mover last looked from the start
 	swept   time.Time
+	raised  time.Time
 	upTo    map[string]int64 // where the sweep of each queue goes on
 }
 
@@ -85,6 +86,13 @@ func (k *keeper) keep(ctx context.Context) {
 		if err == nil {
 			next, err = k.moveDue(ctx)
 		}
+		if err == nil && k.run.raises() {
+			next = min(next, raiseEvery)
+			if time.Since(k.raised) >= raiseEvery {
+				k.raised = time.Now()
+				err = k.raise(ctx)
+			}
+		}
 		if err == nil {
 			err = k.sweep(ctx)
 		}
@@ -97,6 +105,7 @@ func (k *keeper) keep(ctx context.Context) {
 		}
 		k.run.client.log.Warn("sqlq: housekeeping failed, trying again", "err", err)
 		k.disconnect()
+		k.run.restart()
 		retry.wait(ctx)
 	}
 }
@@ -247,27 +256,27 @@ func (k *keeper) moveDue(ctx context.Context) (time.Duration, error) {
 	from := k.moved
 	if time.Since(k.looked) >= time.Second {
 		from = time.Time{}
+		k.looked = time.Now()
 	}
 	for {
+		next, any, err := k.run.client.store.NextDue(ctx, k.conn, from)
+		if err != nil {
+			return 0, fmt.Errorf("look for the next due message: %w", err)
+		}
+		if !any {
+			return time.Second, nil
+		}
+		if next > 0 {
+			return min(next, time.Second), nil
+		}
 		n, err := k.moveOnce(ctx, from)
 		if err != nil {
 			return 0, err
 		}
-		if n < moveRows {
-			break
+		if n == 0 {
+			return time.Second / 10, nil // others hold what is due
 		}
 	}
-	if from.IsZero() {
-		k.looked = time.Now()
-	}
-	next, any, err := k.run.client.store.NextDue(ctx, k.conn, from)
-	if err != nil {
-		return 0, fmt.Errorf("look for the next due message: %w", err)
-	}
-	if !any {
-		return time.Second, nil
-	}
-	return min(next, time.Second), nil
 }
 
 func (k *keeper) moveOnce(ctx context.Context, from time.Time) (n int, err error) {

@@ -59,6 +59,7 @@ func (l *listener) listen(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := l.session(ctx, &retry)
 		l.disconnected()
+		l.run.restart()
 		if ctx.Err() == nil && !errors.Is(err, errStale) {
 			l.run.client.log.Warn("sqlq: not listening, polling until it works again", "err", err)
 			retry.wait(ctx)
@@ -146,6 +147,9 @@ func (l *listener) poll(ctx context.Context, c *conn) error {
 	}
 	for i, in := range ins {
 		if waiting[i] {
+			in.mu.Lock()
+			in.start.lastZero = time.Time{} // what was put left of the others is found too
+			in.mu.Unlock()
 			in.wake()
 		}
 	}

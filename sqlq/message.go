@@ -33,6 +33,8 @@ const (
 	headerCorrelationID  = "sqlq-correlation-id"  // absent: the message's own id
 	headerConversationID = "sqlq-conversation-id" // absent: the message's own id
 	headerCrashes        = "sqlq-crashes"         // how many processes died with the message in hand
+	headerFirstFailedAt  = "sqlq-first-failed-at" // RFC 3339; of a message that is tried again
+	headerReplays        = "sqlq-replays"         // how often it came back from the error table
 )
 
 // ID identifies a message, on its whole way: a UUID, of version 7 where the library makes it.

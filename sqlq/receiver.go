@@ -118,10 +118,10 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 	if w.n > 0 {
 		pipeline.Queue(`BEGIN`)
 		if w.byLease {
-			r.run.client.store.FetchLeased(pipeline, w.in.endpoint.Name, w.in.number(), w.n, math.MaxInt32, &ms)
+			r.run.client.store.FetchLeased(pipeline, w.in.endpoint.Name, w.in.number(), w.after, w.n, math.MaxInt32, &ms)
 			pipeline.Queue(`COMMIT`)
 		} else {
-			r.run.client.store.FetchHeld(pipeline, w.in.endpoint.Name, 0, w.n, max(fetchBytes/w.n, 32<<10), &ms)
+			r.run.client.store.FetchHeld(pipeline, w.in.endpoint.Name, w.after, w.n, max(fetchBytes/w.n, 32<<10), &ms)
 		}
 	}
 	var err error
@@ -149,7 +149,11 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 // take makes a batch of fetched messages and hands it to the instance.
 func (r *receiver) take(ctx context.Context, w work, ms []store.Message) (*batch, error) {
 	w.in.present()
-	w.in.fetched(w, len(ms))
+	var high int64
+	if len(ms) > 0 {
+		high = ms[len(ms)-1].Seq
+	}
+	w.in.fetched(w, len(ms), high)
 	if len(ms) == 0 {
 		w.in.endFetch(w)
 		if w.byLease {
@@ -212,8 +216,8 @@ func (r *receiver) hold(b *batch) {
 	}
 	if len(b.inTx) > 0 {
 		r.handleTx(b)
-		b.in.endFetch(work{})
 	}
+	b.in.endFetch(work{})
 	timer := time.NewTimer(max(0, limit-time.Since(b.began)))
 	defer timer.Stop()
 	for {
@@ -243,14 +247,20 @@ func (r *receiver) failed(w work, err error) {
 		w.in.wake()
 	}
 	if connectionLost(err) {
-		r.disconnect()
-		r.unreachable(err)
+		r.lost(err)
 		return
 	}
 	r.rollback()
 	if w.in != nil {
 		w.in.missing(fmt.Errorf("fetch from queue %q: %w", w.in.endpoint.Name, err))
 	}
+}
+
+// lost gives the connection up. Another one may reach another server.
+func (r *receiver) lost(err error) {
+	r.disconnect()
+	r.run.restart()
+	r.unreachable(err)
 }
 
 // unreachable says once that the database cannot be reached, and waits a little.

@@ -108,7 +108,7 @@ func (c *Client) prepareQueue(ctx context.Context, e Endpoint) error {
 		err = c.store.EnsureQueue(ctx, c.pool, e.Name)
 	}
 	if sqlState(err) == insufficientPrivs {
-		return fmt.Errorf("make queue %q: the role may not; let one that may run `sqlq queue create %s --schema %s`: %w", e.Name, e.Name, c.config.Schema, err)
+		return fmt.Errorf("make queue %q: the role may not; let one that may run `sqlq queue create %s --schema %s`: %w", e.Name, e.Name, shellWord(c.config.Schema), err)
 	}
 	if err != nil {
 		return fmt.Errorf("make queue %q: %w", e.Name, err)
@@ -143,7 +143,12 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 	background, stopBackground := context.WithCancel(r.hardCtx)
 	defer stopBackground()
 	if err := r.keeper.start(ctx); err != nil {
-		return err
+		r.keeper.end() // it may have registered
+		r.keeper.disconnect()
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("run: %w", err)
 	}
 	var receivers, helpers sync.WaitGroup
 	helpers.Go(func() { r.listener.listen(background) })

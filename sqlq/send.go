@@ -41,7 +41,7 @@ func (c *Client) SendTx(ctx context.Context, tx DBTX, m Message, options ...Send
 	return c.prepare(ctx, m, false, nil, options, func(e envelope) error {
 		var err error
 		if e.Deferred() {
-			_, err = c.store.InsertDelayed(ctx, tx, e.queue, e.Outgoing, !c.config.NoNotify)
+			_, err = c.store.Defer(ctx, tx, e.queue, e.Outgoing, !c.config.NoNotify)
 		} else {
 			err = c.store.InsertOne(ctx, tx, e.queue, e.Outgoing, !c.config.NoNotify)
 		}
@@ -73,7 +73,7 @@ func (c *Client) sendNow(ctx context.Context, e envelope) error {
 	var channel string
 	var err error
 	if e.Deferred() {
-		channel, err = c.store.InsertDelayed(ctx, c.pool, e.queue, e.Outgoing, false)
+		channel, err = c.store.Defer(ctx, c.pool, e.queue, e.Outgoing, false)
 	} else {
 		channel, err = c.store.Insert(ctx, c.pool, e.queue, e.Outgoing)
 	}
@@ -92,60 +92,51 @@ func (c *Client) storeAll(ctx context.Context, all []envelope) error {
 	var channels []string
 	batch := &pgx.Batch{}
 	c.queueOutgoing(batch, all, func(channel string) { channels = append(channels, channel) })
-	err := pgx.BeginFunc(ctx, c.pool, func(tx pgx.Tx) error {
-		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
-			return err
-		}
-		for _, e := range all {
-			if !e.Deferred() {
-				continue
-			}
-			channel, err := c.storeDeferred(ctx, tx, e)
-			if err != nil {
-				return err
-			}
-			channels = append(channels, channel)
-		}
-		return nil
-	})
-	if err != nil {
+	// A round trip outside of a transaction is one.
+	if err := c.pool.SendBatch(ctx, batch).Close(); err != nil {
 		return c.sendError(all[0], err)
 	}
 	c.wake(ctx, channels...)
 	return nil
 }
 
-// queueOutgoing adds the statements that store messages which are ready at once, a statement a queue and one for all
-// events. then gets the channels to notify after the commit.
+// Bounds of a statement that stores many messages: PostgreSQL takes parameters of up to 1 GiB, and everything in one
+// would stand in memory several times over.
+const (
+	chunkMessages = 5_000
+	chunkBytes    = 16 << 20
+)
+
+// queueOutgoing adds the statements that store messages, one for each queue and one for all events, to a round trip.
+// then gets the channels to notify after the commit.
 func (c *Client) queueOutgoing(batch *pgx.Batch, all []envelope, then func(channel string)) {
-	var events []store.Outgoing
-	var queues []string
+	var queues []string // in order of appearance; "" for events
 	byQueue := map[string][]store.Outgoing{}
 	for _, e := range all {
-		switch {
-		case e.Deferred():
-		case e.queue == "":
-			events = append(events, e.Outgoing)
-		default:
-			if byQueue[e.queue] == nil {
-				queues = append(queues, e.queue)
-			}
-			byQueue[e.queue] = append(byQueue[e.queue], e.Outgoing)
+		if e.Deferred() {
+			c.store.QueueDefer(batch, e.queue, e.Outgoing, then)
+			continue
 		}
+		if byQueue[e.queue] == nil {
+			queues = append(queues, e.queue)
+		}
+		byQueue[e.queue] = append(byQueue[e.queue], e.Outgoing)
 	}
 	for _, q := range queues {
-		c.store.InsertMany(batch, q, byQueue[q], then)
+		for ms := byQueue[q]; len(ms) > 0; {
+			n, size := 0, 0
+			for n < len(ms) && n < chunkMessages && (n == 0 || size+len(ms[n].Body) <= chunkBytes) {
+				size += len(ms[n].Body)
+				n++
+			}
+			if q == "" {
+				c.store.Publish(batch, ms[:n], then)
+			} else {
+				c.store.InsertMany(batch, q, ms[:n], then)
+			}
+			ms = ms[n:]
+		}
 	}
-	if len(events) > 0 {
-		c.store.Publish(batch, events, then)
-	}
-}
-
-func (c *Client) storeDeferred(ctx context.Context, db DBTX, e envelope) (channel string, err error) {
-	if e.queue == "" {
-		return c.store.PublishDelayed(ctx, db, e.Outgoing, false)
-	}
-	return c.store.InsertDelayed(ctx, db, e.queue, e.Outgoing, false)
 }
 
 // prepare checks, routes and encodes a message, passes it through the middleware and hands it to last. in is the

@@ -40,9 +40,11 @@ func (s *settlement) add(in *instance, d *delivery) {
 	case fail:
 		f := describe(d.Type, d.err)
 		f.Key, f.Attempts, f.Endpoint, f.Host = d.key(), d.attempts, in.endpoint.Name, s.client.config.host
+		f.FirstFailedAt, f.Replays, f.Headers = d.history()
 		s.failures = append(s.failures, f)
 	default:
-		s.retries = append(s.retries, store.Retry{Key: d.key(), Attempt: d.attempts, Delay: d.outcome.delay, Error: clip(d.err.Error(), maxErrorText)})
+		s.retries = append(s.retries, store.Retry{Key: d.key(), Attempt: d.attempts, Delay: d.outcome.delay,
+			Error: clip(d.err.Error(), maxErrorText), Headers: d.headersUpToFirstFailure()})
 	}
 }
 
@@ -104,8 +106,7 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 		// Whether it was committed is not known. If it was not, the messages are free again and will be handled again.
 		in.leased(s.running, nil, 0)
 		in.wake()
-		r.disconnect()
-		r.unreachable(fmt.Errorf("settle queue %q: %w", in.endpoint.Name, err))
+		r.lost(fmt.Errorf("settle queue %q: %w", in.endpoint.Name, err))
 		return
 	}
 	// The server refused something: a queue to send to is gone, say, or a deferred constraint of a HandleTx handler was
@@ -214,8 +215,7 @@ func (r *receiver) settleLeased(in *instance, ds []*delivery) {
 		}
 		in.settledLeases(group, err == nil)
 		if err != nil {
-			r.disconnect()
-			r.unreachable(fmt.Errorf("settle leased messages of queue %q: %w", in.endpoint.Name, err))
+			r.lost(fmt.Errorf("settle leased messages of queue %q: %w", in.endpoint.Name, err))
 		}
 	}
 }

@@ -3,7 +3,6 @@ package demo
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,17 +37,16 @@ func (s *shop) openClient(ctx context.Context) (*client, error) {
 
 // wave is a number of orders on their way out.
 type wave struct {
-	sent  atomic.Int64
-	ended chan struct{}
-
-	// Known when it has ended.
-	took    time.Duration
-	slowest time.Duration // the longest that one order had the client wait
+	orders  int64
+	sent    atomic.Int64
+	slowest atomic.Int64  // the longest that one order has had the client wait, in nanoseconds
+	took    time.Duration // known when it has ended
+	ended   chan struct{}
 }
 
 // send sends the orders one by one, pace apart (0: as fast as it can), while the story goes on.
 func (c *client) send(ctx context.Context, orders []Order, pace time.Duration) *wave {
-	w := &wave{ended: make(chan struct{})}
+	w := &wave{orders: int64(len(orders)), ended: make(chan struct{})}
 	c.running.Go(func() {
 		defer close(w.ended)
 		if err := c.sendAll(ctx, w, orders, pace); err != nil {
@@ -72,11 +70,20 @@ func (c *client) sendAll(ctx context.Context, w *wave, orders []Order, pace time
 		if err != nil {
 			return fmt.Errorf("client: %w", err)
 		}
-		w.slowest = max(w.slowest, time.Since(sending))
+		w.slowest.Store(max(w.slowest.Load(), int64(time.Since(sending))))
 		w.sent.Add(1)
 	}
 	return nil
 }
 
-// wait returns once all orders are sent, or the story has ended.
-func (w *wave) wait() { <-w.ended }
+// over says whether all orders are sent, or the story has ended.
+func (w *wave) over() bool {
+	select {
+	case <-w.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+func (w *wave) slowestSend() time.Duration { return time.Duration(w.slowest.Load()) }

@@ -1,5 +1,3 @@
-// Package demo is the order story that sqlq demo shows: a shop's orders, real
-// input from testdata/orders.jsonl, on their way through its services.
 package demo
 
 import (

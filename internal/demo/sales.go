@@ -37,7 +37,6 @@ func (OrderPlaced) IsEvent()            {}
 
 // sales is one release of the Sales service.
 type sales struct {
-	release  string
 	handling time.Duration // what an order takes besides the database
 	retry    sqlq.RetryPolicy
 
@@ -126,6 +125,9 @@ func (e *AmountError) Error() string {
 
 // pause is the part of a handler that is not there: the fraud check, the mail to the customer.
 func pause(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
 	select {
 	case <-time.After(d):
 		return nil

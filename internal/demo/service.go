@@ -62,7 +62,7 @@ func (s *shop) start(ctx context.Context, name string, receiveConnections int, e
 
 // awaitInstance waits until a process of the endpoint has registered, after it subscribed.
 func (s *shop) awaitInstance(ctx context.Context, name string) error {
-	return every(ctx, func() (bool, error) {
+	return poll(ctx, func() (bool, error) {
 		queue, err := s.operator.ShowQueue(ctx, name)
 		var none *ops.NoQueueError
 		if errors.As(err, &none) {
@@ -84,8 +84,8 @@ const lookEvery = 20 * time.Millisecond
 // waitAtMost bounds each wait of the story; the longest takes a few seconds, on a slow machine some more.
 const waitAtMost = time.Minute
 
-// every calls f at once and then every lookEvery until it returns true or an error, or ctx ends.
-func every(ctx context.Context, f func() (bool, error)) error {
+// poll calls f at once and then every lookEvery until it returns true or an error, or ctx ends.
+func poll(ctx context.Context, f func() (bool, error)) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, waitAtMost, fmt.Errorf("it did not come about within %v", waitAtMost))
 	defer cancel()
 	tick := time.NewTicker(lookEvery)

@@ -10,6 +10,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -59,10 +60,11 @@ func Up(ctx context.Context, connString, schema string) error {
 	return errors.Join(err, m.Close())
 }
 
-// New returns a Migrator for a schema; any schema name will do. It does not connect yet. Close it after use.
+// New returns a Migrator for a schema; any name that PostgreSQL leaves to its users will do. It does not connect yet.
+// Close it after use.
 func New(config *pgx.ConnConfig, schema string) (*Migrator, error) {
-	if schema == "" {
-		return nil, errors.New("no schema named: sqlq's default is \"sqlq\"")
+	if err := checkSchemaName(schema); err != nil {
+		return nil, err
 	}
 	config = config.Copy()
 	if config.RuntimeParams == nil {
@@ -75,6 +77,20 @@ func New(config *pgx.ConnConfig, schema string) (*Migrator, error) {
 		return nil, errors.Join(fmt.Errorf("read migrations: %w", err), db.Close())
 	}
 	return &Migrator{schema: schema, config: config, db: db, provider: provider}, nil
+}
+
+// checkSchemaName refuses names under which the tables would end up in another schema than the one named.
+func checkSchemaName(schema string) error {
+	const longest = 63 // bytes: NAMEDATALEN of every PostgreSQL that is not built to order
+	switch {
+	case schema == "":
+		return errors.New("no schema named: sqlq's default is \"sqlq\"")
+	case len(schema) > longest:
+		return fmt.Errorf("schema name %q has %d bytes: PostgreSQL cuts off what is beyond %d", schema, len(schema), longest)
+	case schema == "$user", strings.HasPrefix(schema, "pg_"), strings.ContainsRune(schema, 0):
+		return fmt.Errorf("schema name %q is not allowed: PostgreSQL takes it for another one", schema)
+	}
+	return nil
 }
 
 // Close ends the Migrator's connections.

@@ -14,21 +14,36 @@ const soon = 2 * time.Second
 // dueAt is the due time of a delayed message: $1 at a fixed time or $2 microseconds from now, never in the past.
 const dueAt = `greatest(coalesce($1::timestamptz, clock_timestamp() + $2::bigint * interval '1 microsecond'), clock_timestamp())`
 
-// InsertDelayed defers one message for a queue. When the message is due soon the movers must be told: with notify that
-// is part of the transaction, else it returns the channel to notify after the commit. It passes single values only,
-// which every driver can.
-func (s *Schema) InsertDelayed(ctx context.Context, db Querier, queue string, m Outgoing, notify bool) (channel string, err error) {
-	return s.defer1(ctx, db, m, notify, queue, `SELECT $7::text`)
-}
-
-// PublishDelayed defers a copy of an event for each queue that is subscribed to it at this moment.
-func (s *Schema) PublishDelayed(ctx context.Context, db Querier, m Outgoing, notify bool) (channel string, err error) {
-	return s.defer1(ctx, db, m, notify, m.Type, fmt.Sprintf(`SELECT s.queue FROM %s s WHERE s.type = $7::text`, s.table("subscription")))
-}
-
-func (s *Schema) defer1(ctx context.Context, db Querier, m Outgoing, notify bool, to string, queues string) (channel string, err error) {
+// Defer stores one delayed message, in the caller's transaction or alone: for a queue, or, where queue is "", a copy for
+// each queue that is subscribed to its type at this moment. When the message is due soon the movers must be told: with
+// notify that is part of the transaction, else it returns the channel to notify after the commit. It passes single
+// values only, which every driver can.
+func (s *Schema) Defer(ctx context.Context, db Querier, queue string, m Outgoing, notify bool) (channel string, err error) {
+	sql, args := s.deferring(queue, m, notify)
 	var c *string
-	err = db.QueryRow(ctx, fmt.Sprintf(`
+	err = db.QueryRow(ctx, sql, args...).Scan(&c)
+	return deref(c), err
+}
+
+// QueueDefer is Defer as part of a round trip; then gets the channel to notify after the commit.
+func (s *Schema) QueueDefer(b *pgx.Batch, queue string, m Outgoing, then func(channel string)) {
+	sql, args := s.deferring(queue, m, false)
+	b.Queue(sql, args...).QueryRow(func(row pgx.Row) error {
+		var c *string
+		if err := row.Scan(&c); err != nil {
+			return err
+		}
+		then(deref(c))
+		return nil
+	})
+}
+
+func (s *Schema) deferring(queue string, m Outgoing, notify bool) (sql string, args []any) {
+	to, queues := queue, `SELECT $7::text`
+	if queue == "" {
+		to, queues = m.Type, fmt.Sprintf(`SELECT s.queue FROM %s s WHERE s.type = $7::text`, s.table("subscription"))
+	}
+	sql = fmt.Sprintf(`
 		WITH stored AS (
 			INSERT INTO %[1]s (due_at, id, expires_at, why, type, headers, body, queue)
 			SELECT %[2]s, $3::uuid, clock_timestamp() + $4::bigint * interval '1 microsecond', 'delay', $5::text, $6::json, $8::bytea, queues.name
@@ -36,9 +51,8 @@ func (s *Schema) defer1(ctx context.Context, db Querier, m Outgoing, notify bool
 		)
 		SELECT CASE WHEN %[2]s < clock_timestamp() + interval '%[4]d milliseconds'
 			THEN CASE WHEN $9::boolean THEN pg_notify('sqlq_' || %[5]s::regclass::oid, '')::text ELSE 'sqlq_' || %[5]s::regclass::oid END END`,
-		s.table("delayed"), dueAt, queues, soon.Milliseconds(), quote(s.table("delayed"))),
-		timeOrNil(m.DueAt), m.Delay.Microseconds(), uuidText(m.ID), micros(m.TTL), m.Type, m.headers(), to, m.Body, notify).Scan(&c)
-	return deref(c), err
+		s.table("delayed"), dueAt, queues, soon.Milliseconds(), quote(s.table("delayed")))
+	return sql, []any{timeOrNil(m.DueAt), m.Delay.Microseconds(), uuidText(m.ID), micros(m.TTL), m.Type, m.headers(), to, m.Body, notify}
 }
 
 func timeOrNil(t time.Time) *time.Time {

@@ -155,8 +155,6 @@ func (s *Schema) ReplayFailed(ctx context.Context, db DBTX, queue string, f Fail
 	where, args := f.where(after, upTo, limit)
 	var moved MovedFailed
 	var channel *string
-	// The headers are mended as text: jsonb refuses \u0000 and some surrogates, which json has let in. Ours come last, so
-	// they count if a name is there twice.
 	err := db.QueryRow(ctx, fmt.Sprintf(`
 		WITH picked AS MATERIALIZED (
 			SELECT seq FROM %[1]s WHERE seq > $1::bigint AND seq <= $2::bigint AND %[3]s
@@ -165,19 +163,16 @@ func (s *Schema) ReplayFailed(ctx context.Context, db DBTX, queue string, f Fail
 			DELETE FROM %[1]s e USING picked p WHERE e.seq = p.seq
 			RETURNING e.seq, e.id, e.sent_at, e.expires_at, e.type, e.headers, e.body,
 				'"sqlq-first-failed-at":"' || to_char(e.first_failed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
-				|| '","sqlq-replays":"' || e.replays + 1 || '"}' AS kept
+				|| '","sqlq-replays":"' || e.replays + 1 || '"' AS kept
 		), stored AS (
 			INSERT INTO %[2]s (id, sent_at, expires_at, attempt, type, headers, body)
 			SELECT id, sent_at, CASE WHEN expires_at > clock_timestamp() THEN expires_at END, 0, type,
-				CASE WHEN headers IS NULL OR headers::text ~ '^\s*\{\s*\}\s*$' THEN ('{' || kept)::json
-					WHEN json_typeof(headers) = 'object' THEN (regexp_replace(headers::text, '\s*\}\s*$', ',') || kept)::json
-					ELSE headers END,
-				body
+				%[5]s, body
 			FROM gone ORDER BY seq
 			RETURNING 1
 		)
 		SELECT count(*), (SELECT coalesce(max(seq), 0) FROM picked), CASE WHEN count(*) > 0 THEN %[4]s END FROM stored`,
-		s.table("error"), s.ready(queue), where, s.asleep(queue)), args...).Scan(&moved.N, &moved.Last, &channel)
+		s.table("error"), s.ready(queue), where, s.asleep(queue), withHeaders("headers", "kept")), args...).Scan(&moved.N, &moved.Last, &channel)
 	moved.Channel = deref(channel)
 	return moved, err
 }

@@ -52,6 +52,9 @@ func (s *Schema) Orphans(ctx context.Context, db DBTX) ([]string, error) {
 	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
+// crashed is one more than the last sqlq-crashes in the headers, as a header.
+const crashed = `'"sqlq-crashes":"' || coalesce(substring(headers::text FROM '.*"sqlq-crashes":"([0-9]{1,5})"')::int, 0) + 1 || '"'`
+
 // Recover puts the orphaned messages of a queue back into it, in order, and returns how many, and the channel to notify
 // after the commit. The attempt that was running stays counted, and the header sqlq-crashes says that the message may
 // be the one that killed the process. Rows that somebody else recovers are passed over.
@@ -66,11 +69,10 @@ func (s *Schema) Recover(ctx context.Context, db DBTX, queue string) (n int, cha
 			DELETE FROM %[1]s l USING picked p WHERE l.instance = p.instance AND l.lease = p.lease RETURNING l.*
 		), stored AS (
 			INSERT INTO %[3]s (id, sent_at, expires_at, attempt, type, headers, body)
-			SELECT id, sent_at, expires_at, attempt, type, (coalesce(headers::jsonb, '{}') || jsonb_build_object('sqlq-crashes',
-				(coalesce((headers->>'sqlq-crashes')::int, 0) + 1)::text))::json, body
+			SELECT id, sent_at, expires_at, attempt, type, %[5]s, body
 			FROM taken ORDER BY leased_at, seq
 		)
 		SELECT (SELECT count(*) FROM taken), %[4]s`,
-		s.table("leased"), s.table("instance"), s.ready(queue), s.asleep(queue)), queue).Scan(&n, &c)
+		s.table("leased"), s.table("instance"), s.ready(queue), s.asleep(queue), withHeaders("headers", crashed)), queue).Scan(&n, &c)
 	return n, deref(c), err
 }

@@ -37,13 +37,13 @@ func (s *Schema) FetchHeld(b *pgx.Batch, queue string, after int64, limit, maxBo
 	b.Queue(sql, after, limit, maxBody).Query(func(rows pgx.Rows) error { return scanMessages(rows, into) })
 }
 
-// FetchLeased moves up to limit ready messages into the leased table in the name of an instance, counts the attempt
+// FetchLeased moves up to limit ready messages after a seq into the leased table in the name of an instance, counts the attempt
 // that is about to begin, and appends them to into. Once it is committed the messages are the instance's until it
 // settles them or dies. Rows that others hold are passed over. Relies on the queue's primary key.
-func (s *Schema) FetchLeased(b *pgx.Batch, queue string, instance int32, limit, maxBody int, into *[]Message) {
+func (s *Schema) FetchLeased(b *pgx.Batch, queue string, instance int32, after int64, limit, maxBody int, into *[]Message) {
 	sql := fmt.Sprintf(`
 		WITH picked AS MATERIALIZED (
-			SELECT seq FROM %[1]s ORDER BY seq LIMIT $2 FOR UPDATE SKIP LOCKED
+			SELECT seq FROM %[1]s WHERE seq > $5 ORDER BY seq LIMIT $2 FOR UPDATE SKIP LOCKED
 		), taken AS (
 			DELETE FROM %[1]s q USING picked WHERE q.seq = picked.seq RETURNING q.*
 		), m AS (
@@ -52,7 +52,7 @@ func (s *Schema) FetchLeased(b *pgx.Batch, queue string, instance int32, limit, 
 			RETURNING *
 		)
 		SELECT m.lease, m.attempt::int - 1, `+fetched+` FROM m ORDER BY m.lease`, s.ready(queue), s.table("leased"))
-	b.Queue(sql, instance, limit, maxBody, queue).Query(func(rows pgx.Rows) error { return scanMessages(rows, into) })
+	b.Queue(sql, instance, limit, maxBody, queue, after).Query(func(rows pgx.Rows) error { return scanMessages(rows, into) })
 }
 
 func scanMessages(rows pgx.Rows, into *[]Message) error {

@@ -46,28 +46,28 @@ type Retry struct {
 	Attempt int // attempts made
 	Delay   time.Duration
 	Error   string
+	// Headers is the message's headers up to the value of one more, which is the time of this, its first, failure:
+	// {"a":"b","sqlq-first-failed-at":" — nil: the headers stay. The time is the database's.
+	Headers *string
 }
-
-// firstFailed adds the time of the first failure to the headers of a message, where it is not there yet. It is a header
-// because it is rare: a ninth column would cost each message of a queue eight bytes.
-const firstFailed = `CASE WHEN t.headers->>'sqlq-first-failed-at' IS NOT NULL THEN t.headers
-	ELSE (coalesce(t.headers::jsonb, '{}') || jsonb_build_object('sqlq-first-failed-at',
-		to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')))::json END`
 
 // Delay moves messages to the delayed ones for their next attempt. Bodies stay inside the server.
 func (s *Schema) Delay(b *pgx.Batch, from From, retries []Retry) {
-	keys, attempts, delays, errs := make([]int64, len(retries)), make([]int16, len(retries)), make([]int64, len(retries)), make([]string, len(retries))
+	keys, attempts, delays := make([]int64, len(retries)), make([]int16, len(retries)), make([]int64, len(retries))
+	errs, headers := make([]string, len(retries)), make([]*string, len(retries))
 	for i, r := range retries {
-		keys[i], attempts[i], delays[i], errs[i] = r.Key, int16(min(r.Attempt, 32767)), r.Delay.Microseconds(), r.Error
+		keys[i], attempts[i], delays[i] = r.Key, int16(min(r.Attempt, 32767)), r.Delay.Microseconds()
+		errs[i], headers[i] = r.Error, r.Headers
 	}
 	b.Queue(fmt.Sprintf(`
 		WITH %s
 		INSERT INTO %s (due_at, id, sent_at, expires_at, attempt, why, queue, type, headers, body, error)
-		SELECT clock_timestamp() + r.delay * interval '1 microsecond', t.id, t.sent_at, t.expires_at, r.attempt, 'retry', $5,
-			t.type, %s, t.body, r.error
-		FROM taken t JOIN unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::text[]) r (key, attempt, delay, error)
-			ON r.key = t.key`, s.taken(from), s.table("delayed"), firstFailed),
-		keys, attempts, delays, errs, from.Queue)
+		SELECT clock_timestamp() + r.delay * interval '1 microsecond', t.id, t.sent_at, t.expires_at, r.attempt, 'retry', $6, t.type,
+			coalesce((r.headers || to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') || '"}')::json, t.headers),
+			t.body, r.error
+		FROM taken t JOIN unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::text[], $5::text[])
+			r (key, attempt, delay, error, headers) ON r.key = t.key`, s.taken(from), s.table("delayed")),
+		keys, attempts, delays, errs, headers, from.Queue)
 }
 
 // Failure is a message that goes to the error table, with what is kept of its last attempt.
@@ -81,14 +81,19 @@ type Failure struct {
 	Chain       []string `json:"chain"`
 	Stack       *string  `json:"stack"`
 	Fingerprint string   `json:"fingerprint"`
+
+	// What the engine's bookkeeping headers said.
+	FirstFailedAt *time.Time `json:"first_failed_at"` // nil: now
+	Replays       int        `json:"replays"`
+	// Headers are the message's without those; nil: they stay as they are. "" becomes null.
+	Headers *string `json:"-"`
 }
 
-// Fail moves messages to the error table. The engine's bookkeeping headers become columns there. Bodies stay inside the
-// server.
+// Fail moves messages to the error table. Bodies stay inside the server.
 func (s *Schema) Fail(b *pgx.Batch, from From, failures []Failure) error {
-	keys := make([]int64, len(failures))
+	keys, headers := make([]int64, len(failures)), make([]*string, len(failures))
 	for i, f := range failures {
-		keys[i] = f.Key
+		keys[i], headers[i] = f.Key, f.Headers
 	}
 	details, err := json.Marshal(failures)
 	if err != nil {
@@ -98,17 +103,15 @@ func (s *Schema) Fail(b *pgx.Batch, from From, failures []Failure) error {
 		WITH %s
 		INSERT INTO %s (id, queue, endpoint, host, type, headers, body, attempts, replays, sent_at, expires_at,
 			first_failed_at, error_type, message, chain, stack, fingerprint)
-		SELECT t.id, $3, f.endpoint, f.host, t.type,
-			CASE WHEN t.headers::jsonb ?| ARRAY['sqlq-replays', 'sqlq-first-failed-at', 'sqlq-crashes']
-				THEN nullif(t.headers::jsonb - ARRAY['sqlq-replays', 'sqlq-first-failed-at', 'sqlq-crashes'], '{}')::json
-				ELSE t.headers END,
-			t.body, f.attempts, coalesce((t.headers->>'sqlq-replays')::int, 0), t.sent_at, t.expires_at,
-			coalesce((t.headers->>'sqlq-first-failed-at')::timestamptz, clock_timestamp()),
+		SELECT t.id, $4, f.endpoint, f.host, t.type, CASE WHEN h.headers IS NULL THEN t.headers ELSE nullif(h.headers, '')::json END,
+			t.body, f.attempts, f.replays, t.sent_at, t.expires_at, coalesce(f.first_failed_at, clock_timestamp()),
 			f.error_type, f.message, f.chain, f.stack, f.fingerprint
-		FROM taken t JOIN jsonb_to_recordset($2::text::jsonb) f (key bigint, attempts int, endpoint text, host text,
-			error_type text, message text, chain text[], stack text, fingerprint text) ON f.key = t.key
+		FROM taken t
+			JOIN unnest($1::bigint[], $2::text[]) h (key, headers) ON h.key = t.key
+			JOIN jsonb_to_recordset($3::text::jsonb) f (key bigint, attempts int, endpoint text, host text, replays int,
+				first_failed_at timestamptz, error_type text, message text, chain text[], stack text, fingerprint text) ON f.key = t.key
 		ORDER BY t.key`, s.taken(from), s.table("error")),
-		keys, string(details), from.Queue)
+		keys, headers, string(details), from.Queue)
 	return nil
 }
 

@@ -8,6 +8,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -42,4 +43,14 @@ func (s *Schema) ready(queue string) string { return s.table("q_" + queue) }
 // same whatever standard_conforming_strings says.
 func quote(v string) string {
 	return "E'" + strings.NewReplacer(`\`, `\\`, `'`, `''`, "\x00", "").Replace(v) + "'"
+}
+
+// withHeaders is an SQL expression: a json column of headers with some more, given as an expression for text like
+// '"name":"value"'. It works on text: jsonb, and on older servers ->> too, refuses \u0000 and some surrogates that json
+// has let in, and one such message would keep its whole batch from being settled. What is added comes last, so it counts
+// if the name is there already. Headers that are no object stay as they are.
+func withHeaders(column, added string) string {
+	return fmt.Sprintf(`CASE WHEN %[1]s IS NULL OR %[1]s::text ~ '^\s*\{\s*\}\s*$' THEN ('{' || %[2]s || '}')::json
+		WHEN json_typeof(%[1]s) = 'object' THEN (regexp_replace(%[1]s::text, '\s*\}\s*$', ',') || %[2]s || '}')::json
+		ELSE %[1]s END`, column, added)
 }

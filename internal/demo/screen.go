@@ -1,0 +1,145 @@
+package demo
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// screen tells the story: to a terminal with colour and a line that moves, else in plain text.
+type screen struct {
+	out      io.Writer
+	terminal bool
+	color    bool
+	width    int
+	moving   bool // the last line is a progress line
+}
+
+// ANSI styles.
+const (
+	bold  = "1"
+	faint = "2"
+	red   = "31"
+	green = "32"
+	cyan  = "36"
+)
+
+func (s *screen) style(code, text string) string {
+	if !s.color {
+		return text
+	}
+	return "\x1b[" + code + "m" + text + "\x1b[0m"
+}
+
+// title begins a part of the story.
+func (s *screen) title(text string) { s.line("\n" + s.style(bold, text)) }
+
+// say tells what happens.
+func (s *screen) say(format string, args ...any) { s.line("  " + fmt.Sprintf(format, args...)) }
+
+// saw tells what was seen, and is as it should be.
+func (s *screen) saw(format string, args ...any) {
+	s.line("  " + s.style(green, "✓") + " " + fmt.Sprintf(format, args...))
+}
+
+// missed tells what is not as it should be.
+func (s *screen) missed(format string, args ...any) {
+	s.line("  " + s.style(red, "✗") + " " + fmt.Sprintf(format, args...))
+}
+
+// typed shows a command as an operator would type it.
+func (s *screen) typed(command string) { s.line("  " + s.style(cyan, "$ "+command)) }
+
+func (s *screen) line(text string) {
+	s.still()
+	fmt.Fprintln(s.out, text)
+}
+
+// barCells is the length of a bar in characters; each shows eight steps.
+const barCells = 24
+
+// progress shows n of most as a bar on the last line of a terminal, in place of what was there.
+func (s *screen) progress(n, most int64, text string) {
+	if !s.terminal {
+		return
+	}
+	eighths := barCells * 8
+	if most > 0 {
+		eighths = int(min(n, most) * barCells * 8 / most)
+	}
+	bar := strings.Repeat("█", eighths/8)
+	if eighths%8 > 0 {
+		bar += string([]rune("▏▎▍▌▋▊▉")[eighths%8-1])
+	}
+	bar += strings.Repeat(" ", barCells-utf8.RuneCountInString(bar))
+	text = cut(text, s.width-barCells-6) // two blanks in front, the bar's ends, a blank, and the last column free
+	fmt.Fprint(s.out, "\r\x1b[K  "+s.style(faint, "▕")+s.style(cyan, bar)+s.style(faint, "▏")+" "+text)
+	s.moving = true
+}
+
+// still takes the progress line away.
+func (s *screen) still() {
+	if s.moving {
+		fmt.Fprint(s.out, "\r\x1b[K")
+		s.moving = false
+	}
+}
+
+// table prints rows in columns below their names. Where the terminal is too narrow the column named by gives is cut.
+func (s *screen) table(names []string, gives int, rows [][]string) {
+	lines := append([][]string{names}, rows...)
+	widths, total := make([]int, len(names)), 2*len(names)
+	for i := range names {
+		for _, cells := range lines {
+			cells[i] = printable(cells[i])
+			widths[i] = max(widths[i], utf8.RuneCountInString(cells[i]))
+		}
+		total += widths[i]
+	}
+	if s.terminal && total > s.width {
+		widths[gives] = max(widths[gives]-(total-s.width), len(names[gives]), 8)
+	}
+	for i, cells := range lines {
+		var text strings.Builder
+		for j, cell := range cells {
+			cell = cut(cell, widths[j])
+			text.WriteString("  " + cell + strings.Repeat(" ", widths[j]-utf8.RuneCountInString(cell)))
+		}
+		if whole := strings.TrimRight(text.String(), " "); i == 0 {
+			s.line(s.style(faint, whole))
+		} else {
+			s.line(whole)
+		}
+	}
+}
+
+// cut shortens a text to so many characters.
+func cut(text string, width int) string {
+	if utf8.RuneCountInString(text) <= width {
+		return text
+	}
+	return string([]rune(text)[:max(0, width-1)]) + "…"
+}
+
+// printable makes text from outside fit to stand in a line of a terminal: what a terminal would obey, or what would not be
+// seen, is shown by its number. Customers type anything, and it comes back in error texts.
+func printable(text string) string {
+	var b strings.Builder
+	for i := 0; i < len(text); {
+		r, size := utf8.DecodeRuneInString(text[i:])
+		switch {
+		case r == utf8.RuneError && size == 1:
+			fmt.Fprintf(&b, `\x%02x`, text[i])
+		case unicode.IsGraphic(r):
+			b.WriteRune(r)
+		case r > 0xffff:
+			fmt.Fprintf(&b, `\U%08x`, r)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+		i += size
+	}
+	return b.String()
+}

@@ -1,0 +1,86 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// state is how the story stands at one moment.
+type state struct {
+	waiting  map[string]int64 // ready messages by queue; those in the hands of a receiver are among them
+	retrying int64            // delayed retries
+	leased   int64
+	failed   int64 // in the error table
+
+	placed, billed, shipped, rewarded int64 // rows of the business tables
+}
+
+// quiet says whether nothing is left to be done, but for the queue of a service that is down. What is in the error table
+// waits for an operator.
+func (s state) quiet(down ...string) bool {
+	for queue, n := range s.waiting {
+		if n > 0 && !slices.Contains(down, queue) {
+			return false
+		}
+	}
+	return s.retrying == 0 && s.leased == 0
+}
+
+func (s state) String() string {
+	return fmt.Sprintf("%d wait for sales, %d for billing, %d for shipping; %d are to be retried, %d leased, %d failed; %d orders placed, %d billed, %d shipped",
+		s.waiting["sales"], s.waiting["billing"], s.waiting["shipping"], s.retrying, s.leased, s.failed, s.placed, s.billed, s.shipped)
+}
+
+// readState reads the state in one statement, and so in one snapshot: a message that moves from one table to another is
+// in exactly one of them. (The counts of package ops are one statement a table; between two of them a message could slip
+// through, and the story would take a busy moment for the end.)
+func readState(ctx context.Context, pool *pgxpool.Pool, queues []string) (state, error) {
+	tables := map[string]string{
+		"delayed": queueSchema + ".delayed", "leased": queueSchema + ".leased", "error": queueSchema + ".error",
+		"orders": shopSchema + ".orders", "invoices": shopSchema + ".invoices", "shipments": shopSchema + ".shipments", "points": shopSchema + ".points",
+	}
+	for _, queue := range queues {
+		tables["q_"+queue] = pgx.Identifier{queueSchema, "q_" + queue}.Sanitize()
+	}
+	var counts []string
+	for name, table := range tables {
+		counts = append(counts, fmt.Sprintf(`SELECT '%s', count(*) FROM %s`, name, table))
+	}
+	rows, err := pool.Query(ctx, strings.Join(counts, ` UNION ALL `), pgx.QueryExecModeExec)
+	if err != nil {
+		return state{}, fmt.Errorf("look how the story stands: %w", err)
+	}
+	s := state{waiting: map[string]int64{}}
+	var name string
+	var n int64
+	_, err = pgx.ForEachRow(rows, []any{&name, &n}, func() error {
+		switch name {
+		case "delayed":
+			s.retrying = n
+		case "leased":
+			s.leased = n
+		case "error":
+			s.failed = n
+		case "orders":
+			s.placed = n
+		case "invoices":
+			s.billed = n
+		case "shipments":
+			s.shipped = n
+		case "points":
+			s.rewarded = n
+		default:
+			s.waiting[strings.TrimPrefix(name, "q_")] = n
+		}
+		return nil
+	})
+	if err != nil {
+		return state{}, fmt.Errorf("look how the story stands: %w", err)
+	}
+	return s, nil
+}

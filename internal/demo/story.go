@@ -1,0 +1,290 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sqlq/sqlq/sqlq"
+	"github.com/sqlq/sqlq/sqlq/ops"
+)
+
+// story is the demo on its way: what runs, and how far the orders have come.
+type story struct {
+	*shop
+	*screen
+	pool   *pgxpool.Pool // to look how it stands
+	pace   pace
+	orders []Order // not sent yet
+
+	client *client
+	sales  *service
+	queues []string // made so far
+
+	replayed int64
+}
+
+// pace says how fast the story goes: unhurried where somebody watches, else brisk. Nothing in it waits for time to pass
+// where it could wait for a state.
+type pace struct {
+	handling time.Duration   // what an order takes Sales besides the database
+	order    time.Duration   // from one order to the next, on a usual day
+	delays   []time.Duration // of the delayed retries of Sales
+}
+
+var (
+	unhurried = pace{12 * time.Millisecond, 11 * time.Millisecond, []time.Duration{400 * time.Millisecond, 800 * time.Millisecond}}
+	brisk     = pace{2 * time.Millisecond, 4 * time.Millisecond, []time.Duration{100 * time.Millisecond, 200 * time.Millisecond}}
+)
+
+// tell tells the story, up to the moment when the shop closes.
+func (s *story) tell(ctx context.Context) error {
+	// Two fifths of the orders come in the flood, one sixth after Loyalty, the others while Sales is broken.
+	n := len(s.orders)
+	flood, late := s.orders[:n*2/5], s.orders[n-n/6:]
+	usual := s.orders[len(flood) : n-len(late)]
+
+	if err := s.open(ctx); err != nil {
+		return err
+	}
+	if err := s.absorbFlood(ctx, flood); err != nil {
+		return err
+	}
+	if err := s.bringShippingBack(ctx); err != nil {
+		return err
+	}
+	wave, err := s.breakSales(ctx, usual)
+	if err != nil {
+		return err
+	}
+	if err := s.mendSales(ctx, wave); err != nil {
+		return err
+	}
+	return s.addLoyalty(ctx, late)
+}
+
+// open starts the services for the first time. Shipping is stopped again: what a queue is subscribed to, it gets, whether
+// its endpoint runs or not.
+func (s *story) open(ctx context.Context) error {
+	s.say("The client sends sales.PlaceOrder. Sales writes the order and publishes sales.OrderPlaced,")
+	s.say("to which Billing and Shipping have subscribed. Each has connections and tables of its own.")
+	if err := s.startSales(ctx, rightDecimals); err != nil {
+		return err
+	}
+	if _, err := s.start(ctx, "billing", 2, func(*pgxpool.Pool) sqlq.Endpoint { return billing() }); err != nil {
+		return err
+	}
+	shipping, err := s.startShipping(ctx)
+	if err != nil {
+		return err
+	}
+	shipping.shutDown()
+	s.queues = []string{"sales", "billing", "shipping"}
+	s.client, err = s.openClient(ctx)
+	return err
+}
+
+// absorbFlood: orders come much faster than Sales can place them, and nobody waits.
+func (s *story) absorbFlood(ctx context.Context, orders []Order) error {
+	s.title("1  The flood")
+	s.say("%d orders come at once. Sales works at its own pace. Shipping is down.", len(orders))
+	began := time.Now()
+	wave := s.client.send(ctx, orders, 0)
+	var backlog []int64
+	_, err := s.until(ctx, "Sales works off the flood", func(now state) bool {
+		backlog = append(backlog, now.waiting["sales"])
+		s.progress(now.waiting["sales"], int64(len(orders)), fmt.Sprintf("%d wait for Sales, %d placed, %d billed", now.waiting["sales"], now.placed, now.billed))
+		return wave.over() && now.quiet("shipping")
+	})
+	if err != nil {
+		return err
+	}
+	s.saw("The client had sent them after %s; its slowest send took %s.", seconds(wave.took), millis(wave.slowestSend()))
+	s.saw("Sales took %s. Its backlog: %s.", seconds(time.Since(began)), course(backlog))
+	return nil
+}
+
+// bringShippingBack: a service that was down finds everything that it missed.
+func (s *story) bringShippingBack(ctx context.Context) error {
+	s.title("2  Shipping comes back")
+	began := time.Now()
+	missed, err := readState(ctx, s.pool, s.queues)
+	if err != nil {
+		return err
+	}
+	s.say("%d events wait for it. None of the others noticed that it was down.", missed.waiting["shipping"])
+	if _, err := s.startShipping(ctx); err != nil {
+		return err
+	}
+	now, err := s.until(ctx, "Shipping catches up", func(now state) bool {
+		s.progress(now.waiting["shipping"], missed.waiting["shipping"], fmt.Sprintf("%d wait for Shipping, %d shipped", now.waiting["shipping"], now.shipped))
+		return now.quiet()
+	})
+	if err != nil {
+		return err
+	}
+	s.saw("It started and caught up within %s: %d shipped.", seconds(time.Since(began)), now.shipped)
+	return nil
+}
+
+// breakSales: a release of Sales fails on some orders. They are retried, at once and later, and go to the error table,
+// while the others go through. The wave of orders goes on when it returns.
+func (s *story) breakSales(ctx context.Context, orders []Order) (*wave, error) {
+	s.title("3  A bug in Sales")
+	s.say("Sales 1.1 takes every currency for one with two decimals: orders in JPY and KWD fail.")
+	s.say("Orders go on coming, one every %s.", millis(s.pace.order))
+	s.sales.shutDown()
+	if err := s.startSales(ctx, alwaysTwoDecimals); err != nil {
+		return nil, err
+	}
+	enough := max(1, failing(orders)/3)
+	wave := s.client.send(ctx, orders, s.pace.order)
+	now, err := s.until(ctx, "the error table fills", func(now state) bool {
+		s.progress(now.failed, enough, fmt.Sprintf("%d failed, %d to be retried, %d placed", now.failed, now.retrying, now.placed))
+		return now.failed >= enough || wave.over() && now.quiet()
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.saw("%d orders in, %d of them are in the error table, each after %d attempts over about %s;",
+		wave.sent.Load(), now.failed, 2*(1+len(s.pace.delays)), millis(sum(s.pace.delays)))
+	s.say("  %d wait for another attempt. The other orders go through.", now.retrying)
+	s.saw("The client notices nothing: its slowest send took %s.", millis(wave.slowestSend()))
+	return wave, nil
+}
+
+// mendSales: an operator looks at the error table, the bug is mended, and what failed is replayed.
+func (s *story) mendSales(ctx context.Context, wave *wave) error {
+	s.title("4  The operator")
+	if err := s.showFailed(ctx); err != nil {
+		return err
+	}
+	s.sales.shutDown()
+	if err := s.startSales(ctx, rightDecimals); err != nil {
+		return err
+	}
+	s.say("Sales 1.2 mends it.")
+	s.typed("sqlq error replay --queue sales")
+	var err error
+	if s.replayed, err = s.operator.Replay(ctx, ops.Filter{Queue: "sales"}, ops.ReplayOptions{}); err != nil {
+		return err
+	}
+	now, err := s.until(ctx, "what failed goes through", func(now state) bool {
+		s.progress(wave.sent.Load(), wave.orders, fmt.Sprintf("%d placed, %d billed, %d shipped", now.placed, now.billed, now.shipped))
+		return wave.over() && now.quiet()
+	})
+	if err != nil {
+		return err
+	}
+	s.saw("%d replayed; what was still being retried went through by itself.", s.replayed)
+	s.saw("%d orders are placed by now, %d billed, %d shipped; %d are in the error table.", now.placed, now.billed, now.shipped, now.failed)
+	return nil
+}
+
+// addLoyalty: a new service subscribes to an event that was there before it.
+func (s *story) addLoyalty(ctx context.Context, orders []Order) error {
+	s.title("5  Loyalty comes late")
+	s.say("It subscribes to sales.OrderPlaced. Nobody touches Sales. %d more orders come.", len(orders))
+	// Nothing is on its way at this moment, so the audit can tell the orders before from those after by the time.
+	if _, err := s.start(ctx, "loyalty", 1, func(*pgxpool.Pool) sqlq.Endpoint { return loyalty() }); err != nil {
+		return err
+	}
+	s.queues = append(s.queues, "loyalty")
+	wave := s.client.send(ctx, orders, s.pace.order)
+	now, err := s.until(ctx, "the last orders go through", func(now state) bool {
+		s.progress(now.rewarded, int64(len(orders)), fmt.Sprintf("%d placed, points given for %d", now.placed, now.rewarded))
+		return wave.over() && now.quiet()
+	})
+	if err != nil {
+		return err
+	}
+	s.saw("It got %d events: those since it subscribed.", now.rewarded)
+	return nil
+}
+
+func (s *story) startSales(ctx context.Context, decimals func(currency string) int) (err error) {
+	v := sales{
+		handling: s.pace.handling, decimals: decimals,
+		retry: sqlq.RetryPolicy{Immediate: 1, Delays: s.pace.delays},
+	}
+	s.sales, err = s.start(ctx, "sales", 2, func(*pgxpool.Pool) sqlq.Endpoint { return v.endpoint() })
+	return err
+}
+
+func (s *story) startShipping(ctx context.Context) (*service, error) {
+	return s.start(ctx, "shipping", 1, func(pool *pgxpool.Pool) sqlq.Endpoint { return shipping{pool}.endpoint() })
+}
+
+// until looks how the story stands until done says so, and returns the last state.
+func (s *story) until(ctx context.Context, what string, done func(state) bool) (now state, err error) {
+	err = poll(ctx, func() (bool, error) {
+		var err error
+		if now, err = readState(ctx, s.pool, s.queues); err != nil {
+			return false, err
+		}
+		return done(now), nil
+	})
+	s.still()
+	if err != nil && ctx.Err() == nil {
+		err = fmt.Errorf("wait until %s: %w (%v)", what, err, now)
+	}
+	return now, err
+}
+
+// showFailed shows the error table as an operator sees it.
+func (s *story) showFailed(ctx context.Context) error {
+	failed, err := s.operator.ListFailed(ctx, ops.Filter{})
+	if err != nil {
+		return err
+	}
+	const shown = 4
+	var rows [][]string
+	for _, m := range failed[:min(shown, len(failed))] {
+		rows = append(rows, []string{fmt.Sprint(m.Number), m.Queue, m.Type, fmt.Sprint(m.Attempts), m.Error, m.Group})
+	}
+	s.typed(fmt.Sprintf("sqlq error ls --limit %d", shown))
+	s.table([]string{"NUMBER", "QUEUE", "TYPE", "ATTEMPTS", "ERROR", "GROUP"}, 4, rows)
+	groups := map[string]int{}
+	for _, m := range failed {
+		groups[m.Group]++
+	}
+	s.say("%d in all, in %d groups: failures of one fault have the same, whatever the numbers in their text.", len(failed), len(groups))
+	return nil
+}
+
+// failing counts the orders that the bug hits.
+func failing(orders []Order) (n int64) {
+	for _, o := range orders {
+		if rightDecimals(o.Currency) != alwaysTwoDecimals(o.Currency) {
+			n++
+		}
+	}
+	return n
+}
+
+// course shows how a backlog went: up to its peak, and down again in a few steps.
+func course(backlog []int64) string {
+	const steps = 6
+	peak := slices.Index(backlog, slices.Max(backlog))
+	points := []string{"0"}
+	for i := range steps {
+		points = append(points, fmt.Sprint(backlog[peak+(len(backlog)-1-peak)*i/(steps-1)]))
+	}
+	return strings.Join(slices.Compact(points), " → ")
+}
+
+func sum(ds []time.Duration) (total time.Duration) {
+	for _, d := range ds {
+		total += d
+	}
+	return total
+}
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
+func millis(d time.Duration) string {
+	return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
+}

@@ -1,0 +1,97 @@
+// Package sqlq is messaging on the PostgreSQL you already run: commands and events between Go services, in tables of
+// your own database.
+//
+// A command goes to the one queue that its type is routed to, an event to every queue that subscribed to it. An endpoint
+// is a named service with a queue of that name and a handler for each message type; processes that run the same
+// endpoint share its messages. A message whose handler fails is tried again, and then stands in the error table, where
+// an operator reads it, mends the fault and replays it.
+//
+//	type PlaceOrder struct{ Order int }
+//
+//	func (PlaceOrder) MessageType() string { return "sales.PlaceOrder" }
+//
+//	client, err := sqlq.Open(ctx, pool, sqlq.Config{})
+//	…
+//	err = client.Run(ctx, sqlq.Endpoint{Name: "sales", Handlers: []sqlq.Handler{
+//		sqlq.HandleTx(func(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[PlaceOrder]) error {
+//			if _, err := tx.Exec(ctx, `INSERT INTO orders (id) VALUES ($1)`, d.Message.Order); err != nil {
+//				return err
+//			}
+//			return d.Publish(OrderPlaced{d.Message.Order})
+//		}),
+//	}})
+//
+// Elsewhere, with the order's other rows in the same transaction:
+//
+//	err = client.SendTx(ctx, tx, PlaceOrder{Order: 17}, sqlq.To("sales"))
+//
+// # The way a message goes
+//
+//	Send, Publish ──► encode ──► route ──► INSERT into q_<queue>        (the caller's transaction, or one of its own)
+//	                                           │ wake a receiver, if one sleeps
+//	receiver: fetch a batch, FOR UPDATE SKIP LOCKED; the transaction stays open
+//	    ├─► Handle: several at a time, each in a goroutine
+//	    ├─► HandleTx: one after the other, in the transaction
+//	    └─► settle the whole batch, one round trip, one commit:
+//	          handled → DELETE                  what handlers sent → INSERT into its queues
+//	          to be retried → delayed           still running at the hold limit → leased
+//	          failed → error                    and fetch the next batch in the same round trip
+//
+// A queue's table is only inserted into and deleted from, never updated. A slow message does not keep a transaction
+// open: at Config.HoldLimit it moves to the table leased, and its handler goes on.
+//
+// # Words
+//
+//   - message: what is sent; a command or an event. It has a type, headers and a body.
+//   - command: asks one receiver to do something (PlaceOrder). It is sent.
+//   - event: says what has happened (OrderPlaced). It is published, to any number of subscribers.
+//   - endpoint: a named service that handles messages. Its queue bears its name.
+//   - instance: one running process of an endpoint.
+//   - handler: the function for one message type. delivery: one message handed to it.
+//   - attempt: one call of the handler for a message. Immediate retry: the next attempt at once. Delayed retry: later.
+//   - settle: end a delivery; complete, retry, or fail.
+//   - hold: keep a fetched message locked by the open transaction. Lease: keep it in the table leased, in the name of an
+//     instance.
+//   - error table: where failed messages are. Replay: move one back to its queue. Archive: keep it out of replays.
+//   - correlation id: what a message is about. Conversation id: the first message of a flow. Both follow along.
+//   - backlog: the messages that wait in a queue.
+//
+// # What is guaranteed
+//
+//   - When Send returns nil the message is committed. From then on it is in exactly one place: in its queue, among the
+//     delayed or the leased, in the error table, or settled. Only its own time to live (ExpiresIn) or an operator removes
+//     it otherwise.
+//   - What is sent by SendTx and PublishTx is sent if and when the caller's transaction commits.
+//   - HandleTx: the handler's writes through tx, what it sends through the delivery, and the removal of the message commit
+//     together or not at all. So its effect in this database happens exactly once. The handler itself may run more often;
+//     what it does elsewhere may happen more often.
+//   - Handle: at least once. What it sends through the delivery, and the removal of the message, commit together, after it
+//     has returned.
+//   - When a process dies, what it held is free as soon as the server notices the lost connection; what it had leased goes
+//     back when its death is known: with its connections, else when its heartbeat is older than Config.LeaseTime.
+//   - A message that kills its process is not tried for ever. After a crash the instances of the endpoint write each
+//     attempt down before it begins, for a minute; one that was in hand in a crash runs alone, and is failed with
+//     ErrCrashed when its attempts are spent.
+//   - An event published after a subscription was committed reaches the subscriber. An event without subscribers is stored
+//     nowhere.
+//   - A received message that cannot be understood goes to the error table unchanged.
+//
+// Not guaranteed: an order. A queue is read in the order of arrival, but messages are handled at the same time, retried
+// and handed to other processes.
+//
+// # Connections
+//
+// Sending uses the pool that Open is given. Run opens its own connections with the pool's settings: up to
+// Config.ReceiveConnections to receive on, one to listen and one to keep house.
+//
+// # Where to read next
+//
+// Client and Config, then Handle and HandleTx, RetryPolicy and SendOption. Package migrate makes the schema and package
+// ops is the operator's side. docs/design.md in the repository says why things are as they are, and examples/ has programs
+// that run.
+//
+// In the code: client.go, send.go, publish.go, route.go and message.go send. run.go starts an endpoint's parts:
+// schedule.go shares the receive connections out, receiver.go fetches and holds, batch.go and instance.go hand messages to
+// handlers (handler.go, delivery.go, handletx.go), recoverability.go decides, settle.go settles. attend.go and listener.go
+// let receivers sleep and wake; keeper.go keeps house. All SQL is in internal/store, the tables in package migrations.
+package sqlq

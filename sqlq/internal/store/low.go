@@ -1,0 +1,51 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Sequences returns the quoted names of the sequences that number the messages of queues; "" where there is no such
+// queue.
+func (s *Schema) Sequences(ctx context.Context, db DBTX, queues []string) ([]string, error) {
+	names := make([]string, len(queues))
+	for i, q := range queues {
+		names[i] = s.ready(q)
+	}
+	rows, err := db.Query(ctx, `
+		SELECT coalesce(CASE WHEN to_regclass(t.name) IS NOT NULL THEN pg_get_serial_sequence(t.name, 'seq') END, '')
+		FROM unnest($1::text[]) WITH ORDINALITY t (name, n) ORDER BY n`, names)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
+// LastValues appends the highest number that each sequence has given out to into; 0 for a fresh one. It sees numbers of
+// transactions that have not committed, which is what it is for.
+func (s *Schema) LastValues(b *pgx.Batch, sequences []string, into *[]int64) {
+	parts := make([]string, len(sequences))
+	for i, name := range sequences {
+		parts[i] = fmt.Sprintf(`(SELECT last_value - (NOT is_called)::int FROM %s)`, name)
+	}
+	queueArray(b, parts, nil, into)
+}
+
+// FirstAfter appends for each queue the lowest seq above a bound that a message has, held ones included, to into; 0
+// where there is none. Relies on the primary keys.
+func (s *Schema) FirstAfter(b *pgx.Batch, queues []string, after []int64, into *[]int64) {
+	parts := make([]string, len(queues))
+	for i, q := range queues {
+		parts[i] = fmt.Sprintf(`coalesce((SELECT seq FROM %s WHERE seq > ($1::bigint[])[%d] ORDER BY seq LIMIT 1), 0)`, s.ready(q), i+1)
+	}
+	queueArray(b, parts, []any{after}, into)
+}
+
+func queueArray(b *pgx.Batch, parts []string, args []any, into *[]int64) {
+	b.Queue(`SELECT ARRAY[`+strings.Join(parts, `, `)+`]::bigint[]`, args...).QueryRow(func(row pgx.Row) error {
+		return row.Scan(into)
+	})
+}

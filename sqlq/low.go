@@ -1,0 +1,225 @@
+package sqlq
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// Where a fetch starts. While the server cannot vacuum, because of a long report or an idle transaction, the entries of
+// consumed messages stay in the index, and a fetch from its left end steps over all of them: slower with every message.
+// The same goes for rows that others hold. So a fetch starts from one of
+//
+//   - the hint, a little below the highest seq seen, while full batches come;
+//   - low, below which no message can be or appear, when a batch from the hint comes back short, every lowEvery, and
+//     always while the queue is nearly empty;
+//   - zero, every zeroEvery: low is an optimisation, never a truth.
+const (
+	lowEvery   = 100 * time.Millisecond
+	zeroEvery  = 30 * time.Second
+	raiseEvery = time.Second
+)
+
+// start is what an instance knows of where to fetch. The instance's mutex guards it.
+type start struct {
+	high     int64 // the highest seq seen
+	low      int64
+	full     bool // the last fetch filled its batch: there is a backlog, the hint will do
+	lastLow  time.Time
+	lastZero time.Time
+	active   bool // messages came since low was last raised
+	epoch    int  // counts resets, so that a raise that began before one is dropped
+
+	// A raise under way: everything up to hi was numbered by transactions that had ended, or are among writers.
+	raising bool
+	hi      int64
+	writers map[string]bool
+}
+
+// after returns the seq to fetch after, and whether that is as far left as a message can be.
+func (s *start) after(now time.Time, span int64) (seq int64, leftmost bool) {
+	switch {
+	case now.Sub(s.lastZero) >= zeroEvery:
+		s.lastZero, s.lastLow = now, now
+		return 0, true
+	case !s.full || now.Sub(s.lastLow) >= lowEvery || s.high-span <= s.low:
+		s.lastLow = now
+		return s.low, true
+	}
+	return s.high - span, false
+}
+
+// reset forgets what another connection, server or table may have made untrue.
+func (s *start) reset() {
+	*s = start{epoch: s.epoch + 1}
+}
+
+// restart has all instances fetch from the left end again: a connection was lost, so the server may be another one, or
+// have crashed and set a sequence back.
+func (r *runner) restart() {
+	for _, in := range r.instances {
+		in.mu.Lock()
+		in.start.reset()
+		in.mu.Unlock()
+	}
+}
+
+// raise raises low for the instances whose queues have moved, in steps of about a second: note the highest number given
+// out, then who is writing; once those have all ended, nothing can appear at or below that number any more, and low can
+// go up to the lowest message there is. The order of the three is what makes it right: whoever took a number up to hi
+// had the table's lock before, and is seen writing until it has ended.
+func (k *keeper) raise(ctx context.Context) error {
+	var noted, idle []*instance
+	for _, in := range k.run.instances {
+		in.mu.Lock()
+		if in.start.raising {
+			noted = append(noted, in)
+		} else if in.start.active {
+			idle = append(idle, in)
+		}
+		in.mu.Unlock()
+	}
+	if err := k.finishRaise(ctx, noted); err != nil {
+		return fmt.Errorf("raise where fetches start: %w", err)
+	}
+	if err := k.beginRaise(ctx, idle); err != nil {
+		return fmt.Errorf("raise where fetches start: %w", err)
+	}
+	return nil
+}
+
+func (k *keeper) beginRaise(ctx context.Context, ins []*instance) error {
+	st := k.run.client.store
+	queues := namesOf(ins)
+	if len(ins) == 0 {
+		return nil
+	}
+	sequences, err := st.Sequences(ctx, k.conn, queues)
+	if err != nil {
+		return err
+	}
+	tables, err := st.ReadyTables(ctx, k.conn, queues)
+	if err != nil {
+		return err
+	}
+	for i := len(ins) - 1; i >= 0; i-- {
+		if sequences[i] == "" { // dropped
+			ins, sequences, tables = append(ins[:i], ins[i+1:]...), append(sequences[:i], sequences[i+1:]...), append(tables[:i], tables[i+1:]...)
+		}
+	}
+	if len(ins) == 0 {
+		return nil
+	}
+	epochs := epochsOf(ins)
+	var his []int64
+	var writers []store.Writer
+	b := &pgx.Batch{}
+	st.LastValues(b, sequences, &his)
+	st.Writers(b, tables, &writers)
+	if err := k.conn.SendBatch(ctx, b).Close(); err != nil {
+		return err
+	}
+	for i, in := range ins {
+		in.mu.Lock()
+		switch s := &in.start; {
+		case s.epoch != epochs[i]:
+		case his[i] < s.low:
+			s.reset() // the sequence was set back
+		default:
+			s.raising, s.active, s.hi, s.writers = true, false, his[i], transactions(writers, tables[i])
+		}
+		in.mu.Unlock()
+	}
+	return nil
+}
+
+func (k *keeper) finishRaise(ctx context.Context, ins []*instance) error {
+	if len(ins) == 0 {
+		return nil
+	}
+	st := k.run.client.store
+	epochs := epochsOf(ins)
+	tables, err := st.ReadyTables(ctx, k.conn, namesOf(ins))
+	if err != nil {
+		return err
+	}
+	var writers []store.Writer
+	b := &pgx.Batch{}
+	st.Writers(b, tables, &writers)
+	if err := k.conn.SendBatch(ctx, b).Close(); err != nil {
+		return err
+	}
+	var ready []*instance
+	var queues []string
+	var lows, firsts []int64
+	for i, in := range ins {
+		in.mu.Lock()
+		for tx := range in.start.writers {
+			if !transactions(writers, tables[i])[tx] {
+				delete(in.start.writers, tx)
+			}
+		}
+		if tables[i] == 0 {
+			in.start.reset()
+		} else if in.start.epoch == epochs[i] && len(in.start.writers) == 0 {
+			ready, queues, lows = append(ready, in), append(queues, in.endpoint.Name), append(lows, in.start.low)
+		}
+		in.mu.Unlock()
+	}
+	if len(ready) == 0 {
+		return nil
+	}
+	epochs = epochsOf(ready)
+	b = &pgx.Batch{}
+	st.FirstAfter(b, queues, lows, &firsts)
+	if err := k.conn.SendBatch(ctx, b).Close(); err != nil {
+		return err
+	}
+	for i, in := range ready {
+		in.mu.Lock()
+		if s := &in.start; s.epoch == epochs[i] {
+			s.raising = false
+			s.low = s.hi
+			if firsts[i] > 0 && firsts[i] <= s.hi {
+				s.low = firsts[i] - 1
+			}
+		}
+		in.mu.Unlock()
+	}
+	return nil
+}
+
+// raises says whether any instance has something to raise.
+func (r *runner) raises() bool {
+	for _, in := range r.instances {
+		in.mu.Lock()
+		wants := in.start.active || in.start.raising
+		in.mu.Unlock()
+		if wants {
+			return true
+		}
+	}
+	return false
+}
+
+func namesOf(ins []*instance) []string {
+	names := make([]string, len(ins))
+	for i, in := range ins {
+		names[i] = in.endpoint.Name
+	}
+	return names
+}
+
+func epochsOf(ins []*instance) []int {
+	epochs := make([]int, len(ins))
+	for i, in := range ins {
+		in.mu.Lock()
+		epochs[i] = in.start.epoch
+		in.mu.Unlock()
+	}
+	return epochs
+}

@@ -1,0 +1,173 @@
+package migrate_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/sqlq/sqlq/internal/devpg/pgtest"
+	"github.com/sqlq/sqlq/migrations"
+	"github.com/sqlq/sqlq/sqlq/migrate"
+)
+
+// Any schema name will do, several schemas live in one database, each with its own tables and record, and a schema that
+// goes down leaves the others alone.
+func TestOddSchemaNamesSideBySide(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Empty(t)
+	conn := connect(t, url)
+	for _, schema := range oddNames {
+		steps, err := migrator(t, url, schema).Up(t.Context())
+		if err != nil {
+			t.Fatalf("%q: %v", schema, err)
+		}
+		if len(steps) != int(migrations.Latest()) {
+			t.Errorf("%q: %d steps, want %d", schema, len(steps), migrations.Latest())
+		}
+	}
+	if err := migrate.Up(t.Context(), url, "sqlq"); err != nil {
+		t.Fatal(err)
+	}
+	want := describe(t, conn, "sqlq")
+	for _, schema := range oddNames {
+		sameLines(t, describe(t, conn, schema), want, fmt.Sprintf("schema %q", schema), "sqlq")
+		var copies int
+		exec(t, conn, fmt.Sprintf(`SELECT %s('Sales')`, qualified(schema, "create_queue")))
+		exec(t, conn, fmt.Sprintf(`INSERT INTO %s VALUES ('happened', 'Sales')`, qualified(schema, "subscription")))
+		exec(t, conn, fmt.Sprintf(`SELECT %s('Sales', 't', '1')`, qualified(schema, "send")))
+		exec(t, conn, fmt.Sprintf(`SELECT %s('Sales', 't', '1', delay => '1 hour')`, qualified(schema, "send")))
+		if err := conn.QueryRow(t.Context(), fmt.Sprintf(`SELECT %s('happened', '1')`, qualified(schema, "publish"))).Scan(&copies); err != nil || copies != 1 {
+			t.Errorf("%q: publish made %d copies, %v", schema, copies, err)
+		}
+		if err := conn.QueryRow(t.Context(), fmt.Sprintf(`SELECT count(*) FROM %s`, qualified(schema, "q_Sales"))).Scan(&copies); err != nil || copies != 2 {
+			t.Errorf("%q: %d messages in its queue, %v; want 2", schema, copies, err)
+		}
+		exec(t, conn, fmt.Sprintf(`SELECT %s('Sales', true)`, qualified(schema, "drop_queue")))
+	}
+	for _, schema := range oddNames {
+		if _, err := migrator(t, url, schema).Down(t.Context(), 0); err != nil {
+			t.Errorf("%q: %v", schema, err)
+		}
+	}
+	sameLines(t, describe(t, conn, "sqlq"), want, "sqlq after the others went down", "sqlq before")
+}
+
+// Eight processes that start at once and all migrate do it once.
+func TestManyMigrateAtOnce(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Empty(t)
+	const many = 8
+	var together, ended sync.WaitGroup
+	together.Add(many)
+	applied, errs := make([]int, many), make([]error, many)
+	for i := range many {
+		m := migrator(t, url, "sqlq") // its own pool and connections, as in another process
+		ended.Go(func() {
+			together.Done()
+			together.Wait()
+			steps, err := m.Up(context.Background())
+			applied[i], errs[i] = len(steps), err
+		})
+	}
+	ended.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	total := 0
+	for _, n := range applied {
+		total += n
+	}
+	if total != int(migrations.Latest()) {
+		t.Errorf("%d migrations were applied by the %d together, want %d: %v", total, many, migrations.Latest(), applied)
+	}
+	conn := connect(t, url)
+	exec(t, conn, `SELECT sqlq.create_queue('example')`)
+	rows := texts(t, conn, `SELECT version_id || ' ' || is_applied FROM sqlq.goose_db_version ORDER BY id`)
+	if got := strings.Join(rows, ", "); got != "0 true, 1 true" && migrations.Latest() == 1 {
+		t.Errorf("the record says %s", got)
+	}
+}
+
+// Status looks and does nothing else: not on an empty database, not in the middle, not at the end.
+func TestStatusChangesNothing(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Empty(t)
+	m, conn := migrator(t, url, "sqlq"), connect(t, url)
+	everything := func() string {
+		t.Helper()
+		return strings.Join(texts(t, conn, `
+			SELECT 'schema ' || nspname || ' ' || xmin FROM pg_namespace
+			UNION ALL SELECT 'relation ' || oid::regclass || ' ' || xmin FROM pg_class
+			UNION ALL SELECT 'function ' || oid::regprocedure || ' ' || xmin FROM pg_proc
+			ORDER BY 1`), "\n") + "\n"
+	}
+	status := func(applied bool) {
+		t.Helper()
+		before := everything()
+		states, err := m.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(states) != int(migrations.Latest()) {
+			t.Errorf("%d migrations, want %d", len(states), migrations.Latest())
+		}
+		for i, s := range states {
+			if s.Version != int64(i+1) || !strings.HasSuffix(s.Name, ".sql") || s.AppliedAt.IsZero() == applied {
+				t.Errorf("state %d is %+v, want it applied: %v", i, s, applied)
+			}
+		}
+		sameLines(t, everything(), before, "the database after Status", "before")
+	}
+	status(false)
+	if _, err := m.Up(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	status(true)
+	if _, err := m.Down(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	status(false)
+}
+
+func TestUpRefuses(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t)
+	exec(t, connect(t, url), `INSERT INTO sqlq.goose_db_version (version_id, is_applied) VALUES ($1, true)`, migrations.Latest()+1)
+	if _, err := migrator(t, url, "sqlq").Up(t.Context()); !errors.Is(err, migrate.ErrNewerSchema) {
+		t.Errorf("Up on a schema of a newer release: %v, want ErrNewerSchema", err)
+	}
+	// PostgreSQL would take each of them for another schema.
+	for _, name := range []string{"", "$user", "pg_temp", "pg_catalog", "nul\x00", strings.Repeat("s", 64)} {
+		if err := migrate.Up(t.Context(), url, name); err == nil {
+			t.Errorf("Up in schema %q succeeded", name)
+		}
+		if _, err := migrate.Script(name); err == nil {
+			t.Errorf("Script for schema %q succeeded", name)
+		}
+	}
+	if err := migrate.Up(t.Context(), "postgres://%", "sqlq"); err == nil {
+		t.Error("Up with a connection string that is none succeeded")
+	}
+}
+
+// A migration that fails leaves nothing of itself, and Up can be called again once the reason is gone.
+func TestFailedUpLeavesNothing(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Empty(t)
+	m, conn := migrator(t, url, "sqlq"), connect(t, url)
+	exec(t, conn, `CREATE SCHEMA sqlq`)
+	exec(t, conn, `CREATE TABLE sqlq.instance (mine int)`) // among the last that the migration makes
+	if steps, err := m.Up(t.Context()); err == nil || len(steps) > 0 {
+		t.Fatalf("Up over a table of the same name: %v, %v", steps, err)
+	}
+	if left := texts(t, conn, `SELECT relname FROM pg_class WHERE relnamespace = 'sqlq'::regnamespace AND relkind = 'r' AND relname NOT IN ('instance', 'goose_db_version')`); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	exec(t, conn, `DROP TABLE sqlq.instance`)
+	if _, err := m.Up(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}

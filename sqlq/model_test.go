@@ -1,0 +1,571 @@
+package sqlq_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sqlq/sqlq/internal/devpg/pgtest"
+	"github.com/sqlq/sqlq/sqlq"
+)
+
+var (
+	modelSeed   = flag.Uint64("model.seed", 0, "seed of the model test's first round, which also chooses its kind; 0: a random one")
+	modelRounds = flag.Int("model.rounds", 3, "rounds of the model test")
+	modelSends  = flag.Int("model.sends", 900, "messages, about, that each of its rounds sends, not counting those that handlers send")
+)
+
+// TestModel runs a random program of senders and receivers and then accounts for every message: each is in exactly one
+// place, and what its handler did happened as often as it may. See world.account for what that means.
+//
+// There are three kinds of rounds. In a calm one receivers drain and start again, handlers fail in every way, and
+// nothing may be repeated. In one with refusals the server also refuses settles, so that plain handlers may repeat. In
+// one with faults connections die at random.
+func TestModel(t *testing.T) {
+	t.Parallel()
+	seed := *modelSeed
+	if seed == 0 {
+		seed = rand.Uint64N(1 << 32)
+	}
+	for i := range *modelRounds {
+		seed := seed + uint64(i)
+		kind := []string{"calm", "refusals", "faults"}[seed%3]
+		t.Run(kind, func(t *testing.T) {
+			w := newWorld(t, seed, kind)
+			w.live()
+			if t.Failed() {
+				t.Logf("what the library said last:\n%s", w.log.tail())
+				t.Logf("repeat the program, though not its timing, with: go test ./sqlq -run 'TestModel$' -model.rounds=1 -model.seed=%d -model.sends=%d", seed, *modelSends)
+			}
+		})
+	}
+}
+
+const hotRows = 4
+
+// world is one round: a database, a program, and the books.
+type world struct {
+	t        *testing.T
+	seed     uint64
+	refusals bool
+	faults   bool
+	url      string
+	db       *pgxpool.Pool // of the test itself: no fault hits it
+	log      *logTail
+	policies map[string]sqlq.RetryPolicy
+	audited  bool // triggers write down what comes into and goes out of each table
+	sent     chan struct{}
+	books
+}
+
+func newWorld(t *testing.T, seed uint64, kind string) *world {
+	w := &world{t: t, seed: seed, refusals: kind == "refusals", faults: kind == "faults", log: &logTail{}, sent: make(chan struct{})}
+	w.books = books{lines: map[string]*line{}, visits: map[string][]*visit{}}
+	w.url = pgtest.Database(t)
+	w.db = poolOn(t, w.url)
+	execSQL(t, w.db, `
+		CREATE TABLE effect (key text, queue text);
+		CREATE TABLE hot (id int PRIMARY KEY, n int DEFAULT 0);
+		INSERT INTO hot SELECT generate_series(1, 4);
+		CREATE TABLE refused (key text UNIQUE DEFERRABLE INITIALLY DEFERRED);
+		SELECT sqlq.create_queue(q) FROM unnest(ARRAY['plain', 'tx', 'mixed']) q;
+		INSERT INTO sqlq.subscription (type, queue) VALUES ('model.Happened', 'plain'), ('model.Happened', 'tx'),
+			('model.Noticed', 'plain'), ('model.Noticed', 'mixed')`)
+	rng := w.rng(0)
+	w.policies = map[string]sqlq.RetryPolicy{}
+	for _, name := range []string{"plain", "tx", "mixed"} {
+		p := sqlq.RetryPolicy{Immediate: -1, Jitter: -1, Delays: []time.Duration{}}
+		if rng.IntN(2) == 0 {
+			p.Immediate = 1 + rng.IntN(2)
+		}
+		for range rng.IntN(3) {
+			p.Delays = append(p.Delays, time.Duration(rng.IntN(20))*time.Millisecond)
+		}
+		w.policies[name] = p
+	}
+	if w.audited = rng.IntN(2) == 0; w.audited {
+		w.audit()
+	}
+	return w
+}
+
+// rng is the source of chance of one actor.
+func (w *world) rng(actor uint64) *rand.Rand { return rand.New(rand.NewPCG(w.seed, actor)) }
+
+// live runs the program to its end and accounts for it.
+func (w *world) live() {
+	began := time.Now()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var receivers, senders, spoilers sync.WaitGroup
+	done := make(chan struct{})
+	receivers.Go(func() { w.receiver(ctx, 10, "plain", "tx", "mixed") })
+	receivers.Go(func() { w.receiver(ctx, 11, "plain", "mixed") })
+	receivers.Go(func() { w.receiver(ctx, 12, "tx", "mixed") })
+	for actor := range uint64(4) {
+		senders.Go(func() { w.sender(20+actor, *modelSends/4) })
+	}
+	if w.faults {
+		spoilers.Go(func() { w.spoiler(w.sent, 30) })
+	}
+	go func() { senders.Wait(); close(w.sent); spoilers.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(2 * time.Minute):
+		w.t.Fatalf("the senders did not end\n%s", w.state())
+	}
+	quiet := w.quiet()
+	cancel()
+	ended := make(chan struct{})
+	go func() { receivers.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(patience + 10*time.Second):
+		w.t.Fatalf("the receivers did not drain\n%s", w.state())
+	}
+	if quiet {
+		w.account()
+	}
+	repeated, visits := w.repeated()
+	w.t.Logf("%d messages (audited: %v), %d visits of handlers, %d of them repeated, %d backends terminated, %v",
+		len(w.lines), w.audited, visits, repeated, len(w.kills), time.Since(began).Round(time.Millisecond))
+}
+
+// pool opens a pool for an actor, whose backends the spoiler knows.
+func (w *world) pool(name string) *pgxpool.Pool {
+	config, err := pgxpool.ParseConfig(w.url)
+	if err != nil {
+		w.t.Error(err)
+		return nil
+	}
+	config.MaxConns = 4
+	config.ConnConfig.RuntimeParams["application_name"] = name
+	pool, err := pgxpool.NewWithConfig(context.Background(), config)
+	if err != nil {
+		w.t.Error(err)
+		return nil
+	}
+	return pool
+}
+
+// pause waits a random time up to d; false when ctx ended.
+func pause(ctx context.Context, rng *rand.Rand, d time.Duration) bool {
+	timer := time.NewTimer(time.Duration(rng.Int64N(int64(d))))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// receiver runs endpoints, and while the senders send drains them now and then and begins again.
+func (w *world) receiver(ctx context.Context, actor uint64, names ...string) {
+	rng := w.rng(actor)
+	pool := w.pool("model receiver")
+	defer pool.Close()
+	var c *sqlq.Client
+	for ctx.Err() == nil {
+		if c == nil {
+			var err error
+			c, err = sqlq.Open(ctx, pool, sqlq.Config{
+				Routes:             modelRoutes,
+				Logger:             slog.New(slog.NewTextHandler(w.log, nil)).With("receiver", actor),
+				ReceiveConnections: 1 + rng.IntN(3),
+				HoldLimit:          time.Duration(5+rng.IntN(60)) * time.Millisecond,
+				LeaseTime:          w.leaseTime(),
+				PollInterval:       time.Hour, // no net: what nobody was woken for stays and is found missing
+			})
+			if err != nil {
+				if ctx.Err() == nil && !w.faults {
+					w.t.Errorf("open: %v", err)
+				}
+				continue
+			}
+		}
+		running, stop := context.WithCancel(ctx)
+		ended := make(chan error, 1)
+		go func() { ended <- c.Run(running, w.modelEndpoints(c, 1+rng.IntN(8), names...)...) }()
+		var err error
+		timer := time.NewTimer(time.Duration(100+rng.IntN(1500)) * time.Millisecond)
+		select {
+		case <-timer.C:
+			select {
+			case <-w.sent: // from now on it stays, to finish what there is
+				select {
+				case <-ctx.Done():
+				case err = <-ended:
+				}
+			default:
+			}
+		case <-ctx.Done():
+		case err = <-ended:
+		}
+		timer.Stop()
+		stop()
+		if err == nil {
+			closed := rng.IntN(3) == 0
+			if closed {
+				closing, cancel := context.WithTimeout(context.Background(), patience)
+				if err := c.Close(closing); err != nil {
+					w.t.Errorf("close: %v", err)
+				}
+				cancel()
+			}
+			select {
+			case err = <-ended:
+			case <-time.After(patience):
+				w.t.Errorf("Run did not return after its context ended\n%s", w.state())
+				return
+			}
+			if closed {
+				c = nil
+			}
+		}
+		if err != nil && !w.faults {
+			w.t.Errorf("run: %v", err)
+		}
+		pause(ctx, rng, 200*time.Millisecond)
+	}
+}
+
+func (w *world) leaseTime() time.Duration {
+	if w.faults {
+		return 3 * time.Second
+	}
+	return 0
+}
+
+// sender sends n messages, about, in all the ways there are.
+func (w *world) sender(actor uint64, n int) {
+	ctx := context.Background()
+	pool := w.pool("model sender")
+	defer pool.Close()
+	c, err := sqlq.Open(ctx, pool, sqlq.Config{Routes: modelRoutes, Logger: slog.New(slog.NewTextHandler(w.log, nil)).With("sender", actor)})
+	if err != nil {
+		if w.faults {
+			return
+		}
+		w.t.Error(err)
+		return
+	}
+	s := &sender{world: w, author: author{Rand: w.rng(actor), refusals: w.refusals}, name: fmt.Sprint("s", actor), pool: pool, client: c}
+	for s.n < n {
+		switch x := s.IntN(100); {
+		case x < 40:
+			s.alone(ctx)
+		case x < 55:
+			s.many(ctx)
+		default:
+			s.inTransaction(ctx)
+		}
+		if s.in(50) {
+			pause(ctx, s.Rand, 25*time.Millisecond)
+		}
+	}
+}
+
+type sender struct {
+	*world
+	author
+	name   string
+	n      int
+	pool   *pgxpool.Pool
+	client *sqlq.Client
+}
+
+// draft is a message about to be sent.
+type draft struct {
+	kind    string
+	task    task
+	life    lifetime
+	options []sqlq.SendOption
+}
+
+// draft makes up a message. With plain it has no options.
+func (s *sender) draft(kind string) draft {
+	d := draft{kind: kind, task: s.author.task(kind, 2)}
+	d.task.Key = fmt.Sprintf("%s.%d", s.name, s.n)
+	s.n++
+	s.options(&d)
+	return d
+}
+
+// options gives a message a delay, a time to live, a header, an id, or none of them.
+func (s *sender) options(d *draft) {
+	delay, ttl := time.Duration(0), time.Duration(0)
+	switch n := s.IntN(100); {
+	case n < 10:
+		delay = time.Duration(1+s.IntN(300)) * time.Millisecond
+	case n < 12:
+		delay, d.life = time.Hour, waits
+	case n < 14:
+		delay, ttl, d.life = 300*time.Millisecond, 50*time.Millisecond, diesWaiting
+	case n < 17:
+		ttl, d.life = time.Duration(1+s.IntN(60))*time.Millisecond, mayExpire
+	case n < 20:
+		ttl = time.Hour
+	}
+	if d.life == mayExpire || d.life == diesWaiting {
+		// What a message does that may or may not be handled would have to be guessed.
+		d.task.Fail, d.task.How, d.task.Children, d.task.Now, d.task.Hot = 0, "", nil, nil, 0
+		if d.kind == "strange" || d.kind == "garbled" {
+			d.kind = "plain"
+		}
+	}
+	if delay > 0 {
+		d.task.NotYet = time.Now().Add(delay - clockGrain)
+		if s.in(30) {
+			d.options = append(d.options, sqlq.At(time.Now().Add(delay)))
+		} else {
+			d.options = append(d.options, sqlq.Delay(delay))
+		}
+	}
+	if ttl > 0 {
+		d.options = append(d.options, sqlq.ExpiresIn(ttl))
+	}
+	if s.in(20) {
+		d.task.Header = s.one("a", "a b", `"quoted" \ and ünicode`)
+		d.options = append(d.options, sqlq.WithHeader("model", d.task.Header))
+	}
+	if s.in(20) {
+		id := sqlq.NewID()
+		d.task.ID = id.String()
+		d.options = append(d.options, sqlq.WithID(id))
+	}
+}
+
+func (s *sender) kind() string {
+	if s.in(4) {
+		return s.one("strange", "garbled")
+	}
+	return s.one("plain", "plain", "tx", "tx", "mixed", "mixedTx", "happened", "noticed")
+}
+
+func (d draft) message() sqlq.Message { return kinds[d.kind].make(d.task) }
+
+// alone sends or publishes one message.
+func (s *sender) alone(ctx context.Context) {
+	d := s.draft(s.kind())
+	b := s.enter(d.kind, d.task, nil, d.life)
+	if kinds[d.kind].event {
+		s.settleFate(b, s.client.Publish(ctx, d.message(), d.options...), "publish")
+	} else {
+		s.settleFate(b, s.client.Send(ctx, d.message(), d.options...), "send")
+	}
+}
+
+// many sends several commands at once. They share their options.
+func (s *sender) many(ctx context.Context) {
+	var ms []sqlq.Message
+	var entered []*line
+	shared := draft{kind: "plain"}
+	for s.options(&shared); shared.task.ID != ""; s.options(&shared) {
+		shared = draft{kind: "plain"}
+	}
+	for range 1 + s.IntN(40) {
+		d := draft{kind: s.kind()}
+		for kinds[d.kind].event {
+			d.kind = s.kind()
+		}
+		if shared.life == mayExpire || shared.life == diesWaiting {
+			d.kind, d.task = "plain", task{}
+		} else {
+			d.task = s.task(d.kind, 1)
+		}
+		d.task.Header, d.task.NotYet = shared.task.Header, shared.task.NotYet
+		d.task.Key = fmt.Sprintf("%s.%d", s.name, s.n)
+		s.n++
+		entered = append(entered, s.enter(d.kind, d.task, nil, shared.life)...)
+		ms = append(ms, d.message())
+	}
+	s.settleFate(entered, s.client.SendMany(ctx, ms, shared.options...), "send many")
+}
+
+// inTransaction sends in a transaction that is held open a while and then commits or rolls back.
+func (s *sender) inTransaction(ctx context.Context) {
+	var entered []*line
+	fate, err := rolledBack, error(nil)
+	defer func() {
+		if err != nil && !s.mayFail(err) {
+			s.t.Errorf("send in a transaction: %v", err)
+		}
+		s.setFate(entered, fate)
+	}()
+	tx, err := s.pool.Begin(ctx)
+	if err != nil {
+		return
+	}
+	defer tx.Rollback(ctx)
+	for range 1 + s.IntN(5) {
+		d := s.draft(s.kind())
+		event, bare := kinds[d.kind].event, d.options == nil
+		entered = append(entered, s.enter(d.kind, d.task, nil, d.life)...)
+		switch m := d.message(); {
+		case bare && event && s.in(30):
+			_, err = tx.Exec(ctx, `SELECT sqlq.publish($1, $2)`, m.MessageType(), m)
+		case bare && s.in(30) && !event:
+			_, err = tx.Exec(ctx, `SELECT sqlq.send($1, $2, $3)`, kinds[d.kind].queues[0], m.MessageType(), m)
+		case event:
+			err = s.client.PublishTx(ctx, tx, m, d.options...)
+		default:
+			err = s.client.SendTx(ctx, tx, m, d.options...)
+		}
+		if err != nil {
+			return
+		}
+		if s.in(30) {
+			pause(ctx, s.Rand, 20*time.Millisecond)
+		}
+	}
+	if s.in(30) {
+		return
+	}
+	if err = tx.Commit(ctx); err != nil {
+		fate = unknown
+		return
+	}
+	fate = committed
+}
+
+// spoiler terminates backends until the senders have ended.
+func (w *world) spoiler(until chan struct{}, actor uint64) {
+	rng := w.rng(actor)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		select {
+		case <-until:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	for pause(ctx, rng, 150*time.Millisecond) {
+		targets := [][]string{
+			{"sqlq receive"}, {"sqlq receive"}, {"sqlq receive"}, {"sqlq keep"}, {"sqlq listen"}, {"model sender"}, {"model receiver"},
+			{"sqlq keep", "sqlq listen"}, // without both of them a process looks dead
+		}
+		target := targets[rng.IntN(len(targets))]
+		n := 1 + rng.IntN(2)
+		var killed int
+		w.note(time.Now())
+		err := w.db.QueryRow(ctx, `
+			SELECT count(CASE WHEN pg_terminate_backend(pid) THEN 1 END) FROM (
+				SELECT pid FROM (
+					SELECT pid, row_number() OVER (PARTITION BY application_name ORDER BY md5(pid::text || $3)) AS n FROM pg_stat_activity
+					WHERE datname = current_database() AND application_name = ANY ($1)
+				) a WHERE n <= $2
+			) b`, target, n, fmt.Sprint(rng.Uint64())).Scan(&killed)
+		if err != nil && ctx.Err() == nil {
+			w.t.Errorf("terminate backends: %v", err)
+		}
+	}
+}
+
+// mayFail says whether an error is one that a fault explains.
+func (w *world) mayFail(err error) bool {
+	var pg *pgconn.PgError
+	var network net.Error
+	switch {
+	case !w.faults:
+		return false
+	case errors.As(err, &pg):
+		return pg.Code == "57P01" // admin_shutdown
+	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), pgconn.SafeToRetry(err):
+		return true
+	}
+	return strings.Contains(err.Error(), "conn closed")
+}
+
+// quiet waits until every message that is not deferred for long has ended; false when that does not happen.
+func (w *world) quiet() bool {
+	const open = `
+		SELECT (SELECT count(*) FROM sqlq.q_plain) + (SELECT count(*) FROM sqlq.q_tx) + (SELECT count(*) FROM sqlq.q_mixed)
+			+ (SELECT count(*) FROM sqlq.leased) + (SELECT count(*) FROM sqlq.delayed WHERE due_at < now() + interval '30 minutes')`
+	deadline, tick := time.NewTimer(2*patience), time.NewTicker(10*time.Millisecond)
+	defer deadline.Stop()
+	defer tick.Stop()
+	for {
+		var n int
+		if err := w.db.QueryRow(context.Background(), open).Scan(&n); err != nil {
+			w.t.Error(err)
+			return false
+		}
+		if n == 0 {
+			return true
+		}
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			w.t.Errorf("%d messages are still under way %v after the last was sent\n%s", n, 2*patience, w.state())
+			return false
+		}
+	}
+}
+
+// state describes what lies where, for a test that waits in vain.
+func (w *world) state() string {
+	var out strings.Builder
+	for _, sql := range []string{
+		`SELECT 'plain', seq, attempt, xmax, type, headers::text, left(convert_from(body, 'UTF8'), 80) FROM sqlq.q_plain LIMIT 20`,
+		`SELECT 'tx', seq, attempt, xmax, type, headers::text, left(convert_from(body, 'UTF8'), 80) FROM sqlq.q_tx LIMIT 20`,
+		`SELECT 'mixed', seq, attempt, xmax, type, headers::text, left(convert_from(body, 'UTF8'), 80) FROM sqlq.q_mixed LIMIT 20`,
+		`SELECT 'leased', instance, lease, queue, attempt, leased_at::text, type, headers::text, left(convert_from(body, 'UTF8'), 80) FROM sqlq.leased LIMIT 20`,
+		`SELECT 'delayed', queue, due_at::text, clock_timestamp()::text, attempt, left(convert_from(body, 'UTF8'), 80) FROM sqlq.delayed WHERE due_at < now() + interval '30 minutes' LIMIT 20`,
+		`SELECT 'instance', id, endpoint, heartbeat_at::text, drained_at::text, crashed_at::text FROM sqlq.instance ORDER BY id DESC LIMIT 12`,
+		`SELECT 'backend', pid, application_name, state, wait_event, xact_start::text, left(query, 60) FROM pg_stat_activity WHERE datname = current_database()`,
+		`SELECT 'advisory', pid, classid, objid, mode, granted FROM pg_locks WHERE locktype = 'advisory'`,
+	} {
+		rows, err := w.db.Query(context.Background(), sql)
+		if err != nil {
+			fmt.Fprintln(&out, err)
+			continue
+		}
+		for rows.Next() {
+			values, _ := rows.Values()
+			fmt.Fprintln(&out, values...)
+		}
+		rows.Close()
+	}
+	stacks := make([]byte, 1<<20)
+	fmt.Fprintf(&out, "%s\n", stacks[:runtime.Stack(stacks, true)])
+	return out.String()
+}
+
+// logTail keeps the last of what the library logs.
+type logTail struct {
+	mu    sync.Mutex
+	lines [][]byte
+}
+
+func (l *logTail) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, slices.Clone(b))
+	if len(l.lines) > 400 {
+		l.lines = l.lines[200:]
+	}
+	return len(b), nil
+}
+
+func (l *logTail) tail() []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return bytes.Join(l.lines, nil)
+}

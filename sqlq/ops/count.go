@@ -1,0 +1,165 @@
+package ops
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// CountLimit is the number up to which messages are counted one by one. Above it a count is estimated from a sample of
+// the table, so that it costs a few milliseconds whatever the backlog.
+const CountLimit = 10_000
+
+// How long a count may take. One that takes longer, because vacuum cannot remove the dead entries in front of the
+// messages, is given up and estimated.
+const (
+	countAllWithin = 250 * time.Millisecond // of several queues in one statement
+	countOneWithin = 100 * time.Millisecond
+	countTogether  = 50 // queues in one statement
+)
+
+// Count is a number of messages.
+type Count struct {
+	N         int64
+	Estimated bool // N comes from a sample of the table
+}
+
+// count makes all counts of the named queues, in their order.
+func (o *Ops) count(ctx context.Context, names []string) ([]Queue, error) {
+	queues, at := make([]Queue, len(names)), map[string]*Queue{}
+	for i, name := range names {
+		queues[i].Name = name
+		at[name] = &queues[i]
+	}
+	ready, err := o.countEach(ctx, names, o.store.CountReady, o.store.EstimateReady)
+	if err != nil {
+		return nil, fmt.Errorf("count ready messages: %w", err)
+	}
+	for _, c := range ready {
+		q := at[c.Queue]
+		q.Ready, q.OldestAt, q.OldestAge = c.Count, c.OldestAt, c.OldestAge
+	}
+	failed, err := o.countEach(ctx, names, o.store.CountFailed, func(ctx context.Context, db store.DBTX, _ []string) ([]store.Counted, error) {
+		return o.store.EstimateFailed(ctx, db)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("count failed messages: %w", err)
+	}
+	for _, c := range failed {
+		at[c.Queue].Failed = c.Count
+	}
+	delayed, estimated, err := o.countTable(ctx, o.store.CountDelayed, o.store.EstimateDelayed)
+	if err != nil {
+		return nil, fmt.Errorf("count delayed messages: %w", err)
+	}
+	leased, leasedEstimated, err := o.countTable(ctx, o.store.CountLeased, o.store.EstimateLeased)
+	if err != nil {
+		return nil, fmt.Errorf("count leased messages: %w", err)
+	}
+	for _, q := range at {
+		q.Delayed = Count{N: delayed[q.Name], Estimated: estimated}
+		q.Leased = Count{N: leased[q.Name], Estimated: leasedEstimated}
+	}
+	return queues, nil
+}
+
+// queueCount is the count of one queue.
+type queueCount struct {
+	Queue string
+	Count
+	OldestAt  *time.Time
+	OldestAge *time.Duration
+}
+
+// countEach counts for each queue apart: together in few statements, one by one where those take too long, and by an
+// estimate where that takes too long as well, or reaches the limit.
+func (o *Ops) countEach(ctx context.Context, names []string,
+	exact func(ctx context.Context, db store.DBTX, queues []string, limit int64) ([]store.Counted, error),
+	estimate func(ctx context.Context, db store.DBTX, queues []string) ([]store.Counted, error),
+) (map[string]queueCount, error) {
+	counts := map[string]queueCount{}
+	var toEstimate []string
+	count := func(queues []string, within time.Duration) (bool, error) {
+		return o.within(ctx, within, func(tx pgx.Tx) error {
+			counted, err := exact(ctx, tx, queues, CountLimit+1)
+			for _, c := range counted {
+				counts[c.Queue] = queueCount{Queue: c.Queue, Count: Count{N: c.N}, OldestAt: c.OldestAt, OldestAge: c.OldestAge}
+				if c.N > CountLimit {
+					toEstimate = append(toEstimate, c.Queue)
+				}
+			}
+			return err
+		})
+	}
+	for together := range slices.Chunk(names, countTogether) {
+		ok, err := count(together, countAllWithin)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range together {
+			if ok {
+				break
+			}
+			if alone, err := count([]string{name}, countOneWithin); err != nil {
+				return nil, err
+			} else if !alone {
+				toEstimate = append(toEstimate, name)
+			}
+		}
+	}
+	if toEstimate == nil {
+		return counts, nil
+	}
+	estimated, err := estimate(ctx, o.pool, toEstimate)
+	if err != nil {
+		return nil, err
+	}
+	estimates := map[string]store.Counted{} // none for a queue of which nothing was in the sample
+	for _, e := range estimated {
+		estimates[e.Queue] = e
+	}
+	for _, name := range toEstimate {
+		c, e := counts[name], estimates[name]
+		c.Queue, c.Count = name, Count{N: max(e.N, c.N), Estimated: true}
+		if c.OldestAt == nil {
+			c.OldestAt, c.OldestAge = e.OldestAt, e.OldestAge
+		}
+		counts[name] = c
+	}
+	return counts, nil
+}
+
+// countTable counts by queue in a table that all queues share, and estimates where it holds too many messages.
+func (o *Ops) countTable(ctx context.Context,
+	exact func(ctx context.Context, db store.DBTX, limit int64) ([]store.Counted, error),
+	estimate func(ctx context.Context, db store.DBTX) ([]store.Counted, error),
+) (counts map[string]int64, estimated bool, err error) {
+	var counted []store.Counted
+	ok, err := o.within(ctx, countOneWithin, func(tx pgx.Tx) error {
+		counted, err = exact(ctx, tx, CountLimit+1)
+		return err
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	var total int64
+	for _, c := range counted {
+		total += c.N
+	}
+	if !ok || total > CountLimit {
+		estimated = true
+		if counted, err = estimate(ctx, o.pool); err != nil {
+			return nil, false, err
+		}
+	}
+	counts = map[string]int64{}
+	for _, c := range counted {
+		counts[c.Queue] = c.N
+	}
+	return counts, estimated, nil
+}
