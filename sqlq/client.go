@@ -20,11 +20,12 @@ import (
 // Client sends messages, and with Run handles them. Open one for each process and database; it is safe for concurrent
 // use.
 type Client struct {
-	config Config
-	pool   *pgxpool.Pool
-	store  *store.Schema
-	log    *slog.Logger
-	routes routes
+	config  Config
+	pool    *pgxpool.Pool
+	store   *store.Schema
+	log     *slog.Logger
+	routes  routes
+	flights flights
 
 	closed atomic.Bool
 	mu     sync.Mutex

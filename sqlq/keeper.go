@@ -3,6 +3,7 @@ package sqlq
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,8 +30,9 @@ const (
 // a dead leader is followed at the next heartbeat of another; that a frozen one gets nothing done is noticed by the
 // others, who then do it once.
 type keeper struct {
-	run  *runner
-	conn *conn
+	run       *runner
+	conn      *conn
+	connected time.Time
 
 	mu      sync.Mutex
 	leads   bool
@@ -57,13 +59,19 @@ func (k *keeper) start(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := k.run.client.store.LockAlive(ctx, k.conn, k.run.numbers()); err != nil {
-		return fmt.Errorf("lock instances: %w", err)
-	}
 	if err := k.recover(ctx); err != nil {
 		return err
 	}
-	return k.beat(ctx, true)
+	doubtful, err := k.run.client.store.Doubtful(ctx, k.conn, k.run.numbers())
+	if err != nil {
+		return fmt.Errorf("look for crashed instances: %w", err)
+	}
+	for _, in := range k.run.instances {
+		if slices.Contains(doubtful, in.endpoint.Name) {
+			in.suspect(time.Now().Add(suspicion))
+		}
+	}
+	return k.beat(ctx)
 }
 
 // keep does the housekeeping until ctx ends.
@@ -81,7 +89,7 @@ func (k *keeper) keep(ctx context.Context) {
 		err := k.connect(ctx)
 		if err == nil && !time.Now().Before(beat) {
 			beat = time.Now().Add(every)
-			err = k.beat(ctx, false)
+			err = k.beat(ctx)
 		}
 		if err == nil {
 			next, err = k.moveDue(ctx)
@@ -124,7 +132,7 @@ func (k *keeper) pause(ctx context.Context, d time.Duration) bool {
 }
 
 // beat says that the instances live, learns of crashes, and looks after what a leader would have done.
-func (k *keeper) beat(ctx context.Context, starting bool) error {
+func (k *keeper) beat(ctx context.Context) error {
 	r := k.run
 	st := r.client.store
 	b := &pgx.Batch{}
@@ -170,7 +178,7 @@ func (k *keeper) reregister(ctx context.Context, alive []int32) error {
 	for _, id := range alive {
 		known[id] = true
 	}
-	var renewed []int32
+	renewed := 0
 	for _, in := range k.run.instances {
 		was := in.number()
 		if known[was] {
@@ -180,13 +188,13 @@ func (k *keeper) reregister(ctx context.Context, alive []int32) error {
 		if err := k.run.register(ctx, k.conn, in); err != nil {
 			return err
 		}
-		renewed = append(renewed, in.number())
+		renewed++
 	}
-	if len(renewed) == 0 {
+	if renewed == 0 {
 		return nil
 	}
 	k.run.listener.refresh() // its session must hold the new lock too
-	return k.run.client.store.LockAlive(ctx, k.conn, renewed)
+	return nil
 }
 
 // learn makes instances suspicious for a while after a crash of their endpoint that is news.
@@ -211,7 +219,7 @@ func (k *keeper) recover(ctx context.Context) error {
 	var channels []string
 	err := pgx.BeginFunc(ctx, k.conn, func(tx pgx.Tx) error {
 		var err error
-		if dead, err = st.MarkDead(ctx, tx, k.run.numbers()); err != nil {
+		if dead, err = st.MarkDead(ctx, tx, k.run.numbers(), time.Since(k.connected) < k.run.client.config.LeaseTime); err != nil {
 			return err
 		}
 		queues, err := st.Orphans(ctx, tx)
@@ -376,6 +384,7 @@ func (k *keeper) connect(ctx context.Context) (err error) {
 	if k.conn, err = k.run.client.connect(ctx, forKeeping); err != nil {
 		return err
 	}
+	k.connected = time.Now()
 	if ids := k.run.numbers(); len(ids) > 0 && ids[0] != 0 {
 		if err := k.run.client.store.LockAlive(ctx, k.conn, ids); err != nil {
 			return fmt.Errorf("lock instances: %w", err)

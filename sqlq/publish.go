@@ -9,7 +9,7 @@ func (c *Client) Publish(ctx context.Context, m Message, options ...SendOption) 
 	if err := c.usable(ctx, options); err != nil {
 		return err
 	}
-	return c.prepare(ctx, m, true, nil, options, func(e envelope) error { return c.storeAll(ctx, []envelope{e}) })
+	return c.prepare(ctx, m, true, nil, options, func(e envelope) error { return c.sendShared(ctx, e) })
 }
 
 // PublishTx publishes an event as part of the caller's transaction; see Publish and SendTx.

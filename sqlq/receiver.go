@@ -45,6 +45,11 @@ func (r *receiver) receive() {
 func (r *receiver) serve(w work) {
 	var held *batch
 	for more := true; more || held != nil; {
+		if held != nil && !held.ended && (r.conn.IsClosed() || r.conn.PgConn().TxStatus() == 'I') {
+			r.abandon(held, errLostTransaction)
+			held = nil
+			continue
+		}
 		if err := r.connect(); err != nil {
 			r.putBack(w)
 			r.unreachable(err)
@@ -65,6 +70,9 @@ func (r *receiver) serve(w work) {
 		w, more = r.run.schedule.poll()
 	}
 }
+
+// errLostTransaction is what became of a batch whose connection died, or whose transaction ended, while it was held.
+var errLostTransaction = errors.New("the receive transaction is gone")
 
 // putBack returns work that was not begun.
 func (r *receiver) putBack(w work) {
@@ -159,7 +167,10 @@ func (r *receiver) take(ctx context.Context, w work, ms []store.Message) (*batch
 		if w.byLease {
 			return nil, nil
 		}
-		return nil, r.exec(ctx, `ROLLBACK`)
+		if err := r.exec(ctx, `ROLLBACK`); err != nil {
+			r.lost(err)
+		}
+		return nil, nil
 	}
 	whole := len(ms)
 	if !w.byLease {

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
@@ -254,12 +256,20 @@ func (in *instance) returnLeased(ds []*delivery) {
 	}
 }
 
-// register makes the instance's record.
-func (r *runner) register(ctx context.Context, db store.DBTX, in *instance) error {
+// register makes the instance's record. The lock that shows that it lives is taken before anybody can see the record and
+// miss the lock.
+func (r *runner) register(ctx context.Context, db *conn, in *instance) error {
 	c := r.client
-	id, err := c.store.Register(ctx, db, store.Instance{
-		Endpoint: in.endpoint.Name, Host: c.config.host, PID: os.Getpid(), Version: c.config.version,
-		Concurrency: in.endpoint.Concurrency, SessionLock: true, LeaseTime: c.config.LeaseTime,
+	var id int32
+	err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) (err error) {
+		id, err = c.store.Register(ctx, tx, store.Instance{
+			Endpoint: in.endpoint.Name, Host: c.config.host, PID: os.Getpid(), Version: c.config.version,
+			Concurrency: in.endpoint.Concurrency, SessionLock: true, LeaseTime: c.config.LeaseTime,
+		})
+		if err != nil {
+			return err
+		}
+		return c.store.LockAlive(ctx, tx, []int32{id})
 	})
 	if err != nil {
 		return fmt.Errorf("register endpoint %q: %w", in.endpoint.Name, err)

@@ -125,6 +125,7 @@ func TestTwoSchemasSideBySide(t *testing.T) {
 		// Only a wake-up brings a message within the hour.
 		c := open(t, pool, sqlq.Config{Schema: schema, PollInterval: time.Hour, Routes: map[string]string{"post.Letter": "Sales"}})
 		clients[schema] = c
+		execSQL(t, pool, fmt.Sprintf(`SELECT %s('Sales')`, pgx.Identifier{schema, "create_queue"}.Sanitize()))
 		run(t, c, sqlq.Endpoint{Name: "Sales", Handlers: []sqlq.Handler{
 			sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[letter]) error {
 				mu.Lock()
@@ -328,6 +329,7 @@ func TestLibraryAmongHostileObjects(t *testing.T) {
 	}
 	t.Cleanup(pool.Close)
 	plain := poolOn(t, url)
+	execSQL(t, plain, `SELECT sqlq.create_queue('work')`)
 	c := open(t, pool, sqlq.Config{Routes: map[string]string{"post.Letter": "work"}})
 	var mu sync.Mutex
 	attempts := map[int]int{}

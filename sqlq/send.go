@@ -29,7 +29,7 @@ func (c *Client) Send(ctx context.Context, m Message, options ...SendOption) err
 	if err := c.usable(ctx, options); err != nil {
 		return err
 	}
-	return c.prepare(ctx, m, false, nil, options, func(e envelope) error { return c.sendNow(ctx, e) })
+	return c.prepare(ctx, m, false, nil, options, func(e envelope) error { return c.sendShared(ctx, e) })
 }
 
 // SendTx sends a command as part of the caller's transaction: it is sent if and when that commits. The transaction is
@@ -68,25 +68,17 @@ func (c *Client) SendMany(ctx context.Context, ms []Message, options ...SendOpti
 	return c.storeAll(ctx, all)
 }
 
-// sendNow stores one message in a transaction of its own and wakes a receiver.
-func (c *Client) sendNow(ctx context.Context, e envelope) error {
-	var channel string
-	var err error
-	if e.Deferred() {
-		channel, err = c.store.Defer(ctx, c.pool, e.queue, e.Outgoing, false)
-	} else {
-		channel, err = c.store.Insert(ctx, c.pool, e.queue, e.Outgoing)
-	}
-	if err != nil {
-		return c.sendError(e, err)
-	}
-	c.wake(ctx, channel)
-	return nil
-}
-
 // storeAll stores messages in one transaction and wakes their receivers.
 func (c *Client) storeAll(ctx context.Context, all []envelope) error {
-	if len(all) == 0 {
+	switch {
+	case len(all) == 0:
+		return nil
+	case len(all) == 1 && all[0].queue != "" && !all[0].Deferred():
+		channel, err := c.store.Insert(ctx, c.pool, all[0].queue, all[0].Outgoing)
+		if err != nil {
+			return c.sendError(all[0], err)
+		}
+		c.wake(ctx, channel)
 		return nil
 	}
 	var channels []string

@@ -57,7 +57,7 @@ func (s *settlement) queue(b *pgx.Batch) error {
 		st.Complete(b, s.from, s.complete)
 	}
 	if len(s.retries) > 0 {
-		st.Delay(b, s.from, s.retries)
+		st.Delay(b, s.from, s.retries, then)
 	}
 	if len(s.failures) > 0 {
 		if err := st.Fail(b, s.from, s.failures); err != nil {
@@ -104,9 +104,7 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 		return
 	case connectionLost(err):
 		// Whether it was committed is not known. If it was not, the messages are free again and will be handled again.
-		in.leased(s.running, nil, 0)
-		in.wake()
-		r.lost(fmt.Errorf("settle queue %q: %w", in.endpoint.Name, err))
+		r.abandon(b, err)
 		return
 	}
 	// The server refused something: a queue to send to is gone, say, or a deferred constraint of a HandleTx handler was
@@ -115,6 +113,13 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 	in.leased(s.running, nil, 0)
 	r.run.client.log.Warn("sqlq: cannot settle a batch, settling its messages one by one", "endpoint", in.endpoint.Name, "err", err)
 	r.settleOneByOne(b, err)
+}
+
+// abandon gives a batch up together with its connection. Its messages are free again.
+func (r *receiver) abandon(b *batch, err error) {
+	b.in.leased(b.in.cut(b), nil, 0)
+	b.in.wake()
+	r.lost(fmt.Errorf("settle queue %q: %w", b.in.endpoint.Name, err))
 }
 
 // settleOneByOne settles the finished deliveries of a batch whose transaction is gone, each in its own. Successful

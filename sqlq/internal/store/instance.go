@@ -86,20 +86,37 @@ type Dead struct {
 }
 
 // MarkDead records instances as crashed that did not end in order and whose heartbeat is too old, or whose session lock
-// nobody holds; it returns them. Those of the caller are left out, because its own session cannot see its own lock.
-func (s *Schema) MarkDead(ctx context.Context, db DBTX, own []int32) ([]Dead, error) {
+// nobody holds; it returns them. Those of the caller are left out, because its own session cannot see its own lock. To a
+// young session a free lock means little: the server may just have been restarted or failed over, and the others may be
+// about to come back. It then counts only with a heartbeat that is two thirds of the way to being too old.
+func (s *Schema) MarkDead(ctx context.Context, db DBTX, own []int32, young bool) ([]Dead, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		UPDATE %[1]s SET crashed_at = clock_timestamp()
 		WHERE id IN (
 			SELECT id FROM %[1]s
 			WHERE drained_at IS NULL AND crashed_at IS NULL AND id <> ALL ($1::int[])
-				AND (heartbeat_at < clock_timestamp() - lease_time OR (session_lock AND pg_try_advisory_xact_lock(%[2]s)))
+				AND (heartbeat_at < clock_timestamp() - lease_time
+					OR (session_lock AND (NOT $2::boolean OR heartbeat_at < clock_timestamp() - lease_time * 2 / 3)
+						AND pg_try_advisory_xact_lock(%[2]s)))
 			FOR UPDATE SKIP LOCKED)
-		RETURNING id, endpoint, host, pid`, s.table("instance"), s.aliveKeys("id")), own)
+		RETURNING id, endpoint, host, pid`, s.table("instance"), s.aliveKeys("id")), own, young)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[Dead])
+}
+
+// Doubtful returns the endpoints of which an instance may have crashed: its session lock is free, though it may be too
+// early to take it for dead.
+func (s *Schema) Doubtful(ctx context.Context, db DBTX, own []int32) ([]string, error) {
+	rows, err := db.Query(ctx, fmt.Sprintf(`
+		SELECT DISTINCT endpoint FROM %s
+		WHERE drained_at IS NULL AND crashed_at IS NULL AND id <> ALL ($1::int[]) AND session_lock AND pg_try_advisory_xact_lock(%s)`,
+		s.table("instance"), s.aliveKeys("id")), own)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
 // ForgetInstances removes the records of instances that ended more than a day ago.

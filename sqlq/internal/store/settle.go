@@ -51,23 +51,38 @@ type Retry struct {
 	Headers *string
 }
 
-// Delay moves messages to the delayed ones for their next attempt. Bodies stay inside the server.
-func (s *Schema) Delay(b *pgx.Batch, from From, retries []Retry) {
+// Delay moves messages to the delayed ones for their next attempt. Bodies stay inside the server. When one of them is due
+// soon then gets the channel on which to tell the movers after the commit.
+func (s *Schema) Delay(b *pgx.Batch, from From, retries []Retry, then func(channel string)) {
 	keys, attempts, delays := make([]int64, len(retries)), make([]int16, len(retries)), make([]int64, len(retries))
 	errs, headers := make([]string, len(retries)), make([]*string, len(retries))
+	first := retries[0].Delay
 	for i, r := range retries {
 		keys[i], attempts[i], delays[i] = r.Key, int16(min(r.Attempt, 32767)), r.Delay.Microseconds()
 		errs[i], headers[i] = r.Error, r.Headers
+		first = min(first, r.Delay)
 	}
-	b.Queue(fmt.Sprintf(`
-		WITH %s
-		INSERT INTO %s (due_at, id, sent_at, expires_at, attempt, why, queue, type, headers, body, error)
-		SELECT clock_timestamp() + r.delay * interval '1 microsecond', t.id, t.sent_at, t.expires_at, r.attempt, 'retry', $6, t.type,
-			coalesce((r.headers || to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') || '"}')::json, t.headers),
-			t.body, r.error
-		FROM taken t JOIN unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::text[], $5::text[])
-			r (key, attempt, delay, error, headers) ON r.key = t.key`, s.taken(from), s.table("delayed")),
+	q := b.Queue(fmt.Sprintf(`
+		WITH %s, stored AS (
+			INSERT INTO %s (due_at, id, sent_at, expires_at, attempt, why, queue, type, headers, body, error)
+			SELECT clock_timestamp() + r.delay * interval '1 microsecond', t.id, t.sent_at, t.expires_at, r.attempt, 'retry', $6, t.type,
+				coalesce((r.headers || to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') || '"}')::json, t.headers),
+				t.body, r.error
+			FROM taken t JOIN unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::text[], $5::text[])
+				r (key, attempt, delay, error, headers) ON r.key = t.key
+		)
+		SELECT 'sqlq_' || %s::regclass::oid`, s.taken(from), s.table("delayed"), quote(s.table("delayed"))),
 		keys, attempts, delays, errs, headers, from.Queue)
+	if first < soon {
+		q.QueryRow(func(row pgx.Row) error {
+			var channel string
+			if err := row.Scan(&channel); err != nil {
+				return err
+			}
+			then(channel)
+			return nil
+		})
+	}
 }
 
 // Failure is a message that goes to the error table, with what is kept of its last attempt.

@@ -1,0 +1,118 @@
+package sqlq
+
+import (
+	"context"
+	"slices"
+	"sync"
+)
+
+// Bounds of a flight.
+const (
+	maxFlights       = 2 // at a time: one commits while the other gathers
+	maxFlightSize    = 1_000
+	maxFlightedBytes = 16 << 20
+)
+
+// flights lets sends that happen at the same time share a transaction. While flights are under way, further sends
+// gather; the next flight takes all of them. Nobody waits for company: a send that finds a place flies at once, alone.
+type flights struct {
+	mu       sync.Mutex
+	waiting  []*passenger
+	underWay int
+}
+
+// passenger is one send in, or waiting for, a flight.
+type passenger struct {
+	envelope
+	landed chan error // gets the result, once
+}
+
+// sendShared stores one message, in a transaction with whatever else is being sent at the moment, and returns the
+// message's own result. When ctx ends before the message was taken along it is not sent; later nobody knows.
+func (c *Client) sendShared(ctx context.Context, e envelope) error {
+	f := &c.flights
+	f.mu.Lock()
+	if f.underWay < maxFlights && len(f.waiting) == 0 {
+		f.underWay++
+		f.mu.Unlock()
+		err := c.storeAll(ctx, []envelope{e})
+		c.landed()
+		return err
+	}
+	p := &passenger{envelope: e, landed: make(chan error, 1)}
+	f.waiting = append(f.waiting, p)
+	f.mu.Unlock()
+	select {
+	case err := <-p.landed:
+		return err
+	case <-ctx.Done():
+	}
+	f.mu.Lock()
+	if i := slices.Index(f.waiting, p); i >= 0 {
+		f.waiting = slices.Delete(f.waiting, i, i+1)
+		f.mu.Unlock()
+		return c.sendError(e, ctx.Err())
+	}
+	f.mu.Unlock()
+	select {
+	case err := <-p.landed:
+		return err
+	default:
+		return c.sendError(e, ctx.Err())
+	}
+}
+
+// landed makes room for the next flight, and starts it where somebody waits.
+func (c *Client) landed() {
+	f := &c.flights
+	f.mu.Lock()
+	if len(f.waiting) == 0 {
+		f.underWay--
+		f.mu.Unlock()
+		return
+	}
+	f.mu.Unlock()
+	go c.fly()
+}
+
+// fly takes along those who wait, flight after flight, until nobody does.
+func (c *Client) fly() {
+	f := &c.flights
+	for {
+		f.mu.Lock()
+		n, size := 0, 0
+		for n < len(f.waiting) && n < maxFlightSize && (n == 0 || size+len(f.waiting[n].Body) <= maxFlightedBytes) {
+			size += len(f.waiting[n].Body)
+			n++
+		}
+		if n == 0 {
+			f.underWay--
+			f.mu.Unlock()
+			return
+		}
+		passengers := slices.Clone(f.waiting[:n])
+		f.waiting = slices.Delete(f.waiting, 0, n)
+		f.mu.Unlock()
+		c.flyWith(passengers)
+	}
+}
+
+// flyWith stores messages together. When the server refuses that, each is tried by itself, so that one sender's mistake
+// is nobody else's; after a lost connection nobody knows, and everybody is told so.
+func (c *Client) flyWith(passengers []*passenger) {
+	ctx := context.Background() // no sender's context may end the others' send
+	all := make([]envelope, len(passengers))
+	for i, p := range passengers {
+		all[i] = p.envelope
+	}
+	err := c.storeAll(ctx, all)
+	if err == nil || connectionLost(err) {
+		for _, p := range passengers {
+			p.landed <- err
+		}
+		return
+	}
+	for _, p := range passengers {
+		p.landed <- c.storeAll(ctx, []envelope{p.envelope})
+	}
+}
