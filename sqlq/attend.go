@@ -31,9 +31,10 @@ func (in *instance) attend(ctx context.Context) {
 	}
 }
 
-// pollPause is how long an instance sleeps at most. While senders notify it, the listener polls for all instances.
+// pollPause is how long an instance sleeps at most. While senders notify it, the listener polls for all instances. But
+// what a frozen or cut-off process holds comes free when the server ends its sessions, and nobody notifies then.
 func (in *instance) pollPause(flagged bool) time.Duration {
-	if flagged {
+	if flagged && !in.suspicious() {
 		return time.Hour
 	}
 	d := pollDeaf

@@ -51,7 +51,8 @@ func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, erro
 	return c, nil
 }
 
-// Close ends the Client: a running Run drains, and Close waits for it until ctx ends. Later calls get ErrClosed.
+// Close ends the Client: a running Run drains, and Close waits for it until ctx ends. Later calls get ErrClosed,
+// but for those of handlers that are still under way.
 func (c *Client) Close(ctx context.Context) error {
 	c.closed.Store(true)
 	c.mu.Lock()
@@ -95,7 +96,7 @@ func shellWord(s string) string {
 
 // usable says whether a method that sends by itself may be called.
 func (c *Client) usable(ctx context.Context, options []SendOption) error {
-	if c.closed.Load() {
+	if c.closedTo(ctx) {
 		return ErrClosed
 	}
 	if ctx.Value(handlerContext{}) == nil {
@@ -105,6 +106,11 @@ func (c *Client) usable(ctx context.Context, options []SendOption) error {
 		return nil
 	}
 	return fmt.Errorf("%w: use the delivery's Send or Publish, which happen if and when the handler succeeds, or say Immediately()", ErrInHandler)
+}
+
+// closedTo says whether the Client is closed to the caller. While Close drains, handlers still send.
+func (c *Client) closedTo(ctx context.Context) bool {
+	return c.closed.Load() && ctx.Value(handlerContext{}) == nil
 }
 
 // handlerContext marks the contexts of handlers.

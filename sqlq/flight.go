@@ -37,7 +37,7 @@ func (c *Client) sendShared(ctx context.Context, e envelope) error {
 		f.mu.Unlock()
 		err := c.storeAll(ctx, []envelope{e})
 		c.landed()
-		return err
+		return c.sendError(e, err)
 	}
 	p := &passenger{envelope: e, landed: make(chan error, 1)}
 	f.waiting = append(f.waiting, p)
@@ -108,11 +108,11 @@ func (c *Client) flyWith(passengers []*passenger) {
 	err := c.storeAll(ctx, all)
 	if err == nil || connectionLost(err) {
 		for _, p := range passengers {
-			p.landed <- err
+			p.landed <- c.sendError(p.envelope, err)
 		}
 		return
 	}
 	for _, p := range passengers {
-		p.landed <- c.storeAll(ctx, []envelope{p.envelope})
+		p.landed <- c.sendError(p.envelope, c.storeAll(ctx, []envelope{p.envelope}))
 	}
 }

@@ -347,11 +347,22 @@ func (in *instance) failed(d *delivery) {
 		in.client.log.Warn("sqlq: messages fail one after the other; slowing to one probe at a time", "endpoint", in.endpoint.Name, "err", d.err)
 	}
 	if pause := in.breaker.pause(); pause > 0 {
-		time.AfterFunc(pause, in.run.schedule.kick)
+		time.AfterFunc(pause, in.probe)
 	}
 	if d.outcome.verdict == fail {
 		in.client.log.Error("sqlq: message failed", "endpoint", in.endpoint.Name, "type", d.Type, "message", d.ID, "attempts", d.attempts, "err", d.err)
 	}
+}
+
+// probe goes on after the breaker's pause: with a message in hand, if there is one, else with a fetch.
+func (in *instance) probe() {
+	in.mu.Lock()
+	if in.waiting > 0 && in.busy == 0 {
+		in.busy++
+		go in.slot()
+	}
+	in.mu.Unlock()
+	in.run.schedule.kick()
 }
 
 // invoke calls the handler inside of its middleware.
@@ -444,6 +455,13 @@ func (in *instance) settledLeases(ds []*delivery, ok bool) {
 	}
 }
 
+// hasRoom says whether a message that arrives now would be handled at once.
+func (in *instance) hasRoom() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.breaker.closed() && in.waiting == 0 && in.busy+in.busyTx < in.endpoint.Concurrency
+}
+
 // inHand counts what the instance has not settled yet.
 func (in *instance) inHand() int {
 	in.mu.Lock()
@@ -458,6 +476,13 @@ func (in *instance) suspect(until time.Time) {
 	if until.After(in.until) {
 		in.until = until
 	}
+}
+
+// suspicious says whether a process of the endpoint died lately.
+func (in *instance) suspicious() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return time.Now().Before(in.until)
 }
 
 // from says where the row of a delivery is.

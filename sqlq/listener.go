@@ -293,7 +293,7 @@ func (l *listener) wakeLocal(channel string) bool {
 	sleeps := in != nil && l.asleep[in]
 	delayed := channel == l.delayed
 	l.mu.Unlock()
-	if sleeps {
+	if sleeps && in.hasRoom() && !l.run.schedule.isDraining() {
 		in.wake()
 		return true
 	}

@@ -360,7 +360,7 @@ func (w *world) checkVisits(p string, l *line, visits []*visit) {
 		case w.faults && i > 0 && (visits[i-1].completed && !l.inTx || v.overlapped) && !w.killedBetween(visits[i-1].began, v.began):
 			w.blame("%s: handled again (attempt %d) after it was completed, without a fault that explains it", p, v.attempt)
 		case w.faults:
-		case v.overlapped:
+		case v.overlapped && !(w.refusals && !l.inTx): // a refused batch frees those that run, too
 			w.blame("%s: two handlers at once, attempt %d", p, v.attempt)
 		case w.refusals, l.inTx: // those whose batch was refused, or yielded, come again with the same attempt
 			if v.attempt > last+1 {

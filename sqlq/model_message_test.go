@@ -348,7 +348,10 @@ func (a *author) task(kind string, depth int) task {
 		}
 		ways := []string{byError, byError, byPanic, byRetryAfter, byUnrecoverable, byLateFinal}
 		if slices.Equal(k.queues, k.inTx) { // handled in the transaction wherever it goes
-			ways = append(ways, bySQLError, bySwallowing, byConstraint)
+			ways = append(ways, bySQLError, bySwallowing)
+			if a.refusals || kind == "tx" { // a plain neighbour in the batch may be handled again
+				ways = append(ways, byConstraint)
+			}
 		}
 		if a.refusals {
 			ways = append(ways, byMissingQueue)

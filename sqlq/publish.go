@@ -14,7 +14,7 @@ func (c *Client) Publish(ctx context.Context, m Message, options ...SendOption) 
 
 // PublishTx publishes an event as part of the caller's transaction; see Publish and SendTx.
 func (c *Client) PublishTx(ctx context.Context, tx DBTX, m Message, options ...SendOption) error {
-	if c.closed.Load() {
+	if c.closedTo(ctx) {
 		return ErrClosed
 	}
 	return c.prepare(ctx, m, true, nil, options, func(e envelope) error {

@@ -50,14 +50,23 @@ func (r *receiver) serve(w work) {
 			held = nil
 			continue
 		}
+		if len(w.finished) > 0 {
+			if held != nil { // leased messages have transactions of their own
+				_, err := r.round(held, work{in: held.in})
+				held = nil
+				if err != nil {
+					r.putBack(w)
+					r.failed(work{in: w.in}, err)
+					return
+				}
+			}
+			r.settleLeased(w.in, w.finished)
+			w.finished = nil
+		}
 		if err := r.connect(); err != nil {
 			r.putBack(w)
 			r.unreachable(err)
 			return
-		}
-		if len(w.finished) > 0 {
-			r.settleLeased(w.in, w.finished)
-			w.finished = nil
 		}
 		next, err := r.round(held, w)
 		if err != nil {
@@ -103,6 +112,9 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 		held.in.leased(held.in.cut(held), nil, 0)
 		r.settleOneByOne(held, nil)
 		held = nil
+		if err := r.connect(); err != nil {
+			return nil, err
+		}
 	}
 	var s *settlement
 	settled := held == nil

@@ -35,7 +35,7 @@ func (c *Client) Send(ctx context.Context, m Message, options ...SendOption) err
 // SendTx sends a command as part of the caller's transaction: it is sent if and when that commits. The transaction is
 // the outbox.
 func (c *Client) SendTx(ctx context.Context, tx DBTX, m Message, options ...SendOption) error {
-	if c.closed.Load() {
+	if c.closedTo(ctx) {
 		return ErrClosed
 	}
 	return c.prepare(ctx, m, false, nil, options, func(e envelope) error {
@@ -65,7 +65,10 @@ func (c *Client) SendMany(ctx context.Context, ms []Message, options ...SendOpti
 			return fmt.Errorf("message %d of %d: %w", i+1, len(ms), err)
 		}
 	}
-	return c.storeAll(ctx, all)
+	if err := c.storeAll(ctx, all); err != nil {
+		return c.sendError(all[0], err)
+	}
+	return nil
 }
 
 // storeAll stores messages in one transaction and wakes their receivers.
@@ -76,7 +79,7 @@ func (c *Client) storeAll(ctx context.Context, all []envelope) error {
 	case len(all) == 1 && all[0].queue != "" && !all[0].Deferred():
 		channel, err := c.store.Insert(ctx, c.pool, all[0].queue, all[0].Outgoing)
 		if err != nil {
-			return c.sendError(all[0], err)
+			return err
 		}
 		c.wake(ctx, channel)
 		return nil
@@ -86,7 +89,7 @@ func (c *Client) storeAll(ctx context.Context, all []envelope) error {
 	c.queueOutgoing(batch, all, func(channel string) { channels = append(channels, channel) })
 	// A round trip outside of a transaction is one.
 	if err := c.pool.SendBatch(ctx, batch).Close(); err != nil {
-		return c.sendError(all[0], err)
+		return err
 	}
 	c.wake(ctx, channels...)
 	return nil

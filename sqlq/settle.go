@@ -214,15 +214,26 @@ func (r *receiver) settleLeased(in *instance, ds []*delivery) {
 		if err == nil {
 			err = r.settleLeases(ctx, in, group)
 		}
-		for i := 0; err != nil && !connectionLost(err) && i < len(group); i++ {
-			r.rollback()
-			err = r.settleLease(ctx, in, group[i])
+		if err != nil && !connectionLost(err) {
+			err = r.settleEachLease(ctx, in, group)
 		}
 		in.settledLeases(group, err == nil)
 		if err != nil {
 			r.lost(fmt.Errorf("settle leased messages of queue %q: %w", in.endpoint.Name, err))
 		}
 	}
+}
+
+// settleEachLease settles leased deliveries each by itself, so that those that the server refuses hold up no others. It
+// returns only that the connection was lost.
+func (r *receiver) settleEachLease(ctx context.Context, in *instance, ds []*delivery) error {
+	for _, d := range ds {
+		r.rollback()
+		if err := r.settleLease(ctx, in, d); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // settleLease settles one leased delivery; when the server refuses it, as a failure.

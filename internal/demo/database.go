@@ -39,12 +39,15 @@ func openDatabase(ctx context.Context, url string, log io.Writer) (*database, er
 }
 
 // claim makes the schemas and the business tables, in one transaction: of two demos in one database only one gets them.
+// It is not interrupted, because after an interrupted commit nobody knows whose they are.
 func (d *database) claim(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimWithin)
+	defer cancel()
 	conn, err := pgx.Connect(ctx, d.url)
 	if err != nil {
 		return err
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer conn.Close(ctx)
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		for _, schema := range []string{queueSchema, shopSchema} {
 			_, err := tx.Exec(ctx, `CREATE SCHEMA `+schema)
@@ -66,8 +69,11 @@ const (
 	uniqueViolation = "23505" // two that create the same schema at the same moment
 )
 
-// removeWithin bounds the removal of the schemas; they are dropped also when the demo was interrupted.
-const removeWithin = 20 * time.Second
+// claimWithin and removeWithin bound what is done even when the demo is interrupted.
+const (
+	claimWithin  = 10 * time.Second
+	removeWithin = 20 * time.Second
+)
 
 // close removes everything that the demo made. Whoever was connected must have gone before.
 func (d *database) close() error {

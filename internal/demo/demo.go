@@ -64,10 +64,13 @@ type Result struct {
 	Seconds            float64 `json:"seconds"`
 }
 
+// ErrStopped is returned by Run when ctx ended before the audit was done.
+var ErrStopped = errors.New("the demo was stopped")
+
 // Run tells the story and audits it. It leaves nothing behind: when it returns, the server or the schemas are gone, also
-// when ctx ended it early. Errors: ErrAudit, together with the Result; context.Canceled; and what the database, the
-// library or a service ran into.
-func Run(ctx context.Context, o Options) (result Result, err error) {
+// when ctx ended it early. Errors: ErrAudit, together with the Result; ErrStopped; and what the database, the library or a
+// service ran into.
+func Run(ctx context.Context, o Options) (Result, error) {
 	began := time.Now()
 	o = o.withDefaults()
 	orders, err := ReadOrders(bytes.NewReader(o.file))
@@ -76,18 +79,30 @@ func Run(ctx context.Context, o Options) (result Result, err error) {
 	}
 	d, err := openDatabase(ctx, o.DatabaseURL, o.Notices)
 	if err != nil {
-		return Result{}, err
+		return Result{}, stopped(ctx, err)
 	}
-	defer func() { err = errors.Join(err, d.close()) }()
+	result, err := run(ctx, d, orders, o, began)
+	return result, errors.Join(stopped(ctx, err), d.close())
+}
+
+// stopped replaces the error that some step ran into because ctx had ended.
+func stopped(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil && !errors.Is(err, ErrAudit) {
+		return ErrStopped
+	}
+	return err
+}
+
+func run(ctx context.Context, d *database, orders []Order, o Options, began time.Time) (Result, error) {
 	pool, err := d.connect(ctx, "operator", 2)
 	if err != nil {
 		return Result{}, err
 	}
 	defer pool.Close()
-
 	screen := &screen{out: o.Out, terminal: o.Terminal, color: o.Color, width: o.Width}
 	defer screen.still()
 	screen.line(screen.style(bold, fmt.Sprintf("%d orders on %s", len(orders), d.server.Origin())))
+
 	replayed, err := runShop(ctx, d, pool, screen, orders, o)
 	if err != nil {
 		return Result{}, err
@@ -99,7 +114,7 @@ func Run(ctx context.Context, o Options) (result Result, err error) {
 	if err != nil {
 		return Result{}, err
 	}
-	result = Result{
+	result := Result{
 		Orders: int64(len(orders)), Placed: found.placed, Billed: found.billed, Shipped: found.shipped,
 		Loyalty: found.points, LoyaltyDue: found.pointsDue, FailedThenReplayed: replayed,
 		Lost: found.lost, Duplicated: found.duplicated, Seconds: math.Round(time.Since(began).Seconds()*100) / 100,
@@ -132,9 +147,13 @@ func (o Options) withDefaults() Options {
 func runShop(ctx context.Context, d *database, pool *pgxpool.Pool, screen *screen, orders []Order, o Options) (replayed int64, err error) {
 	ctx, fail := context.WithCancelCause(ctx)
 	shop := &shop{database: d, operator: ops.New(pool, queueSchema), log: o.Log, fail: fail}
+	s := &story{shop: shop, screen: screen, pool: pool, pace: *o.pace, orders: orders}
 	defer func() {
 		fail(nil)
 		shop.running.Wait()
+		if s.client != nil {
+			s.client.pool.Close()
+		}
 	}()
 	go func() {
 		select {
@@ -143,7 +162,6 @@ func runShop(ctx context.Context, d *database, pool *pgxpool.Pool, screen *scree
 		case <-ctx.Done():
 		}
 	}()
-	s := &story{shop: shop, screen: screen, pool: pool, pace: *o.pace, orders: orders}
 	if err := s.tell(ctx); err != nil {
 		return 0, cmp.Or(context.Cause(ctx), err)
 	}

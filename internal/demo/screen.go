@@ -87,31 +87,37 @@ func (s *screen) still() {
 	}
 }
 
-// table prints rows in columns below their names. Where the terminal is too narrow the column named by gives is cut.
-func (s *screen) table(names []string, gives int, rows [][]string) {
-	lines := append([][]string{names}, rows...)
-	widths, total := make([]int, len(names)), 2*len(names)
-	for i := range names {
-		for _, cells := range lines {
+// table prints lines of cells in columns, the first line being their names. Where the terminal is too narrow it leaves the
+// columns after the long one out, and cuts that.
+func (s *screen) table(lines [][]string, long int) {
+	widths := make([]int, len(lines[0]))
+	for _, cells := range lines {
+		for i := range cells {
 			cells[i] = printable(cells[i])
 			widths[i] = max(widths[i], utf8.RuneCountInString(cells[i]))
 		}
-		total += widths[i]
 	}
-	if s.terminal && total > s.width {
-		widths[gives] = max(widths[gives]-(total-s.width), len(names[gives]), 8)
+	total := func() (n int) {
+		for _, width := range widths {
+			n += 2 + width
+		}
+		return n
+	}
+	if s.terminal && total() > s.width {
+		widths = widths[:long+1]
+		widths[long] = max(widths[long]-max(0, total()-s.width), 8)
 	}
 	for i, cells := range lines {
 		var text strings.Builder
-		for j, cell := range cells {
-			cell = cut(cell, widths[j])
-			text.WriteString("  " + cell + strings.Repeat(" ", widths[j]-utf8.RuneCountInString(cell)))
+		for j, width := range widths {
+			cell := cut(cells[j], width)
+			text.WriteString("  " + cell + strings.Repeat(" ", width-utf8.RuneCountInString(cell)))
 		}
-		if whole := strings.TrimRight(text.String(), " "); i == 0 {
-			s.line(s.style(faint, whole))
-		} else {
-			s.line(whole)
+		whole := strings.TrimRight(text.String(), " ")
+		if i == 0 {
+			whole = s.style(faint, whole)
 		}
+		s.line(whole)
 	}
 }
 

@@ -3,6 +3,7 @@ package demo
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -11,7 +12,10 @@ import (
 
 // shipping is a service with a database of its own, as far as sqlq can tell: it writes through its own pool, so its
 // handler runs at least once, and sees to it by itself that a second run changes nothing.
-type shipping struct{ pool *pgxpool.Pool }
+type shipping struct {
+	pool     *pgxpool.Pool
+	handling time.Duration // what a shipment takes besides the database
+}
 
 func (s shipping) endpoint() sqlq.Endpoint {
 	return sqlq.Endpoint{Name: "shipping", Concurrency: 4, Handlers: []sqlq.Handler{sqlq.Handle(s.shipOrder)}}
@@ -33,5 +37,5 @@ func (s shipping) shipOrder(ctx context.Context, d *sqlq.Delivery[OrderPlaced]) 
 	if err != nil {
 		return fmt.Errorf("ship order %s: %w", m.OrderID, err)
 	}
-	return nil
+	return pause(ctx, s.handling)
 }

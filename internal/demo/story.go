@@ -3,6 +3,7 @@ package demo
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -31,14 +32,15 @@ type story struct {
 // pace says how fast the story goes: unhurried where somebody watches, else brisk. Nothing in it waits for time to pass
 // where it could wait for a state.
 type pace struct {
-	handling time.Duration   // what an order takes Sales besides the database
+	selling  time.Duration   // what an order takes Sales besides the database
+	shipping time.Duration   // likewise Shipping
 	order    time.Duration   // from one order to the next, on a usual day
 	delays   []time.Duration // of the delayed retries of Sales
 }
 
 var (
-	unhurried = pace{12 * time.Millisecond, 11 * time.Millisecond, []time.Duration{400 * time.Millisecond, 800 * time.Millisecond}}
-	brisk     = pace{2 * time.Millisecond, 4 * time.Millisecond, []time.Duration{100 * time.Millisecond, 200 * time.Millisecond}}
+	unhurried = pace{20 * time.Millisecond, 10 * time.Millisecond, 16 * time.Millisecond, []time.Duration{500 * time.Millisecond, time.Second}}
+	brisk     = pace{2 * time.Millisecond, 0, 4 * time.Millisecond, []time.Duration{100 * time.Millisecond, 200 * time.Millisecond}}
 )
 
 // tell tells the story, up to the moment when the shop closes.
@@ -103,8 +105,8 @@ func (s *story) absorbFlood(ctx context.Context, orders []Order) error {
 	if err != nil {
 		return err
 	}
-	s.saw("The client had sent them after %s; its slowest send took %s.", seconds(wave.took), millis(wave.slowestSend()))
-	s.saw("Sales took %s. Its backlog: %s.", seconds(time.Since(began)), course(backlog))
+	s.saw("The client had sent them after %s; its slowest send took %s.", brief(wave.took), brief(wave.slowestSend()))
+	s.saw("Sales took %s. Its backlog: %s.", brief(time.Since(began)), course(backlog))
 	return nil
 }
 
@@ -127,7 +129,7 @@ func (s *story) bringShippingBack(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.saw("It started and caught up within %s: %d shipped.", seconds(time.Since(began)), now.shipped)
+	s.saw("It started and caught up within %s: %d shipped.", brief(time.Since(began)), now.shipped)
 	return nil
 }
 
@@ -136,7 +138,11 @@ func (s *story) bringShippingBack(ctx context.Context) error {
 func (s *story) breakSales(ctx context.Context, orders []Order) (*wave, error) {
 	s.title("3  A bug in Sales")
 	s.say("Sales 1.1 takes every currency for one with two decimals: orders in JPY and KWD fail.")
-	s.say("Orders go on coming, one every %s.", millis(s.pace.order))
+	s.say("Orders go on coming, one every %s.", brief(s.pace.order))
+	before, err := readState(ctx, s.pool, s.queues)
+	if err != nil {
+		return nil, err
+	}
 	s.sales.shutDown()
 	if err := s.startSales(ctx, alwaysTwoDecimals); err != nil {
 		return nil, err
@@ -150,10 +156,10 @@ func (s *story) breakSales(ctx context.Context, orders []Order) (*wave, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.saw("%d orders in, %d of them are in the error table, each after %d attempts over about %s;",
-		wave.sent.Load(), now.failed, 2*(1+len(s.pace.delays)), millis(sum(s.pace.delays)))
-	s.say("  %d wait for another attempt. The other orders go through.", now.retrying)
-	s.saw("The client notices nothing: its slowest send took %s.", millis(wave.slowestSend()))
+	s.saw("%d orders in so far. The good ones go through: %d placed.", wave.sent.Load(), now.placed-before.placed)
+	s.saw("%d are in the error table, after %d attempts each over %s; %d wait for their next attempt.",
+		now.failed, 2*(1+len(s.pace.delays)), brief(sum(s.pace.delays)), now.retrying)
+	s.saw("The client notices nothing: its slowest send took %s.", brief(wave.slowestSend()))
 	return wave, nil
 }
 
@@ -208,7 +214,7 @@ func (s *story) addLoyalty(ctx context.Context, orders []Order) error {
 
 func (s *story) startSales(ctx context.Context, decimals func(currency string) int) (err error) {
 	v := sales{
-		handling: s.pace.handling, decimals: decimals,
+		handling: s.pace.selling, decimals: decimals,
 		retry: sqlq.RetryPolicy{Immediate: 1, Delays: s.pace.delays},
 	}
 	s.sales, err = s.start(ctx, "sales", 2, func(*pgxpool.Pool) sqlq.Endpoint { return v.endpoint() })
@@ -216,7 +222,7 @@ func (s *story) startSales(ctx context.Context, decimals func(currency string) i
 }
 
 func (s *story) startShipping(ctx context.Context) (*service, error) {
-	return s.start(ctx, "shipping", 1, func(pool *pgxpool.Pool) sqlq.Endpoint { return shipping{pool}.endpoint() })
+	return s.start(ctx, "shipping", 1, func(pool *pgxpool.Pool) sqlq.Endpoint { return shipping{pool, s.pace.shipping}.endpoint() })
 }
 
 // until looks how the story stands until done says so, and returns the last state.
@@ -237,22 +243,22 @@ func (s *story) until(ctx context.Context, what string, done func(state) bool) (
 
 // showFailed shows the error table as an operator sees it.
 func (s *story) showFailed(ctx context.Context) error {
-	failed, err := s.operator.ListFailed(ctx, ops.Filter{})
+	failed, err := s.operator.ListFailed(ctx, ops.Filter{Queue: "sales"})
 	if err != nil {
 		return err
 	}
 	const shown = 4
-	var rows [][]string
+	lines := [][]string{{"NUMBER", "QUEUE", "ATTEMPTS", "ERROR", "GROUP"}}
 	for _, m := range failed[:min(shown, len(failed))] {
-		rows = append(rows, []string{fmt.Sprint(m.Number), m.Queue, m.Type, fmt.Sprint(m.Attempts), m.Error, m.Group})
+		lines = append(lines, []string{fmt.Sprint(m.Number), m.Queue, fmt.Sprint(m.Attempts), m.Error, m.Group})
 	}
-	s.typed(fmt.Sprintf("sqlq error ls --limit %d", shown))
-	s.table([]string{"NUMBER", "QUEUE", "TYPE", "ATTEMPTS", "ERROR", "GROUP"}, 4, rows)
+	s.typed(fmt.Sprintf("sqlq error ls --queue sales --limit %d", shown))
+	s.table(lines, 3)
 	groups := map[string]int{}
 	for _, m := range failed {
 		groups[m.Group]++
 	}
-	s.say("%d in all, in %d groups: failures of one fault have the same, whatever the numbers in their text.", len(failed), len(groups))
+	s.say("%d in all, in %d groups: a fault is a group, whatever the numbers in its texts.", len(failed), len(groups))
 	return nil
 }
 
@@ -284,7 +290,15 @@ func sum(ds []time.Duration) (total time.Duration) {
 	return total
 }
 
-func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
-func millis(d time.Duration) string {
-	return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
+// brief writes a duration as a reader wants it: 1.7 ms, 300 ms, 2.9 s.
+func brief(d time.Duration) string {
+	ms := float64(d) / float64(time.Millisecond)
+	switch {
+	case ms >= 1000:
+		return fmt.Sprintf("%.1f s", ms/1000)
+	case ms >= 10 || ms == math.Trunc(ms):
+		return fmt.Sprintf("%.0f ms", ms)
+	default:
+		return fmt.Sprintf("%.1f ms", ms)
+	}
 }

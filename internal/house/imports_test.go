@@ -9,20 +9,20 @@ import (
 	"testing/fstest"
 )
 
-const pgx = "github.com/jackc/pgx/v5"
+const pgxPath = "github.com/jackc/pgx/v5"
 
 // mayImport says what packages may import beside the standard library: packages of this module by their folder, others
 // by path, with all below. A package of the library, which is all in sqlq/ and migrations/, must be here. Tests may
 // import what they like.
 var mayImport = map[string][]string{
 	"migrations":          {},
-	"sqlq":                {"sqlq/internal/store", "migrations", pgx},
-	"sqlq/internal/store": {pgx},
-	"sqlq/migrate":        {"migrations", pgx, "github.com/pressly/goose/v3"},
-	"sqlq/ops":            {"sqlq", "sqlq/internal/store", pgx},
+	"sqlq":                {"sqlq/internal/store", "migrations", pgxPath},
+	"sqlq/internal/store": {pgxPath},
+	"sqlq/migrate":        {"migrations", pgxPath, "github.com/pressly/goose/v3"},
+	"sqlq/ops":            {"sqlq", "sqlq/internal/store", pgxPath},
 
-	"internal/devpg":        {pgx, "golang.org/x/sys"},
-	"internal/devpg/pgtest": {"internal/devpg", "sqlq/migrate", pgx},
+	"internal/devpg":        {pgxPath, "golang.org/x/sys"},
+	"internal/devpg/pgtest": {"internal/devpg", "sqlq/migrate", pgxPath},
 	"testdata":              {},
 }
 

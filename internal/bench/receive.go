@@ -1,0 +1,313 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sqlq/sqlq/sqlq"
+)
+
+// receiverName is the application_name of a receiving process's pool. The library's own connections have theirs.
+const receiverName = "sqlq bench receiver"
+
+// job is what a receiving process is to do. It comes on standard input, because the URL may hold a password.
+type job struct {
+	URL         string
+	Queues      []string // that it receives from
+	Handler     handlerKind
+	Sleep       time.Duration // of the sleeping ones
+	Concurrency int           // of each endpoint; 0: the library's default
+	BatchLimit  int           // 0: the library's default
+	Channel     string        // of floorReceiver
+	Profile     string
+}
+
+type handlerKind string
+
+const (
+	counting     handlerKind = "count"  // decodes the message, and where it says when it was sent, notes how long ago
+	sleeping     handlerKind = "sleep"  // for job.Sleep
+	sleepingExp  handlerKind = "exp"    // exponentially distributed, job.Sleep on average
+	inserting    handlerKind = "insert" // HandleTx: a row into the table of effects
+	updating     handlerKind = "update" // HandleTx: one of a few hot rows
+	floorReceive handlerKind = "floor"  // no library: waits for notifications and deletes the row that each names
+)
+
+// report is a line from a receiving process.
+type report struct {
+	Ready   bool      // connected; waits for the word
+	At      int64     `json:",omitempty"` // nanoseconds since 1970
+	Handled int64     `json:",omitempty"` // up to then
+	Done    *receipts `json:",omitempty"` // the last line
+	Error   string    `json:",omitempty"`
+}
+
+// receipts is what a receiving process has to tell in the end.
+type receipts struct {
+	Handled     int64
+	First, Last int64 // when the first handler was called and the last one was seen to have returned, in ns since 1970
+	Took        []time.Duration
+	Slept       time.Duration // in all handlers together
+	PeakMemory  int64         // bytes; 0: unknown
+	CPU         time.Duration // of the process, from the word on; 0: unknown
+	Stack       string        `json:",omitempty"`
+}
+
+// Receive is a receiving process: it reads a job from in, says on out that it is ready, begins at the line "go", tells
+// how far it is, and ends in order at the line "stop" or when in ends, which it does too when the parent has died.
+func Receive(ctx context.Context, in io.Reader, out io.Writer) error {
+	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, 1<<20)
+	r := &receiving{out: json.NewEncoder(out)}
+	err := r.run(ctx, lines)
+	if err != nil {
+		r.tell(report{Error: err.Error()})
+	}
+	return err
+}
+
+type receiving struct {
+	job job
+
+	outMu sync.Mutex
+	out   *json.Encoder
+
+	handled atomic.Int64
+	first   atomic.Int64
+	last    int64 // owned by watch
+	slept   atomic.Int64
+
+	mu   sync.Mutex
+	took []time.Duration
+}
+
+func (r *receiving) tell(line report) {
+	r.outMu.Lock()
+	defer r.outMu.Unlock()
+	_ = r.out.Encode(line) // the parent has gone, and then input ends too
+}
+
+func (r *receiving) run(ctx context.Context, lines *bufio.Scanner) error {
+	if !lines.Scan() {
+		return errors.New("no job")
+	}
+	if err := json.Unmarshal(lines.Bytes(), &r.job); err != nil {
+		return fmt.Errorf("read the job: %w", err)
+	}
+	config, err := pgxpool.ParseConfig(r.job.URL)
+	if err != nil {
+		return err
+	}
+	config.MaxConns = 4
+	config.ConnConfig.RuntimeParams["application_name"] = receiverName
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	if err := pool.Ping(ctx); err != nil {
+		return err
+	}
+	receive := r.receive
+	if r.job.Handler == floorReceive {
+		receive = r.receiveFloor
+	}
+	r.tell(report{Ready: true})
+	if !lines.Scan() {
+		return nil
+	}
+	stopProfile := func() {}
+	if r.job.Profile != "" {
+		if stopProfile, err = profileTo(r.job.Profile); err != nil {
+			return err
+		}
+	}
+	began := ownTime()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		lines.Scan() // "stop", or the end
+		stop()
+	}()
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		r.watch(ctx)
+	}()
+	err = receive(ctx, pool)
+	stop()
+	<-watched
+	stopProfile()
+	if err != nil {
+		return err
+	}
+	r.seen()
+	r.tell(report{Done: &receipts{
+		Handled: r.handled.Load(), First: r.first.Load(), Last: r.last, Took: r.took, Slept: time.Duration(r.slept.Load()),
+		PeakMemory: peakMemory(), CPU: ownTime() - began,
+	}})
+	return nil
+}
+
+// receive runs endpoints until ctx ends.
+func (r *receiving) receive(ctx context.Context, pool *pgxpool.Pool) error {
+	client, err := sqlq.Open(ctx, pool, sqlq.Config{
+		Schema: schema, BatchLimit: r.job.BatchLimit,
+		// What the library warns of goes to the parent, who shows it.
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	})
+	if err != nil {
+		return err
+	}
+	var endpoints []sqlq.Endpoint
+	for i, q := range r.job.Queues {
+		h := r.handler()
+		if len(r.job.Queues) > 1 {
+			h = anotherHandler(i)
+		}
+		endpoints = append(endpoints, sqlq.Endpoint{Name: q, Concurrency: r.job.Concurrency, Handlers: []sqlq.Handler{h}})
+	}
+	return client.Run(ctx, endpoints...)
+}
+
+// watch tells the parent how many messages have been handled.
+func (r *receiving) watch(ctx context.Context) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	told := int64(0)
+	for i := 0; ctx.Err() == nil; i++ {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+		if n := r.seen(); n != told && i%4 == 0 {
+			told = n
+			r.tell(report{At: r.last, Handled: n})
+		}
+	}
+}
+
+// seen notes when the count was last seen to have grown. To take the time in every handler would cost those that do
+// nothing else.
+func (r *receiving) seen() int64 {
+	n := r.handled.Load()
+	if n != r.counted {
+		r.counted, r.last = n, time.Now().UnixNano()
+	}
+	return n
+}
+
+// count counts a handled message.
+func (r *receiving) count() {
+	if r.handled.Add(1) == 1 {
+		r.first.Store(time.Now().UnixNano())
+	}
+}
+
+func (r *receiving) handler() sqlq.Handler {
+	switch r.job.Handler {
+	case sleeping, sleepingExp:
+		return sqlq.Handle(func(context.Context, *sqlq.Delivery[note]) error {
+			d := r.job.Sleep
+			if r.job.Handler == sleepingExp {
+				d = time.Duration(rand.ExpFloat64() * float64(d))
+			}
+			began := time.Now()
+			time.Sleep(d)
+			r.slept.Add(int64(time.Since(began)))
+			r.count()
+			return nil
+		})
+	case inserting:
+		return sqlq.HandleTx(func(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[note]) error {
+			defer r.count()
+			_, err := tx.Exec(ctx, insertEffect, d.Message.N, effectText)
+			return err
+		})
+	case updating:
+		return sqlq.HandleTx(func(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[note]) error {
+			_, err := tx.Exec(ctx, updateHot, hotRow(d.Message.N))
+			if err == nil {
+				r.count()
+			}
+			return err
+		})
+	default:
+		return sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[note]) error {
+			r.count()
+			r.arrived(d.Message)
+			return nil
+		})
+	}
+}
+
+// arrived notes how long ago a message was sent, or was due.
+func (r *receiving) arrived(m note) {
+	if m.At == 0 {
+		return
+	}
+	took := time.Duration(time.Now().UnixNano() - m.At)
+	r.mu.Lock()
+	r.took = append(r.took, took)
+	r.mu.Unlock()
+}
+
+// receiveFloor takes messages without the library: a notification names the row, which is deleted. The message is in
+// hand before the deletion is committed, as the library's are.
+func (r *receiving) receiveFloor(ctx context.Context, pool *pgxpool.Pool) error {
+	conn, err := pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	if _, err := conn.Exec(ctx, `LISTEN `+r.job.Channel); err != nil {
+		return err
+	}
+	r.tell(report{At: time.Now().UnixNano()}) // it listens
+	for {
+		n, err := conn.Conn().WaitForNotification(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := r.takeFloor(context.WithoutCancel(ctx), conn, n.Payload); err != nil {
+			return err
+		}
+	}
+}
+
+func (r *receiving) takeFloor(ctx context.Context, conn *pgxpool.Conn, seq string) error {
+	var body []byte
+	b := &pgx.Batch{}
+	b.Queue(`BEGIN`)
+	b.Queue(`DELETE FROM `+table(floorQueue)+` WHERE seq = $1::text::bigint RETURNING body`, seq).QueryRow(func(row pgx.Row) error {
+		return row.Scan(&body)
+	})
+	if err := conn.SendBatch(ctx, b).Close(); err != nil {
+		return err
+	}
+	var m note
+	if err := json.Unmarshal(body, &m); err != nil {
+		return err
+	}
+	r.count()
+	r.arrived(m)
+	_, err := conn.Exec(ctx, `COMMIT`)
+	return err
+}

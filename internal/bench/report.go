@@ -1,0 +1,71 @@
+package bench
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Result is what a benchmark found: a struct whose JSON fields are documented names, and the same as tables for people.
+type Result interface {
+	head() *Head
+	Tables() []Table
+}
+
+// Head is what all results have.
+type Head struct {
+	Benchmark       string   `json:"benchmark"`
+	Server          Server   `json:"server"`
+	Size            int      `json:"size"`             // bytes of a body
+	DurationSeconds float64  `json:"duration_seconds"` // of the whole run
+	Notes           []string `json:"notes"`
+}
+
+func (h *Head) head() *Head { return h }
+
+// Table is part of a result. The first column is text, the others are numbers.
+type Table struct {
+	Title   string
+	Columns []string
+	Rows    [][]string
+}
+
+func (t *Table) add(cells ...string) { t.Rows = append(t.Rows, cells) }
+
+// perSecond writes a rate.
+func perSecond(rate float64) string { return thousands(int64(rate+0.5)) + "/s" }
+
+// ratioText writes a ratio.
+func ratioText(r float64) string { return strconv.FormatFloat(r, 'f', 2, 64) }
+
+// milliseconds writes a duration, and returns it as JSON has it, in milliseconds.
+func milliseconds(d time.Duration) float64 { return round(float64(d)/float64(time.Millisecond), 3) }
+
+func millisecondsText(ms float64) string { return strconv.FormatFloat(ms, 'f', 2, 64) + " ms" }
+
+func mebibytes(bytes int64) string { return fmt.Sprintf("%.1f MiB", float64(bytes)/(1<<20)) }
+
+// orNone writes a figure that may not have been measured.
+func orNone[T any](v *T, write func(T) string) string {
+	if v == nil {
+		return "not measured"
+	}
+	return write(*v)
+}
+
+// thousands writes a number with commas.
+func thousands(n int64) string {
+	digits := strconv.FormatInt(max(n, -n), 10)
+	var b strings.Builder
+	if n < 0 {
+		b.WriteByte('-')
+	}
+	for i, d := range digits {
+		if i > 0 && (len(digits)-i)%3 == 0 {
+			b.WriteByte(',')
+		}
+		b.WriteRune(d)
+	}
+	return b.String()
+}

@@ -1,0 +1,377 @@
+package house
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/internal/devpg/pgtest"
+)
+
+var update = flag.Bool("update", false, "write the README's blocks anew where they are not true any more")
+
+// block is what stands between two fences of a Markdown file.
+type block struct {
+	language string
+	line     int // of its first line, counted from 1
+	lines    []string
+}
+
+func (b block) text() string { return strings.Join(b.lines, "\n") + "\n" }
+
+// page is a Markdown file in pieces: its lines, and the blocks that begin after some of them.
+type page struct {
+	lines  []string // a fenced block's are left out
+	blocks map[int]*block
+}
+
+func readPage(t *testing.T, text string) page {
+	t.Helper()
+	p := page{blocks: map[int]*block{}}
+	var open *block
+	for i, line := range strings.Split(strings.TrimSuffix(text, "\n"), "\n") {
+		language, fence := strings.CutPrefix(line, "```")
+		switch {
+		case fence && open == nil:
+			p.lines = append(p.lines, line)
+			open = &block{language: language, line: i + 2}
+			p.blocks[len(p.lines)-1] = open
+		case fence:
+			p.lines = append(p.lines, line)
+			open = nil
+		case open != nil:
+			open.lines = append(open.lines, line)
+		default:
+			p.lines = append(p.lines, line)
+		}
+	}
+	if open != nil {
+		t.Fatalf("the block at line %d is not closed", open.line)
+	}
+	return p
+}
+
+func (p page) String() string {
+	var b strings.Builder
+	for i, line := range p.lines {
+		b.WriteString(line + "\n")
+		if block := p.blocks[i]; block != nil && len(block.lines) > 0 {
+			b.WriteString(block.text())
+		}
+	}
+	return b.String()
+}
+
+// each calls visit with the blocks in order.
+func (p page) each(visit func(*block)) {
+	for i := range p.lines {
+		if b := p.blocks[i]; b != nil {
+			visit(b)
+		}
+	}
+}
+
+// command is a line of a transcript that begins with a dollar sign, and what was printed after it.
+type command struct {
+	block  *block
+	text   string
+	output string
+}
+
+// TestReadme holds the README to be true: its program is examples/hello, its drawing is the one of the package's
+// documentation, and each command prints what is written there, but for what differs with every run. Commands see what
+// earlier ones did.
+func TestReadme(t *testing.T) {
+	t.Parallel()
+	before := string(read(t, "README.md"))
+	readme := readPage(t, before)
+	var commands []*command
+	var sql []string // to run before the command of the same place
+	readme.each(func(b *block) {
+		switch b.language {
+		case "go":
+			hold(t, b, string(read(t, "examples", "hello", "main.go")))
+		case "text":
+			hold(t, b, drawing(t))
+		case "console":
+			commands = append(commands, transcript(t, b)...)
+		case "sql":
+			sql = append(sql, make([]string, len(commands)+1-len(sql))...)
+			sql[len(commands)] += b.text()
+		default:
+			t.Errorf("README.md:%d: nothing holds a block of %q", b.line, b.language)
+		}
+	})
+	if text := string(read(t, "examples", "hello", "main.go")); strings.Count(text, "\n") >= 40 || !strings.Contains(before, text) && !*update {
+		t.Error("examples/hello has 40 lines or more, or is not in the README")
+	}
+	for i, want := range []string{"go run ./cmd/sqlq demo", "go test ./..."} {
+		if len(commands) <= i || commands[i].text != want {
+			t.Errorf("the README's command number %d is not %q", i+1, want)
+		}
+	}
+
+	t.Run("commands", func(t *testing.T) {
+		url := pgtest.Database(t)
+		shell := newShell(t, url)
+		for i, c := range commands {
+			if i < len(sql) && sql[i] != "" {
+				execute(t, url, sql[i])
+			}
+			switch {
+			case c.text == "go test ./...":
+				holdTestOutput(t, c)
+			case strings.HasPrefix(c.text, "go run ./cmd/sqlq demo"):
+				t.Run("demo", func(t *testing.T) { // while the others run: it sees nothing of them, and takes long
+					t.Parallel()
+					c.hold(t, shell)
+				})
+			default:
+				c.hold(t, shell)
+			}
+		}
+	})
+	if *update && !t.Failed() {
+		rewrite(commands)
+		if after := readme.String(); after != before {
+			if err := os.WriteFile(filepath.Join(root, "README.md"), []byte(after), 0o666); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// hold compares a block with the text that it should be.
+func hold(t *testing.T, b *block, want string) {
+	t.Helper()
+	if *update {
+		b.lines = strings.Split(strings.TrimSuffix(want, "\n"), "\n")
+	}
+	if b.text() != want {
+		t.Errorf("README.md:%d: the block is not\n%s\n(go test ./internal/house -update mends it)", b.line, want)
+	}
+}
+
+// drawing returns the drawing of the flow in the documentation of package sqlq.
+func drawing(t *testing.T) string {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), "doc.go", read(t, "sqlq", "doc.go"), parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, doc, found := strings.Cut(file.Doc.Text(), "# The way a message goes\n\n")
+	if !found {
+		t.Fatal("sqlq/doc.go draws no flow")
+	}
+	var lines strings.Builder
+	for line := range strings.Lines(doc) {
+		if !strings.HasPrefix(line, "\t") {
+			break
+		}
+		lines.WriteString(strings.TrimPrefix(line, "\t"))
+	}
+	return lines.String()
+}
+
+// transcript takes the commands of a block apart.
+func transcript(t *testing.T, b *block) (commands []*command) {
+	t.Helper()
+	for i, line := range b.lines {
+		if text, is := strings.CutPrefix(line, "$ "); is {
+			commands = append(commands, &command{block: b, text: text})
+		} else if len(commands) == 0 {
+			t.Fatalf("README.md:%d: the transcript does not begin with a command", b.line+i)
+		} else {
+			commands[len(commands)-1].output += line + "\n"
+		}
+	}
+	return commands
+}
+
+// rewrite puts the outputs of commands into their blocks.
+func rewrite(commands []*command) {
+	for _, c := range commands {
+		c.block.lines = nil
+	}
+	for _, c := range commands {
+		c.block.lines = append(c.block.lines, "$ "+c.text)
+		if c.output != "" {
+			c.block.lines = append(c.block.lines, strings.Split(strings.TrimSuffix(c.output, "\n"), "\n")...)
+		}
+	}
+}
+
+// shell is where the README's commands run: in the module's root, with sqlq on the path and a database.
+type shell struct{ env []string }
+
+func newShell(t *testing.T, url string) shell {
+	t.Helper()
+	bin := t.TempDir()
+	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", filepath.Join(bin, "sqlq"), "./cmd/sqlq")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", build, err, out)
+	}
+	return shell{env: append(os.Environ(), "DATABASE_URL="+url, "SQLQ_DATABASE_URL="+url, "SQLQ_SCHEMA="+pgtest.Schema,
+		"PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))}
+}
+
+// run runs a command and returns what it prints, on standard error too.
+func (s shell) run(ctx context.Context, command string) (string, error) {
+	c := exec.CommandContext(ctx, "sh", "-c", command)
+	c.Dir, c.Env = root, s.env
+	out, err := c.CombinedOutput()
+	return string(out), err
+}
+
+// hold runs the command and compares what it prints with the README.
+func (c *command) hold(t *testing.T, s shell) {
+	t.Helper()
+	got, err := s.run(t.Context(), c.text)
+	if err != nil {
+		t.Fatalf("README.md:%d: $ %s\n%v\n%s", c.block.line, c.text, err, got)
+	}
+	if normal(got) == normal(c.output) {
+		return
+	}
+	if *update {
+		c.output = presentable(got)
+		return
+	}
+	t.Errorf("README.md:%d: $ %s\nprinted\n%s\nREADME says\n%s\n(go test ./internal/house -update mends it)\n--- normalised:\n%s\n---\n%s",
+		c.block.line, c.text, got, c.output, normal(got), normal(c.output))
+}
+
+// varies is what differs from run to run, and what stands for it in a comparison.
+var varies = []struct {
+	what *regexp.Regexp
+	with string
+}{
+	{regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`), "ID"},
+	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z`), "TIME"},
+	{regexp.MustCompile(`(?m)^(host +)\S+`), "${1}HOST"},
+	// The demo's.
+	{regexp.MustCompile(`(?m)^(\d+ orders on PostgreSQL ).*$`), "${1}VERSION"},
+	{regexp.MustCompile(`(?m)^ +\d+ +sales +sales\.PlaceOrder .*\n`), ""},
+	{regexp.MustCompile(`(?m)^( +NUMBER +QUEUE) .*$`), "$1"},
+	{regexp.MustCompile(`\bin \d+ groups?: .*`), "in N groups"},
+	{regexp.MustCompile(`\d+(?: → \d+)+`), "N → N"},
+	{regexp.MustCompile(`\d+\.\d+ (?:µs|ms|s)\b`), "N s"},
+	{regexp.MustCompile(`\b\d+ (of them|replayed|in all)\b`), "N $1"},
+	{regexp.MustCompile(`(?m)^(  failed, then replayed +)\d+$`), "${1}N"},
+	{regexp.MustCompile(` +`), " "},
+}
+
+// normal returns an output without what differs from run to run.
+func normal(output string) string {
+	for _, v := range varies {
+		output = v.what.ReplaceAllString(output, v.with)
+	}
+	return output
+}
+
+// presentable leaves out of an output what is this machine's own.
+func presentable(output string) string {
+	if name, err := os.Hostname(); err == nil && name != "" {
+		output = regexp.MustCompile(`(?m)^(host +)`+regexp.QuoteMeta(name)+`$`).ReplaceAllString(output, "${1}laptop")
+	}
+	return output
+}
+
+// holdTestOutput sees that the packages whose tests the README shows have tests. To run them here would be to run this.
+func holdTestOutput(t *testing.T, c *command) {
+	t.Helper()
+	tested := map[string]bool{}
+	for _, p := range own(t) {
+		tested[module+"/"+p.dir] = p.tests
+	}
+	shown := regexp.MustCompile(`(?m)^ok +\t(\S+)\t`).FindAllStringSubmatch(c.output, -1)
+	if len(shown) == 0 {
+		t.Errorf("README.md:%d: $ %s: no output", c.block.line, c.text)
+	}
+	for _, ok := range shown {
+		if !tested[ok[1]] {
+			t.Errorf("README.md:%d: $ %s: package %s has no tests", c.block.line, c.text, ok[1])
+		}
+	}
+}
+
+func execute(t *testing.T, url, sql string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	if _, err := conn.Exec(t.Context(), sql); err != nil {
+		t.Errorf("README.md: %s%v", sql, err)
+	}
+}
+
+// link matches a Markdown link to a file of the project.
+var link = regexp.MustCompile(`\]\(([^):#]+)(?:#[^)]*)?\)`)
+
+// TestLinks sees that the links in the project's pages lead somewhere.
+func TestLinks(t *testing.T) {
+	t.Parallel()
+	pages := 0
+	err := fs.WalkDir(os.DirFS(root), ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || filepath.Ext(name) != ".md" {
+			return err
+		}
+		pages++
+		for _, target := range link.FindAllSubmatch(bytes.TrimSpace(read(t, name)), -1) {
+			if _, err := os.Stat(filepath.Join(root, filepath.Dir(name), string(target[1]))); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		return nil
+	})
+	if err != nil || pages < 4 {
+		t.Errorf("%d pages, %v", pages, err)
+	}
+}
+
+func TestReadPage(t *testing.T) {
+	t.Parallel()
+	const text = "# A\n\n```go\na\n\nb\n```\n\n```console\n$ x\n1\n2\n$ y\n```\nend\n"
+	p := readPage(t, text)
+	var blocks []block
+	p.each(func(b *block) { blocks = append(blocks, *b) })
+	if len(blocks) != 2 || blocks[0].line != 4 || blocks[0].text() != "a\n\nb\n" || blocks[1].language != "console" {
+		t.Errorf("%+v", blocks)
+	}
+	commands := transcript(t, &blocks[1])
+	if got := fmt.Sprintf("%q %q", commands[0].output, commands[1].output); got != `"1\n2\n" ""` || !slices.Equal([]string{commands[0].text, commands[1].text}, []string{"x", "y"}) {
+		t.Errorf("%s", got)
+	}
+	if p.String() != text {
+		t.Errorf("came back as %q", p.String())
+	}
+}
+
+func TestNormal(t *testing.T) {
+	t.Parallel()
+	const told = "  ✓ 12 replayed in 1.5 s, backlog 3 → 40 → 0.\nhost   x\n  id 01a1fcb8-eedc-7e80-89fb-c6494dc502ea\n"
+	const same = "  ✓ 9 replayed in 2.25 ms, backlog 3 → 0.\nhost   shop-1\n  id 02a1fcb8-eedc-7e80-89fb-c6494dc502eb\n"
+	const other = "  ✓ 9 lost in 2.25 ms, backlog 3 → 0.\nhost   shop-1\n  id 02a1fcb8-eedc-7e80-89fb-c6494dc502eb\n"
+	if normal(told) != normal(same) {
+		t.Errorf("%q differs from %q", normal(told), normal(same))
+	}
+	if normal(told) == normal(other) {
+		t.Errorf("%q is the same as another", normal(told))
+	}
+}

@@ -1,0 +1,77 @@
+package sqlq
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// Low returns below which seq no message of a running endpoint is looked for.
+func (c *Client) Low(endpoint string) int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, in := range c.runner.instances {
+		if in.endpoint.Name == endpoint {
+			in.mu.Lock()
+			defer in.mu.Unlock()
+			return in.start.low
+		}
+	}
+	return -1
+}
+
+// Awaited returns for how many transactions the raising of low waits.
+func (c *Client) Awaited(endpoint string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, in := range c.runner.instances {
+		if in.endpoint.Name == endpoint {
+			in.mu.Lock()
+			defer in.mu.Unlock()
+			return len(in.start.writers)
+		}
+	}
+	return -1
+}
+
+// FetchPlans returns the plans of what a receive connection runs on a queue: a fetch, a fetch by lease, a settle.
+func FetchPlans(t *testing.T, pool *pgxpool.Pool, queue string) []string {
+	t.Helper()
+	ctx := context.Background()
+	c := &Client{config: Config{}.withDefaults(), pool: pool}
+	conn, err := c.connect(ctx, forReceiving)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	st, b := store.New("sqlq"), &pgx.Batch{}
+	var ms []store.Message
+	st.FetchHeld(b, queue, 0, 500, 1000, &ms)
+	st.FetchLeased(b, queue, 1, 0, 500, 1000, &ms)
+	st.Complete(b, store.From{Queue: queue}, []int64{1, 2, 3})
+	var plans []string
+	for _, q := range b.QueuedQueries {
+		tx, err := conn.Begin(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows, err := tx.Query(ctx, "EXPLAIN "+q.SQL, q.Arguments...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			t.Fatal(err)
+		}
+		plans = append(plans, strings.Join(lines, "\n"))
+		if err := tx.Rollback(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return plans
+}
