@@ -22,6 +22,12 @@ func (note) MessageType() string { return noteType }
 
 const noteType = "bench.Note"
 
+// nothingHappened is an event that nobody publishes.
+type nothingHappened struct{}
+
+func (nothingHappened) MessageType() string { return "bench.NothingHappened" }
+func (nothingHappened) IsEvent()            {}
+
 const (
 	minSize = 64 // fits the longest numbers
 	maxSize = 1 << 20

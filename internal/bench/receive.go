@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,6 +43,7 @@ const (
 	sleepingExp  handlerKind = "exp"    // exponentially distributed, job.Sleep on average
 	inserting    handlerKind = "insert" // HandleTx: a row into the table of effects
 	updating     handlerKind = "update" // HandleTx: one of a few hot rows
+	idling       handlerKind = "idle"   // an event that nobody publishes, which any number of endpoints may handle
 	floorReceive handlerKind = "floor"  // no library: waits for notifications and deletes the row that each names
 )
 
@@ -64,7 +64,6 @@ type receipts struct {
 	Slept       time.Duration // in all handlers together
 	PeakMemory  int64         // bytes; 0: unknown
 	CPU         time.Duration // of the process, from the word on; 0: unknown
-	Stack       string        `json:",omitempty"`
 }
 
 // Receive is a receiving process: it reads a job from in, says on out that it is ready, begins at the line "go", tells
@@ -88,8 +87,9 @@ type receiving struct {
 
 	handled atomic.Int64
 	first   atomic.Int64
-	last    int64 // owned by watch
 	slept   atomic.Int64
+
+	counted, last int64 // what seen saw, and when; owned by watch, then by run
 
 	mu   sync.Mutex
 	took []time.Duration
@@ -174,12 +174,8 @@ func (r *receiving) receive(ctx context.Context, pool *pgxpool.Pool) error {
 		return err
 	}
 	var endpoints []sqlq.Endpoint
-	for i, q := range r.job.Queues {
-		h := r.handler()
-		if len(r.job.Queues) > 1 {
-			h = anotherHandler(i)
-		}
-		endpoints = append(endpoints, sqlq.Endpoint{Name: q, Concurrency: r.job.Concurrency, Handlers: []sqlq.Handler{h}})
+	for _, q := range r.job.Queues {
+		endpoints = append(endpoints, sqlq.Endpoint{Name: q, Concurrency: r.job.Concurrency, Handlers: []sqlq.Handler{r.handler()}})
 	}
 	return client.Run(ctx, endpoints...)
 }
@@ -234,8 +230,10 @@ func (r *receiving) handler() sqlq.Handler {
 		})
 	case inserting:
 		return sqlq.HandleTx(func(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[note]) error {
-			defer r.count()
 			_, err := tx.Exec(ctx, insertEffect, d.Message.N, effectText)
+			if err == nil {
+				r.count()
+			}
 			return err
 		})
 	case updating:
@@ -246,6 +244,8 @@ func (r *receiving) handler() sqlq.Handler {
 			}
 			return err
 		})
+	case idling:
+		return sqlq.Handle(func(context.Context, *sqlq.Delivery[nothingHappened]) error { return nil })
 	default:
 		return sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[note]) error {
 			r.count()

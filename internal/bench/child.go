@@ -1,0 +1,297 @@
+package bench
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// child is a receiving process, seen from the process that measures.
+type child struct {
+	cmd   *exec.Cmd
+	input io.WriteCloser
+	ended chan struct{} // it has said its last
+
+	mu      sync.Mutex
+	samples []sample
+	receipt *receipts
+	err     error
+	said    bytes.Buffer // its standard error: what the library warned of
+}
+
+// sample says how many messages a process had handled at a time, by the clock of this machine.
+type sample struct {
+	at      time.Time
+	handled int64
+}
+
+// crew is a number of receiving processes that do the same.
+type crew []*child
+
+// hire starts n receiving processes and waits until they are connected. They wait for begin.
+func (l *lab) hire(ctx context.Context, n int, j job) (crew, error) {
+	j.URL = l.url
+	if j.Concurrency == 0 {
+		j.Concurrency = l.Concurrency
+	}
+	var all crew
+	for range n {
+		if l.Profile != "" {
+			j.Profile = fmt.Sprintf("%s-receiver-%d.pprof", l.Profile, len(l.children)+1)
+		}
+		c, err := startChild(l.Receiver, j)
+		if err != nil {
+			return nil, fmt.Errorf("start a receiving process: %w", err)
+		}
+		all = append(all, c)
+		l.mu.Lock()
+		l.children = append(l.children, c)
+		l.mu.Unlock()
+	}
+	return all, all.await(ctx, func() bool { return all.told() == n }, "receiving processes do not get ready")
+}
+
+func startChild(command []string, j job) (*child, error) {
+	c := &child{cmd: exec.Command(command[0]), ended: make(chan struct{})}
+	c.cmd.Args = append([]string{command[0]}, command[1:]...)
+	c.cmd.Stderr = lockedWriter{c}
+	var err error
+	if c.input, err = c.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	output, err := c.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := c.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go c.listen(output)
+	return c, json.NewEncoder(c.input).Encode(j)
+}
+
+// listen reads what the child says until it ends.
+func (c *child) listen(output io.Reader) {
+	defer close(c.ended)
+	lines := bufio.NewScanner(output)
+	lines.Buffer(nil, 64<<20)
+	for lines.Scan() {
+		var line report
+		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
+			line.Error = "it said: " + lines.Text()
+		}
+		c.mu.Lock()
+		switch {
+		case line.Error != "":
+			c.err = errors.New(line.Error)
+		case line.Done != nil:
+			c.receipt = line.Done
+		default:
+			c.samples = append(c.samples, sample{time.Unix(0, line.At), line.Handled})
+		}
+		c.mu.Unlock()
+	}
+	err := c.cmd.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil && (err != nil || c.receipt == nil) {
+		c.err = fmt.Errorf("it ended: %w\n%s", errors.Join(err, lines.Err()), strings.TrimSpace(c.said.String()))
+	}
+}
+
+// lockedWriter collects the child's standard error.
+type lockedWriter struct{ c *child }
+
+func (w lockedWriter) Write(p []byte) (int, error) {
+	w.c.mu.Lock()
+	defer w.c.mu.Unlock()
+	if w.c.said.Len() < 64<<10 {
+		w.c.said.Write(p)
+	}
+	return len(p), nil
+}
+
+func (c *child) latest() (sample, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.samples) == 0 {
+		return sample{}, false
+	}
+	return c.samples[len(c.samples)-1], true
+}
+
+// kill ends the child whatever it does.
+func (c *child) kill() {
+	select {
+	case <-c.ended:
+		return
+	default:
+	}
+	_ = c.cmd.Process.Kill() // it may have just ended
+	<-c.ended
+}
+
+// begin has the processes receive.
+func (all crew) begin() error {
+	for _, c := range all {
+		if _, err := io.WriteString(c.input, "go\n"); err != nil {
+			return fmt.Errorf("tell a receiving process to begin: %w", err)
+		}
+	}
+	return nil
+}
+
+// told counts the processes that have said something.
+func (all crew) told() (n int) {
+	for _, c := range all {
+		if _, ok := c.latest(); ok {
+			n++
+		}
+	}
+	return n
+}
+
+// handled counts the messages that have been handled by all together, as far as is known.
+func (all crew) handled() (n int64) {
+	for _, c := range all {
+		s, _ := c.latest()
+		n += s.handled
+	}
+	return n
+}
+
+// handledAt returns how many messages had been handled at a time and when that was seen, the last sample not after t.
+func (c *child) handledAt(t time.Time) sample {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var found sample
+	for _, s := range c.samples {
+		if s.at.After(t) {
+			break
+		}
+		found = s
+	}
+	return found
+}
+
+// patience is how long nothing may happen before a benchmark gives up: far longer than anything takes.
+const patience = 60 * time.Second
+
+// await waits until something holds, a process fails, or nothing has been handled for a long time.
+func (all crew) await(ctx context.Context, holds func() bool, otherwise string) error {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	seen, since := int64(-1), time.Now()
+	for !holds() {
+		for _, c := range all {
+			c.mu.Lock()
+			err := c.err
+			c.mu.Unlock()
+			if err != nil && ctx.Err() == nil {
+				return fmt.Errorf("receiving process: %w", err)
+			}
+		}
+		if n := all.handled(); n != seen {
+			seen, since = n, time.Now()
+		}
+		if time.Since(since) > patience {
+			return fmt.Errorf("%s; %d messages had been handled", otherwise, seen)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// awaitHandled waits until so many messages have been handled by all together.
+func (l *lab) awaitHandled(ctx context.Context, all crew, n int64) error {
+	return all.await(ctx, func() bool {
+		l.progress("handled %s of %s", thousands(min(n, all.handled())), thousands(n))
+		return all.handled() >= n
+	}, "receiving stands still")
+}
+
+// dismiss has the processes settle what they have in hand and end, and adds up what they tell.
+func (l *lab) dismiss(ctx context.Context, all crew) (sum receipts, err error) {
+	for _, c := range all {
+		_, _ = io.WriteString(c.input, "stop\n") // one that has ended has an error
+	}
+	late := time.After(patience)
+	for _, c := range all {
+		select {
+		case <-c.ended:
+		case <-ctx.Done():
+			return sum, ctx.Err()
+		case <-late:
+			return sum, errors.New("a receiving process does not end")
+		}
+		if c.err != nil {
+			return sum, fmt.Errorf("receiving process: %w", c.err)
+		}
+		if warning, _, _ := strings.Cut(c.said.String(), "\n"); warning != "" {
+			l.note("A receiving process said: %s", warning)
+		}
+		sum.add(*c.receipt)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.children = slices.DeleteFunc(l.children, func(c *child) bool { return slices.Contains(all, c) })
+	return sum, nil
+}
+
+// add takes in what another process tells.
+func (r *receipts) add(o receipts) {
+	r.Handled += o.Handled
+	if o.First != 0 && (r.First == 0 || o.First < r.First) {
+		r.First = o.First
+	}
+	r.Last = max(r.Last, o.Last)
+	r.Took = append(r.Took, o.Took...)
+	r.Slept += o.Slept
+	r.PeakMemory = max(r.PeakMemory, o.PeakMemory)
+	r.CPU += o.CPU
+}
+
+// rate is how many messages a second were handled, from the first to the last. What comes before, the first fetch, is
+// about as long as what comes after, the last settle.
+func (r *receipts) rate() float64 {
+	return perSecondOf(r.Handled, time.Duration(r.Last-r.First))
+}
+
+// receive has n processes handle what is in their queue, so many messages, and returns what they tell.
+func (l *lab) receive(ctx context.Context, n int, j job, messages int64) (receipts, error) {
+	all, err := l.hire(ctx, n, j)
+	if err != nil {
+		return receipts{}, err
+	}
+	if err := all.begin(); err != nil {
+		return receipts{}, err
+	}
+	if err := l.awaitHandled(ctx, all, messages); err != nil {
+		return receipts{}, err
+	}
+	return l.dismiss(ctx, all)
+}
+
+// awaitInstances waits until the library knows of so many running processes.
+func (l *lab) awaitInstances(ctx context.Context, all crew, n int) error {
+	var err error
+	waitErr := all.await(ctx, func() bool {
+		var running int
+		err = l.pool.QueryRow(ctx, `SELECT count(*) FROM `+schema+`.instance WHERE drained_at IS NULL AND crashed_at IS NULL`).Scan(&running)
+		return err != nil || running >= n
+	}, "endpoints do not start")
+	return errors.Join(err, waitErr)
+}

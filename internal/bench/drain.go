@@ -1,0 +1,189 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+var drainBenchmark = Benchmark{
+	Name:  "drain",
+	Short: "Handle a backlog as fast as possible",
+	Long: `Handle a backlog with a handler that decodes its message and does nothing else.
+
+The floor is one DELETE … RETURNING of as many equal rows on one connection, read to the end by the client.
+
+WAL is counted from before the first SendMany to after the last settle, for the whole server. A checkpoint is made before
+each round, and none should come in between: then nearly all pages are new, and the WAL has next to no full-page images,
+as where messages live for a short time. Vacuum comes later, and is not in it.`,
+	N: 200_000, NUsage: "messages in the backlog",
+	ConcurrencyUsage: "messages handled at a time (default 4 × cores)",
+	Duration:         30 * time.Second,
+	run:              runDrain,
+}
+
+type drainResult struct {
+	Head
+	Messages           int      `json:"messages"`
+	Rounds             int      `json:"rounds"`
+	Rate               float64  `json:"rate"`
+	FloorRate          float64  `json:"floor_rate"`
+	Ratio              float64  `json:"ratio"`
+	WALBytesPerMessage float64  `json:"wal_bytes_per_message"`
+	WALBytesSend       float64  `json:"wal_bytes_per_message_send"`
+	WALBytesReceive    float64  `json:"wal_bytes_per_message_receive"`
+	FullPageImages     int64    `json:"full_page_images"`
+	DeadTuples         int64    `json:"dead_tuples"`
+	PeakRSSMiB         *float64 `json:"peak_rss_mib"`
+	CPUPerMessage      *float64 `json:"receiver_cpu_us_per_message"`
+	Connections        int64    `json:"connections"`
+}
+
+func runDrain(ctx context.Context, l *lab) (Result, error) {
+	const queue = "drain"
+	r := &drainResult{Messages: l.N}
+	if err := l.queues(ctx, queue); err != nil {
+		return nil, err
+	}
+	var rates, floors, sends, receives, images, memory, cpu series
+	var err error
+	r.Rounds, err = l.rounds(ctx, func(n int) error {
+		if err := l.empty(ctx, queue, floorQueue); err != nil {
+			return err
+		}
+		if err := l.checkpoint(ctx); err != nil {
+			return err
+		}
+		fpi, err := l.fullPageImages(ctx)
+		if err != nil {
+			return err
+		}
+		start, err := l.walPosition(ctx)
+		if err != nil {
+			return err
+		}
+		if err := l.fill(ctx, queue, l.N); err != nil {
+			return err
+		}
+		filled, err := l.walPosition(ctx)
+		if err != nil {
+			return err
+		}
+		if err := l.copyQueue(ctx, queue, floorQueue); err != nil {
+			return err
+		}
+		return alternate(n, func() error {
+			before, err := l.walPosition(ctx)
+			if err != nil {
+				return err
+			}
+			all, err := l.hire(ctx, 1, job{Queues: []string{queue}, Handler: counting})
+			if err != nil {
+				return err
+			}
+			if err := all.begin(); err != nil {
+				return err
+			}
+			if err := l.awaitHandled(ctx, all, int64(l.N)); err != nil {
+				return err
+			}
+			if r.Connections, err = l.sessions(ctx); err != nil {
+				return err
+			}
+			receipt, err := l.dismiss(ctx, all)
+			if err != nil {
+				return err
+			}
+			if left, err := l.holds(ctx, table(queue)); err != nil || left > 0 || receipt.Handled != int64(l.N) {
+				return fmt.Errorf("of %d messages %d were handled and %d are left (%w)", l.N, receipt.Handled, left, err)
+			}
+			after, err := l.walPosition(ctx)
+			if err != nil {
+				return err
+			}
+			fpiAfter, err := l.fullPageImages(ctx)
+			if err != nil {
+				return err
+			}
+			rates = append(rates, receipt.rate())
+			sends = append(sends, float64(filled-start)/float64(l.N))
+			receives = append(receives, float64(after-before)/float64(l.N))
+			images = append(images, float64(fpiAfter-fpi))
+			memory = append(memory, float64(receipt.PeakMemory)/(1<<20))
+			cpu = append(cpu, float64(receipt.CPU.Nanoseconds())/1000/float64(l.N))
+			r.DeadTuples, err = l.deadTuples(ctx, queue)
+			return err
+		}, func() error {
+			l.progress("floor: one DELETE … RETURNING")
+			rate, err := l.deleteReturning(ctx, l.N)
+			floors = append(floors, rate)
+			return err
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.Rate, r.FloorRate = round(rates.median(), 0), round(floors.median(), 0)
+	r.Ratio = ratio(rates.median(), floors.median())
+	r.WALBytesSend, r.WALBytesReceive = round(sends.median(), 1), round(receives.median(), 1)
+	r.WALBytesPerMessage = round(r.WALBytesSend+r.WALBytesReceive, 1)
+	r.FullPageImages = int64(images.median())
+	r.PeakRSSMiB, r.CPUPerMessage = measured(memory, 1), measured(cpu, 2)
+	return r, nil
+}
+
+// deleteReturning deletes the rows of the floor's table, and returns how many a second the client had.
+func (l *lab) deleteReturning(ctx context.Context, n int) (rate float64, err error) {
+	pool, conns, err := l.connectAll(ctx, 1)
+	if err != nil {
+		return 0, err
+	}
+	defer pool.Close()
+	defer release(conns)
+	began := time.Now()
+	rows, err := conns[0].Query(ctx, `DELETE FROM `+table(floorQueue)+` RETURNING seq, id, sent_at, type, headers, body`)
+	if err != nil {
+		return 0, err
+	}
+	defer rows.Close()
+	got := 0
+	for rows.Next() {
+		got++
+	}
+	if err := rows.Err(); err != nil {
+		return 0, err
+	}
+	if got != n {
+		return 0, fmt.Errorf("the floor deleted %d rows of %d", got, n)
+	}
+	return perSecondOf(int64(n), time.Since(began)), nil
+}
+
+// measured returns the median of what the system says, nil where it says nothing.
+func measured(s series, digits int) *float64 {
+	m := round(s.median(), digits)
+	if m == 0 {
+		return nil
+	}
+	return &m
+}
+
+// Tables implements Result.
+func (r *drainResult) Tables() []Table {
+	speed := Table{
+		Title:   fmt.Sprintf("A backlog of %s messages of %d bytes, one receiving process; medians of %d rounds", thousands(int64(r.Messages)), r.Size, r.Rounds),
+		Columns: []string{"", "messages", "of the floor"},
+	}
+	speed.add("received, decoded, handled, settled", perSecond(r.Rate), ratioText(r.Ratio))
+	speed.add("floor: one DELETE … RETURNING", perSecond(r.FloorRate), ratioText(1))
+	costs := Table{Title: "What it costs", Columns: []string{"", ""}}
+	costs.add("WAL from send to settle, a message", fmt.Sprintf("%.0f bytes", r.WALBytesPerMessage))
+	costs.add("  of that SendMany", fmt.Sprintf("%.0f bytes", r.WALBytesSend))
+	costs.add("  of that receiving", fmt.Sprintf("%.0f bytes", r.WALBytesReceive))
+	costs.add("full-page images in it", thousands(r.FullPageImages))
+	costs.add("dead tuples afterwards", thousands(r.DeadTuples))
+	costs.add("receiver: peak memory", orNone(r.PeakRSSMiB, func(m float64) string { return fmt.Sprintf("%.1f MiB", m) }))
+	costs.add("receiver: processor time, a message", orNone(r.CPUPerMessage, func(us float64) string { return fmt.Sprintf("%.2f µs", us) }))
+	costs.add("receiver: connections", fmt.Sprint(r.Connections))
+	return []Table{speed, costs}
+}
