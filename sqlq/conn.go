@@ -97,11 +97,19 @@ func (c *conn) readPlans(ctx context.Context) error {
 	return nil
 }
 
-// queuePlans sets the planner's settings to the end of the transaction.
-func queuePlans(b *pgx.Batch, values []string) {
-	b.Queue(`SELECT set_config('enable_seqscan', $1, true), set_config('enable_bitmapscan', $2, true),
-		set_config('enable_sort', $3, true), set_config('plan_cache_mode', $4, true)`, values[0], values[1], values[2], values[3])
+// queueHandlerSettings gives a HandleTx handler the planner as the server has it, to the end of the transaction.
+func queueHandlerSettings(b *pgx.Batch, c *conn) {
+	b.Queue(setPlans, c.ownPlans[0], c.ownPlans[1], c.ownPlans[2], c.ownPlans[3])
 }
+
+// queueSettleSettings takes the transaction back from HandleTx handlers: the planner as fetches and settles want it, and
+// no limit on waiting for locks, which is for handlers only.
+func queueSettleSettings(b *pgx.Batch) {
+	b.Queue(setPlans+`, set_config('lock_timeout', '0', true)`, fetchPlans[0], fetchPlans[1], fetchPlans[2], fetchPlans[3])
+}
+
+const setPlans = `SELECT set_config('enable_seqscan', $1, true), set_config('enable_bitmapscan', $2, true),
+	set_config('enable_sort', $3, true), set_config('plan_cache_mode', $4, true)`
 
 // backoff waits between attempts to reach the database: 50 ms, doubling to 5 s, with jitter, so that the processes of a
 // fleet do not come back all at once.

@@ -84,7 +84,7 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 		ctx, cancel := r.timeout()
 		defer cancel()
 		b := &pgx.Batch{}
-		queuePlans(b, fetchPlans)
+		queueSettleSettings(b)
 		err := r.conn.SendBatch(ctx, b).Close()
 		if err == nil {
 			err = r.commit(ctx, s)

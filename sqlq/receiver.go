@@ -124,7 +124,7 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 			return nil, err
 		}
 		if len(held.inTx) > 0 {
-			queuePlans(pipeline, fetchPlans)
+			queueSettleSettings(pipeline)
 		}
 		if err := s.queue(pipeline); err != nil {
 			return nil, err

@@ -140,7 +140,7 @@ func (tx *receiveTx) front() *pgx.Batch {
 		b.Queue(`RELEASE SAVEPOINT sqlq`)
 	}
 	if !tx.plans {
-		queuePlans(b, tx.conn.ownPlans)
+		queueHandlerSettings(b, tx.conn)
 	}
 	if tx.later && !tx.limited {
 		b.Queue(`SET LOCAL lock_timeout = 1`) // milliseconds
