@@ -68,7 +68,7 @@ COMMENT ON COLUMN leased.leased_at IS 'When the instance took it.';
 COMMENT ON COLUMN leased.id IS 'Message id, given by the sender.';
 COMMENT ON COLUMN leased.sent_at IS 'When the message was first sent.';
 COMMENT ON COLUMN leased.expires_at IS 'After this time the message is not handled any more; null: never.';
-COMMENT ON COLUMN leased.attempt IS 'Attempts made, the running one included.';
+COMMENT ON COLUMN leased.attempt IS 'Attempts that have ended, and those in which a process died of the message.';
 COMMENT ON COLUMN leased.type IS 'Message type.';
 COMMENT ON COLUMN leased.headers IS 'Headers: a JSON object of strings; null: none.';
 COMMENT ON COLUMN leased.body IS 'Message body, as the sender encoded it.';
@@ -218,9 +218,10 @@ BEGIN
     END IF;
     -- Fixed-length columns first, so that no row pays for padding; eight columns, so that the null bitmap fits in the
     -- row header. A ninth would cost every row eight bytes.
+    -- The key and the sequence are named apart from the tables, or queue "x_pkey" would collide with queue "x".
     EXECUTE format($q$
-        CREATE TABLE %I (
-            seq        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        CREATE TABLE %1$I (
+            seq        bigint GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME %2$I) CONSTRAINT %3$I PRIMARY KEY,
             id         uuid NOT NULL,
             sent_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
             expires_at timestamptz,
@@ -232,7 +233,7 @@ BEGIN
             autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_scale_factor = 0,
             autovacuum_analyze_threshold = 1000000, autovacuum_vacuum_cost_delay = 0, vacuum_truncate = false,
             toast.autovacuum_vacuum_scale_factor = 0, toast.autovacuum_vacuum_threshold = 10000,
-            toast.autovacuum_vacuum_cost_delay = 0, toast.vacuum_truncate = false)$q$, tab);
+            toast.autovacuum_vacuum_cost_delay = 0, toast.vacuum_truncate = false)$q$, tab, 's_' || name, 'k_' || name);
     EXECUTE format('COMMENT ON TABLE %I IS %L', tab,
         format('Ready messages of queue %s. Rows are inserted and deleted, never updated.', name));
     FOREACH col SLICE 1 IN ARRAY ARRAY[
@@ -272,7 +273,7 @@ BEGIN
     EXECUTE format('SELECT count(*) FROM %s', tab) INTO here;
     SELECT (SELECT count(*) FROM delayed d WHERE d.queue = drop_queue.name)
          + (SELECT count(*) FROM leased l WHERE l.queue = drop_queue.name) INTO other;
-    IF here + other > 0 AND NOT force THEN
+    IF here + other > 0 AND force IS NOT TRUE THEN
         RAISE object_not_in_prerequisite_state USING
             MESSAGE = format('queue %s holds %s messages', to_json(name), here + other),
             HINT = 'Let an endpoint handle them, purge the queue first, or drop it by force.';
@@ -369,7 +370,9 @@ AS $$
 DECLARE
     message_id uuid := coalesce(send.id, uuid_v7());
 BEGIN
-    IF delay < interval '0' OR delay > interval '100 years' OR expires_in <= interval '0' OR expires_in > interval '100 years' THEN
+    -- By their seconds: compared as intervals, 100 years are 36,000 days.
+    IF delay < interval '0' OR expires_in <= interval '0'
+        OR greatest(extract(epoch FROM delay), extract(epoch FROM expires_in)) > extract(epoch FROM interval '100 years') THEN
         RAISE invalid_parameter_value USING
             MESSAGE = format('delay %s or time to live %s is out of range', delay, expires_in),
             HINT = 'Both are counted from now and end within a hundred years.';
@@ -390,7 +393,9 @@ DECLARE
     subscriber text;
     copies     integer := 0;
 BEGIN
-    IF delay < interval '0' OR delay > interval '100 years' OR expires_in <= interval '0' OR expires_in > interval '100 years' THEN
+    -- By their seconds: compared as intervals, 100 years are 36,000 days.
+    IF delay < interval '0' OR expires_in <= interval '0'
+        OR greatest(extract(epoch FROM delay), extract(epoch FROM expires_in)) > extract(epoch FROM interval '100 years') THEN
         RAISE invalid_parameter_value USING
             MESSAGE = format('delay %s or time to live %s is out of range', delay, expires_in),
             HINT = 'Both are counted from now and end within a hundred years.';

@@ -16,7 +16,8 @@ type delivery struct {
 	lease    int64 // 0: held by the receiver's transaction
 	leasedBy int32 // the instance number that the lease is in the name of
 	attempts int   // made, the running one included
-	crashes  bool  // a process died with it in hand: it runs alone
+	crashes  bool  // a process died with it in hand: it runs alone, by lease
+	apart    bool  // and does so: no other such message of the process may run until it is settled
 	expires  time.Time
 	broken   error // why it cannot be handled at all
 
@@ -54,14 +55,17 @@ type batch struct {
 	ended   bool // a HandleTx handler ended the transaction: nothing is held any more
 }
 
-// newBatch turns fetched messages into deliveries.
-func newBatch(in *instance, ms []store.Message, byLease bool) *batch {
+// newBatch turns fetched messages into deliveries. by is the instance number that the leases are in the name of. Messages
+// that are under suspicion are received by lease only: of a held batch they are left out, and the instance receives by
+// lease from now on.
+func newBatch(in *instance, ms []store.Message, byLease bool, by int32) *batch {
+	suspects := false
 	b := &batch{in: in, began: time.Now(), byLease: byLease, all: make([]delivery, len(ms)), done: make(chan struct{})}
 	for i := range ms {
 		d, m := &b.all[i], &ms[i]
 		d.batch, d.seq, d.lease, d.attempts = b, m.Seq, m.Lease, m.Attempt
 		if byLease {
-			d.leasedBy = in.id
+			d.leasedBy = by
 		}
 		d.client, d.codec, d.ctx, d.Endpoint = in.client, &in.client.config.Codec, in.ctx, in.endpoint.Name
 		d.broken = d.receive(m)
@@ -70,11 +74,19 @@ func newBatch(in *instance, ms []store.Message, byLease bool) *batch {
 		}
 		d.crashes = d.Headers[headerCrashes] != ""
 		d.handler = in.handlers[m.Type]
+		if d.crashes && !byLease {
+			suspects = true // its row is freed by the commit
+			continue
+		}
 		if d.handler != nil && d.handler.inTx && d.broken == nil {
 			b.inTx = append(b.inTx, d)
 		} else {
 			b.waiting = append(b.waiting, d)
 		}
+	}
+	if suspects {
+		b.freed = true
+		in.suspect(time.Now().Add(suspicion))
 	}
 	b.open = len(b.waiting)
 	if b.open == 0 {

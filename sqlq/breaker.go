@@ -33,10 +33,17 @@ func (b *breaker) success() {
 	b.row, b.next, b.wait = 0, time.Time{}, 0
 }
 
-// failure says whether this one opened the breaker.
-func (b *breaker) failure(now time.Time) (opened bool) {
+// failure says whether this one opened the breaker. A message that is known to fail, from an earlier round of retries,
+// says nothing new: it neither opens the breaker nor makes the next probe wait.
+func (b *breaker) failure(now time.Time, known bool) (opened bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if known {
+		if !b.next.IsZero() {
+			b.next = now
+		}
+		return false
+	}
 	if b.row++; b.row < b.limit {
 		return false
 	}

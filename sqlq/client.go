@@ -25,7 +25,7 @@ type Client struct {
 	store   *store.Schema
 	log     *slog.Logger
 	routes  routes
-	flights flights
+	flights sync.Map // queue → *flights
 
 	closed atomic.Bool
 	mu     sync.Mutex

@@ -27,7 +27,7 @@
 //
 // # The way a message goes
 //
-//	Send, Publish ──► encode ──► route ──► INSERT into q_<queue>        (the caller's transaction, or one of its own)
+//	Send, Publish ──► encode ──► route ──► INSERT into q_<queue>        (the caller's transaction, or a shared one)
 //	                                           │ wake a receiver, if one sleeps
 //	receiver: fetch a batch, FOR UPDATE SKIP LOCKED; the transaction stays open
 //	    ├─► Handle: several at a time, each in a goroutine
@@ -69,9 +69,9 @@
 //     has returned.
 //   - When a process dies, what it held is free as soon as the server notices the lost connection; what it had leased goes
 //     back when its death is known: with its connections, else when its heartbeat is older than Config.LeaseTime.
-//   - A message that kills its process is not tried for ever. After a crash the instances of the endpoint write each
-//     attempt down before it begins, for a minute; one that was in hand in a crash runs alone, and is failed with
-//     ErrCrashed when its attempts are spent.
+//   - A message that kills its process is not tried for ever. For a minute after a crash the instances of the endpoint
+//     write down what they have in hand before they handle it; a message that was in hand in a crash runs alone, each
+//     attempt counted before it begins, and is failed with ErrCrashed when its attempts are spent.
 //   - An event published after a subscription was committed reaches the subscriber. An event without subscribers is stored
 //     nowhere.
 //   - A received message that cannot be understood goes to the error table unchanged.
@@ -90,8 +90,9 @@
 // ops is the operator's side. docs/design.md in the repository says why things are as they are, and examples/ has programs
 // that run.
 //
-// In the code: client.go, send.go, publish.go, route.go and message.go send. run.go starts an endpoint's parts:
-// schedule.go shares the receive connections out, receiver.go fetches and holds, batch.go and instance.go hand messages to
-// handlers (handler.go, delivery.go, handletx.go), recoverability.go decides, settle.go settles. attend.go and listener.go
-// let receivers sleep and wake; keeper.go keeps house. All SQL is in internal/store, the tables in package migrations.
+// In the code: client.go, send.go, flight.go, publish.go, route.go and message.go send. run.go starts an endpoint's parts:
+// schedule.go shares the receive connections out, low.go says where a fetch starts, receiver.go fetches and holds, batch.go
+// and instance.go hand messages to handlers (handler.go, delivery.go, handletx.go), recoverability.go decides, settle.go
+// settles. attend.go and listener.go let receivers sleep and wake; keeper.go keeps house. The SQL is in internal/store, the
+// tables are in package migrations.
 package sqlq

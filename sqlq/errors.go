@@ -61,6 +61,9 @@ var (
 	ErrUnknownType = errors.New("no handler for message type")
 	// ErrCrashed: the process died while it handled the message, as often as the retry policy has attempts.
 	ErrCrashed = errors.New("the process died while handling the message")
+	// ErrConnectionLost: the receive connection was lost again and again while a HandleTx handler ran. One that leaves rows
+	// open and idles for more than 10 s does this.
+	ErrConnectionLost = errors.New("the receive connection was lost while the handler ran")
 	// ErrTransactionOwned: a HandleTx handler tried to end the receive transaction; returned by the tx that it was given.
 	ErrTransactionOwned = errors.New("the receive transaction is committed by sqlq, not by a handler")
 	// ErrSwallowed: a HandleTx handler returned nil although a statement of it failed, which ended its transaction.

@@ -11,6 +11,14 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
+// What is compared with the database, and fuzzed.
+var (
+	CheckQueueName = checkQueueName
+	CheckTypeName  = checkTypeName
+	CheckHeader    = checkHeader
+	Fingerprint    = fingerprint
+)
+
 // Low returns below which seq no message of a running endpoint is looked for.
 func (c *Client) Low(endpoint string) int64 {
 	c.mu.Lock()

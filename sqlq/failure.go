@@ -41,19 +41,21 @@ func describe(messageType string, err error) store.Failure {
 	return f
 }
 
-// unwrapAll lists an error and those that it wraps, outermost first; of joined errors it follows the first.
+// unwrapAll lists an error and those that it wraps, outermost first, each branch of joined errors to its end before the
+// next. The last is the innermost error of the last branch: with "%w: %w" of a sentinel and a cause, the cause.
 func unwrapAll(err error) []error {
-	var chain []error
-	for err != nil {
-		chain = append(chain, err)
-		if many, ok := err.(interface{ Unwrap() []error }); ok {
-			if errs := many.Unwrap(); len(errs) > 0 {
-				err = errs[0]
-				continue
-			}
-			break
+	chain := []error{err}
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		if inner := e.Unwrap(); inner != nil {
+			chain = append(chain, unwrapAll(inner)...)
 		}
-		err = errors.Unwrap(err)
+	case interface{ Unwrap() []error }:
+		for _, inner := range e.Unwrap() {
+			if inner != nil {
+				chain = append(chain, unwrapAll(inner)...)
+			}
+		}
 	}
 	return chain
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 )
 
 // Bounds of a flight.
@@ -11,14 +12,26 @@ const (
 	maxFlights       = 2 // at a time: one commits while the other gathers
 	maxFlightSize    = 1_000
 	maxFlightedBytes = 16 << 20
+	flightTime       = 5 * time.Minute
 )
 
-// flights lets sends that happen at the same time share a transaction. While flights are under way, further sends
-// gather; the next flight takes all of them. Nobody waits for company: a send that finds a place flies at once, alone.
+// flights lets sends to one queue that happen at the same time share a transaction. While flights are under way, further
+// sends gather; the next flight takes all of them. Nobody waits for company: a send that finds a place flies at once,
+// alone. Each queue has its own, so that a locked table holds up nobody else's sends.
 type flights struct {
+	client   *Client
 	mu       sync.Mutex
 	waiting  []*passenger
 	underWay int
+}
+
+// flightsTo returns the flights to a queue; "" for what is published.
+func (c *Client) flightsTo(queue string) *flights {
+	if f, ok := c.flights.Load(queue); ok {
+		return f.(*flights)
+	}
+	f, _ := c.flights.LoadOrStore(queue, &flights{client: c})
+	return f.(*flights)
 }
 
 // passenger is one send in, or waiting for, a flight.
@@ -30,13 +43,13 @@ type passenger struct {
 // sendShared stores one message, in a transaction with whatever else is being sent at the moment, and returns the
 // message's own result. When ctx ends before the message was taken along it is not sent; later nobody knows.
 func (c *Client) sendShared(ctx context.Context, e envelope) error {
-	f := &c.flights
+	f := c.flightsTo(e.queue)
 	f.mu.Lock()
 	if f.underWay < maxFlights && len(f.waiting) == 0 {
 		f.underWay++
 		f.mu.Unlock()
 		err := c.storeAll(ctx, []envelope{e})
-		c.landed()
+		f.landed()
 		return c.sendError(e, err)
 	}
 	p := &passenger{envelope: e, landed: make(chan error, 1)}
@@ -63,8 +76,7 @@ func (c *Client) sendShared(ctx context.Context, e envelope) error {
 }
 
 // landed makes room for the next flight, and starts it where somebody waits.
-func (c *Client) landed() {
-	f := &c.flights
+func (f *flights) landed() {
 	f.mu.Lock()
 	if len(f.waiting) == 0 {
 		f.underWay--
@@ -72,12 +84,11 @@ func (c *Client) landed() {
 		return
 	}
 	f.mu.Unlock()
-	go c.fly()
+	go f.fly()
 }
 
 // fly takes along those who wait, flight after flight, until nobody does.
-func (c *Client) fly() {
-	f := &c.flights
+func (f *flights) fly() {
 	for {
 		f.mu.Lock()
 		n, size := 0, 0
@@ -93,14 +104,16 @@ func (c *Client) fly() {
 		passengers := slices.Clone(f.waiting[:n])
 		f.waiting = slices.Delete(f.waiting, 0, n)
 		f.mu.Unlock()
-		c.flyWith(passengers)
+		f.client.flyWith(passengers)
 	}
 }
 
 // flyWith stores messages together. When the server refuses that, each is tried by itself, so that one sender's mistake
 // is nobody else's; after a lost connection nobody knows, and everybody is told so.
 func (c *Client) flyWith(passengers []*passenger) {
-	ctx := context.Background() // no sender's context may end the others' send
+	// No sender's context may end the others' send, and a network that hangs must not hold up the next flight for ever.
+	ctx, cancel := context.WithTimeout(context.Background(), flightTime)
+	defer cancel()
 	all := make([]envelope, len(passengers))
 	for i, p := range passengers {
 		all[i] = p.envelope

@@ -2,6 +2,7 @@ package sqlq
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"runtime/debug"
@@ -71,12 +72,19 @@ func newHandler[T Message](inTx bool, handle func(context.Context, pgx.Tx, *Deli
 	}
 }
 
-// call runs f and turns a panic into an error with its stack.
+// call runs f and turns a panic into an error with its stack; also the panic of an error that cannot be looked at, such
+// as a nil pointer in an error interface.
 func call(f func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = &panicked{value: v, stack: string(debug.Stack())}
 		}
 	}()
-	return f()
+	if err = f(); err != nil {
+		for _, link := range unwrapAll(err) {
+			_ = link.Error()
+		}
+		_ = errors.Is(err, ErrUndecodable)
+	}
+	return err
 }

@@ -30,6 +30,10 @@ func (r *receiver) handleTx(b *batch) {
 			return
 		case txLost:
 			d.started = false
+			b.in.lostWith(d)
+			return
+		case txAborted:
+			r.transactionAborted(b, i)
 			return
 		default:
 			r.transactionEnded(b, i)
@@ -41,24 +45,53 @@ func (r *receiver) handleTx(b *batch) {
 // transactionEnded deals with a handler that ended the receive transaction: it fails at once, and what others of the
 // batch did is handled again, because nothing says whether it was committed.
 func (r *receiver) transactionEnded(b *batch, culprit int) {
-	b.ended = true
-	in, d := b.in, b.inTx[culprit]
+	d := b.inTx[culprit]
 	d.finished = true
-	d.err = Unrecoverable(fmt.Errorf("%w: the handler did it past the tx that it was given", ErrTransactionOwned))
-	d.outcome = outcome{verdict: fail}
-	in.failed(d)
-	in.mu.Lock()
-	for _, earlier := range b.inTx[:culprit] {
-		earlier.finished = false
-	}
-	in.one += culprit
-	in.mu.Unlock()
+	b.in.refused(d, errEndedByHandler)
+	b.again(culprit)
 }
+
+// transactionAborted deals with a handler that spoilt the transaction before its savepoint stood. In front of all others
+// it has failed. Otherwise it runs again, and so do those whose work it undid, one message a transaction.
+func (r *receiver) transactionAborted(b *batch, culprit int) {
+	r.rollback()
+	if d := b.inTx[culprit]; culprit == 0 {
+		d.finished = true
+		b.in.refused(d, d.err)
+	} else {
+		d.started = false
+		culprit++
+	}
+	b.again(culprit)
+}
+
+// again has the first n HandleTx messages of a batch whose transaction is gone handled again, one at a time.
+func (b *batch) again(n int) {
+	b.ended = true
+	b.in.mu.Lock()
+	defer b.in.mu.Unlock()
+	for _, d := range b.inTx[:n] {
+		d.finished = false
+	}
+	b.in.one += n
+}
+
+// errEndedByHandler is the error of a handler that ended the receive transaction.
+var errEndedByHandler = Unrecoverable(fmt.Errorf("%w: the handler ended it past the tx that it was given", ErrTransactionOwned))
 
 // handleLeasedTx runs a HandleTx handler for a message that was leased before, so that its attempt is counted although
 // it may kill the process. Its transaction removes the lease.
 func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 	d.started = true
+	decided := in.decided(d)
+	if !decided {
+		release, ok := in.apart(d)
+		if !ok {
+			r.giveBackLater(in, d)
+			return
+		}
+		defer release()
+	}
 	ctx, cancel := r.timeout()
 	defer cancel()
 	mine, err := r.beginLeased(ctx, d)
@@ -67,15 +100,34 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 			r.disconnect()
 			r.run.restart()
 			r.giveBackLater(in, d)
+		} else {
+			in.settled(d)
 		}
 		return
 	}
 	tx := newReceiveTx(r.run.hardCtx, in, r.conn)
-	in.handle(d, tx)
+	if !decided {
+		in.attempt(d, tx)
+	}
 	tx.stop()
-	if tx.verdict != txDecides {
+	switch tx.verdict {
+	case txDecides:
+	case txBroken:
+		in.refused(d, errEndedByHandler)
+	case txAborted:
+		in.refused(d, d.err)
+	default:
+		in.lostWith(d)
 		r.rollback()
 		r.giveBackLater(in, d)
+		return
+	}
+	if tx.verdict != txDecides {
+		r.rollback()
+		in.mu.Lock()
+		in.settling++
+		in.mu.Unlock()
+		r.settleLeased(in, []*delivery{d})
 		return
 	}
 	s := &settlement{client: r.run.client, from: in.from(d)}
@@ -90,6 +142,7 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 			err = r.commit(ctx, s)
 		}
 		if err == nil {
+			in.settled(d)
 			return
 		}
 		if connectionLost(err) {
@@ -99,11 +152,7 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 			return
 		}
 		r.rollback()
-		d.err, d.out = fmt.Errorf("settle: %w", err), nil
-		if d.outcome = in.endpoint.Retry.decide(d.attempts, d.err, in.client.config.rand()); d.outcome.verdict == retryNow {
-			d.outcome = outcome{verdict: retryLater}
-		}
-		in.failed(d)
+		in.refused(d, fmt.Errorf("settle: %w", err))
 	} else {
 		r.rollback()
 	}

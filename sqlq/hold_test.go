@@ -49,7 +49,7 @@ func TestSlowMessageIsLeasedAndHoldsNobodyUp(t *testing.T) {
 		return nil
 	})})
 	eventuallyCount(t, pool, 0, `SELECT count(*) FROM sqlq.q_house`)
-	eventuallyCount(t, pool, 1, `SELECT count(*) FROM sqlq.leased WHERE queue = 'house' AND attempt = 1 AND instance IN (SELECT id FROM sqlq.instance)`)
+	eventuallyCount(t, pool, 1, `SELECT count(*) FROM sqlq.leased WHERE queue = 'house' AND attempt = 0 AND instance IN (SELECT id FROM sqlq.instance)`)
 	close(finish)
 	eventuallyCount(t, pool, 0, `SELECT count(*) FROM sqlq.leased`)
 	stop()

@@ -26,17 +26,18 @@ type instance struct {
 	ctx      context.Context // of the handlers
 	alone    sync.RWMutex    // held for writing by a message that may have killed a process
 
-	mu       sync.Mutex
-	id       int32 // in the instance table
-	batches  []*batch
-	busy     int           // slots at work
-	busyTx   int           // receivers that run HandleTx handlers
-	waiting  int           // messages in hand that have not begun
-	mean     time.Duration // of the time that a handler takes, plain
-	meanTx   time.Duration // likewise, HandleTx
-	finished []*delivery   // leased ones to be settled
-	settling int           // leased ones whose settle is under way
-	leases   map[int64]*delivery
+	mu        sync.Mutex
+	id        int32 // in the instance table
+	batches   []*batch
+	busy      int           // slots at work
+	busyTx    int           // receivers that run HandleTx handlers
+	waiting   int           // messages in hand that have not begun
+	mean      time.Duration // of the time that a handler takes, plain
+	meanTx    time.Duration // likewise, HandleTx
+	finished  []*delivery   // leased ones to be settled
+	settling  int           // leased ones whose settle is under way
+	leases    map[int64]*delivery
+	lostUnder map[ID]int // how often the connection was lost under a HandleTx handler, by message
 
 	start     start // where fetches start
 	awake     bool  // the queue may hold messages: fetch
@@ -54,7 +55,7 @@ type instance struct {
 func newInstance(r *runner, e Endpoint) *instance {
 	in := &instance{
 		client: r.client, run: r, endpoint: e, handlers: map[string]*Handler{}, ctx: r.handlerCtx,
-		leases: map[int64]*delivery{}, short: make(chan struct{}, 1), woken: make(chan struct{}, 1), awake: true,
+		leases: map[int64]*delivery{}, lostUnder: map[ID]int{}, short: make(chan struct{}, 1), woken: make(chan struct{}, 1), awake: true,
 		breaker: breaker{limit: max(10, e.Concurrency)},
 	}
 	for i := range e.Handlers {
@@ -69,8 +70,9 @@ func newInstance(r *runner, e Endpoint) *instance {
 type work struct {
 	in       *instance
 	finished []*delivery
-	n        int  // messages to fetch
-	byLease  bool // fetch by lease, because a process of the endpoint died
+	n        int   // messages to fetch
+	byLease  bool  // fetch by lease, because a process of the endpoint died
+	by       int32 // the instance number that leases
 	wakes    int
 
 	after    int64 // the seq to fetch after
@@ -81,7 +83,7 @@ type work struct {
 func (in *instance) wants(now time.Time, draining bool) (w work, ok bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	w = work{in: in, wakes: in.wakes, finished: in.finished}
+	w = work{in: in, by: in.id, wakes: in.wakes, finished: in.finished}
 	in.settling += len(w.finished)
 	in.finished = nil
 	if !draining {
@@ -273,6 +275,7 @@ func (in *instance) settledLeases(ds []*delivery, ok bool) {
 	}
 	for _, d := range ds {
 		delete(in.leases, d.lease)
+		in.settled(d)
 	}
 }
 

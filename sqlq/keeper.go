@@ -23,6 +23,8 @@ const (
 	lateness = 2 * time.Second
 	// moveRows bounds the due messages that are moved in one transaction.
 	moveRows = 1_000
+	// moveOverlap is how far before the last moved message the next look begins: what commits later may be due earlier.
+	moveOverlap = 200 * time.Millisecond
 )
 
 // keeper owns the connection of a process that keeps house: heartbeats, and, in the one process that leads, moving due
@@ -113,6 +115,7 @@ func (k *keeper) keep(ctx context.Context) {
 		}
 		k.run.client.log.Warn("sqlq: housekeeping failed, trying again", "err", err)
 		k.disconnect()
+		beat = time.Now() // at once: the lead went with the connection
 		k.run.restart()
 		retry.wait(ctx)
 	}
@@ -261,7 +264,7 @@ func (k *keeper) moveDue(ctx context.Context) (time.Duration, error) {
 	if !k.leadsNow() {
 		return time.Hour, nil
 	}
-	from := k.moved
+	from := k.moved.Add(-moveOverlap)
 	if time.Since(k.looked) >= time.Second {
 		from = time.Time{}
 		k.looked = time.Now()

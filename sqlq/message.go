@@ -32,7 +32,7 @@ const (
 	headerContentType    = "sqlq-content-type"    // absent: JSON
 	headerCorrelationID  = "sqlq-correlation-id"  // absent: the message's own id
 	headerConversationID = "sqlq-conversation-id" // absent: the message's own id
-	headerCrashes        = "sqlq-crashes"         // how many processes died with the message in hand
+	headerCrashes        = "sqlq-crashes"         // how many processes died of the message; present, it is under suspicion
 	headerFirstFailedAt  = "sqlq-first-failed-at" // RFC 3339; of a message that is tried again
 	headerReplays        = "sqlq-replays"         // how often it came back from the error table
 )

@@ -316,7 +316,7 @@ func (w *world) check(p string, l *line, f *found, all map[string]*found) {
 			w.blame("%s: expired before its time, want it nowhere: %+v, %d visits", p, *f, len(visits))
 		}
 	case l.life == mayExpire:
-		if f.delayed+f.failed > 0 || f.effects > 1 || len(visits) > 0 && l.inTx && f.effects != 1 && !w.faults {
+		if f.delayed+f.failed > 0 || f.effects > 1 { // a refused batch is handled again, and may find it expired
 			w.blame("%s: may expire or be handled: %+v, %d visits", p, *f, len(visits))
 		}
 	case crashed:
@@ -360,9 +360,10 @@ func (w *world) checkVisits(p string, l *line, visits []*visit) {
 		case w.faults && i > 0 && (visits[i-1].completed && !l.inTx || v.overlapped) && !w.killedBetween(visits[i-1].began, v.began):
 			w.blame("%s: handled again (attempt %d) after it was completed, without a fault that explains it", p, v.attempt)
 		case w.faults:
-		case v.overlapped && !(w.refusals && !l.inTx): // a refused batch frees those that run, too
+		case w.refusals && !l.inTx: // a refused batch frees those that are under way, too
+		case v.overlapped:
 			w.blame("%s: two handlers at once, attempt %d", p, v.attempt)
-		case w.refusals, l.inTx: // those whose batch was refused, or yielded, come again with the same attempt
+		case l.inTx: // those whose batch was refused, or yielded, come again with the same attempt
 			if v.attempt > last+1 {
 				w.blame("%s: attempt %d follows attempt %d", p, v.attempt, last)
 			}

@@ -341,9 +341,9 @@ func (a *author) task(kind string, depth int) task {
 	case "garbled":
 		return task{How: byGarbledBody}
 	}
-	if a.in(35) {
-		t.Fail = 1 + a.IntN(6)
-		if a.in(30) {
+	if a.in(25) {
+		t.Fail = 1 + a.IntN(4)
+		if a.in(20) {
 			t.Fail = 1000
 		}
 		ways := []string{byError, byError, byPanic, byRetryAfter, byUnrecoverable, byLateFinal}

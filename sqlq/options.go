@@ -10,9 +10,11 @@ type SendOption func(*sendOptions)
 
 type sendOptions struct {
 	to          string
+	addressed   bool
 	delay       time.Duration
 	delayed     bool
 	at          time.Time
+	timed       bool
 	ttl         time.Duration
 	expires     bool
 	id          ID
@@ -22,7 +24,9 @@ type sendOptions struct {
 }
 
 // To sends a command to a queue whatever its route says. An event cannot be sent to one queue.
-func To(queue string) SendOption { return func(o *sendOptions) { o.to = queue } }
+func To(queue string) SendOption {
+	return func(o *sendOptions) { o.to, o.addressed = queue, true }
+}
 
 // Delay defers the message: it is handled d after the send, by the database's clock. 0 to 100 years. An event goes to
 // those subscribed at the time of publishing.
@@ -31,7 +35,7 @@ func Delay(d time.Duration) SendOption {
 }
 
 // At defers the message to a point in time, now to 100 years ahead. The database's clock decides when it has come.
-func At(t time.Time) SendOption { return func(o *sendOptions) { o.at = t } }
+func At(t time.Time) SendOption { return func(o *sendOptions) { o.at, o.timed = t, true } }
 
 // ExpiresIn gives the message a time to live, counted from the send by the database's clock. It is not handled later,
 // and removed without a trace.
@@ -68,7 +72,7 @@ func collect(options []SendOption) (o sendOptions, err error) {
 	if o.delay < 0 || o.delay > maxDelay {
 		return o, fmt.Errorf("%w: delay %v: it must be from 0 to 100 years", ErrInvalidTime, o.delay)
 	}
-	if !o.at.IsZero() {
+	if o.timed {
 		// A minute of grace, for clocks that differ: what is due already is handled at once.
 		if d := time.Until(o.at); o.delayed || d < -time.Minute || d > maxDelay {
 			if o.delayed {
@@ -80,7 +84,7 @@ func collect(options []SendOption) (o sendOptions, err error) {
 	if o.expires && (o.ttl <= 0 || o.ttl > maxDelay) {
 		return o, fmt.Errorf("%w: time to live %v: it must be more than 0 and at most 100 years", ErrInvalidTime, o.ttl)
 	}
-	if o.to != "" {
+	if o.addressed {
 		if err := checkQueueName(o.to); err != nil {
 			return o, err
 		}

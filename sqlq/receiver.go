@@ -138,7 +138,7 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 	if w.n > 0 {
 		pipeline.Queue(`BEGIN`)
 		if w.byLease {
-			r.run.client.store.FetchLeased(pipeline, w.in.endpoint.Name, w.in.number(), w.after, w.n, math.MaxInt32, &ms)
+			r.run.client.store.FetchLeased(pipeline, w.in.endpoint.Name, w.by, w.after, w.n, math.MaxInt32, &ms)
 			pipeline.Queue(`COMMIT`)
 		} else {
 			r.run.client.store.FetchHeld(pipeline, w.in.endpoint.Name, w.after, w.n, max(fetchBytes/w.n, 32<<10), &ms)
@@ -191,8 +191,8 @@ func (r *receiver) take(ctx context.Context, w work, ms []store.Message) (*batch
 			return nil, err
 		}
 	}
-	b := newBatch(w.in, ms, w.byLease)
-	b.freed = len(ms) < whole
+	b := newBatch(w.in, ms, w.byLease, w.by)
+	b.freed = b.freed || len(ms) < whole
 	w.in.add(b)
 	if !w.byLease {
 		return b, nil

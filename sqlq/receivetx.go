@@ -41,6 +41,7 @@ const (
 	txYields            // it waited for a lock: it goes first in the next batch
 	txLost              // the connection died: the whole batch is free again
 	txBroken            // the handler ended the transaction by itself: nothing of the batch can be settled here
+	txAborted           // a statement failed before the savepoint stood: the work of the whole batch is undone
 )
 
 // pingEvery keeps the transaction of a slow handler from being ended as idle. A frozen process does not ping.
@@ -106,6 +107,11 @@ func (tx *receiveTx) run(d *delivery) error {
 	}
 	if err == nil {
 		return nil
+	}
+	if !tx.begun && tx.conn.PgConn().TxStatus() == 'E' {
+		// A statement that rides with the savepoint is prepared before the savepoint is executed, and does not parse.
+		tx.verdict = txAborted
+		return err
 	}
 	if undoErr := tx.undo(); undoErr != nil {
 		tx.verdict = txLost

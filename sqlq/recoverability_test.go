@@ -81,30 +81,36 @@ func TestBreaker(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	b := breaker{limit: 3}
-	b.failure(now)
-	b.failure(now)
+	b.failure(now, false)
+	b.failure(now, false)
 	b.success()
-	b.failure(now)
-	b.failure(now)
+	b.failure(now, false)
+	b.failure(now, false)
 	if !b.closed() {
 		t.Fatal("opened although a success came between the failures")
 	}
-	if !b.failure(now) || b.closed() {
+	if !b.failure(now, false) || b.closed() {
 		t.Fatal("the third failure in a row did not open it")
 	}
-	if b.failure(now) {
+	if b.failure(now, false) {
 		t.Error("it opened a second time")
 	}
 	if b.due(now) || !b.due(now.Add(b.pause())) {
 		t.Error("the next probe is not due after the pause")
 	}
 	for range 10 {
-		b.failure(now)
+		b.failure(now, false)
 	}
 	if b.pause() != time.Second {
 		t.Errorf("the pause grew to %v, want 1 s", b.pause())
 	}
+	if b.failure(now, true); !b.due(now) {
+		t.Error("a message that is known to fail makes the next probe wait")
+	}
 	b.success()
+	for range 10 {
+		b.failure(now, true)
+	}
 	if !b.closed() || b.pause() != 0 {
 		t.Error("a success did not close it")
 	}

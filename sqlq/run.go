@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,6 +21,7 @@ type runner struct {
 	schedule  *schedule
 	listener  *listener
 	keeper    *keeper
+	suspect   chan struct{} // filled while a message that may have killed a process is in hand
 
 	stop       context.CancelFunc // begins the drain
 	ended      chan struct{}
@@ -35,11 +37,8 @@ type runner struct {
 // Errors, before any message is handled: ErrInvalidEndpoint, ErrTooFewConnections, ErrRunning, ErrClosed, and the
 // database's.
 func (c *Client) Run(ctx context.Context, endpoints ...Endpoint) error {
-	endpoints = append([]Endpoint(nil), endpoints...)
-	for i := range endpoints {
-		endpoints[i] = endpoints[i].withDefaults()
-	}
-	if err := validateEndpoints(c.config, endpoints); err != nil {
+	endpoints, err := c.validated(endpoints)
+	if err != nil {
 		return err
 	}
 	ctx, stop := context.WithCancel(ctx)
@@ -58,6 +57,32 @@ func (c *Client) Run(ctx context.Context, endpoints ...Endpoint) error {
 	return r.serve(ctx, endpoints)
 }
 
+// Prepare does what Run does before it handles messages, and no more: it makes the endpoints' queues, where they are
+// missing and the role may, subscribes them to the events that they handle, and routes their commands. Who sends before
+// or while Run starts calls it first, so that no message finds its queue missing and no event its subscription.
+func (c *Client) Prepare(ctx context.Context, endpoints ...Endpoint) error {
+	endpoints, err := c.validated(endpoints)
+	if err != nil {
+		return err
+	}
+	if c.closed.Load() {
+		return ErrClosed
+	}
+	if err := c.prepareQueues(ctx, endpoints); err != nil {
+		return fmt.Errorf("prepare: %w", err)
+	}
+	return nil
+}
+
+// validated returns the endpoints with their defaults.
+func (c *Client) validated(endpoints []Endpoint) ([]Endpoint, error) {
+	endpoints = slices.Clone(endpoints)
+	for i := range endpoints {
+		endpoints[i] = endpoints[i].withDefaults()
+	}
+	return endpoints, validateEndpoints(c.config, endpoints)
+}
+
 func (c *Client) newRunner(ctx context.Context, stop context.CancelFunc, endpoints []Endpoint) (*runner, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -67,7 +92,7 @@ func (c *Client) newRunner(ctx context.Context, stop context.CancelFunc, endpoin
 	case c.runner != nil:
 		return nil, fmt.Errorf("%w: give all endpoints to one Run", ErrRunning)
 	}
-	r := &runner{client: c, schedule: newSchedule(), stop: stop, ended: make(chan struct{})}
+	r := &runner{client: c, schedule: newSchedule(), suspect: make(chan struct{}, 1), stop: stop, ended: make(chan struct{})}
 	r.handlerCtx = context.WithValue(context.WithoutCancel(ctx), handlerContext{}, true)
 	r.hardCtx = context.WithoutCancel(ctx)
 	r.listener = newListener(r)
@@ -95,6 +120,10 @@ func (r *runner) prepare(ctx context.Context, endpoints []Endpoint) error {
 		return fmt.Errorf("%w: %s allows %d, receiving takes %d besides the pool's: raise it, or lower Config.ReceiveConnections (now %d)",
 			ErrTooFewConnections, has.Limit, has.Connections, need, c.config.ReceiveConnections)
 	}
+	return c.prepareQueues(ctx, endpoints)
+}
+
+func (c *Client) prepareQueues(ctx context.Context, endpoints []Endpoint) error {
 	for _, e := range endpoints {
 		if err := c.prepareQueue(ctx, e); err != nil {
 			return err

@@ -149,6 +149,9 @@ func (c *Client) prepare(ctx context.Context, m Message, publish bool, in *Incom
 		return fmt.Errorf("%s %s: %w", verb, m.MessageType(), err)
 	}
 	out := &Outgoing{ID: o.id, Type: m.MessageType(), Headers: o.headers, Message: m}
+	if out.Headers == nil {
+		out.Headers = Headers{} // middleware may add some
+	}
 	if err := checkTypeName(out.Type); err != nil {
 		return fmt.Errorf("%s: %w", verb, err)
 	}

@@ -23,6 +23,7 @@ type settlement struct {
 	out      []envelope
 
 	running  []*delivery     // to be leased, their handlers go on
+	attempts []int           // of running, noted under the instance's lock: immediate retries count on
 	by       int32           // the instance that leases them
 	leases   map[int64]int64 // of running, by seq, once queued and run
 	channels []string        // to notify after the commit
@@ -65,12 +66,12 @@ func (s *settlement) queue(b *pgx.Batch) error {
 		}
 	}
 	if len(s.running) > 0 {
-		seqs, attempts := make([]int64, len(s.running)), make([]int, len(s.running))
+		seqs := make([]int64, len(s.running))
 		for i, d := range s.running {
-			seqs[i], attempts[i] = d.seq, d.attempts
+			seqs[i] = d.seq
 		}
 		s.leases = map[int64]int64{}
-		st.Lease(b, s.from.Queue, s.by, seqs, attempts, s.leases)
+		st.Lease(b, s.from.Queue, s.by, seqs, s.attempts, s.leases)
 	}
 	return nil
 }
@@ -83,6 +84,9 @@ func (r *receiver) settlementOf(b *batch) (*settlement, error) {
 	s.running = in.cut(b)
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	for _, d := range s.running {
+		s.attempts = append(s.attempts, max(0, d.attempts-1)) // those that have ended
+	}
 	for i := range b.all {
 		if d := &b.all[i]; d.finished && !d.leasing {
 			s.add(in, d)
@@ -126,10 +130,8 @@ func (r *receiver) abandon(b *batch, err error) {
 // HandleTx handlers lost their work: they run again, one message a transaction; in a batch of one that fails the message.
 func (r *receiver) settleOneByOne(b *batch, refused error) {
 	in, again := b.in, 0
-	for i := range b.all {
-		d := &b.all[i]
+	for _, d := range in.finishedOf(b) {
 		switch {
-		case !d.finished || d.lost || d.giveUp:
 		case d.handler == nil || !d.handler.inTx || d.outcome.verdict != complete:
 			r.settleAlone(in, d, nil)
 		case len(b.all) == 1:
@@ -144,16 +146,24 @@ func (r *receiver) settleOneByOne(b *batch, refused error) {
 	in.wake()
 }
 
+// finishedOf returns the deliveries of a batch that have their verdict and are still the batch's to settle.
+func (in *instance) finishedOf(b *batch) (finished []*delivery) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for i := range b.all {
+		if d := &b.all[i]; d.finished && !d.lost && !d.giveUp && d.lease == 0 {
+			finished = append(finished, d)
+		}
+	}
+	return finished
+}
+
 // settleAlone settles one delivery whose batch was rolled back, if nobody took it meanwhile. With refused, or when the
 // server refuses this settle too, that is the message's own failure.
 func (r *receiver) settleAlone(in *instance, d *delivery, refused error) {
 	for range 2 {
 		if refused != nil {
-			d.err, d.out = fmt.Errorf("settle: %w", refused), nil
-			if d.outcome = in.endpoint.Retry.decide(d.attempts, d.err, in.client.config.rand()); d.outcome.verdict == retryNow {
-				d.outcome = outcome{verdict: retryLater} // at once, but with the attempt written down
-			}
-			in.failed(d)
+			in.refused(d, fmt.Errorf("settle: %w", refused))
 		}
 		if r.connect() != nil {
 			return
@@ -243,11 +253,7 @@ func (r *receiver) settleLease(ctx context.Context, in *instance, d *delivery) e
 		return err
 	}
 	r.rollback()
-	d.err, d.out = fmt.Errorf("settle: %w", err), nil
-	if d.outcome = in.endpoint.Retry.decide(d.attempts, d.err, in.client.config.rand()); d.outcome.verdict == retryNow {
-		d.outcome = outcome{verdict: retryLater}
-	}
-	in.failed(d)
+	in.refused(d, fmt.Errorf("settle: %w", err))
 	if err = r.settleLeases(ctx, in, []*delivery{d}); err != nil && !connectionLost(err) {
 		r.rollback()
 		r.run.client.log.Error("sqlq: cannot settle a leased message; it goes back when this process ends", "endpoint", in.endpoint.Name, "message", d.ID, "err", err)

@@ -2,6 +2,7 @@ package sqlq
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -69,35 +70,86 @@ func (in *instance) finish(d *delivery) {
 	}
 }
 
-// handle runs the handler of a delivery to its verdict, immediate retries included. tx is for HandleTx.
+// handle brings a delivery to its verdict. tx is for HandleTx.
 func (in *instance) handle(d *delivery, tx *receiveTx) {
+	if in.decided(d) {
+		return
+	}
+	release, ok := in.apart(d)
+	if !ok {
+		return
+	}
+	defer release()
+	in.attempt(d, tx)
+}
+
+// decided says whether the verdict on a delivery is known without its handler.
+func (in *instance) decided(d *delivery) bool {
 	policy := in.endpoint.Retry
 	switch {
 	case !d.expires.IsZero() && !time.Now().Before(d.expires):
 		d.expired, d.outcome = true, outcome{verdict: complete}
-		return
+		return true
 	case d.broken != nil:
 		d.err = d.broken
 	case d.handler == nil:
 		d.err = fmt.Errorf("%w %q in endpoint %q: add one, or replay the message to the endpoint that has", ErrUnknownType, d.Type, in.endpoint.Name)
+	case d.handler.inTx && in.timesLost(d) >= maxLost:
+		d.err = fmt.Errorf("%w, %d times", ErrConnectionLost, maxLost)
 	case d.crashes && d.attempts >= policy.attempts():
-		d.err = Unrecoverable(fmt.Errorf("%w, %s times", ErrCrashed, d.Headers[headerCrashes]))
+		d.err = fmt.Errorf("%w, %s times", ErrCrashed, d.Headers[headerCrashes])
+	default:
+		return false
 	}
-	if d.err != nil {
+	if !errors.Is(d.err, ErrCrashed) { // those attempts are all counted
 		in.mu.Lock()
 		d.attempts++
 		in.mu.Unlock()
-		d.outcome = policy.decide(d.attempts, Unrecoverable(d.err), 0)
-		in.failed(d)
-		return
 	}
-	if d.crashes {
-		in.alone.Lock()
-		defer in.alone.Unlock()
-	} else {
+	d.outcome = policy.decide(d.attempts, Unrecoverable(d.err), 0)
+	in.failed(d)
+	return true
+}
+
+// apart keeps a message that may have killed a process apart from all others of the instance while its handler runs, and
+// from others of its kind in the whole process until it is settled, so that another death points at it alone. The attempt
+// is counted beforehand, because nobody may be left to do it. It waits until the message may run, and returns false when
+// it may not.
+func (in *instance) apart(d *delivery) (release func(), ok bool) {
+	if !d.crashes {
 		in.alone.RLock()
-		defer in.alone.RUnlock()
+		return in.alone.RUnlock, true
 	}
+	select {
+	case in.run.suspect <- struct{}{}:
+		d.apart = true
+	case <-in.ctx.Done():
+		d.giveUp = true
+		return nil, false
+	}
+	in.alone.Lock()
+	ctx, cancel := context.WithTimeout(in.ctx, 30*time.Second)
+	defer cancel()
+	mine, err := in.client.store.BeginAlone(ctx, in.client.pool, d.leasedBy, d.lease)
+	if err != nil || !mine {
+		in.alone.Unlock()
+		d.giveUp = true
+		return nil, false
+	}
+	return in.alone.Unlock, true
+}
+
+// settled lets the next message run that may have killed a process, if this was one.
+func (in *instance) settled(d *delivery) {
+	if d.apart {
+		d.apart = false
+		<-in.run.suspect
+	}
+}
+
+// attempt runs the handler of a delivery to its verdict, immediate retries included.
+func (in *instance) attempt(d *delivery, tx *receiveTx) {
+	policy := in.endpoint.Retry
 	for {
 		in.mu.Lock()
 		d.attempts++
@@ -131,13 +183,50 @@ func (in *instance) handle(d *delivery, tx *receiveTx) {
 	in.failed(d)
 }
 
+// refused makes the server's refusal, or the loss of its transaction, a delivery's own failure. A retry at once waits
+// for the mover, so that the attempt is written down.
+func (in *instance) refused(d *delivery, err error) {
+	d.err, d.out = err, nil
+	if d.outcome = in.endpoint.Retry.decide(d.attempts, err, in.client.config.rand()); d.outcome.verdict == retryNow {
+		d.outcome = outcome{verdict: retryLater}
+	}
+	in.failed(d)
+}
+
+// maxLost is how often the receive connection may be lost under one HandleTx handler. Losing the database is nobody's
+// failure, but a handler that never keeps its connection must not come back for ever.
+const maxLost = 5
+
+func (in *instance) lostWith(d *delivery) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if len(in.lostUnder) > 1000 {
+		clear(in.lostUnder)
+	}
+	in.lostUnder[d.ID]++
+}
+
+func (in *instance) timesLost(d *delivery) int {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.lostUnder[d.ID]
+}
+
+// failed records a failed attempt. What no handler has seen says nothing about the endpoint's health.
 func (in *instance) failed(d *delivery) {
-	if in.breaker.failure(time.Now()) {
+	in.logFailed(d)
+	if errors.Is(d.err, ErrUndecodable) || errors.Is(d.err, ErrUnknownType) || errors.Is(d.err, ErrCrashed) {
+		return
+	}
+	if in.breaker.failure(time.Now(), d.attempts > 1+in.endpoint.Retry.Immediate || d.Headers[headerFirstFailedAt] != "") {
 		in.client.log.Warn("sqlq: messages fail one after the other; slowing to one probe at a time", "endpoint", in.endpoint.Name, "err", d.err)
 	}
 	if pause := in.breaker.pause(); pause > 0 {
 		time.AfterFunc(pause, in.probe)
 	}
+}
+
+func (in *instance) logFailed(d *delivery) {
 	if d.outcome.verdict == fail {
 		in.client.log.Error("sqlq: message failed", "endpoint", in.endpoint.Name, "type", d.Type, "message", d.ID, "attempts", d.attempts, "err", d.err)
 	}

@@ -33,7 +33,7 @@ const (
 func newOrder(id int64) Order {
 	return Order{
 		ID: id, Customer: "Ada Lovelace", Address: "12 St James's Square, London SW1Y", Item: "Difference engine, spare wheel",
-		Quantity: 3, Cents: 4599, Note: "Leave it with the porter, please.",
+		Quantity: 3, Cents: 4599, Note: "Leave it with the old porter, please",
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"slices"
@@ -51,8 +52,13 @@ type subject struct {
 	contract string // what it promises otherwise than sqlq does
 	poll     poll   // the latency row lasts at least two of these
 
-	available func(l *lab) error // nil: always; an error says why it is not
+	// available makes ready what the system needs beside the database, or says why it cannot be measured here. nil: it
+	// needs nothing.
+	available func(ctx context.Context, l *lab) error
 }
+
+// errNotHere is the reason why a system that this machine does not have, or was not asked for, is not measured.
+var errNotHere = errors.New("not here")
 
 // takes says whether a row is measured of the subject.
 func (s subject) takes(rs ...row) bool {

@@ -117,7 +117,7 @@ func (a *app) rootCommand() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	in("try", a.demoCommand(), a.devCommand())
+	in("try", a.demoCommand(), a.devCommand(), a.benchCommand())
 	in("operate", a.queueCommand(), a.errorCommand(), a.sendCommand())
 	in("set-up", a.migrateCommand(), a.versionCommand())
 	root.SetHelpCommandGroupID("set-up")

@@ -19,17 +19,17 @@ func main() {
 	ctx, stop := context.WithCancel(context.Background())
 	pool, err := pgxpool.New(ctx, os.Getenv("DATABASE_URL"))
 	check(err)
-	_, err = pool.Exec(ctx, `SELECT sqlq.create_queue('hello')`) // or: sqlq queue create hello
+	client, err := sqlq.Open(ctx, pool, sqlq.Config{})
 	check(err)
-	client, err := sqlq.Open(ctx, pool, sqlq.Config{Routes: map[string]string{"hello.Greet": "hello"}})
-	check(err)
-	check(client.Send(ctx, Greet{Name: "world"})) // committed: now it can be handled here, elsewhere, tomorrow
 	greet := sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[Greet]) error {
 		fmt.Printf("Hello, %s!\n", d.Message.Name)
 		stop() // ends Run, which would go on
 		return nil
 	})
-	check(client.Run(ctx, sqlq.Endpoint{Name: "hello", Handlers: []sqlq.Handler{greet}}))
+	hello := sqlq.Endpoint{Name: "hello", Handlers: []sqlq.Handler{greet}}
+	check(client.Prepare(ctx, hello))             // makes its queue, which Run would do too
+	check(client.Send(ctx, Greet{Name: "world"})) // committed: now it can be handled here, elsewhere, tomorrow
+	check(client.Run(ctx, hello))
 }
 
 func check(err error) {

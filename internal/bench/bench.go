@@ -25,6 +25,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os/exec"
 	"time"
 )
 
@@ -65,8 +66,8 @@ type Options struct {
 	Duration    time.Duration
 	Delayed     bool
 
-	// Receiver is the command that starts this program again as a receiving process, which calls Receive.
-	Receiver []string
+	// Receiver returns a command that starts this program again as a receiving process, which calls Receive.
+	Receiver func() *exec.Cmd
 	// Profile begins the names of the files that CPU profiles are written to; "" writes none.
 	Profile string
 	// Progress gets a line about what goes on, many times a second.
@@ -116,8 +117,9 @@ func Run(ctx context.Context, b Benchmark, o Options) (result Result, err error)
 	if err != nil {
 		return nil, fmt.Errorf("bench %s: %w", b.Name, err)
 	}
-	*result.head() = Head{
-		Benchmark: b.Name, Server: l.facts, Size: o.Size, DurationSeconds: round(time.Since(l.began).Seconds(), 1), Notes: l.notes,
+	*result.Common() = Head{
+		Benchmark: b.Name, Server: l.facts, N: o.N, Size: o.Size, Concurrency: o.Concurrency,
+		DurationSeconds: round(time.Since(l.began).Seconds(), 1), Notes: l.notes,
 	}
 	return result, nil
 }

@@ -48,7 +48,7 @@ func (l *lab) hire(ctx context.Context, n int, j job) (crew, error) {
 		if l.Profile != "" {
 			j.Profile = fmt.Sprintf("%s-receiver-%d.pprof", l.Profile, len(l.children)+1)
 		}
-		c, err := startChild(l.Receiver, j)
+		c, err := startChild(l.Receiver(), j)
 		if err != nil {
 			return nil, fmt.Errorf("start a receiving process: %w", err)
 		}
@@ -60,9 +60,8 @@ func (l *lab) hire(ctx context.Context, n int, j job) (crew, error) {
 	return all, all.await(ctx, func() bool { return all.told() == n }, "receiving processes do not get ready")
 }
 
-func startChild(command []string, j job) (*child, error) {
-	c := &child{cmd: exec.Command(command[0]), ended: make(chan struct{})}
-	c.cmd.Args = append([]string{command[0]}, command[1:]...)
+func startChild(command *exec.Cmd, j job) (*child, error) {
+	c := &child{cmd: command, ended: make(chan struct{})}
 	c.cmd.Stderr = lockedWriter{c}
 	var err error
 	if c.input, err = c.cmd.StdinPipe(); err != nil {
@@ -129,6 +128,18 @@ func (c *child) latest() (sample, bool) {
 	return c.samples[len(c.samples)-1], true
 }
 
+// first returns the first sample with a message, the zero one if there is none.
+func (c *child) first() sample {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.samples {
+		if s.handled > 0 {
+			return s
+		}
+	}
+	return sample{}
+}
+
 // kill ends the child whatever it does.
 func (c *child) kill() {
 	select {
@@ -156,6 +167,16 @@ func (all crew) told() (n int) {
 		if _, ok := c.latest(); ok {
 			n++
 		}
+	}
+	return n
+}
+
+// said counts what the processes have said, all together.
+func (all crew) said() (n int) {
+	for _, c := range all {
+		c.mu.Lock()
+		n += len(c.samples)
+		c.mu.Unlock()
 	}
 	return n
 }

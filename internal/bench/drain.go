@@ -39,6 +39,16 @@ type drainResult struct {
 	Connections        int64    `json:"connections"`
 }
 
+// drainRound is what one round found.
+type drainRound struct {
+	receipt     receipts
+	floor       float64 // rate
+	send        int64   // bytes of WAL
+	receive     int64   // likewise
+	images      int64
+	connections int64
+}
+
 func runDrain(ctx context.Context, l *lab) (Result, error) {
 	const queue = "drain"
 	r := &drainResult{Messages: l.N}
@@ -47,78 +57,20 @@ func runDrain(ctx context.Context, l *lab) (Result, error) {
 	}
 	var rates, floors, sends, receives, images, memory, cpu series
 	var err error
-	r.Rounds, err = l.rounds(ctx, func(n int) error {
-		if err := l.empty(ctx, queue, floorQueue); err != nil {
-			return err
-		}
-		if err := l.checkpoint(ctx); err != nil {
-			return err
-		}
-		fpi, err := l.fullPageImages(ctx)
+	r.Rounds, err = l.rounds(ctx, enoughRounds, func(n int) error {
+		d, err := l.drainRound(ctx, queue, n)
 		if err != nil {
 			return err
 		}
-		start, err := l.walPosition(ctx)
-		if err != nil {
-			return err
-		}
-		if err := l.fill(ctx, queue, l.N); err != nil {
-			return err
-		}
-		filled, err := l.walPosition(ctx)
-		if err != nil {
-			return err
-		}
-		if err := l.copyQueue(ctx, queue, floorQueue); err != nil {
-			return err
-		}
-		return alternate(n, func() error {
-			before, err := l.walPosition(ctx)
-			if err != nil {
-				return err
-			}
-			all, err := l.hire(ctx, 1, job{Queues: []string{queue}, Handler: counting})
-			if err != nil {
-				return err
-			}
-			if err := all.begin(); err != nil {
-				return err
-			}
-			if err := l.awaitHandled(ctx, all, int64(l.N)); err != nil {
-				return err
-			}
-			if r.Connections, err = l.sessions(ctx); err != nil {
-				return err
-			}
-			receipt, err := l.dismiss(ctx, all)
-			if err != nil {
-				return err
-			}
-			if left, err := l.holds(ctx, table(queue)); err != nil || left > 0 || receipt.Handled != int64(l.N) {
-				return fmt.Errorf("of %d messages %d were handled and %d are left (%w)", l.N, receipt.Handled, left, err)
-			}
-			after, err := l.walPosition(ctx)
-			if err != nil {
-				return err
-			}
-			fpiAfter, err := l.fullPageImages(ctx)
-			if err != nil {
-				return err
-			}
-			rates = append(rates, receipt.rate())
-			sends = append(sends, float64(filled-start)/float64(l.N))
-			receives = append(receives, float64(after-before)/float64(l.N))
-			images = append(images, float64(fpiAfter-fpi))
-			memory = append(memory, float64(receipt.PeakMemory)/(1<<20))
-			cpu = append(cpu, float64(receipt.CPU.Nanoseconds())/1000/float64(l.N))
-			r.DeadTuples, err = l.deadTuples(ctx, queue)
-			return err
-		}, func() error {
-			l.progress("floor: one DELETE … RETURNING")
-			rate, err := l.deleteReturning(ctx, l.N)
-			floors = append(floors, rate)
-			return err
-		})
+		rates, floors = append(rates, d.receipt.rate()), append(floors, d.floor)
+		each := func(total float64) float64 { return total / float64(l.N) }
+		sends, receives = append(sends, each(float64(d.send))), append(receives, each(float64(d.receive)))
+		images = append(images, float64(d.images))
+		memory = append(memory, float64(d.receipt.PeakMemory)/(1<<20))
+		cpu = append(cpu, each(float64(d.receipt.CPU.Nanoseconds())/1000))
+		r.Connections = max(r.Connections, d.connections)
+		r.DeadTuples, err = l.deadTuples(ctx, queue)
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -132,8 +84,65 @@ func runDrain(ctx context.Context, l *lab) (Result, error) {
 	return r, nil
 }
 
+// drainRound fills both tables and empties them, in turn the one or the other first.
+func (l *lab) drainRound(ctx context.Context, queue string, n int) (d drainRound, err error) {
+	if err := l.empty(ctx, queue, floorQueue); err != nil {
+		return d, err
+	}
+	if err := l.checkpoint(ctx); err != nil {
+		return d, err
+	}
+	sent := walSpan{lab: l}
+	if err := sent.of(ctx, func() error { return l.fill(ctx, queue, l.N) }); err != nil {
+		return d, err
+	}
+	if err := l.copyQueue(ctx, queue, floorQueue); err != nil {
+		return d, err
+	}
+	received := walSpan{lab: l}
+	err = alternate(n, func() error {
+		return received.of(ctx, func() error {
+			var err error
+			d.receipt, d.connections, err = l.drain(ctx, queue)
+			return err
+		})
+	}, func() error {
+		var err error
+		d.floor, err = l.deleteReturning(ctx, l.N)
+		return err
+	})
+	d.send, d.receive, d.images = sent.bytes, received.bytes, sent.images+received.images
+	return d, err
+}
+
+// drain has one process handle what is in a queue, sees that all of it was, and counts the process's connections.
+func (l *lab) drain(ctx context.Context, queue string) (r receipts, connections int64, err error) {
+	all, err := l.hire(ctx, 1, job{Queues: []string{queue}, Handler: counting})
+	if err != nil {
+		return r, 0, err
+	}
+	if err := all.begin(); err != nil {
+		return r, 0, err
+	}
+	if err := l.awaitHandled(ctx, all, int64(l.N)); err != nil {
+		return r, 0, err
+	}
+	if connections, err = l.sessions(ctx); err != nil {
+		return r, 0, err
+	}
+	if r, err = l.dismiss(ctx, all); err != nil {
+		return r, 0, err
+	}
+	left, err := l.holds(ctx, table(queue))
+	if err == nil && (left > 0 || r.Handled != int64(l.N)) {
+		err = fmt.Errorf("of %d messages %d were handled and %d are left", l.N, r.Handled, left)
+	}
+	return r, connections, err
+}
+
 // deleteReturning deletes the rows of the floor's table, and returns how many a second the client had.
 func (l *lab) deleteReturning(ctx context.Context, n int) (rate float64, err error) {
+	l.progress("floor: one DELETE … RETURNING")
 	pool, conns, err := l.connectAll(ctx, 1)
 	if err != nil {
 		return 0, err
@@ -171,7 +180,7 @@ func measured(s series, digits int) *float64 {
 // Tables implements Result.
 func (r *drainResult) Tables() []Table {
 	speed := Table{
-		Title:   fmt.Sprintf("A backlog of %s messages of %d bytes, one receiving process; medians of %d rounds", thousands(int64(r.Messages)), r.Size, r.Rounds),
+		Title:   fmt.Sprintf("A backlog of %s messages of %d bytes, one receiving process; %s", thousands(int64(r.Messages)), r.Size, ofRounds(r.Rounds)),
 		Columns: []string{"", "messages", "of the floor"},
 	}
 	speed.add("received, decoded, handled, settled", perSecond(r.Rate), ratioText(r.Ratio))

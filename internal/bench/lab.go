@@ -26,6 +26,9 @@ const schema = "sqlq_bench"
 // and nobody receives from it.
 const floorQueue = "floor"
 
+// enoughRounds is when a median does not get any better.
+const enoughRounds = 15
+
 // lab is the database of one run, and what must be tidied up in the end.
 type lab struct {
 	Options
@@ -44,7 +47,7 @@ type lab struct {
 
 // open starts or finds the server and makes the schema.
 func open(ctx context.Context, o Options, statements bool) (l *lab, err error) {
-	l = &lab{Options: o, began: time.Now(), url: o.DatabaseURL}
+	l = &lab{Options: o, began: time.Now(), url: o.DatabaseURL, notes: []string{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, l.close())
@@ -228,10 +231,10 @@ func (l *lab) holds(ctx context.Context, table string) (n int64, err error) {
 	return n, err
 }
 
-// rounds calls f for as long as Options.Duration allows one more, and at least once. It returns how often.
-func (l *lab) rounds(ctx context.Context, f func(round int) error) (n int, err error) {
+// rounds calls f for as long as Options.Duration allows one more, at least once and at most so often. It returns how often.
+func (l *lab) rounds(ctx context.Context, most int, f func(round int) error) (n int, err error) {
 	began, longest := time.Now(), time.Duration(0)
-	for n == 0 || time.Since(began)+longest <= l.Duration {
+	for n == 0 || n < most && time.Since(began)+longest <= l.Duration {
 		this := time.Now()
 		if err := f(n); err != nil {
 			return n, err
@@ -299,4 +302,3 @@ func profileTo(name string) (stop func(), err error) {
 		file.Close()
 	}, nil
 }
-

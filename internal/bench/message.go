@@ -105,15 +105,15 @@ func (l *lab) copyQueue(ctx context.Context, from, to string) error {
 	return nil
 }
 
-// pace calls f so many times a second, at slightly uneven times, until d has passed, and returns how often it did. A
-// call that takes too long delays the next; it is the caller that times what it does from its own beginning.
+// pace calls f so many times a second, at uneven times, until d has passed, and returns how often it did: at least once.
+// A call that takes too long delays the next; f times what it does from its own beginning.
 func pace(ctx context.Context, perSecond float64, d time.Duration, f func() error) (n int64, err error) {
 	every := float64(time.Second) / perSecond
 	began := time.Now()
 	next := began
 	for {
 		next = next.Add(time.Duration(every * (0.5 + rand.Float64())))
-		if next.Sub(began) > d {
+		if n > 0 && next.Sub(began) > d {
 			return n, nil
 		}
 		if err := sleepUntil(ctx, next); err != nil {

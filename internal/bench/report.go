@@ -9,7 +9,7 @@ import (
 
 // Result is what a benchmark found: a struct whose JSON fields are documented names, and the same as tables for people.
 type Result interface {
-	head() *Head
+	Common() *Head
 	Tables() []Table
 }
 
@@ -17,12 +17,15 @@ type Result interface {
 type Head struct {
 	Benchmark       string   `json:"benchmark"`
 	Server          Server   `json:"server"`
+	N               int      `json:"n"`                // as it was asked for, what it is depends on the benchmark
 	Size            int      `json:"size"`             // bytes of a body
+	Concurrency     int      `json:"concurrency"`      // as it was asked for; 0: the library's default
 	DurationSeconds float64  `json:"duration_seconds"` // of the whole run
 	Notes           []string `json:"notes"`
 }
 
-func (h *Head) head() *Head { return h }
+// Common implements Result.
+func (h *Head) Common() *Head { return h }
 
 // Table is part of a result. The first column is text, the others are numbers.
 type Table struct {
@@ -32,6 +35,14 @@ type Table struct {
 }
 
 func (t *Table) add(cells ...string) { t.Rows = append(t.Rows, cells) }
+
+// ofRounds writes how many rounds the medians are of.
+func ofRounds(n int) string {
+	if n == 1 {
+		return "one round"
+	}
+	return fmt.Sprintf("medians of %d rounds", n)
+}
 
 // perSecond writes a rate.
 func perSecond(rate float64) string { return thousands(int64(rate+0.5)) + "/s" }

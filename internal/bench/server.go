@@ -34,6 +34,7 @@ func readServer(ctx context.Context, pool *pgxpool.Pool, throwAway bool) (Server
 	if err != nil {
 		return s, fmt.Errorf("read the server's settings: %w", err)
 	}
+	s.Version, _, _ = strings.Cut(s.Version, " ") // some add of whom it is
 	return s, nil
 }
 
@@ -47,13 +48,33 @@ func (s Server) String() string {
 		s.Version, kind, s.Fsync, s.SynchronousCommit, s.WALLevel, s.SharedBuffers, s.MaxWALSize, s.Cores)
 }
 
-// walPosition is how many bytes of WAL the server has written since it was made. All of it counts, whoever wrote it.
-func (l *lab) walPosition(ctx context.Context) (bytes int64, err error) {
-	err = l.pool.QueryRow(ctx, `SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint`).Scan(&bytes)
+// walSpan counts the WAL that the server writes during something, whoever writes it.
+type walSpan struct {
+	lab    *lab
+	bytes  int64
+	images int64 // of whole pages, which follow a checkpoint
+}
+
+func (w *walSpan) of(ctx context.Context, f func() error) error {
+	bytes, images, err := w.position(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("read the WAL position: %w", err)
+		return err
 	}
-	return bytes, nil
+	if err := f(); err != nil {
+		return err
+	}
+	after, imagesAfter, err := w.position(ctx)
+	w.bytes, w.images = after-bytes, imagesAfter-images
+	return err
+}
+
+func (w *walSpan) position(ctx context.Context) (bytes, images int64, err error) {
+	err = w.lab.pool.QueryRow(ctx, `
+		SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint, wal_fpi FROM pg_stat_wal`).Scan(&bytes, &images)
+	if err != nil {
+		return 0, 0, fmt.Errorf("read the WAL position: %w", err)
+	}
+	return bytes, images, nil
 }
 
 // checkpoint makes a checkpoint, where the role may.
@@ -66,12 +87,6 @@ func (l *lab) checkpoint(ctx context.Context) error {
 		return nil
 	}
 	return err
-}
-
-// fullPageImages counts the page images that the server has put into its WAL.
-func (l *lab) fullPageImages(ctx context.Context) (n int64, err error) {
-	err = l.pool.QueryRow(ctx, `SELECT wal_fpi FROM pg_stat_wal`).Scan(&n)
-	return n, err
 }
 
 // deadTuples is what the statistics say of a queue's table, once those who wrote have ended and so have told.

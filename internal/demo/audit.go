@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // The audit compares the input file with the business tables, in SQL. It uses nothing of sqlq: not the library, not the
@@ -41,31 +40,24 @@ func (r report) err() error {
 // ErrAudit is returned by Run when the audit finds fault with the business tables. The Result says how much.
 var ErrAudit = errors.New("the audit failed")
 
-// audit reads everything in one snapshot.
-func audit(ctx context.Context, pool *pgxpool.Pool, file []byte) (report, error) {
-	var r report
-	err := pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead}, func(tx pgx.Tx) error {
-		if err := loadFile(ctx, tx, file); err != nil {
-			return err
-		}
-		if _, err := tx.Exec(ctx, expectedRows); err != nil {
-			return fmt.Errorf("work out what should be there: %w", err)
-		}
-		if _, err := tx.Exec(ctx, actualRows); err != nil {
-			return fmt.Errorf("read what is there: %w", err)
-		}
-		if err := r.count(ctx, tx); err != nil {
-			return err
-		}
-		if err := r.compare(ctx, tx); err != nil {
-			return err
-		}
-		return r.lookForMessages(ctx, tx)
-	})
-	if err != nil {
-		return report{}, fmt.Errorf("audit: %w", err)
+// audit reads everything in the transaction's snapshot, and changes nothing but temporary tables, which go with it.
+func audit(ctx context.Context, tx pgx.Tx, file []byte) (r report, err error) {
+	if err := loadFile(ctx, tx, file); err != nil {
+		return r, err
 	}
-	return r, nil
+	if _, err := tx.Exec(ctx, expectedRows); err != nil {
+		return r, fmt.Errorf("work out what should be there: %w", err)
+	}
+	if _, err := tx.Exec(ctx, actualRows); err != nil {
+		return r, fmt.Errorf("read what is there: %w", err)
+	}
+	if err := r.count(ctx, tx); err != nil {
+		return r, err
+	}
+	if err := r.compare(ctx, tx); err != nil {
+		return r, err
+	}
+	return r, r.lookForMessages(ctx, tx)
 }
 
 // loadFile copies the JSON lines into the table input.

@@ -102,10 +102,11 @@ func (d *database) connect(ctx context.Context, name string, connections int32) 
 	config.MaxConns = connections
 	config.ConnConfig.RuntimeParams["application_name"] = "sqlq demo: " + name
 	pool, err := pgxpool.NewWithConfig(ctx, config)
-	if err == nil {
-		err = pool.Ping(ctx)
-	}
 	if err != nil {
+		return nil, fmt.Errorf("connect %s: %w", name, err)
+	}
+	if err := pool.Ping(ctx); err != nil {
+		pool.Close()
 		return nil, fmt.Errorf("connect %s: %w", name, err)
 	}
 	return pool, nil

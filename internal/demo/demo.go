@@ -17,6 +17,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sqlq/sqlq/sqlq/ops"
@@ -110,9 +111,13 @@ func run(ctx context.Context, d *database, orders []Order, o Options, began time
 	if err := o.Sabotage.commit(ctx, pool, screen); err != nil {
 		return Result{}, err
 	}
-	found, err := audit(ctx, pool, o.file)
+	var found report
+	err = pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead}, func(tx pgx.Tx) (err error) {
+		found, err = audit(ctx, tx, o.file)
+		return err
+	})
 	if err != nil {
-		return Result{}, err
+		return Result{}, fmt.Errorf("audit: %w", err)
 	}
 	result := Result{
 		Orders: int64(len(orders)), Placed: found.placed, Billed: found.billed, Shipped: found.shipped,

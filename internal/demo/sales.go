@@ -53,8 +53,11 @@ func alwaysTwoDecimals(string) int { return 2 }
 
 func (s sales) endpoint() sqlq.Endpoint {
 	return sqlq.Endpoint{
-		Name:        "sales",
-		Concurrency: 2,
+		Name: "sales",
+		// HandleTx handlers run one at a time on each receive connection, and Sales has two. So this is only the number
+		// of failures in a row after which the endpoint takes the fault for one outside of the messages and slows to one
+		// probe at a time. It is high because on a slow machine the orders that fail can come back all together.
+		Concurrency: 60,
 		Retry:       s.retry,
 		Handlers:    []sqlq.Handler{sqlq.HandleTx(s.placeOrder)},
 	}
@@ -73,14 +76,19 @@ func (s sales) placeOrder(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[Place
 	if err := pause(ctx, s.handling); err != nil {
 		return err
 	}
+	return d.Publish(o.placed())
+}
+
+// placed returns what the other services get to know of the order.
+func (o *Order) placed() OrderPlaced {
 	var articles int64
 	for _, l := range o.Lines {
 		articles += l.Quantity
 	}
-	return d.Publish(OrderPlaced{
+	return OrderPlaced{
 		OrderID: o.ID, CustomerID: o.Customer.ID, Currency: o.Currency, Total: o.Total,
 		Articles: articles, ShipTo: o.ShipTo, GiftMessage: o.GiftMessage,
-	})
+	}
 }
 
 func writeOrder(ctx context.Context, tx pgx.Tx, o Order) error {

@@ -32,8 +32,8 @@ func (s state) quiet(down ...string) bool {
 }
 
 func (s state) String() string {
-	return fmt.Sprintf("%d wait for sales, %d for billing, %d for shipping; %d are to be retried, %d leased, %d failed; %d orders placed, %d billed, %d shipped",
-		s.waiting["sales"], s.waiting["billing"], s.waiting["shipping"], s.retrying, s.leased, s.failed, s.placed, s.billed, s.shipped)
+	return fmt.Sprintf("waiting: %v, to be retried: %d, leased: %d, failed: %d; %d orders placed, %d billed, %d shipped",
+		s.waiting, s.retrying, s.leased, s.failed, s.placed, s.billed, s.shipped)
 }
 
 // readState reads the state in one statement, and so in one snapshot: a message that moves from one table to another is

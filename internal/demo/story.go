@@ -20,7 +20,7 @@ type story struct {
 	*screen
 	pool   *pgxpool.Pool // to look how it stands
 	pace   pace
-	orders []Order // not sent yet
+	orders []Order // of the file
 
 	client *client
 	sales  *service
@@ -39,8 +39,14 @@ type pace struct {
 }
 
 var (
-	unhurried = pace{20 * time.Millisecond, 10 * time.Millisecond, 16 * time.Millisecond, []time.Duration{500 * time.Millisecond, time.Second}}
-	brisk     = pace{2 * time.Millisecond, 0, 4 * time.Millisecond, []time.Duration{100 * time.Millisecond, 200 * time.Millisecond}}
+	unhurried = pace{
+		selling: 20 * time.Millisecond, shipping: 10 * time.Millisecond, order: 16 * time.Millisecond,
+		delays: []time.Duration{500 * time.Millisecond, time.Second},
+	}
+	brisk = pace{
+		selling: 2 * time.Millisecond, order: 4 * time.Millisecond,
+		delays: []time.Duration{100 * time.Millisecond, 200 * time.Millisecond},
+	}
 )
 
 // tell tells the story, up to the moment when the shop closes.
@@ -99,7 +105,8 @@ func (s *story) absorbFlood(ctx context.Context, orders []Order) error {
 	var backlog []int64
 	_, err := s.until(ctx, "Sales works off the flood", func(now state) bool {
 		backlog = append(backlog, now.waiting["sales"])
-		s.progress(now.waiting["sales"], int64(len(orders)), fmt.Sprintf("%d wait for Sales, %d placed, %d billed", now.waiting["sales"], now.placed, now.billed))
+		s.progress(now.waiting["sales"], int64(len(orders)),
+			fmt.Sprintf("%d wait for Sales, %d placed, %d billed", now.waiting["sales"], now.placed, now.billed))
 		return wave.over() && now.quiet("shipping")
 	})
 	if err != nil {
@@ -123,7 +130,8 @@ func (s *story) bringShippingBack(ctx context.Context) error {
 		return err
 	}
 	now, err := s.until(ctx, "Shipping catches up", func(now state) bool {
-		s.progress(now.waiting["shipping"], missed.waiting["shipping"], fmt.Sprintf("%d wait for Shipping, %d shipped", now.waiting["shipping"], now.shipped))
+		s.progress(now.waiting["shipping"], missed.waiting["shipping"],
+			fmt.Sprintf("%d wait for Shipping, %d shipped", now.waiting["shipping"], now.shipped))
 		return now.quiet()
 	})
 	if err != nil {
@@ -180,7 +188,8 @@ func (s *story) mendSales(ctx context.Context, wave *wave) error {
 		return err
 	}
 	now, err := s.until(ctx, "what failed goes through", func(now state) bool {
-		s.progress(wave.sent.Load(), wave.orders, fmt.Sprintf("%d placed, %d billed, %d shipped", now.placed, now.billed, now.shipped))
+		s.progress(wave.sent.Load(), wave.orders,
+			fmt.Sprintf("%d placed, %d billed, %d shipped", now.placed, now.billed, now.shipped))
 		return wave.over() && now.quiet()
 	})
 	if err != nil {

@@ -39,7 +39,8 @@ func (s *Schema) QueueDefer(b *pgx.Batch, queue string, m Outgoing, then func(ch
 }
 
 func (s *Schema) deferring(queue string, m Outgoing, notify bool) (sql string, args []any) {
-	to, queues := queue, `SELECT $7::text`
+	// queue_table refuses a queue that does not exist, as the insert into its table would.
+	to, queues := queue, fmt.Sprintf(`SELECT $7::text WHERE %s($7::text) IS NOT NULL`, s.table("queue_table"))
 	if queue == "" {
 		to, queues = m.Type, fmt.Sprintf(`SELECT s.queue FROM %s s WHERE s.type = $7::text`, s.table("subscription"))
 	}

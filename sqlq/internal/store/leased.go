@@ -28,7 +28,7 @@ func (s *Schema) GiveBack(b *pgx.Batch, queue string, instance int32, leases []i
 			DELETE FROM %[1]s WHERE instance = $1 AND lease = ANY ($2::bigint[]) RETURNING *
 		), stored AS (
 			INSERT INTO %[2]s (id, sent_at, expires_at, attempt, type, headers, body)
-			SELECT id, sent_at, expires_at, greatest(attempt - 1, 0), type, headers, body FROM taken ORDER BY seq
+			SELECT id, sent_at, expires_at, attempt, type, headers, body FROM taken ORDER BY seq
 		)
 		SELECT %[3]s`, s.table("leased"), s.ready(queue), s.asleep(queue)), instance, leases).QueryRow(func(row pgx.Row) error {
 		var channel *string
@@ -52,12 +52,21 @@ func (s *Schema) Orphans(ctx context.Context, db DBTX) ([]string, error) {
 	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
-// crashed is one more than the last sqlq-crashes in the headers, as a header.
-const crashed = `'"sqlq-crashes":"' || coalesce(substring(headers::text FROM '.*"sqlq-crashes":"([0-9]{1,5})"')::int, 0) + 1 || '"'`
+// BeginAlone counts the attempt that is about to begin of a leased message that may kill the process, in which it is the
+// only such message that runs, and counts it in the header sqlq-crashes too: who finds that header on a recovered message
+// knows how many processes died of it. It returns false when the instance has lost the lease. Relies on the primary key.
+func (s *Schema) BeginAlone(ctx context.Context, db DBTX, instance int32, lease int64) (mine bool, err error) {
+	const crash = `'"sqlq-crashes":"' || coalesce(substring(headers::text FROM '.*"sqlq-crashes":"([0-9]{1,5})"')::int, 0) + 1 || '"'`
+	tag, err := db.Exec(ctx, fmt.Sprintf(`
+		UPDATE %s SET attempt = least(attempt + 1, 32767), headers = %s WHERE instance = $1 AND lease = $2`,
+		s.table("leased"), withHeaders("headers", crash)), instance, lease)
+	return tag.RowsAffected() == 1, err
+}
 
 // Recover puts the orphaned messages of a queue back into it, in order, and returns how many, and the channel to notify
-// after the commit. The attempt that was running stays counted, and the header sqlq-crashes says that the message may
-// be the one that killed the process. Rows that somebody else recovers are passed over.
+// after the commit. The header sqlq-crashes says that the message may be the one that killed the process; the attempt
+// that was running counts if the message ran alone (BeginAlone), because its neighbours could not help it. Rows that
+// somebody else recovers are passed over.
 func (s *Schema) Recover(ctx context.Context, db DBTX, queue string) (n int, channel string, err error) {
 	var c *string
 	err = db.QueryRow(ctx, fmt.Sprintf(`
@@ -69,10 +78,10 @@ func (s *Schema) Recover(ctx context.Context, db DBTX, queue string) (n int, cha
 			DELETE FROM %[1]s l USING picked p WHERE l.instance = p.instance AND l.lease = p.lease RETURNING l.*
 		), stored AS (
 			INSERT INTO %[3]s (id, sent_at, expires_at, attempt, type, headers, body)
-			SELECT id, sent_at, expires_at, attempt, type, %[5]s, body
+			SELECT id, sent_at, expires_at, attempt, type, CASE WHEN headers::text LIKE '%%"sqlq-crashes":"%%' THEN headers ELSE %[5]s END, body
 			FROM taken ORDER BY leased_at, seq
 		)
 		SELECT (SELECT count(*) FROM taken), %[4]s`,
-		s.table("leased"), s.table("instance"), s.ready(queue), s.asleep(queue), withHeaders("headers", crashed)), queue).Scan(&n, &c)
+		s.table("leased"), s.table("instance"), s.ready(queue), s.asleep(queue), withHeaders("headers", `'"sqlq-crashes":"0"'`)), queue).Scan(&n, &c)
 	return n, deref(c), err
 }

@@ -37,9 +37,9 @@ func (s *Schema) FetchHeld(b *pgx.Batch, queue string, after int64, limit, maxBo
 	b.Queue(sql, after, limit, maxBody).Query(func(rows pgx.Rows) error { return scanMessages(rows, into) })
 }
 
-// FetchLeased moves up to limit ready messages after a seq into the leased table in the name of an instance, counts the attempt
-// that is about to begin, and appends them to into. Once it is committed the messages are the instance's until it
-// settles them or dies. Rows that others hold are passed over. Relies on the queue's primary key.
+// FetchLeased moves up to limit ready messages after a seq into the leased table in the name of an instance and appends
+// them to into. Once it is committed the messages are the instance's until it settles them or dies; then its heirs know
+// which messages it had in hand. Rows that others hold are passed over. Relies on the queue's primary key.
 func (s *Schema) FetchLeased(b *pgx.Batch, queue string, instance int32, after int64, limit, maxBody int, into *[]Message) {
 	sql := fmt.Sprintf(`
 		WITH picked AS MATERIALIZED (
@@ -48,10 +48,10 @@ func (s *Schema) FetchLeased(b *pgx.Batch, queue string, instance int32, after i
 			DELETE FROM %[1]s q USING picked WHERE q.seq = picked.seq RETURNING q.*
 		), m AS (
 			INSERT INTO %[2]s (instance, queue, seq, id, sent_at, expires_at, attempt, type, headers, body)
-			SELECT $1::int, $4::text, seq, id, sent_at, expires_at, attempt + 1, type, headers, body FROM taken ORDER BY seq
+			SELECT $1::int, $4::text, seq, id, sent_at, expires_at, attempt, type, headers, body FROM taken ORDER BY seq
 			RETURNING *
 		)
-		SELECT m.lease, m.attempt::int - 1, `+fetched+` FROM m ORDER BY m.lease`, s.ready(queue), s.table("leased"))
+		SELECT m.lease, m.attempt::int, `+fetched+` FROM m ORDER BY m.lease`, s.ready(queue), s.table("leased"))
 	b.Queue(sql, instance, limit, maxBody, queue, after).Query(func(rows pgx.Rows) error { return scanMessages(rows, into) })
 }
 

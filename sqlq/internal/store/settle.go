@@ -131,7 +131,7 @@ func (s *Schema) Fail(b *pgx.Batch, from From, failures []Failure) error {
 }
 
 // Lease moves held messages that are still being handled into the leased table, in the name of an instance, with the
-// attempt that runs counted. leases gets the lease of each seq.
+// attempts that have ended. leases gets the lease of each seq.
 func (s *Schema) Lease(b *pgx.Batch, queue string, instance int32, seqs []int64, attempts []int, leases map[int64]int64) {
 	small := make([]int16, len(attempts))
 	for i, a := range attempts {
