@@ -417,3 +417,72 @@ func TestHandleTxSlowHandlerIsKeptAlive(t *testing.T) {
 		t.Errorf("%d rows, %d failed; want 1, 0", rows, failed)
 	}
 }
+
+// A statement that does not even parse is refused before the savepoint in front of it stands. Still it fails its own
+// message only.
+func TestHandleTxUnparsableStatementFailsOnlyItsMessage(t *testing.T) {
+	t.Parallel()
+	for _, at := range []int{0, 3} {
+		c, _, count := ledger(t, sqlq.Config{ReceiveConnections: 1})
+		entries := numbered(6)
+		entries[at].Fail = "parse"
+		send(t, c, entries...)
+		stop := run(t, c, sqlq.Endpoint{Name: "ledger", Retry: noRetry, Handlers: []sqlq.Handler{
+			sqlq.HandleTx(func(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[entry]) error {
+				if d.Message.Fail != "" {
+					_, err := tx.Exec(ctx, `INSERT INTO missing VALUES (1)`)
+					return err
+				}
+				return book(ctx, tx, d)
+			})}})
+		eventually(t, "all settled", func() (bool, string) { return count(`SELECT count(*) FROM sqlq.q_ledger`) == 0, "rows left" })
+		stop()
+		rows, failed := count(`SELECT count(*) FROM ledger`), count(`SELECT count(*) FROM sqlq.error WHERE message LIKE '%"missing" does not exist%'`)
+		if all := count(`SELECT count(*) FROM sqlq.error`); rows != 5 || failed != 1 || all != 1 {
+			t.Errorf("statement of message %d: %d rows, %d failed for it, %d failed; want 5, 1, 1", at, rows, failed, all)
+		}
+	}
+}
+
+// A connection that dies under a handler takes the whole batch's work with it: nothing of it may be settled elsewhere.
+func TestHandleTxLostConnectionIsNobodysFailure(t *testing.T) {
+	t.Parallel()
+	c, _, count := ledger(t, sqlq.Config{ReceiveConnections: 1})
+	entries := numbered(6)
+	entries[3].Fail = "kill"
+	send(t, c, entries...)
+	var killed atomic.Bool
+	stop := run(t, c, sqlq.Endpoint{Name: "ledger", Retry: noRetry, Handlers: []sqlq.Handler{
+		sqlq.HandleTx(func(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[entry]) error {
+			if err := book(ctx, tx, d); err != nil {
+				return err
+			}
+			if d.Message.Fail != "" && !killed.Swap(true) {
+				_, err := tx.Exec(ctx, `SELECT pg_terminate_backend(pg_backend_pid())`)
+				return err
+			}
+			return nil
+		})}})
+	eventually(t, "all settled", func() (bool, string) { return count(`SELECT count(*) FROM sqlq.q_ledger`) == 0, "rows left" })
+	stop()
+	rows, sent, failed := count(`SELECT count(DISTINCT n) FROM ledger`), count(`SELECT count(*) FROM sqlq.q_audit`), count(`SELECT count(*) FROM sqlq.error`)
+	if rows != 6 || count(`SELECT count(*) FROM ledger`) != 6 || sent != 6 || failed != 0 {
+		t.Errorf("%d entries booked, %d sent, %d failed; want 6, 6, 0", rows, sent, failed)
+	}
+}
+
+// A handler under which the connection dies every time does not come back for ever.
+func TestHandleTxThatAlwaysLosesItsConnectionFails(t *testing.T) {
+	t.Parallel()
+	c, _, count := ledger(t, sqlq.Config{})
+	send(t, c, numbered(1)...)
+	stop := run(t, c, sqlq.Endpoint{Name: "ledger", Handlers: []sqlq.Handler{
+		sqlq.HandleTx(func(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[entry]) error {
+			_, err := tx.Exec(ctx, `SELECT pg_terminate_backend(pg_backend_pid())`)
+			return err
+		})}})
+	eventually(t, "failed", func() (bool, string) {
+		return count(`SELECT count(*) FROM sqlq.error WHERE message LIKE '%connection was lost%'`) == 1, "not yet"
+	})
+	stop()
+}

@@ -291,3 +291,83 @@ func TestHandlersSendDelayedMessages(t *testing.T) {
 		t.Errorf("%d delayed messages as meant, %d in all; want 1", got, count(t, pool, `SELECT count(*) FROM sqlq.delayed`))
 	}
 }
+
+// Messages that nobody understands say nothing about the endpoint's health: they neither slow it down nor block others.
+func TestUnknownMessagesDoNotSlowTheEndpointDown(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t)
+	execSQL(t, pool, `SELECT sqlq.create_queue('house')`)
+	execSQL(t, pool, `SELECT sqlq.send('house', 'x.Unknown', '{}') FROM generate_series(1, 300)`)
+	c := open(t, pool, sqlq.Config{Routes: choreRoute})
+	stop := run(t, c, sqlq.Endpoint{Name: "house", Concurrency: 4, Handlers: chores(func(ctx context.Context, d *sqlq.Delivery[chore]) error { return nil })})
+	if err := c.Send(t.Context(), chore{}); err != nil {
+		t.Fatal(err)
+	}
+	eventuallyCount(t, pool, 0, `SELECT count(*) FROM sqlq.q_house`)
+	eventuallyCount(t, pool, 300, `SELECT count(*) FROM sqlq.error WHERE attempts = 1`)
+	stop()
+}
+
+type brokenError struct{ text string }
+
+func (e *brokenError) Error() string { return e.text }
+
+// A nil pointer in an error is an error that cannot even be printed.
+func TestErrorThatCannotBeLookedAt(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t)
+	execSQL(t, pool, `SELECT sqlq.create_queue('house')`)
+	c := open(t, pool, sqlq.Config{Routes: choreRoute})
+	stop := run(t, c, sqlq.Endpoint{Name: "house", Retry: noRetry, Handlers: chores(func(ctx context.Context, d *sqlq.Delivery[chore]) error {
+		var e *brokenError
+		return e
+	})})
+	if err := c.Send(t.Context(), chore{}); err != nil {
+		t.Fatal(err)
+	}
+	eventuallyCount(t, pool, 1, `SELECT count(*) FROM sqlq.error WHERE stack LIKE '%brokenError%'`)
+	stop()
+}
+
+// Prepare makes what a message needs, so that it can be sent before Run runs.
+func TestPrepareBeforeRun(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t)
+	c := open(t, pool, sqlq.Config{})
+	house := sqlq.Endpoint{Name: "house", Handlers: chores(func(ctx context.Context, d *sqlq.Delivery[chore]) error { return nil })}
+	if err := c.Send(t.Context(), chore{}); !errors.Is(err, sqlq.ErrNoRoute) {
+		t.Fatalf("before Prepare: %v", err)
+	}
+	if err := c.Prepare(t.Context(), house); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Send(t.Context(), chore{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := count(t, pool, `SELECT count(*) FROM sqlq.q_house`); got != 1 {
+		t.Errorf("%d messages wait, want 1", got)
+	}
+	if err := c.Prepare(t.Context(), sqlq.Endpoint{Name: "house"}); !errors.Is(err, sqlq.ErrInvalidEndpoint) {
+		t.Errorf("an endpoint without handlers: %v", err)
+	}
+}
+
+// A deferred message needs its queue like any other.
+func TestDelayedToAMissingQueue(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t)
+	c := open(t, pool, sqlq.Config{})
+	if err := c.Send(t.Context(), chore{}, sqlq.To("nowhere"), sqlq.Delay(time.Hour)); !errors.Is(err, sqlq.ErrNoQueue) {
+		t.Errorf("got %v, want ErrNoQueue", err)
+	}
+}
+
+// The key and the sequence of one queue do not take the name of another.
+func TestQueueNamesDoNotCollide(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t)
+	for _, name := range []string{"x", "x_pkey", "x_seq_seq", "x_seq", "k_x", "s_x"} {
+		execSQL(t, pool, `SELECT sqlq.create_queue($1)`, name)
+		execSQL(t, pool, `SELECT sqlq.send($1, 'a', '{}')`, name)
+	}
+}

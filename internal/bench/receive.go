@@ -170,6 +170,9 @@ func (r *receiving) receive(ctx context.Context, pool *pgxpool.Pool) error {
 		// What the library warns of goes to the parent, who shows it.
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
+	if ctx.Err() != nil {
+		return nil // others were quicker
+	}
 	if err != nil {
 		return err
 	}
