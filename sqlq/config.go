@@ -63,6 +63,9 @@ type Config struct {
 	// is then only a net; 1 s where it does not (behind a transaction pooler), where it is the only means.
 	PollInterval time.Duration
 
+	// strandedAfter is how old a lease must be before its instance is asked whether it knows it: longer than the round
+	// trip that made it may take.
+	strandedAfter time.Duration
 	// rand returns a number in [0,1) for jitter; tests fix it.
 	rand func() float64
 	// host and version name this process in the instance table.
@@ -99,6 +102,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.DrainTimeout == 0 {
 		c.DrainTimeout = 30 * time.Second
+	}
+	if c.strandedAfter == 0 {
+		c.strandedAfter = time.Minute
 	}
 	if c.rand == nil {
 		c.rand = defaultRand

@@ -1,11 +1,8 @@
 package sqlq
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
@@ -69,20 +66,4 @@ func clip(s string, limit int) string {
 		s = strings.ToValidUTF8(s[:limit], "") + "…"
 	}
 	return s
-}
-
-// varying matches what differs between two failures of one fault: UUIDs, ULIDs, addresses in memory and on the network,
-// and runs of hex digits with a decimal digit in them, which numbers are too, with their signs, points and ports.
-var varying = regexp.MustCompile(`(?i)[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}` +
-	`|\b[0-7][0-9a-hjkmnp-tv-z]{25}\b` +
-	`|0x[0-9a-f]+` +
-	`|(?:[0-9a-f]{1,4}:){2,7}:?[0-9a-f]{1,4}` +
-	`|[-+]?[0-9a-f]*[0-9][0-9a-f]*(?:[.,:][0-9]+)*`)
-
-// fingerprint puts failures of the same fault in one group: equal for equal message type, error type and text, where
-// numbers, ids and addresses in the text do not count.
-func fingerprint(messageType, errorType, text string) string {
-	text = varying.ReplaceAllString(clip(text, maxErrorText), "#")
-	sum := sha256.Sum256([]byte(messageType + "\x00" + errorType + "\x00" + text))
-	return hex.EncodeToString(sum[:8])
 }

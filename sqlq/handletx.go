@@ -101,7 +101,7 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 			r.run.restart()
 			r.giveBackLater(in, d)
 		} else {
-			in.settled(d)
+			in.forget(d)
 		}
 		return
 	}
@@ -142,7 +142,7 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 			err = r.commit(ctx, s)
 		}
 		if err == nil {
-			in.settled(d)
+			in.forget(d)
 			return
 		}
 		if connectionLost(err) {
@@ -179,11 +179,18 @@ func (r *receiver) beginLeased(ctx context.Context, d *delivery) (mine bool, err
 	return true, nil
 }
 
+// forget drops a leased delivery that was settled, or is another's.
+func (in *instance) forget(d *delivery) {
+	in.mu.Lock()
+	delete(in.leases, d.lease)
+	in.mu.Unlock()
+	in.settled(d)
+}
+
 // giveBackLater has a receiver return the message to its queue once the database answers.
 func (r *receiver) giveBackLater(in *instance, d *delivery) {
 	d.giveUp = true
 	in.mu.Lock()
-	in.leases[d.lease] = d
 	in.finished = append(in.finished, d)
 	in.mu.Unlock()
 	r.run.schedule.kick()

@@ -371,3 +371,30 @@ func TestQueueNamesDoNotCollide(t *testing.T) {
 		execSQL(t, pool, `SELECT sqlq.send($1, 'a', '{}')`, name)
 	}
 }
+
+// A commit that leased a message may be lost on its way back: then the message is leased in the name of a process that
+// lives and knows nothing of it.
+func TestLeaseThatNobodyKnowsGoesBack(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t)
+	execSQL(t, pool, `SELECT sqlq.create_queue('house')`)
+	c := open(t, pool, sqlq.Config{Routes: choreRoute, LeaseTime: 3 * time.Second})
+	handled := make(chan int, 10)
+	stop := run(t, c, sqlq.Endpoint{Name: "house", Handlers: chores(func(ctx context.Context, d *sqlq.Delivery[chore]) error {
+		handled <- d.Message.N
+		return nil
+	})})
+	eventuallyCount(t, pool, 1, `SELECT count(*) FROM sqlq.instance`)
+	execSQL(t, pool, `INSERT INTO sqlq.leased (instance, queue, seq, leased_at, id, sent_at, attempt, type, body)
+		SELECT id, 'house', 1, now() - interval '2 minutes', gen_random_uuid(), now(), 0, 'house.Chore', '{"N":5}' FROM sqlq.instance`)
+	select {
+	case n := <-handled:
+		if n != 5 {
+			t.Errorf("handled %d", n)
+		}
+	case <-time.After(patience):
+		t.Fatal("the message stays leased")
+	}
+	eventuallyCount(t, pool, 0, `SELECT count(*) FROM sqlq.leased`)
+	stop()
+}

@@ -200,18 +200,18 @@ func (in *instance) look(ctx context.Context) int {
 
 // add takes a batch in hand and sets slots to work on it.
 func (in *instance) add(b *batch) {
-	if len(b.waiting) == 0 {
-		return
-	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.batches = append(in.batches, b)
-	in.waiting += len(b.waiting)
 	if b.byLease {
 		for i := range b.all {
 			in.leases[b.all[i].lease] = &b.all[i]
 		}
 	}
+	if len(b.waiting) == 0 {
+		return
+	}
+	in.batches = append(in.batches, b)
+	in.waiting += len(b.waiting)
 	for range min(len(b.waiting), in.endpoint.Concurrency-in.busy) {
 		in.busy++
 		go in.slot()
@@ -284,6 +284,19 @@ func (in *instance) hasRoom() bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	return in.breaker.closed() && in.waiting == 0 && in.busy+in.busyTx < in.endpoint.Concurrency
+}
+
+// unknown returns those of the leases in the instance's name that it knows nothing of: the commit that made them was
+// lost on its way back.
+func (in *instance) unknown(leases []store.Lease) (ids []int64) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, l := range leases {
+		if l.Instance == in.id && l.Queue == in.endpoint.Name && in.leases[l.ID] == nil {
+			ids = append(ids, l.ID)
+		}
+	}
+	return ids
 }
 
 // inHand counts what the instance has not settled yet.

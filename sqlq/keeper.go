@@ -88,24 +88,27 @@ func (k *keeper) keep(ctx context.Context) {
 		if !k.pause(ctx, pause) {
 			return
 		}
-		err := k.connect(ctx)
+		// Bounded, so that no piece of work can keep the heartbeat waiting until this process is thought dead.
+		bounded, cancel := context.WithTimeout(ctx, k.run.client.config.LeaseTime/2)
+		err := k.connect(bounded)
 		if err == nil && !time.Now().Before(beat) {
 			beat = time.Now().Add(every)
-			err = k.beat(ctx)
+			err = k.beat(bounded)
 		}
 		if err == nil {
-			next, err = k.moveDue(ctx)
+			next, err = k.moveDue(bounded)
 		}
 		if err == nil && k.run.raises() {
 			next = min(next, raiseEvery)
 			if time.Since(k.raised) >= raiseEvery {
 				k.raised = time.Now()
-				err = k.raise(ctx)
+				err = k.raise(bounded)
 			}
 		}
 		if err == nil {
-			err = k.sweep(ctx)
+			err = k.sweep(bounded)
 		}
+		cancel()
 		if err == nil {
 			retry.reset()
 			continue
@@ -145,6 +148,8 @@ func (k *keeper) beat(ctx context.Context) error {
 	st.Heartbeat(b, r.numbers(), &alive)
 	st.Crashes(b, r.endpoints(), crashMemory, &crashes)
 	st.Late(b, lateness, &late)
+	var leases []store.Lease
+	st.Leases(b, r.numbers(), r.client.config.strandedAfter, &leases)
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	if err := k.conn.SendBatch(ctx, b).Close(); err != nil {
@@ -154,6 +159,9 @@ func (k *keeper) beat(ctx context.Context) error {
 		return err
 	}
 	k.learn(crashes)
+	if err := k.giveBackUnknown(ctx, leases); err != nil {
+		return err
+	}
 	if !k.leadsNow() {
 		leads, err := st.TryLead(ctx, k.conn)
 		if err != nil {
@@ -197,6 +205,25 @@ func (k *keeper) reregister(ctx context.Context, alive []int32) error {
 		return nil
 	}
 	k.run.listener.refresh() // its session must hold the new lock too
+	return nil
+}
+
+// giveBackUnknown returns messages to their queues that are leased in this process's name although it does not have
+// them: the connection was lost after the commit that leased them, and before its answer.
+func (k *keeper) giveBackUnknown(ctx context.Context, leases []store.Lease) error {
+	for _, in := range k.run.instances {
+		ids := in.unknown(leases)
+		if len(ids) == 0 {
+			continue
+		}
+		var channels []string
+		b := &pgx.Batch{}
+		k.run.client.store.GiveBack(b, in.endpoint.Name, in.number(), ids, func(channel string) { channels = append(channels, channel) })
+		if err := k.conn.SendBatch(ctx, b).Close(); err != nil {
+			return fmt.Errorf("give back leases that nobody has: %w", err)
+		}
+		k.run.client.wake(ctx, channels...)
+	}
 	return nil
 }
 

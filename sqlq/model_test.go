@@ -190,59 +190,65 @@ func (w *world) receiver(ctx context.Context, actor uint64, names ...string) {
 				ReceiveConnections: 1 + rng.IntN(3),
 				HoldLimit:          time.Duration(5+rng.IntN(60)) * time.Millisecond,
 				LeaseTime:          w.leaseTime(),
-				PollInterval:       time.Hour, // no net: what nobody was woken for stays and is found missing
+				PollInterval:       time.Hour, // no net: what nobody was woken for stays, and is found missing
 			})
-			if err != nil {
-				if ctx.Err() == nil && !w.faults {
-					w.t.Errorf("open: %v", err)
-				}
-				continue
-			}
-		}
-		running, stop := context.WithCancel(ctx)
-		ended := make(chan error, 1)
-		go func() { ended <- c.Run(running, w.modelEndpoints(c, 1+rng.IntN(8), names...)...) }()
-		var err error
-		timer := time.NewTimer(time.Duration(100+rng.IntN(1500)) * time.Millisecond)
-		select {
-		case <-timer.C:
-			select {
-			case <-w.sent: // from now on it stays, to finish what there is
-				select {
-				case <-ctx.Done():
-				case err = <-ended:
-				}
-			default:
-			}
-		case <-ctx.Done():
-		case err = <-ended:
-		}
-		timer.Stop()
-		stop()
-		if err == nil {
-			closed := rng.IntN(3) == 0
-			if closed {
-				closing, cancel := context.WithTimeout(context.Background(), patience)
-				if err := c.Close(closing); err != nil {
-					w.t.Errorf("close: %v", err)
-				}
-				cancel()
-			}
-			select {
-			case err = <-ended:
-			case <-time.After(patience):
-				w.t.Errorf("Run did not return after its context ended\n%s", w.state())
+			if err != nil && ctx.Err() == nil && !w.faults {
+				w.t.Errorf("open: %v", err)
 				return
 			}
-			if closed {
-				c = nil
-			}
 		}
-		if err != nil && !w.faults {
-			w.t.Errorf("run: %v", err)
+		if c != nil && !w.shift(ctx, rng, c, w.modelEndpoints(c, 1+rng.IntN(8), names...)) {
+			c = nil
 		}
 		pause(ctx, rng, 200*time.Millisecond)
 	}
+}
+
+// shift runs endpoints for a while, after the last send to the end of the round, and drains them. It says whether the
+// client is still open.
+func (w *world) shift(ctx context.Context, rng *rand.Rand, c *sqlq.Client, endpoints []sqlq.Endpoint) (open bool) {
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(running, endpoints...) }()
+	over := time.After(time.Duration(100+rng.IntN(1500)) * time.Millisecond)
+	for waiting := true; waiting; {
+		select {
+		case err := <-ended: // by a fault; without one it does not end by itself
+			if !w.faults || err == nil {
+				w.t.Errorf("run: ended with %v", err)
+			}
+			return true
+		case <-ctx.Done():
+			waiting = false
+		case <-over:
+			select {
+			case <-w.sent:
+				over = nil
+			default:
+				waiting = false
+			}
+		}
+	}
+	open = rng.IntN(3) > 0
+	if open {
+		stop()
+	} else {
+		closing, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := c.Close(closing); err != nil {
+			w.t.Errorf("close: %v", err)
+		}
+	}
+	select {
+	case err := <-ended:
+		if err != nil && !w.faults {
+			w.t.Errorf("run: %v", err)
+		}
+	case <-time.After(patience):
+		w.t.Errorf("Run did not return after its context ended\n%s", w.state())
+	}
+	return open
 }
 
 func (w *world) leaseTime() time.Duration {

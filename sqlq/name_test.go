@@ -3,6 +3,7 @@ package sqlq_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -54,11 +55,26 @@ const (
 	acceptsHeader = `SELECT sqlq.check_message('t', '1', $1)`
 )
 
-// header is an object with one header, as the other side of $1 in acceptsHeader.
+// header is an object with one header. It is not written by the JSON package, which mends what is no UTF-8.
 func header(name, value string) string {
-	// Not by the JSON package, which mends what is no UTF-8.
-	quote := strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\x00", `\u0000`, "\n", `\n`, "\t", `\t`)
-	return `{"` + quote.Replace(name) + `":"` + quote.Replace(value) + `"}`
+	var b strings.Builder
+	quote := func(s string) {
+		b.WriteByte('"')
+		for i := range len(s) {
+			if c := s[i]; c < ' ' || c == '"' || c == '\\' {
+				fmt.Fprintf(&b, `\u%04x`, c)
+			} else {
+				b.WriteByte(c)
+			}
+		}
+		b.WriteByte('"')
+	}
+	b.WriteByte('{')
+	quote(name)
+	b.WriteByte(':')
+	quote(value)
+	b.WriteByte('}')
+	return b.String()
 }
 
 // Go and SQL allow the same names.
@@ -185,11 +201,6 @@ func FuzzHeader(f *testing.F) {
 		f.Add("a", value)
 	}
 	f.Fuzz(func(t *testing.T, name, value string) {
-		for r := range value {
-			if r < 0x20 && r != 0 && r != '\n' && r != '\t' {
-				return // the little quoting of this test does not write it
-			}
-		}
 		agree(t, name+"="+value, sqlq.CheckHeader(name, value), sqlAccepts(t, pool, acceptsHeader, header(name, value)))
 	})
 }

@@ -172,21 +172,29 @@ func (l *lab) connect(ctx context.Context, n int) (*pgxpool.Pool, error) {
 	return pool, nil
 }
 
-// connectAll opens n connections at once, so that none is opened while something is measured.
+// connectAll opens a pool of n connections and all of them at once, so that none is opened while something is measured.
 func (l *lab) connectAll(ctx context.Context, n int) (pool *pgxpool.Pool, conns []*pgxpool.Conn, err error) {
 	if pool, err = l.connect(ctx, n); err != nil {
 		return nil, nil, err
 	}
+	if conns, err = acquire(ctx, pool, n); err != nil {
+		pool.Close()
+		return nil, nil, fmt.Errorf("open %d connections: %w", n, err)
+	}
+	return pool, conns, nil
+}
+
+// acquire takes n connections from a pool.
+func acquire(ctx context.Context, pool *pgxpool.Pool, n int) (conns []*pgxpool.Conn, err error) {
 	for range n {
 		c, err := pool.Acquire(ctx)
 		if err != nil {
 			release(conns)
-			pool.Close()
-			return nil, nil, fmt.Errorf("open %d connections: %w", n, err)
+			return nil, err
 		}
 		conns = append(conns, c)
 	}
-	return pool, conns, nil
+	return conns, nil
 }
 
 func release(conns []*pgxpool.Conn) {

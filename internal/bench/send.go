@@ -64,36 +64,38 @@ func runSend(ctx context.Context, l *lab) (Result, error) {
 	}
 	const rounds = 3
 	window := l.Duration / time.Duration(rounds*2*(len(goroutines)+1))
+	s, err := l.newSender(ctx, queue, slices.Max(goroutines))
+	if err != nil {
+		return nil, err
+	}
+	defer s.pool.Close()
 	ours, floors := map[int]series{}, map[int]series{}
 	var many, manyFloor series
-	for round := range rounds {
+	for n := range rounds {
+		measure := func(what string, into func(rate float64), f func() (float64, error)) func() error {
+			return func() error {
+				l.progress("round %d of %d: %s", n+1, rounds, what)
+				if err := l.empty(ctx, queue, floorQueue); err != nil {
+					return err
+				}
+				rate, err := f()
+				into(rate)
+				return err
+			}
+		}
 		for _, g := range goroutines {
-			err := alternate(round, func() error {
-				l.progress("round %d of %d: Send from %d goroutines", round+1, rounds, g)
-				rate, err := l.sendSingly(ctx, queue, g, window)
-				ours[g] = append(ours[g], rate)
-				return err
-			}, func() error {
-				l.progress("round %d of %d: floor, INSERT on %d connections", round+1, rounds, g)
-				rate, err := l.insertSingly(ctx, g, window)
-				floors[g] = append(floors[g], rate)
-				return err
-			})
+			err := alternate(n,
+				measure(fmt.Sprintf("Send from %d goroutines", g), func(rate float64) { ours[g] = append(ours[g], rate) },
+					func() (float64, error) { return s.sendSingly(ctx, g, window) }),
+				measure(fmt.Sprintf("floor, INSERT on %d connections", g), func(rate float64) { floors[g] = append(floors[g], rate) },
+					func() (float64, error) { return s.insertSingly(ctx, g, window) }))
 			if err != nil {
 				return nil, err
 			}
 		}
-		err := alternate(round, func() error {
-			l.progress("round %d of %d: SendMany", round+1, rounds)
-			rate, err := l.sendMany(ctx, queue, window)
-			many = append(many, rate)
-			return err
-		}, func() error {
-			l.progress("round %d of %d: floor, COPY", round+1, rounds)
-			rate, err := l.copyMany(ctx, window)
-			manyFloor = append(manyFloor, rate)
-			return err
-		})
+		err := alternate(n,
+			measure("SendMany", func(rate float64) { many = append(many, rate) }, func() (float64, error) { return s.sendMany(ctx, window) }),
+			measure("floor, COPY", func(rate float64) { manyFloor = append(manyFloor, rate) }, func() (float64, error) { return s.copyMany(ctx, window) }))
 		if err != nil {
 			return nil, err
 		}
@@ -110,23 +112,33 @@ func runSend(ctx context.Context, l *lab) (Result, error) {
 	return r, nil
 }
 
-// sendSingly measures Send from several goroutines.
-func (l *lab) sendSingly(ctx context.Context, queue string, goroutines int, window time.Duration) (float64, error) {
-	pool, conns, err := l.connectAll(ctx, max(2, goroutines))
+// sender sends through the library and past it, over the same connections.
+type sender struct {
+	pool   *pgxpool.Pool
+	client *sqlq.Client
+	size   int
+	many   int // messages of one SendMany
+}
+
+// newSender opens as many connections as there will be goroutines, and all of them now.
+func (l *lab) newSender(ctx context.Context, queue string, most int) (*sender, error) {
+	pool, conns, err := l.connectAll(ctx, max(2, most))
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	defer pool.Close()
 	release(conns)
 	client, err := l.client(ctx, pool, queue, sqlq.Config{})
 	if err != nil {
-		return 0, err
+		pool.Close()
+		return nil, err
 	}
-	if err := l.empty(ctx, queue); err != nil {
-		return 0, err
-	}
+	return &sender{pool: pool, client: client, size: l.Size, many: max(1, l.N)}, nil
+}
+
+// sendSingly measures Send from several goroutines.
+func (s *sender) sendSingly(ctx context.Context, goroutines int, window time.Duration) (float64, error) {
 	return hammer(ctx, goroutines, window, func(ctx context.Context, _ int, n int64) error {
-		return client.Send(ctx, newNote(n, 0, l.Size))
+		return s.client.Send(ctx, newNote(n, 0, s.size))
 	})
 }
 
@@ -134,18 +146,14 @@ func (l *lab) sendSingly(ctx context.Context, queue string, goroutines int, wind
 const insertFloor = `INSERT INTO ` + schema + `.q_` + floorQueue + ` (id, type, headers, body) VALUES ($1::uuid, $2, NULL, $3::bytea)`
 
 // insertSingly measures single-row INSERTs on several connections.
-func (l *lab) insertSingly(ctx context.Context, connections int, window time.Duration) (float64, error) {
-	pool, conns, err := l.connectAll(ctx, connections)
+func (s *sender) insertSingly(ctx context.Context, connections int, window time.Duration) (float64, error) {
+	conns, err := acquire(ctx, s.pool, connections)
 	if err != nil {
 		return 0, err
 	}
-	defer pool.Close()
 	defer release(conns)
-	if err := l.empty(ctx, floorQueue); err != nil {
-		return 0, err
-	}
 	return hammer(ctx, connections, window, func(ctx context.Context, g int, n int64) error {
-		_, err := conns[g].Exec(ctx, insertFloor, sqlq.NewID(), noteType, newNote(n, 0, l.Size).body())
+		_, err := conns[g].Exec(ctx, insertFloor, sqlq.NewID(), noteType, newNote(n, 0, s.size).body())
 		return err
 	})
 }
@@ -182,40 +190,23 @@ func hammer(ctx context.Context, goroutines int, window time.Duration, f func(ct
 }
 
 // sendMany measures SendMany, one call after the other.
-func (l *lab) sendMany(ctx context.Context, queue string, window time.Duration) (float64, error) {
-	pool, conns, err := l.connectAll(ctx, 2)
-	if err != nil {
-		return 0, err
-	}
-	defer pool.Close()
-	release(conns)
-	client, err := l.client(ctx, pool, queue, sqlq.Config{})
-	if err != nil {
-		return 0, err
-	}
-	if err := l.empty(ctx, queue); err != nil {
-		return 0, err
-	}
-	ms := notes(0, max(1, l.N), l.Size)
-	return repeat(window, len(ms), func() error { return client.SendMany(ctx, ms) })
+func (s *sender) sendMany(ctx context.Context, window time.Duration) (float64, error) {
+	ms := notes(0, s.many, s.size)
+	return repeat(window, len(ms), func() error { return s.client.SendMany(ctx, ms) })
 }
 
 // copyMany measures COPY of as many rows. It is handed encoded bodies.
-func (l *lab) copyMany(ctx context.Context, window time.Duration) (float64, error) {
-	pool, conns, err := l.connectAll(ctx, 1)
+func (s *sender) copyMany(ctx context.Context, window time.Duration) (float64, error) {
+	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return 0, err
 	}
-	defer pool.Close()
-	defer release(conns)
-	if err := l.empty(ctx, floorQueue); err != nil {
-		return 0, err
-	}
-	bodies := make([][]byte, max(1, l.N))
+	defer conn.Release()
+	bodies := make([][]byte, s.many)
 	for i := range bodies {
-		bodies[i] = newNote(int64(i), 0, l.Size).body()
+		bodies[i] = newNote(int64(i), 0, s.size).body()
 	}
-	return repeat(window, len(bodies), func() error { return copyRows(ctx, conns[0], bodies) })
+	return repeat(window, len(bodies), func() error { return copyRows(ctx, conn, bodies) })
 }
 
 func copyRows(ctx context.Context, conn *pgxpool.Conn, bodies [][]byte) error {

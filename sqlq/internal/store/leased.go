@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -37,6 +38,25 @@ func (s *Schema) GiveBack(b *pgx.Batch, queue string, instance int32, leases []i
 		}
 		then(deref(channel))
 		return nil
+	})
+}
+
+// Lease is one leased message.
+type Lease struct {
+	Instance int32
+	ID       int64
+	Queue    string
+}
+
+// Leases appends the leases of instances that are older than an age to into. Relies on the primary key.
+func (s *Schema) Leases(b *pgx.Batch, instances []int32, age time.Duration, into *[]Lease) {
+	b.Queue(fmt.Sprintf(`
+		SELECT instance, lease, queue FROM %s
+		WHERE instance = ANY ($1::int[]) AND leased_at < clock_timestamp() - $2::bigint * interval '1 microsecond'`, s.table("leased")),
+		instances, age.Microseconds()).Query(func(rows pgx.Rows) error {
+		leases, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Lease])
+		*into = append(*into, leases...)
+		return err
 	})
 }
 

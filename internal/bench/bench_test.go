@@ -1,0 +1,96 @@
+package bench
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+)
+
+// The benchmarks themselves are run, in short form, by testdata/script/bench.txtar.
+
+func TestNoteSize(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{minSize, 200, maxSize} {
+		for _, n := range []int64{0, 7, 123_456_789} {
+			for _, at := range []int64{0, time.Now().UnixNano()} {
+				body := newNote(n, at, size).body()
+				var got note
+				if err := json.Unmarshal(body, &got); err != nil || len(body) != size || got.N != n || got.At != at {
+					t.Errorf("note %d at %d of %d bytes has %d: %+.40v (%v)", n, at, size, len(body), got, err)
+				}
+			}
+		}
+	}
+}
+
+func TestMedian(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		of   series
+		want float64
+	}{
+		{nil, 0},
+		{series{3}, 3},
+		{series{4, 1}, 2.5},
+		{series{9, 1, 5}, 5},
+	} {
+		if got := c.of.median(); got != c.want {
+			t.Errorf("median of %v: got %v, want %v", c.of, got, c.want)
+		}
+	}
+}
+
+func TestPercentiles(t *testing.T) {
+	t.Parallel()
+	var ds []time.Duration
+	for i := range 200 {
+		ds = append(ds, time.Duration(200-i)*time.Millisecond)
+	}
+	want := Percentiles{Count: 200, Min: 1, P50: 100, P95: 190, P99: 198, Max: 200}
+	if got := percentiles(ds); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if got := percentiles([]time.Duration{time.Millisecond}); got.P50 != 1 || got.P99 != 1 {
+		t.Errorf("of one: got %+v", got)
+	}
+	if got := percentiles(nil); got != (Percentiles{}) {
+		t.Errorf("of none: got %+v", got)
+	}
+}
+
+// A process that ended is in the postmaster's sum, and not lost.
+func TestUsage(t *testing.T) {
+	t.Parallel()
+	before := usage{0: 10, 7: 100, 8: 50}
+	after := usage{0: 75, 7: 130, 9: 5} // 8 used 10 more before it ended, the postmaster 5
+	total, byRole := after.since(before, map[int]string{7: "walwriter"})
+	if total != 50 || byRole["walwriter"] != 30 || byRole["other"] != 20 {
+		t.Errorf("got %v, %v", total, byRole)
+	}
+}
+
+func TestHotRow(t *testing.T) {
+	t.Parallel()
+	seen := map[int64]int{}
+	for n := range int64(100_000) {
+		row := hotRow(n)
+		if row < 0 || row >= hotRows {
+			t.Fatalf("message %d has row %d", n, row)
+		}
+		seen[row]++
+	}
+	for row, n := range seen {
+		if len(seen) != hotRows || n < 800 || n > 1200 {
+			t.Fatalf("of %d rows, row %d has %d messages of 100,000", len(seen), row, n)
+		}
+	}
+}
+
+func TestThousands(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1,000", -1234567: "-1,234,567"} {
+		if got := thousands(n); got != want {
+			t.Errorf("%d: got %s, want %s", n, got, want)
+		}
+	}
+}
