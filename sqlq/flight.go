@@ -48,7 +48,7 @@ func (c *Client) sendShared(ctx context.Context, e envelope) error {
 	if f.underWay < maxFlights && len(f.waiting) == 0 {
 		f.underWay++
 		f.mu.Unlock()
-		err := c.storeAll(ctx, []envelope{e})
+		err := c.storeOne(ctx, e)
 		f.landed()
 		return c.sendError(e, err)
 	}
@@ -126,6 +126,16 @@ func (c *Client) flyWith(passengers []*passenger) {
 		return
 	}
 	for _, p := range passengers {
-		p.landed <- c.sendError(p.envelope, c.storeAll(ctx, []envelope{p.envelope}))
+		p.landed <- c.sendError(p.envelope, c.storeOne(ctx, p.envelope))
 	}
+}
+
+// storeOne stores one message by itself. A subscriber whose queue is dropped at that moment is nothing to the publisher.
+func (c *Client) storeOne(ctx context.Context, e envelope) error {
+	const patience = 5 // subscribers that go one after the other
+	err := c.storeAll(ctx, []envelope{e})
+	for i := 0; i < patience && e.queue == "" && sqlState(err) == undefinedTable; i++ {
+		err = c.storeAll(ctx, []envelope{e})
+	}
+	return err
 }

@@ -291,7 +291,7 @@ func (k *keeper) moveDue(ctx context.Context) (time.Duration, error) {
 	if !k.leadsNow() {
 		return time.Hour, nil
 	}
-	from := k.moved.Add(-moveOverlap)
+	began, from := time.Now(), k.moved.Add(-moveOverlap)
 	if time.Since(k.looked) >= time.Second {
 		from = time.Time{}
 		k.looked = time.Now()
@@ -311,8 +311,11 @@ func (k *keeper) moveDue(ctx context.Context) (time.Duration, error) {
 		if err != nil {
 			return 0, err
 		}
-		if n == 0 {
+		switch {
+		case n == 0:
 			return time.Second / 10, nil // others hold what is due
+		case time.Since(began) > time.Second:
+			return 0, nil // there is more, and the heartbeat may be due
 		}
 	}
 }

@@ -305,7 +305,7 @@ func (w *world) check(p string, l *line, f *found, all map[string]*found) {
 		}
 	}
 	want := foresee(l.task, w.policies[l.queue])
-	crashed := w.faults && f.failed == 1 && !want.fails && strings.Contains(f.message, sqlq.ErrCrashed.Error())
+	gone := w.faults && f.failed == 1 && (strings.Contains(f.message, sqlq.ErrCrashed.Error()) || strings.Contains(f.message, sqlq.ErrConnectionLost.Error()))
 	switch {
 	case l.life == waits:
 		if f.delayed != 1 || f.failed+f.effects+len(visits) > 0 {
@@ -319,8 +319,11 @@ func (w *world) check(p string, l *line, f *found, all map[string]*found) {
 		if f.delayed+f.failed > 0 || f.effects > 1 { // a refused batch is handled again, and may find it expired
 			w.blame("%s: may expire or be handled: %+v, %d visits", p, *f, len(visits))
 		}
-	case crashed:
-		// Taken for the killer of a process as often as it has attempts.
+	case gone:
+		// Taken for the killer of its process, or of its connection, as often as that is borne.
+		if f.effects+f.delayed+completed > 0 && (l.inTx || f.effects > 0) {
+			w.blame("%s: failed by faults, but: %+v, %d completed", p, *f, completed)
+		}
 	case want.fails:
 		w.checkFailure(p, l, f, want, completed)
 	case l.inTx:
@@ -423,7 +426,7 @@ func (w *world) checkInstances() {
 	var id int
 	var endpoint string
 	var crashed bool
-	w.each(`SELECT id, endpoint, crashed_at IS NOT NULL FROM sqlq.instance WHERE drained_at IS NULL`, []any{&id, &endpoint, &crashed}, func() {
+	w.each(`SELECT id, endpoint, crashed_at IS NOT NULL FROM sqlq.instance WHERE drained_at IS NULL AND host <> 'of the past'`, []any{&id, &endpoint, &crashed}, func() {
 		switch {
 		case !crashed && !w.faults:
 			w.blame("instance %d of endpoint %s ended without a word", id, endpoint)

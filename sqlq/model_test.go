@@ -69,6 +69,7 @@ type world struct {
 	log      *logTail
 	policies map[string]sqlq.RetryPolicy
 	audited  bool // triggers write down what comes into and goes out of each table
+	wary     bool // an instance of each endpoint has crashed lately: all receive by lease
 	sent     chan struct{}
 	books
 }
@@ -100,6 +101,11 @@ func newWorld(t *testing.T, seed uint64, kind string) *world {
 	}
 	if w.audited = rng.IntN(2) == 0; w.audited {
 		w.audit()
+	}
+	if w.wary = rng.IntN(4) == 0; w.wary {
+		execSQL(t, w.db, `
+			INSERT INTO sqlq.instance (endpoint, host, pid, version, concurrency, session_lock, lease_time, crashed_at)
+			SELECT e, 'of the past', 1, '', 1, true, interval '1 second', clock_timestamp() FROM unnest(ARRAY['plain', 'tx', 'mixed']) e`)
 	}
 	return w
 }
@@ -142,8 +148,8 @@ func (w *world) live() {
 		w.account()
 	}
 	repeated, visits := w.repeated()
-	w.t.Logf("%d messages (audited: %v), %d visits of handlers, %d of them repeated, %d backends terminated, %v",
-		len(w.lines), w.audited, visits, repeated, len(w.kills), time.Since(began).Round(time.Millisecond))
+	w.t.Logf("%d messages (audited: %v, wary: %v), %d visits of handlers, %d of them repeated, %d backends terminated, %v",
+		len(w.lines), w.audited, w.wary, visits, repeated, len(w.kills), time.Since(began).Round(time.Millisecond))
 }
 
 // pool opens a pool for an actor, whose backends the spoiler knows.

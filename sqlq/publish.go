@@ -12,7 +12,8 @@ func (c *Client) Publish(ctx context.Context, m Message, options ...SendOption) 
 	return c.prepare(ctx, m, true, nil, options, func(e envelope) error { return c.sendShared(ctx, e) })
 }
 
-// PublishTx publishes an event as part of the caller's transaction; see Publish and SendTx.
+// PublishTx publishes an event as part of the caller's transaction; see Publish and SendTx. In a REPEATABLE READ or
+// SERIALIZABLE transaction the subscriptions are those that its snapshot shows.
 func (c *Client) PublishTx(ctx context.Context, tx DBTX, m Message, options ...SendOption) error {
 	if c.closedTo(ctx) {
 		return ErrClosed
