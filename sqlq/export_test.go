@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -18,6 +19,12 @@ var (
 	CheckHeader    = checkHeader
 	Fingerprint    = fingerprint
 )
+
+// WithStrandedAfter sets how old a lease that its instance does not know must be to be given back.
+func WithStrandedAfter(c Config, d time.Duration) Config {
+	c.strandedAfter = d
+	return c
+}
 
 // Low returns below which seq no message of a running endpoint is looked for.
 func (c *Client) Low(endpoint string) int64 {
@@ -82,4 +89,21 @@ func FetchPlans(t *testing.T, pool *pgxpool.Pool, queue string) []string {
 		}
 	}
 	return plans
+}
+
+// Sweeper returns the sweep for expired messages, a piece of each queue a call, as the process that leads does it.
+func (c *Client) Sweeper(t testing.TB) (sweep func()) {
+	k := newKeeper(&runner{client: c})
+	if err := k.connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.disconnect)
+	k.leads = true
+	return func() {
+		t.Helper()
+		k.swept = time.Time{}
+		if err := k.sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

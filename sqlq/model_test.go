@@ -70,6 +70,7 @@ type world struct {
 	policies map[string]sqlq.RetryPolicy
 	audited  bool // triggers write down what comes into and goes out of each table
 	wary     bool // an instance of each endpoint has crashed lately: all receive by lease
+	frayed   bool // connections break with the answer under way, so that nobody knows what was committed
 	sent     chan struct{}
 	books
 }
@@ -102,6 +103,7 @@ func newWorld(t *testing.T, seed uint64, kind string) *world {
 	if w.audited = rng.IntN(2) == 0; w.audited {
 		w.audit()
 	}
+	w.frayed = w.faults && rng.IntN(2) == 0
 	if w.wary = rng.IntN(4) == 0; w.wary {
 		execSQL(t, w.db, `
 			INSERT INTO sqlq.instance (endpoint, host, pid, version, concurrency, session_lock, lease_time, crashed_at)
@@ -148,8 +150,8 @@ func (w *world) live() {
 		w.account()
 	}
 	repeated, visits := w.repeated()
-	w.t.Logf("%d messages (audited: %v, wary: %v), %d visits of handlers, %d of them repeated, %d backends terminated, %v",
-		len(w.lines), w.audited, w.wary, visits, repeated, len(w.kills), time.Since(began).Round(time.Millisecond))
+	w.t.Logf("%d messages (audited: %v, wary: %v, frayed: %v), %d visits of handlers, %d of them repeated, %d backends terminated, %v",
+		len(w.lines), w.audited, w.wary, w.frayed, visits, repeated, len(w.kills), time.Since(began).Round(time.Millisecond))
 }
 
 // pool opens a pool for an actor, whose backends the spoiler knows.
@@ -160,6 +162,16 @@ func (w *world) pool(name string) *pgxpool.Pool {
 		return nil
 	}
 	config.MaxConns = 4
+	if w.frayed {
+		dial := config.ConnConfig.DialFunc
+		config.ConnConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+			c, err := dial(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			return &frayedConn{Conn: c, world: w}, nil
+		}
+	}
 	config.ConnConfig.RuntimeParams["application_name"] = name
 	pool, err := pgxpool.NewWithConfig(context.Background(), config)
 	if err != nil {
@@ -167,6 +179,42 @@ func (w *world) pool(name string) *pgxpool.Pool {
 		return nil
 	}
 	return pool
+}
+
+// frayedConn is a connection that breaks now and then, mostly after a request has reached the server and before its
+// answer comes.
+type frayedConn struct {
+	net.Conn
+	*world
+}
+
+func (c *frayedConn) Read(b []byte) (int, error) {
+	if err := c.breaks(300); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(b)
+}
+
+func (c *frayedConn) Write(b []byte) (int, error) {
+	if err := c.breaks(3000); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(b)
+}
+
+// breaks breaks the connection once in n calls, until the senders have ended.
+func (c *frayedConn) breaks(n int) error {
+	select {
+	case <-c.sent:
+		return nil
+	default:
+	}
+	if rand.IntN(n) > 0 {
+		return nil
+	}
+	c.note(time.Now())
+	c.Conn.Close()
+	return &net.OpError{Op: "break", Net: "test", Err: io.ErrUnexpectedEOF}
 }
 
 // pause waits a random time up to d; false when ctx ended.
@@ -190,14 +238,14 @@ func (w *world) receiver(ctx context.Context, actor uint64, names ...string) {
 	for ctx.Err() == nil {
 		if c == nil {
 			var err error
-			c, err = sqlq.Open(ctx, pool, sqlq.Config{
+			c, err = sqlq.Open(ctx, pool, sqlq.WithStrandedAfter(sqlq.Config{
 				Routes:             modelRoutes,
 				Logger:             slog.New(slog.NewTextHandler(w.log, nil)).With("receiver", actor),
 				ReceiveConnections: 1 + rng.IntN(3),
 				HoldLimit:          time.Duration(5+rng.IntN(60)) * time.Millisecond,
 				LeaseTime:          w.leaseTime(),
 				PollInterval:       time.Hour, // no net: what nobody was woken for stays, and is found missing
-			})
+			}, 5*time.Second))
 			if err != nil && ctx.Err() == nil && !w.faults {
 				w.t.Errorf("open: %v", err)
 				return

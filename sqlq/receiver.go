@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -26,7 +27,8 @@ type receiver struct {
 	conn   *conn
 	cut    chan struct{} // settle what is finished, somebody needs the connection
 	retry  backoff
-	warned bool // that the database cannot be reached
+	warned bool          // that the database cannot be reached
+	pid    atomic.Uint32 // of the connection's session; 0: none
 }
 
 // receive serves the schedule until it is closed.
@@ -300,7 +302,9 @@ func (r *receiver) connect() error {
 		return nil
 	}
 	var err error
-	r.conn, err = r.run.client.connect(r.run.hardCtx, forReceiving)
+	if r.conn, err = r.run.client.connect(r.run.hardCtx, forReceiving); err == nil {
+		r.pid.Store(r.conn.PgConn().PID())
+	}
 	return err
 }
 
@@ -312,6 +316,7 @@ func (r *receiver) disconnect() {
 	defer cancel()
 	r.conn.Close(ctx)
 	r.conn = nil
+	r.pid.Store(0)
 }
 
 // rollback ends whatever transaction there is.

@@ -187,9 +187,10 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 	for _, in := range r.instances {
 		helpers.Go(func() { in.attend(background) })
 	}
-	for range c.config.ReceiveConnections {
-		rec := &receiver{run: r, cut: make(chan struct{}, 1)}
-		receivers.Go(rec.receive)
+	all := make([]*receiver, c.config.ReceiveConnections)
+	for i := range all {
+		all[i] = &receiver{run: r, cut: make(chan struct{}, 1)}
+		receivers.Go(all[i].receive)
 	}
 
 	<-ctx.Done()
@@ -198,6 +199,7 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 	if !waitFor(&receivers, 5*time.Second) {
 		cancelHard()
 		c.log.Error("sqlq: a handler ignores that its context has ended; leaving it behind")
+		r.abandon(all)
 	}
 	r.keeper.end()
 	stopBackground()
@@ -231,6 +233,21 @@ func (r *runner) drain(cancelHandlers context.CancelFunc) {
 			r.schedule.kick()
 			deadline.Reset(2 * time.Second)
 		}
+	}
+}
+
+// abandon ends the sessions of receivers whose HandleTx handlers do not end, so that others can have what they hold.
+func (r *runner) abandon(receivers []*receiver) {
+	var pids []int32
+	for _, rec := range receivers {
+		if pid := rec.pid.Load(); pid != 0 {
+			pids = append(pids, int32(pid))
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := r.client.store.EndSessions(ctx, r.client.pool, string(forReceiving), pids); err != nil {
+		r.client.log.Warn("sqlq: cannot end the session of a handler that is left behind; the server will, when it has idled too long", "err", err)
 	}
 }
 

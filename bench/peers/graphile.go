@@ -26,7 +26,7 @@ func graphileSubjects() []subject {
 		"job of a crashed process is free again after four hours. Every job locks, and every one that is added, notifies."
 	one := func(key, title, how, tuned string, rows []row, p time.Duration) subject {
 		return subject{
-			key: key, title: title, version: version, rows: rows, tuned: tuned, contract: contract, poll: poll(p),
+			key: key, title: title, version: version, rows: rows, tuned: tuned, contract: contract, poll: p,
 			make: func() system { return &graphileSystem{how: how} },
 			available: func(ctx context.Context, l *lab) (err error) {
 				if l.fetched == nil {

@@ -24,7 +24,7 @@ func gueSubjects() []subject {
 		tuned: "16 workers, each with a connection, that poll every 20 ms, as River tuned does; RunAtPollStrategy, since the " +
 			"default one sorts the whole backlog for every job.",
 		contract: contract,
-		poll:     poll(20 * time.Millisecond),
+		poll:     20 * time.Millisecond,
 	}, {
 		key:      "gue_defaults",
 		title:    "gue, defaults",
@@ -33,7 +33,7 @@ func gueSubjects() []subject {
 		make:     func() system { return &gueSystem{workers: 16} },
 		tuned:    "Defaults: every worker polls every 5 s, PriorityPollStrategy; 16 workers, a number that gue does not preset.",
 		contract: contract,
-		poll:     poll(5 * time.Second),
+		poll:     5 * time.Second,
 	}}
 }
 

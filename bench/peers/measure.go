@@ -27,9 +27,6 @@ const (
 
 var allRows = []row{rowDrain, rowSend16, rowSendMany, rowWAL, rowP50, rowP99}
 
-// poll is how often a receiver looks by itself.
-type poll time.Duration
-
 // results holds what was measured: by subject and row, a value a round.
 type results map[string]map[row][]float64
 
@@ -258,7 +255,7 @@ func inParallel(n int, f func() error) error {
 // latency sends single orders at a steady rate to a receiver that has nothing else to do, and takes the time from the
 // call of send to the handler. The pauses vary, so that they do not keep step with anybody's polling.
 func (l *lab) latency(ctx context.Context, s subject, sys system, _ string, into results) error {
-	times, err := l.latencies(ctx, sys, max(l.size.LatencyFor, 2*time.Duration(s.poll)))
+	times, err := l.latencies(ctx, sys, max(l.size.LatencyFor, 2*s.poll))
 	if err != nil {
 		return err
 	}

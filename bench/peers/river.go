@@ -41,7 +41,7 @@ func riverSubjects() []subject {
 		make:     func() system { return &riverSystem{} },
 		tuned:    "Defaults: FetchCooldown 100 ms, FetchPollInterval 1 s; 100 workers, a number that River does not preset.",
 		contract: contract,
-		poll:     poll(time.Second),
+		poll:     time.Second,
 	}}
 }
 

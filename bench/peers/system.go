@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
+	"time"
 )
 
 // A system carries orders, as a program would use it: through its public API, each in a database of its own that is
@@ -47,10 +48,10 @@ type subject struct {
 	rows  []row
 	make  func() system
 
-	version  string // or the module that it is read from
-	tuned    string // how it was set, and where that comes from
-	contract string // what it promises otherwise than sqlq does
-	poll     poll   // the latency row lasts at least two of these
+	version  string        // or the module that it is read from
+	tuned    string        // how it was set, and where that comes from
+	contract string        // what it promises otherwise than sqlq does
+	poll     time.Duration // how often a receiver looks by itself; the latency row lasts at least two of these
 
 	// available makes ready what the system needs beside the database, or says why it cannot be measured here. nil: it
 	// needs nothing.

@@ -48,7 +48,7 @@ func watermillSubjects() []subject {
 		make:     func() system { return &watermillSystem{} },
 		tuned:    "As the log, with its defaults: PollInterval 1 s, SubscribeBatchSize 100.",
 		contract: log,
-		poll:     poll(time.Second),
+		poll:     time.Second,
 	}}
 }
 

@@ -148,3 +148,12 @@ func (s *Schema) Late(b *pgx.Batch, overdue time.Duration, into *Late) {
 		return row.Scan(&into.Message, &into.Instance)
 	})
 }
+
+// EndSessions ends sessions of this role that name themselves as application, and waits up to a second for each to be
+// gone, with its locks.
+func (s *Schema) EndSessions(ctx context.Context, db DBTX, application string, pids []int32) error {
+	_, err := db.Exec(ctx, `
+		SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity
+		WHERE pid = ANY ($1::int[]) AND application_name = $2 AND usename = current_user AND datname = current_database()`, pids, application)
+	return err
+}
