@@ -32,6 +32,9 @@ type Client struct {
 	runner *runner // while Run runs
 }
 
+// minPool is the least MaxConns of the pool.
+const minPool = 2
+
 // Open returns a Client that sends through the pool. Run receives on connections of its own, made with the pool's
 // settings. Open checks the configuration and the schema: ErrSchemaMissing, ErrSchemaOutdated, ErrSchemaNewer,
 // ErrTooFewConnections. It starts nothing; the pool stays the caller's to close, after the Client.
@@ -40,8 +43,8 @@ func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, erro
 	if err := config.validate(); err != nil {
 		return nil, err
 	}
-	if n := pool.Config().MaxConns; n < 2 {
-		return nil, fmt.Errorf("%w: the pool has MaxConns %d; a sender that waits for a connection while it holds one waits for ever: allow at least 2", ErrTooFewConnections, n)
+	if n := pool.Config().MaxConns; n < minPool {
+		return nil, fmt.Errorf("%w: the pool has MaxConns %d; a sender that waits for a connection while it holds one waits for ever: allow at least %d", ErrTooFewConnections, n, minPool)
 	}
 	c := &Client{config: config, pool: pool, store: store.New(config.Schema), log: config.Logger}
 	c.routes.byType = config.Routes

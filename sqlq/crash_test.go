@@ -228,19 +228,25 @@ func newCrashSite(t *testing.T) *crashSite {
 // handle runs the endpoint in this process and returns when it sleeps.
 func (s *crashSite) handle(t *testing.T, inTx bool) (stop func()) {
 	t.Helper()
+	untilAsleep(t, s.pool, "crash", func() { stop = run(t, s.Client, (&perils{pool: s.pool}).endpoint(4, inTx)) })
+	return stop
+}
+
+// untilAsleep starts receivers of a queue and returns when they sleep, whatever others do.
+func untilAsleep(t *testing.T, pool *pgxpool.Pool, queue string, start func()) {
+	t.Helper()
 	const listening = `SELECT coalesce(array_agg(pid), '{}') FROM pg_stat_activity WHERE application_name = 'sqlq listen' AND datname = current_database()`
 	var others []int32
-	if err := s.pool.QueryRow(t.Context(), listening).Scan(&others); err != nil {
+	if err := pool.QueryRow(t.Context(), listening).Scan(&others); err != nil {
 		t.Fatal(err)
 	}
-	stop = run(t, s.Client, (&perils{pool: s.pool}).endpoint(4, inTx))
-	eventually(t, "this process asleep", func() (bool, string) {
-		n := count(t, s.pool, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 1936813169
-			AND objid = ('sqlq.q_crash'::regclass::oid::bigint - 2147483648)::int::oid
-			AND pid IN (SELECT unnest(l) FROM (`+listening+`) AS x (l)) AND pid <> ALL ($1::int[])`, others)
+	start()
+	eventually(t, "new receivers asleep", func() (bool, string) {
+		n := count(t, pool, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 1936813169
+			AND objid = ($1::regclass::oid::bigint - 2147483648)::int::oid AND pid IN (SELECT unnest(l) FROM (`+listening+`) AS x (l)) AND pid <> ALL ($2::int[])`,
+			pgx.Identifier{"sqlq", "q_" + queue}.Sanitize(), others)
 		return n > 0, fmt.Sprint(n, " sleep")
 	})
-	return stop
 }
 
 func (s *crashSite) sendPerils(t *testing.T, n int, inTx bool, do map[int]string) {

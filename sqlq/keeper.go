@@ -44,7 +44,9 @@ type keeper struct {
 	looked  time.Time            // when the mover last looked from the start
 	swept   time.Time
 	raised  time.Time
-	upTo    map[string]int64 // where the sweep of each queue goes on
+
+	mayNotRaise bool             // the role lacks a privilege
+	upTo        map[string]int64 // where the sweep of each queue goes on
 }
 
 func newKeeper(r *runner) *keeper {
@@ -98,11 +100,16 @@ func (k *keeper) keep(ctx context.Context) {
 		if err == nil {
 			next, err = k.moveDue(bounded)
 		}
-		if err == nil && k.run.raises() {
+		if err == nil && !k.mayNotRaise && k.run.raises() {
 			next = min(next, raiseEvery)
 			if time.Since(k.raised) >= raiseEvery {
 				k.raised = time.Now()
 				err = k.raise(bounded)
+			}
+			if sqlState(err) == insufficientPrivs { // it is an optimisation
+				k.mayNotRaise = true
+				k.run.client.log.Warn("sqlq: this role may not read the sequences of the queues, so fetches from a queue that cannot be vacuumed become slow; grant SELECT on the sequences of the schema", "schema", k.run.client.config.Schema, "err", err)
+				err = nil
 			}
 		}
 		if err == nil {

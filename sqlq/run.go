@@ -111,14 +111,14 @@ func (c *Client) forget(r *runner) {
 // prepare makes sure that the endpoints can run: connections, queues, subscriptions, routes.
 func (r *runner) prepare(ctx context.Context, endpoints []Endpoint) error {
 	c := r.client
-	need := c.config.ReceiveConnections + 2
+	need := c.config.ReceiveConnections + 2 + minPool
 	has, err := c.store.Capacity(ctx, c.pool)
 	if err != nil {
 		return fmt.Errorf("ask for the connection limits: %w", err)
 	}
 	if has.Connections < need {
-		return fmt.Errorf("%w: %s allows %d, receiving takes %d besides the pool's: raise it, or lower Config.ReceiveConnections (now %d)",
-			ErrTooFewConnections, has.Limit, has.Connections, need, c.config.ReceiveConnections)
+		return fmt.Errorf("%w: %s allows %d, receiving takes %d and the pool at least %d: raise it, or lower Config.ReceiveConnections (now %d)",
+			ErrTooFewConnections, has.Limit, has.Connections, need-minPool, minPool, c.config.ReceiveConnections)
 	}
 	return c.prepareQueues(ctx, endpoints)
 }
@@ -211,6 +211,7 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 func (r *runner) drain(cancelHandlers context.CancelFunc) {
 	r.schedule.drain()
 	for _, in := range r.instances {
+		r.listener.overflow(in) // others take over the watch
 		in.giveBackWaiting()
 	}
 	r.schedule.kick()

@@ -103,6 +103,9 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 		in.leased(s.running, s.leases, s.by)
 		if b.freed {
 			in.wake() // whoever looked meanwhile found the rows locked
+			if r.run.schedule.isDraining() {
+				r.wakeOthers(ctx, in)
+			}
 		}
 		r.run.client.wake(ctx, s.channels...)
 		return
@@ -124,6 +127,13 @@ func (r *receiver) abandon(b *batch, err error) {
 	b.in.leased(b.in.cut(b), nil, 0)
 	b.in.wake()
 	r.lost(fmt.Errorf("settle queue %q: %w", b.in.endpoint.Name, err))
+}
+
+// wakeOthers wakes the endpoint's receivers in other processes: there are messages that this one leaves to them.
+func (r *receiver) wakeOthers(ctx context.Context, in *instance) {
+	if err := r.run.client.store.WakeQueues(ctx, r.run.client.pool, []string{in.endpoint.Name}); err != nil && sqlState(err) != undefinedTable {
+		r.run.client.log.Warn("sqlq: cannot wake receivers; they will find the messages by polling", "err", err)
+	}
 }
 
 // settleOneByOne settles the finished deliveries of a batch whose transaction is gone, each in its own. Successful
