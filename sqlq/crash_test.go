@@ -245,6 +245,9 @@ func untilAsleep(t *testing.T, pool *pgxpool.Pool, queue string, start func()) {
 		n := count(t, pool, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 1936813169
 			AND objid = ($1::regclass::oid::bigint - 2147483648)::int::oid AND pid IN (SELECT unnest(l) FROM (`+listening+`) AS x (l)) AND pid <> ALL ($2::int[])`,
 			pgx.Identifier{"sqlq", "q_" + queue}.Sanitize(), others)
+		// Or on standby, because another process has the watch: it tried to take it and has nothing to do since.
+		n += count(t, pool, `SELECT count(*) FROM pg_stat_activity WHERE state = 'idle' AND query LIKE '%pg_try_advisory_lock%'
+			AND pid IN (SELECT unnest(l) FROM (`+listening+`) AS x (l)) AND pid <> ALL ($1::int[])`, others)
 		return n > 0, fmt.Sprint(n, " sleep")
 	})
 }

@@ -178,6 +178,9 @@ func (in *instance) wake() {
 	}
 }
 
+// overflowAfter is how long an instance tries to see the end of its queue before it calls others.
+const overflowAfter = 5 * time.Millisecond
+
 // look makes receivers fetch until a fetch comes back short, and returns how many fetches brought something.
 func (in *instance) look(ctx context.Context) int {
 	in.mu.Lock()
@@ -189,9 +192,18 @@ func (in *instance) look(ctx context.Context) int {
 	}
 	in.mu.Unlock()
 	in.run.schedule.kick()
-	select {
-	case <-in.short:
-	case <-ctx.Done():
+	patience := time.NewTimer(overflowAfter)
+	defer patience.Stop()
+	for done := false; !done; {
+		select {
+		case <-in.short:
+			done = true
+		case <-ctx.Done():
+			done = true
+		case <-patience.C:
+			// No fetch came back short: there is much to do, or no slot is free to fetch for. Others may have some.
+			in.run.listener.overflow(in)
+		}
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()

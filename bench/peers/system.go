@@ -48,7 +48,7 @@ type subject struct {
 	rows  []row
 	make  func() system
 
-	version  string        // or the module that it is read from
+	version  string        // of the library
 	tuned    string        // how it was set, and where that comes from
 	contract string        // what it promises otherwise than sqlq does
 	poll     time.Duration // how often a receiver looks by itself; the latency row lasts at least two of these

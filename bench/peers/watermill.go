@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -130,25 +131,49 @@ func (w *watermillSystem) receive(ctx context.Context, in *inbox) (func(context.
 		pool.Close()
 		return nil, err
 	}
+	enough := make(chan struct{})
 	var handler sync.WaitGroup
 	handler.Go(func() {
-		for m := range messages {
-			var o Order
-			if err := json.Unmarshal(m.Payload, &o); err != nil {
-				in.fail(err)
-				m.Nack()
-				continue
+		for {
+			select {
+			case <-enough:
+				return
+			case m, more := <-messages:
+				if !more {
+					return
+				}
+				var o Order
+				if err := json.Unmarshal(m.Payload, &o); err != nil {
+					in.fail(err)
+					return
+				}
+				in.handled(o.ID, time.Now())
+				m.Ack()
 			}
-			in.handled(o.ID, time.Now())
-			m.Ack()
 		}
 	})
-	return func(context.Context) error {
+	return func(ctx context.Context) error {
 		defer pool.Close()
-		err := subscriber.Close()
+		close(enough)
 		handler.Wait()
-		return err
+		return errors.Join(w.settled(ctx, in), subscriber.Close())
 	}, nil
+}
+
+// settled waits, after the last order, until it is acknowledged in the database. A subscriber that is closed before may
+// forget the acknowledgement, and deliver the order again.
+func (w *watermillSystem) settled(ctx context.Context, in *inbox) error {
+	if full, err := in.wait(ctx, 0); err != nil || !full {
+		return nil // it was cut off
+	}
+	for {
+		if left, err := w.left(ctx); err != nil || left == 0 {
+			return err
+		}
+		if err := sleep(ctx, 5*time.Millisecond); err != nil {
+			return fmt.Errorf("the last orders were not acknowledged: %w", err)
+		}
+	}
 }
 
 func (w *watermillSystem) left(ctx context.Context) (int, error) {

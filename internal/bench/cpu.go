@@ -44,8 +44,12 @@ func findAccounting(ctx context.Context, pool *pgxpool.Pool) *accounting {
 // usage is processor time by process id. 0 stands for the postmaster with its children that have ended.
 type usage map[int]time.Duration
 
+// read returns nothing where the processes cannot be seen.
 func (a *accounting) read() usage {
 	u := usage{}
+	if a == nil {
+		return u
+	}
 	entries, _ := filepath.Glob("/proc/[0-9]*")
 	for _, entry := range entries {
 		pid, err := strconv.Atoi(filepath.Base(entry))

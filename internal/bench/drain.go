@@ -37,12 +37,14 @@ type drainResult struct {
 	DeadTuples         int64    `json:"dead_tuples"`
 	PeakRSSMiB         *float64 `json:"peak_rss_mib"`
 	CPUPerMessage      *float64 `json:"receiver_cpu_us_per_message"`
+	DatabaseCPU        *float64 `json:"database_cpu_us_per_message"` // of receiving
 	Connections        int64    `json:"connections"`
 }
 
 // drainRound is what one round found.
 type drainRound struct {
 	receipt     receipts
+	databaseCPU time.Duration
 	floor       float64 // rate
 	send        int64   // bytes of WAL
 	receive     int64   // likewise
@@ -56,7 +58,7 @@ func runDrain(ctx context.Context, l *lab) (Result, error) {
 	if err := l.queues(ctx, queue); err != nil {
 		return nil, err
 	}
-	var rates, floors, sends, receives, images, memory, cpu series
+	var rates, floors, sends, receives, images, memory, cpu, databaseCPU series
 	var err error
 	r.Rounds, err = l.rounds(ctx, enoughRounds, func(n int) error {
 		d, err := l.drainRound(ctx, queue, n)
@@ -69,6 +71,7 @@ func runDrain(ctx context.Context, l *lab) (Result, error) {
 		images = append(images, float64(d.images))
 		memory = append(memory, float64(d.receipt.PeakMemory)/(1<<20))
 		cpu = append(cpu, each(float64(d.receipt.CPU.Nanoseconds())/1000))
+		databaseCPU = append(databaseCPU, each(float64(d.databaseCPU.Nanoseconds())/1000))
 		r.Connections = max(r.Connections, d.connections)
 		r.DeadTuples, err = l.deadTuples(ctx, queue)
 		return err
@@ -81,7 +84,7 @@ func runDrain(ctx context.Context, l *lab) (Result, error) {
 	r.WALBytesSend, r.WALBytesReceive = round(sends.median(), 1), round(receives.median(), 1)
 	r.WALBytesPerMessage = round(r.WALBytesSend+r.WALBytesReceive, 1)
 	r.FullPageImages = int64(images.median())
-	r.PeakRSSMiB, r.CPUPerMessage = measured(memory, 1), measured(cpu, 2)
+	r.PeakRSSMiB, r.CPUPerMessage, r.DatabaseCPU = measured(memory, 1), measured(cpu, 2), measured(databaseCPU, 2)
 	return r, nil
 }
 
@@ -103,8 +106,10 @@ func (l *lab) drainRound(ctx context.Context, queue string, n int) (d drainRound
 	received := walSpan{lab: l}
 	err = alternate(n, func() error {
 		return received.of(ctx, func() error {
+			before := l.cpu.read()
 			var err error
 			d.receipt, d.connections, err = l.drain(ctx, queue)
+			d.databaseCPU, _ = l.cpu.read().since(before, nil)
 			return err
 		})
 	}, func() error {
@@ -203,7 +208,8 @@ func (r *drainResult) Tables() []Table {
 	costs.add("full-page images in it", thousands(r.FullPageImages))
 	costs.add("dead tuples afterwards", thousands(r.DeadTuples))
 	costs.add("receiver: peak memory", orNone(r.PeakRSSMiB, func(m float64) string { return fmt.Sprintf("%.1f MiB", m) }))
-	costs.add("receiver: processor time, a message", orNone(r.CPUPerMessage, func(us float64) string { return fmt.Sprintf("%.2f µs", us) }))
+	costs.add("receiver: processor time, a message", orNone(r.CPUPerMessage, microsecondsText))
+	costs.add("database: processor time, a message", orNone(r.DatabaseCPU, microsecondsText))
 	costs.add("receiver: connections", fmt.Sprint(r.Connections))
 	return []Table{speed, costs}
 }

@@ -92,10 +92,7 @@ func runIdle(ctx context.Context, l *lab) (Result, error) {
 // watchIdle looks how many statements a second the database executes for a while, and how many milliseconds of processor
 // time a second its server uses.
 func (l *lab) watchIdle(ctx context.Context, counts counter, d time.Duration) (seconds, perSecond float64, cpu *float64, err error) {
-	var before usage
-	if l.cpu != nil {
-		before = l.cpu.read()
-	}
+	before := l.cpu.read()
 	callsBefore, err := counts.count(ctx, l.pool)
 	if err != nil {
 		return 0, 0, nil, err

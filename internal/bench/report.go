@@ -55,6 +55,8 @@ func milliseconds(d time.Duration) float64 { return round(float64(d)/float64(tim
 
 func millisecondsText(ms float64) string { return strconv.FormatFloat(ms, 'f', 2, 64) + " ms" }
 
+func microsecondsText(us float64) string { return fmt.Sprintf("%.1f µs", us) }
+
 func mebibytes(bytes int64) string { return fmt.Sprintf("%.1f MiB", float64(bytes)/(1<<20)) }
 
 // orNone writes a figure that may not have been measured.

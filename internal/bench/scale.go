@@ -126,10 +126,7 @@ func (l *lab) scaleTo(ctx context.Context, counts counter, s *scaleStep, rate fl
 	if err != nil {
 		return err
 	}
-	var before usage
-	if l.cpu != nil {
-		before = l.cpu.read()
-	}
+	before := l.cpu.read()
 	began := time.Now()
 	n, err := l.sendSteadily(ctx, client, rate, window, true)
 	if err != nil {
@@ -250,5 +247,3 @@ func (r *scaleResult) roleTable() Table {
 	}
 	return t
 }
-
-func microsecondsText(us float64) string { return fmt.Sprintf("%.1f µs", us) }
