@@ -232,22 +232,21 @@ func (s *crashSite) handle(t *testing.T, inTx bool) (stop func()) {
 	return stop
 }
 
-// untilAsleep starts receivers of a queue and returns when they sleep, whatever others do.
+// untilAsleep starts a process's receivers of a queue and returns when they sleep, whatever others do: when its listener
+// keeps the watch, or has tried to take it and stands by.
 func untilAsleep(t *testing.T, pool *pgxpool.Pool, queue string, start func()) {
 	t.Helper()
-	const listening = `SELECT coalesce(array_agg(pid), '{}') FROM pg_stat_activity WHERE application_name = 'sqlq listen' AND datname = current_database()`
 	var others []int32
-	if err := pool.QueryRow(t.Context(), listening).Scan(&others); err != nil {
+	if err := pool.QueryRow(t.Context(), `SELECT coalesce(array_agg(pid), '{}') FROM pg_stat_activity
+		WHERE application_name = 'sqlq listen' AND datname = current_database()`).Scan(&others); err != nil {
 		t.Fatal(err)
 	}
 	start()
 	eventually(t, "new receivers asleep", func() (bool, string) {
-		n := count(t, pool, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 1936813169
-			AND objid = ($1::regclass::oid::bigint - 2147483648)::int::oid AND pid IN (SELECT unnest(l) FROM (`+listening+`) AS x (l)) AND pid <> ALL ($2::int[])`,
-			pgx.Identifier{"sqlq", "q_" + queue}.Sanitize(), others)
-		// Or on standby, because another process has the watch: it tried to take it and has nothing to do since.
-		n += count(t, pool, `SELECT count(*) FROM pg_stat_activity WHERE state = 'idle' AND query LIKE '%pg_try_advisory_lock%'
-			AND pid IN (SELECT unnest(l) FROM (`+listening+`) AS x (l)) AND pid <> ALL ($1::int[])`, others)
+		n := count(t, pool, `SELECT count(*) FROM pg_stat_activity a
+			WHERE application_name = 'sqlq listen' AND datname = current_database() AND pid <> ALL ($2::int[]) AND state = 'idle'
+				AND (query LIKE '%pg_try_advisory_lock(%' OR EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND locktype = 'advisory' AND classid = 1936813169
+					AND objid = ($1::regclass::oid::bigint - 2147483648)::int::oid))`, pgx.Identifier{"sqlq", "q_" + queue}.Sanitize(), others)
 		return n > 0, fmt.Sprint(n, " sleep")
 	})
 }
@@ -294,6 +293,32 @@ func (s *crashSite) once(t *testing.T, n int, query, what string) {
 
 const aftermaths = `SELECT (convert_from(body, 'UTF8')::json->>'N')::int FROM sqlq.q_after`
 
+// inMidst waits until a query of one boolean holds: the child has begun what it will.
+func (s *crashSite) inMidst(t *testing.T, name, state string) {
+	t.Helper()
+	eventually(t, name+": the child in the midst of its messages", func() (is bool, describe string) {
+		if err := s.pool.QueryRow(t.Context(), state).Scan(&is); err != nil {
+			t.Fatal(err)
+		}
+		return is, fmt.Sprint(count(t, s.pool, `SELECT count(*) FROM began`), " begun, ", count(t, s.pool, `SELECT count(*) FROM sqlq.leased`), " leased")
+	})
+}
+
+// empty waits until all messages of the endpoint are handled, and returns when they were; not later than within after the
+// event.
+func (s *crashSite) empty(t *testing.T, name string, event time.Time, within time.Duration) {
+	t.Helper()
+	eventually(t, name+": all messages handled", func() (bool, string) {
+		n := count(t, s.pool, everywhere)
+		return n == 0, fmt.Sprint(n, " are not")
+	})
+	took := time.Since(event)
+	if took > within {
+		t.Errorf("%s: it took %v until others had handled the messages, want %v at most", name, took, within)
+	}
+	t.Logf("%s: handled after %v", name, took.Round(time.Millisecond))
+}
+
 // A process that is killed loses nothing and holds nothing up: others handle its messages within seconds, whether it
 // held them in a transaction, had leased them, or was in a HandleTx batch, of which then nothing has happened.
 func TestKilledProcess(t *testing.T) {
@@ -302,154 +327,155 @@ func TestKilledProcess(t *testing.T) {
 	for i := range 12 {
 		waiting[i] = "wait"
 	}
-	for _, c := range []struct {
+	cases := []struct {
 		name  string
 		spec  childSpec
 		n     int // messages
 		do    map[int]string
 		state string // holds once the child has begun all that it will
+
+		site   *crashSite
+		victim *childProcess
+		killed time.Time
 	}{
 		// One fetch brings them all, and none is missing that would be worth a lease.
-		{"held", childSpec{HoldLimit: 5 * time.Second, Connections: 1, Concurrency: 8}, 8, waiting,
-			`SELECT (SELECT count(*) FROM began) = 8 AND NOT EXISTS (SELECT FROM sqlq.leased)`},
-		{"leased", childSpec{HoldLimit: 20 * time.Millisecond, Concurrency: 8}, 12, waiting,
-			`SELECT (SELECT count(*) FROM began) = 8 AND (SELECT count(*) FROM sqlq.leased) = 8`},
-		{"in a HandleTx batch", childSpec{HoldLimit: 5 * time.Second, Connections: 1, Concurrency: 8, InTx: true}, 12, map[int]string{8: "wait"},
+		{name: "held", spec: childSpec{HoldLimit: 5 * time.Second, Connections: 1, Concurrency: 8}, n: 8, do: waiting,
+			state: `SELECT (SELECT count(*) FROM began) = 8 AND NOT EXISTS (SELECT FROM sqlq.leased)`},
+		{name: "leased", spec: childSpec{HoldLimit: 20 * time.Millisecond, Concurrency: 8}, n: 12, do: waiting,
+			state: `SELECT (SELECT count(*) FROM began) = 8 AND (SELECT count(*) FROM sqlq.leased) = 8`},
+		{name: "HandleTx", spec: childSpec{HoldLimit: 5 * time.Second, Connections: 1, Concurrency: 8, InTx: true}, n: 12, do: map[int]string{8: "wait"},
 			// What it has committed is in effect and begun; what is begun and not in effect will be undone.
-			`SELECT EXISTS (SELECT FROM began WHERE n = 8) AND (SELECT count(*) FROM began) = 9 AND NOT EXISTS (SELECT FROM effect WHERE n = 8)`},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			s := newCrashSite(t)
-			s.sendPerils(t, c.n, c.spec.InTx, c.do)
-			c.spec.URL = s.url
-			victim := spawn(t, c.spec)
-			eventually(t, "the child in the midst of its messages", func() (is bool, describe string) {
-				if err := s.pool.QueryRow(t.Context(), c.state).Scan(&is); err != nil {
-					t.Fatal(err)
-				}
-				return is, fmt.Sprint(count(t, s.pool, `SELECT count(*) FROM began`), " begun, ", count(t, s.pool, `SELECT count(*) FROM sqlq.leased`), " leased")
-			})
-			s.handle(t, c.spec.InTx)
-			before := count(t, s.pool, everywhere)
-			if before == 0 {
-				t.Fatal("nothing is in the child's hands")
-			}
-			if err := victim.Process.Kill(); err != nil {
-				t.Fatal(err)
-			}
-			victim.wait(t)
-			killed := time.Now()
-			eventuallyCount(t, s.pool, 0, everywhere)
-			if took := time.Since(killed); took > 10*time.Second {
-				t.Errorf("it took %v until the others had handled the messages of the killed process", took)
-			} else {
-				t.Logf("%d messages handled %v after the kill", before, took.Round(time.Millisecond))
-			}
-			s.once(t, c.n, aftermaths, "sent by handlers")
-			if c.spec.InTx {
-				s.once(t, c.n, `SELECT n FROM effect`, "effects")
-			} else {
-				s.once(t, c.n, fmt.Sprintf(`SELECT n FROM handled WHERE pid = %d`, os.Getpid()), "handled by this process")
-			}
-			eventuallyCount(t, s.pool, 1, `SELECT count(*) FROM sqlq.instance WHERE crashed_at IS NOT NULL`)
-		})
+			state: `SELECT EXISTS (SELECT FROM began WHERE n = 8) AND (SELECT count(*) FROM began) = 9 AND NOT EXISTS (SELECT FROM effect WHERE n = 8)`},
 	}
+	for i := range cases { // one after the other, because what is held is held for seconds only
+		c := &cases[i]
+		c.site = newCrashSite(t)
+		c.site.sendPerils(t, c.n, c.spec.InTx, c.do)
+		c.spec.URL = c.site.url
+		c.victim = spawn(t, c.spec)
+		c.site.inMidst(t, c.name, c.state)
+		c.site.handle(t, c.spec.InTx)
+		if count(t, c.site.pool, everywhere) == 0 {
+			t.Fatalf("%s: nothing is in the child's hands", c.name)
+		}
+		if err := c.victim.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		c.killed = time.Now()
+	}
+	for _, c := range cases {
+		c.victim.wait(t)
+		c.site.empty(t, c.name, c.killed, 10*time.Second)
+		c.site.once(t, c.n, aftermaths, c.name+": sent by handlers")
+		if c.spec.InTx {
+			c.site.once(t, c.n, `SELECT n FROM effect`, c.name+": effects")
+		} else {
+			c.site.once(t, c.n, fmt.Sprintf(`SELECT n FROM handled WHERE pid = %d`, os.Getpid()), c.name+": handled by this process")
+		}
+		eventuallyCount(t, c.site.pool, 1, `SELECT count(*) FROM sqlq.instance WHERE crashed_at IS NOT NULL`)
+	}
+}
+
+// supervised is a process that is started again whenever it dies of a message.
+type supervised struct {
+	name string
+	spec childSpec
+	at   []int // the messages that kill
+
+	site   *crashSite
+	child  *childProcess
+	starts int
+}
+
+const perilsEach = 20
+
+func (s *supervised) begin(t *testing.T) {
+	t.Helper()
+	s.site = newCrashSite(t)
+	do := map[int]string{}
+	for _, at := range s.at {
+		do[at] = "exit"
+	}
+	s.site.sendPerils(t, perilsEach, s.spec.InTx, do)
+	s.spec.URL, s.spec.LeaseTime = s.site.url, time.Second // after two thirds of which a restarted process believes in a death
+	s.child, s.starts = spawn(t, s.spec), 1
+}
+
+// step restarts the process if it has died, and says whether it has come to an end with all messages.
+func (s *supervised) step(t *testing.T) (done bool, describe string) {
+	t.Helper()
+	select {
+	case <-s.child.ended:
+		if code := s.child.ProcessState.ExitCode(); code != 3 {
+			t.Fatalf("%s: child: %v\n%s", s.name, s.child.ProcessState, s.child.said)
+		}
+		s.child = spawn(t, s.spec)
+		s.starts++
+	default:
+	}
+	failed, rest := count(t, s.site.pool, `SELECT count(*) FROM sqlq.error`), count(t, s.site.pool, everywhere)
+	return failed >= len(s.at) && rest == failed, fmt.Sprintf("%s: %d starts, %d failed, %d others", s.name, s.starts, failed, rest-failed)
 }
 
 // A message that kills every process that handles it is counted, although none of them lives to tell, and fails once its
 // attempts are spent. Its neighbours, which are in the same hands every time, are all handled.
 func TestMessageThatKillsItsProcess(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		name string
-		spec childSpec
-		n    int
-		at   []int // those that kill
-	}{
-		{"first", childSpec{Concurrency: 4}, 20, []int{0}},
-		{"in the middle", childSpec{Concurrency: 4}, 20, []int{9}},
-		{"two side by side", childSpec{Concurrency: 4}, 20, []int{3, 4}},
-		{"one at a time", childSpec{Concurrency: 1}, 20, []int{3}},
-		{"HandleTx", childSpec{Concurrency: 4, InTx: true}, 20, []int{5}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			s := newCrashSite(t)
-			do := map[int]string{}
-			for _, at := range c.at {
-				do[at] = "exit"
-			}
-			s.sendPerils(t, c.n, c.spec.InTx, do)
-			c.spec.URL, c.spec.LeaseTime = s.url, time.Second // after two thirds of which a restarted process believes in a death
-			starts, deadline := 0, time.Now().Add(patience)
-			child := spawn(t, c.spec)
-			for starts = 1; ; {
-				var ended bool
-				select {
-				case <-child.ended:
-					ended = true
-				case <-time.After(5 * time.Millisecond):
-				}
-				if count(t, s.pool, `SELECT count(*) FROM sqlq.error`) >= len(c.at) && !ended &&
-					count(t, s.pool, `SELECT (SELECT count(*) FROM sqlq.q_crash) + (SELECT count(*) FROM sqlq.leased)`) == 0 {
-					break
-				}
-				if time.Now().After(deadline) {
-					t.Fatalf("after %d starts: %d failed, %d ready, %d leased", starts, count(t, s.pool, `SELECT count(*) FROM sqlq.error`),
-						count(t, s.pool, `SELECT count(*) FROM sqlq.q_crash`), count(t, s.pool, `SELECT count(*) FROM sqlq.leased`))
-				}
-				if ended {
-					if code := child.ProcessState.ExitCode(); code != 3 {
-						t.Fatalf("child: %v\n%s", child.ProcessState, child.said)
-					}
-					child = spawn(t, c.spec)
-					starts++
-				}
-			}
-			child.finish(t)
-
-			rows, err := s.pool.Query(t.Context(), `SELECT (convert_from(body, 'UTF8')::json->>'N')::int, attempts, message, chain FROM sqlq.error ORDER BY 1`)
-			if err != nil {
+	cases := []*supervised{
+		{name: "first", spec: childSpec{Concurrency: 4}, at: []int{0}},
+		{name: "in the middle", spec: childSpec{Concurrency: 4}, at: []int{9}},
+		{name: "two side by side", spec: childSpec{Concurrency: 4}, at: []int{3, 4}},
+		{name: "one at a time", spec: childSpec{Concurrency: 1}, at: []int{3}},
+		{name: "HandleTx", spec: childSpec{Concurrency: 4, InTx: true}, at: []int{5}},
+	}
+	for _, c := range cases {
+		c.begin(t)
+	}
+	eventually(t, "all messages at an end", func() (bool, string) {
+		all, described := true, ""
+		for _, c := range cases {
+			done, describe := c.step(t)
+			all, described = all && done, described+"\n"+describe
+		}
+		return all, described
+	})
+	for _, c := range cases {
+		c.child.finish(t)
+		var numbers []int
+		for _, f := range failedRows(t, c.site.pool) {
+			var m peril
+			if err := json.Unmarshal(f.Body, &m); err != nil {
 				t.Fatal(err)
 			}
-			type failed struct {
-				N, Attempts int
-				Message     string
-				Chain       []string
+			numbers = append(numbers, m.N)
+			if !slices.ContainsFunc(f.Chain, func(link string) bool { return strings.Contains(link, sqlq.ErrCrashed.Error()) }) {
+				t.Errorf("%s: message %d failed with %q, chain %q: not ErrCrashed", c.name, m.N, f.Message, f.Chain)
 			}
-			got, err := pgx.CollectRows(rows, pgx.RowToStructByPos[failed])
-			if err != nil {
-				t.Fatal(err)
+			if f.Attempts != 3 {
+				t.Errorf("%s: message %d failed after %d attempts, want the policy's 3", c.name, m.N, f.Attempts)
 			}
-			var numbers []int
-			for _, f := range got {
-				numbers = append(numbers, f.N)
-				if !slices.ContainsFunc(f.Chain, func(link string) bool { return strings.Contains(link, sqlq.ErrCrashed.Error()) }) {
-					t.Errorf("message %d failed with %q, chain %q: not ErrCrashed", f.N, f.Message, f.Chain)
-				}
-				if f.Attempts != 3 {
-					t.Errorf("message %d failed after %d attempts, want the policy's 3", f.N, f.Attempts)
-				}
+			if f.Headers != nil && strings.Contains(*f.Headers, "sqlq-crashes") {
+				t.Errorf("%s: message %d keeps bookkeeping in its headers %s", c.name, m.N, *f.Headers)
 			}
-			if !slices.Equal(numbers, c.at) {
-				t.Errorf("messages %v failed, want %v and no neighbour", numbers, c.at)
-			}
-			table := "handled"
-			if c.spec.InTx {
-				table = "effect"
-			}
-			if n := count(t, s.pool, `SELECT count(DISTINCT n) FROM `+table); n != c.n-len(c.at) {
-				t.Errorf("%d neighbours were handled, want %d", n, c.n-len(c.at))
-			}
-			if c.spec.InTx && count(t, s.pool, `SELECT count(*) - count(DISTINCT n) FROM effect`) != 0 {
-				t.Error("a HandleTx handler took effect twice")
-			}
-			// Two deaths may go uncounted, while nothing is suspected and while several messages are; then three a message.
-			if most := 3 + 3*len(c.at); starts > most {
-				t.Errorf("it took %d processes, want at most %d", starts, most)
-			}
-			t.Logf("%d processes", starts)
-		})
+		}
+		slices.Sort(numbers)
+		if !slices.Equal(numbers, c.at) {
+			t.Errorf("%s: messages %v failed, want %v and no neighbour", c.name, numbers, c.at)
+		}
+		table := "handled"
+		if c.spec.InTx {
+			table = "effect"
+		}
+		if n := count(t, c.site.pool, `SELECT count(DISTINCT n) FROM `+table); n != perilsEach-len(c.at) {
+			t.Errorf("%s: %d neighbours were handled, want %d", c.name, n, perilsEach-len(c.at))
+		}
+		if c.spec.InTx && count(t, c.site.pool, `SELECT count(*) - count(DISTINCT n) FROM effect`) != 0 {
+			t.Errorf("%s: a HandleTx handler took effect twice", c.name)
+		}
+		// Two deaths may go uncounted, while nothing is suspected and while several messages are; then three a message.
+		if most := 3 + 3*len(c.at); c.starts > most {
+			t.Errorf("%s: it took %d processes, want at most %d", c.name, c.starts, most)
+		}
+		t.Logf("%s: %d processes", c.name, c.starts)
 	}
 }

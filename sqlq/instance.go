@@ -31,6 +31,7 @@ type instance struct {
 	batches   []*batch
 	busy      int           // slots at work
 	busyTx    int           // receivers that run HandleTx handlers
+	fetching  int           // fetches under way: a drain waits for what they bring
 	waiting   int           // messages in hand that have not begun
 	mean      time.Duration // of the time that a handler takes, plain
 	meanTx    time.Duration // likewise, HandleTx
@@ -45,8 +46,7 @@ type instance struct {
 	fetches   int   // that brought something since the instance was last woken
 	short     chan struct{}
 	woken     chan struct{}
-	flagged   bool // senders know that it sleeps (or would, if they looked): owned by attend
-	one       int  // so many messages are to be received one at a time, after an error that named no culprit
+	one       int // so many messages are to be received one at a time, after an error that named no culprit
 	until     time.Time
 	breaker   breaker
 	notBefore time.Time // no fetch before: the queue is missing
@@ -96,6 +96,7 @@ func (in *instance) wants(now time.Time, draining bool) (w work, ok bool) {
 		if in.hasTx {
 			in.busyTx++
 		}
+		in.fetching++
 	}
 	return w, w.n > 0 || len(w.finished) > 0
 }
@@ -201,13 +202,24 @@ func (in *instance) look(ctx context.Context) int {
 		case <-ctx.Done():
 			done = true
 		case <-patience.C:
-			// No fetch came back short: there is much to do, or no slot is free to fetch for. Others may have some.
+			if in.fetchesNow() {
+				patience.Reset(overflowAfter) // the database is slow
+				continue
+			}
+			// No slot, or no connection, is free to fetch for. Others may have some.
 			in.run.listener.overflow(in)
 		}
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	return in.fetches
+}
+
+// fetchesNow says whether a fetch is under way.
+func (in *instance) fetchesNow() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.fetching > 0
 }
 
 // add takes a batch in hand and sets slots to work on it.
@@ -315,7 +327,7 @@ func (in *instance) unknown(leases []store.Lease) (ids []int64) {
 func (in *instance) inHand() int {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.busy + in.waiting + in.busyTx + len(in.leases) + len(in.finished) + in.settling
+	return in.busy + in.waiting + in.busyTx + in.fetching + len(in.leases) + len(in.finished) + in.settling
 }
 
 // suspect has the instance receive by lease for a while, because a process of its endpoint died with messages in hand.

@@ -91,16 +91,17 @@ func (r *receiver) putBack(w work) {
 		w.in.settledLeases(w.finished, false)
 	}
 	if w.n > 0 {
-		w.in.endFetch(w)
+		w.in.endFetch()
 	}
 }
 
-// endFetch gives the slot of a HandleTx batch back.
-func (in *instance) endFetch(w work) {
+// endFetch ends what wants began: what came, if anything, is in hand. It gives the slot of a HandleTx batch back.
+func (in *instance) endFetch() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.fetching--
 	if in.hasTx {
-		in.mu.Lock()
 		in.busyTx--
-		in.mu.Unlock()
 	}
 }
 
@@ -180,7 +181,7 @@ func (r *receiver) take(ctx context.Context, w work, ms []store.Message) (*batch
 		r.run.listener.overflow(w.in)
 	}
 	if len(ms) == 0 {
-		w.in.endFetch(w)
+		w.in.endFetch()
 		if w.byLease {
 			return nil, nil
 		}
@@ -209,7 +210,7 @@ func (r *receiver) take(ctx context.Context, w work, ms []store.Message) (*batch
 		}
 		r.handleLeasedTx(w.in, d)
 	}
-	w.in.endFetch(w)
+	w.in.endFetch()
 	return nil, nil
 }
 
@@ -245,7 +246,10 @@ func (r *receiver) hold(b *batch) {
 	if len(b.inTx) > 0 {
 		r.handleTx(b)
 	}
-	b.in.endFetch(work{})
+	b.in.endFetch()
+	if r.run.schedule.isDraining() { // its cut may have come too early
+		limit = min(minHold, limit)
+	}
 	timer := time.NewTimer(max(0, limit-time.Since(b.began)))
 	defer timer.Stop()
 	for {
@@ -271,7 +275,7 @@ func (in *instance) number() int32 {
 // failed deals with an error of a round that settled what was held, or held nothing.
 func (r *receiver) failed(w work, err error) {
 	if w.n > 0 {
-		w.in.endFetch(w)
+		w.in.endFetch()
 		w.in.wake()
 	}
 	if connectionLost(err) {

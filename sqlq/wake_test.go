@@ -298,7 +298,7 @@ func (w *wake) spoil() (stop func()) {
 func (w *wake) race(c *sqlq.Client) {
 	began := time.Now()
 	for queue := range nudges { // the receivers are up
-		w.await(queue+" first", queue, patience, func(ctx context.Context, key string) error { return c.Send(ctx, nudges[queue](key)) })
+		w.await(w.send(queue+" first", func(ctx context.Context, key string) error { return c.Send(ctx, nudges[queue](key)) }), queue, patience)
 	}
 	ready := time.Now()
 	if w.faults {
@@ -323,25 +323,28 @@ func (w *wake) sender(c *sqlq.Client, actor uint64, queue string) {
 	if w.faults {
 		within = 3 * wakeWithin // a housekeeper that died is followed at the next heartbeat
 	}
-	pauses := []time.Duration{time.Microsecond, 300 * time.Microsecond, 2 * time.Millisecond, 5 * time.Millisecond}
-	for n := range w.sends {
-		hold := time.Duration(0)
-		if rng.IntN(2) == 0 {
-			hold = pauses[rng.IntN(len(pauses))]
-		}
+	pauses := []time.Duration{time.Microsecond, 300 * time.Microsecond, 3 * time.Millisecond, 10 * time.Millisecond}
+	for n := 0; n < w.sends; {
 		if rng.IntN(10) == 0 {
 			w.look(queue)
 		}
-		way, send := w.way(c, rng, queue, hold)
-		if !w.await(fmt.Sprintf("%s %d.%d by %s", queue, actor, n, way), queue, within, send) {
-			return
+		// Several at a time keep receivers awake for a moment; then they fall asleep while the next is on its way.
+		var sent []*nudged
+		for range []int{1, 1, 2, 3, 8}[rng.IntN(5)] {
+			hold := time.Duration(0)
+			if rng.IntN(2) == 0 {
+				hold = pauses[rng.IntN(len(pauses))]
+			}
+			way, send := w.way(c, rng, queue, hold)
+			sent = append(sent, w.send(fmt.Sprintf("%s %d.%d by %s", queue, actor, n, way), send))
+			n++
 		}
-		select {
-		case <-w.lost:
-			return
-		default:
-			pause(context.Background(), rng, pauses[rng.IntN(len(pauses))])
+		for _, m := range sent {
+			if !w.await(m, queue, within) {
+				return
+			}
 		}
+		pause(context.Background(), rng, pauses[rng.IntN(len(pauses))])
 	}
 }
 
@@ -406,29 +409,39 @@ func (w *wake) way(c *sqlq.Client, rng *rand.Rand, queue string, hold time.Durat
 	}
 }
 
-// await sends a message and waits until it is handled.
-func (w *wake) await(key, queue string, within time.Duration, send func(ctx context.Context, key string) error) bool {
-	handled := w.expect(key)
+// nudged is a message that was sent.
+type nudged struct {
+	key     string
+	handled <-chan struct{}
+	at      time.Time // committed
+}
+
+func (w *wake) send(key string, send func(ctx context.Context, key string) error) *nudged {
+	m := &nudged{key: key, handled: w.expect(key)}
 	if err := send(context.Background(), key); err != nil {
 		w.t.Errorf("%s: %v", key, err)
 		w.stop()
-		return false
 	}
-	sent := time.Now()
-	timer := time.NewTimer(within)
+	m.at = time.Now()
+	return m
+}
+
+// await waits until a message is handled.
+func (w *wake) await(m *nudged, queue string, within time.Duration) bool {
+	timer := time.NewTimer(within - time.Since(m.at))
 	defer timer.Stop()
 	select {
-	case <-handled:
+	case <-m.handled:
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if took := time.Since(sent); took > w.longest && within != patience {
-			w.longest, w.latest = took, key
+		if took := time.Since(m.at); took > w.longest && within != patience {
+			w.longest, w.latest = took, m.key
 		}
 		return true
 	case <-w.lost:
 	case <-timer.C:
 		w.once.Do(func() {
-			w.t.Errorf("%s: not handled within %v of its commit\n%s", key, within, w.state(queue))
+			w.t.Errorf("%s: not handled within %v of its commit\n%s", m.key, within, w.state(queue))
 			for _, p := range w.children {
 				_ = p.cmd.Process.Signal(syscall.SIGQUIT) // it says where it is
 			}

@@ -163,7 +163,9 @@ func (w *watermillSystem) receive(ctx context.Context, in *inbox) (func(context.
 // settled waits, after the last order, until it is acknowledged in the database. A subscriber that is closed before may
 // forget the acknowledgement, and deliver the order again.
 func (w *watermillSystem) settled(ctx context.Context, in *inbox) error {
-	if full, err := in.wait(ctx, 0); err != nil || !full {
+	select {
+	case <-in.full:
+	default:
 		return nil // it was cut off
 	}
 	for {
