@@ -179,9 +179,6 @@ func (in *instance) wake() {
 	}
 }
 
-// overflowAfter is how long an instance tries to see the end of its queue before it calls others.
-const overflowAfter = 5 * time.Millisecond
-
 // look makes receivers fetch until a fetch comes back short, and returns how many fetches brought something.
 func (in *instance) look(ctx context.Context) int {
 	in.mu.Lock()
@@ -193,33 +190,13 @@ func (in *instance) look(ctx context.Context) int {
 	}
 	in.mu.Unlock()
 	in.run.schedule.kick()
-	patience := time.NewTimer(overflowAfter)
-	defer patience.Stop()
-	for done := false; !done; {
-		select {
-		case <-in.short:
-			done = true
-		case <-ctx.Done():
-			done = true
-		case <-patience.C:
-			if in.fetchesNow() {
-				patience.Reset(overflowAfter) // the database is slow
-				continue
-			}
-			// No slot, or no connection, is free to fetch for. Others may have some.
-			in.run.listener.overflow(in)
-		}
+	select {
+	case <-in.short:
+	case <-ctx.Done():
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	return in.fetches
-}
-
-// fetchesNow says whether a fetch is under way.
-func (in *instance) fetchesNow() bool {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.fetching > 0
 }
 
 // add takes a batch in hand and sets slots to work on it.
@@ -246,12 +223,16 @@ func (in *instance) add(b *batch) {
 func (in *instance) cut(b *batch) (running []*delivery) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.unstart(b)
+	taken := in.unstart(b)
 	for i := range b.all {
 		if d := &b.all[i]; d.started && !d.finished {
 			d.leasing = true
 			running = append(running, d)
 		}
+	}
+	if len(taken) > 0 && in.busy > 0 {
+		// Handlers take longer than they used to: fetch less from now on, and leave the rest to other processes.
+		in.mean = max(in.mean, time.Since(b.began))
 	}
 	return running
 }

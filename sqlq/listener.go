@@ -13,71 +13,39 @@ import (
 )
 
 const (
-	// linger is the pause between looks of an instance that finds its queue empty but does not sleep yet: maxMissed in
-	// vain and it does. It begins to look by itself after maxNaps shorter than that.
-	linger    = time.Millisecond
-	maxMissed = 3
-	maxNaps   = 4
+	// linger is how long an instance that found its queue empty waits before it says that it sleeps, which costs more
+	// than one more fetch.
+	linger = time.Millisecond
 	// lookAgain bounds the pauses between looks for transactions that were writing when the instance fell asleep.
 	lookAgainMin, lookAgainMax = 2 * time.Millisecond, 50 * time.Millisecond
-	// callEvery bounds how often others are called, and standbyEvery is the pause between tries to take the watch.
-	callEvery, standbyEvery = 200 * time.Millisecond, 2 * time.Second
 	// pollNet is the default of Config.PollInterval where LISTEN works.
 	pollNet = 30 * time.Second
 	// pollDeaf is the default of Config.PollInterval where LISTEN does not work.
 	pollDeaf = time.Second
 )
 
-// listener is the one connection of a process that listens, for all queues.
-//
-// Of the processes that sleep on a queue one keeps the watch: it holds the queue's watch lock, which only one session can,
-// and the sleeper's lock, shared. Senders that insert afterwards see the sleeper's lock and notify. Whoever inserted
-// before holds the table's lock until its transaction ends; those are noted, and looked for until they have ended. So no
+// listener is the one connection of a process that listens, for all queues. While an instance sleeps it holds the
+// queue's advisory lock, shared, for it: senders that insert afterwards see the lock and notify. Whoever inserted before
+// holds the table's lock until its transaction ends; those are noted, and looked for until they have ended. So no
 // message waits for the poll, and senders to a queue whose receivers are awake do not notify at all.
-//
-// The others stand by: they do not hear the senders, or every message would wake every process. Whoever is awake and has
-// more than it can do gives up the watch, if it has it, and calls them. A watch whose process died is taken over by the
-// first who tries, and each tries every standbyEvery.
 type listener struct {
 	run *runner
 
 	mu        sync.Mutex
-	connected bool               // and LISTEN was seen to work
-	interrupt context.CancelFunc // of the wait
-	poked     bool               // there is something to do
-	sleepy    []*instance        // that want to sleep
-	leaving   []leaver           // that have given up the watch, whose locks are to be released
-	byChannel map[string]*instance
+	connected bool // and LISTEN was seen to work
+	interrupt context.CancelFunc
+	sleepy    []*instance          // that want to sleep
+	waking    []*instance          // that want their lock released
+	byChannel map[string]*instance // of all instances, once connected
 	tables    map[*instance]store.TableID
 	delayed   string // channel of the delayed messages
 	queues    string // channel of new queues
-
-	watches map[*instance]bool            // has the watch lock
-	asleep  map[*instance]bool            // has the sleeper's lock too
-	standby map[*instance]bool            // sleeps without
-	noted   map[*instance]map[string]bool // transactions that were writing when it fell asleep
-	ready   map[*instance]chan struct{}   // closed when it may sleep
-	calls   map[*instance]bool            // has more than it can do, and others are to be called
-	called  time.Time                     // when they were last
-	tried   time.Time                     // when those on standby last tried to take the watch
-	changed bool                          // queues were made: see whether one of ours is another table now
-	stale   bool                          // begin anew
+	asleep    map[*instance]bool
+	noted     map[*instance]map[string]bool // transactions that were writing when it fell asleep
+	ready     map[*instance]chan struct{}   // closed when the lock is held
+	changed   bool                          // queues were made: see whether one of ours is another table now
+	stale     bool                          // begin anew
 }
-
-// leaver is an instance that sleeps no more, and the locks that are to be released for it.
-type leaver struct {
-	in            *instance
-	asleep, watch bool
-}
-
-// rest is how an instance sleeps.
-type rest int
-
-const (
-	deaf     rest = iota // the listener is not connected: only polling helps
-	watching             // senders notify it
-	onCall               // another process is notified, and calls it when it has more than it can do
-)
 
 var errStale = errors.New("what to listen for has changed")
 
@@ -148,11 +116,6 @@ func (l *listener) session(ctx context.Context, retry *backoff) error {
 		if look > 0 {
 			pause = min(pause, look)
 		}
-		other, err := l.standBy(ctx, c)
-		if err != nil {
-			return err
-		}
-		pause = min(pause, other)
 		if err := l.wait(ctx, c, pause); err != nil {
 			return err
 		}
@@ -171,10 +134,8 @@ func (l *listener) poll(ctx context.Context, c *conn) error {
 	l.mu.Lock()
 	var ins []*instance
 	var queues []string
-	for in := range l.tables {
-		if l.asleep[in] || l.standby[in] {
-			ins, queues = append(ins, in), append(queues, in.endpoint.Name)
-		}
+	for in := range l.asleep {
+		ins, queues = append(ins, in), append(queues, in.endpoint.Name)
 	}
 	l.mu.Unlock()
 	if len(ins) == 0 {
@@ -242,8 +203,8 @@ func (l *listener) subscribe(ctx context.Context, c *conn) error {
 		if err != nil {
 			return fmt.Errorf("find queue %q: %w", in.endpoint.Name, err)
 		}
-		tables[in], byChannel[table.Channel()], byChannel[table.StandbyChannel()] = table, in, in
-		sql += "LISTEN " + table.StandbyChannel() + ";"
+		tables[in], byChannel[table.Channel()] = table, in
+		sql += "LISTEN " + table.Channel() + ";"
 	}
 	delayed, queues, err := st.Tables(ctx, c)
 	if err != nil {
@@ -256,8 +217,7 @@ func (l *listener) subscribe(ctx context.Context, c *conn) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.tables, l.byChannel, l.delayed, l.queues = tables, byChannel, delayed.Channel(), queues.Channel()
-	l.watches, l.asleep, l.standby, l.calls = map[*instance]bool{}, map[*instance]bool{}, map[*instance]bool{}, map[*instance]bool{}
-	l.noted = map[*instance]map[string]bool{}
+	l.asleep, l.noted = map[*instance]bool{}, map[*instance]map[string]bool{}
 	return nil
 }
 
@@ -291,8 +251,7 @@ func (l *listener) wait(ctx context.Context, c *conn, pause time.Duration) error
 		l.mu.Unlock()
 		return errStale
 	}
-	if l.poked || l.changed {
-		l.poked = false
+	if len(l.sleepy) > 0 || len(l.waking) > 0 || l.changed {
 		l.mu.Unlock()
 		return nil
 	}
@@ -304,9 +263,7 @@ func (l *listener) wait(ctx context.Context, c *conn, pause time.Duration) error
 	l.mu.Unlock()
 	switch {
 	case err == nil:
-		if n.PID != c.PgConn().PID() { // else it is this process's own call
-			l.notified(n.Channel)
-		}
+		l.notified(n.Channel)
 		return nil
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -332,12 +289,9 @@ func (l *listener) notified(channel string) {
 // wakeLocal wakes an instance of this process that sleeps on a channel; false where there is none, or where it would not
 // fetch any more.
 func (l *listener) wakeLocal(channel string) bool {
-	if l.run.schedule.isDraining() {
-		return false
-	}
 	l.mu.Lock()
 	in := l.byChannel[channel]
-	sleeps := in != nil && (l.asleep[in] || l.standby[in])
+	sleeps := in != nil && l.asleep[in]
 	delayed := channel == l.delayed
 	l.mu.Unlock()
 	if sleeps && in.hasRoom() && !l.run.schedule.isDraining() {
@@ -347,12 +301,13 @@ func (l *listener) wakeLocal(channel string) bool {
 	return delayed && l.run.keeper.leadsNow() && l.run.keeper.dueSoon()
 }
 
-// sleep lets the instance sleep, and says how. When it returns watching, senders notify it from now on.
-func (l *listener) sleep(ctx context.Context, in *instance) rest {
+// sleep has senders notify the instance from now on. It returns when they do, or with false when the listener is not
+// connected, and then only polling helps.
+func (l *listener) sleep(ctx context.Context, in *instance) bool {
 	l.mu.Lock()
 	if !l.connected || l.tables[in] == 0 {
 		l.mu.Unlock()
-		return deaf
+		return false
 	}
 	ready := make(chan struct{})
 	if l.ready == nil {
@@ -366,235 +321,66 @@ func (l *listener) sleep(ctx context.Context, in *instance) rest {
 	case <-ready:
 	case <-ctx.Done():
 	}
-	return l.rest(in)
-}
-
-// rest says how the instance would sleep now.
-func (l *listener) rest(in *instance) rest {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch {
-	case l.asleep[in]:
-		return watching
-	case l.standby[in]:
-		return onCall
-	}
-	return deaf
+	return l.asleep[in]
 }
 
-// rouse spares the senders: the instance looks by itself for a while, and keeps the watch, so that nobody else does.
+// holds says whether senders notify the instance.
+func (l *listener) holds(in *instance) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.asleep[in]
+}
+
+// rouse has senders leave the instance alone again.
 func (l *listener) rouse(in *instance) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.leave(in, false)
-}
-
-// leave ends how the instance sleeps. From now on it does not count on being notified, although it may be for a moment.
-func (l *listener) leave(in *instance, watch bool) {
-	leaver := leaver{in: in, asleep: l.asleep[in], watch: watch && l.watches[in]}
-	delete(l.standby, in)
-	delete(l.asleep, in)
-	delete(l.noted, in)
-	if leaver.watch {
-		delete(l.watches, in)
-	}
-	if l.connected && (leaver.asleep || leaver.watch) {
-		l.leaving = append(l.leaving, leaver)
+	if l.connected && l.asleep[in] {
+		l.waking = append(l.waking, in)
 		l.poke()
 	}
 }
 
-// overflow says that a fetch filled its batch: there may be more than the instance can do. It gives up the watch and
-// calls others.
-func (l *listener) overflow(in *instance) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.connected {
-		return
-	}
-	if l.watches[in] || l.standby[in] {
-		defer in.wake() // it must not go on sleeping as if it still had the watch
-	}
-	l.leave(in, true)
-	if !l.calls[in] {
-		l.calls[in] = true
-		l.poke()
-	}
-}
-
-// standBy calls others where an instance has more than it can do, tries to take the watch for those on standby, and
-// returns when to do so again.
-func (l *listener) standBy(ctx context.Context, c *conn) (time.Duration, error) {
-	now := time.Now()
-	l.mu.Lock()
-	var channels []string
-	var ins []*instance
-	pause := time.Hour
-	if len(l.calls) > 0 {
-		if pause = l.called.Add(callEvery).Sub(now); pause <= 0 {
-			for in := range l.calls {
-				channels = append(channels, l.tables[in].StandbyChannel())
-			}
-			clear(l.calls)
-			l.called = now
-			pause = time.Hour
-		}
-	}
-	if len(l.standby) > 0 {
-		next := l.tried.Add(standbyEvery).Sub(now)
-		if next <= 0 {
-			for in := range l.standby {
-				ins = append(ins, in)
-			}
-			l.tried, next = now, standbyEvery
-		}
-		pause = min(pause, next)
-	}
-	l.mu.Unlock()
-	if len(channels) > 0 {
-		if err := l.run.client.store.Notify(ctx, c, channels); err != nil {
-			return 0, fmt.Errorf("call other receivers: %w", err)
-		}
-	}
-	if len(ins) > 0 {
-		taken, err := l.takeWatch(ctx, c, ins)
-		for _, in := range taken {
-			in.wake() // it looks once more, and then keeps the watch
-		}
-		return pause, err
-	}
-	return pause, nil
-}
-
-// takeWatch tries to take the watch for instances, and returns those that have it.
-func (l *listener) takeWatch(ctx context.Context, c *conn, ins []*instance) (taken []*instance, err error) {
-	var without []*instance
-	l.mu.Lock()
-	for _, in := range ins {
-		if l.watches[in] {
-			taken = append(taken, in)
-		} else {
-			without = append(without, in)
-		}
-	}
-	l.mu.Unlock()
-	if len(without) == 0 {
-		return taken, nil
-	}
-	granted, err := l.run.client.store.TakeWatch(ctx, c, l.tablesOf(without))
-	if err != nil {
-		return nil, fmt.Errorf("take the watch: %w", err)
-	}
-	var sql string
-	l.mu.Lock()
-	for i, in := range without {
-		if granted[i] {
-			l.watches[in] = true
-			delete(l.standby, in)
-			sql += "LISTEN " + l.tables[in].Channel() + ";"
-			taken = append(taken, in)
-		}
-	}
-	l.mu.Unlock()
-	if sql != "" {
-		// Committed before the sleeper's lock is taken: who sees that lock is heard.
-		if _, err := c.PgConn().Exec(ctx, sql).ReadAll(); err != nil {
-			return nil, fmt.Errorf("listen: %w", err)
-		}
-	}
-	return taken, nil
-}
-
-// poke ends the wait, or keeps the next from beginning.
 func (l *listener) poke() {
-	l.poked = true
 	if l.interrupt != nil {
 		l.interrupt()
 	}
 }
 
-// serveRequests gives up watches and takes them, and notes who was writing to the queues of those that fall asleep.
+// serveRequests takes and releases locks, and notes who was writing to the queues of those that fall asleep.
 func (l *listener) serveRequests(ctx context.Context, c *conn) error {
 	l.mu.Lock()
-	sleepy, leaving := l.sleepy, l.leaving
-	l.sleepy, l.leaving = nil, nil
+	sleepy, waking := l.sleepy, l.waking
+	l.sleepy, l.waking = nil, nil
 	l.mu.Unlock()
-	if err := l.release(ctx, c, leaving); err != nil {
-		return err
-	}
-	if len(sleepy) == 0 {
+	if len(sleepy) == 0 && len(waking) == 0 {
 		return nil
 	}
-	taken, err := l.takeWatch(ctx, c, sleepy)
-	if err != nil {
-		return err
+	st, b := l.run.client.store, &pgx.Batch{}
+	if len(waking) > 0 {
+		st.SetAwake(b, l.tablesOf(waking))
 	}
 	var writers []store.Writer
-	var fresh []*instance
-	l.mu.Lock()
-	for _, in := range taken {
-		if !l.asleep[in] {
-			fresh = append(fresh, in)
-		}
+	if len(sleepy) > 0 {
+		st.SetAsleep(b, l.tablesOf(sleepy))
+		st.Writers(b, l.tablesOf(sleepy), &writers)
 	}
-	l.mu.Unlock()
-	if len(fresh) > 0 {
-		b := &pgx.Batch{}
-		l.run.client.store.SetAsleep(b, l.tablesOf(fresh))
-		l.run.client.store.Writers(b, l.tablesOf(fresh), &writers)
-		if err := c.SendBatch(ctx, b).Close(); err != nil {
-			return fmt.Errorf("take sleepers' locks: %w", err)
-		}
+	if err := c.SendBatch(ctx, b).Close(); err != nil {
+		return fmt.Errorf("take sleepers' locks: %w", err)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, in := range fresh {
-		l.asleep[in] = true
-		l.noted[in] = transactions(writers, l.tables[in])
+	for _, in := range waking {
+		delete(l.asleep, in)
+		delete(l.noted, in)
 	}
 	for _, in := range sleepy {
-		if !l.asleep[in] {
-			l.standby[in] = true
-		}
+		l.asleep[in] = true
+		l.noted[in] = transactions(writers, l.tables[in])
 		close(l.ready[in])
 		delete(l.ready, in)
-	}
-	return nil
-}
-
-// release gives locks back.
-func (l *listener) release(ctx context.Context, c *conn, leaving []leaver) error {
-	if len(leaving) == 0 {
-		return nil
-	}
-	var asleep, watches []*instance
-	for _, leaver := range leaving {
-		if leaver.asleep {
-			asleep = append(asleep, leaver.in)
-		}
-		if leaver.watch {
-			watches = append(watches, leaver.in)
-		}
-	}
-	b := &pgx.Batch{}
-	if len(asleep) > 0 {
-		l.run.client.store.SetAwake(b, l.tablesOf(asleep))
-	}
-	if len(watches) > 0 {
-		l.run.client.store.LeaveWatch(b, l.tablesOf(watches))
-	}
-	if err := c.SendBatch(ctx, b).Close(); err != nil {
-		return fmt.Errorf("release the locks of sleepers: %w", err)
-	}
-	sql := ""
-	for _, table := range l.tablesOf(watches) {
-		sql += "UNLISTEN " + table.Channel() + ";"
-	}
-	if sql == "" {
-		return nil
-	}
-	if _, err := c.PgConn().Exec(ctx, sql).ReadAll(); err != nil {
-		return fmt.Errorf("unlisten: %w", err)
 	}
 	return nil
 }
@@ -657,8 +443,8 @@ func (l *listener) disconnected() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.connected = false
-	l.watches, l.asleep, l.standby, l.calls, l.noted = nil, nil, nil, nil, nil
-	l.sleepy, l.leaving = nil, nil
+	l.asleep, l.noted = nil, nil
+	l.sleepy, l.waking = nil, nil
 	for in, ready := range l.ready {
 		close(ready)
 		delete(l.ready, in)

@@ -177,9 +177,6 @@ func (r *receiver) take(ctx context.Context, w work, ms []store.Message) (*batch
 		high = ms[len(ms)-1].Seq
 	}
 	w.in.fetched(w, len(ms), high)
-	if len(ms) == w.n && len(ms) > 0 {
-		r.run.listener.overflow(w.in)
-	}
 	if len(ms) == 0 {
 		w.in.endFetch()
 		if w.byLease {

@@ -211,7 +211,6 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 func (r *runner) drain(cancelHandlers context.CancelFunc) {
 	r.schedule.drain()
 	for _, in := range r.instances {
-		r.listener.overflow(in) // others take over the watch
 		in.giveBackWaiting()
 	}
 	r.schedule.kick()

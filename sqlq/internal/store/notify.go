@@ -34,9 +34,6 @@ type TableID uint32
 // Channel is the channel on which senders wake the receivers of the table's queue.
 func (t TableID) Channel() string { return fmt.Sprintf("sqlq_%d", t) }
 
-// StandbyChannel is the channel on which a receiver that has more than it can do calls for others.
-func (t TableID) StandbyChannel() string { return t.Channel() + "_standby" }
-
 func (t TableID) lockKey() int32 { return int32(int64(t) - 2147483648) }
 
 // ReadyTable returns the identity of a queue's table; an error with SQLSTATE 42P01 where there is no such queue.
@@ -76,25 +73,9 @@ func (s *Schema) SetAsleep(b *pgx.Batch, tables []TableID) {
 	b.Queue(`SELECT pg_advisory_lock_shared($1, k) FROM unnest($2::int[]) k`, sleepers, lockKeys(tables))
 }
 
-// SetAwake gives the sleepers' locks back.
+// SetAwake gives the sleeper's locks back.
 func (s *Schema) SetAwake(b *pgx.Batch, tables []TableID) {
 	b.Queue(`SELECT pg_advisory_unlock_shared($1, k) FROM unnest($2::int[]) k`, sleepers, lockKeys(tables))
-}
-
-// watchers is the first key of the advisory locks of those who keep the watch over a queue, one session each.
-const watchers = sleepers + 1
-
-// TakeWatch tries to take the watch over each table's queue for the session, and says of each whether it has it.
-func (s *Schema) TakeWatch(ctx context.Context, db DBTX, tables []TableID) (taken []bool, err error) {
-	err = db.QueryRow(ctx, `
-		SELECT array_agg(pg_try_advisory_lock($1, t.k) ORDER BY t.n) FROM unnest($2::int[]) WITH ORDINALITY t (k, n)`,
-		watchers, lockKeys(tables)).Scan(&taken)
-	return taken, err
-}
-
-// LeaveWatch gives the watch over queues back.
-func (s *Schema) LeaveWatch(b *pgx.Batch, tables []TableID) {
-	b.Queue(`SELECT pg_advisory_unlock($1, k) FROM unnest($2::int[]) k`, watchers, lockKeys(tables))
 }
 
 func lockKeys(tables []TableID) []int32 {
@@ -148,15 +129,12 @@ func (s *Schema) Waiting(ctx context.Context, db DBTX, queues []string) (waiting
 	return waiting, err
 }
 
-// WakeQueues wakes all sleeping receivers of queues, for messages that have become free without an insert.
+// WakeQueues wakes the sleeping receivers of queues in which messages have become free without an insert.
 func (s *Schema) WakeQueues(ctx context.Context, db DBTX, queues []string) error {
-	tables, err := s.ReadyTables(ctx, db, queues)
-	if err != nil {
-		return err
+	for _, q := range queues {
+		if _, err := db.Exec(ctx, fmt.Sprintf(`SELECT pg_notify(channel, '') FROM (SELECT %s) AS probe (channel) WHERE channel IS NOT NULL`, s.asleep(q))); err != nil {
+			return err
+		}
 	}
-	channels := make([]string, len(tables))
-	for i, t := range tables {
-		channels[i] = t.StandbyChannel()
-	}
-	return s.Notify(ctx, db, channels)
+	return nil
 }
