@@ -6,35 +6,43 @@ import (
 )
 
 // attend decides when an instance looks for messages. While fetches bring something, receivers go on by themselves; it
-// steps in when one comes back short: linger a moment and look once more, then sleep until somebody sends.
+// steps in when one comes back short: look again a few times, a moment apart, then sleep until somebody sends. An
+// instance that is woken again as soon as it has fallen asleep, a few times in a row, spares the senders the waking: it
+// looks by itself for as long as messages come.
 func (in *instance) attend(ctx context.Context) {
-	flagged := false // senders notify this instance
+	l := in.run.listener
+	naps := 0 // short ones in a row
 	for ctx.Err() == nil {
 		busy := in.look(ctx)
-		if flagged && busy > 1 {
-			in.run.listener.rouse(in) // messages come thick: spare the senders
-			flagged = false
+		how := l.rests(in)
+		if how == watching && (busy > 1 || naps >= maxNaps) {
+			l.rouse(in)
+			how = deaf
 		}
-		if !flagged {
-			if in.wokenWithin(ctx, linger) || busy > 0 && in.look(ctx) > 0 {
-				continue
-			}
-			if flagged = in.run.listener.sleep(ctx, in); flagged {
-				// Whoever inserted before the flag was up was noted or has committed: this look sees the latter.
-				if in.look(ctx) > 1 {
-					continue
+		if how != watching {
+			for missed := 0; busy > 0 && missed < maxMissed && ctx.Err() == nil; missed++ {
+				in.wokenWithin(ctx, linger)
+				if in.look(ctx) > 0 {
+					missed = -1
 				}
 			}
+			// Whoever inserted before senders notify was noted or has committed: this look sees the latter.
+			if how = l.sleep(ctx, in); how == watching && (in.look(ctx) > 1 || l.rests(in) != watching) {
+				continue
+			}
 		}
-		in.wokenWithin(ctx, in.pollPause(flagged))
-		flagged = flagged && in.run.listener.holds(in)
+		began := time.Now()
+		in.wokenWithin(ctx, in.pollPause(how))
+		if naps++; how != watching || time.Since(began) > linger {
+			naps = 0
+		}
 	}
 }
 
-// pollPause is how long an instance sleeps at most. While senders notify it, the listener polls for all instances. But
+// pollPause is how long an instance sleeps at most. While somebody wakes it, the listener polls for all instances. But
 // what a frozen or cut-off process holds comes free when the server ends its sessions, and nobody notifies then.
-func (in *instance) pollPause(flagged bool) time.Duration {
-	if flagged && !in.suspicious() {
+func (in *instance) pollPause(how rest) time.Duration {
+	if how != deaf && !in.suspicious() {
 		return time.Hour
 	}
 	d := pollDeaf

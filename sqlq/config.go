@@ -66,6 +66,8 @@ type Config struct {
 	// strandedAfter is how old a lease must be before its instance is asked whether it knows it: longer than the round
 	// trip that made it may take.
 	strandedAfter time.Duration
+	// standbyEvery is how often an instance that is on call tries to take the watch.
+	standbyEvery time.Duration
 	// rand returns a number in [0,1) for jitter; tests fix it.
 	rand func() float64
 	// host and version name this process in the instance table.
@@ -105,6 +107,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.strandedAfter == 0 {
 		c.strandedAfter = time.Minute
+	}
+	if c.standbyEvery == 0 {
+		c.standbyEvery = time.Second
 	}
 	if c.rand == nil {
 		c.rand = defaultRand

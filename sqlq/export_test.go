@@ -26,6 +26,12 @@ func WithStrandedAfter(c Config, d time.Duration) Config {
 	return c
 }
 
+// WithStandbyEvery sets how often an instance on call tries to take the watch and looks whether messages wait.
+func WithStandbyEvery(c Config, d time.Duration) Config {
+	c.standbyEvery = d
+	return c
+}
+
 // Low returns below which seq no message of a running endpoint is looked for.
 func (c *Client) Low(endpoint string) int64 {
 	c.mu.Lock()

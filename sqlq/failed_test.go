@@ -99,7 +99,11 @@ func TestFailedMessageKeepsEverything(t *testing.T) {
 				if err := c.Send(t.Context(), m, options...); err != nil {
 					t.Fatal(err)
 				}
-				eventuallyCount(t, pool, 1, `SELECT count(*) FROM sqlq.error`)
+				eventually(t, m.Where+": failed", func() (bool, string) {
+					where := fmt.Sprintf("%d ready, %d delayed, %d leased", count(t, pool, `SELECT count(*) FROM sqlq.q_post`),
+						count(t, pool, `SELECT count(*) FROM sqlq.delayed`), count(t, pool, `SELECT count(*) FROM sqlq.leased`))
+					return count(t, pool, `SELECT count(*) FROM sqlq.error`) == 1, where
+				})
 				return failedRows(t, pool)[0]
 			}
 

@@ -42,6 +42,7 @@ type instance struct {
 
 	start     start // where fetches start
 	awake     bool  // the queue may hold messages: fetch
+	looking   bool  // attend waits for a fetch that comes back short
 	wakes     int   // counts wake-ups, so that a fetch that began before one does not put the instance to sleep
 	fetches   int   // that brought something since the instance was last woken
 	short     chan struct{}
@@ -158,7 +159,12 @@ func (in *instance) fetched(w work, got int, high int64) {
 	}
 	in.start.full = got >= w.n && got > 1
 	if got >= w.n || w.wakes != in.wakes || !w.leftmost {
-		in.awake = true
+		if in.awake = true; !in.looking {
+			select {
+			case in.woken <- struct{}{}: // somebody must see the end of it
+			default:
+			}
+		}
 		return
 	}
 	in.awake = false
@@ -179,10 +185,14 @@ func (in *instance) wake() {
 	}
 }
 
-// look makes receivers fetch until a fetch comes back short, and returns how many fetches brought something.
+// overflowAfter is how long an instance tries to see the end of its queue before it calls others.
+const overflowAfter = 5 * time.Millisecond
+
+// look makes receivers fetch until a fetch comes back short, and returns how many fetches brought something. When the end
+// of the queue is not in sight it calls others.
 func (in *instance) look(ctx context.Context) int {
 	in.mu.Lock()
-	in.awake, in.fetches = true, 0
+	in.awake, in.looking, in.fetches = true, true, 0
 	in.wakes++ // a fetch under way may have looked too early
 	select {
 	case <-in.short:
@@ -190,13 +200,34 @@ func (in *instance) look(ctx context.Context) int {
 	}
 	in.mu.Unlock()
 	in.run.schedule.kick()
-	select {
-	case <-in.short:
-	case <-ctx.Done():
+	patience := time.NewTimer(overflowAfter)
+	defer patience.Stop()
+	for done := false; !done; {
+		select {
+		case <-in.short:
+			done = true
+		case <-ctx.Done():
+			done = true
+		case <-patience.C:
+			if in.isSlow() {
+				patience.Reset(overflowAfter)
+				continue
+			}
+			in.run.listener.overflow(in)
+		}
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	in.looking = false
 	return in.fetches
+}
+
+// isSlow says whether the first fetch of a look is still under way. Otherwise there is more than one fetch brings, or
+// no slot or connection is free to fetch for.
+func (in *instance) isSlow() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.fetches == 0 && in.fetching > 0
 }
 
 // add takes a batch in hand and sets slots to work on it.

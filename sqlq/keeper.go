@@ -276,8 +276,13 @@ func (k *keeper) recover(ctx context.Context) error {
 		return fmt.Errorf("recover the messages of crashed instances: %w", err)
 	}
 	k.run.client.wake(ctx, channels...)
+	if len(dead) == 0 {
+		return nil
+	}
 	var freed []string
+	var ids []int32
 	for _, d := range dead {
+		ids = append(ids, d.ID)
 		k.run.client.log.Warn("sqlq: an instance crashed; its messages go to others", "endpoint", d.Endpoint, "host", d.Host, "pid", d.PID)
 		freed = append(freed, d.Endpoint)
 		for _, in := range k.run.instances {
@@ -287,7 +292,10 @@ func (k *keeper) recover(ctx context.Context) error {
 			}
 		}
 	}
-	if err := st.WakeQueues(ctx, k.conn, freed); err != nil && sqlState(err) != undefinedTable {
+	if err := st.EndListeners(ctx, k.conn, string(forListening), ids); err != nil {
+		return fmt.Errorf("end the listening of instances that are thought dead: %w", err)
+	}
+	if err := st.WakeQueues(ctx, k.conn, freed); err != nil {
 		return fmt.Errorf("wake the queues of crashed instances: %w", err)
 	}
 	return nil
@@ -409,7 +417,7 @@ func (k *keeper) end() {
 	if err == nil {
 		err = st.WakeQueues(ctx, pool, k.run.endpoints())
 	}
-	if err != nil && sqlState(err) != undefinedTable {
+	if err != nil {
 		k.run.client.log.Warn("sqlq: cannot record the end of this instance; others will take it for crashed", "err", err)
 	}
 }

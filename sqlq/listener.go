@@ -13,9 +13,6 @@ import (
 )
 
 const (
-	// linger is how long an instance that found its queue empty waits before it says that it sleeps, which costs more
-	// than one more fetch.
-	linger = time.Millisecond
 	// lookAgain bounds the pauses between looks for transactions that were writing when the instance fell asleep.
 	lookAgainMin, lookAgainMax = 2 * time.Millisecond, 50 * time.Millisecond
 	// pollNet is the default of Config.PollInterval where LISTEN works.
@@ -24,27 +21,23 @@ const (
 	pollDeaf = time.Second
 )
 
-// listener is the one connection of a process that listens, for all queues. While an instance sleeps it holds the
-// queue's advisory lock, shared, for it: senders that insert afterwards see the lock and notify. Whoever inserted before
-// holds the table's lock until its transaction ends; those are noted, and looked for until they have ended. So no
-// message waits for the poll, and senders to a queue whose receivers are awake do not notify at all.
+// listener is the one connection of a process that listens, for all queues. Its goroutine owns the session and all that
+// the session holds; others say what they wish for and wait until it is so.
 type listener struct {
 	run *runner
 
 	mu        sync.Mutex
-	connected bool // and LISTEN was seen to work
-	interrupt context.CancelFunc
-	sleepy    []*instance          // that want to sleep
-	waking    []*instance          // that want their lock released
-	byChannel map[string]*instance // of all instances, once connected
+	connected bool               // and LISTEN was seen to work
+	interrupt context.CancelFunc // of the wait
+	poked     bool               // there is something to do
+	byChannel map[string]*instance
 	tables    map[*instance]store.TableID
-	delayed   string // channel of the delayed messages
-	queues    string // channel of new queues
-	asleep    map[*instance]bool
-	noted     map[*instance]map[string]bool // transactions that were writing when it fell asleep
-	ready     map[*instance]chan struct{}   // closed when the lock is held
-	changed   bool                          // queues were made: see whether one of ours is another table now
-	stale     bool                          // begin anew
+	posts     map[*instance]*post
+	delayed   string    // channel of the delayed messages
+	queues    string    // channel of new queues
+	stoodBy   time.Time // when those on call last tried to take the watch
+	changed   bool      // queues were made: see whether one of ours is another table now
+	stale     bool      // begin anew
 }
 
 var errStale = errors.New("what to listen for has changed")
@@ -96,7 +89,7 @@ func (l *listener) session(ctx context.Context, retry *backoff) error {
 	var look time.Duration
 	poll := time.Now().Add(l.pollInterval())
 	for {
-		if err := l.serveRequests(ctx, c); err != nil {
+		if err := l.grant(ctx, c); err != nil {
 			return err
 		}
 		if err := l.compare(ctx, c); err != nil {
@@ -116,6 +109,15 @@ func (l *listener) session(ctx context.Context, retry *backoff) error {
 		if look > 0 {
 			pause = min(pause, look)
 		}
+		called, err := l.callOthers(ctx, c)
+		if err != nil {
+			return err
+		}
+		stoodBy, err := l.standBy(ctx, c)
+		if err != nil {
+			return err
+		}
+		pause = min(pause, called, stoodBy)
 		if err := l.wait(ctx, c, pause); err != nil {
 			return err
 		}
@@ -131,32 +133,37 @@ func (l *listener) pollInterval() time.Duration {
 
 // poll is the net under the wake-ups: one statement for all queues that sleep.
 func (l *listener) poll(ctx context.Context, c *conn) error {
-	l.mu.Lock()
-	var ins []*instance
-	var queues []string
-	for in := range l.asleep {
-		ins, queues = append(ins, in), append(queues, in.endpoint.Name)
-	}
-	l.mu.Unlock()
-	if len(ins) == 0 {
-		return nil
-	}
-	waiting, err := l.run.client.store.Waiting(ctx, c, queues)
+	waiting, err := l.waiting(ctx, c, l.which(func(p *post) bool { return p.rests() != deaf }))
 	if err != nil {
-		return fmt.Errorf("poll: %w", err)
+		return err
 	}
-	for i, in := range ins {
-		if waiting[i] {
-			in.mu.Lock()
-			in.start.lastZero = time.Time{} // what was put left of the others is found too
-			in.mu.Unlock()
-			in.wake()
-		}
+	for _, in := range waiting {
+		in.mu.Lock()
+		in.start.lastZero = time.Time{} // what was put left of the others is found too
+		in.mu.Unlock()
+		in.wake()
 	}
 	l.mu.Lock()
 	l.changed = true
 	l.mu.Unlock()
 	return nil
+}
+
+// waiting returns those of the instances in whose queues there are messages, held ones included.
+func (l *listener) waiting(ctx context.Context, c *conn, ins []*instance) (has []*instance, err error) {
+	if len(ins) == 0 {
+		return nil, nil
+	}
+	waiting, err := l.run.client.store.Waiting(ctx, c, namesOf(ins))
+	if err != nil {
+		return nil, fmt.Errorf("poll: %w", err)
+	}
+	for i, in := range ins {
+		if waiting[i] {
+			has = append(has, in)
+		}
+	}
+	return has, nil
 }
 
 // compare begins anew when the queue of an instance is another table than it was: dropped and made again.
@@ -190,10 +197,10 @@ func (l *listener) refresh() {
 	l.poke()
 }
 
-// subscribe listens on the channels of all queues and of the delayed messages.
+// subscribe listens for calls to all queues, for delayed messages and for new queues.
 func (l *listener) subscribe(ctx context.Context, c *conn) error {
 	st := l.run.client.store
-	tables, byChannel := map[*instance]store.TableID{}, map[string]*instance{}
+	tables, posts, byChannel := map[*instance]store.TableID{}, map[*instance]*post{}, map[string]*instance{}
 	sql := ""
 	for _, in := range l.run.instances {
 		table, err := st.ReadyTable(ctx, c, in.endpoint.Name)
@@ -203,8 +210,9 @@ func (l *listener) subscribe(ctx context.Context, c *conn) error {
 		if err != nil {
 			return fmt.Errorf("find queue %q: %w", in.endpoint.Name, err)
 		}
-		tables[in], byChannel[table.Channel()] = table, in
-		sql += "LISTEN " + table.Channel() + ";"
+		tables[in], posts[in] = table, &post{in: in}
+		byChannel[table.Channel()], byChannel[table.CallChannel()] = in, in
+		sql += "LISTEN " + table.CallChannel() + ";"
 	}
 	delayed, queues, err := st.Tables(ctx, c)
 	if err != nil {
@@ -216,8 +224,8 @@ func (l *listener) subscribe(ctx context.Context, c *conn) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.tables, l.byChannel, l.delayed, l.queues = tables, byChannel, delayed.Channel(), queues.Channel()
-	l.asleep, l.noted = map[*instance]bool{}, map[*instance]map[string]bool{}
+	l.tables, l.posts, l.byChannel = tables, posts, byChannel
+	l.delayed, l.queues = delayed.Channel(), queues.Channel()
 	return nil
 }
 
@@ -251,7 +259,8 @@ func (l *listener) wait(ctx context.Context, c *conn, pause time.Duration) error
 		l.mu.Unlock()
 		return errStale
 	}
-	if len(l.sleepy) > 0 || len(l.waking) > 0 || l.changed {
+	if l.poked || l.changed {
+		l.poked = false
 		l.mu.Unlock()
 		return nil
 	}
@@ -263,7 +272,9 @@ func (l *listener) wait(ctx context.Context, c *conn, pause time.Duration) error
 	l.mu.Unlock()
 	switch {
 	case err == nil:
-		l.notified(n.Channel)
+		if n.PID != c.PgConn().PID() { // else it is this process's own call
+			l.notified(n.Channel)
+		}
 		return nil
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -291,7 +302,7 @@ func (l *listener) notified(channel string) {
 func (l *listener) wakeLocal(channel string) bool {
 	l.mu.Lock()
 	in := l.byChannel[channel]
-	sleeps := in != nil && l.asleep[in]
+	sleeps := in != nil && l.posts[in] != nil && l.posts[in].rests() != deaf
 	delayed := channel == l.delayed
 	l.mu.Unlock()
 	if sleeps && in.hasRoom() && !l.run.schedule.isDraining() {
@@ -301,88 +312,12 @@ func (l *listener) wakeLocal(channel string) bool {
 	return delayed && l.run.keeper.leadsNow() && l.run.keeper.dueSoon()
 }
 
-// sleep has senders notify the instance from now on. It returns when they do, or with false when the listener is not
-// connected, and then only polling helps.
-func (l *listener) sleep(ctx context.Context, in *instance) bool {
-	l.mu.Lock()
-	if !l.connected || l.tables[in] == 0 {
-		l.mu.Unlock()
-		return false
-	}
-	ready := make(chan struct{})
-	if l.ready == nil {
-		l.ready = map[*instance]chan struct{}{}
-	}
-	l.ready[in] = ready
-	l.sleepy = append(l.sleepy, in)
-	l.poke()
-	l.mu.Unlock()
-	select {
-	case <-ready:
-	case <-ctx.Done():
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.asleep[in]
-}
-
-// holds says whether senders notify the instance.
-func (l *listener) holds(in *instance) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.asleep[in]
-}
-
-// rouse has senders leave the instance alone again.
-func (l *listener) rouse(in *instance) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.connected && l.asleep[in] {
-		l.waking = append(l.waking, in)
-		l.poke()
-	}
-}
-
+// poke ends the wait, or keeps the next from beginning.
 func (l *listener) poke() {
+	l.poked = true
 	if l.interrupt != nil {
 		l.interrupt()
 	}
-}
-
-// serveRequests takes and releases locks, and notes who was writing to the queues of those that fall asleep.
-func (l *listener) serveRequests(ctx context.Context, c *conn) error {
-	l.mu.Lock()
-	sleepy, waking := l.sleepy, l.waking
-	l.sleepy, l.waking = nil, nil
-	l.mu.Unlock()
-	if len(sleepy) == 0 && len(waking) == 0 {
-		return nil
-	}
-	st, b := l.run.client.store, &pgx.Batch{}
-	if len(waking) > 0 {
-		st.SetAwake(b, l.tablesOf(waking))
-	}
-	var writers []store.Writer
-	if len(sleepy) > 0 {
-		st.SetAsleep(b, l.tablesOf(sleepy))
-		st.Writers(b, l.tablesOf(sleepy), &writers)
-	}
-	if err := c.SendBatch(ctx, b).Close(); err != nil {
-		return fmt.Errorf("take sleepers' locks: %w", err)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, in := range waking {
-		delete(l.asleep, in)
-		delete(l.noted, in)
-	}
-	for _, in := range sleepy {
-		l.asleep[in] = true
-		l.noted[in] = transactions(writers, l.tables[in])
-		close(l.ready[in])
-		delete(l.ready, in)
-	}
-	return nil
 }
 
 func (l *listener) tablesOf(ins []*instance) []store.TableID {
@@ -409,8 +344,8 @@ func transactions(writers []store.Writer, table store.TableID) map[string]bool {
 func (l *listener) look(ctx context.Context, c *conn, last time.Duration) (time.Duration, error) {
 	l.mu.Lock()
 	var ins []*instance
-	for in, noted := range l.noted {
-		if len(noted) > 0 {
+	for in, p := range l.posts {
+		if len(p.noted) > 0 {
 			ins = append(ins, in)
 		}
 	}
@@ -428,9 +363,9 @@ func (l *listener) look(ctx context.Context, c *conn, last time.Duration) (time.
 	defer l.mu.Unlock()
 	for _, in := range ins {
 		live := transactions(writers, l.tables[in])
-		for tx := range l.noted[in] {
+		for tx := range l.posts[in].noted {
 			if !live[tx] {
-				delete(l.noted[in], tx)
+				delete(l.posts[in].noted, tx)
 				defer in.wake()
 			}
 		}
@@ -443,12 +378,10 @@ func (l *listener) disconnected() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.connected = false
-	l.asleep, l.noted = nil, nil
-	l.sleepy, l.waking = nil, nil
-	for in, ready := range l.ready {
-		close(ready)
-		delete(l.ready, in)
+	for _, p := range l.posts {
+		p.wishFor(awake)
 	}
+	l.posts = nil
 	for _, in := range l.run.instances {
 		in.wake()
 	}

@@ -91,15 +91,25 @@ func (r *receiver) putBack(w work) {
 		w.in.settledLeases(w.finished, false)
 	}
 	if w.n > 0 {
-		w.in.endFetch()
+		w.in.endFetch(false)
 	}
 }
 
-// endFetch ends what wants began: what came, if anything, is in hand. It gives the slot of a HandleTx batch back.
-func (in *instance) endFetch() {
+// endFetch ends what wants began: what came, if anything, is in hand. Unless a batch is now handled on the connection,
+// the connection counts no more as a slot of HandleTx handlers.
+func (in *instance) endFetch(handles bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.fetching--
+	if in.hasTx && !handles {
+		in.busyTx--
+	}
+}
+
+// endTx ends what endFetch left: the batch's HandleTx handlers are done.
+func (in *instance) endTx() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
 	if in.hasTx {
 		in.busyTx--
 	}
@@ -178,7 +188,7 @@ func (r *receiver) take(ctx context.Context, w work, ms []store.Message) (*batch
 	}
 	w.in.fetched(w, len(ms), high)
 	if len(ms) == 0 {
-		w.in.endFetch()
+		w.in.endFetch(false)
 		if w.byLease {
 			return nil, nil
 		}
@@ -197,6 +207,7 @@ func (r *receiver) take(ctx context.Context, w work, ms []store.Message) (*batch
 	b := newBatch(w.in, ms, w.byLease, w.by)
 	b.freed = b.freed || len(ms) < whole
 	w.in.add(b)
+	w.in.endFetch(true)
 	if !w.byLease {
 		return b, nil
 	}
@@ -207,7 +218,7 @@ func (r *receiver) take(ctx context.Context, w work, ms []store.Message) (*batch
 		}
 		r.handleLeasedTx(w.in, d)
 	}
-	w.in.endFetch()
+	w.in.endTx()
 	return nil, nil
 }
 
@@ -243,7 +254,7 @@ func (r *receiver) hold(b *batch) {
 	if len(b.inTx) > 0 {
 		r.handleTx(b)
 	}
-	b.in.endFetch()
+	b.in.endTx()
 	if r.run.schedule.isDraining() { // its cut may have come too early
 		limit = min(minHold, limit)
 	}
@@ -272,7 +283,7 @@ func (in *instance) number() int32 {
 // failed deals with an error of a round that settled what was held, or held nothing.
 func (r *receiver) failed(w work, err error) {
 	if w.n > 0 {
-		w.in.endFetch()
+		w.in.endFetch(false)
 		w.in.wake()
 	}
 	if connectionLost(err) {

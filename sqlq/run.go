@@ -181,8 +181,10 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 		}
 		return fmt.Errorf("run: %w", err)
 	}
-	var receivers, helpers sync.WaitGroup
-	helpers.Go(func() { r.listener.listen(background) })
+	listening, stopListening := context.WithCancel(background)
+	defer stopListening()
+	var receivers, helpers, listener sync.WaitGroup
+	listener.Go(func() { r.listener.listen(listening) })
 	helpers.Go(func() { r.keeper.keep(background) })
 	for _, in := range r.instances {
 		helpers.Go(func() { in.attend(background) })
@@ -201,6 +203,8 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 		c.log.Error("sqlq: a handler ignores that its context has ended; leaving it behind")
 		r.abandon(all)
 	}
+	stopListening()
+	listener.Wait() // whom the keeper wakes finds the watch free
 	r.keeper.end()
 	stopBackground()
 	helpers.Wait()
@@ -211,6 +215,7 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 func (r *runner) drain(cancelHandlers context.CancelFunc) {
 	r.schedule.drain()
 	for _, in := range r.instances {
+		r.listener.overflow(in) // others take over the watch
 		in.giveBackWaiting()
 	}
 	r.schedule.kick()

@@ -103,8 +103,11 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 		in.leased(s.running, s.leases, s.by)
 		if b.freed {
 			in.wake() // whoever looked meanwhile found the rows locked
-			if r.run.schedule.isDraining() {
+			switch {
+			case r.run.schedule.isDraining():
 				r.wakeOthers(ctx, in)
+			case !in.hasRoom():
+				r.run.listener.overflow(in)
 			}
 		}
 		r.run.client.wake(ctx, s.channels...)
@@ -131,7 +134,7 @@ func (r *receiver) abandon(b *batch, err error) {
 
 // wakeOthers wakes the endpoint's receivers in other processes: there are messages that this one leaves to them.
 func (r *receiver) wakeOthers(ctx context.Context, in *instance) {
-	if err := r.run.client.store.WakeQueues(ctx, r.run.client.pool, []string{in.endpoint.Name}); err != nil && sqlState(err) != undefinedTable {
+	if err := r.run.client.store.WakeQueues(ctx, r.run.client.pool, []string{in.endpoint.Name}); err != nil {
 		r.run.client.log.Warn("sqlq: cannot wake receivers; they will find the messages by polling", "err", err)
 	}
 }

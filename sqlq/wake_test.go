@@ -85,7 +85,7 @@ func onNudgeInTx[Q wakeQueue](handled func(key string)) sqlq.Handler {
 	})
 }
 
-var wakeConfig = sqlq.Config{Routes: wakeRoutes, PollInterval: time.Hour, ReceiveConnections: 2}
+var wakeConfig = sqlq.WithStandbyEvery(sqlq.Config{Routes: wakeRoutes, PollInterval: time.Hour, ReceiveConnections: 2}, time.Hour)
 
 // wakeChild is the environment variable that makes this test binary a receiving process, on the database that it names.
 const wakeChild = "SQLQ_TEST_WAKE_CHILD"
@@ -148,6 +148,61 @@ func TestWakeUps(t *testing.T) {
 		w.process()
 		w.race(w.client())
 	})
+}
+
+// A process whose slots are all taken leaves messages to others, also when it fell asleep before and when its handlers
+// have been quick so far.
+func TestBusyProcessLeavesMessagesToOthers(t *testing.T) {
+	t.Parallel()
+	for name, handler := range map[string]func(handle func(quick bool)) sqlq.Handler{
+		"Handle": func(handle func(quick bool)) sqlq.Handler {
+			return sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[chore]) error { handle(!d.Message.Slow); return nil })
+		},
+		"HandleTx": func(handle func(quick bool)) sqlq.Handler {
+			return sqlq.HandleTx(func(_ context.Context, _ pgx.Tx, d *sqlq.Delivery[chore]) error { handle(!d.Message.Slow); return nil })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool := newPool(t)
+			execSQL(t, pool, `SELECT sqlq.create_queue('house')`)
+			var quick, busy atomic.Int64
+			finish := make(chan struct{})
+			config := sqlq.WithStandbyEvery(sqlq.Config{Routes: choreRoute, PollInterval: time.Hour, ReceiveConnections: 2}, time.Hour)
+			var clients []*sqlq.Client
+			for range 2 {
+				c := open(t, pool, config)
+				clients = append(clients, c)
+				stop := run(t, c, sqlq.Endpoint{Name: "house", Concurrency: 2, Handlers: []sqlq.Handler{handler(func(isQuick bool) {
+					if isQuick {
+						quick.Add(1)
+						return
+					}
+					busy.Add(1)
+					<-finish
+				})}})
+				defer stop()
+			}
+			defer close(finish)
+			var ms []sqlq.Message
+			for range 300 {
+				ms = append(ms, chore{})
+			}
+			if err := clients[0].SendMany(t.Context(), ms); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "the quick ones are handled", func() (bool, string) { return quick.Load() == 300, fmt.Sprint(quick.Load()) })
+			for i := range 4 {
+				if name == "HandleTx" { // those that are received together wait for each other
+					eventually(t, "the message has a slot", func() (bool, string) { return busy.Load() == int64(i), fmt.Sprint(busy.Load()) })
+				}
+				if err := clients[0].Send(t.Context(), chore{N: i, Slow: true}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			eventually(t, "each of the four slots has a message", func() (bool, string) { return busy.Load() == 4, fmt.Sprint(busy.Load()) })
+		})
+	}
 }
 
 // wake is one wake-up test: a database and receivers on it, and who waits for which message.
@@ -332,7 +387,10 @@ func (w *wake) sender(c *sqlq.Client, actor uint64, queue string) {
 		var sent []*nudged
 		for range []int{1, 1, 2, 3, 8}[rng.IntN(5)] {
 			hold := time.Duration(0)
-			if rng.IntN(2) == 0 {
+			switch n := rng.IntN(50); {
+			case n == 0:
+				hold = 600 * time.Millisecond // until everybody sleeps again
+			case n < 25:
 				hold = pauses[rng.IntN(len(pauses))]
 			}
 			way, send := w.way(c, rng, queue, hold)

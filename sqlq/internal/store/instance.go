@@ -149,6 +149,17 @@ func (s *Schema) Late(b *pgx.Batch, overdue time.Duration, into *Late) {
 	})
 }
 
+// EndListeners ends the sessions of this role, named as application, that hold the locks of instances: a frozen process
+// must not go on keeping the watch over its queues.
+func (s *Schema) EndListeners(ctx context.Context, db DBTX, application string, instances []int32) error {
+	_, err := db.Exec(ctx, fmt.Sprintf(`
+		SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
+		WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+			AND (classid, objid) IN (SELECT k[1]::oid, k[2]::oid FROM unnest($1::int[]) id, LATERAL (SELECT ARRAY[%s]) keys (k))
+			AND application_name = $2 AND usename = current_user`, s.aliveKeys("id")), instances, application)
+	return err
+}
+
 // EndSessions ends sessions of this role that name themselves as application, and waits up to a second for each to be
 // gone, with its locks.
 func (s *Schema) EndSessions(ctx context.Context, db DBTX, application string, pids []int32) error {

@@ -34,6 +34,9 @@ type TableID uint32
 // Channel is the channel on which senders wake the receivers of the table's queue.
 func (t TableID) Channel() string { return fmt.Sprintf("sqlq_%d", t) }
 
+// CallChannel is the channel on which a receiver that has more than it can do calls others.
+func (t TableID) CallChannel() string { return t.Channel() + "_call" }
+
 func (t TableID) lockKey() int32 { return int32(int64(t) - 2147483648) }
 
 // ReadyTable returns the identity of a queue's table; an error with SQLSTATE 42P01 where there is no such queue.
@@ -76,6 +79,32 @@ func (s *Schema) SetAsleep(b *pgx.Batch, tables []TableID) {
 // SetAwake gives the sleeper's locks back.
 func (s *Schema) SetAwake(b *pgx.Batch, tables []TableID) {
 	b.Queue(`SELECT pg_advisory_unlock_shared($1, k) FROM unnest($2::int[]) k`, sleepers, lockKeys(tables))
+}
+
+// watchers is the first key of the advisory locks of those who keep the watch over a queue, one session each.
+const watchers = sleepers + 1
+
+// TakeWatch tries to take the watch over each table's queue for the session, and says of each whether it has it. Taken
+// twice it must be left twice.
+func (s *Schema) TakeWatch(ctx context.Context, db DBTX, tables []TableID) (taken []bool, err error) {
+	err = db.QueryRow(ctx, `
+		SELECT array_agg(pg_try_advisory_lock($1, t.k) ORDER BY t.n) FROM unnest($2::int[]) WITH ORDINALITY t (k, n)`,
+		watchers, lockKeys(tables)).Scan(&taken)
+	return taken, err
+}
+
+// LeaveWatch gives the watch over queues back.
+func (s *Schema) LeaveWatch(b *pgx.Batch, tables []TableID) {
+	b.Queue(`SELECT pg_advisory_unlock($1, k) FROM unnest($2::int[]) k`, watchers, lockKeys(tables))
+}
+
+// Call wakes all receivers of queues, whoever has the watch. Run it outside of every transaction that writes.
+func (s *Schema) Call(ctx context.Context, db DBTX, tables []TableID) error {
+	channels := make([]string, len(tables))
+	for i, t := range tables {
+		channels[i] = t.CallChannel()
+	}
+	return s.Notify(ctx, db, channels)
 }
 
 func lockKeys(tables []TableID) []int32 {
@@ -129,12 +158,15 @@ func (s *Schema) Waiting(ctx context.Context, db DBTX, queues []string) (waiting
 	return waiting, err
 }
 
-// WakeQueues wakes the sleeping receivers of queues in which messages have become free without an insert.
+// WakeQueues wakes all receivers of queues, for messages that have become free without an insert. Queues that are gone
+// have none.
 func (s *Schema) WakeQueues(ctx context.Context, db DBTX, queues []string) error {
-	for _, q := range queues {
-		if _, err := db.Exec(ctx, fmt.Sprintf(`SELECT pg_notify(channel, '') FROM (SELECT %s) AS probe (channel) WHERE channel IS NOT NULL`, s.asleep(q))); err != nil {
-			return err
-		}
+	if len(queues) == 0 {
+		return nil
 	}
-	return nil
+	tables, err := s.ReadyTables(ctx, db, queues)
+	if err != nil {
+		return err
+	}
+	return s.Call(ctx, db, tables)
 }
