@@ -78,6 +78,7 @@ type work struct {
 
 	after    int64 // the seq to fetch after
 	leftmost bool  // nothing can be left of it: a short batch means that the queue is empty
+	began    time.Time
 }
 
 // wants says what a receiver could do for the instance now, and takes it: the caller does it.
@@ -92,8 +93,13 @@ func (in *instance) wants(now time.Time, draining bool) (w work, ok bool) {
 		w.n = in.room(now, w.byLease)
 	}
 	if w.n > 0 {
-		c := in.client.config
-		w.after, w.leftmost = in.start.after(now, int64(c.ReceiveConnections*c.BatchLimit*4))
+		var ok bool
+		if w.after, w.leftmost, ok = in.start.after(now); !ok {
+			w.n = 0
+		}
+	}
+	if w.n > 0 {
+		w.began = now
 		if in.hasTx {
 			in.busyTx++
 		}

@@ -14,23 +14,27 @@ import (
 // consumed messages stay in the index, and a fetch from its left end steps over all of them: slower with every message.
 // The same goes for rows that others hold. So a fetch starts from one of
 //
-//   - the hint, a little below the highest seq seen, while full batches come;
+//   - the hint, the highest seq seen, while full batches come;
 //   - low, below which no message can be or appear, when a batch from the hint comes back short, every lowEvery, and
-//     always while the queue is nearly empty;
+//     always while the queue is nearly empty; by one receiver at a time, and not so often that it takes more than a
+//     twentieth of the time;
 //   - zero, every zeroEvery: low is an optimisation, never a truth.
 const (
 	lowEvery   = 100 * time.Millisecond
+	lowShare   = 20
+	lowRarest  = 10 * time.Second // whatever a fetch took: it may have waited for the database
 	zeroEvery  = 30 * time.Second
-	raiseEvery = time.Second
+	raiseEvery = 250 * time.Millisecond
 )
 
 // start is what an instance knows of where to fetch. The instance's mutex guards it.
 type start struct {
-	high     int64 // the highest seq seen
+	high     int64 // the highest seq seen; freed messages lower it
 	low      int64
 	full     bool // the last fetch filled its batch: there is a backlog, the hint will do
-	lastLow  time.Time
+	nextLow  time.Time
 	lastZero time.Time
+	scanning bool // a fetch from low or zero is under way
 	active   bool // messages came since low was last raised
 	epoch    int  // counts resets, so that a raise that began before one is dropped
 
@@ -40,22 +44,35 @@ type start struct {
 	writers map[string]bool
 }
 
-// after returns the seq to fetch after, and whether that is as far left as a message can be.
-func (s *start) after(now time.Time, span int64) (seq int64, leftmost bool) {
-	switch {
-	case now.Sub(s.lastZero) >= zeroEvery:
-		s.lastZero, s.lastLow = now, now
-		return 0, true
-	case !s.full || now.Sub(s.lastLow) >= lowEvery || s.high-span <= s.low:
-		s.lastLow = now
-		return s.low, true
+// after returns the seq to fetch after, and whether that is as far left as a message can be; not ok when another fetch
+// already looks there and there is no other place to look.
+func (s *start) after(now time.Time) (seq int64, leftmost, ok bool) {
+	if s.full && s.high > s.low && (s.scanning || now.Before(s.nextLow) && now.Sub(s.lastZero) < zeroEvery) {
+		return s.high, false, true
 	}
-	return s.high - span, false
+	if s.scanning {
+		return 0, false, false
+	}
+	s.scanning = true
+	if now.Sub(s.lastZero) >= zeroEvery {
+		s.lastZero = now
+		return 0, true, true
+	}
+	return s.low, true, true
 }
+
+// scanned ends a fetch from low or zero.
+func (s *start) scanned(now time.Time, took time.Duration) {
+	s.scanning = false
+	s.nextLow = now.Add(min(max(lowEvery, lowShare*took), lowRarest))
+}
+
+// freed has the next fetch find messages that are free again, from seq on.
+func (s *start) freed(seq int64) { s.high = min(s.high, seq-1) }
 
 // reset forgets what another connection, server or table may have made untrue.
 func (s *start) reset() {
-	*s = start{epoch: s.epoch + 1}
+	*s = start{epoch: s.epoch + 1, scanning: s.scanning}
 }
 
 // restart has all instances fetch from the left end again: a connection was lost, so the server may be another one, or

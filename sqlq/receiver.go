@@ -91,16 +91,20 @@ func (r *receiver) putBack(w work) {
 		w.in.settledLeases(w.finished, false)
 	}
 	if w.n > 0 {
-		w.in.endFetch(false)
+		w.in.endFetch(w, false)
 	}
 }
 
 // endFetch ends what wants began: what came, if anything, is in hand. Unless a batch is now handled on the connection,
 // the connection counts no more as a slot of HandleTx handlers.
-func (in *instance) endFetch(handles bool) {
+func (in *instance) endFetch(w work, handles bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.fetching--
+	if w.leftmost {
+		now := time.Now()
+		in.start.scanned(now, now.Sub(w.began))
+	}
 	if in.hasTx && !handles {
 		in.busyTx--
 	}
@@ -188,7 +192,7 @@ func (r *receiver) take(ctx context.Context, w work, ms []store.Message) (*batch
 	}
 	w.in.fetched(w, len(ms), high)
 	if len(ms) == 0 {
-		w.in.endFetch(false)
+		w.in.endFetch(w, false)
 		if w.byLease {
 			return nil, nil
 		}
@@ -207,7 +211,8 @@ func (r *receiver) take(ctx context.Context, w work, ms []store.Message) (*batch
 	b := newBatch(w.in, ms, w.byLease, w.by)
 	b.freed = b.freed || len(ms) < whole
 	w.in.add(b)
-	w.in.endFetch(true)
+	w.in.endFetch(w, true)
+	r.run.schedule.signal() // there may be more, which nobody else looked for meanwhile
 	if !w.byLease {
 		return b, nil
 	}
@@ -283,7 +288,7 @@ func (in *instance) number() int32 {
 // failed deals with an error of a round that settled what was held, or held nothing.
 func (r *receiver) failed(w work, err error) {
 	if w.n > 0 {
-		w.in.endFetch(false)
+		w.in.endFetch(w, false)
 		w.in.wake()
 	}
 	if connectionLost(err) {

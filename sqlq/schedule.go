@@ -80,6 +80,15 @@ func (s *schedule) kick() {
 	}
 }
 
+// signal wakes a receiver that waits for work, if there is one.
+func (s *schedule) signal() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.idle > 0 {
+		s.changed.Signal()
+	}
+}
+
 func (s *schedule) hold(r *receiver) {
 	s.mu.Lock()
 	s.holding = append(s.holding, r)

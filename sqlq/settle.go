@@ -102,7 +102,7 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 	case settled:
 		in.leased(s.running, s.leases, s.by)
 		if b.freed {
-			in.wake() // whoever looked meanwhile found the rows locked
+			in.freed(b)
 			switch {
 			case r.run.schedule.isDraining():
 				r.wakeOthers(ctx, in)
@@ -128,7 +128,7 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 // abandon gives a batch up together with its connection. Its messages are free again.
 func (r *receiver) abandon(b *batch, err error) {
 	b.in.leased(b.in.cut(b), nil, 0)
-	b.in.wake()
+	b.in.freed(b)
 	r.lost(fmt.Errorf("settle queue %q: %w", b.in.endpoint.Name, err))
 }
 
@@ -155,6 +155,14 @@ func (r *receiver) settleOneByOne(b *batch, refused error) {
 	}
 	in.mu.Lock()
 	in.one += again
+	in.mu.Unlock()
+	in.freed(b)
+}
+
+// freed has the instance look for messages of a batch that are free again: whoever looked meanwhile found them locked.
+func (in *instance) freed(b *batch) {
+	in.mu.Lock()
+	in.start.freed(b.all[0].seq)
 	in.mu.Unlock()
 	in.wake()
 }
