@@ -5,11 +5,13 @@
 
 CREATE TABLE queue (
     name       text PRIMARY KEY CHECK (name ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,59}$'),
-    created_at timestamptz NOT NULL DEFAULT now()
+    created_at timestamptz NOT NULL DEFAULT now(),
+    low        bigint NOT NULL DEFAULT 0
 );
 COMMENT ON TABLE queue IS 'The registry of queues. The ready messages of queue X are in the table q_X.';
 COMMENT ON COLUMN queue.name IS 'Name of the queue, and of the endpoint that handles its messages.';
 COMMENT ON COLUMN queue.created_at IS 'When create_queue made it.';
+COMMENT ON COLUMN queue.low IS 'No message of the queue has a seq up to this. Receivers raise it now and then, and start looking there, so that a starting process need not step over what vacuum could not remove.';
 
 CREATE TABLE delayed (
     due_at     timestamptz NOT NULL,

@@ -60,6 +60,23 @@ func (c *Client) Awaited(endpoint string) int {
 	return -1
 }
 
+// LastValue returns the highest number that the sequence of a queue has given out.
+func LastValue(t *testing.T, pool *pgxpool.Pool, queue string) int64 {
+	t.Helper()
+	st, ctx := store.New("sqlq"), context.Background()
+	names, err := st.Sequences(ctx, pool, []string{queue})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var values []int64
+	b := &pgx.Batch{}
+	st.LastValues(b, names, &values)
+	if err := pool.SendBatch(ctx, b).Close(); err != nil {
+		t.Fatal(err)
+	}
+	return values[0]
+}
+
 // FetchPlans returns the plans of what a receive connection runs on a queue: a fetch, a fetch by lease, a settle.
 func FetchPlans(t *testing.T, pool *pgxpool.Pool, queue string) []string {
 	t.Helper()

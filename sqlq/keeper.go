@@ -46,6 +46,8 @@ type keeper struct {
 	raised  time.Time
 
 	mayNotRaise bool             // the role lacks a privilege
+	mayNotKeep  bool             // likewise
+	kept        time.Time        // when a low was last written
 	upTo        map[string]int64 // where the sweep of each queue goes on
 }
 

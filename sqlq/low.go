@@ -3,6 +3,7 @@ package sqlq
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,19 +20,27 @@ import (
 //     always while the queue is nearly empty; by one receiver at a time, and not so often that it takes more than a
 //     twentieth of the time;
 //   - zero, every zeroEvery: low is an optimisation, never a truth.
+//
+// The queue's row keeps a low, somewhat behind, for processes that start. It commits with the rest of the database, so a
+// crash or a failover that sets the queue's sequence back sets it back too.
 const (
 	lowEvery   = 100 * time.Millisecond
 	lowShare   = 20
 	lowRarest  = 10 * time.Second // whatever a fetch took: it may have waited for the database
 	zeroEvery  = 30 * time.Second
 	raiseEvery = 250 * time.Millisecond
+	// keepEvery and keepApart bound how often the queue's row is written: it is read by everybody, and cannot be
+	// vacuumed either.
+	keepEvery, keepApart = 5 * time.Second, 10_000
 )
 
 // start is what an instance knows of where to fetch. The instance's mutex guards it.
 type start struct {
 	high     int64 // the highest seq seen; freed messages lower it
 	low      int64
-	full     bool // the last fetch filled its batch: there is a backlog, the hint will do
+	known    bool  // low has been read from the queue's row
+	kept     int64 // what that row has, as far as this process knows
+	full     bool  // the last fetch filled its batch: there is a backlog, the hint will do
 	nextLow  time.Time
 	lastZero time.Time
 	scanning bool // a fetch from low or zero is under way
@@ -54,7 +63,7 @@ func (s *start) after(now time.Time) (seq int64, leftmost, ok bool) {
 		return 0, false, false
 	}
 	s.scanning = true
-	if now.Sub(s.lastZero) >= zeroEvery {
+	if s.known && now.Sub(s.lastZero) >= zeroEvery {
 		s.lastZero = now
 		return 0, true, true
 	}
@@ -73,6 +82,28 @@ func (s *start) freed(seq int64) { s.high = min(s.high, seq-1) }
 // reset forgets what another connection, server or table may have made untrue.
 func (s *start) reset() {
 	*s = start{epoch: s.epoch + 1, scanning: s.scanning}
+}
+
+// learnLow reads where to start before the first fetch of an instance, and after a connection was lost. What keeps it from
+// doing so only makes the fetch slower.
+func (r *receiver) learnLow(ctx context.Context, w *work) {
+	in := w.in
+	in.mu.Lock()
+	known, epoch := in.start.known, in.start.epoch
+	in.mu.Unlock()
+	if known || !w.leftmost {
+		return
+	}
+	low, err := r.run.client.store.Low(ctx, r.conn, in.endpoint.Name)
+	if err != nil {
+		low = 0
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if s := &in.start; s.epoch == epoch {
+		s.known, s.low, s.kept, s.lastZero = true, low, low, time.Now()
+		w.after = low
+	}
 }
 
 // restart has all instances fetch from the left end again: a connection was lost, so the server may be another one, or
@@ -111,10 +142,10 @@ func (k *keeper) raise(ctx context.Context) error {
 
 func (k *keeper) beginRaise(ctx context.Context, ins []*instance) error {
 	st := k.run.client.store
-	queues := namesOf(ins)
 	if len(ins) == 0 {
 		return nil
 	}
+	queues := namesOf(ins)
 	sequences, err := st.Sequences(ctx, k.conn, queues)
 	if err != nil {
 		return err
@@ -125,7 +156,8 @@ func (k *keeper) beginRaise(ctx context.Context, ins []*instance) error {
 	}
 	for i := len(ins) - 1; i >= 0; i-- {
 		if sequences[i] == "" { // dropped
-			ins, sequences, tables = append(ins[:i], ins[i+1:]...), append(sequences[:i], sequences[i+1:]...), append(tables[:i], tables[i+1:]...)
+			ins, queues = slices.Delete(ins, i, i+1), slices.Delete(queues, i, i+1)
+			sequences, tables = slices.Delete(sequences, i, i+1), slices.Delete(tables, i, i+1)
 		}
 	}
 	if len(ins) == 0 {
@@ -140,16 +172,23 @@ func (k *keeper) beginRaise(ctx context.Context, ins []*instance) error {
 	if err := k.conn.SendBatch(ctx, b).Close(); err != nil {
 		return err
 	}
+	var setBack []string
 	for i, in := range ins {
 		in.mu.Lock()
 		switch s := &in.start; {
 		case s.epoch != epochs[i]:
 		case his[i] < s.low:
-			s.reset() // the sequence was set back
+			s.reset()
+			setBack = append(setBack, queues[i])
 		default:
 			s.raising, s.active, s.hi, s.writers = true, false, his[i], transactions(writers, tables[i])
 		}
 		in.mu.Unlock()
+	}
+	for _, queue := range setBack { // what is kept is to be forgotten before the sequence has passed it
+		if _, err := st.Low(ctx, k.conn, queue); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -207,7 +246,33 @@ func (k *keeper) finishRaise(ctx context.Context, ins []*instance) error {
 		}
 		in.mu.Unlock()
 	}
-	return nil
+	return k.keepLow(ctx, ready)
+}
+
+// keepLow writes what was found to the queues' rows, for processes that start.
+func (k *keeper) keepLow(ctx context.Context, ins []*instance) error {
+	if k.mayNotKeep || time.Since(k.kept) < keepEvery {
+		return nil
+	}
+	var queues []string
+	var lows []int64
+	for _, in := range ins {
+		in.mu.Lock()
+		if s := &in.start; s.low >= s.kept+keepApart {
+			s.kept = s.low
+			queues, lows = append(queues, in.endpoint.Name), append(lows, s.low)
+		}
+		in.mu.Unlock()
+	}
+	if len(queues) == 0 {
+		return nil
+	}
+	k.kept = time.Now()
+	err := k.run.client.store.KeepLow(ctx, k.conn, queues, lows)
+	if sqlState(err) == insufficientPrivs { // it is an optimisation
+		k.mayNotKeep, err = true, nil
+	}
+	return err
 }
 
 // raises says whether any instance has something to raise.

@@ -228,6 +228,47 @@ func TestLowNoticesASequenceThatWasSetBack(t *testing.T) {
 	eventuallyCount(t, pool, 0, `SELECT count(*) FROM sqlq.q_house`)
 }
 
+// A process that starts begins where others have found that messages can be, unless the sequence was set back since.
+func TestLowIsKept(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t)
+	execSQL(t, pool, `SELECT sqlq.create_queue('house')`)
+	handled := make(chan int, 100_000)
+	start := func() (*sqlq.Client, func()) {
+		c := open(t, pool, sqlq.Config{Routes: choreRoute})
+		return c, run(t, c, sqlq.Endpoint{Name: "house", Handlers: chores(func(ctx context.Context, d *sqlq.Delivery[chore]) error {
+			handled <- d.Message.N
+			return nil
+		})})
+	}
+	kept := func() int { return count(t, pool, `SELECT low FROM sqlq.queue`) }
+	c, stop := start()
+	if n := sqlq.LastValue(t, pool, "house"); n != 0 {
+		t.Errorf("a fresh sequence has given out %d", n)
+	}
+	sendN(t, c, 0, 12_000)
+	waitFor(t, handled, 11_999)
+	lowReaches(t, c, 12_000)
+	eventually(t, "low is kept", func() (bool, string) { return kept() >= 10_000, fmt.Sprint(kept()) })
+	stop()
+
+	c, stop = start()
+	sendN(t, c, 20_000, 1)
+	waitFor(t, handled, 20_000)
+	if low := c.Low("house"); low < 10_000 {
+		t.Errorf("a process that starts looks from %d", low)
+	}
+	stop()
+
+	execSQL(t, pool, `SELECT setval(pg_get_serial_sequence('sqlq.q_house', 'seq'), 5)`)
+	c, _ = start()
+	sendN(t, c, 30_000, 1)
+	waitFor(t, handled, 30_000)
+	if n := kept(); n != 0 {
+		t.Errorf("%d is still kept", n)
+	}
+}
+
 // The plan of a fetch is the primary key's whatever the statistics say.
 func TestFetchUsesThePrimaryKey(t *testing.T) {
 	t.Parallel()

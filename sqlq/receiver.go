@@ -152,6 +152,9 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 		})
 	}
 	var ms []store.Message
+	if held == nil && w.n > 0 {
+		r.learnLow(ctx, &w)
+	}
 	if w.n > 0 {
 		pipeline.Queue(`BEGIN`)
 		if w.byLease {

@@ -34,6 +34,29 @@ func (s *Schema) LastValues(b *pgx.Batch, sequences []string, into *[]int64) {
 	queueArray(b, parts, nil, into)
 }
 
+// Low returns the seq up to which receivers have found that no message of a queue is; 0 when they have not. When the
+// sequence has been set back since, by hand, what they found is forgotten.
+func (s *Schema) Low(ctx context.Context, db DBTX, queue string) (low int64, err error) {
+	err = db.QueryRow(ctx, fmt.Sprintf(`
+		WITH forgotten AS (
+			UPDATE %[1]s SET low = 0 WHERE name = $1 AND low > (SELECT last_value FROM %[2]s) RETURNING low
+		)
+		SELECT coalesce((SELECT low FROM forgotten), low) FROM %[1]s WHERE name = $1`,
+		s.table("queue"), s.table("s_"+queue)), queue).Scan(&low)
+	return low, err
+}
+
+// KeepLow keeps what receivers have found for those that start later. It waits for nobody.
+func (s *Schema) KeepLow(ctx context.Context, db DBTX, queues []string, lows []int64) error {
+	_, err := db.Exec(ctx, fmt.Sprintf(`
+		WITH raised AS (
+			SELECT q.name, n.low FROM %[1]s q JOIN unnest($1::text[], $2::bigint[]) n (name, low) USING (name)
+			WHERE q.low < n.low FOR NO KEY UPDATE OF q SKIP LOCKED
+		)
+		UPDATE %[1]s q SET low = r.low FROM raised r WHERE q.name = r.name`, s.table("queue")), queues, lows)
+	return err
+}
+
 // FirstAfter appends for each queue the lowest seq above a bound that a message has, held ones included, to into; 0
 // where there is none. Relies on the primary keys.
 func (s *Schema) FirstAfter(b *pgx.Batch, queues []string, after []int64, into *[]int64) {
