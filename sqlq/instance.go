@@ -10,7 +10,7 @@ import (
 
 const (
 	maxTxBatch = 60                    // of an endpoint with HandleTx handlers: subtransactions beyond 64 spill to disk
-	batchTime  = 20 * time.Millisecond // how long the handlers of a batch are meant to take
+	batchTime  = 40 * time.Millisecond // how long the handlers of a batch are meant to take
 )
 
 // instance is this process's part in an endpoint: its handlers, its slots, and what it has in hand.
