@@ -229,7 +229,7 @@ func (k *keeper) giveBackUnknown(ctx context.Context, leases []store.Lease) erro
 		if err := k.conn.SendBatch(ctx, b).Close(); err != nil {
 			return fmt.Errorf("give back leases that nobody has: %w", err)
 		}
-		k.run.client.wake(ctx, channels...)
+		k.run.client.wake(channels...)
 	}
 	return nil
 }
@@ -275,7 +275,7 @@ func (k *keeper) recover(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("recover the messages of crashed instances: %w", err)
 	}
-	k.run.client.wake(ctx, channels...)
+	k.run.client.wake(channels...)
 	var freed []string
 	for _, d := range dead {
 		k.run.client.log.Warn("sqlq: an instance crashed; its messages go to others", "endpoint", d.Endpoint, "host", d.Host, "pid", d.PID)
@@ -357,7 +357,7 @@ func (k *keeper) moveOnce(ctx context.Context, from time.Time) (n int, err error
 	if err != nil {
 		return 0, fmt.Errorf("move due messages: %w", err)
 	}
-	k.run.client.wake(ctx, channels...)
+	k.run.client.wake(channels...)
 	return n, nil
 }
 

@@ -81,7 +81,7 @@ func (c *Client) storeAll(ctx context.Context, all []envelope) error {
 		if err != nil {
 			return err
 		}
-		c.wake(ctx, channel)
+		c.wake(channel)
 		return nil
 	}
 	if queues, byQueue, rest := copied(all); len(queues) > 0 {
@@ -89,7 +89,7 @@ func (c *Client) storeAll(ctx context.Context, all []envelope) error {
 		if err != nil {
 			return err
 		}
-		c.wake(ctx, channels...)
+		c.wake(channels...)
 		return nil
 	}
 	if queue, ms := oneStatement(all); queue != "" {
@@ -97,7 +97,7 @@ func (c *Client) storeAll(ctx context.Context, all []envelope) error {
 		if err != nil {
 			return err
 		}
-		c.wake(ctx, channel)
+		c.wake(channel)
 		return nil
 	}
 	var channels []string
@@ -107,7 +107,7 @@ func (c *Client) storeAll(ctx context.Context, all []envelope) error {
 	if err := c.pool.SendBatch(ctx, batch).Close(); err != nil {
 		return err
 	}
-	c.wake(ctx, channels...)
+	c.wake(channels...)
 	return nil
 }
 
