@@ -49,8 +49,8 @@ func (c *Client) SendTx(ctx context.Context, tx DBTX, m Message, options ...Send
 	})
 }
 
-// SendMany sends commands, each to its queue, in one transaction: all of them or none. The options
-// count for each message; WithID is refused.
+// SendMany sends commands, each to its queue, in one transaction: all of them or none. The options count for each
+// message; WithID is refused.
 func (c *Client) SendMany(ctx context.Context, ms []Message, options ...SendOption) error {
 	if err := c.usable(ctx, options); err != nil {
 		return err
