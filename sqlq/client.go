@@ -2,14 +2,11 @@ package sqlq
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -26,6 +23,7 @@ type Client struct {
 	log     *slog.Logger
 	routes  routes
 	flights sync.Map // queue → *flights
+	wakes   wakes
 
 	closed atomic.Bool
 	mu     sync.Mutex
@@ -48,6 +46,7 @@ func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, erro
 	}
 	c := &Client{config: config, pool: pool, store: store.New(config.Schema), log: config.Logger}
 	c.routes.byType = config.Routes
+	c.wakes.notify = c.notify
 	if err := c.checkSchema(ctx); err != nil {
 		return nil, err
 	}
@@ -118,25 +117,3 @@ func (c *Client) closedTo(ctx context.Context) bool {
 
 // handlerContext marks the contexts of handlers.
 type handlerContext struct{}
-
-// wake wakes sleeping receivers of committed messages. A receiver of this process that sleeps on the queue is enough;
-// for others it notifies, apart from every transaction that writes. A failure loses no message: polling finds it.
-func (c *Client) wake(ctx context.Context, channels ...string) {
-	channels = slices.DeleteFunc(channels, func(channel string) bool { return channel == "" || c.wakeLocal(channel) })
-	if len(channels) == 0 {
-		return
-	}
-	slices.Sort(channels)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-	defer cancel()
-	if err := c.store.Notify(ctx, c.pool, slices.Compact(channels)); err != nil && !errors.Is(err, context.Canceled) {
-		c.log.Warn("sqlq: cannot wake receivers; they will find the messages by polling", "err", err)
-	}
-}
-
-func (c *Client) wakeLocal(channel string) bool {
-	c.mu.Lock()
-	r := c.runner
-	c.mu.Unlock()
-	return r != nil && r.listener.wakeLocal(channel)
-}

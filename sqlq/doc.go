@@ -90,7 +90,7 @@
 // ops is the operator's side. docs/design.md in the repository says why things are as they are, and examples/ has programs
 // that run.
 //
-// In the code: client.go, send.go, flight.go, publish.go, route.go and message.go send. run.go starts an endpoint's parts:
+// In the code: client.go, send.go, flight.go, copy.go, publish.go, route.go, message.go and wake.go send. run.go starts an endpoint's parts:
 // schedule.go shares the receive connections out, low.go says where a fetch starts, receiver.go fetches and holds, batch.go
 // and instance.go hand messages to handlers (handler.go, delivery.go, handletx.go), recoverability.go decides, settle.go
 // settles. attend.go and listener.go let receivers sleep and wake; keeper.go keeps house. The SQL is in internal/store, the

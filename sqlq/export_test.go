@@ -20,6 +20,9 @@ var (
 	Fingerprint    = fingerprint
 )
 
+// CopyFrom is the number of messages to one queue from which SendMany uses COPY.
+const CopyFrom = copyFrom
+
 // WithStrandedAfter sets how old a lease that its instance does not know must be to be given back.
 func WithStrandedAfter(c Config, d time.Duration) Config {
 	c.strandedAfter = d
@@ -128,5 +131,21 @@ func (c *Client) Sweeper(t testing.TB) (sweep func()) {
 		if err := k.sweep(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// Gathered returns how many senders to a queue wait for a flight.
+func (c *Client) Gathered(queue string) int { return c.flightsTo(queue).gathered() }
+
+// Wakes shares calls of notify like a Client shares its NOTIFY statements.
+func Wakes(notify func(channels []string)) (wake func(channels ...string), gathered func() int) {
+	w := &wakes{notify: notify}
+	return func(channels ...string) { w.wake(channels) }, func() int {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.next == nil {
+			return 0
+		}
+		return len(w.next.channels)
 	}
 }

@@ -2,6 +2,7 @@ package sqlq
 
 import (
 	"context"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -9,20 +10,38 @@ import (
 
 // Bounds of a flight.
 const (
-	maxFlights       = 2 // at a time: one commits while the other gathers
+	maxFlights       = 2 // at a time; the second only beside one that is slow
+	slowFlight       = 10 * time.Millisecond
 	maxFlightSize    = 1_000
 	maxFlightedBytes = 16 << 20
 	flightTime       = 5 * time.Minute
 )
 
-// flights lets sends to one queue that happen at the same time share a transaction. While flights are under way, further
+// flights lets sends to one queue that happen at the same time share a transaction. While a flight is under way, further
 // sends gather; the next flight takes all of them. Nobody waits for company: a send that finds a place flies at once,
 // alone. Each queue has its own, so that a locked table holds up nobody else's sends.
+//
+// There is one flight at a time, because a statement costs the server and the driver far more than a message in it does:
+// two at a time halve each other's company and so do twice the work. Only when a flight is slow, on a connection that
+// hangs for example, is there another beside it, so that one of them alone does not hold up the rest.
 type flights struct {
 	client   *Client
 	mu       sync.Mutex
 	waiting  []*passenger
-	underWay int
+	underWay *flight // nil: none but slow ones
+	slow     int     // how many besides have been under way for longer than slowFlight
+	watched  bool    // a timer is set that looks whether the one under way is slow
+}
+
+// flight is a place in the air.
+type flight struct {
+	began time.Time
+}
+
+// passenger is one send in, or waiting for, a flight.
+type passenger struct {
+	envelope
+	landed chan error // gets the result, once
 }
 
 // flightsTo returns the flights to a queue; "" for what is published.
@@ -34,22 +53,18 @@ func (c *Client) flightsTo(queue string) *flights {
 	return f.(*flights)
 }
 
-// passenger is one send in, or waiting for, a flight.
-type passenger struct {
-	envelope
-	landed chan error // gets the result, once
-}
-
 // sendShared stores one message, in a transaction with whatever else is being sent at the moment, and returns the
 // message's own result. When ctx ends before the message was taken along it is not sent; later nobody knows.
 func (c *Client) sendShared(ctx context.Context, e envelope) error {
 	f := c.flightsTo(e.queue)
 	f.mu.Lock()
-	if f.underWay < maxFlights && len(f.waiting) == 0 {
-		f.underWay++
+	if len(f.waiting) == 0 && f.free() {
+		this := f.takeOff()
 		f.mu.Unlock()
 		err := c.storeOne(ctx, e)
-		f.landed()
+		f.mu.Lock()
+		f.land(this)
+		f.mu.Unlock()
 		return c.sendError(e, err)
 	}
 	p := &passenger{envelope: e, landed: make(chan error, 1)}
@@ -75,37 +90,105 @@ func (c *Client) sendShared(ctx context.Context, e envelope) error {
 	}
 }
 
-// landed makes room for the next flight, and starts it where somebody waits.
-func (f *flights) landed() {
-	f.mu.Lock()
-	if len(f.waiting) == 0 {
-		f.underWay--
-		f.mu.Unlock()
-		return
-	}
-	f.mu.Unlock()
-	go f.fly()
+// free says whether a flight may start now. Holds f.mu.
+func (f *flights) free() bool { return f.underWay == nil && f.slow < maxFlights }
+
+// takeOff takes the place of the flight under way. Holds f.mu.
+func (f *flights) takeOff() *flight {
+	f.underWay = &flight{began: time.Now()}
+	f.watch(slowFlight)
+	return f.underWay
 }
 
-// fly takes along those who wait, flight after flight, until nobody does.
-func (f *flights) fly() {
-	for {
+// watch looks after a while whether the flight under way has become slow, and if so lets another start. One timer serves
+// many flights: to set one for each would cost as much as a message. Holds f.mu.
+func (f *flights) watch(after time.Duration) {
+	if f.watched {
+		return
+	}
+	f.watched = true
+	time.AfterFunc(after, func() {
 		f.mu.Lock()
-		n, size := 0, 0
-		for n < len(f.waiting) && n < maxFlightSize && (n == 0 || size+len(f.waiting[n].Body) <= maxFlightedBytes) {
-			size += len(f.waiting[n].Body)
-			n++
+		defer f.mu.Unlock()
+		f.watched = false
+		if f.underWay == nil {
+			return
 		}
-		if n == 0 {
-			f.underWay--
+		if left := slowFlight - time.Since(f.underWay.began); left > 0 {
+			f.watch(left)
+			return
+		}
+		f.underWay = nil
+		f.slow++
+		f.startNext()
+	})
+}
+
+// land gives a flight's place back and lets those who wait start. Holds f.mu.
+func (f *flights) land(this *flight) {
+	if f.underWay == this {
+		f.underWay = nil
+	} else {
+		f.slow--
+	}
+	f.startNext()
+}
+
+// startNext starts the flight of those who have waited the longest, if it may. Holds f.mu.
+func (f *flights) startNext() {
+	if len(f.waiting) > 0 && f.free() {
+		go f.fly(f.takeOff(), f.next())
+	}
+}
+
+// next takes out those who have waited the longest. Holds f.mu.
+func (f *flights) next() []*passenger {
+	n, size := 0, 0
+	for n < len(f.waiting) && n < maxFlightSize && (n == 0 || size+len(f.waiting[n].Body) <= maxFlightedBytes) {
+		size += len(f.waiting[n].Body)
+		n++
+	}
+	next := slices.Clone(f.waiting[:n])
+	f.waiting = slices.Delete(f.waiting, 0, n)
+	return next
+}
+
+// fly flies, and goes on flying with those who have gathered meanwhile, until nobody has or another flight has taken
+// the place.
+func (f *flights) fly(this *flight, passengers []*passenger) {
+	for {
+		f.client.flyWith(passengers)
+		f.letBoard()
+		f.mu.Lock()
+		if len(f.waiting) == 0 || f.underWay != this {
+			f.land(this)
 			f.mu.Unlock()
 			return
 		}
-		passengers := slices.Clone(f.waiting[:n])
-		f.waiting = slices.Delete(f.waiting, 0, n)
+		passengers = f.next()
+		this = f.takeOff()
 		f.mu.Unlock()
-		f.client.flyWith(passengers)
 	}
+}
+
+// letBoard lets goroutines that are ready to run go first, as long as that brings new passengers: the senders that the
+// last flight has just released may send again at once, and would otherwise find that the next one has left almost empty.
+// It waits for nobody who is not about to run.
+func (f *flights) letBoard() {
+	const turns = 3
+	for range turns {
+		before := f.gathered()
+		runtime.Gosched()
+		if f.gathered() == before {
+			return
+		}
+	}
+}
+
+func (f *flights) gathered() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.waiting)
 }
 
 // flyWith stores messages together. When the server refuses that, each is tried by itself, so that one sender's mistake

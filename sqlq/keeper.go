@@ -231,7 +231,7 @@ func (k *keeper) giveBackUnknown(ctx context.Context, leases []store.Lease) erro
 		if err := k.conn.SendBatch(ctx, b).Close(); err != nil {
 			return fmt.Errorf("give back leases that nobody has: %w", err)
 		}
-		k.run.client.wake(ctx, channels...)
+		k.run.client.wake(channels...)
 	}
 	return nil
 }
@@ -277,7 +277,7 @@ func (k *keeper) recover(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("recover the messages of crashed instances: %w", err)
 	}
-	k.run.client.wake(ctx, channels...)
+	k.run.client.wake(channels...)
 	if len(dead) == 0 {
 		return nil
 	}
@@ -367,7 +367,7 @@ func (k *keeper) moveOnce(ctx context.Context, from time.Time) (n int, err error
 	if err != nil {
 		return 0, fmt.Errorf("move due messages: %w", err)
 	}
-	k.run.client.wake(ctx, channels...)
+	k.run.client.wake(channels...)
 	return n, nil
 }
 

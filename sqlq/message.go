@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	"regexp"
 	"strings"
 	"time"
 )
@@ -76,29 +75,35 @@ func (id ID) String() string {
 	return string(s[:])
 }
 
-// Limits of names. The database holds the same rules (functions create_queue and check_message).
-var (
-	queueName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,59}$`)
-	typeName   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/:-]{0,199}$`)
-	headerName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
-)
+// isName says whether a name begins with an ASCII letter or digit, goes on with those and with what else is allowed, and
+// is not too long. The database holds the same rules (functions create_queue and check_message).
+func isName(name string, longest int, allowed string) bool {
+	for i, c := range []byte(name) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case i == 0 || strings.IndexByte(allowed, c) < 0:
+			return false
+		}
+	}
+	return name != "" && len(name) <= longest
+}
 
 func checkQueueName(name string) error {
-	if !queueName.MatchString(name) {
+	if !isName(name, 60, "._-") {
 		return fmt.Errorf("%w: queue %q: use 1 to 60 ASCII letters, digits, dots, hyphens and underscores, beginning with a letter or digit", ErrInvalidName, name)
 	}
 	return nil
 }
 
 func checkTypeName(name string) error {
-	if !typeName.MatchString(name) {
+	if !isName(name, 200, "._/:-") {
 		return fmt.Errorf("%w: message type %q: use 1 to 200 ASCII letters, digits and . _ / : -, beginning with a letter or digit", ErrInvalidName, name)
 	}
 	return nil
 }
 
 func checkHeader(name, value string) error {
-	if !headerName.MatchString(name) {
+	if !isName(name, 100, "._-") {
 		return fmt.Errorf("%w: header %q: use 1 to 100 ASCII letters, digits, dots, hyphens and underscores, beginning with a letter or digit", ErrInvalidName, name)
 	}
 	if strings.HasPrefix(strings.ToLower(name), headerPrefix) {

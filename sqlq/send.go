@@ -49,8 +49,8 @@ func (c *Client) SendTx(ctx context.Context, tx DBTX, m Message, options ...Send
 	})
 }
 
-// SendMany sends commands, each to its queue, in one transaction and one round trip: all of them or none. The options
-// count for each message; WithID is refused.
+// SendMany sends commands, each to its queue, in one transaction: all of them or none. The options count for each
+// message; WithID is refused.
 func (c *Client) SendMany(ctx context.Context, ms []Message, options ...SendOption) error {
 	if err := c.usable(ctx, options); err != nil {
 		return err
@@ -58,7 +58,7 @@ func (c *Client) SendMany(ctx context.Context, ms []Message, options ...SendOpti
 	if o, _ := collect(options); o.id != (ID{}) {
 		return errors.New("send many: WithID would give every message the same id")
 	}
-	var all []envelope
+	all := make([]envelope, 0, len(ms))
 	for i, m := range ms {
 		err := c.prepare(ctx, m, false, nil, options, func(e envelope) error { all = append(all, e); return nil })
 		if err != nil {
@@ -81,7 +81,23 @@ func (c *Client) storeAll(ctx context.Context, all []envelope) error {
 		if err != nil {
 			return err
 		}
-		c.wake(ctx, channel)
+		c.wake(channel)
+		return nil
+	}
+	if queues, byQueue, rest := copied(all); len(queues) > 0 {
+		channels, err := c.copyAll(ctx, queues, byQueue, rest)
+		if err != nil {
+			return err
+		}
+		c.wake(channels...)
+		return nil
+	}
+	if queue, ms := oneStatement(all); queue != "" {
+		channel, err := c.store.InsertMany(ctx, c.pool, queue, ms)
+		if err != nil {
+			return err
+		}
+		c.wake(channel)
 		return nil
 	}
 	var channels []string
@@ -91,7 +107,7 @@ func (c *Client) storeAll(ctx context.Context, all []envelope) error {
 	if err := c.pool.SendBatch(ctx, batch).Close(); err != nil {
 		return err
 	}
-	c.wake(ctx, channels...)
+	c.wake(channels...)
 	return nil
 }
 
@@ -101,6 +117,24 @@ const (
 	chunkMessages = 5_000
 	chunkBytes    = 16 << 20
 )
+
+// oneStatement returns the messages and their queue where one statement can store all; else "".
+func oneStatement(all []envelope) (queue string, ms []store.Outgoing) {
+	if len(all) > chunkMessages {
+		return "", nil
+	}
+	ms = make([]store.Outgoing, len(all))
+	size := 0
+	for i := range all {
+		e := &all[i]
+		size += len(e.Body)
+		if e.queue != all[0].queue || e.Deferred() || size > chunkBytes {
+			return "", nil
+		}
+		ms[i] = e.Outgoing
+	}
+	return all[0].queue, ms
+}
 
 // queueOutgoing adds the statements that store messages, one for each queue and one for all events, to a round trip.
 // then gets the channels to notify after the commit.
@@ -127,7 +161,7 @@ func (c *Client) queueOutgoing(batch *pgx.Batch, all []envelope, then func(chann
 			if q == "" {
 				c.store.Publish(batch, ms[:n], then)
 			} else {
-				c.store.InsertMany(batch, q, ms[:n], then)
+				c.store.QueueInsertMany(batch, q, ms[:n], then)
 			}
 			ms = ms[n:]
 		}

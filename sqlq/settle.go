@@ -110,7 +110,7 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 				r.run.listener.overflow(in)
 			}
 		}
-		r.run.client.wake(ctx, s.channels...)
+		r.run.client.wake(s.channels...)
 		return
 	case connectionLost(err):
 		// Whether it was committed is not known. If it was not, the messages are free again and will be handled again.
@@ -227,7 +227,7 @@ func (r *receiver) commit(ctx context.Context, s *settlement) error {
 	if err := r.conn.SendBatch(ctx, b).Close(); err != nil {
 		return err
 	}
-	r.run.client.wake(ctx, s.channels...)
+	r.run.client.wake(s.channels...)
 	return nil
 }
 

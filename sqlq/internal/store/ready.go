@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -121,25 +122,24 @@ func micros(d time.Duration) *int64 {
 	return &us
 }
 
-// Insert stores one message in a queue and returns the channel to notify after the commit; "" when no receiver of the
-// queue sleeps. Locks nothing.
-func (s *Schema) Insert(ctx context.Context, db DBTX, queue string, m Outgoing) (channel string, err error) {
-	var c *string
-	err = db.QueryRow(ctx, fmt.Sprintf(`
+// inserts are the statements that store messages in one queue. They are made once: to put them together takes longer
+// than to store a message in company.
+type inserts struct {
+	one, many string
+}
+
+func (s *Schema) inserts(queue string) *inserts {
+	if made, ok := s.made.Load(queue); ok {
+		return made.(*inserts)
+	}
+	made, _ := s.made.LoadOrStore(queue, &inserts{
+		one: fmt.Sprintf(`
 		WITH stored AS (
 			INSERT INTO %s (id, expires_at, type, headers, body)
 			VALUES ($1::uuid, clock_timestamp() + $2::bigint * interval '1 microsecond', $3, $4::json, $5::bytea)
 		)
 		SELECT %s`, s.ready(queue), s.asleep(queue)),
-		uuidText(m.ID), micros(m.TTL), m.Type, m.headers(), m.Body).Scan(&c)
-	return deref(c), err
-}
-
-// InsertMany stores messages in one queue, in order, and hands the channel to notify after the commit to then; "" when
-// no receiver of the queue sleeps. Locks nothing.
-func (s *Schema) InsertMany(b *pgx.Batch, queue string, ms []Outgoing, then func(channel string)) {
-	c := columnsOf(ms)
-	b.Queue(fmt.Sprintf(`
+		many: fmt.Sprintf(`
 		WITH stored AS (
 			INSERT INTO %s (id, expires_at, type, headers, body)
 			SELECT m.id, clock_timestamp() + m.ttl * interval '1 microsecond', m.type, m.headers::json, m.body
@@ -148,14 +148,29 @@ func (s *Schema) InsertMany(b *pgx.Batch, queue string, ms []Outgoing, then func
 			ORDER BY m.n
 		)
 		SELECT %s`, s.ready(queue), s.asleep(queue)),
-		c.ids, c.ttls, c.types, c.headers, c.bodies).QueryRow(func(row pgx.Row) error {
-		var channel *string
-		if err := row.Scan(&channel); err != nil {
-			return err
-		}
-		then(deref(channel))
-		return nil
 	})
+	return made.(*inserts)
+}
+
+// Insert stores one message in a queue and returns the channel to notify after the commit; "" when no receiver of the
+// queue sleeps. Locks nothing.
+func (s *Schema) Insert(ctx context.Context, db DBTX, queue string, m Outgoing) (channel string, err error) {
+	var c *string
+	err = db.QueryRow(ctx, s.inserts(queue).one, uuidText(m.ID), micros(m.TTL), m.Type, m.headers(), m.Body).Scan(&c)
+	return deref(c), err
+}
+
+// InsertMany stores messages in one queue, in order, and returns the channel to notify after the commit; "" when no
+// receiver of the queue sleeps. Locks nothing.
+func (s *Schema) InsertMany(ctx context.Context, db DBTX, queue string, ms []Outgoing) (channel string, err error) {
+	var c *string
+	err = db.QueryRow(ctx, s.inserts(queue).many, columnsOf(ms).padded()...).Scan(&c)
+	return deref(c), err
+}
+
+// QueueInsertMany is InsertMany as part of a round trip; then gets the channel to notify after the commit.
+func (s *Schema) QueueInsertMany(b *pgx.Batch, queue string, ms []Outgoing, then func(channel string)) {
+	b.Queue(s.inserts(queue).many, columnsOf(ms).padded()...).QueryRow(scanChannel(then))
 }
 
 // columns are messages turned on their side, for unnest.
@@ -180,6 +195,18 @@ func columnsOf(ms []Outgoing) columns {
 		c.headers[i], c.bodies[i] = ms[i].headers(), ms[i].Body
 	}
 	return c
+}
+
+// padded returns the columns in the order of unnest's parameters. A column of nulls only is left out as a whole: unnest
+// pads what is shorter with nulls.
+func (c columns) padded() []any {
+	if !slices.ContainsFunc(c.ttls, func(ttl *int64) bool { return ttl != nil }) {
+		c.ttls = nil
+	}
+	if !slices.ContainsFunc(c.headers, func(h *string) bool { return h != nil }) {
+		c.headers = nil
+	}
+	return []any{c.ids, c.ttls, c.types, c.headers, c.bodies}
 }
 
 func deref(s *string) string {

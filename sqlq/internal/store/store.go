@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -25,6 +26,7 @@ type DBTX interface {
 // Schema is a schema that sqlq's tables are in. Its methods are the queries. It is safe for concurrent use.
 type Schema struct {
 	name string
+	made sync.Map // queue → *inserts
 }
 
 // New returns the queries for the schema of that name. It does not look whether the schema exists.
