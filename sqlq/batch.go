@@ -53,6 +53,8 @@ type batch struct {
 	done    chan struct{}
 	freed   bool // rows of it are free again after the commit, though nobody handled them
 	ended   bool // a HandleTx handler ended the transaction: nothing is held any more
+
+	savepoint bool // one of a HandleTx handler stands in the transaction
 }
 
 // newBatch turns fetched messages into deliveries. by is the instance number that the leases are in the name of. Messages

@@ -103,8 +103,13 @@ func queueHandlerSettings(b *pgx.Batch, c *conn) {
 }
 
 // queueSettleSettings takes the transaction back from HandleTx handlers: the planner as fetches and settles want it, and
-// no limit on waiting for locks, which is for handlers only.
-func queueSettleSettings(b *pgx.Batch) {
+// no limit on waiting for locks, which is for handlers only. The last handler's savepoint is released first: a row that
+// the transaction locked and a subtransaction of it deletes gets a multixact, which must be written, looked up by every
+// fetch that meets the row, and frozen.
+func queueSettleSettings(b *pgx.Batch, savepoint bool) {
+	if savepoint {
+		b.Queue(`RELEASE SAVEPOINT sqlq`)
+	}
 	b.Queue(setPlans+`, set_config('lock_timeout', '0', true)`, fetchPlans[0], fetchPlans[1], fetchPlans[2], fetchPlans[3])
 }
 

@@ -12,7 +12,10 @@ import (
 // batch has been held long enough. Those that were not begun are freed by the commit and come again.
 func (r *receiver) handleTx(b *batch) {
 	tx := newReceiveTx(r.run.hardCtx, b.in, r.conn)
-	defer tx.stop()
+	defer func() {
+		tx.stop()
+		b.savepoint = tx.savepoint
+	}()
 	for i, d := range b.inTx {
 		if i > 0 && (time.Since(b.began) > r.run.client.config.HoldLimit/2 || r.run.schedule.isDraining()) {
 			b.freed = true
@@ -136,7 +139,7 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 		ctx, cancel := r.timeout()
 		defer cancel()
 		b := &pgx.Batch{}
-		queueSettleSettings(b)
+		queueSettleSettings(b, tx.savepoint)
 		err := r.conn.SendBatch(ctx, b).Close()
 		if err == nil {
 			err = r.commit(ctx, s)

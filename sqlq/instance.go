@@ -124,18 +124,21 @@ func (in *instance) room(now time.Time, byLease bool) int {
 	case in.one > 0:
 		return 1
 	}
-	slots := in.endpoint.Concurrency
+	slots, mean := in.endpoint.Concurrency, in.mean
+	if mean == 0 {
+		mean = in.meanTx // until a plain one has run, if there are any: else nothing would ever be known of them
+	}
 	if byLease {
 		if in.hasTx {
 			return 1
 		}
 		return max(0, slots-inHand)
 	}
-	room := slots*perSlot(in.mean) - inHand
+	room := slots*perSlot(mean) - inHand
 	if in.hasTx {
 		room = min(room, maxTxBatch, perSlot(in.meanTx))
 	}
-	if in.waiting > 0 && room < slots*perSlot(in.mean)/4 {
+	if in.waiting > 0 && room < slots*perSlot(mean)/4 {
 		return 0 // enough in hand; small fetches cost as much as large ones
 	}
 	return max(0, min(room, in.client.config.BatchLimit))

@@ -141,7 +141,7 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 			return nil, err
 		}
 		if len(held.inTx) > 0 {
-			queueSettleSettings(pipeline)
+			queueSettleSettings(pipeline, held.savepoint)
 		}
 		if err := s.queue(pipeline); err != nil {
 			return nil, err

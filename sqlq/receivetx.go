@@ -138,7 +138,7 @@ func (tx *receiveTx) undo() error {
 // front queues what goes before a handler's first statement, in the same round trip: the savepoint, and with the first
 // handler of a batch the planner's settings, with the second the limit on waiting for locks.
 func (tx *receiveTx) front() *pgx.Batch {
-	b := &pgx.Batch{}
+	b := &pgx.Batch{QueuedQueries: make([]*pgx.QueuedQuery, 0, 3)} // most often: release, savepoint, and the handler's own
 	if tx.begun {
 		return b
 	}
