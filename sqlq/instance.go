@@ -41,6 +41,7 @@ type instance struct {
 	lostUnder map[ID]int // how often the connection was lost under a HandleTx handler, by message
 
 	start     start // where fetches start
+	claimed   int64 // how far the stretches of fetches under way go, at least
 	awake     bool  // the queue may hold messages: fetch
 	wakes     int   // counts wake-ups, so that a fetch that began before one does not put the instance to sleep
 	fetches   int   // that brought something since the instance was last woken
@@ -91,14 +92,35 @@ func (in *instance) wants(now time.Time, draining bool) (w work, ok bool) {
 		w.n = in.room(now, w.byLease)
 	}
 	if w.n > 0 {
-		c := in.client.config
-		w.after, w.leftmost = in.start.after(now, int64(c.ReceiveConnections*c.BatchLimit*4))
+		w.after, w.leftmost = in.stretch(now, w.n)
 		if in.hasTx {
 			in.busyTx++
 		}
 		in.fetching++
 	}
 	return w, w.n > 0 || len(w.finished) > 0
+}
+
+// stretch says where a fetch of n messages starts. While there is a backlog, fetches under way at the same time have a
+// stretch of seqs each, because to step over a row that another one holds costs the server more than to take it. What is
+// left behind, rows that are free again and seqs that were committed late, is for fetches from low.
+func (in *instance) stretch(now time.Time, n int) (after int64, leftmost bool) {
+	after, leftmost = in.start.after(now, 0)
+	switch {
+	case !in.start.full:
+		in.claimed = 0
+	case !leftmost:
+		after = max(after, in.claimed)
+		in.claimed = after + int64(n)
+	}
+	return after, leftmost
+}
+
+// leftBehind has the next fetch start at low: there are messages left of where fetches have got to.
+func (in *instance) leftBehind() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.start.lastLow = time.Time{}
 }
 
 // room is the number of messages to fetch: what the slots finish within batchTime, less what is in hand.

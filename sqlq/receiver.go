@@ -91,6 +91,7 @@ func (r *receiver) putBack(w work) {
 		w.in.settledLeases(w.finished, false)
 	}
 	if w.n > 0 {
+		w.in.leftBehind()
 		w.in.endFetch()
 	}
 }
@@ -272,6 +273,7 @@ func (in *instance) number() int32 {
 // failed deals with an error of a round that settled what was held, or held nothing.
 func (r *receiver) failed(w work, err error) {
 	if w.n > 0 {
+		w.in.leftBehind()
 		w.in.endFetch()
 		w.in.wake()
 	}

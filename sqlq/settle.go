@@ -102,6 +102,7 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 	case settled:
 		in.leased(s.running, s.leases, s.by)
 		if b.freed {
+			in.leftBehind()
 			in.wake() // whoever looked meanwhile found the rows locked
 			if r.run.schedule.isDraining() {
 				r.wakeOthers(ctx, in)
