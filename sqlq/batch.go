@@ -3,6 +3,8 @@ package sqlq
 import (
 	"time"
 
+	"github.com/jackc/pgx/v5/pgtype"
+
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
@@ -13,11 +15,12 @@ type delivery struct {
 	batch    *batch
 	handler  *Handler // nil: unknown type
 	seq      int64
-	lease    int64 // 0: held by the receiver's transaction
-	leasedBy int32 // the instance number that the lease is in the name of
-	attempts int   // made, the running one included
-	crashes  bool  // a process died with it in hand: it runs alone, by lease
-	apart    bool  // and does so: no other such message of the process may run until it is settled
+	row      pgtype.TID // of the seq, while it is held
+	lease    int64      // 0: held by the receiver's transaction
+	leasedBy int32      // the instance number that the lease is in the name of
+	attempts int        // made, the running one included
+	crashes  bool       // a process died with it in hand: it runs alone, by lease
+	apart    bool       // and does so: no other such message of the process may run until it is settled
 	expires  time.Time
 	broken   error // why it cannot be handled at all
 
@@ -63,7 +66,7 @@ func newBatch(in *instance, ms []store.Message, byLease bool, by int32) *batch {
 	b := &batch{in: in, began: time.Now(), byLease: byLease, all: make([]delivery, len(ms)), done: make(chan struct{})}
 	for i := range ms {
 		d, m := &b.all[i], &ms[i]
-		d.batch, d.seq, d.lease, d.attempts = b, m.Seq, m.Lease, m.Attempt
+		d.batch, d.seq, d.row, d.lease, d.attempts = b, m.Seq, m.Row, m.Lease, m.Attempt
 		if byLease {
 			d.leasedBy = by
 		}

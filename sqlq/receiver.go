@@ -27,8 +27,9 @@ type receiver struct {
 	conn   *conn
 	cut    chan struct{} // settle what is finished, somebody needs the connection
 	retry  backoff
-	warned bool          // that the database cannot be reached
-	pid    atomic.Uint32 // of the connection's session; 0: none
+	warned bool            // that the database cannot be reached
+	pid    atomic.Uint32   // of the connection's session; 0: none
+	fetch  []store.Message // room for what a fetch brings, used again
 }
 
 // receive serves the schedule until it is closed.
@@ -138,7 +139,7 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 			return committed(tag)
 		})
 	}
-	var ms []store.Message
+	ms := r.fetch[:0]
 	if w.n > 0 {
 		pipeline.Queue(`BEGIN`)
 		if w.byLease {
@@ -167,6 +168,10 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 	if w.n == 0 {
 		return nil, nil
 	}
+	defer func() {
+		clear(ms)
+		r.fetch = ms
+	}()
 	return r.take(ctx, w, ms)
 }
 
