@@ -47,11 +47,11 @@ func (s *settlement) add(in *instance, d *delivery) {
 		s.out = append(s.out, d.out...)
 	case fail:
 		f := describe(d.Type, d.err)
-		f.Key, f.Attempts, f.Endpoint, f.Host = d.key(), d.attempts, in.endpoint.Name, s.client.config.host
+		f.Key, f.Attempts, f.Endpoint, f.Host = d.key(), d.made(), in.endpoint.Name, s.client.config.host
 		f.FirstFailedAt, f.Replays, f.Headers = d.history()
 		s.failures = append(s.failures, f)
 	default:
-		s.retries = append(s.retries, store.Retry{Key: d.key(), Attempt: d.attempts, Delay: d.outcome.delay,
+		s.retries = append(s.retries, store.Retry{Key: d.key(), Attempt: d.made(), Delay: d.outcome.delay,
 			Error: clip(d.err.Error(), maxErrorText), Headers: d.headersUpToFirstFailure()})
 	}
 }
@@ -99,7 +99,7 @@ func (r *receiver) settlementOf(b *batch) (*settlement, error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for _, d := range s.running {
-		s.attempts = append(s.attempts, max(0, d.attempts-1)) // those that have ended
+		s.attempts = append(s.attempts, max(0, d.made()-1)) // those that have ended
 	}
 	for i := range b.all {
 		if d := &b.all[i]; d.finished && !d.leasing {

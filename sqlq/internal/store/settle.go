@@ -44,7 +44,7 @@ func (s *Schema) Complete(b *pgx.Batch, from From, keys []int64) {
 // CompleteHeld removes handled messages by where their rows lie, which spares the server the way through the index. Only
 // for rows that this transaction has locked itself, since its FetchHeld: nobody can have moved them since.
 func (s *Schema) CompleteHeld(b *pgx.Batch, queue string, rows []pgtype.TID) {
-	b.Queue(fmt.Sprintf(`DELETE FROM %s WHERE ctid = ANY ($1::tid[])`, s.ready(queue)), rows)
+	b.Queue(fmt.Sprintf(`DELETE FROM %s WHERE ctid = ANY ($1::tid[])`, s.ready(queue)), pgtype.FlatArray[pgtype.TID](rows))
 }
 
 // Retry is a message that is to be tried again later.
