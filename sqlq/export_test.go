@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
@@ -54,7 +55,8 @@ func (c *Client) Awaited(endpoint string) int {
 	return -1
 }
 
-// FetchPlans returns the plans of what a receive connection runs on a queue: a fetch, a fetch by lease, a settle.
+// FetchPlans returns the plans of what a receive connection runs on a queue: a fetch, a fetch by lease, settles
+// by seq and by ctid.
 func FetchPlans(t *testing.T, pool *pgxpool.Pool, queue string) []string {
 	t.Helper()
 	ctx := context.Background()
@@ -69,6 +71,7 @@ func FetchPlans(t *testing.T, pool *pgxpool.Pool, queue string) []string {
 	st.FetchHeld(b, queue, 0, 500, 1000, &ms)
 	st.FetchLeased(b, queue, 1, 0, 500, 1000, &ms)
 	st.Complete(b, store.From{Queue: queue}, []int64{1, 2, 3})
+	st.CompleteHeld(b, queue, []pgtype.TID{{OffsetNumber: 1, Valid: true}, {OffsetNumber: 2, Valid: true}})
 	var plans []string
 	for _, q := range b.QueuedQueries {
 		tx, err := conn.Begin(ctx)
