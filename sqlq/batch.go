@@ -1,7 +1,10 @@
 package sqlq
 
 import (
+	"sync/atomic"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
@@ -13,11 +16,12 @@ type delivery struct {
 	batch    *batch
 	handler  *Handler // nil: unknown type
 	seq      int64
-	lease    int64 // 0: held by the receiver's transaction
-	leasedBy int32 // the instance number that the lease is in the name of
-	attempts int   // made, the running one included
-	crashes  bool  // a process died with it in hand: it runs alone, by lease
-	apart    bool  // and does so: no other such message of the process may run until it is settled
+	row      pgtype.TID   // of the seq, while it is held
+	lease    int64        // 0: held by the receiver's transaction
+	leasedBy int32        // the instance number that the lease is in the name of
+	attempts atomic.Int32 // made, the running one included
+	crashes  bool         // a process died with it in hand: it runs alone, by lease
+	apart    bool         // and does so: no other such message of the process may run until it is settled
 	expires  time.Time
 	broken   error // why it cannot be handled at all
 
@@ -32,6 +36,9 @@ type delivery struct {
 	giveUp  bool // the drain ended its handler: the attempt does not count
 	out     []envelope
 }
+
+// made is how many attempts were made, the running one included.
+func (d *delivery) made() int { return int(d.attempts.Load()) }
 
 // key is the delivery's row: in the queue's table, or among the leased.
 func (d *delivery) key() int64 {
@@ -65,7 +72,8 @@ func newBatch(in *instance, ms []store.Message, byLease bool, by int32) *batch {
 	b := &batch{in: in, began: time.Now(), byLease: byLease, all: make([]delivery, len(ms)), done: make(chan struct{})}
 	for i := range ms {
 		d, m := &b.all[i], &ms[i]
-		d.batch, d.seq, d.lease, d.attempts = b, m.Seq, m.Lease, m.Attempt
+		d.batch, d.seq, d.row, d.lease = b, m.Seq, m.Row, m.Lease
+		d.attempts.Store(int32(m.Attempt))
 		if byLease {
 			d.leasedBy = by
 		}

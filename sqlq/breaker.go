@@ -2,12 +2,14 @@ package sqlq
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // breaker slows an instance down when messages fail one after the other: a fault outside of them is likely, and every
 // further attempt would only fill the error table.
 type breaker struct {
+	calm  atomic.Bool // nothing failed since the last success: it can be seen without mu, for every message asks
 	mu    sync.Mutex
 	limit int // failures in a row
 	row   int
@@ -16,6 +18,9 @@ type breaker struct {
 }
 
 func (b *breaker) closed() bool {
+	if b.calm.Load() {
+		return true
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.next.IsZero()
@@ -28,8 +33,12 @@ func (b *breaker) due(now time.Time) bool {
 }
 
 func (b *breaker) success() {
+	if b.calm.Load() {
+		return
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.calm.Store(true)
 	b.row, b.next, b.wait = 0, time.Time{}, 0
 }
 
@@ -44,6 +53,7 @@ func (b *breaker) failure(now time.Time, known bool) (opened bool) {
 		}
 		return false
 	}
+	b.calm.Store(false)
 	if b.row++; b.row < b.limit {
 		return false
 	}

@@ -1,6 +1,7 @@
 package sqlq
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -96,11 +97,9 @@ func (in *Incoming) receive(m *store.Message) error {
 		}
 	}
 	in.CorrelationID, in.ConversationID = in.Headers[headerCorrelationID], in.Headers[headerConversationID]
-	if in.CorrelationID == "" {
-		in.CorrelationID = in.ID.String()
-	}
-	if in.ConversationID == "" {
-		in.ConversationID = in.ID.String()
+	if in.CorrelationID == "" || in.ConversationID == "" {
+		own := in.ID.String()
+		in.CorrelationID, in.ConversationID = cmp.Or(in.CorrelationID, own), cmp.Or(in.ConversationID, own)
 	}
 	return nil
 }

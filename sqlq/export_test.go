@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
@@ -80,7 +81,8 @@ func LastValue(t *testing.T, pool *pgxpool.Pool, queue string) int64 {
 	return values[0]
 }
 
-// FetchPlans returns the plans of what a receive connection runs on a queue: a fetch, a fetch by lease, a settle.
+// FetchPlans returns the plans of what a receive connection runs on a queue: a fetch, a fetch by lease, settles
+// by seq and by ctid.
 func FetchPlans(t *testing.T, pool *pgxpool.Pool, queue string) []string {
 	t.Helper()
 	ctx := context.Background()
@@ -95,6 +97,7 @@ func FetchPlans(t *testing.T, pool *pgxpool.Pool, queue string) []string {
 	st.FetchHeld(b, queue, 0, 500, 1000, &ms)
 	st.FetchLeased(b, queue, 1, 0, 500, 1000, &ms)
 	st.Complete(b, store.From{Queue: queue}, []int64{1, 2, 3})
+	st.CompleteHeld(b, queue, []pgtype.TID{{OffsetNumber: 1, Valid: true}, {OffsetNumber: 2, Valid: true}})
 	var plans []string
 	for _, q := range b.QueuedQueries {
 		tx, err := conn.Begin(ctx)

@@ -88,12 +88,11 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 	d.started = true
 	decided := in.decided(d)
 	if !decided {
-		release, ok := in.apart(d)
-		if !ok {
+		if !in.apart(d) {
 			r.giveBackLater(in, d)
 			return
 		}
-		defer release()
+		defer in.rejoin(d)
 	}
 	ctx, cancel := r.timeout()
 	defer cancel()

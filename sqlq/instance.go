@@ -94,7 +94,7 @@ func (in *instance) wants(now time.Time, draining bool) (w work, ok bool) {
 	}
 	if w.n > 0 {
 		var ok bool
-		if w.after, w.leftmost, ok = in.start.after(now); !ok {
+		if w.after, w.leftmost, ok = in.start.after(now, w.n); !ok {
 			w.n = 0
 		}
 	}

@@ -15,7 +15,8 @@ import (
 // consumed messages stay in the index, and a fetch from its left end steps over all of them: slower with every message.
 // The same goes for rows that others hold. So a fetch starts from one of
 //
-//   - the hint, the highest seq seen, while full batches come;
+//   - the hint, the highest seq seen, while full batches come. Fetches under way at the same time have a stretch of seqs
+//     each, because to step over a row that another one holds costs the server more than to take it;
 //   - low, below which no message can be or appear, when a batch from the hint comes back short, every lowEvery, and
 //     always while the queue is nearly empty; by one receiver at a time, and not so often that it takes more than a
 //     twentieth of the time;
@@ -37,6 +38,7 @@ const (
 // start is what an instance knows of where to fetch. The instance's mutex guards it.
 type start struct {
 	high     int64 // the highest seq seen; freed messages lower it
+	claimed  int64 // how far the stretches of fetches under way go, at least
 	low      int64
 	known    bool  // low has been read from the queue's row
 	kept     int64 // what that row has, as far as this process knows
@@ -53,11 +55,16 @@ type start struct {
 	writers map[string]bool
 }
 
-// after returns the seq to fetch after, and whether that is as far left as a message can be; not ok when another fetch
+// after returns the seq to fetch n messages after, and whether that is as far left as a message can be; not ok when another fetch
 // already looks there and there is no other place to look.
-func (s *start) after(now time.Time) (seq int64, leftmost, ok bool) {
+func (s *start) after(now time.Time, n int) (seq int64, leftmost, ok bool) {
 	if s.full && s.high > s.low && (s.scanning || now.Before(s.nextLow) && now.Sub(s.lastZero) < zeroEvery) {
-		return s.high, false, true
+		seq = max(s.high, s.claimed)
+		s.claimed = seq + int64(n)
+		return seq, false, true
+	}
+	if !s.full {
+		s.claimed = 0
 	}
 	if s.scanning {
 		return 0, false, false
@@ -77,7 +84,7 @@ func (s *start) scanned(now time.Time, took time.Duration) {
 }
 
 // freed has the next fetch find messages that are free again, from seq on.
-func (s *start) freed(seq int64) { s.high = min(s.high, seq-1) }
+func (s *start) freed(seq int64) { s.high, s.claimed = min(s.high, seq-1), 0 }
 
 // reset forgets what another connection, server or table may have made untrue.
 func (s *start) reset() {

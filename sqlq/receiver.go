@@ -27,8 +27,9 @@ type receiver struct {
 	conn   *conn
 	cut    chan struct{} // settle what is finished, somebody needs the connection
 	retry  backoff
-	warned bool          // that the database cannot be reached
-	pid    atomic.Uint32 // of the connection's session; 0: none
+	warned bool            // that the database cannot be reached
+	pid    atomic.Uint32   // of the connection's session; 0: none
+	fetch  []store.Message // room for what a fetch brings, used again
 }
 
 // receive serves the schedule until it is closed.
@@ -91,8 +92,16 @@ func (r *receiver) putBack(w work) {
 		w.in.settledLeases(w.finished, false)
 	}
 	if w.n > 0 {
+		w.in.notFetched(w)
 		w.in.endFetch(w, false)
 	}
+}
+
+// notFetched has the next fetch begin where one failed, or was not begun.
+func (in *instance) notFetched(w work) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.start.freed(w.after + 1)
 }
 
 // endFetch ends what wants began: what came, if anything, is in hand. Unless a batch is now handled on the connection,
@@ -151,7 +160,7 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 			return committed(tag)
 		})
 	}
-	var ms []store.Message
+	ms := r.fetch[:0]
 	if held == nil && w.n > 0 {
 		r.learnLow(ctx, &w)
 	}
@@ -183,6 +192,10 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 	if w.n == 0 {
 		return nil, nil
 	}
+	defer func() {
+		clear(ms)
+		r.fetch = ms
+	}()
 	return r.take(ctx, w, ms)
 }
 
@@ -291,6 +304,7 @@ func (in *instance) number() int32 {
 // failed deals with an error of a round that settled what was held, or held nothing.
 func (r *receiver) failed(w work, err error) {
 	if w.n > 0 {
+		w.in.notFetched(w)
 		w.in.endFetch(w, false)
 		w.in.wake()
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
@@ -17,7 +18,9 @@ type commandTag = pgconn.CommandTag
 type settlement struct {
 	client   *Client
 	from     store.From
+	holds    bool // the rows have been locked since their fetch, by this transaction
 	complete []int64
+	rows     []pgtype.TID // instead, of what it holds
 	retries  []store.Retry
 	failures []store.Failure
 	out      []envelope
@@ -36,15 +39,19 @@ func (s *settlement) add(in *instance, d *delivery) {
 	}
 	switch d.outcome.verdict {
 	case complete:
-		s.complete = append(s.complete, d.key())
+		if s.holds {
+			s.rows = append(s.rows, d.row)
+		} else {
+			s.complete = append(s.complete, d.key())
+		}
 		s.out = append(s.out, d.out...)
 	case fail:
 		f := describe(d.Type, d.err)
-		f.Key, f.Attempts, f.Endpoint, f.Host = d.key(), d.attempts, in.endpoint.Name, s.client.config.host
+		f.Key, f.Attempts, f.Endpoint, f.Host = d.key(), d.made(), in.endpoint.Name, s.client.config.host
 		f.FirstFailedAt, f.Replays, f.Headers = d.history()
 		s.failures = append(s.failures, f)
 	default:
-		s.retries = append(s.retries, store.Retry{Key: d.key(), Attempt: d.attempts, Delay: d.outcome.delay,
+		s.retries = append(s.retries, store.Retry{Key: d.key(), Attempt: d.made(), Delay: d.outcome.delay,
 			Error: clip(d.err.Error(), maxErrorText), Headers: d.headersUpToFirstFailure()})
 	}
 }
@@ -56,6 +63,9 @@ func (s *settlement) queue(b *pgx.Batch) error {
 	s.client.queueOutgoing(b, s.out, then)
 	if len(s.complete) > 0 {
 		st.Complete(b, s.from, s.complete)
+	}
+	if len(s.rows) > 0 {
+		st.CompleteHeld(b, s.from.Queue, s.rows)
 	}
 	if len(s.retries) > 0 {
 		st.Delay(b, s.from, s.retries, then)
@@ -81,11 +91,15 @@ func (s *settlement) queue(b *pgx.Batch) error {
 func (r *receiver) settlementOf(b *batch) (*settlement, error) {
 	in := b.in
 	s := &settlement{client: r.run.client, from: store.From{Queue: in.endpoint.Name}, by: in.number()}
+	s.holds = len(b.inTx) == 0 // a HandleTx handler had the connection: who knows what it did
+	if s.holds {
+		s.rows = make([]pgtype.TID, 0, len(b.all))
+	}
 	s.running = in.cut(b)
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for _, d := range s.running {
-		s.attempts = append(s.attempts, max(0, d.attempts-1)) // those that have ended
+		s.attempts = append(s.attempts, max(0, d.made()-1)) // those that have ended
 	}
 	for i := range b.all {
 		if d := &b.all[i]; d.finished && !d.leasing {

@@ -11,18 +11,20 @@ import (
 
 // slot handles messages until there are none.
 func (in *instance) slot() {
-	d := in.take(nil)
-	for d != nil {
+	began := time.Now()
+	for d := in.take(nil, 0); d != nil; {
 		in.handle(d, nil)
-		d = in.take(d)
+		now := time.Now()
+		d, began = in.take(d, now.Sub(began)), now
 	}
 }
 
-// take ends a finished delivery, if one is given, and returns the next; nil ends the slot.
-func (in *instance) take(finished *delivery) *delivery {
+// take ends a finished delivery that took so long, if one is given, and returns the next; nil ends the slot.
+func (in *instance) take(finished *delivery, took time.Duration) *delivery {
 	in.mu.Lock()
 	var kick bool
 	if finished != nil {
+		learn(&in.mean, took)
 		in.finish(finished)
 	}
 	d := in.next()
@@ -75,11 +77,10 @@ func (in *instance) handle(d *delivery, tx *receiveTx) {
 	if in.decided(d) {
 		return
 	}
-	release, ok := in.apart(d)
-	if !ok {
+	if !in.apart(d) {
 		return
 	}
-	defer release()
+	defer in.rejoin(d)
 	in.attempt(d, tx)
 }
 
@@ -96,17 +97,15 @@ func (in *instance) decided(d *delivery) bool {
 		d.err = fmt.Errorf("%w %q in endpoint %q: add one, or replay the message to the endpoint that has", ErrUnknownType, d.Type, in.endpoint.Name)
 	case d.handler.inTx && in.timesLost(d) >= maxLost:
 		d.err = fmt.Errorf("%w, %d times", ErrConnectionLost, maxLost)
-	case d.crashes && d.attempts >= policy.attempts():
+	case d.crashes && d.made() >= policy.attempts():
 		d.err = fmt.Errorf("%w, %s times", ErrCrashed, d.Headers[headerCrashes])
 	default:
 		return false
 	}
 	if !errors.Is(d.err, ErrCrashed) { // those attempts are all counted
-		in.mu.Lock()
-		d.attempts++
-		in.mu.Unlock()
+		d.attempts.Add(1)
 	}
-	d.outcome = policy.decide(d.attempts, Unrecoverable(d.err), 0)
+	d.outcome = policy.decide(d.made(), Unrecoverable(d.err), 0)
 	in.failed(d)
 	return true
 }
@@ -114,18 +113,18 @@ func (in *instance) decided(d *delivery) bool {
 // apart keeps a message that may have killed a process apart from all others of the instance while its handler runs, and
 // from others of its kind in the whole process until it is settled, so that another death points at it alone. The attempt
 // is counted beforehand, because nobody may be left to do it. It waits until the message may run, and returns false when
-// it may not.
-func (in *instance) apart(d *delivery) (release func(), ok bool) {
+// it may not; else rejoin must follow.
+func (in *instance) apart(d *delivery) bool {
 	if !d.crashes {
 		in.alone.RLock()
-		return in.alone.RUnlock, true
+		return true
 	}
 	select {
 	case in.run.suspect <- struct{}{}:
 		d.apart = true
 	case <-in.ctx.Done():
-		d.giveUp = true
-		return nil, false
+		in.giveUp(d)
+		return false
 	}
 	in.alone.Lock()
 	ctx, cancel := context.WithTimeout(in.ctx, 30*time.Second)
@@ -133,10 +132,26 @@ func (in *instance) apart(d *delivery) (release func(), ok bool) {
 	mine, err := in.client.store.BeginAlone(ctx, in.client.pool, d.leasedBy, d.lease)
 	if err != nil || !mine {
 		in.alone.Unlock()
-		d.giveUp = true
-		return nil, false
+		in.giveUp(d)
+		return false
 	}
-	return in.alone.Unlock, true
+	return true
+}
+
+// giveUp has a running delivery end without a verdict; the drain may be giving it back at this moment.
+func (in *instance) giveUp(d *delivery) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	d.giveUp = true
+}
+
+// rejoin ends what apart began.
+func (in *instance) rejoin(d *delivery) {
+	if d.crashes {
+		in.alone.Unlock()
+	} else {
+		in.alone.RUnlock()
+	}
 }
 
 // settled lets the next message run that may have killed a process, if this was one.
@@ -151,26 +166,23 @@ func (in *instance) settled(d *delivery) {
 func (in *instance) attempt(d *delivery, tx *receiveTx) {
 	policy := in.endpoint.Retry
 	for {
-		in.mu.Lock()
-		d.attempts++
-		in.mu.Unlock()
-		began := time.Now()
-		d.begin(d.attempts)
+		d.begin(int(d.attempts.Add(1)))
 		if tx != nil {
+			began := time.Now()
 			d.err = tx.run(d)
+			in.tookTx(time.Since(began))
 		} else {
 			d.err = in.invoke(d, nil)
 		}
 		d.out = d.end()
-		in.took(time.Since(began), tx != nil)
 		if tx != nil && tx.verdict != txDecides {
 			return // the batch ends here, the message is neither handled nor failed
 		}
 		if d.err != nil && in.ctx.Err() != nil {
-			d.giveUp = true
+			in.giveUp(d)
 			return
 		}
-		d.outcome = policy.decide(d.attempts, d.err, in.client.config.rand())
+		d.outcome = policy.decide(d.made(), d.err, in.client.config.rand())
 		if d.outcome.verdict != retryNow {
 			break
 		}
@@ -187,7 +199,7 @@ func (in *instance) attempt(d *delivery, tx *receiveTx) {
 // for the mover, so that the attempt is written down.
 func (in *instance) refused(d *delivery, err error) {
 	d.err, d.out = err, nil
-	if d.outcome = in.endpoint.Retry.decide(d.attempts, err, in.client.config.rand()); d.outcome.verdict == retryNow {
+	if d.outcome = in.endpoint.Retry.decide(d.made(), err, in.client.config.rand()); d.outcome.verdict == retryNow {
 		d.outcome = outcome{verdict: retryLater}
 	}
 	in.failed(d)
@@ -218,7 +230,7 @@ func (in *instance) failed(d *delivery) {
 	if errors.Is(d.err, ErrUndecodable) || errors.Is(d.err, ErrUnknownType) || errors.Is(d.err, ErrCrashed) {
 		return
 	}
-	if in.breaker.failure(time.Now(), d.attempts > 1+in.endpoint.Retry.Immediate || d.Headers[headerFirstFailedAt] != "") {
+	if in.breaker.failure(time.Now(), d.made() > 1+in.endpoint.Retry.Immediate || d.Headers[headerFirstFailedAt] != "") {
 		in.client.log.Warn("sqlq: messages fail one after the other; slowing to one probe at a time", "endpoint", in.endpoint.Name, "err", d.err)
 	}
 	if pause := in.breaker.pause(); pause > 0 {
@@ -228,7 +240,7 @@ func (in *instance) failed(d *delivery) {
 
 func (in *instance) logFailed(d *delivery) {
 	if d.outcome.verdict == fail {
-		in.client.log.Error("sqlq: message failed", "endpoint", in.endpoint.Name, "type", d.Type, "message", d.ID, "attempts", d.attempts, "err", d.err)
+		in.client.log.Error("sqlq: message failed", "endpoint", in.endpoint.Name, "type", d.Type, "message", d.ID, "attempts", d.made(), "err", d.err)
 	}
 }
 
@@ -258,17 +270,18 @@ func (in *instance) invoke(d *delivery, tx pgx.Tx) error {
 	})
 }
 
-// took learns how long handlers take.
-func (in *instance) took(d time.Duration, inTx bool) {
+// tookTx learns how long HandleTx handlers take; take does it for the others.
+func (in *instance) tookTx(d time.Duration) {
 	in.mu.Lock()
-	mean := &in.mean
-	if inTx {
-		mean = &in.meanTx
-	}
+	defer in.mu.Unlock()
+	learn(&in.meanTx, d)
+}
+
+// learn moves a mean towards what another handler took.
+func learn(mean *time.Duration, took time.Duration) {
 	if *mean == 0 {
-		*mean = max(d, 1)
+		*mean = max(took, 1)
 	} else {
-		*mean += (d - *mean) / 8
+		*mean += (took - *mean) / 8
 	}
-	in.mu.Unlock()
 }

@@ -11,8 +11,8 @@ var drainBenchmark = Benchmark{
 	Short: "Handle a backlog as fast as possible",
 	Long: `Handle a backlog with a handler that decodes its message and does nothing else.
 
-The floor is one DELETE … RETURNING of as many equal rows on one connection, read to the end by the client: each row into
-Go's types, its body undecoded.
+The floor is one DELETE … RETURNING of as many equal rows on one connection, read to the end by the client: every
+column into Go's types, the body undecoded.
 
 WAL is counted from before the first SendMany to after the last settle, for the whole server. A checkpoint is made before
 each round, and none should come in between: then nearly all pages are new, and the WAL has next to no full-page images,
@@ -156,21 +156,24 @@ func (l *lab) deleteReturning(ctx context.Context, n int) (rate float64, err err
 	defer pool.Close()
 	defer release(conns)
 	began := time.Now()
-	rows, err := conns[0].Query(ctx, `DELETE FROM `+table(floorQueue)+` RETURNING seq, id, sent_at, type, headers, body`)
+	rows, err := conns[0].Query(ctx, `DELETE FROM `+table(floorQueue)+` RETURNING seq, id, sent_at, expires_at, attempt, type, headers, body`)
 	if err != nil {
 		return 0, err
 	}
 	defer rows.Close()
+	var m struct {
+		seq           int64
+		id            [16]byte
+		sentAt        time.Time
+		expiresAt     *time.Time
+		attempt       int
+		typ           string
+		headers, body []byte
+	}
+	targets := []any{&m.seq, &m.id, &m.sentAt, &m.expiresAt, &m.attempt, &m.typ, &m.headers, &m.body}
 	got := 0
 	for rows.Next() {
-		var m struct {
-			seq           int64
-			id            [16]byte
-			sentAt        time.Time
-			typ           string
-			headers, body []byte
-		}
-		if err := rows.Scan(&m.seq, &m.id, &m.sentAt, &m.typ, &m.headers, &m.body); err != nil {
+		if err := rows.Scan(targets...); err != nil {
 			return 0, err
 		}
 		got++

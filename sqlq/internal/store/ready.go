@@ -1,18 +1,21 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // Message is a message as it lies in a queue or, leased, in the leased table.
 type Message struct {
-	Seq     int64 // its place in the queue
-	Lease   int64 // names the lease; 0: the row is in the queue's table
+	Seq     int64      // its place in the queue
+	Row     pgtype.TID // where the held row lies; it stays there for as long as it is held
+	Lease   int64      // names the lease; 0: the row is in the queue's table
 	ID      [16]byte
 	Type    string
 	Headers []byte // JSON object of strings; nil: none
@@ -23,8 +26,9 @@ type Message struct {
 	Left    *time.Duration // time to live that was left at the fetch, negative when it had passed; nil: for ever
 }
 
-// fetched are the columns that scanMessage reads. $3 bounds the body that comes along.
-const fetched = `m.seq, m.id, m.sent_at, (extract(epoch FROM m.expires_at - clock_timestamp()) * 1000000)::bigint,
+// fetched are the columns that scanMessages reads after the row's key. $3 bounds the body that comes along.
+const fetched = `m.attempt, m.seq, m.id, m.sent_at,
+	CASE WHEN m.expires_at IS NOT NULL THEN (extract(epoch FROM m.expires_at - clock_timestamp()) * 1000000)::bigint END,
 	m.type, m.headers::text, octet_length(m.body), CASE WHEN octet_length(m.body) <= $3 THEN m.body END`
 
 // FetchHeld locks up to limit ready messages after a seq, in order, and appends them to into. Rows that others hold are
@@ -32,10 +36,13 @@ const fetched = `m.seq, m.id, m.sent_at, (extract(epoch FROM m.expires_at - cloc
 // Relies on the queue's primary key.
 func (s *Schema) FetchHeld(b *pgx.Batch, queue string, after int64, limit, maxBody int, into *[]Message) {
 	sql := fmt.Sprintf(`
-		SELECT 0::bigint, m.attempt::int, `+fetched+`
+		SELECT m.ctid, `+fetched+`
 		FROM %s m WHERE m.seq > $1 ORDER BY m.seq LIMIT $2
 		FOR UPDATE SKIP LOCKED`, s.ready(queue))
-	b.Queue(sql, after, limit, maxBody).Query(func(rows pgx.Rows) error { return scanMessages(rows, into) })
+	b.Queue(sql, after, limit, maxBody).Query(func(rows pgx.Rows) error {
+		var m Message
+		return scanMessages(rows, &m, &m.Row, into)
+	})
 }
 
 // FetchLeased moves up to limit ready messages after a seq into the leased table in the name of an instance and appends
@@ -52,25 +59,67 @@ func (s *Schema) FetchLeased(b *pgx.Batch, queue string, instance int32, after i
 			SELECT $1::int, $4::text, seq, id, sent_at, expires_at, attempt, type, headers, body FROM taken ORDER BY seq
 			RETURNING *
 		)
-		SELECT m.lease, m.attempt::int, `+fetched+` FROM m ORDER BY m.lease`, s.ready(queue), s.table("leased"))
-	b.Queue(sql, instance, limit, maxBody, queue, after).Query(func(rows pgx.Rows) error { return scanMessages(rows, into) })
+		SELECT m.lease, `+fetched+` FROM m ORDER BY m.lease`, s.ready(queue), s.table("leased"))
+	b.Queue(sql, instance, limit, maxBody, queue, after).Query(func(rows pgx.Rows) error {
+		var m Message
+		return scanMessages(rows, &m, &m.Lease, into)
+	})
 }
 
-func scanMessages(rows pgx.Rows, into *[]Message) error {
+// scanMessages appends rows to into, each by way of m, of which key is the field for the first column. The targets are
+// made once, and what many messages can share they share: this is where a receiver would spend most of its memory.
+func scanMessages(rows pgx.Rows, m *Message, key any, into *[]Message) error {
 	defer rows.Close()
+	var left *int64
+	var body chunked
+	targets := []any{key, &m.Attempt, &m.Seq, &m.ID, &m.SentAt, &left, (*repeated)(&m.Type), &m.Headers, &m.Size, &body}
 	for rows.Next() {
-		var m Message
-		var left *int64
-		if err := rows.Scan(&m.Lease, &m.Attempt, &m.Seq, &m.ID, &m.SentAt, &left, &m.Type, &m.Headers, &m.Size, &m.Body); err != nil {
+		if err := rows.Scan(targets...); err != nil {
 			return err
 		}
+		m.Body, m.Left = body.value, nil
 		if left != nil {
 			d := time.Duration(*left) * time.Microsecond
 			m.Left = &d
 		}
-		*into = append(*into, m)
+		*into = append(*into, *m)
 	}
 	return rows.Err()
+}
+
+// repeated is a text that is often the same as in the row before.
+type repeated string
+
+// ScanBytes implements pgtype.BytesScanner.
+func (r *repeated) ScanBytes(b []byte) error {
+	if string(b) != string(*r) {
+		*r = repeated(b)
+	}
+	return nil
+}
+
+// chunked makes the values of a column parts of a few large allocations. The smallest of them keeps its chunk alive, so
+// chunks begin small, for small batches, and large values are allocated by themselves.
+type chunked struct {
+	value []byte // of the row scanned last
+	chunk []byte
+}
+
+const maxChunk = 32 << 10
+
+// ScanBytes implements pgtype.BytesScanner.
+func (c *chunked) ScanBytes(b []byte) error {
+	switch {
+	case len(b) == 0 || len(b) > maxChunk/8:
+		c.value = bytes.Clone(b) // nil stays nil
+		return nil
+	case len(b) > cap(c.chunk)-len(c.chunk):
+		c.chunk = make([]byte, 0, min(max(2*cap(c.chunk), len(b)), maxChunk))
+	}
+	from := len(c.chunk)
+	c.chunk = append(c.chunk, b...)
+	c.value = c.chunk[from:len(c.chunk):len(c.chunk)]
+	return nil
 }
 
 // FetchBody returns the body of one message that the transaction holds or the instance leases. Locks nothing further.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // From says where the rows of messages in hand are: in the queue's own table, held by the transaction, or leased.
@@ -38,6 +39,12 @@ func (s *Schema) taken(from From) string {
 func (s *Schema) Complete(b *pgx.Batch, from From, keys []int64) {
 	table, key, cond := s.rows(from)
 	b.Queue(fmt.Sprintf(`DELETE FROM %s WHERE %s %s = ANY ($1::bigint[])`, table, cond, key), keys)
+}
+
+// CompleteHeld removes handled messages by where their rows lie, which spares the server the way through the index. Only
+// for rows that this transaction has locked itself, since its FetchHeld: nobody can have moved them since.
+func (s *Schema) CompleteHeld(b *pgx.Batch, queue string, rows []pgtype.TID) {
+	b.Queue(fmt.Sprintf(`DELETE FROM %s WHERE ctid = ANY ($1::tid[])`, s.ready(queue)), pgtype.FlatArray[pgtype.TID](rows))
 }
 
 // Retry is a message that is to be tried again later.

@@ -1,0 +1,53 @@
+package sqlq
+
+import (
+	"testing"
+	"time"
+)
+
+// Fetches under way at the same time have a stretch each, one at a time looks from low, and what is free again is looked
+// for next.
+func TestWhereFetchesStart(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	s := &start{high: 1000, low: 100, known: true, full: true, nextLow: now.Add(lowEvery), lastZero: now}
+	expect := func(what string, after int64, leftmost bool) {
+		t.Helper()
+		if a, l, ok := s.after(now, 500); a != after || l != leftmost || !ok {
+			t.Errorf("%s: after %d, leftmost %v, ok %v; want %d, %v", what, a, l, ok, after, leftmost)
+		}
+	}
+	expect("the first", 1000, false)
+	expect("while it is under way", 1500, false)
+	s.high = 1480 // the first came back
+	expect("the third", 2000, false)
+	s.high = 3100 // with gaps between the seqs the second reached far
+	expect("the fourth", 3100, false)
+	s.freed(2001)
+	expect("rows are free again", 2000, false)
+	s.high = 3100
+	expect("the next", 3100, false)
+
+	now = now.Add(2 * lowEvery)
+	expect("it is time to look from low", 100, true)
+	expect("while that is under way", 3600, false)
+	s.full = false // a short batch
+	if _, _, ok := s.after(now, 500); ok {
+		t.Error("two look from low at a time")
+	}
+	s.scanned(now, time.Second) // a long time, so the next will be long in coming
+	expect("a short batch", 100, true)
+	s.full = true // by the one from low
+	s.scanned(now, time.Second)
+	now = now.Add(2 * lowEvery)
+	expect("a backlog again", 3100, false)
+	now = now.Add(lowRarest)
+	expect("at last", 100, true)
+	s.scanned(now, 0)
+	now = now.Add(zeroEvery)
+	expect("from zero", 0, true)
+	s.scanned(now, 0)
+
+	s.reset()
+	expect("another connection", 0, true)
+}
