@@ -141,7 +141,7 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 		queueSettleSettings(b, tx.savepoint)
 		err := r.conn.SendBatch(ctx, b).Close()
 		if err == nil {
-			err = r.commit(ctx, s)
+			err = r.commit(ctx, in, s)
 		}
 		if err == nil {
 			in.forget(d)

@@ -49,6 +49,7 @@ type instance struct {
 	woken     chan struct{}
 	one       int // so many messages are to be received one at a time, after an error that named no culprit
 	until     time.Time
+	done      EndpointStats // its counts
 	breaker   breaker
 	notBefore time.Time // no fetch before: the queue is missing
 }
@@ -160,6 +161,8 @@ func (in *instance) idle() bool {
 func (in *instance) fetched(w work, got int, high int64) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	in.done.Fetches++
+	in.done.Received += uint64(got)
 	if got > 0 {
 		in.fetches++
 		in.one = max(0, in.one-got)

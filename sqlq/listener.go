@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -24,7 +25,8 @@ const (
 // listener is the one connection of a process that listens, for all queues. Its goroutine owns the session and all that
 // the session holds; others say what they wish for and wait until it is so.
 type listener struct {
-	run *runner
+	run    *runner
+	silent bool // it was said that LISTEN does not work
 
 	mu        sync.Mutex
 	connected bool               // and LISTEN was seen to work
@@ -55,9 +57,20 @@ func (l *listener) listen(ctx context.Context) {
 		l.run.restart()
 		if ctx.Err() == nil && !errors.Is(err, errStale) {
 			l.run.client.log.Warn("sqlq: not listening, polling until it works again", "err", err)
+			l.silent = true
 			retry.wait(ctx)
 		}
 	}
+}
+
+// heard says that LISTEN works: at the beginning, and when it did not.
+func (l *listener) heard() {
+	level := slog.LevelDebug
+	if l.silent {
+		level = slog.LevelInfo
+	}
+	l.silent = false
+	l.run.client.log.Log(context.Background(), level, "sqlq: listening; senders wake the endpoints", "endpoints", l.run.endpoints())
 }
 
 func (l *listener) session(ctx context.Context, retry *backoff) error {
@@ -80,6 +93,7 @@ func (l *listener) session(ctx context.Context, retry *backoff) error {
 		return err
 	}
 	retry.reset()
+	l.heard()
 	l.mu.Lock()
 	l.connected = true
 	l.mu.Unlock()
@@ -290,6 +304,9 @@ func (l *listener) notified(channel string) {
 	l.changed = l.changed || channel == l.queues
 	l.mu.Unlock()
 	if in != nil {
+		in.mu.Lock()
+		in.done.Wakes++
+		in.mu.Unlock()
 		in.wake()
 	}
 	if delayed {

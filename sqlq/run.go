@@ -166,10 +166,14 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 	defer cancelHandlers()
 	r.hardCtx, cancelHard = context.WithCancel(r.hardCtx)
 	defer cancelHard()
+	var instances []*instance
 	for _, e := range endpoints {
-		r.instances = append(r.instances, newInstance(r, e))
+		instances = append(instances, newInstance(r, e))
 	}
-	r.schedule.instances = r.instances
+	c.mu.Lock() // Stats reads them
+	r.instances = instances
+	c.mu.Unlock()
+	r.schedule.instances = instances
 
 	background, stopBackground := context.WithCancel(r.hardCtx)
 	defer stopBackground()

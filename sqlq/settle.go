@@ -56,6 +56,16 @@ func (s *settlement) add(in *instance, d *delivery) {
 	}
 }
 
+// count adds what was committed to the instance's statistics.
+func (in *instance) count(s *settlement) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.done.Handled += uint64(len(s.complete) + len(s.rows))
+	in.done.Retried += uint64(len(s.retries))
+	in.done.Failed += uint64(len(s.failures))
+	in.done.Leased += uint64(len(s.leases))
+}
+
 // queue adds the settlement's statements to a round trip.
 func (s *settlement) queue(b *pgx.Batch) error {
 	st := s.client.store
@@ -114,6 +124,7 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 	in := b.in
 	switch {
 	case settled:
+		in.count(s)
 		in.leased(s.running, s.leases, s.by)
 		if b.freed {
 			in.freed(b)
@@ -228,11 +239,11 @@ func (r *receiver) settleRelocked(ctx context.Context, in *instance, d *delivery
 	}
 	s := &settlement{client: r.run.client, from: store.From{Queue: in.endpoint.Name}}
 	s.add(in, d)
-	return r.commit(ctx, s)
+	return r.commit(ctx, in, s)
 }
 
 // commit settles and ends the open transaction, then wakes whom it sent to.
-func (r *receiver) commit(ctx context.Context, s *settlement) error {
+func (r *receiver) commit(ctx context.Context, in *instance, s *settlement) error {
 	b := &pgx.Batch{}
 	if err := s.queue(b); err != nil {
 		return err
@@ -241,6 +252,7 @@ func (r *receiver) commit(ctx context.Context, s *settlement) error {
 	if err := r.conn.SendBatch(ctx, b).Close(); err != nil {
 		return err
 	}
+	in.count(s)
 	r.run.client.wake(s.channels...)
 	return nil
 }
@@ -334,7 +346,7 @@ func (r *receiver) settleLeases(ctx context.Context, in *instance, ds []*deliver
 			return err
 		}
 	}
-	return r.commit(ctx, s)
+	return r.commit(ctx, in, s)
 }
 
 // giveBack returns leased deliveries that will not be handled here to their queue.

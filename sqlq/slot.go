@@ -277,11 +277,12 @@ func (in *instance) tookTx(d time.Duration) {
 	learn(&in.meanTx, d)
 }
 
-// learn moves a mean towards what another handler took.
+// learn moves a mean towards what another handler took. One that took much longer than the others says little of them, and
+// may just have waited for the processor: it counts for nine times the mean at most.
 func learn(mean *time.Duration, took time.Duration) {
 	if *mean == 0 {
 		*mean = max(took, 1)
 	} else {
-		*mean += (took - *mean) / 8
+		*mean += (min(took, 9*max(*mean, 100*time.Microsecond)) - *mean) / 8
 	}
 }

@@ -1,0 +1,88 @@
+package sqlq
+
+// Stats says how the endpoints of a Client's Run stand, and what they have done since it began.
+type Stats struct {
+	// Listening says that LISTEN works, so that senders wake the endpoints. Otherwise they poll: see Config.PollInterval.
+	Listening bool
+	// Endpoints are those of Run, in its order; none while it does not run.
+	Endpoints []EndpointStats
+}
+
+// EndpointStats is how one endpoint of this process stands, and counts what it has done.
+type EndpointStats struct {
+	Name string
+	// Waits is how the endpoint learns of the next message.
+	Waits Waits
+	// Running counts handlers under way, Waiting messages in hand whose handlers have not begun.
+	Running, Waiting int
+
+	// Fetches counts statements that looked for messages, Received the messages that they brought. Received includes
+	// messages that were freed again unhandled.
+	Fetches, Received uint64
+	// Wakes counts notifications by senders and by other processes.
+	Wakes uint64
+	// Handled, Retried and Failed count settled messages: removed after success or because they had expired, stored for a
+	// delayed retry, and moved to the error table.
+	Handled, Retried, Failed uint64
+	// Leased counts messages that moved to the leased table because they still ran at the hold limit.
+	Leased uint64
+}
+
+// Waits is how an endpoint learns of the next message.
+type Waits string
+
+const (
+	// Awake: it looks by itself, because there are messages, or were a moment ago; senders need not notify.
+	Awake Waits = "awake"
+	// Notified: it sleeps, and senders wake it.
+	Notified Waits = "notified"
+	// OnCall: it sleeps, and the process that senders wake calls it when there is more than that one can do.
+	OnCall Waits = "on call"
+	// Polls: LISTEN does not work; it looks every Config.PollInterval.
+	Polls Waits = "polls"
+)
+
+// Stats returns how the Client's endpoints stand at this moment. It asks nothing of the database.
+func (c *Client) Stats() Stats {
+	c.mu.Lock()
+	r := c.runner
+	var instances []*instance
+	if r != nil {
+		instances = r.instances
+	}
+	c.mu.Unlock()
+	if len(instances) == 0 {
+		return Stats{}
+	}
+	l := r.listener
+	l.mu.Lock()
+	s := Stats{Listening: l.connected}
+	l.mu.Unlock()
+	for _, in := range instances {
+		e := in.stats()
+		switch how := l.rests(in); {
+		case !s.Listening:
+			e.Waits = Polls
+		case how == watching:
+			e.Waits = Notified
+		case how == onCall:
+			e.Waits = OnCall
+		default:
+			e.Waits = Awake
+		}
+		s.Endpoints = append(s.Endpoints, e)
+	}
+	return s
+}
+
+func (in *instance) stats() EndpointStats {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	e := in.done
+	e.Name = in.endpoint.Name
+	e.Running, e.Waiting = in.busy, in.waiting
+	if in.hasTx {
+		e.Running += in.busyTx - in.fetching // the others' connections are still fetching
+	}
+	return e
+}
