@@ -42,7 +42,7 @@ type Config struct {
 	// at a time on each.
 	ReceiveConnections int
 
-	// BatchLimit bounds the messages that one fetch brings. Default 500. Fewer: more round trips for fast handlers, and
+	// BatchLimit bounds the messages that one fetch brings. Default 1000. Fewer: more round trips for fast handlers, and
 	// less work that is done again when a process dies.
 	BatchLimit int
 
@@ -94,7 +94,7 @@ func (c Config) withDefaults() Config {
 		c.ReceiveConnections = 4
 	}
 	if c.BatchLimit == 0 {
-		c.BatchLimit = 500
+		c.BatchLimit = 1000
 	}
 	if c.HoldLimit == 0 {
 		c.HoldLimit = 100 * time.Millisecond

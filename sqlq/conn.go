@@ -69,10 +69,9 @@ func (c *Client) connect(ctx context.Context, why purpose) (*conn, error) {
 		return nil, fmt.Errorf("connect (%s): %w", why, err)
 	}
 	own := &conn{Conn: raw}
-	for _, s := range settings[why] {
-		if _, err := raw.Exec(ctx, `SELECT set_config($1, $2, false)`, s[0], s[1]); connectionLost(err) {
-			return nil, fmt.Errorf("set %s: %w", s[0], err)
-		}
+	if err := own.set(ctx, settings[why]); err != nil {
+		raw.Close(ctx)
+		return nil, err
 	}
 	if why == forReceiving {
 		if err := own.readPlans(ctx); err != nil {
@@ -83,16 +82,35 @@ func (c *Client) connect(ctx context.Context, why purpose) (*conn, error) {
 	return own, nil
 }
 
+// set makes settings those of the session, as far as the server knows and allows them: together, and where it refuses
+// that, one by one.
+func (c *conn) set(ctx context.Context, settings [][2]string) error {
+	var names, values []string
+	for _, s := range settings {
+		names, values = append(names, s[0]), append(values, s[1])
+	}
+	const sql = `SELECT set_config(name, value, false) FROM unnest($1::text[], $2::text[]) s (name, value)
+		WHERE current_setting(name, true) IS NOT NULL`
+	_, err := c.Exec(ctx, sql, names, values)
+	for i := 0; err != nil && !connectionLost(err) && i < len(names); i++ {
+		if _, one := c.Exec(ctx, sql, names[i:i+1], values[i:i+1]); connectionLost(one) {
+			err = one
+		}
+	}
+	if connectionLost(err) {
+		return fmt.Errorf("set up the connection: %w", err)
+	}
+	return nil
+}
+
+// readPlans notes what the server has for plans, and sets them as fetches want them.
 func (c *conn) readPlans(ctx context.Context) error {
-	for i, name := range plans {
-		var was string
-		if err := c.QueryRow(ctx, `SELECT current_setting($1)`, name).Scan(&was); err != nil {
-			return fmt.Errorf("read setting %s: %w", name, err)
-		}
-		c.ownPlans = append(c.ownPlans, was)
-		if _, err := c.Exec(ctx, `SELECT set_config($1, $2, false)`, name, fetchPlans[i]); err != nil {
-			return fmt.Errorf("set %s: %w", name, err)
-		}
+	err := c.QueryRow(ctx, `SELECT array_agg(current_setting(name) ORDER BY n) FROM unnest($1::text[]) WITH ORDINALITY s (name, n)`, plans).Scan(&c.ownPlans)
+	if err == nil {
+		_, err = c.Exec(ctx, `SELECT set_config(name, value, false) FROM unnest($1::text[], $2::text[]) s (name, value)`, plans, fetchPlans)
+	}
+	if err != nil {
+		return fmt.Errorf("set up the connection: %w", err)
 	}
 	return nil
 }
