@@ -6,9 +6,9 @@ import (
 )
 
 // attend decides when an instance looks for messages. While fetches bring something, receivers go on by themselves; it
-// steps in when one comes back short: look again a few times, a moment apart, then sleep until somebody sends. An
-// instance that is woken again as soon as it has fallen asleep, a few times in a row, spares the senders the waking: it
-// looks by itself for as long as messages come.
+// steps in when one comes back short: look again a moment later, for as long as most looks bring something, then sleep
+// until somebody sends. An instance that is woken again as soon as it has fallen asleep, a few times in a row, spares the
+// senders the waking and looks by itself for a while.
 func (in *instance) attend(ctx context.Context) {
 	l := in.run.listener
 	naps := 0 // short ones in a row
@@ -20,10 +20,12 @@ func (in *instance) attend(ctx context.Context) {
 			how = deaf
 		}
 		if how != watching {
-			for missed := 0; busy > 0 && missed < maxMissed && ctx.Err() == nil; missed++ {
+			for patience := maxPatience; busy > 0 && patience > 0 && ctx.Err() == nil; {
 				in.wokenWithin(ctx, linger)
 				if in.look(ctx) > 0 {
-					missed = -1
+					patience = min(patience+1, maxPatience)
+				} else {
+					patience -= 2
 				}
 			}
 			// Whoever inserted before senders notify was noted or has committed: this look sees the latter.
@@ -33,7 +35,7 @@ func (in *instance) attend(ctx context.Context) {
 		}
 		began := time.Now()
 		in.wokenWithin(ctx, in.pollPause(how))
-		if naps++; how != watching || time.Since(began) > linger {
+		if naps++; how != watching || time.Since(began) > shortNap {
 			naps = 0
 		}
 	}

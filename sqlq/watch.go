@@ -22,12 +22,13 @@ import (
 // with the watch dies or freezes nobody is called, so those on call try to take the watch, and see whether messages
 // wait, every second.
 const (
-	// linger is the pause between looks of an instance that finds its queue empty but does not sleep yet: after maxMissed
-	// in vain it does.
-	linger    = time.Millisecond
-	maxMissed = 3
-	// maxNaps is how many sleeps in a row, each shorter than linger, make an instance look by itself for a while instead.
-	maxNaps = 4
+	// linger is the pause between looks of an instance that finds its queue empty but does not sleep yet. A look in vain
+	// costs two of its patience, another gives one back.
+	linger      = time.Millisecond
+	maxPatience = 3
+	// maxNaps is how many sleeps in a row, each shorter than shortNap, make an instance look by itself for a while instead.
+	maxNaps  = 4
+	shortNap = linger / 2
 	// callEvery bounds how often an instance calls others.
 	callEvery = 50 * time.Millisecond
 )
