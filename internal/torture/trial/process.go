@@ -274,3 +274,11 @@ func (pr *process) awaitStop() {
 		_ = pr.cmd.Process.Kill()
 	}
 }
+
+// dump has all processes write down what each goroutine does, which ends them; it is for the journal.
+func (c *crew) dump() {
+	for _, p := range c.posts {
+		p.with(func(pr *process) bool { return dump(pr.cmd.Process) == nil })
+	}
+	time.Sleep(time.Second)
+}

@@ -15,3 +15,4 @@ func killSelf() {
 func freeze(p *os.Process) error    { return p.Signal(syscall.SIGSTOP) }
 func thaw(p *os.Process) error      { return p.Signal(syscall.SIGCONT) }
 func terminate(p *os.Process) error { return p.Signal(syscall.SIGTERM) }
+func dump(p *os.Process) error      { return p.Signal(syscall.SIGQUIT) }

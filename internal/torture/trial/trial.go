@@ -239,13 +239,28 @@ func (t *trial) drain(ctx context.Context) error {
 		if ok && (least < 0 || n < least) {
 			least, since = n, time.Now()
 		}
-		if time.Since(since) > 90*time.Second {
-			t.problem("the queues do not get empty: %d messages wait, and for 90 s there were not fewer", n)
+		if time.Since(since) > 40*time.Second {
+			t.problem("the queues do not get empty: %d messages wait, and for 40 s there were not fewer: %s", n, t.remains(ctx))
+			t.crew.dump()
 			break
 		}
 	}
 	t.log("drained after %v", time.Since(began).Round(time.Millisecond))
 	return nil
+}
+
+// remains says where what waits does so.
+func (t *trial) remains(ctx context.Context) (told string) {
+	sql := `SELECT string_agg(line, '; ') FROM (
+		SELECT format('%s leased by %s of %s', count(*), instance, queue) FROM sqlq.leased GROUP BY instance, queue UNION ALL
+		SELECT format('%s delayed to %s, due %s', count(*), queue, min(due_at)) FROM sqlq.delayed GROUP BY queue`
+	for _, q := range queues {
+		sql += ` UNION ALL SELECT format('%s in ` + q + `', count(*)) FROM sqlq.q_` + q + ` HAVING count(*) > 0`
+	}
+	if err := t.site.admin.QueryRow(ctx, sql+`) s (line)`).Scan(&told); err != nil {
+		told = err.Error()
+	}
+	return told
 }
 
 // replay moves back what a fault made fail. Poison is left where it is: its neighbours are not to fail at all.
