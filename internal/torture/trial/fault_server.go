@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -47,31 +46,6 @@ func (t *trial) signalSessions(ctx context.Context, function, where string) (n i
 	_ = t.site.admin.QueryRow(ctx, `SELECT count(`+function+`(pid)) FROM (
 		SELECT pid FROM pg_stat_activity WHERE usename = $1 AND `+where+` ORDER BY random() LIMIT 1) s`, role).Scan(&n)
 	return n
-}
-
-// crashFaults crashes the server as a whole.
-func (t *trial) crashFaults() lane {
-	return lane{name: "crashes", shortest: 8 * time.Second, pause: 14 * time.Second, faults: []fault{{"backend_crash", t.crashBackend}}}
-}
-
-// crashBackend kills a server process, after which the server ends all others and recovers.
-func (t *trial) crashBackend(ctx context.Context, r *rand.Rand, kind string) bool {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	var pid int
-	err := t.site.admin.QueryRow(ctx, `SELECT pid FROM pg_stat_activity WHERE usename = $1 ORDER BY random() LIMIT 1`, role).Scan(&pid)
-	if err != nil {
-		return false
-	}
-	p, err := os.FindProcess(pid)
-	if err != nil || p.Kill() != nil {
-		return false
-	}
-	over := t.faults.struck(kind, everybody, "SIGKILL of server process %d: the server recovers", pid)
-	defer over()
-	sleep(ctx, 100*time.Millisecond)
-	_ = t.site.insist(ctx, `SELECT 1`)
-	return true
 }
 
 // administratorFaults is what administrators do.

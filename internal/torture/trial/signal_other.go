@@ -16,3 +16,4 @@ func freeze(*os.Process) error      { return errSignal }
 func thaw(*os.Process) error        { return errSignal }
 func terminate(p *os.Process) error { return p.Kill() }
 func dump(*os.Process) error        { return errSignal }
+func quit(int) error                { return errSignal }

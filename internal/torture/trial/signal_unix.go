@@ -16,3 +16,4 @@ func freeze(p *os.Process) error    { return p.Signal(syscall.SIGSTOP) }
 func thaw(p *os.Process) error      { return p.Signal(syscall.SIGCONT) }
 func terminate(p *os.Process) error { return p.Signal(syscall.SIGTERM) }
 func dump(p *os.Process) error      { return p.Signal(syscall.SIGQUIT) }
+func quit(pid int) error            { return syscall.Kill(pid, syscall.SIGQUIT) }

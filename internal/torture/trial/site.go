@@ -151,6 +151,23 @@ func (s *site) insist(ctx context.Context, sql string) error {
 	}
 }
 
+// alone ends the sessions of processes that have ended, and returns when they are gone: a statement of a killed process
+// runs on to its commit.
+func (s *site) alone(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		var n int
+		err := s.admin.QueryRow(ctx, `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = $1`, role).Scan(&n)
+		if err == nil && n == 0 {
+			return nil
+		}
+		if !sleep(ctx, 50*time.Millisecond) {
+			return fmt.Errorf("end the sessions of the processes: %d are left: %w", n, errors.Join(err, ctx.Err()))
+		}
+	}
+}
+
 func (s *site) close() error {
 	for _, p := range s.proxies {
 		p.close()
