@@ -61,6 +61,7 @@ func (t *trial) administratorFaults() lane {
 		{"vacuum_full", t.maintain("VACUUM FULL %s")},
 		{"reindex", t.maintain("REINDEX TABLE CONCURRENTLY %s")},
 		{"lock_table", t.lockTable},
+		{"disk_full", t.fillDisk},
 	}
 	if _, err := exec.LookPath("pg_dump"); err == nil {
 		faults = append(faults, fault{"pg_dump", t.dump})
@@ -127,6 +128,22 @@ func (t *trial) holdLock(ctx context.Context, r *rand.Rand) {
 		return nil
 	})
 	t.faults.happened(everybody, "%s was locked in %s mode for %v: %v", table, mode, d.Round(time.Millisecond), err)
+}
+
+// fillDisk has a table refuse what is put into it, as on a full disk. (The real thing needs a file system of its own, and
+// takes the whole server down when it is the WAL that finds no room, which server_crash does.)
+func (t *trial) fillDisk(ctx context.Context, r *rand.Rand, kind string) bool {
+	table, d := t.table(r), between(r, 300*time.Millisecond, 1500*time.Millisecond)
+	if _, err := t.site.admin.Exec(ctx, `CREATE TRIGGER full_disk BEFORE INSERT ON `+table+` EXECUTE FUNCTION full_disk()`); err != nil {
+		return false
+	}
+	over := t.faults.struck(kind, everybody, "%s is full for %v", table, d.Round(time.Millisecond))
+	defer over()
+	sleep(ctx, d)
+	if err := t.site.insist(context.WithoutCancel(ctx), `DROP TRIGGER IF EXISTS full_disk ON `+table); err != nil {
+		t.problem("empty the disk: %v", err)
+	}
+	return true
 }
 
 // table returns a table of the library's.

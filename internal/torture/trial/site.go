@@ -39,7 +39,8 @@ var serverSettings = map[string]string{
 const businessTables = `
 CREATE TABLE effect (call bigint PRIMARY KEY, queue text NOT NULL, k bigint NOT NULL, run int NOT NULL, attempt int NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp());
 CREATE TABLE effect_tx (queue text NOT NULL, k bigint NOT NULL, run int NOT NULL, attempt int NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp());
-CREATE TABLE sent (first bigint NOT NULL);`
+CREATE TABLE sent (first bigint NOT NULL);
+CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'disk_full', MESSAGE = 'could not extend file: No space left on device'; END $$;`
 
 func newSite(ctx context.Context) (*site, error) {
 	server, err := devpg.Start(ctx, devpg.Options{InMemory: true, Settings: serverSettings})
