@@ -24,7 +24,6 @@ type post struct {
 	role string
 	name string
 	via  *proxy // nil: directly
-	seed uint64
 	rate int
 
 	mu      sync.Mutex
