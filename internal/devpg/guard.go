@@ -16,6 +16,10 @@ type runner struct {
 	env    []string
 }
 
+func newRunner(f *folder, as account, log *os.File) runner {
+	return runner{folder: f, as: as, log: log, env: serverEnv(os.Getenv)}
+}
+
 // A guard is a program that does not outlive this process. How that is done is the platform's: guard_unix.go,
 // guard_windows.go.
 type guard struct {
@@ -51,7 +55,17 @@ func (g *guard) stop(within time.Duration) {
 	g.release()
 }
 
-// end makes the program end without asking, and waits until it has.
+// abandon makes the program end at once, and waits until it has. The folder stays.
+func (g *guard) abandon() {
+	g.halt()
+	if !g.ended(10 * time.Second) {
+		g.kill()
+		<-g.done
+	}
+	g.release()
+}
+
+// end makes the program end at once, and waits until it has. On Unix the folder is gone after that.
 func (g *guard) end() {
 	g.force()
 	if !g.ended(10 * time.Second) {

@@ -7,8 +7,10 @@ program=$!
 {
 	read -r line && kill -INT "$program"
 	read -r line
+	leash=$?
 	kill -TERM "$program"
 	kill -QUIT "$program"
+	[ "$leash" != 0 ]
 } <&4 >/dev/null 2>&1 &
 watch=$!
 exec 4<&-
@@ -17,7 +19,7 @@ wait "$program"
 status=$?
 kill "$watch" 2>/dev/null
 if wait "$watch" 2>/dev/null; then
-	# It had ended by itself: nobody holds the leash any more. The lock goes last.
+	# The watch had ended by itself, and not because of a second line: nobody holds the leash any more. The lock goes last.
 	rm -rf "$folder/data"
 	rm -rf "$folder"
 fi

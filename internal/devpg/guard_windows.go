@@ -74,6 +74,9 @@ func (g *guard) ask() { _ = exec.Command(g.ctl, "stop", "-D", g.data, "-m", "fas
 
 func (g *guard) force() { _ = windows.TerminateJobObject(g.job, 1) }
 
+// halt ends it at once. (Nothing here removes the folder.)
+func (g *guard) halt() { g.force() }
+
 func (g *guard) kill() { g.force() }
 
 // release is for a program that has ended.
@@ -83,3 +86,12 @@ func (g *guard) release() {
 		g.job = 0
 	}
 }
+
+// crash kills the server and all that it started. The folder stays.
+func (g *guard) crash(int) error {
+	g.end()
+	return nil
+}
+
+// keep has nothing to do: here no guard removes a folder, but a later sweep.
+func (runner) keep() (*guard, error) { return nil, nil }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -62,13 +63,24 @@ type Server struct {
 	version version
 	origin  string
 	address address
-	pid     int
 
-	guard  *guard  // nil: not ours
-	folder *folder // nil: not ours
+	folder   *folder // nil: not ours
+	inst     installation
+	as       account
+	inMemory bool
 
-	stop    sync.Once
+	// process is the server's current one, or its last. Only who holds change replaces it.
+	process atomic.Pointer[process]
+	change  sync.Mutex // held by what starts and ends processes: one of these at a time
+	keeper  *guard     // has the folder removed if this process dies after a Crash; nil while the server runs
+	stopped bool
 	stopErr error
+}
+
+// process is one run of a server.
+type process struct {
+	*guard
+	pid int // 0 until it is ready
 }
 
 // Times that a start and a stop may take. They are generous: a busy CI machine is slow, and a hang still ends.
@@ -130,7 +142,7 @@ func launch(ctx context.Context, o Options, inst installation, f *folder, as acc
 	}
 	defer log.Close()
 
-	run := runner{folder: f, as: as, log: log, env: serverEnv(os.Getenv)}
+	run := newRunner(f, as, log)
 	data := cluster{inst: inst, run: run, cache: cache, password: addr.password}
 	if err := data.create(ctx); err != nil {
 		return nil, fmt.Errorf("make a data directory with %s: %w%s", inst.bin, err, f.logTail())
@@ -138,20 +150,31 @@ func launch(ctx context.Context, o Options, inst installation, f *folder, as acc
 	if err := f.write("data/postgresql.conf", conf); err != nil {
 		return nil, fmt.Errorf("configure the server: %w", err)
 	}
-	guard, err := run.start(inst.tool("postgres"), "-D", f.data())
-	if err != nil {
+	s := &Server{version: inst.version, origin: inst.String(), address: addr, folder: f, inst: inst, as: as, inMemory: o.InMemory}
+	if err := s.run(ctx, run); err != nil {
 		return nil, err
-	}
-	s := &Server{version: inst.version, origin: inst.String(), address: addr, guard: guard, folder: f}
-	if err := s.awaitReady(ctx); err != nil {
-		guard.end()
-		return nil, fmt.Errorf("start %s: %w%s", s.origin, err, f.logTail())
 	}
 	return s, nil
 }
 
-// awaitReady returns once the server accepts a connection.
-func (s *Server) awaitReady(ctx context.Context) error {
+// run starts the server's process on its data directory, and returns when it accepts connections. After an error it
+// does not run.
+func (s *Server) run(ctx context.Context, r runner) error {
+	g, err := r.start(s.inst.tool("postgres"), "-D", s.folder.data())
+	if err != nil {
+		return err
+	}
+	pid, err := s.awaitReady(ctx, g)
+	if err != nil {
+		g.abandon()
+		return fmt.Errorf("start %s: %w%s", s.origin, err, s.folder.logTail())
+	}
+	s.process.Store(&process{guard: g, pid: pid})
+	return nil
+}
+
+// awaitReady returns the process id of the server once it accepts a connection.
+func (s *Server) awaitReady(ctx context.Context, g *guard) (int, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, readyWithin, fmt.Errorf("it accepted no connection within %s", readyWithin))
 	defer cancel()
 	again := time.NewTicker(5 * time.Millisecond)
@@ -160,14 +183,13 @@ func (s *Server) awaitReady(ctx context.Context) error {
 		conn, err := pgx.Connect(ctx, s.URL(""))
 		if err == nil {
 			conn.Close(ctx)
-			s.pid, err = s.folder.postmaster()
-			return err
+			return s.folder.postmaster()
 		}
 		select {
-		case <-s.guard.done:
-			return fmt.Errorf("postgres ended at once: %w", s.guard.err())
+		case <-g.done:
+			return 0, fmt.Errorf("postgres ended at once: %w", g.err())
 		case <-ctx.Done():
-			return fmt.Errorf("%w (last attempt: %w)", context.Cause(ctx), err)
+			return 0, fmt.Errorf("%w (last attempt: %w)", context.Cause(ctx), err)
 		case <-again.C:
 		}
 	}
@@ -213,26 +235,34 @@ func (s *Server) Major() int { return s.version.major }
 func (s *Server) Origin() string { return s.origin }
 
 // PID returns the process id of the server's main process, or 0 if the server was given by URL.
-func (s *Server) PID() int { return s.pid }
-
-// Done is closed when the server has ended, by Stop or by itself. It is nil if the server was given by URL.
-func (s *Server) Done() <-chan struct{} {
-	if s.guard == nil {
-		return nil
+func (s *Server) PID() int {
+	if p := s.process.Load(); p != nil {
+		return p.pid
 	}
-	return s.guard.done
+	return 0
+}
+
+// Done is closed when the server has ended, by Stop or Crash or by itself. After a Restart there is another one. It is
+// nil if the server was given by URL.
+func (s *Server) Done() <-chan struct{} {
+	if p := s.process.Load(); p != nil {
+		return p.done
+	}
+	return nil
 }
 
 // Stop ends the server as SIGINT does (its sessions are cut off), waits until it has gone, and removes its folder. It
 // may be called again, and from several goroutines: each call returns once the server has gone, with the same result.
 // A server that had died before is no error here. A server that was given by URL is left alone.
 func (s *Server) Stop() error {
-	s.stop.Do(func() {
-		if s.guard == nil {
-			return
-		}
-		s.guard.stop(stopWithin)
-		s.stopErr = s.folder.remove()
-	})
+	s.change.Lock()
+	defer s.change.Unlock()
+	if s.folder == nil || s.stopped {
+		return s.stopErr
+	}
+	s.stopped = true
+	s.process.Load().stop(stopWithin)
+	s.release()
+	s.stopErr = s.folder.remove()
 	return s.stopErr
 }

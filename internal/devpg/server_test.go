@@ -380,6 +380,9 @@ func child() {
 		var s *Server
 		o.InMemory = false
 		if s, err = Start(context.Background(), o); err == nil {
+			err = childDoes(s, os.Getenv("DEVPG_TEST_DO"))
+		}
+		if err == nil {
 			err = json.NewEncoder(os.Stdout).Encode(childServer{s.folder.path, s.URL(""), s.PID()})
 		}
 	}
@@ -388,6 +391,20 @@ func child() {
 		os.Exit(1)
 	}
 	select {} // until it is killed
+}
+
+// childDoes is what a child does with its server before it waits.
+func childDoes(s *Server, what string) error {
+	switch what {
+	case "crash":
+		return s.Crash(context.Background())
+	case "restart":
+		return s.Restart(context.Background())
+	case "standby":
+		_, err := s.Standby(context.Background(), StandbyOptions{})
+		return err
+	}
+	return nil
 }
 
 // startChild starts a child with a server, and returns the child, and a channel that is closed when the last process of
@@ -413,8 +430,8 @@ func startChild(t *testing.T) (*exec.Cmd, childServer, <-chan struct{}) {
 	if err := json.Unmarshal(line, &s); err != nil {
 		t.Fatal(err)
 	}
-	if !answers(s.URL) {
-		t.Fatal("the child's server does not answer")
+	if answers(s.URL) == (os.Getenv("DEVPG_TEST_DO") == "crash") {
+		t.Fatal("the child's server is not as it should be")
 	}
 	lock, err := os.Open(filepath.Join(s.Folder, "lock"))
 	if err != nil {

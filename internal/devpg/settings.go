@@ -2,6 +2,7 @@ package devpg
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -38,6 +39,14 @@ func newAddress(f *folder, tcp bool) (address, error) {
 	return address{host: "127.0.0.1", port: l.Addr().(*net.TCPAddr).Port, password: rand.Text()}, nil
 }
 
+// settings are those that make a server listen there, and nowhere else.
+func (a address) settings() map[string]string {
+	if a.password == "" {
+		return map[string]string{"port": strconv.Itoa(a.port), "listen_addresses": "", "unix_socket_directories": a.host}
+	}
+	return map[string]string{"port": strconv.Itoa(a.port), "listen_addresses": a.host, "unix_socket_directories": ""}
+}
+
 func (a address) url(database string) string {
 	if a.given != "" {
 		return withDatabase(a.given, database)
@@ -57,6 +66,24 @@ func (a address) url(database string) string {
 	}
 	u.RawQuery = query.Encode()
 	return u.String()
+}
+
+// EitherURL returns the address of a database for clients that go wherever it can be written to: it names both servers, and
+// asks for target_session_attrs=read-write. Both must be servers that Start or Standby has started.
+func EitherURL(database string, a, b *Server) (string, error) {
+	if a.address.given != "" || b.address.given != "" || a.address.password != b.address.password {
+		return "", errors.New("one URL for two servers takes a server and its standby")
+	}
+	u, err := url.Parse(a.URL(database))
+	if err != nil {
+		return "", err
+	}
+	query := u.Query()
+	query.Set("host", a.address.host+","+b.address.host)
+	query.Set("port", fmt.Sprintf("%d,%d", a.address.port, b.address.port))
+	query.Set("target_session_attrs", "read-write")
+	u.Host, u.RawQuery = "", query.Encode()
+	return u.String(), nil
 }
 
 // withDatabase names another database in a connection string, which pgx has understood before.
@@ -79,9 +106,6 @@ func withDatabase(given, database string) string {
 // configuration returns what is appended to the postgresql.conf that initdb wrote. The last line for a setting counts.
 func configuration(o Options, a address) (string, error) {
 	settings := map[string]string{
-		"port":                      strconv.Itoa(a.port),
-		"listen_addresses":          a.host,
-		"unix_socket_directories":   "",
 		"max_connections":           "200",
 		"max_prepared_transactions": "20",
 		"timezone":                  "UTC",
@@ -93,10 +117,7 @@ func configuration(o Options, a address) (string, error) {
 		"cluster_name":              "sqlq",
 		"unix_socket_permissions":   "0700",
 	}
-	if a.password == "" {
-		settings["listen_addresses"] = ""
-		settings["unix_socket_directories"] = a.host
-	}
+	maps.Copy(settings, a.settings())
 	if !o.Durable {
 		settings["fsync"] = "off"
 		settings["full_page_writes"] = "off"
@@ -110,7 +131,11 @@ func configuration(o Options, a address) (string, error) {
 		settings["max_wal_size"] = "256MB" // it is not the disk that would fill
 	}
 	maps.Copy(settings, o.Settings)
+	return settingLines(settings)
+}
 
+// settingLines writes settings as postgresql.conf and postgresql.auto.conf have them.
+func settingLines(settings map[string]string) (string, error) {
 	var b strings.Builder
 	b.WriteString("\n# from sqlq\n")
 	for _, name := range slices.Sorted(maps.Keys(settings)) {

@@ -1,0 +1,98 @@
+package devpg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+)
+
+// Crash kills the server and all its processes at once, as the crash of a machine would, and returns when they have gone.
+// The data stays, for Restart; Stop removes it. A server that has died already is no error.
+//
+// A server that was not started with Options.Durable may lose what it had committed just before, since synchronous_commit
+// is off there, and may be unable to start again, since full_page_writes is.
+//
+// The context bounds nothing as yet: this takes milliseconds.
+func (s *Server) Crash(ctx context.Context) error {
+	s.change.Lock()
+	defer s.change.Unlock()
+	if err := s.ours("crashed"); err != nil {
+		return err
+	}
+	return s.crash()
+}
+
+// crash is called with change held.
+func (s *Server) crash() error {
+	if s.keeper == nil { // before the crash: after it, at every instant, something sees to the folder
+		log, err := s.openLog()
+		if err != nil {
+			return err
+		}
+		defer log.Close()
+		if s.keeper, err = newRunner(s.folder, s.as, log).keep(); err != nil {
+			return err
+		}
+	}
+	p := s.process.Load()
+	if err := p.crash(p.pid); err != nil {
+		return fmt.Errorf("crash the server: %w", err)
+	}
+	p.release()
+	return nil
+}
+
+// Restart starts the server again after Crash, or after it has died by itself, on the same data and at the same address.
+// A server that runs is stopped first, as SIGINT does. It returns once the server accepts connections, and so once it has
+// recovered. If that fails the data stays, and Restart may be called again; the error quotes the server's log.
+func (s *Server) Restart(ctx context.Context) error {
+	s.change.Lock()
+	defer s.change.Unlock()
+	if err := s.ours("restarted"); err != nil {
+		return err
+	}
+	p := s.process.Load()
+	p.ask()
+	p.ended(stopWithin)
+	if err := s.crash(); err != nil { // what has not ended; and from here on the keeper sees to the folder
+		return err
+	}
+	log, err := s.openLog()
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	if err := s.run(ctx, newRunner(s.folder, s.as, log)); err != nil {
+		return err
+	}
+	s.release()
+	return nil
+}
+
+// release ends the keeper. The folder stays.
+func (s *Server) release() {
+	if s.keeper != nil {
+		s.keeper.abandon()
+		s.keeper = nil
+	}
+}
+
+func (s *Server) openLog() (*os.File, error) {
+	log, err := s.folder.root.OpenFile("log", os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open the server's log: %w", err)
+	}
+	return log, nil
+}
+
+// ours returns an error unless the server may be treated as the caller wants to.
+func (s *Server) ours(done string) error {
+	switch {
+	case s.folder == nil:
+		return fmt.Errorf("the server was given by URL, and cannot be %s", done)
+	case s.stopped:
+		return errors.New("the server was stopped, and its data is gone")
+	}
+	return nil
+}
