@@ -1,0 +1,77 @@
+package trial
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+)
+
+// processFaults kills, freezes and restarts processes.
+func (t *trial) processFaults() lane {
+	on := func(role string, strike func(ctx context.Context, r *rand.Rand, kind string, p *post) bool) func(context.Context, *rand.Rand, string) bool {
+		return func(ctx context.Context, r *rand.Rand, kind string) bool {
+			posts := t.crew.of(role)
+			return strike(ctx, r, kind, posts[r.IntN(len(posts))])
+		}
+	}
+	return lane{name: "processes", shortest: 500 * time.Millisecond, pause: 2 * time.Second, faults: []fault{
+		{"kill_receiver", on(receiverRole, t.killPost)}, {"freeze_receiver", on(receiverRole, t.freezePost)}, {"restart_receiver", on(receiverRole, t.restartPost)},
+		{"kill_sender", on(senderRole, t.killPost)}, {"freeze_sender", on(senderRole, t.freezePost)}, {"restart_sender", on(senderRole, t.restartPost)},
+	}}
+}
+
+// occupant names the process of a post.
+func (p *post) occupant() (name string) {
+	p.with(func(pr *process) bool { name = pr.name(); return true })
+	return name
+}
+
+func (t *trial) killPost(_ context.Context, _ *rand.Rand, kind string, p *post) bool {
+	name := p.occupant()
+	if name == "" || !p.kill() {
+		return false
+	}
+	t.faults.struck(kind, name, "SIGKILL")()
+	return true
+}
+
+func (t *trial) freezePost(ctx context.Context, r *rand.Rand, kind string, p *post) bool {
+	name := p.occupant()
+	x := r.Float64()
+	d := time.Second + time.Duration(19*x*x*x*float64(time.Second)) // some are long
+	thaw, ok := p.freeze()
+	if name == "" || !ok {
+		return false
+	}
+	over := t.faults.struck(kind, name, "SIGSTOP for %v", d.Round(time.Millisecond))
+	t.lasting(func() {
+		sleep(ctx, d)
+		thaw()
+		over()
+	})
+	return true
+}
+
+func (t *trial) restartPost(_ context.Context, _ *rand.Rand, kind string, p *post) bool {
+	name := p.occupant()
+	if name == "" || !p.stop(false) {
+		return false
+	}
+	t.faults.struck(kind, name, "SIGTERM")()
+	return true
+}
+
+// hung ends a process that says that a handler of it hangs, as whoever watches over processes would: most often by force,
+// which counts as an attempt of the message; else in order, which hands the message to the next one.
+func (t *trial) hung(pr *process, k key) {
+	t.faults.happened(pr.name(), "message %d hangs", k)
+	t.lasting(func() {
+		time.Sleep(300 * time.Millisecond)
+		if mix(uint64(k)+uint64(pr.run))%4 == 0 && pr.post.stop(true) {
+			t.faults.happened(pr.name(), "SIGTERM, because it hangs")
+			return
+		}
+		_ = pr.cmd.Process.Kill()
+		t.faults.happened(pr.name(), "SIGKILL, because it hangs")
+	})
+}

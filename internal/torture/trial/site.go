@@ -1,0 +1,162 @@
+package trial
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"path/filepath"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sqlq/sqlq/internal/devpg"
+	"github.com/sqlq/sqlq/sqlq/migrate"
+)
+
+const (
+	database = "torture"
+	role     = "app" // of the processes: an ordinary one, so that an administrator's limits count for it
+)
+
+// site is the server, with what the trial needs on it.
+type site struct {
+	server  *devpg.Server
+	admin   *pgxpool.Pool // a superuser's, directly, and exempt from the settings that faults change
+	proxies []*proxy
+}
+
+// serverSettings: what was acknowledged must survive a SIGKILL of the server, so commits write their WAL; that the machine
+// itself dies is no part of a trial, so nothing is flushed. Pages are written in full after a checkpoint, because a write
+// of 8 kB can be torn by SIGKILL.
+var serverSettings = map[string]string{
+	"synchronous_commit": "on", "full_page_writes": "on", "max_connections": "90", "shared_buffers": "128MB",
+	"max_wal_size": "1GB", "deadlock_timeout": "200ms", "log_min_messages": "fatal",
+}
+
+const businessTables = `
+CREATE TABLE effect (call bigint PRIMARY KEY, queue text NOT NULL, k bigint NOT NULL, run int NOT NULL, attempt int NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp());
+CREATE TABLE effect_tx (queue text NOT NULL, k bigint NOT NULL, run int NOT NULL, attempt int NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp());
+CREATE TABLE sent (first bigint NOT NULL);`
+
+func newSite(ctx context.Context) (*site, error) {
+	server, err := devpg.Start(ctx, devpg.Options{InMemory: true, Settings: serverSettings})
+	if err != nil {
+		return nil, err
+	}
+	s := &site{server: server}
+	if err := s.furnish(ctx); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+func (s *site) furnish(ctx context.Context) error {
+	super, err := pgx.Connect(ctx, s.server.URL(""))
+	if err != nil {
+		return err
+	}
+	defer super.Close(ctx)
+	for _, sql := range []string{`CREATE ROLE ` + role + ` LOGIN`, `CREATE DATABASE ` + database + ` OWNER ` + role} {
+		if _, err := super.Exec(ctx, sql); err != nil {
+			return err
+		}
+	}
+	if err := migrate.Up(ctx, s.url(nil), "sqlq"); err != nil {
+		return err
+	}
+	config, err := pgxpool.ParseConfig(s.server.URL(database))
+	if err != nil {
+		return err
+	}
+	config.MaxConns = 12
+	for name, value := range map[string]string{"default_transaction_read_only": "off", "statement_timeout": "60s", "lock_timeout": "10s",
+		"idle_in_transaction_session_timeout": "0", "idle_session_timeout": "0", "application_name": "torture"} {
+		config.ConnConfig.RuntimeParams[name] = value
+	}
+	if s.admin, err = pgxpool.NewWithConfig(ctx, config); err != nil {
+		return err
+	}
+	app, err := pgx.Connect(ctx, s.url(nil))
+	if err != nil {
+		return err
+	}
+	defer app.Close(ctx)
+	if _, err := app.Exec(ctx, businessTables); err != nil {
+		return err
+	}
+	for _, q := range queues {
+		if _, err := app.Exec(ctx, `SELECT sqlq.create_queue($1)`, q); err != nil {
+			return err
+		}
+	}
+	// Events that are sent before a subscriber's first start are to reach it.
+	_, err = app.Exec(ctx, `INSERT INTO sqlq.subscription (type, queue) SELECT $1, unnest($2::text[])`, event{}.MessageType(), []string{hearsQueue, booksQueue})
+	if err != nil {
+		return err
+	}
+	network, address := "unix", ""
+	if at := app.Config(); filepath.IsAbs(at.Host) {
+		address = filepath.Join(at.Host, fmt.Sprintf(".s.PGSQL.%d", at.Port))
+	} else {
+		network, address = "tcp", fmt.Sprintf("%s:%d", at.Host, at.Port)
+	}
+	for range 2 {
+		p, err := newProxy(network, address)
+		if err != nil {
+			return err
+		}
+		s.proxies = append(s.proxies, p)
+	}
+	return nil
+}
+
+// url is how processes reach the database, as the role, directly or through a proxy.
+func (s *site) url(via *proxy) string {
+	u, err := url.Parse(s.server.URL(database))
+	if err != nil {
+		panic(err) // devpg's own
+	}
+	u.User = url.User(role)
+	if via != nil {
+		query := u.Query()
+		query.Set("host", "127.0.0.1")
+		query.Set("port", fmt.Sprint(via.port()))
+		u.RawQuery = query.Encode()
+	}
+	return u.String()
+}
+
+// proxied returns a random connection through one of the proxies.
+func (s *site) proxied(random *rand.Rand) (*proxied, bool) {
+	all := s.proxies[random.IntN(len(s.proxies))].all()
+	if len(all) == 0 {
+		return nil, false
+	}
+	return all[random.IntN(len(all))], true
+}
+
+// insist runs a statement until it succeeds: the server may be down.
+func (s *site) insist(ctx context.Context, sql string) error {
+	for {
+		bounded, cancel := context.WithTimeout(ctx, 20*time.Second)
+		_, err := s.admin.Exec(bounded, sql)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+func (s *site) close() error {
+	for _, p := range s.proxies {
+		p.close()
+	}
+	if s.admin != nil {
+		s.admin.Close()
+	}
+	return s.server.Stop()
+}
