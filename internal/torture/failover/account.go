@@ -30,10 +30,9 @@ type Account struct {
 	// Seconds from the end of the promotion.
 	RecoverySeconds float64 `json:"recovery_seconds"`        // until a message that was sent after it was handled
 	FirstEffect     float64 `json:"first_effect_seconds"`    // until anything took effect, such as what was waiting
-	SlowestReceiver float64 `json:"slowest_receiver_second"` // until the last of the receivers worked again
 	SlowestSender   float64 `json:"slowest_sender_seconds"`  // until the last of the senders had sent something
 	Receivers       int     `json:"receivers"`
-	ReceiversBack   int     `json:"receivers_back"`
+	ReceiversBack   int     `json:"receivers_back"` // whose heartbeat the promoted standby got in time
 	PromotedSeconds float64 `json:"promoted_after_seconds"` // from the crash to the end of the promotion
 	recovered       bool
 	server          string
@@ -50,7 +49,7 @@ type found struct {
 
 // account asks the promoted standby, and what the processes have said.
 func (t *trial) account(ctx context.Context) (a Account, err error) {
-	a = Account{Standby: "asynchronous", Receivers: t.Receivers, SequencesBack: t.back, server: t.standby.Origin(),
+	a = Account{Standby: "asynchronous", Receivers: t.Receivers, ReceiversBack: t.receiversBack, SequencesBack: t.back, server: t.standby.Origin(),
 		PromotedSeconds: seconds(t.promoted.Sub(t.crashed))}
 	if t.synchronous {
 		a.Standby = "synchronous"
@@ -65,7 +64,7 @@ func (t *trial) account(ctx context.Context) (a Account, err error) {
 		return a, fmt.Errorf("account: %w", err)
 	}
 	t.balance(&a, all)
-	return a, t.receiversBack(ctx, conn, &a)
+	return a, nil
 }
 
 func (t *trial) findAll(ctx context.Context, conn *pgx.Conn, a *Account) (map[int64]*found, error) {
@@ -207,24 +206,6 @@ func (f *found) after(t time.Time) (all []time.Duration) {
 		all = append(all, f.seen.Sub(t))
 	}
 	return all
-}
-
-// receiversBack says how many of the receiving processes took effect on the promoted standby, and when the last of them
-// did for the first time.
-func (t *trial) receiversBack(ctx context.Context, conn *pgx.Conn, a *Account) error {
-	rows, err := conn.Query(ctx, `SELECT min(at) FROM effect WHERE at > $1 GROUP BY pid`, t.crashed)
-	if err != nil {
-		return err
-	}
-	firsts, err := pgx.CollectRows(rows, pgx.RowTo[time.Time])
-	if err != nil {
-		return err
-	}
-	a.ReceiversBack = len(firsts)
-	for _, at := range firsts {
-		a.SlowestReceiver = max(a.SlowestReceiver, seconds(at.Sub(t.promoted)))
-	}
-	return nil
 }
 
 // seconds rounds to milliseconds.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -57,9 +58,25 @@ func message(n int64) sqlq.Message {
 	return plain{n}
 }
 
-// Child is a sending or receiving process. It reads what to do, says what it does, and returns when it is told to end or
+// childVariable marks a process of the scenario.
+const childVariable = "SQLQ_TORTURE_FAILOVER"
+
+// BeChild does what a process of the scenario does, and exits, if this is one. A main that is to be Options.Child calls it
+// first.
+func BeChild() {
+	if os.Getenv(childVariable) == "" {
+		return
+	}
+	if err := child(os.Stdin, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// child is a sending or receiving process. It reads what to do, says what it does, and returns when it is told to end or
 // whoever started it has died.
-func Child(in io.Reader, out io.Writer) error {
+func child(in io.Reader, out io.Writer) error {
 	input := bufio.NewReader(in)
 	line, err := input.ReadBytes('\n')
 	if err != nil {
@@ -87,7 +104,7 @@ func Child(in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	c := &child{job: j, client: client, out: out}
+	c := &worker{job: j, client: client, out: out}
 	if j.Receive {
 		return c.receive(ctx)
 	}
@@ -95,14 +112,14 @@ func Child(in io.Reader, out io.Writer) error {
 	return nil
 }
 
-type child struct {
+type worker struct {
 	job
 	client *sqlq.Client
 	mu     sync.Mutex
 	out    io.Writer
 }
 
-func (c *child) tell(t told) {
+func (c *worker) tell(t told) {
 	line, err := json.Marshal(t)
 	if err != nil {
 		panic(err) // numbers and a string
@@ -117,7 +134,7 @@ func (c *child) tell(t told) {
 // atOnce is how many goroutines of a process send, so that sends share transactions.
 const atOnce = 4
 
-func (c *child) send(ctx context.Context) {
+func (c *worker) send(ctx context.Context) {
 	var next atomic.Int64
 	next.Store(c.First)
 	var all sync.WaitGroup
@@ -138,7 +155,7 @@ func (c *child) send(ctx context.Context) {
 }
 
 // sendSome tries once, and to the end: what was cut off has an outcome that nobody knows.
-func (c *child) sendSome(first int64, n int) {
+func (c *worker) sendSome(first int64, n int) {
 	ctx, cancel := context.WithTimeout(context.Background(), sendWithin)
 	defer cancel()
 	t := told{First: first, Count: n, Began: time.Now().UnixNano()}
@@ -161,7 +178,7 @@ func (c *child) sendSome(first int64, n int) {
 
 const sendWithin = 10 * time.Second
 
-func (c *child) receive(ctx context.Context) error {
+func (c *worker) receive(ctx context.Context) error {
 	pid := os.Getpid()
 	return c.client.Run(ctx,
 		sqlq.Endpoint{Name: "effects", Concurrency: 16, Handlers: []sqlq.Handler{

@@ -22,7 +22,7 @@ import (
 
 // Options says how large the scenario is. The zero value is a run of some 20 seconds.
 type Options struct {
-	// Child returns a command that runs this program with nothing to do but call Child. Required.
+	// Child returns a command that runs this program, whose main calls BeChild first. Required.
 	Child func() *exec.Cmd
 
 	Senders, Receivers int           // processes; default 2 and 3

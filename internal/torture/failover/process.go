@@ -28,6 +28,7 @@ type process struct {
 
 func start(cmd *exec.Cmd, j job) (*process, error) {
 	p := &process{cmd: cmd, ended: make(chan struct{})}
+	cmd.Env = append(cmd.Environ(), childVariable+"=1")
 	cmd.Stderr = logOf{p}
 	var err error
 	if p.input, err = cmd.StdinPipe(); err != nil {

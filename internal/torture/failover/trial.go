@@ -25,6 +25,8 @@ type trial struct {
 	crashed   time.Time
 	promoting time.Time // Promote was called: what was acknowledged before, the primary had acknowledged
 	promoted  time.Time // Promote had returned
+
+	receiversBack int
 }
 
 // tables are the business's. Journal gets the number of each message in the transaction that sends it, so that a server
@@ -238,10 +240,28 @@ func (t *trial) drain(ctx context.Context) error {
 		}
 	}
 	t.say("drained")
+	if err := t.awaitReceivers(ctx, conn); err != nil {
+		return err
+	}
 	if err := dismiss(ctx, t.receivers); err != nil {
 		return fmt.Errorf("receiver: %w", err)
 	}
 	return nil
+}
+
+// awaitReceivers counts the receiving processes that the promoted standby knows to be alive, and waits for those that it
+// does not know of until they are late. (That one has handled nothing says nothing: work goes to few while these suffice.)
+func (t *trial) awaitReceivers(ctx context.Context, conn *pgx.Conn) error {
+	const back = `SELECT count(DISTINCT pid) FROM sqlq.instance WHERE heartbeat_at > $1`
+	for {
+		late := time.Since(t.promoted) > RecoverWithin
+		if err := conn.QueryRow(ctx, back, t.promoted).Scan(&t.receiversBack); err != nil || late || t.receiversBack == t.Receivers {
+			return err
+		}
+		if err := t.pause(ctx, 20*time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 // pause waits, unless a process ends, which none should.
