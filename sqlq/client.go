@@ -47,6 +47,9 @@ func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, erro
 	c := &Client{config: config, pool: pool, store: store.New(config.Schema), log: config.Logger}
 	c.routes.byType = config.Routes
 	c.wakes.notify = c.notify
+	if config := pool.Config().ConnConfig; config.ConnectTimeout == 0 && severalHosts(config) {
+		c.log.Warn("sqlq: the pool has several hosts and no connect_timeout: when one of them is cut off, sends wait for it as long as the operating system does, which can be minutes; add connect_timeout=3 to its URL")
+	}
 	if err := c.checkSchema(ctx); err != nil {
 		return nil, err
 	}

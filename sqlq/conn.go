@@ -51,6 +51,25 @@ type conn struct {
 	ownPlans []string // what the server had for plans
 }
 
+// connectWithin bounds an attempt to connect to one host, where the pool does not say. With several hosts it is short: they
+// are tried in turn, the first may be a machine that is gone and answers nothing, and the one that has taken over for it
+// is to be found within seconds.
+func connectWithin(config *pgx.ConnConfig) time.Duration {
+	if severalHosts(config) {
+		return 3 * time.Second
+	}
+	return 10 * time.Second
+}
+
+func severalHosts(config *pgx.ConnConfig) bool {
+	for _, f := range config.Fallbacks { // those of the first host are other ways to reach it, with TLS and without
+		if f.Host != config.Host || f.Port != config.Port {
+			return true
+		}
+	}
+	return false
+}
+
 func (c *Client) connect(ctx context.Context, why purpose) (*conn, error) {
 	config := c.pool.Config().ConnConfig.Copy()
 	if config.RuntimeParams == nil {
@@ -58,7 +77,7 @@ func (c *Client) connect(ctx context.Context, why purpose) (*conn, error) {
 	}
 	config.RuntimeParams["application_name"] = string(why)
 	if config.ConnectTimeout == 0 {
-		config.ConnectTimeout = 10 * time.Second
+		config.ConnectTimeout = connectWithin(config)
 	}
 	if why == forReceiving {
 		// A handler whose context ends during a statement loses the statement, not the connection with its neighbours' work.

@@ -17,11 +17,13 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sqlq/sqlq/internal/torture/failover"
 	"github.com/sqlq/sqlq/internal/torture/trial"
 )
 
 func main() {
 	trial.BeChild()
+	failover.BeChild()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
@@ -33,7 +35,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	var o trial.Options
 	flags.DurationVar(&o.Duration, "duration", 5*time.Minute, "how long there are faults; draining comes on top")
 	flags.Uint64Var(&o.Seed, "seed", 1, "decides on the faults, and on what messages do")
-	flags.StringVar(&o.Scenario, "scenario", trial.Mixed, "mixed, poison (messages that kill, hang and break their handlers) or calm (no faults)")
+	flags.StringVar(&o.Scenario, "scenario", trial.Mixed, "mixed, poison (messages that kill, hang and break their handlers), calm (no faults) or failover (which takes its own time)")
 	flags.IntVar(&o.Rate, "rate", 0, "messages a second that are sent (0: the default)")
 	short := flags.Bool("short", false, "the same as -duration 20s")
 	format := flags.String("o", "text", "text or json")
@@ -46,9 +48,9 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 		return 2
 	}
 	switch o.Scenario {
-	case trial.Mixed, trial.Poison, trial.Calm:
+	case trial.Mixed, trial.Poison, trial.Calm, failoverScenario:
 	default:
-		fmt.Fprintf(errs, "-scenario %s: it is %s, %s or %s\n", o.Scenario, trial.Mixed, trial.Poison, trial.Calm)
+		fmt.Fprintf(errs, "-scenario %s: it is %s, %s, %s or %s\n", o.Scenario, trial.Mixed, trial.Poison, trial.Calm, failoverScenario)
 		return 2
 	}
 	if *short {
@@ -67,6 +69,9 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	if err != nil {
 		fmt.Fprintln(errs, err)
 		return 2
+	}
+	if o.Scenario == failoverScenario {
+		return runFailover(ctx, o.Rate, self, *format, out, errs)
 	}
 	o.Command = func() *exec.Cmd { return exec.Command(self) }
 	o.Log = errs

@@ -1,0 +1,194 @@
+package failover
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sqlq/sqlq/sqlq"
+)
+
+// job is what a process is told, in the first line of its input. The next line, or the end of the input, ends it.
+type job struct {
+	URL     string
+	Receive bool
+	First   int64 // number of a sender's first message
+	Rate    int   // of a sender: messages a second
+}
+
+// told is what a process says, line by line. A sender tells of each attempt to send, a receiver of each handler that has
+// returned without an error, whatever then becomes of it.
+type told struct {
+	First int64  `json:",omitempty"` // the first of Count numbers, which were sent together
+	Count int    `json:",omitempty"`
+	Acked bool   `json:",omitempty"` // else nobody knows
+	Began int64  `json:",omitempty"` // when the attempt began, in nanoseconds since 1970
+	Ended int64  `json:",omitempty"`
+	Err   string `json:",omitempty"`
+	Plain int64  `json:",omitempty"` // the number of a message that a plain handler has handled
+}
+
+// Even numbers have a HandleTx handler, odd ones a plain one.
+type effect struct {
+	N int64 `json:"n"`
+}
+
+type plain struct {
+	N int64 `json:"n"`
+}
+
+func (effect) MessageType() string { return "failover.Effect" }
+func (plain) MessageType() string  { return "failover.Plain" }
+
+func message(n int64) sqlq.Message {
+	if n%2 == 0 {
+		return effect{n}
+	}
+	return plain{n}
+}
+
+// childVariable marks a process of the scenario.
+const childVariable = "SQLQ_TORTURE_FAILOVER"
+
+// BeChild does what a process of the scenario does, and exits, if this is one. A main that is to be Options.Child calls it
+// first.
+func BeChild() {
+	if os.Getenv(childVariable) == "" {
+		return
+	}
+	if err := child(os.Stdin, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// child is a sending or receiving process. It reads what to do, says what it does, and returns when it is told to end or
+// whoever started it has died.
+func child(in io.Reader, out io.Writer) error {
+	input := bufio.NewReader(in)
+	line, err := input.ReadBytes('\n')
+	if err != nil {
+		return err
+	}
+	var j job
+	if err := json.Unmarshal(line, &j); err != nil {
+		return err
+	}
+	ctx, end := context.WithCancel(context.Background())
+	defer end()
+	go func() {
+		_, _ = input.ReadByte() // either way it is over
+		end()
+	}()
+	pool, err := pgxpool.New(ctx, j.URL)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	client, err := sqlq.Open(ctx, pool, sqlq.Config{
+		Routes: map[string]string{effect{}.MessageType(): "effects", plain{}.MessageType(): "plain"},
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	})
+	if err != nil {
+		return err
+	}
+	c := &worker{job: j, client: client, out: out}
+	if j.Receive {
+		return c.receive(ctx)
+	}
+	c.send(ctx)
+	return nil
+}
+
+type worker struct {
+	job
+	client *sqlq.Client
+	mu     sync.Mutex
+	out    io.Writer
+}
+
+func (c *worker) tell(t told) {
+	line, err := json.Marshal(t)
+	if err != nil {
+		panic(err) // numbers and a string
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, err := c.out.Write(append(line, '\n')); err != nil {
+		os.Exit(1) // nobody listens any more
+	}
+}
+
+// atOnce is how many goroutines of a process send, so that sends share transactions.
+const atOnce = 4
+
+func (c *worker) send(ctx context.Context) {
+	var next atomic.Int64
+	next.Store(c.First)
+	var all sync.WaitGroup
+	for range atOnce {
+		all.Go(func() {
+			for ctx.Err() == nil {
+				n := 1
+				if rand.IntN(3) == 0 {
+					n = 2 + rand.IntN(30)
+				}
+				c.sendSome(next.Add(int64(n))-int64(n), n)
+				perSecond := float64(c.Rate) / atOnce
+				time.Sleep(time.Duration(float64(n) / perSecond * float64(time.Second)))
+			}
+		})
+	}
+	all.Wait()
+}
+
+// sendSome tries once, and to the end: what was cut off has an outcome that nobody knows.
+func (c *worker) sendSome(first int64, n int) {
+	ctx, cancel := context.WithTimeout(context.Background(), sendWithin)
+	defer cancel()
+	t := told{First: first, Count: n, Began: time.Now().UnixNano()}
+	var err error
+	if n == 1 {
+		err = c.client.Send(ctx, message(first))
+	} else {
+		ms := make([]sqlq.Message, n)
+		for i := range ms {
+			ms[i] = message(first + int64(i))
+		}
+		err = c.client.SendMany(ctx, ms)
+	}
+	t.Ended = time.Now().UnixNano()
+	if t.Acked = err == nil; err != nil {
+		t.Err = err.Error()
+	}
+	c.tell(t)
+}
+
+const sendWithin = 10 * time.Second
+
+func (c *worker) receive(ctx context.Context) error {
+	pid := os.Getpid()
+	return c.client.Run(ctx,
+		sqlq.Endpoint{Name: "effects", Concurrency: 16, Handlers: []sqlq.Handler{
+			sqlq.HandleTx(func(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[effect]) error {
+				_, err := tx.Exec(ctx, `INSERT INTO effect (n, pid) VALUES ($1, $2)`, d.Message.N, pid)
+				return err
+			})}},
+		sqlq.Endpoint{Name: "plain", Concurrency: 16, Handlers: []sqlq.Handler{
+			sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[plain]) error {
+				c.tell(told{Plain: d.Message.N, Ended: time.Now().UnixNano()})
+				return nil
+			})}})
+}
