@@ -24,6 +24,7 @@ type Client struct {
 	routes  routes
 	flights sync.Map // queue → *flights
 	wakes   wakes
+	pooled  sync.Map // connection strings that lead through a transaction pooler
 
 	closed atomic.Bool
 	mu     sync.Mutex
@@ -35,7 +36,7 @@ const minPool = 2
 
 // Open returns a Client that sends through the pool. Run receives on connections of its own, made with the pool's
 // settings. Open checks the configuration and the schema: ErrSchemaMissing, ErrSchemaOutdated, ErrSchemaNewer,
-// ErrTooFewConnections. It starts nothing; the pool stays the caller's to close, after the Client.
+// ErrTooFewConnections, ErrUnsafeExecMode. It starts nothing; the pool stays the caller's to close, after the Client.
 func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, error) {
 	config = config.withDefaults()
 	if err := config.validate(); err != nil {
@@ -47,6 +48,9 @@ func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, erro
 	c := &Client{config: config, pool: pool, store: store.New(config.Schema), log: config.Logger}
 	c.routes.byType = config.Routes
 	c.wakes.notify = c.notify
+	if err := c.checkExecMode(ctx); err != nil {
+		return nil, err
+	}
 	if err := c.checkSchema(ctx); err != nil {
 		return nil, err
 	}

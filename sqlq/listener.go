@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -26,7 +27,8 @@ const (
 // the session holds; others say what they wish for and wait until it is so.
 type listener struct {
 	run    *runner
-	silent bool // it was said that LISTEN does not work
+	silent bool        // it was said that LISTEN does not work
+	pooled atomic.Bool // nothing but polling is possible
 
 	mu        sync.Mutex
 	connected bool               // and LISTEN was seen to work
@@ -55,6 +57,10 @@ func (l *listener) listen(ctx context.Context) {
 		err := l.session(ctx, &retry)
 		l.disconnected()
 		l.run.restart()
+		if errors.Is(err, errPooled) && ctx.Err() == nil {
+			l.onlyPoll(ctx)
+			return
+		}
 		if ctx.Err() == nil && !errors.Is(err, errStale) {
 			l.run.client.log.Warn("sqlq: not listening, polling until it works again", "err", err)
 			l.silent = true
@@ -62,6 +68,29 @@ func (l *listener) listen(ctx context.Context) {
 		}
 	}
 }
+
+// onlyPoll says that endpoints poll for as long as this process runs, and why.
+func (l *listener) onlyPoll(ctx context.Context) {
+	c := l.run.client
+	l.pooled.Store(true)
+	every := c.config.PollInterval
+	if every == 0 {
+		every = pollDeaf
+	}
+	advice := "set Config.ListenURL to a URL that leads to the database itself"
+	if c.config.ListenURL != "" {
+		advice = "Config.ListenURL leads through one too: let it lead to the database itself"
+	}
+	c.log.Warn("sqlq: polling for messages instead of being woken", "err", errPooled, "every", every, "advice", advice, "endpoints", l.run.endpoints())
+	if delayed, _, err := c.store.Tables(ctx, c.pool); err == nil { // so that this process's own mover is told
+		l.mu.Lock()
+		l.delayed = delayed.Channel()
+		l.mu.Unlock()
+	}
+}
+
+// onlyPolls says that this process will not be woken for as long as it runs.
+func (l *listener) onlyPolls() bool { return l.pooled.Load() }
 
 // heard says that LISTEN works: at the beginning, and when it did not.
 func (l *listener) heard() {
@@ -83,6 +112,9 @@ func (l *listener) session(ctx context.Context, retry *backoff) error {
 		defer cancel()
 		c.Close(closing)
 	}()
+	if c.pooled {
+		return errPooled
+	}
 	if err := l.subscribe(ctx, c); err != nil {
 		return err
 	}
@@ -243,8 +275,8 @@ func (l *listener) subscribe(ctx context.Context, c *conn) error {
 	return nil
 }
 
-// selfTest sees that a notification from another session arrives. Behind a transaction pooler LISTEN succeeds and
-// nothing ever comes.
+// selfTest sees that a notification from another session arrives. Behind a transaction pooler that was not recognised as
+// one LISTEN succeeds and nothing ever comes.
 func (l *listener) selfTest(ctx context.Context, c *conn) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
