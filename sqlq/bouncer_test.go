@@ -52,6 +52,7 @@ func (pooledLate) MessageType() string  { return "pooled.Late" }
 // there.
 func TestThroughBouncer(t *testing.T) {
 	t.Parallel()
+	bouncer.Need(t)
 	for _, mode := range bouncerModes {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
@@ -236,6 +237,7 @@ func TestBouncerInSessionModeIsNoObstacle(t *testing.T) {
 // A transaction pooler is recognised whichever end it takes its connections from, and however few it has.
 func TestBouncerIsRecognised(t *testing.T) {
 	t.Parallel()
+	bouncer.Need(t)
 	for _, o := range []bouncer.Options{
 		{}, {PoolSize: 1}, {PoolSize: 2},
 		{Settings: []string{"server_round_robin = 1"}},
@@ -289,6 +291,37 @@ func TestDeathBehindBouncer(t *testing.T) {
 	}
 	wait("a delayed message")
 	eventuallyCount(t, past, 1, `SELECT count(*) FROM sqlq.instance WHERE crashed_at IS NOT NULL`)
+}
+
+// What a HandleTx handler holds that ignores that its context has ended is free when Run returns, although nobody knows
+// which server connection the pooler gave it.
+func TestAbandonedHandlerBehindBouncer(t *testing.T) {
+	t.Parallel()
+	through, past := behindBouncer(t, bouncer.Options{}, "default_query_exec_mode=exec")
+	begun, never := make(chan struct{}, 1), make(chan struct{})
+	t.Cleanup(func() { close(never) })
+	c := open(t, through, sqlq.Config{DrainTimeout: time.Millisecond, Routes: map[string]string{"pooled.Tx": "pooled"}})
+	endpoint := sqlq.Endpoint{Name: "pooled", Handlers: []sqlq.Handler{
+		sqlq.HandleTx(func(context.Context, pgx.Tx, *sqlq.Delivery[pooledTx]) error {
+			begun <- struct{}{}
+			<-never
+			return nil
+		}),
+	}}
+	if err := c.Prepare(t.Context(), endpoint); err != nil {
+		t.Fatal(err)
+	}
+	stop := run(t, c, endpoint)
+	if err := c.Send(t.Context(), pooledTx{}); err != nil {
+		t.Fatal(err)
+	}
+	<-begun
+	if n := count(t, past, `SELECT count(*) FROM (SELECT FROM sqlq.q_pooled FOR UPDATE SKIP LOCKED) free`); n != 0 {
+		t.Errorf("%d messages are free while one is handled", n)
+	}
+	stop()
+	eventuallyCount(t, past, 1, `SELECT count(*) FROM (SELECT FROM sqlq.q_pooled FOR UPDATE SKIP LOCKED) free`)
+	noSessionLocks(t, past)
 }
 
 // In describe_exec a pooler may give a statement another client's parameters.
@@ -354,5 +387,21 @@ func TestListenURLOfAnotherDatabase(t *testing.T) {
 	err := open(t, pool, sqlq.Config{ListenURL: "postgres://127.0.0.1:1/x"}).Run(t.Context(), endpoint)
 	if !errors.As(err, &refused) {
 		t.Errorf("nobody there: %v", err)
+	}
+}
+
+// In pgx's default mode an older PgBouncer mixes prepared statements up. The error says what to do.
+func TestBouncerWithoutPreparedStatements(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t)
+	b := bouncer.Start(t, url, bouncer.Options{PoolSize: 1})
+	database := poolOn(t, url).Config().ConnConfig.Database
+	open(t, poolOn(t, b.URL(database)), sqlq.Config{})
+	_, err := sqlq.Open(t.Context(), poolOn(t, b.URL(database)), sqlq.Config{})
+	switch {
+	case b.Prepares() && err != nil:
+		t.Error(err)
+	case !b.Prepares() && (err == nil || !strings.Contains(err.Error(), "default_query_exec_mode=exec")):
+		t.Errorf("the second process behind it: %v", err)
 	}
 }

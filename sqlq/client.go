@@ -81,7 +81,7 @@ func (c *Client) checkSchema(ctx context.Context) error {
 	want, name := migrations.Latest(), c.config.Schema
 	switch {
 	case err != nil:
-		return fmt.Errorf("check schema %q: %w", name, err)
+		return fmt.Errorf("check schema %q: %w", name, explainPooler(err))
 	case !exists:
 		return fmt.Errorf("%w: no tables in schema %q: run `sqlq migrate up --schema %s`", ErrSchemaMissing, name, shellWord(name))
 	case have < want:

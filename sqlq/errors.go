@@ -122,6 +122,8 @@ const (
 	undefinedTable       = "42P01"
 	insufficientPrivs    = "42501"
 	lockNotAvailable     = "55P03"
+	unknownStatement     = "26000"
+	duplicateStatement   = "42P05"
 	transactionTerminate = "25P03" // idle_in_transaction_session_timeout
 )
 

@@ -21,6 +21,8 @@ const (
 	pollNet = 30 * time.Second
 	// pollDeaf is the default of Config.PollInterval where LISTEN does not work.
 	pollDeaf = time.Second
+	// lookForPooler is how often a process that polls because of a transaction pooler looks whether it is still there.
+	lookForPooler = 5 * time.Minute
 )
 
 // listener is the one connection of a process that listens, for all queues. Its goroutine owns the session and all that
@@ -59,7 +61,11 @@ func (l *listener) listen(ctx context.Context) {
 		l.run.restart()
 		if errors.Is(err, errPooled) && ctx.Err() == nil {
 			l.onlyPoll(ctx)
-			return
+			select { // it may have been mistaken, or be taken away
+			case <-ctx.Done():
+			case <-time.After(lookForPooler):
+			}
+			continue
 		}
 		if ctx.Err() == nil && !errors.Is(err, errStale) {
 			l.run.client.log.Warn("sqlq: not listening, polling until it works again", "err", err)
@@ -69,10 +75,13 @@ func (l *listener) listen(ctx context.Context) {
 	}
 }
 
-// onlyPoll says that endpoints poll for as long as this process runs, and why.
+// onlyPoll says once that endpoints poll, and why.
 func (l *listener) onlyPoll(ctx context.Context) {
 	c := l.run.client
-	l.pooled.Store(true)
+	if l.pooled.Swap(true) {
+		return
+	}
+	l.silent = true
 	every := c.config.PollInterval
 	if every == 0 {
 		every = pollDeaf
@@ -89,7 +98,7 @@ func (l *listener) onlyPoll(ctx context.Context) {
 	}
 }
 
-// onlyPolls says that this process will not be woken for as long as it runs.
+// onlyPolls says that nothing but polling is possible, so that Config.PollInterval counts, whatever it is.
 func (l *listener) onlyPolls() bool { return l.pooled.Load() }
 
 // heard says that LISTEN works: at the beginning, and when it did not.
@@ -99,6 +108,7 @@ func (l *listener) heard() {
 		level = slog.LevelInfo
 	}
 	l.silent = false
+	l.pooled.Store(false)
 	l.run.client.log.Log(context.Background(), level, "sqlq: listening; senders wake the endpoints", "endpoints", l.run.endpoints())
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -103,6 +104,9 @@ func meet(ctx context.Context, pg *pgconn.PgConn) (pid uint32, ownPlans []string
 	return uint32(n), ownPlans, nil
 }
 
+// askWithin bounds the asking of both connections.
+const askWithin = 5 * time.Second
+
 // isPooled says whether transactions on a connection may run in different sessions. A direct connection is told the
 // process id of its server when it begins; whatever stands in between gives out keys of its own. It may be harmless: a
 // proxy, or a pooler in session mode. Then another connection to the same place is made, and both are asked in turn: one
@@ -114,7 +118,13 @@ func (c *Client) isPooled(ctx context.Context, config *pgx.ConnConfig, pg *pgcon
 	if _, known := c.pooled.Load(config.ConnString()); known {
 		return true, nil
 	}
+	// A pooler that has no connection left may have this one wait. Whoever is not known to have a session has none.
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
 	other, err := pgx.ConnectConfig(ctx, config)
+	if ctx.Err() != nil {
+		return true, nil
+	}
 	if err != nil {
 		return false, fmt.Errorf("look for a transaction pooler: %w", err)
 	}
@@ -128,6 +138,9 @@ func (c *Client) isPooled(ctx context.Context, config *pgx.ConnConfig, pg *pgcon
 	seen := [2]uint32{}
 	for _, i := range order {
 		answered, _, err := meet(ctx, []*pgconn.PgConn{pg, other.PgConn()}[i])
+		if ctx.Err() != nil && !pg.IsClosed() {
+			return true, nil
+		}
 		if err != nil {
 			return false, fmt.Errorf("look for a transaction pooler: %w", err)
 		}
@@ -159,6 +172,15 @@ func (c *Client) checkExecMode(ctx context.Context) error {
 		return err
 	}
 	return ErrUnsafeExecMode
+}
+
+// explainPooler adds to the errors of a pooler that does not keep prepared statements apart what to do about them.
+func explainPooler(err error) error {
+	switch sqlState(err) {
+	case unknownStatement, duplicateStatement:
+		return fmt.Errorf("%w (does a transaction pooler stand in between? Let it keep prepared statements apart, PgBouncer from 1.21 on by max_prepared_statements, or add default_query_exec_mode=exec to the connection string)", err)
+	}
+	return err
 }
 
 // checkListenURL sees that Config.ListenURL leads to the database of the pool.

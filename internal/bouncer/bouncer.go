@@ -46,14 +46,20 @@ func path() string {
 	return ""
 }
 
+// Need skips the test where PgBouncer is not installed.
+func Need(t testing.TB) {
+	t.Helper()
+	if path() == "" {
+		t.Skip("PgBouncer is not installed (Debian: apt-get install pgbouncer)")
+	}
+}
+
 // Start starts PgBouncer in front of the server that a URL leads to, and ends it with the test. It skips the test where
 // PgBouncer is not installed.
 func Start(t testing.TB, server string, o Options) *Bouncer {
 	t.Helper()
+	Need(t)
 	program := path()
-	if program == "" {
-		t.Skip("PgBouncer is not installed (Debian: apt-get install pgbouncer)")
-	}
 	b := &Bouncer{}
 	var err error
 	if b.version, err = versionOf(program); err != nil {
