@@ -48,8 +48,8 @@ func (in *instance) pollPause(how rest) time.Duration {
 		return time.Hour
 	}
 	d := pollDeaf
-	if in.client.config.PollInterval > 0 {
-		d = min(d, in.client.config.PollInterval)
+	if every := in.client.config.PollInterval; every > 0 && (every < d || in.run.listener.onlyPolls()) {
+		d = every
 	}
 	return d/2 + time.Duration(in.client.config.rand()*float64(d)) // the processes of a fleet, spread
 }

@@ -24,6 +24,7 @@ type Client struct {
 	routes  routes
 	flights sync.Map // queue → *flights
 	wakes   wakes
+	pooled  sync.Map // connection strings that lead through a transaction pooler
 
 	closed atomic.Bool
 	mu     sync.Mutex
@@ -35,7 +36,7 @@ const minPool = 2
 
 // Open returns a Client that sends through the pool. Run receives on connections of its own, made with the pool's
 // settings. Open checks the configuration and the schema: ErrSchemaMissing, ErrSchemaOutdated, ErrSchemaNewer,
-// ErrTooFewConnections. It starts nothing; the pool stays the caller's to close, after the Client.
+// ErrTooFewConnections, ErrUnsafeExecMode. It starts nothing; the pool stays the caller's to close, after the Client.
 func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, error) {
 	config = config.withDefaults()
 	if err := config.validate(); err != nil {
@@ -49,6 +50,9 @@ func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, erro
 	c.wakes.notify = c.notify
 	if config := pool.Config().ConnConfig; config.ConnectTimeout == 0 && severalHosts(config) {
 		c.log.Warn("sqlq: the pool has several hosts and no connect_timeout: when one of them is cut off, sends wait for it as long as the operating system does, which can be minutes; add connect_timeout=3 to its URL")
+	}
+	if err := c.checkExecMode(ctx); err != nil {
+		return nil, err
 	}
 	if err := c.checkSchema(ctx); err != nil {
 		return nil, err
@@ -80,7 +84,7 @@ func (c *Client) checkSchema(ctx context.Context) error {
 	want, name := migrations.Latest(), c.config.Schema
 	switch {
 	case err != nil:
-		return fmt.Errorf("check schema %q: %w", name, err)
+		return fmt.Errorf("check schema %q: %w", name, explainPooler(err))
 	case !exists:
 		return fmt.Errorf("%w: no tables in schema %q: run `sqlq migrate up --schema %s`", ErrSchemaMissing, name, shellWord(name))
 	case have < want:

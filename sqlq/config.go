@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // Config says how a Client works. The zero value is the default of everything.
@@ -62,6 +64,13 @@ type Config struct {
 	// PollInterval is how often sleeping receivers look although nobody woke them. Default 30 s where LISTEN works, which
 	// is then only a net; 1 s where it does not (behind a transaction pooler), where it is the only means.
 	PollInterval time.Duration
+
+	// ListenURL is a connection string that leads to the pool's database past a transaction pooler, such as PgBouncer, if
+	// the pool goes through one. Run then makes its two connections that need a session there: the one that listens and the
+	// one that does the housekeeping. Handlers' messages are still received through the pooler. Default: the pool's own
+	// connection string; Run finds out whether a transaction pooler stands in between, and if so polls, and says so in the
+	// log.
+	ListenURL string
 
 	// strandedAfter is how old a lease must be before its instance is asked whether it knows it: longer than the round
 	// trip that made it may take.
@@ -147,6 +156,11 @@ func (c Config) validate() error {
 	}
 	if c.Codec.Encode == nil || c.Codec.Decode == nil || c.Codec.ContentType == "" {
 		errs = append(errs, errors.New("Codec needs ContentType, Encode and Decode, or none of them"))
+	}
+	if c.ListenURL != "" {
+		if _, err := pgxpool.ParseConfig(c.ListenURL); err != nil {
+			errs = append(errs, fmt.Errorf("ListenURL: %w", err))
+		}
 	}
 	for typ, queue := range c.Routes {
 		errs = append(errs, checkTypeName(typ), checkQueueName(queue))

@@ -49,6 +49,7 @@ var fetchPlans = []string{"off", "off", "off", "force_generic_plan"}
 type conn struct {
 	*pgx.Conn
 	ownPlans []string // what the server had for plans
+	pooled   bool     // through a transaction pooler: the session is not this connection's
 }
 
 // connectWithin bounds an attempt to connect to one host, where the pool does not say. With several hosts it is short: they
@@ -71,7 +72,10 @@ func severalHosts(config *pgx.ConnConfig) bool {
 }
 
 func (c *Client) connect(ctx context.Context, why purpose) (*conn, error) {
-	config := c.pool.Config().ConnConfig.Copy()
+	config, err := c.connConfig(why)
+	if err != nil {
+		return nil, err
+	}
 	if config.RuntimeParams == nil {
 		config.RuntimeParams = map[string]string{}
 	}
@@ -90,17 +94,30 @@ func (c *Client) connect(ctx context.Context, why purpose) (*conn, error) {
 		return nil, fmt.Errorf("connect (%s): %w", why, err)
 	}
 	own := &conn{Conn: raw}
-	if err := own.set(ctx, settings[why]); err != nil {
+	if err := own.setUp(ctx, c, config, why); err != nil {
 		raw.Close(ctx)
 		return nil, err
 	}
-	if why == forReceiving {
-		if err := own.readPlans(ctx); err != nil {
-			raw.Close(ctx)
-			return nil, err
-		}
-	}
 	return own, nil
+}
+
+// setUp learns whether the session is the connection's own, and if so, makes its settings.
+func (c *conn) setUp(ctx context.Context, client *Client, config *pgx.ConnConfig, why purpose) error {
+	pid, ownPlans, err := meet(ctx, c.PgConn())
+	if err != nil {
+		return err
+	}
+	c.ownPlans = ownPlans
+	if c.pooled, err = client.isPooled(ctx, config, c.PgConn(), pid); err != nil || c.pooled {
+		return err
+	}
+	if err := c.set(ctx, settings[why]); err != nil || why != forReceiving {
+		return err
+	}
+	if err := store.SetSession(ctx, c, plans, fetchPlans); err != nil {
+		return fmt.Errorf("set up the connection: %w", err)
+	}
+	return nil
 }
 
 // set makes settings those of the session, as far as the server knows and allows them: together, and where it refuses
@@ -117,17 +134,6 @@ func (c *conn) set(ctx context.Context, settings [][2]string) error {
 		}
 	}
 	if connectionLost(err) {
-		return fmt.Errorf("set up the connection: %w", err)
-	}
-	return nil
-}
-
-// readPlans notes what the server has for plans, and sets them as fetches want them.
-func (c *conn) readPlans(ctx context.Context) (err error) {
-	if c.ownPlans, err = store.Settings(ctx, c, plans); err == nil {
-		err = store.SetSession(ctx, c, plans, fetchPlans)
-	}
-	if err != nil {
 		return fmt.Errorf("set up the connection: %w", err)
 	}
 	return nil

@@ -82,17 +82,19 @@
 // # Connections
 //
 // Sending uses the pool that Open is given. Run opens its own connections with the pool's settings: up to
-// Config.ReceiveConnections to receive on, one to listen and one to keep house.
+// Config.ReceiveConnections to receive on, one to listen and one to keep house. Behind a transaction pooler, such as
+// PgBouncer, it polls, unless Config.ListenURL leads the last two past it.
 //
 // # Where to read next
 //
 // Client and Config, then Handle and HandleTx, RetryPolicy and SendOption. Package migrate makes the schema and package
-// ops is the operator's side. docs/design.md in the repository says why things are as they are, and examples/ has programs
-// that run.
+// ops is the operator's side. docs/design.md in the repository says why things are as they are, docs/guarantees.md what
+// happens when something breaks, and examples/ has programs that run.
 //
 // In the code: client.go, send.go, flight.go, copy.go, publish.go, route.go, message.go and wake.go send. run.go starts an endpoint's parts:
 // schedule.go shares the receive connections out, low.go says where a fetch starts, receiver.go fetches and holds, batch.go
 // and instance.go hand messages to handlers (handler.go, delivery.go, handletx.go), recoverability.go decides, settle.go
-// settles. attend.go and listener.go let receivers sleep and wake; keeper.go keeps house. The SQL is in internal/store, the
+// settles. attend.go and listener.go let receivers sleep and wake; keeper.go keeps house, and
+// pooler.go says what differs behind a transaction pooler. The SQL is in internal/store, the
 // tables are in package migrations.
 package sqlq

@@ -18,6 +18,9 @@ var (
 	ErrSchemaNewer = errors.New("the sqlq schema is newer than this library")
 	// ErrTooFewConnections: the pool, or what the server lets the role have, is too small. Returned by Open and Run.
 	ErrTooFewConnections = errors.New("too few connections")
+	// ErrUnsafeExecMode: the pool has pgx's mode describe_exec and goes through a connection pooler, which may mix up the
+	// statements of several clients in that mode. Take exec, cache_describe or simple_protocol.
+	ErrUnsafeExecMode = errors.New("default_query_exec_mode=describe_exec is not safe through a connection pooler: use exec, cache_describe or simple_protocol")
 )
 
 // Errors of sending and publishing. The message was not stored.
@@ -51,6 +54,8 @@ var (
 	ErrInvalidEndpoint = errors.New("invalid endpoint")
 	// ErrRunning: the Client runs already.
 	ErrRunning = errors.New("client runs already")
+	// ErrOtherDatabase: Config.ListenURL does not lead to the database that the pool leads to, or not to the same schema.
+	ErrOtherDatabase = errors.New("Config.ListenURL leads to another database than the pool")
 )
 
 // Errors that a message can fail with. They are in the error table's chain.
@@ -117,6 +122,8 @@ const (
 	undefinedTable       = "42P01"
 	insufficientPrivs    = "42501"
 	lockNotAvailable     = "55P03"
+	unknownStatement     = "26000"
+	duplicateStatement   = "42P05"
 	transactionTerminate = "25P03" // idle_in_transaction_session_timeout
 )
 

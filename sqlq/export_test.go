@@ -152,3 +152,15 @@ func Wakes(notify func(channels []string)) (wake func(channels ...string), gathe
 		return len(w.next.channels)
 	}
 }
+
+// Pooled says whether a receive connection of a Client on the pool finds itself behind a transaction pooler.
+func Pooled(t testing.TB, pool *pgxpool.Pool) bool {
+	t.Helper()
+	c := &Client{config: Config{}.withDefaults(), pool: pool}
+	conn, err := c.connect(t.Context(), forReceiving)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	return conn.pooled
+}

@@ -29,7 +29,7 @@ const (
 
 // keeper owns the connection of a process that keeps house: heartbeats, and, in the one process that leads, moving due
 // messages, giving back what crashed instances had, and sweeping up what has expired. Leading is a session lock, so that
-// a dead leader is followed at the next heartbeat of another; that a frozen one gets nothing done is noticed by the
+// a dead leader is followed at the next heartbeat of another (but see tryLead); that a frozen one gets nothing done is noticed by the
 // others, who then do it once.
 type keeper struct {
 	run       *runner
@@ -58,6 +58,9 @@ func newKeeper(r *runner) *keeper {
 // start registers the instances and gives back what dead ones had, before the first message is fetched.
 func (k *keeper) start(ctx context.Context) error {
 	if err := k.connect(ctx); err != nil {
+		return err
+	}
+	if err := k.run.client.checkListenURL(ctx, k.conn); err != nil {
 		return err
 	}
 	for _, in := range k.run.instances {
@@ -171,14 +174,8 @@ func (k *keeper) beat(ctx context.Context) error {
 	if err := k.giveBackUnknown(ctx, leases); err != nil {
 		return err
 	}
-	if !k.leadsNow() {
-		leads, err := st.TryLead(ctx, k.conn)
-		if err != nil {
-			return fmt.Errorf("heartbeat: %w", err)
-		}
-		k.mu.Lock()
-		k.leads = leads
-		k.mu.Unlock()
+	if err := k.tryLead(ctx); err != nil {
+		return fmt.Errorf("heartbeat: %w", err)
 	}
 	if k.leadsNow() || late.Instance {
 		if err := k.recover(ctx); err != nil {
@@ -189,6 +186,26 @@ func (k *keeper) beat(ctx context.Context) error {
 		_, err := k.moveOnce(ctx, time.Time{})
 		return err
 	}
+	return nil
+}
+
+// tryLead makes this process the leader if nobody else is: with the session lock, or, without a session, as the oldest
+// instance that lives, which is asked for at each heartbeat. Where some processes have sessions and others do not there
+// may be two leaders; they do everything once all the same.
+func (k *keeper) tryLead(ctx context.Context) (err error) {
+	leads := k.leadsNow()
+	switch st := k.run.client.store; {
+	case k.conn.pooled:
+		leads, err = st.Eldest(ctx, k.conn, k.run.numbers())
+	case !leads:
+		leads, err = st.TryLead(ctx, k.conn)
+	}
+	if err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.leads = leads
 	return nil
 }
 
@@ -256,7 +273,7 @@ func (k *keeper) recover(ctx context.Context) error {
 	st := k.run.client.store
 	var dead []store.Dead
 	var channels []string
-	err := pgx.BeginFunc(ctx, k.conn, func(tx pgx.Tx) error {
+	err := pgx.BeginTxFunc(ctx, k.conn, k.conn.keeping(), func(tx pgx.Tx) error {
 		var err error
 		if dead, err = st.MarkDead(ctx, tx, k.run.numbers(), time.Since(k.connected) < k.run.client.config.LeaseTime); err != nil {
 			return err
@@ -340,7 +357,7 @@ func (k *keeper) moveDue(ctx context.Context) (time.Duration, error) {
 func (k *keeper) moveOnce(ctx context.Context, from time.Time) (n int, err error) {
 	st := k.run.client.store
 	var channels []string
-	err = pgx.BeginFunc(ctx, k.conn, func(tx pgx.Tx) error {
+	err = pgx.BeginTxFunc(ctx, k.conn, k.conn.keeping(), func(tx pgx.Tx) error {
 		due, err := st.PickDue(ctx, tx, from, moveRows)
 		if err != nil {
 			return err
@@ -435,7 +452,7 @@ func (k *keeper) connect(ctx context.Context) (err error) {
 		return err
 	}
 	k.connected = time.Now()
-	if ids := k.run.numbers(); len(ids) > 0 && ids[0] != 0 {
+	if ids := k.run.numbers(); len(ids) > 0 && ids[0] != 0 && !k.conn.pooled {
 		if err := k.run.client.store.LockAlive(ctx, k.conn, ids); err != nil {
 			return fmt.Errorf("lock instances: %w", err)
 		}

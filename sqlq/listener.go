@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -20,13 +21,16 @@ const (
 	pollNet = 30 * time.Second
 	// pollDeaf is the default of Config.PollInterval where LISTEN does not work.
 	pollDeaf = time.Second
+	// lookForPooler is how often a process that polls because of a transaction pooler looks whether it is still there.
+	lookForPooler = 5 * time.Minute
 )
 
 // listener is the one connection of a process that listens, for all queues. Its goroutine owns the session and all that
 // the session holds; others say what they wish for and wait until it is so.
 type listener struct {
 	run    *runner
-	silent bool // it was said that LISTEN does not work
+	silent bool        // it was said that LISTEN does not work
+	pooled atomic.Bool // nothing but polling is possible
 
 	mu        sync.Mutex
 	connected bool               // and LISTEN was seen to work
@@ -55,6 +59,14 @@ func (l *listener) listen(ctx context.Context) {
 		err := l.session(ctx, &retry)
 		l.disconnected()
 		l.run.restart()
+		if errors.Is(err, errPooled) && ctx.Err() == nil {
+			l.onlyPoll(ctx)
+			select { // it may have been mistaken, or be taken away
+			case <-ctx.Done():
+			case <-time.After(lookForPooler):
+			}
+			continue
+		}
 		if ctx.Err() == nil && !errors.Is(err, errStale) {
 			l.run.client.log.Warn("sqlq: not listening, polling until it works again", "err", err)
 			l.silent = true
@@ -63,6 +75,32 @@ func (l *listener) listen(ctx context.Context) {
 	}
 }
 
+// onlyPoll says once that endpoints poll, and why.
+func (l *listener) onlyPoll(ctx context.Context) {
+	c := l.run.client
+	if l.pooled.Swap(true) {
+		return
+	}
+	l.silent = true
+	every := c.config.PollInterval
+	if every == 0 {
+		every = pollDeaf
+	}
+	advice := "set Config.ListenURL to a URL that leads to the database itself"
+	if c.config.ListenURL != "" {
+		advice = "Config.ListenURL leads through one too: let it lead to the database itself"
+	}
+	c.log.Warn("sqlq: polling for messages instead of being woken", "err", errPooled, "every", every, "advice", advice, "endpoints", l.run.endpoints())
+	if delayed, _, err := c.store.Tables(ctx, c.pool); err == nil { // so that this process's own mover is told
+		l.mu.Lock()
+		l.delayed = delayed.Channel()
+		l.mu.Unlock()
+	}
+}
+
+// onlyPolls says that nothing but polling is possible, so that Config.PollInterval counts, whatever it is.
+func (l *listener) onlyPolls() bool { return l.pooled.Load() }
+
 // heard says that LISTEN works: at the beginning, and when it did not.
 func (l *listener) heard() {
 	level := slog.LevelDebug
@@ -70,6 +108,7 @@ func (l *listener) heard() {
 		level = slog.LevelInfo
 	}
 	l.silent = false
+	l.pooled.Store(false)
 	l.run.client.log.Log(context.Background(), level, "sqlq: listening; senders wake the endpoints", "endpoints", l.run.endpoints())
 }
 
@@ -83,6 +122,9 @@ func (l *listener) session(ctx context.Context, retry *backoff) error {
 		defer cancel()
 		c.Close(closing)
 	}()
+	if c.pooled {
+		return errPooled
+	}
 	if err := l.subscribe(ctx, c); err != nil {
 		return err
 	}
@@ -243,8 +285,8 @@ func (l *listener) subscribe(ctx context.Context, c *conn) error {
 	return nil
 }
 
-// selfTest sees that a notification from another session arrives. Behind a transaction pooler LISTEN succeeds and
-// nothing ever comes.
+// selfTest sees that a notification from another session arrives. Behind a transaction pooler that was not recognised as
+// one LISTEN succeeds and nothing ever comes.
 func (l *listener) selfTest(ctx context.Context, c *conn) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net"
 	"sync/atomic"
 	"time"
 
@@ -27,9 +28,10 @@ type receiver struct {
 	conn   *conn
 	cut    chan struct{} // settle what is finished, somebody needs the connection
 	retry  backoff
-	warned bool            // that the database cannot be reached
-	pid    atomic.Uint32   // of the connection's session; 0: none
-	fetch  []store.Message // room for what a fetch brings, used again
+	warned bool                     // that the database cannot be reached
+	pid    atomic.Uint32            // of the connection's session; 0: none
+	socket atomic.Pointer[net.Conn] // instead, where the session is a pooler's
+	fetch  []store.Message          // room for what a fetch brings, used again
 }
 
 // receive serves the schedule until it is closed.
@@ -165,7 +167,7 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 		r.learnLow(ctx, &w)
 	}
 	if w.n > 0 {
-		pipeline.Queue(`BEGIN`)
+		r.conn.queueBegin(pipeline)
 		if w.byLease {
 			r.run.client.store.FetchLeased(pipeline, w.in.endpoint.Name, w.by, w.after, w.n, math.MaxInt32, &ms)
 			pipeline.Queue(`COMMIT`)
@@ -339,10 +341,16 @@ func (r *receiver) connect() error {
 		return nil
 	}
 	var err error
-	if r.conn, err = r.run.client.connect(r.run.hardCtx, forReceiving); err == nil {
-		r.pid.Store(r.conn.PgConn().PID())
+	if r.conn, err = r.run.client.connect(r.run.hardCtx, forReceiving); err != nil {
+		return err
 	}
-	return err
+	if pg := r.conn.PgConn(); r.conn.pooled {
+		socket := pg.Conn()
+		r.socket.Store(&socket)
+	} else {
+		r.pid.Store(pg.PID())
+	}
+	return nil
 }
 
 func (r *receiver) disconnect() {
@@ -354,6 +362,7 @@ func (r *receiver) disconnect() {
 	r.conn.Close(ctx)
 	r.conn = nil
 	r.pid.Store(0)
+	r.socket.Store(nil)
 }
 
 // rollback ends whatever transaction there is.

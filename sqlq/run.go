@@ -34,7 +34,7 @@ type runner struct {
 // missing, where the role may, and subscribes them to the events that the endpoints handle; both are committed before
 // the first message is handled. A lost database is waited for, not returned.
 //
-// Errors, before any message is handled: ErrInvalidEndpoint, ErrTooFewConnections, ErrRunning, ErrClosed, and the
+// Errors, before any message is handled: ErrInvalidEndpoint, ErrTooFewConnections, ErrOtherDatabase, ErrRunning, ErrClosed, and the
 // database's.
 func (c *Client) Run(ctx context.Context, endpoints ...Endpoint) error {
 	endpoints, err := c.validated(endpoints)
@@ -252,6 +252,9 @@ func (r *runner) abandon(receivers []*receiver) {
 		if pid := rec.pid.Load(); pid != 0 {
 			pids = append(pids, int32(pid))
 		}
+		if socket := rec.socket.Load(); socket != nil {
+			(*socket).Close() // the pooler rolls back
+		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
@@ -316,13 +319,16 @@ func (in *instance) returnLeased(ds []*delivery) {
 func (r *runner) register(ctx context.Context, db *conn, in *instance) error {
 	c := r.client
 	var id int32
-	err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) (err error) {
+	err := pgx.BeginTxFunc(ctx, db, db.keeping(), func(tx pgx.Tx) (err error) {
 		id, err = c.store.Register(ctx, tx, store.Instance{
 			Endpoint: in.endpoint.Name, Host: c.config.host, PID: os.Getpid(), Version: c.config.version,
-			Concurrency: in.endpoint.Concurrency, SessionLock: true, LeaseTime: c.config.LeaseTime,
+			Concurrency: in.endpoint.Concurrency, SessionLock: !db.pooled, LeaseTime: c.config.LeaseTime,
 		})
 		if err != nil {
 			return err
+		}
+		if db.pooled {
+			return nil // its heartbeat alone shows that it lives
 		}
 		return c.store.LockAlive(ctx, tx, []int32{id})
 	})

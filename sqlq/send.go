@@ -249,6 +249,7 @@ func (c *Client) sendError(e envelope, err error) error {
 	if err == nil {
 		return nil
 	}
+	err = explainPooler(err)
 	verb, where := "send", fmt.Sprintf("to queue %q", e.queue)
 	if e.queue == "" {
 		verb, where = "publish", "to its subscribers"

@@ -227,7 +227,7 @@ func (r *receiver) settleAlone(in *instance, d *delivery, refused error) {
 }
 
 func (r *receiver) settleRelocked(ctx context.Context, in *instance, d *delivery) error {
-	if err := r.exec(ctx, `BEGIN`); err != nil {
+	if err := r.conn.begin(ctx); err != nil {
 		return err
 	}
 	free, err := r.run.client.store.Relock(ctx, r.conn, in.endpoint.Name, []int64{d.seq})
@@ -330,7 +330,7 @@ func (r *receiver) settleLeases(ctx context.Context, in *instance, ds []*deliver
 	for i, d := range ds {
 		leases[i] = d.lease
 	}
-	if err := r.exec(ctx, `BEGIN`); err != nil {
+	if err := r.conn.begin(ctx); err != nil {
 		return err
 	}
 	mine, err := r.run.client.store.LockLeases(ctx, r.conn, ds[0].leasedBy, leases)

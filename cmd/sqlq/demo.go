@@ -12,7 +12,7 @@ import (
 )
 
 func (a *app) demoCommand() *cobra.Command {
-	var sabotage string
+	var sabotage, listenURL string
 	var verbose bool
 	c := &cobra.Command{
 		Use:   "demo",
@@ -26,7 +26,7 @@ and sqlq_demo_shop, which it removes at the end.`,
 		Example: "  sqlq demo\n  sqlq demo -o json\n  sqlq demo --sabotage loss",
 		Args:    noMoreThan(0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			o := demo.Options{DatabaseURL: a.databaseURL, Notices: a.err, Sabotage: demo.Sabotage(sabotage)}
+			o := demo.Options{DatabaseURL: a.databaseURL, ListenURL: listenURL, Notices: a.err, Sabotage: demo.Sabotage(sabotage)}
 			switch o.Sabotage {
 			case "", demo.SabotageLoss, demo.SabotageDuplicate:
 			default:
@@ -34,6 +34,9 @@ and sqlq_demo_shop, which it removes at the end.`,
 			}
 			if c.Flags().Changed("schema") {
 				return usageErrorf("sqlq demo has a schema of its own: leave --schema out")
+			}
+			if listenURL != "" && a.databaseURL == "" {
+				return usageErrorf("--listen-url leads past a pooler that --database-url goes through: give that too")
 			}
 			if a.databaseURL == "" {
 				ignorePostgresVariables()
@@ -60,6 +63,7 @@ and sqlq_demo_shop, which it removes at the end.`,
 		},
 	}
 	c.Flags().StringVar(&sabotage, "sabotage", "", "plant a fault before the audit, to see that it notices: loss or duplicate")
+	c.Flags().StringVar(&listenURL, "listen-url", "", "URL of the same database past a transaction pooler, if --database-url goes through one")
 	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "print what the library logs, on standard error")
 	return c
 }

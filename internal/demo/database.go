@@ -20,6 +20,8 @@ type database struct {
 	server *devpg.Server
 	url    string
 	given  bool
+
+	listenURL string // of sqlq.Config
 }
 
 // openDatabase starts the server, or connects to the given one, and makes the schemas. Close it.

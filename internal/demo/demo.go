@@ -30,6 +30,9 @@ type Options struct {
 	// throw-away server, whatever the environment says.
 	DatabaseURL string
 
+	// ListenURL leads past a transaction pooler that DatabaseURL goes through; see sqlq.Config. Default: none.
+	ListenURL string
+
 	// Out gets the story as text. Default: nobody.
 	Out io.Writer
 
@@ -82,6 +85,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	if err != nil {
 		return Result{}, stopped(ctx, err)
 	}
+	d.listenURL = o.ListenURL
 	result, err := run(ctx, d, orders, o, began)
 	return result, errors.Join(stopped(ctx, err), d.close())
 }

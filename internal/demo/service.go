@@ -39,6 +39,7 @@ func (s *shop) start(ctx context.Context, name string, receiveConnections int, e
 	}
 	client, err := sqlq.Open(ctx, pool, sqlq.Config{
 		Schema: queueSchema, Logger: s.log, ReceiveConnections: receiveConnections, DrainTimeout: 5 * time.Second,
+		ListenURL: s.database.listenURL,
 	})
 	if err != nil {
 		pool.Close()

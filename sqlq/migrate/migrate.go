@@ -67,12 +67,11 @@ func New(config *pgx.ConnConfig, schema string) (*Migrator, error) {
 		return nil, err
 	}
 	config = config.Copy()
-	if config.RuntimeParams == nil {
-		config.RuntimeParams = map[string]string{}
+	if config.DefaultQueryExecMode != pgx.QueryExecModeSimpleProtocol {
+		config.DefaultQueryExecMode = pgx.QueryExecModeExec // prepared statements are a session's too
 	}
-	config.RuntimeParams["search_path"] = pgx.Identifier{schema}.Sanitize()
 	db := stdlib.OpenDB(*config)
-	provider, err := goose.NewProvider(goose.DialectPostgres, db, migrations.FS)
+	provider, err := goose.NewProvider(goose.DialectCustom, db, scoped{migrations.FS, schema}, goose.WithStore(recordIn(schema)))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("read migrations: %w", err), db.Close())
 	}
@@ -140,7 +139,7 @@ func (m *Migrator) Down(ctx context.Context, to int64) ([]Step, error) {
 // Status lists the migrations that this program knows. It changes nothing in the database.
 func (m *Migrator) Status(ctx context.Context) ([]State, error) {
 	var recorded bool
-	if err := m.db.QueryRowContext(ctx, `SELECT to_regclass('goose_db_version') IS NOT NULL`).Scan(&recorded); err != nil {
+	if err := m.db.QueryRowContext(ctx, `SELECT to_regclass($1::text) IS NOT NULL`, recordIn(m.schema).table).Scan(&recorded); err != nil {
 		return nil, fmt.Errorf("read migration status of schema %q: %w", m.schema, err)
 	}
 	var states []State
@@ -162,7 +161,7 @@ func (m *Migrator) Status(ctx context.Context) ([]State, error) {
 
 func (m *Migrator) createSchema(ctx context.Context) error {
 	var exists bool
-	if err := m.db.QueryRowContext(ctx, `SELECT to_regnamespace($1) IS NOT NULL`, pgx.Identifier{m.schema}.Sanitize()).Scan(&exists); err != nil {
+	if err := m.db.QueryRowContext(ctx, `SELECT to_regnamespace($1::text) IS NOT NULL`, pgx.Identifier{m.schema}.Sanitize()).Scan(&exists); err != nil {
 		return fmt.Errorf("look for schema %q: %w", m.schema, err)
 	}
 	if exists {

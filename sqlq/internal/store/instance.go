@@ -133,6 +133,13 @@ func (s *Schema) TryLead(ctx context.Context, db DBTX) (leads bool, err error) {
 	return leads, err
 }
 
+// Eldest says whether the oldest instance that is taken for alive is among the given ones. Locks nothing.
+func (s *Schema) Eldest(ctx context.Context, db DBTX, ids []int32) (is bool, err error) {
+	err = db.QueryRow(ctx, fmt.Sprintf(`
+		SELECT coalesce(min(id) = ANY ($1::int[]), false) FROM %s WHERE drained_at IS NULL AND crashed_at IS NULL`, s.table("instance")), ids).Scan(&is)
+	return is, err
+}
+
 // Late says what has been left undone: a leader that is frozen does nothing, and nobody else would.
 type Late struct {
 	Message  bool // a delayed message is overdue

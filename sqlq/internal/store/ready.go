@@ -224,7 +224,7 @@ func (s *Schema) QueueInsertMany(b *pgx.Batch, queue string, ms []Outgoing, then
 
 // columns are messages turned on their side, for unnest.
 type columns struct {
-	ids     [][16]byte
+	ids     []pgtype.UUID // not [][16]byte, which pgx encodes only for a type that it has asked the server for
 	ttls    []*int64
 	types   []string
 	headers []*string
@@ -233,14 +233,14 @@ type columns struct {
 
 func columnsOf(ms []Outgoing) columns {
 	c := columns{
-		ids:     make([][16]byte, len(ms)),
+		ids:     make([]pgtype.UUID, len(ms)),
 		ttls:    make([]*int64, len(ms)),
 		types:   make([]string, len(ms)),
 		headers: make([]*string, len(ms)),
 		bodies:  make([][]byte, len(ms)),
 	}
 	for i := range ms {
-		c.ids[i], c.ttls[i], c.types[i] = ms[i].ID, micros(ms[i].TTL), ms[i].Type
+		c.ids[i], c.ttls[i], c.types[i] = pgtype.UUID{Bytes: ms[i].ID, Valid: true}, micros(ms[i].TTL), ms[i].Type
 		c.headers[i], c.bodies[i] = ms[i].headers(), ms[i].Body
 	}
 	return c

@@ -20,6 +20,14 @@ func (s *Schema) Version(ctx context.Context, db DBTX) (version int64, exists bo
 	return version, version > 0, err
 }
 
+// Identity tells a schema from those of other databases and servers. It changes when the server restarts. Locks nothing.
+func (s *Schema) Identity(ctx context.Context, db DBTX) (id string, err error) {
+	err = db.QueryRow(ctx, `
+		SELECT concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()), d.oid, to_regclass($1::text)::oid)
+		FROM pg_database d WHERE d.datname = current_database()`, s.table("instance")).Scan(&id)
+	return id, err
+}
+
 // Capacity is what the server lets this role have.
 type Capacity struct {
 	Connections int // the smallest of the limits below, less what is reserved for superusers

@@ -9,10 +9,3 @@ func SetSession(ctx context.Context, db DBTX, names, values []string) error {
 		WHERE current_setting(name, true) IS NOT NULL`, names, values)
 	return err
 }
-
-// Settings returns what settings are, which the server must know.
-func Settings(ctx context.Context, db DBTX, names []string) (values []string, err error) {
-	err = db.QueryRow(ctx, `
-		SELECT array_agg(current_setting(name) ORDER BY n) FROM unnest($1::text[]) WITH ORDINALITY s (name, n)`, names).Scan(&values)
-	return values, err
-}

@@ -1,0 +1,211 @@
+// Package bouncer starts PgBouncer in front of a database, for tests, where it is installed.
+package bouncer
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Options says what PgBouncer Start is to start. The zero value pools transactions on up to 20 server connections.
+type Options struct {
+	// Mode is the pool_mode: transaction, session or statement. Default transaction.
+	Mode string
+	// PoolSize is how many server connections a database has at most. Default 20.
+	PoolSize int
+	// Settings are added to the section [pgbouncer] of its file.
+	Settings []string
+}
+
+// Bouncer is a running PgBouncer.
+type Bouncer struct {
+	port    int
+	version [2]int // major, minor
+}
+
+// path returns where the program is; "" when it is not installed.
+func path() string {
+	for _, name := range []string{"pgbouncer", "/usr/sbin/pgbouncer"} {
+		if found, err := exec.LookPath(name); err == nil {
+			return found
+		}
+	}
+	return ""
+}
+
+// Need skips the test where PgBouncer is not installed.
+func Need(t testing.TB) {
+	t.Helper()
+	if path() == "" {
+		t.Skip("PgBouncer is not installed (Debian: apt-get install pgbouncer)")
+	}
+}
+
+// Start starts PgBouncer in front of the server that a URL leads to, and ends it with the test. It skips the test where
+// PgBouncer is not installed.
+func Start(t testing.TB, server string, o Options) *Bouncer {
+	t.Helper()
+	Need(t)
+	program := path()
+	b := &Bouncer{}
+	var err error
+	if b.version, err = versionOf(program); err != nil {
+		t.Fatal(err)
+	}
+	for range 5 { // somebody else may take the port meanwhile
+		if b.port, err = start(t, program, server, o, b.version); err == nil {
+			return b
+		}
+	}
+	t.Fatal("start PgBouncer: ", err)
+	return nil
+}
+
+// URL returns the URL of a database of the server, through PgBouncer, with further parameters such as
+// "default_query_exec_mode=exec".
+func (b *Bouncer) URL(database string, parameters ...string) string {
+	parameters = append([]string{"sslmode=disable"}, parameters...)
+	return fmt.Sprintf("postgres://anybody@127.0.0.1:%d/%s?%s", b.port, url.PathEscape(database), strings.Join(parameters, "&"))
+}
+
+// Prepares says whether it keeps prepared statements apart in transaction mode, which it does from 1.21 on.
+func (b *Bouncer) Prepares() bool { return prepares(b.version) }
+
+func prepares(version [2]int) bool { return version[0] > 1 || version[1] >= 21 }
+
+func versionOf(program string) (v [2]int, err error) {
+	told, err := exec.Command(program, "--version").Output()
+	if err != nil {
+		return v, fmt.Errorf("%s --version: %w", program, err)
+	}
+	numbers := regexp.MustCompile(`PgBouncer (\d+)\.(\d+)`).FindSubmatch(told)
+	if numbers == nil {
+		return v, fmt.Errorf("%s --version says %q", program, told)
+	}
+	for i := range v {
+		v[i], _ = strconv.Atoi(string(numbers[i+1]))
+	}
+	return v, nil
+}
+
+func start(t testing.TB, program, server string, o Options, version [2]int) (port int, err error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	port = listener.Addr().(*net.TCPAddr).Port
+	listener.Close()
+	text, user, err := configuration(server, o, port, version)
+	if err != nil {
+		return 0, err
+	}
+	dir, err := os.MkdirTemp("", "sqlq-bouncer-")
+	if err != nil {
+		return 0, err
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	file := filepath.Join(dir, "pgbouncer.ini")
+	if user != "" {
+		text += "user = " + user + "\n" // it gives root up once it listens
+	}
+	// The password of the test server is in it: but that server listens to its owner only, or has a random one.
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(file, []byte(text), 0o644)); err != nil {
+		return 0, err
+	}
+	// A shell ends it when standard input ends, which it does with this process however that dies.
+	cmd := exec.Command("/bin/sh", "-c", `"$0" "$1" & trap 'kill -9 $! 2>/dev/null' EXIT; cat >/dev/null`, program, file)
+	var log output
+	cmd.Stdout, cmd.Stderr = &log, &log
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return 0, err
+	}
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	ended := sync.OnceFunc(func() {
+		stdin.Close()
+		_ = cmd.Wait()
+	})
+	t.Cleanup(func() {
+		ended()
+		if t.Failed() {
+			t.Logf("PgBouncer's log:\n%s", log.String())
+		}
+	})
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			c.Close()
+			return port, nil
+		}
+	}
+	ended()
+	return 0, fmt.Errorf("it does not listen after 10 s: %s", log.String())
+}
+
+// configuration returns PgBouncer's file, and for root the user that it is to run as.
+func configuration(server string, o Options, port int, version [2]int) (text, user string, err error) {
+	to, err := pgx.ParseConfig(server)
+	if err != nil {
+		return "", "", err
+	}
+	if o.Mode == "" {
+		o.Mode = "transaction"
+	}
+	if o.PoolSize == 0 {
+		o.PoolSize = 20
+	}
+	if os.Geteuid() == 0 {
+		user = ownerOf(to.Host) // who may use the server's socket
+	}
+	target := fmt.Sprintf("host='%s' port=%d user='%s'", to.Host, to.Port, to.User)
+	if to.Password != "" {
+		target += fmt.Sprintf(" password='%s'", to.Password)
+	}
+	settings := append([]string{
+		"listen_addr = 127.0.0.1",
+		fmt.Sprintf("listen_port = %d", port),
+		"unix_socket_dir =",
+		"auth_type = any",
+		"pool_mode = " + o.Mode,
+		fmt.Sprintf("default_pool_size = %d", o.PoolSize),
+		"max_client_conn = 500",
+	}, o.Settings...)
+	if prepares(version) {
+		settings = append(settings, "max_prepared_statements = 200")
+	}
+	return fmt.Sprintf("[databases]\n* = %s\n\n[pgbouncer]\n%s\n", target, strings.Join(settings, "\n")), user, nil
+}
+
+// output is what a program writes.
+type output struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+var _ io.Writer = (*output)(nil)
