@@ -47,10 +47,13 @@ CREATE POLICY readable ON error FOR SELECT USING (queue_allows(queue, 'SELECT'))
 CREATE POLICY writable ON error FOR ALL USING (queue_allows(queue, 'DELETE')) WITH CHECK (queue_allows(queue, 'INSERT'));
 CREATE POLICY readable ON subscription FOR SELECT USING (true);
 CREATE POLICY writable ON subscription FOR ALL USING (queue_allows(queue, 'DELETE'));
+CREATE POLICY readable ON queue FOR SELECT USING (queue_allows(name, 'SELECT'));
+CREATE POLICY writable ON queue FOR ALL USING (queue_allows(name, 'DELETE'));
 ALTER TABLE delayed ENABLE ROW LEVEL SECURITY;
 ALTER TABLE leased ENABLE ROW LEVEL SECURITY;
 ALTER TABLE error ENABLE ROW LEVEL SECURITY;
 ALTER TABLE subscription ENABLE ROW LEVEL SECURITY;
+ALTER TABLE queue ENABLE ROW LEVEL SECURITY;
 
 -- What publishes stores messages in queues that the publisher may know nothing of, and what an operator makes must belong
 -- to the owner, or nobody else could use it.
@@ -379,6 +382,7 @@ ALTER TABLE delayed DISABLE ROW LEVEL SECURITY;
 ALTER TABLE leased DISABLE ROW LEVEL SECURITY;
 ALTER TABLE error DISABLE ROW LEVEL SECURITY;
 ALTER TABLE subscription DISABLE ROW LEVEL SECURITY;
+ALTER TABLE queue DISABLE ROW LEVEL SECURITY;
 DROP POLICY readable ON delayed;
 DROP POLICY writable ON delayed;
 DROP POLICY readable ON leased;
@@ -387,5 +391,7 @@ DROP POLICY readable ON error;
 DROP POLICY writable ON error;
 DROP POLICY readable ON subscription;
 DROP POLICY writable ON subscription;
+DROP POLICY readable ON queue;
+DROP POLICY writable ON queue;
 DROP FUNCTION queue_allows;
 DROP TABLE ready;
