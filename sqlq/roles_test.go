@@ -188,7 +188,7 @@ func TestConsumer(t *testing.T) {
 			case 1:
 				return errors.New("never")
 			case 2: // leased meanwhile
-				eventuallyCount(t, admin, 1, `SELECT count(*) FROM sqlq.leased`)
+				eventuallyCount(t, admin, 1, `SELECT count(*) FROM sqlq.leased WHERE id = $1`, d.ID.String())
 			case 3:
 				return d.Send(letter{N: 100}, sqlq.To("theirs"))
 			case 4:
