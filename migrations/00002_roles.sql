@@ -87,6 +87,18 @@ END $$;
 COMMENT ON FUNCTION next_due IS 'When the first delayed message from a due time on is due; null: there is none.';
 
 -- +goose StatementBegin
+CREATE FUNCTION time_or_null(value text) RETURNS timestamptz
+LANGUAGE plpgsql STABLE
+AS $$
+BEGIN
+    RETURN value::timestamptz;
+EXCEPTION WHEN data_exception THEN
+    RETURN NULL;
+END $$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION time_or_null IS 'The time that a text says; null: it says none.';
+
+-- +goose StatementBegin
 CREATE FUNCTION fail_due(due timestamptz[], seqs bigint[]) RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -108,7 +120,7 @@ BEGIN
         first_failed_at, error_type, message, fingerprint)
     SELECT id, queue, queue, '', type, CASE WHEN NOT listed THEN headers WHEN others !~ '^\s*\{\s*\}\s*$' THEN others::json END, body,
         attempt, CASE WHEN listed THEN coalesce(replays::integer, 0) ELSE 0 END, sent_at, expires_at,
-        coalesce(CASE WHEN listed THEN first_failed::timestamptz END, clock_timestamp()), 'NoQueue',
+        coalesce(CASE WHEN listed THEN time_or_null(first_failed) END, clock_timestamp()), 'NoQueue',
         'queue ' || to_json(queue) || ' does not exist any more: create it and replay, or delete the message', 'no-queue'
     FROM known ORDER BY due_at, seq;
 END $$;
@@ -361,7 +373,7 @@ BEGIN
     FOR f IN
         SELECT p.oid FROM pg_proc p
         WHERE p.pronamespace = quote_ident(current_schema())::regnamespace AND p.proname IN ('queue_allows', 'publish_delayed', 'next_due',
-            'fail_due', 'move_due', 'recover_leased', 'sweep_expired', 'grant_new_queue', 'grant_role', 'revoke_role')
+            'time_or_null', 'fail_due', 'move_due', 'recover_leased', 'sweep_expired', 'grant_new_queue', 'grant_role', 'revoke_role')
     LOOP
         EXECUTE format('ALTER FUNCTION %s SET search_path = %I, pg_temp', f, current_schema());
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
@@ -371,7 +383,7 @@ END $$;
 
 -- +goose Down
 
-DROP FUNCTION revoke_role, grant_role, sweep_expired, recover_leased, move_due, fail_due, next_due, publish_delayed;
+DROP FUNCTION revoke_role, grant_role, sweep_expired, recover_leased, move_due, fail_due, time_or_null, next_due, publish_delayed;
 DROP TRIGGER grant_new_queue ON queue;
 DROP FUNCTION grant_new_queue;
 ALTER FUNCTION publish(text, json, json, interval, interval, uuid) SECURITY INVOKER;

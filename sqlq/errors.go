@@ -102,6 +102,9 @@ type retryAfter struct {
 
 func (e *retryAfter) Unwrap() error { return e.error }
 
+// errGoexit is the error of a handler that neither returned nor panicked.
+var errGoexit = errors.New("the handler ended its goroutine (runtime.Goexit, which t.Fatal calls) instead of returning")
+
 // panicked is the error of a handler that panicked.
 type panicked struct {
 	value any

@@ -216,4 +216,6 @@ func TestOwnersFunctionsAmongHostileObjects(t *testing.T) {
 	}
 }
 
-func quoteLiteral(s string) string { return "convert_from('\\x" + fmt.Sprintf("%x", s) + "', 'UTF8')::name" }
+func quoteLiteral(s string) string {
+	return "convert_from('\\x" + fmt.Sprintf("%x", s) + "', 'UTF8')::name"
+}
