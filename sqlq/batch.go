@@ -30,6 +30,7 @@ type delivery struct {
 	lost     bool // its transaction was lost: somebody else has it by now
 	finished bool
 
+	exited  bool // the handler was called and has not returned
 	err     error
 	outcome outcome
 	expired bool

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sqlq/sqlq/migrations"
@@ -83,6 +84,8 @@ func (c *Client) checkSchema(ctx context.Context) error {
 	have, exists, err := c.store.Version(ctx, c.pool)
 	want, name := migrations.Latest(), c.config.Schema
 	switch {
+	case sqlState(err) == insufficientPrivs:
+		return fmt.Errorf("check schema %q: %w, %s: %w", name, ErrNotGranted, c.grant("producer", ""), err)
 	case err != nil:
 		return fmt.Errorf("check schema %q: %w", name, explainPooler(err))
 	case !exists:
@@ -93,6 +96,17 @@ func (c *Client) checkSchema(ctx context.Context) error {
 		return fmt.Errorf("%w: schema %q has version %d, this library knows %d: use a newer release of the library", ErrSchemaNewer, name, have, want)
 	}
 	return nil
+}
+
+// grant advises how the role of the pool becomes what it is not; queue may be "".
+func (c *Client) grant(kind, queue string) string {
+	literal := func(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+	queues := ""
+	if queue != "" {
+		queues = fmt.Sprintf(", ARRAY[%s]", literal(queue))
+	}
+	return fmt.Sprintf("let the owner of the schema run SELECT %s(%s, '%s'%s)", pgx.Identifier{c.config.Schema, "grant_role"}.Sanitize(),
+		literal(c.pool.Config().ConnConfig.User), kind, queues)
 }
 
 // shellWord writes a string as a word of the commands that errors advise.

@@ -8,6 +8,10 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
+// ErrNotGranted: the database role lacks a privilege. Returned by Open, Run and what sends; the error says which call of
+// the SQL function grant_role mends it, where one does.
+var ErrNotGranted = errors.New("the role lacks a privilege")
+
 // Errors of Open.
 var (
 	// ErrSchemaMissing: the schema has no sqlq tables. `sqlq migrate up` makes them.
@@ -102,6 +106,9 @@ type retryAfter struct {
 }
 
 func (e *retryAfter) Unwrap() error { return e.error }
+
+// errGoexit is the error of a handler that neither returned nor panicked.
+var errGoexit = errors.New("the handler ended its goroutine (runtime.Goexit, which t.Fatal calls) instead of returning")
 
 // panicked is the error of a handler that panicked.
 type panicked struct {

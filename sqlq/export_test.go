@@ -19,6 +19,7 @@ var (
 	CheckTypeName  = checkTypeName
 	CheckHeader    = checkHeader
 	Fingerprint    = fingerprint
+	RefuseControl  = refuseControl
 )
 
 // CopyFrom is the number of messages to one queue from which SendMany uses COPY.

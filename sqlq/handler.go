@@ -88,3 +88,15 @@ func call(f func() error) (err error) {
 	}
 	return err
 }
+
+// inOwnGoroutine calls f in a goroutine of its own, so that the caller's goes on whatever becomes of that.
+func inOwnGoroutine(f func() error) error {
+	err := errGoexit
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		err = f()
+	}()
+	<-ended
+	return err
+}

@@ -278,18 +278,11 @@ func (k *keeper) recover(ctx context.Context) error {
 		if dead, err = st.MarkDead(ctx, tx, k.run.numbers(), time.Since(k.connected) < k.run.client.config.LeaseTime); err != nil {
 			return err
 		}
-		queues, err := st.Orphans(ctx, tx)
-		if err != nil {
-			return err
+		recovered, err := st.Recover(ctx, tx)
+		for _, r := range recovered {
+			channels = append(channels, r.Channel)
 		}
-		for _, q := range queues {
-			_, channel, err := st.Recover(ctx, tx, q)
-			if err != nil {
-				return fmt.Errorf("queue %q: %w", q, err)
-			}
-			channels = append(channels, channel)
-		}
-		return nil
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("recover the messages of crashed instances: %w", err)
@@ -355,34 +348,21 @@ func (k *keeper) moveDue(ctx context.Context) (time.Duration, error) {
 }
 
 func (k *keeper) moveOnce(ctx context.Context, from time.Time) (n int, err error) {
-	st := k.run.client.store
-	var channels []string
-	err = pgx.BeginTxFunc(ctx, k.conn, k.conn.keeping(), func(tx pgx.Tx) error {
-		due, err := st.PickDue(ctx, tx, from, moveRows)
-		if err != nil {
-			return err
-		}
-		for _, d := range due {
-			n += len(d.Seqs)
-			if d.LastDue.After(k.moved) {
-				k.moved = d.LastDue
-			}
-			if d.Orphan {
-				if err := st.FailDue(ctx, tx, d); err != nil {
-					return err
-				}
-				continue
-			}
-			channel, err := st.MoveDue(ctx, tx, d)
-			if err != nil {
-				return fmt.Errorf("to queue %q: %w", d.Queue, err)
-			}
-			channels = append(channels, channel)
-		}
-		return nil
+	var moved []store.Moved
+	err = pgx.BeginTxFunc(ctx, k.conn, k.conn.keeping(), func(tx pgx.Tx) (err error) {
+		moved, err = k.run.client.store.MoveDue(ctx, tx, from, moveRows)
+		return err
 	})
 	if err != nil {
 		return 0, fmt.Errorf("move due messages: %w", err)
+	}
+	var channels []string
+	for _, m := range moved {
+		n += m.N
+		if m.LastDue.After(k.moved) {
+			k.moved = m.LastDue
+		}
+		channels = append(channels, m.Channel)
 	}
 	k.run.client.wake(channels...)
 	return n, nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -81,7 +80,7 @@ func (tx *receiveTx) run(d *delivery) error {
 	tx.active, tx.begun, tx.waited, tx.failure, tx.verdict = true, false, false, nil, txDecides
 	tx.mu.Unlock()
 
-	err := tx.in.invoke(d, tx)
+	err := inOwnGoroutine(func() error { return tx.in.invoke(d, tx) })
 
 	tx.mu.Lock()
 	defer tx.mu.Unlock()
@@ -392,27 +391,6 @@ func (n *nestedTx) Rollback(ctx context.Context) error {
 		n.receiveTx.mu.Unlock()
 	}
 	return err
-}
-
-// refuseControl refuses statements that would end the receive transaction. It looks at the first word only; a COMMIT
-// that hides deeper is noticed afterwards, by the state of the connection.
-func refuseControl(sql string) error {
-	word, rest, _ := strings.Cut(strings.TrimLeft(sql, " \t\r\n;"), " ")
-	switch strings.ToUpper(strings.TrimRight(word, ";")) {
-	case "COMMIT", "END", "ABORT", "BEGIN":
-	case "START":
-	case "ROLLBACK":
-		if strings.HasPrefix(strings.ToUpper(strings.TrimSpace(rest)), "TO") {
-			return nil
-		}
-	case "PREPARE":
-		if !strings.HasPrefix(strings.ToUpper(strings.TrimSpace(rest)), "TRANSACTION") {
-			return nil
-		}
-	default:
-		return nil
-	}
-	return fmt.Errorf("%w: %s is refused", ErrTransactionOwned, strings.ToUpper(word))
 }
 
 // hasOptions says whether the arguments begin with one of pgx's query options, which a batch does not take.

@@ -134,15 +134,20 @@ func (c *Client) prepareQueues(ctx context.Context, endpoints []Endpoint) error 
 }
 
 func (c *Client) prepareQueue(ctx context.Context, e Endpoint) error {
-	exists, err := c.store.QueueExists(ctx, c.pool, e.Name)
+	exists, may, err := c.store.MayReceive(ctx, c.pool, e.Name)
 	if err == nil && !exists {
-		err = c.store.EnsureQueue(ctx, c.pool, e.Name)
+		if err = c.store.EnsureQueue(ctx, c.pool, e.Name); err == nil {
+			_, may, err = c.store.MayReceive(ctx, c.pool, e.Name)
+		}
 	}
 	if sqlState(err) == insufficientPrivs {
-		return fmt.Errorf("make queue %q: the role may not; let one that may run `sqlq queue create %s --schema %s`: %w", e.Name, e.Name, shellWord(c.config.Schema), err)
+		return fmt.Errorf("make queue %q: %w; let one that may run `sqlq queue create %s --schema %s`: %w", e.Name, ErrNotGranted, e.Name, shellWord(c.config.Schema), err)
 	}
 	if err != nil {
 		return fmt.Errorf("make queue %q: %w", e.Name, err)
+	}
+	if !may {
+		return fmt.Errorf("receive from queue %q: %w, %s", e.Name, ErrNotGranted, c.grant("consumer", e.Name))
 	}
 	var events []string
 	for _, h := range e.Handlers {

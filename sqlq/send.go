@@ -258,7 +258,7 @@ func (c *Client) sendError(e envelope, err error) error {
 	case undefinedTable:
 		return fmt.Errorf("%s %s %s: %w: make it with `sqlq queue create`, or start its endpoint: %w", verb, e.Type, where, ErrNoQueue, err)
 	case insufficientPrivs:
-		return fmt.Errorf("%s %s %s: the role may not: %w", verb, e.Type, where, err)
+		return fmt.Errorf("%s %s %s: %w, %s: %w", verb, e.Type, where, ErrNotGranted, c.grant("producer", e.queue), err)
 	}
 	return fmt.Errorf("%s %s %s: %w", verb, e.Type, where, err)
 }

@@ -9,10 +9,27 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// slot handles messages until there are none.
-func (in *instance) slot() {
-	began := time.Now()
-	for d := in.take(nil, 0); d != nil; {
+// slot handles messages until there are none. A handler may end its goroutine before; then another goes on.
+func (in *instance) slot() { in.goOn(nil) }
+
+// goOn is slot; exited is the delivery whose handler ended the slot's goroutine, if one did.
+func (in *instance) goOn(exited *delivery) {
+	d, began := exited, time.Now()
+	defer func() {
+		if d != nil && d.exited {
+			go in.goOn(d)
+		}
+	}()
+	if exited != nil {
+		exited.exited = false
+		exited.end()
+		if in.ctx.Err() != nil {
+			in.giveUp(exited)
+		} else {
+			in.refused(exited, errGoexit)
+		}
+	}
+	for d = in.take(exited, 0); d != nil; {
 		in.handle(d, nil)
 		now := time.Now()
 		d, began = in.take(d, now.Sub(began)), now
@@ -274,9 +291,10 @@ func (in *instance) probe() {
 	in.run.schedule.kick()
 }
 
-// invoke calls the handler inside of its middleware.
+// invoke calls the handler inside of its middleware. It does not return when the handler ends its goroutine.
 func (in *instance) invoke(d *delivery, tx pgx.Tx) error {
-	return call(func() error {
+	d.exited = true
+	err := call(func() error {
 		handle := func(ctx context.Context, incoming *Incoming) error { return d.handler.run(ctx, tx, incoming) }
 		for i := len(in.endpoint.Middleware) - 1; i >= 0; i-- {
 			handle = in.endpoint.Middleware[i](handle)
@@ -287,6 +305,8 @@ func (in *instance) invoke(d *delivery, tx pgx.Tx) error {
 		}
 		return handle(in.ctx, &d.Incoming)
 	})
+	d.exited = false
+	return err
 }
 
 // tookTx learns how long HandleTx handlers take; take does it for the others.

@@ -51,6 +51,10 @@ WITH space AS (
 	SELECT ARRAY[c.relname, '4', t.tgname], format('table %s trigger %s', c.relname, pg_get_triggerdef(t.oid, true))
 	FROM relation c JOIN pg_trigger t ON t.tgrelid = c.oid WHERE NOT t.tgisinternal
 	UNION ALL
+	SELECT ARRAY[c.relname, '4', 'policy', p.polname], format('table %s policy %s FOR %s USING (%s) CHECK (%s)', c.relname, p.polname, p.polcmd,
+		pg_get_expr(p.polqual, c.oid), pg_get_expr(p.polwithcheck, c.oid))
+	FROM relation c JOIN pg_policy p ON p.polrelid = c.oid WHERE c.relrowsecurity
+	UNION ALL
 	SELECT ARRAY[c.relname, '5'], format('sequence %s %s START %s INCREMENT %s MIN %s MAX %s CACHE %s%s OWNED BY %s', c.relname, format_type(s.seqtypid, NULL),
 		s.seqstart, s.seqincrement, s.seqmin, s.seqmax, s.seqcache, CASE WHEN s.seqcycle THEN ' CYCLE' ELSE '' END,
 		(SELECT d.refobjid::regclass || '.' || a.attname FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid

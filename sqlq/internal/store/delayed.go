@@ -39,21 +39,23 @@ func (s *Schema) QueueDefer(b *pgx.Batch, queue string, m Outgoing, then func(ch
 }
 
 func (s *Schema) deferring(queue string, m Outgoing, notify bool) (sql string, args []any) {
-	// queue_table refuses a queue that does not exist, as the insert into its table would.
-	to, queues := queue, fmt.Sprintf(`SELECT $7::text WHERE %s($7::text) IS NOT NULL`, s.table("queue_table"))
+	args = []any{timeOrNil(m.DueAt), m.Delay.Microseconds(), uuidText(m.ID), micros(m.TTL), m.Type, m.headers(), m.Body, notify}
 	if queue == "" {
-		to, queues = m.Type, fmt.Sprintf(`SELECT s.queue FROM %s s WHERE s.type = $7::text`, s.table("subscription"))
+		return fmt.Sprintf(`
+		SELECT CASE WHEN c.channel IS NOT NULL AND $8::boolean THEN pg_notify(c.channel, '')::text ELSE c.channel END
+		FROM %s($3::uuid, $5::text, $6::text, $7::bytea, %s, $4::bigint * interval '1 microsecond') AS c (channel)`,
+			s.table("publish_delayed"), dueAt), args
 	}
-	sql = fmt.Sprintf(`
+	// queue_table refuses a queue that does not exist, as the insert into its table would.
+	return fmt.Sprintf(`
 		WITH stored AS (
 			INSERT INTO %[1]s (due_at, id, expires_at, why, type, headers, body, queue)
-			SELECT %[2]s, $3::uuid, clock_timestamp() + $4::bigint * interval '1 microsecond', 'delay', $5::text, $6::json, $8::bytea, queues.name
-			FROM (%[3]s) AS queues (name)
+			SELECT %[2]s, $3::uuid, clock_timestamp() + $4::bigint * interval '1 microsecond', 'delay', $5::text, $6::json, $7::bytea, $9::text
+			WHERE %[3]s($9::text) IS NOT NULL
 		)
 		SELECT CASE WHEN %[2]s < clock_timestamp() + interval '%[4]d milliseconds'
-			THEN CASE WHEN $9::boolean THEN pg_notify('sqlq_' || %[5]s::regclass::oid, '')::text ELSE 'sqlq_' || %[5]s::regclass::oid END END`,
-		s.table("delayed"), dueAt, queues, soon.Milliseconds(), quote(s.table("delayed")))
-	return sql, []any{timeOrNil(m.DueAt), m.Delay.Microseconds(), uuidText(m.ID), micros(m.TTL), m.Type, m.headers(), to, m.Body, notify}
+			THEN CASE WHEN $8::boolean THEN pg_notify('sqlq_' || %[5]s::regclass::oid, '')::text ELSE 'sqlq_' || %[5]s::regclass::oid END END`,
+		s.table("delayed"), dueAt, s.table("queue_table"), soon.Milliseconds(), quote(s.table("delayed"))), append(args, queue)
 }
 
 func timeOrNil(t time.Time) *time.Time {
@@ -63,63 +65,25 @@ func timeOrNil(t time.Time) *time.Time {
 	return &t
 }
 
-// Due is a group of delayed messages whose time has come, locked.
-type Due struct {
+// Moved is what became of the delayed messages of a queue that were due.
+type Moved struct {
 	Queue   string
-	Orphan  bool // the queue does not exist any more
-	DueAt   []time.Time
-	Seqs    []int64
-	LastDue time.Time // the latest of DueAt
+	N       int
+	LastDue time.Time // the latest due time among them
+	Channel string    // to notify after the commit; "": no receiver of the queue sleeps
 }
 
-// PickDue locks up to limit messages that are due, those due first, and returns them by queue. Rows that others hold
-// are passed over. It looks from a due time on, so that it need not step over the dead entries of messages moved before.
-// Relies on the primary key.
-func (s *Schema) PickDue(ctx context.Context, db DBTX, from time.Time, limit int) ([]Due, error) {
+// MoveDue moves up to limit messages that are due, those due first, to their queues, and those whose queue is gone to the
+// error table. Rows that others hold are passed over. It looks from a due time on, so that it need not step over the
+// dead entries of messages moved before. Bodies stay inside the server, and it is done as the owner of the schema: the
+// process that leads may have no right to the queues of others. Relies on the primary key.
+func (s *Schema) MoveDue(ctx context.Context, db DBTX, from time.Time, limit int) ([]Moved, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
-		WITH picked AS MATERIALIZED (
-			SELECT due_at, seq, queue FROM %s
-			WHERE due_at >= $1 AND due_at <= statement_timestamp()
-			ORDER BY due_at, seq LIMIT $2 FOR UPDATE SKIP LOCKED
-		)
-		SELECT queue, to_regclass(quote_ident(%s) || '.' || quote_ident('q_' || queue)) IS NULL,
-			array_agg(due_at ORDER BY due_at, seq), array_agg(seq ORDER BY due_at, seq), max(due_at)
-		FROM picked GROUP BY queue ORDER BY queue`, s.table("delayed"), quote(s.name)), from, limit)
+		SELECT queue, moved, last_due, coalesce(channel, '') FROM %s($1::timestamptz, $2::bigint)`, s.table("move_due")), from, limit)
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, pgx.RowToStructByPos[Due])
-}
-
-// MoveDue moves picked messages to their queue, in order of their due times, and returns the channel to notify after
-// the commit; "" when no receiver of the queue sleeps. Bodies stay inside the server.
-func (s *Schema) MoveDue(ctx context.Context, db DBTX, d Due) (channel string, err error) {
-	var c *string
-	err = db.QueryRow(ctx, fmt.Sprintf(`
-		WITH taken AS (
-			DELETE FROM %[1]s d USING unnest($1::timestamptz[], $2::bigint[]) AS k (due_at, seq)
-			WHERE d.due_at = k.due_at AND d.seq = k.seq RETURNING d.*
-		), stored AS (
-			INSERT INTO %[2]s (id, sent_at, expires_at, attempt, type, headers, body)
-			SELECT id, sent_at, expires_at, attempt, type, headers, body FROM taken ORDER BY due_at, seq
-		)
-		SELECT %[3]s`, s.table("delayed"), s.ready(d.Queue), s.asleep(d.Queue)), d.DueAt, d.Seqs).Scan(&c)
-	return deref(c), err
-}
-
-// FailDue moves picked messages whose queue is gone to the error table, so that they neither block others nor vanish.
-func (s *Schema) FailDue(ctx context.Context, db DBTX, d Due) error {
-	_, err := db.Exec(ctx, fmt.Sprintf(`
-		WITH taken AS (
-			DELETE FROM %[1]s d USING unnest($1::timestamptz[], $2::bigint[]) AS k (due_at, seq)
-			WHERE d.due_at = k.due_at AND d.seq = k.seq RETURNING d.*
-		)
-		INSERT INTO %[2]s (id, queue, endpoint, host, type, headers, body, attempts, sent_at, expires_at,
-			first_failed_at, error_type, message, fingerprint)
-		SELECT id, queue, queue, '', type, headers, body, attempt, sent_at, expires_at, clock_timestamp(), 'NoQueue',
-			'queue ' || to_json(queue) || ' does not exist any more: create it and replay, or delete the message', 'no-queue'
-		FROM taken ORDER BY due_at, seq`, s.table("delayed"), s.table("error")), d.DueAt, d.Seqs)
-	return err
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[Moved])
 }
 
 // NextDue returns how long it is until the next delayed message from a due time on is due, 0 when it is overdue; false
@@ -127,8 +91,7 @@ func (s *Schema) FailDue(ctx context.Context, db DBTX, d Due) error {
 func (s *Schema) NextDue(ctx context.Context, db DBTX, from time.Time) (time.Duration, bool, error) {
 	var us *int64
 	err := db.QueryRow(ctx, fmt.Sprintf(`
-		SELECT (extract(epoch FROM (SELECT due_at FROM %s WHERE due_at >= $1 ORDER BY due_at LIMIT 1) - clock_timestamp()) * 1000000)::bigint`,
-		s.table("delayed")), from).Scan(&us)
+		SELECT (extract(epoch FROM %s($1::timestamptz) - clock_timestamp()) * 1000000)::bigint`, s.table("next_due")), from).Scan(&us)
 	if err != nil || us == nil {
 		return 0, false, err
 	}

@@ -60,18 +60,6 @@ func (s *Schema) Leases(b *pgx.Batch, instances []int32, age time.Duration, into
 	})
 }
 
-// Orphans returns the queues of leased messages whose instance has ended, by crash or in order, or never was.
-func (s *Schema) Orphans(ctx context.Context, db DBTX) ([]string, error) {
-	rows, err := db.Query(ctx, fmt.Sprintf(`
-		SELECT DISTINCT l.queue FROM %s l
-		WHERE NOT EXISTS (SELECT FROM %s i WHERE i.id = l.instance AND i.drained_at IS NULL AND i.crashed_at IS NULL)`,
-		s.table("leased"), s.table("instance")))
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, pgx.RowTo[string])
-}
-
 // BeginAlone counts the attempt that is about to begin of a leased message that may kill the process, in which it is the
 // only such message that runs, and counts it in the header sqlq-crashes too: who finds that header on a recovered message
 // knows how many processes died of it. It returns false when the instance has lost the lease. Relies on the primary key.
@@ -83,25 +71,22 @@ func (s *Schema) BeginAlone(ctx context.Context, db DBTX, instance int32, lease 
 	return tag.RowsAffected() == 1, err
 }
 
-// Recover puts the orphaned messages of a queue back into it, in order, and returns how many, and the channel to notify
-// after the commit. The header sqlq-crashes says that the message may be the one that killed the process; the attempt
-// that was running counts if the message ran alone (BeginAlone), because its neighbours could not help it. Rows that
-// somebody else recovers are passed over.
-func (s *Schema) Recover(ctx context.Context, db DBTX, queue string) (n int, channel string, err error) {
-	var c *string
-	err = db.QueryRow(ctx, fmt.Sprintf(`
-		WITH picked AS MATERIALIZED (
-			SELECT l.instance, l.lease FROM %[1]s l
-			WHERE l.queue = $1 AND NOT EXISTS (SELECT FROM %[2]s i WHERE i.id = l.instance AND i.drained_at IS NULL AND i.crashed_at IS NULL)
-			FOR UPDATE SKIP LOCKED
-		), taken AS (
-			DELETE FROM %[1]s l USING picked p WHERE l.instance = p.instance AND l.lease = p.lease RETURNING l.*
-		), stored AS (
-			INSERT INTO %[3]s (id, sent_at, expires_at, attempt, type, headers, body)
-			SELECT id, sent_at, expires_at, attempt, type, CASE WHEN headers::text LIKE '%%"sqlq-crashes":"%%' THEN headers ELSE %[5]s END, body
-			FROM taken ORDER BY leased_at, seq
-		)
-		SELECT (SELECT count(*) FROM taken), %[4]s`,
-		s.table("leased"), s.table("instance"), s.ready(queue), s.asleep(queue), withHeaders("headers", `'"sqlq-crashes":"0"'`)), queue).Scan(&n, &c)
-	return n, deref(c), err
+// Recovered is what was put back into a queue.
+type Recovered struct {
+	Queue   string
+	N       int
+	Channel string // to notify after the commit; "": no receiver of the queue sleeps
+}
+
+// Recover puts leased messages whose instance has ended, by crash or in order, or never was, back into their queues, in
+// order. The header sqlq-crashes says that the message may be the one that killed the process; the attempt that was
+// running counts if the message ran alone (BeginAlone), because its neighbours could not help it. Rows that somebody else
+// recovers are passed over. It is done as the owner of the schema: whoever finds an instance dead may have no right to
+// its queue.
+func (s *Schema) Recover(ctx context.Context, db DBTX) ([]Recovered, error) {
+	rows, err := db.Query(ctx, fmt.Sprintf(`SELECT queue, recovered, coalesce(channel, '') FROM %s()`, s.table("recover_leased")))
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[Recovered])
 }

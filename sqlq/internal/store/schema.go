@@ -52,3 +52,11 @@ func (s *Schema) Capacity(ctx context.Context, db DBTX) (Capacity, error) {
 		) limits ORDER BY n LIMIT 1`).Scan(&c.Connections, &c.Limit)
 	return c, err
 }
+
+// MayReceive says whether a queue's table exists, and whether this role may receive from it. Locks nothing.
+func (s *Schema) MayReceive(ctx context.Context, db DBTX, queue string) (exists, may bool, err error) {
+	err = db.QueryRow(ctx, `
+		SELECT t IS NOT NULL, coalesce(has_table_privilege(t, 'SELECT') AND has_table_privilege(t, 'DELETE'), false)
+		FROM (SELECT to_regclass($1::text)) q (t)`, s.ready(queue)).Scan(&exists, &may)
+	return exists, may, err
+}

@@ -1,0 +1,145 @@
+package sqlq
+
+import (
+	"fmt"
+	"strings"
+)
+
+// refuseControl refuses SQL that would end the receive transaction: it looks at the first words of each statement in the
+// string. What ends the transaction in another way is noticed afterwards, by the state of the connection.
+func refuseControl(sql string) error {
+	for sql != "" {
+		var words [3]string
+		words, sql = cutStatement(sql)
+		switch words[0] {
+		case "COMMIT", "END", "ABORT", "BEGIN", "START":
+		case "ROLLBACK":
+			if words[1] == "TO" || (words[1] == "WORK" || words[1] == "TRANSACTION") && words[2] == "TO" {
+				continue
+			}
+		case "PREPARE":
+			if words[1] != "TRANSACTION" {
+				continue
+			}
+		default:
+			continue
+		}
+		return fmt.Errorf("%w: %s is refused", ErrTransactionOwned, words[0])
+	}
+	return nil
+}
+
+// cutStatement returns the words with which the first statement of an SQL string begins, at most three, in capitals, and
+// what follows it. It knows comments, quotes and parentheses (PostgreSQL manual, 4.1 "Lexical Structure", with
+// standard_conforming_strings on), and gives up at the body of a function that is written as statements.
+func cutStatement(sql string) (words [3]string, rest string) {
+	n, depth, begins, last := 0, 0, true, strings.LastIndexByte(sql, ';')
+	for i := 0; i < len(sql); {
+		if i > last && (!begins || n == len(words)) {
+			break
+		}
+		switch c := sql[i]; {
+		case c == ' ' || '\t' <= c && c <= '\r':
+			i++
+		case strings.HasPrefix(sql[i:], "--"):
+			i = after(sql, i, "\n")
+		case strings.HasPrefix(sql[i:], "/*"):
+			i = afterComment(sql, i)
+		case c == ';' && depth <= 0:
+			return words, sql[i+1:]
+		case isLetter(c):
+			from := i
+			for i < len(sql) && (isLetter(sql[i]) || '0' <= sql[i] && sql[i] <= '9' || sql[i] == '$') {
+				i++
+			}
+			word := strings.ToUpper(sql[from:i])
+			if word == "E" && i < len(sql) && sql[i] == '\'' {
+				i = afterQuoted(sql, i, true)
+				begins = false
+			} else if begins && n < len(words) {
+				words[n] = word
+				n++
+			}
+			if word == "ATOMIC" && words[0] == "CREATE" {
+				return words, ""
+			}
+		default:
+			begins = false
+			switch c {
+			case '(':
+				depth++
+			case ')':
+				depth--
+			case '\'', '"':
+				i = afterQuoted(sql, i, false) - 1
+			case '$':
+				i = afterDollar(sql, i) - 1
+			}
+			i++
+		}
+	}
+	return words, ""
+}
+
+func isLetter(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c == '_' || c >= 0x80
+}
+
+// after returns the place behind the next mark, or the end.
+func after(sql string, from int, mark string) int {
+	if at := strings.Index(sql[from:], mark); at >= 0 {
+		return from + at + len(mark)
+	}
+	return len(sql)
+}
+
+// afterComment skips a comment like this /* and one within it */.
+func afterComment(sql string, i int) int {
+	depth := 0
+	for i < len(sql) {
+		switch {
+		case strings.HasPrefix(sql[i:], "/*"):
+			depth++
+			i += 2
+		case strings.HasPrefix(sql[i:], "*/"):
+			depth--
+			i += 2
+			if depth == 0 {
+				return i
+			}
+		default:
+			i++
+		}
+	}
+	return i
+}
+
+// afterQuoted skips 'this', "this" and, with escapes, E'th\'is'. A doubled quote reads as two strings side by side.
+func afterQuoted(sql string, i int, escapes bool) int {
+	quote := sql[i]
+	for i++; i < len(sql); i++ {
+		switch {
+		case escapes && sql[i] == '\\':
+			i++
+		case sql[i] == quote:
+			if escapes && i+1 < len(sql) && sql[i+1] == quote {
+				i++
+				continue
+			}
+			return i + 1
+		}
+	}
+	return len(sql)
+}
+
+// afterDollar skips $$this$$ and $tag$this$tag$; of a parameter like $1 the sign.
+func afterDollar(sql string, i int) int {
+	end := i + 1
+	for end < len(sql) && (isLetter(sql[end]) || end > i+1 && '0' <= sql[end] && sql[end] <= '9') {
+		end++
+	}
+	if end == len(sql) || sql[end] != '$' {
+		return i + 1
+	}
+	return after(sql, end+1, sql[i:end+1])
+}
