@@ -112,6 +112,10 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 		in.attempt(d, tx)
 	}
 	tx.stop()
+	in.mu.Lock()
+	givenBack := d.giveUp
+	d.finished = true // the drain leaves it alone from here on
+	in.mu.Unlock()
 	switch tx.verdict {
 	case txDecides:
 	case txBroken:
@@ -133,7 +137,7 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 		return
 	}
 	s := &settlement{client: r.run.client, from: in.from(d)}
-	if !d.giveUp {
+	if !givenBack {
 		s.add(in, d)
 		ctx, cancel := r.timeout()
 		defer cancel()
@@ -191,7 +195,7 @@ func (in *instance) forget(d *delivery) {
 
 // giveBackLater has a receiver return the message to its queue once the database answers.
 func (r *receiver) giveBackLater(in *instance, d *delivery) {
-	d.giveUp = true
+	in.giveUp(d)
 	in.mu.Lock()
 	in.finished = append(in.finished, d)
 	in.mu.Unlock()

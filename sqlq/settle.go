@@ -366,7 +366,7 @@ func (r *receiver) settleLeases(ctx context.Context, in *instance, ds []*deliver
 // giveBack returns leased deliveries that will not be handled here to their queue.
 func (r *receiver) giveBack(in *instance, ds []*delivery) {
 	for _, d := range ds {
-		d.giveUp = true
+		in.giveUp(d)
 	}
 	in.mu.Lock()
 	in.settling += len(ds)

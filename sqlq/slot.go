@@ -164,8 +164,13 @@ func (in *instance) turn(d *delivery, meanwhile func()) bool {
 	for {
 		select {
 		case in.run.suspect <- struct{}{}:
-			d.apart = true
-			return true
+			in.mu.Lock()
+			d.apart = !d.giveUp
+			in.mu.Unlock()
+			if !d.apart { // the drain has given it back, so nobody would end its turn
+				<-in.run.suspect
+			}
+			return d.apart
 		case <-in.ctx.Done():
 			return false
 		case <-again:
@@ -178,7 +183,9 @@ func (in *instance) turn(d *delivery, meanwhile func()) bool {
 func (in *instance) giveUp(d *delivery) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	d.giveUp = true
+	if !d.giveUp { // else a receiver may be reading it
+		d.giveUp = true
+	}
 }
 
 // rejoin ends what apart began.

@@ -265,9 +265,9 @@ func (a *accountant) unless(w where) {
 	}
 }
 
-// grace is how far a fault may be from what it explains: what a connection's loss undid may have been done a moment before,
-// and a server that was crashed is not back at once.
-const grace = 500 * time.Millisecond
+// grace is how long a fault may be over before what it explains: an instance that could not say that it lives is found dead
+// at somebody's next heartbeat, after its lease, and learns of that at its own.
+const grace = 2 * lease
 
 // repeats counts the effects of Handle beyond each message's first, and looks for what explains them: something that
 // happened between the two to the process of the earlier one, or to everybody.

@@ -64,7 +64,9 @@ func (c *child) sendOn(ctx context.Context, r *rand.Rand, rate float64, next *at
 			continue
 		}
 		if ahead := time.Duration(float64(sent)/rate*float64(time.Second)) - time.Since(began); ahead > 0 {
-			time.Sleep(ahead)
+			if !sleep(ctx, ahead) {
+				return
+			}
 		}
 		b := compose(r)
 		b.First = key(next.Add(int64(b.N)) - int64(b.N))

@@ -200,10 +200,13 @@ func (t *trial) retire(role string) {
 	t.gone[role] = true
 	t.mu.Unlock()
 	late := time.Now().Add(patienceWithStop + 10*time.Second)
-	for _, p := range t.crew.of(role) {
-		for p.occupant() != "" && time.Now().Before(late) {
-			p.stop(true)
-			time.Sleep(20 * time.Millisecond)
+	for some := true; some && time.Now().Before(late); time.Sleep(20 * time.Millisecond) {
+		some = false
+		for _, p := range t.crew.of(role) {
+			if p.occupant() != "" { // also one that was started a moment ago
+				some = true
+				p.stop(true)
+			}
 		}
 	}
 }

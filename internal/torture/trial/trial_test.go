@@ -22,6 +22,7 @@ func TestTrials(t *testing.T) {
 	}
 	for _, scenario := range []string{trial.Calm, trial.Mixed} {
 		t.Run(scenario, func(t *testing.T) {
+			t.Parallel()
 			r, err := trial.Run(t.Context(), trial.Options{Scenario: scenario, Duration: 2 * time.Second, Seed: 1, Rate: 300,
 				Command: func() *exec.Cmd { return exec.Command(os.Args[0]) }, Log: t.Output()})
 			if err != nil {
