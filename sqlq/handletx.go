@@ -88,7 +88,7 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 	d.started = true
 	decided := in.decided(d)
 	if !decided {
-		if !in.apart(d) {
+		if !in.apart(d, r.settleFinished) {
 			r.giveBackLater(in, d)
 			return
 		}

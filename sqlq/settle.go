@@ -257,6 +257,20 @@ func (r *receiver) commit(ctx context.Context, in *instance, s *settlement) erro
 	return nil
 }
 
+// settleFinished settles the leased messages that are finished, of all instances.
+func (r *receiver) settleFinished() {
+	for _, in := range r.run.instances {
+		in.mu.Lock()
+		ds := in.finished
+		in.finished = nil
+		in.settling += len(ds)
+		in.mu.Unlock()
+		if len(ds) > 0 {
+			r.settleLeased(in, ds)
+		}
+	}
+}
+
 // settleLeased settles deliveries that were leased: first those together, and when the server refuses that, each by
 // itself. Without the database they are kept for later.
 func (r *receiver) settleLeased(in *instance, ds []*delivery) {

@@ -77,7 +77,7 @@ func (in *instance) handle(d *delivery, tx *receiveTx) {
 	if in.decided(d) {
 		return
 	}
-	if !in.apart(d) {
+	if !in.apart(d, nil) {
 		return
 	}
 	defer in.rejoin(d)
@@ -113,16 +113,14 @@ func (in *instance) decided(d *delivery) bool {
 // apart keeps a message that may have killed a process apart from all others of the instance while its handler runs, and
 // from others of its kind in the whole process until it is settled, so that another death points at it alone. The attempt
 // is counted beforehand, because nobody may be left to do it. It waits until the message may run, and returns false when
-// it may not; else rejoin must follow.
-func (in *instance) apart(d *delivery) bool {
+// it may not; else rejoin must follow. A receiver settles what is finished while it waits, by meanwhile: the message that
+// it waits for may be among it, and all other receivers may be waiting too.
+func (in *instance) apart(d *delivery, meanwhile func()) bool {
 	if !d.crashes {
 		in.alone.RLock()
 		return true
 	}
-	select {
-	case in.run.suspect <- struct{}{}:
-		d.apart = true
-	case <-in.ctx.Done():
+	if !in.turn(d, meanwhile) {
 		in.giveUp(d)
 		return false
 	}
@@ -136,6 +134,27 @@ func (in *instance) apart(d *delivery) bool {
 		return false
 	}
 	return true
+}
+
+// turn waits until no other message is in hand that may have killed a process; false when handlers are to end.
+func (in *instance) turn(d *delivery, meanwhile func()) bool {
+	var again <-chan time.Time
+	if meanwhile != nil {
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		again = tick.C
+	}
+	for {
+		select {
+		case in.run.suspect <- struct{}{}:
+			d.apart = true
+			return true
+		case <-in.ctx.Done():
+			return false
+		case <-again:
+			meanwhile()
+		}
+	}
 }
 
 // giveUp has a running delivery end without a verdict; the drain may be giving it back at this moment.

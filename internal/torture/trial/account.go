@@ -25,6 +25,7 @@ type failure struct {
 // accountant holds what the database says at the end, and judges it.
 type accountant struct {
 	trial    *trial
+	tx       pgx.Tx // one snapshot for everything
 	result   *Result
 	effects  map[where]int
 	failures map[where][]failure
@@ -39,6 +40,14 @@ func (t *trial) account(ctx context.Context) (*Result, error) {
 	a := &accountant{trial: t, effects: map[where]int{}, failures: map[where][]failure{}, left: map[where]string{}, sent: map[key]bool{}, expected: map[where]bool{}}
 	a.result = &Result{Scenario: t.options.Scenario, Seed: t.options.Seed, Duration: seconds(t.options.Duration), Server: t.site.server.Origin(),
 		Faults: t.faults.counted(), Skipped: t.skips, SlowestStop: seconds(t.slowest), Replayed: int(t.replayed)}
+	if err := t.site.alone(ctx); err != nil {
+		return nil, err
+	}
+	var err error
+	if a.tx, err = t.site.admin.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead}); err != nil {
+		return nil, err
+	}
+	defer func() { _ = a.tx.Rollback(ctx) }()
 	if err := a.read(ctx); err != nil {
 		return nil, err
 	}
@@ -60,7 +69,7 @@ func (t *trial) account(ctx context.Context) (*Result, error) {
 
 // each calls f with every row.
 func (a *accountant) each(ctx context.Context, f func(pgx.CollectableRow) error, sql string, args ...any) error {
-	rows, err := a.trial.site.admin.Query(ctx, sql, args...)
+	rows, err := a.tx.Query(ctx, sql, args...)
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ func (t *trial) newPoisoner(ctx context.Context, neighbours int) (*poisoner, err
 func (t *trial) messageFaults(p *poisoner, shortest, pause time.Duration) lane {
 	next := firstKey(1 << 20) // no process has that number
 	l := lane{name: "messages", shortest: shortest, pause: pause}
-	for _, do := range []deed{exits, kills, crashes, hangs, panicEver, differs} {
+	for _, do := range []deed{exits, kills, crashes, gorges, hangs, panicEver, differs} {
 		l.faults = append(l.faults, fault{"message_" + kindOf(do), func(ctx context.Context, r *rand.Rand, kind string) bool {
 			b := &batch{First: next, N: 1 + p.neighbours, To: poisonQueue, How: "many"}
 			b.Do = make([]deed, b.N)
@@ -60,6 +60,8 @@ func kindOf(do deed) string {
 		return "panic"
 	case differs:
 		return "differs"
+	case gorges:
+		return "memory"
 	}
 	return string(do)
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -49,31 +48,6 @@ func (t *trial) signalSessions(ctx context.Context, function, where string) (n i
 	return n
 }
 
-// crashFaults crashes the server as a whole.
-func (t *trial) crashFaults() lane {
-	return lane{name: "crashes", shortest: 8 * time.Second, pause: 14 * time.Second, faults: []fault{{"backend_crash", t.crashBackend}}}
-}
-
-// crashBackend kills a server process, after which the server ends all others and recovers.
-func (t *trial) crashBackend(ctx context.Context, r *rand.Rand, kind string) bool {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	var pid int
-	err := t.site.admin.QueryRow(ctx, `SELECT pid FROM pg_stat_activity WHERE usename = $1 ORDER BY random() LIMIT 1`, role).Scan(&pid)
-	if err != nil {
-		return false
-	}
-	p, err := os.FindProcess(pid)
-	if err != nil || p.Kill() != nil {
-		return false
-	}
-	over := t.faults.struck(kind, everybody, "SIGKILL of server process %d: the server recovers", pid)
-	defer over()
-	sleep(ctx, 100*time.Millisecond)
-	_ = t.site.insist(ctx, `SELECT 1`)
-	return true
-}
-
 // administratorFaults is what administrators do.
 func (t *trial) administratorFaults() lane {
 	faults := []fault{
@@ -87,6 +61,7 @@ func (t *trial) administratorFaults() lane {
 		{"vacuum_full", t.maintain("VACUUM FULL %s")},
 		{"reindex", t.maintain("REINDEX TABLE CONCURRENTLY %s")},
 		{"lock_table", t.lockTable},
+		{"disk_full", t.fillDisk},
 	}
 	if _, err := exec.LookPath("pg_dump"); err == nil {
 		faults = append(faults, fault{"pg_dump", t.dump})
@@ -153,6 +128,22 @@ func (t *trial) holdLock(ctx context.Context, r *rand.Rand) {
 		return nil
 	})
 	t.faults.happened(everybody, "%s was locked in %s mode for %v: %v", table, mode, d.Round(time.Millisecond), err)
+}
+
+// fillDisk has a table refuse what is put into it, as on a full disk. (The real thing needs a file system of its own, and
+// takes the whole server down when it is the WAL that finds no room, which server_crash does.)
+func (t *trial) fillDisk(ctx context.Context, r *rand.Rand, kind string) bool {
+	table, d := t.table(r), between(r, 300*time.Millisecond, 1500*time.Millisecond)
+	if _, err := t.site.admin.Exec(ctx, `CREATE TRIGGER full_disk BEFORE INSERT ON `+table+` EXECUTE FUNCTION full_disk()`); err != nil {
+		return false
+	}
+	over := t.faults.struck(kind, everybody, "%s is full for %v", table, d.Round(time.Millisecond))
+	defer over()
+	sleep(ctx, d)
+	if err := t.site.insist(context.WithoutCancel(ctx), `DROP TRIGGER IF EXISTS full_disk ON `+table); err != nil {
+		t.problem("empty the disk: %v", err)
+	}
+	return true
 }
 
 // table returns a table of the library's.

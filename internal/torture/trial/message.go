@@ -73,12 +73,15 @@ const (
 	kills     deed = "kill"  // its process, as the system does when memory is short
 	crashes   deed = "crash" // by a panic where the library cannot catch it
 	hangs     deed = "hang"  // for ever, whatever the context says
+	gorges    deed = "gorge" // takes memory until there is none
 	panicEver deed = "panic for ever"
 	differs   deed = "differ" // fails differently each time
 )
 
 // fatal says whether a deed ends the process that does it, sooner or later.
-func (d deed) fatal() bool { return d == exits || d == kills || d == crashes || d == hangs }
+func (d deed) fatal() bool {
+	return d == exits || d == kills || d == crashes || d == hangs || d == gorges
+}
 
 // fails says whether the message ends in the error table.
 func (d deed) fails() bool {

@@ -24,7 +24,6 @@ type post struct {
 	role string
 	name string
 	via  *proxy // nil: directly
-	seed uint64
 	rate int
 
 	mu      sync.Mutex
@@ -273,4 +272,12 @@ func (pr *process) awaitStop() {
 		t.problem("%s was asked to end and had not after %v; it said last:\n%s", pr.name(), patienceWithStop, pr.lastWords())
 		_ = pr.cmd.Process.Kill()
 	}
+}
+
+// dump has all processes write down what each goroutine does, which ends them; it is for the journal.
+func (c *crew) dump() {
+	for _, p := range c.posts {
+		p.with(func(pr *process) bool { return dump(pr.cmd.Process) == nil })
+	}
+	time.Sleep(time.Second)
 }

@@ -96,6 +96,21 @@ func (c *child) handle(ctx context.Context, tx pgx.Tx, in *sqlq.Incoming, k key)
 	return nil
 }
 
+// gorge takes memory until the process dies: at a limit of its own, so that the machine does not suffer.
+func gorge() {
+	limitMemory()
+	var all [][]byte
+	for range 64 {
+		piece := make([]byte, 16<<20)
+		for i := 0; i < len(piece); i += 4096 {
+			piece[i] = 1
+		}
+		all = append(all, piece)
+	}
+	fmt.Fprintln(os.Stderr, "no limit on memory:", len(all), "pieces")
+	killSelf()
+}
+
 // drink handles poison and its neighbours.
 func (c *child) drink(ctx context.Context, in *sqlq.Incoming, w work) error {
 	c.note(in.Endpoint, w.K, in.Attempt, "begins "+string(w.Do))
@@ -107,6 +122,8 @@ func (c *child) drink(ctx context.Context, in *sqlq.Incoming, w work) error {
 	case crashes:
 		go panic(fmt.Sprint("message ", w.K, " crashes its process"))
 		select {}
+	case gorges:
+		gorge()
 	case hangs:
 		c.tell(line{Hangs: w.K})
 		select {}

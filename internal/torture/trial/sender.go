@@ -32,12 +32,11 @@ type batch struct {
 	Delay time.Duration
 
 	// Of the ledger.
-	sender  string
-	tried   time.Time
-	ended   time.Time
-	acked   bool
-	unknown bool // neither acknowledged nor seen to be
-	why     string
+	sender string
+	tried  time.Time
+	ended  time.Time
+	acked  bool
+	why    string
 }
 
 // send sends until the context ends. The outcome of a failed send is taken for unknown whatever the error: the trial

@@ -39,7 +39,8 @@ var serverSettings = map[string]string{
 const businessTables = `
 CREATE TABLE effect (call bigint PRIMARY KEY, queue text NOT NULL, k bigint NOT NULL, run int NOT NULL, attempt int NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp());
 CREATE TABLE effect_tx (queue text NOT NULL, k bigint NOT NULL, run int NOT NULL, attempt int NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp());
-CREATE TABLE sent (first bigint NOT NULL);`
+CREATE TABLE sent (first bigint NOT NULL);
+CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'disk_full', MESSAGE = 'could not extend file: No space left on device'; END $$;`
 
 func newSite(ctx context.Context) (*site, error) {
 	server, err := devpg.Start(ctx, devpg.Options{InMemory: true, Settings: serverSettings})
@@ -148,6 +149,23 @@ func (s *site) insist(ctx context.Context, sql string) error {
 			return err
 		}
 		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// alone ends the sessions of processes that have ended, and returns when they are gone: a statement of a killed process
+// runs on to its commit.
+func (s *site) alone(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		var n int
+		err := s.admin.QueryRow(ctx, `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = $1`, role).Scan(&n)
+		if err == nil && n == 0 {
+			return nil
+		}
+		if !sleep(ctx, 50*time.Millisecond) {
+			return fmt.Errorf("end the sessions of the processes: %d are left: %w", n, errors.Join(err, ctx.Err()))
+		}
 	}
 }
 
