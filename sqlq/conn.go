@@ -83,6 +83,7 @@ func (c *Client) connect(ctx context.Context, why purpose) (*conn, error) {
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = connectWithin(config)
 	}
+	noticeDeath(config)
 	if why == forReceiving {
 		// A handler whose context ends during a statement loses the statement, not the connection with its neighbours' work.
 		config.BuildContextWatcherHandler = func(pg *pgconn.PgConn) ctxwatch.Handler {

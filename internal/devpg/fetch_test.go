@@ -8,6 +8,7 @@ import (
 	"crypto/sha512"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -131,10 +132,17 @@ func TestFetchFails(t *testing.T) {
 }
 
 func TestPins(t *testing.T) {
+	tested, err := os.ReadFile("../../docs/compatibility.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, p := range pins {
 		v := p.postgres()
 		if v.major < minMajor || v.minor == 0 || v.rest != "" {
 			t.Errorf("%s is PostgreSQL %s", p.name(), v)
+		}
+		if line := fmt.Sprintf("| %d | %s |", v.major, v); !strings.Contains(string(tested), line) {
+			t.Errorf("docs/compatibility.md lacks %q: run .ci/versions, and say so there", line)
 		}
 		sum, ok := strings.CutPrefix(p.integrity, "sha512-")
 		if raw, err := base64.StdEncoding.DecodeString(sum); !ok || err != nil || len(raw) != sha512.Size {

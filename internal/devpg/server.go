@@ -64,10 +64,9 @@ type Server struct {
 	origin  string
 	address address
 
-	folder   *folder // nil: not ours
-	inst     installation
-	as       account
-	inMemory bool
+	folder *folder // nil: not ours
+	inst   installation
+	as     account
 
 	// process is the server's current one, or its last. Only who holds change replaces it.
 	process atomic.Pointer[process]
@@ -150,7 +149,7 @@ func launch(ctx context.Context, o Options, inst installation, f *folder, as acc
 	if err := f.write("data/postgresql.conf", conf); err != nil {
 		return nil, fmt.Errorf("configure the server: %w", err)
 	}
-	s := &Server{version: inst.version, origin: inst.String(), address: addr, folder: f, inst: inst, as: as, inMemory: o.InMemory}
+	s := &Server{version: inst.version, origin: inst.String(), address: addr, folder: f, inst: inst, as: as}
 	if err := s.run(ctx, run); err != nil {
 		return nil, err
 	}

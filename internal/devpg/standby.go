@@ -76,7 +76,7 @@ func (s *Server) startStandby(ctx context.Context, conn *pgx.Conn, f *folder, o 
 		return nil, fmt.Errorf("create the server's log: %w", err)
 	}
 	defer log.Close()
-	standby := &Server{version: s.version, origin: s.origin, address: addr, folder: f, inst: s.inst, as: s.as, inMemory: s.inMemory}
+	standby := &Server{version: s.version, origin: s.origin, address: addr, folder: f, inst: s.inst, as: s.as}
 	if err := standby.run(ctx, newRunner(f, s.as, log)); err != nil {
 		return nil, err
 	}

@@ -28,11 +28,11 @@ type Account struct {
 	SequencesBack   int `json:"sequences_went_back"`
 
 	// Seconds from the end of the promotion.
-	RecoverySeconds float64 `json:"recovery_seconds"`        // until a message that was sent after it was handled
-	FirstEffect     float64 `json:"first_effect_seconds"`    // until anything took effect, such as what was waiting
-	SlowestSender   float64 `json:"slowest_sender_seconds"`  // until the last of the senders had sent something
+	RecoverySeconds float64 `json:"recovery_seconds"`       // until a message that was sent after it was handled
+	FirstEffect     float64 `json:"first_effect_seconds"`   // until anything took effect, such as what was waiting
+	SlowestSender   float64 `json:"slowest_sender_seconds"` // until the last of the senders had sent something
 	Receivers       int     `json:"receivers"`
-	ReceiversBack   int     `json:"receivers_back"` // whose heartbeat the promoted standby got in time
+	ReceiversBack   int     `json:"receivers_back"`         // whose heartbeat the promoted standby got in time
 	PromotedSeconds float64 `json:"promoted_after_seconds"` // from the crash to the end of the promotion
 	recovered       bool
 	server          string
