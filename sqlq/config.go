@@ -148,6 +148,9 @@ func (c Config) validate() error {
 	if c.Codec.Encode == nil || c.Codec.Decode == nil || c.Codec.ContentType == "" {
 		errs = append(errs, errors.New("Codec needs ContentType, Encode and Decode, or none of them"))
 	}
+	if len(c.Codec.ContentType) > maxContentType || cleanText(c.Codec.ContentType) != c.Codec.ContentType {
+		errs = append(errs, fmt.Errorf("Codec.ContentType %.100q of %d bytes: it is UTF-8 text without NUL of at most %d bytes", c.Codec.ContentType, len(c.Codec.ContentType), maxContentType))
+	}
 	for typ, queue := range c.Routes {
 		errs = append(errs, checkTypeName(typ), checkQueueName(queue))
 	}
