@@ -8,6 +8,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
 // purpose says what one of the library's own connections is for. The server shows it as application_name.
@@ -89,11 +91,9 @@ func (c *conn) set(ctx context.Context, settings [][2]string) error {
 	for _, s := range settings {
 		names, values = append(names, s[0]), append(values, s[1])
 	}
-	const sql = `SELECT set_config(name, value, false) FROM unnest($1::text[], $2::text[]) s (name, value)
-		WHERE current_setting(name, true) IS NOT NULL`
-	_, err := c.Exec(ctx, sql, names, values)
+	err := store.SetSession(ctx, c, names, values)
 	for i := 0; err != nil && !connectionLost(err) && i < len(names); i++ {
-		if _, one := c.Exec(ctx, sql, names[i:i+1], values[i:i+1]); connectionLost(one) {
+		if one := store.SetSession(ctx, c, names[i:i+1], values[i:i+1]); connectionLost(one) {
 			err = one
 		}
 	}
@@ -104,10 +104,9 @@ func (c *conn) set(ctx context.Context, settings [][2]string) error {
 }
 
 // readPlans notes what the server has for plans, and sets them as fetches want them.
-func (c *conn) readPlans(ctx context.Context) error {
-	err := c.QueryRow(ctx, `SELECT array_agg(current_setting(name) ORDER BY n) FROM unnest($1::text[]) WITH ORDINALITY s (name, n)`, plans).Scan(&c.ownPlans)
-	if err == nil {
-		_, err = c.Exec(ctx, `SELECT set_config(name, value, false) FROM unnest($1::text[], $2::text[]) s (name, value)`, plans, fetchPlans)
+func (c *conn) readPlans(ctx context.Context) (err error) {
+	if c.ownPlans, err = store.Settings(ctx, c, plans); err == nil {
+		err = store.SetSession(ctx, c, plans, fetchPlans)
 	}
 	if err != nil {
 		return fmt.Errorf("set up the connection: %w", err)

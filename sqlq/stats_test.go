@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,8 +18,8 @@ func TestStats(t *testing.T) {
 	t.Parallel()
 	pool := newPool(t)
 	execSQL(t, pool, `SELECT sqlq.create_queue('house')`)
-	var logged lockedText
-	config := sqlq.WithStandbyEvery(sqlq.Config{Routes: choreRoute, Logger: slog.New(slog.NewTextHandler(&logged, nil))}, time.Hour)
+	var said logged
+	config := sqlq.WithStandbyEvery(sqlq.Config{Routes: choreRoute, Logger: slog.New(slog.NewTextHandler(&said, nil))}, time.Hour)
 	client := open(t, pool, config)
 	if s := client.Stats(); s.Listening || len(s.Endpoints) != 0 {
 		t.Errorf("before Run: %+v", s)
@@ -65,29 +64,11 @@ func TestStats(t *testing.T) {
 	// Without a connection that listens it polls, says so, and says when it listens again.
 	execSQL(t, pool, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'sqlq listen' AND datname = current_database()`)
 	eventually(t, "the log says it", func() (bool, string) {
-		text := logged.String()
+		text := said.all()
 		return strings.Contains(text, "not listening, polling") && strings.Contains(text, "listening; senders wake"), text
 	})
 	eventually(t, "one of them is notified again", func() (bool, string) {
 		a, b := client.Stats().Endpoints[0].Waits, other.Stats().Endpoints[0].Waits
 		return a == sqlq.Notified || b == sqlq.Notified, fmt.Sprint(a, b)
 	})
-}
-
-// lockedText is written to by several goroutines.
-type lockedText struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (w *lockedText) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.text.Write(p)
-}
-
-func (w *lockedText) String() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.text.String()
 }

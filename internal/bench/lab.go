@@ -122,8 +122,19 @@ func (l *lab) makeSchema(ctx context.Context) error {
 	return l.queues(ctx, floorQueue)
 }
 
+// dropSchema drops the benchmark's schema. Sessions of processes that were just killed may still be at work in it, and take
+// their locks in another order: then it is tried again.
 func (l *lab) dropSchema(ctx context.Context) error {
-	if _, err := l.pool.Exec(ctx, `DROP SCHEMA IF EXISTS `+schema+` CASCADE`); err != nil {
+	const deadlockDetected, lockNotAvailable = "40P01", "55P03"
+	var err error
+	for range 10 {
+		_, err = l.pool.Exec(ctx, `DROP SCHEMA IF EXISTS `+schema+` CASCADE`)
+		var pg *pgconn.PgError
+		if !errors.As(err, &pg) || pg.Code != deadlockDetected && pg.Code != lockNotAvailable {
+			break
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("drop schema %s, do it yourself (DROP SCHEMA %[1]s CASCADE): %w", schema, err)
 	}
 	return nil
