@@ -330,6 +330,11 @@ BEGIN
             MESSAGE = format('header %s is not allowed', to_json(bad)),
             HINT = 'Names: 1 to 100 ASCII letters, digits, dots, hyphens and underscores, not beginning with sqlq-. Values: strings.';
     END IF;
+    IF (SELECT count(*) > 100 OR sum(octet_length(h.key) + octet_length(h.value)) > 65536 FROM json_each_text(headers) h) THEN
+        RAISE program_limit_exceeded USING
+            MESSAGE = 'the headers are too large',
+            HINT = 'At most 100 of them, and 64 KiB of names and values together: put the rest into the body.';
+    END IF;
     SELECT ('{' || string_agg(to_json(h.key) || ':' || to_json(h.value), ',' ORDER BY h.key COLLATE "C") || '}')::json
     INTO stored FROM jsonb_each_text(headers::jsonb) h;
     RETURN stored;

@@ -53,8 +53,8 @@ func (d *delivery) key() int64 {
 type batch struct {
 	in      *instance
 	began   time.Time
-	byLease bool // leased already at the fetch; nothing is held
-	all     []delivery
+	byLease bool        // leased already at the fetch; nothing is held
+	all     []*delivery // until it is settled
 	waiting []*delivery // plain ones that have not begun, in order
 	inTx    []*delivery // ones whose handlers want the receive transaction, in order
 	open    int         // plain ones that are not finished
@@ -70,9 +70,9 @@ type batch struct {
 // lease from now on.
 func newBatch(in *instance, ms []store.Message, byLease bool, by int32) *batch {
 	suspects := false
-	b := &batch{in: in, began: time.Now(), byLease: byLease, all: make([]delivery, len(ms)), done: make(chan struct{})}
+	b := &batch{in: in, began: time.Now(), byLease: byLease, all: newDeliveries(ms), done: make(chan struct{})}
 	for i := range ms {
-		d, m := &b.all[i], &ms[i]
+		d, m := b.all[i], &ms[i]
 		d.batch, d.seq, d.row, d.lease = b, m.Seq, m.Row, m.Lease
 		d.attempts.Store(int32(m.Attempt))
 		if byLease {
@@ -104,4 +104,34 @@ func newBatch(in *instance, ms []store.Message, byLease bool, by int32) *batch {
 		close(b.done)
 	}
 	return b
+}
+
+// maxTogether bounds the bodies of messages whose deliveries are allocated together, in bytes: one that is handled for
+// long keeps the others in memory.
+const maxTogether = 256 << 10
+
+func newDeliveries(ms []store.Message) []*delivery {
+	all, size := make([]*delivery, len(ms)), 0
+	for i := range ms {
+		size += len(ms[i].Body)
+	}
+	if size > maxTogether {
+		for i := range all {
+			all[i] = new(delivery)
+		}
+		return all
+	}
+	together := make([]delivery, len(ms))
+	for i := range all {
+		all[i] = &together[i]
+	}
+	return all
+}
+
+// release lets go of the deliveries of a batch that is settled, or given up. Those that are leased refer to the batch and
+// would keep the others in memory.
+func (in *instance) release(b *batch) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	b.all, b.inTx = nil, nil
 }

@@ -4,7 +4,7 @@ import "encoding/json"
 
 // Codec turns messages into bodies and back. Messages of another content type than the Codec's fail as undecodable.
 type Codec struct {
-	// ContentType names the format and travels as a header, unless it is "application/json".
+	// ContentType names the format and travels as a header, unless it is "application/json". UTF-8 text of at most 200 bytes.
 	ContentType string
 	Encode      func(message any) ([]byte, error)
 	// Decode reads a body into a pointer to the message.

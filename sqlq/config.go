@@ -162,6 +162,9 @@ func (c Config) validate() error {
 			errs = append(errs, fmt.Errorf("ListenURL: %w", err))
 		}
 	}
+	if len(c.Codec.ContentType) > maxContentType || cleanText(c.Codec.ContentType) != c.Codec.ContentType {
+		errs = append(errs, fmt.Errorf("Codec.ContentType %.100q of %d bytes: it is UTF-8 text without NUL of at most %d bytes", c.Codec.ContentType, len(c.Codec.ContentType), maxContentType))
+	}
 	for typ, queue := range c.Routes {
 		errs = append(errs, checkTypeName(typ), checkQueueName(queue))
 	}

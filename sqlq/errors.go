@@ -41,6 +41,8 @@ var (
 	ErrInvalidName = errors.New("invalid name")
 	// ErrBodyTooLarge: the encoded body exceeds Config.MaxBody.
 	ErrBodyTooLarge = errors.New("body too large")
+	// ErrHeadersTooLarge: more than 100 headers, or more than 64 KiB of them.
+	ErrHeadersTooLarge = errors.New("headers too large")
 	// ErrEncode: the codec could not encode the message.
 	ErrEncode = errors.New("message cannot be encoded")
 	// ErrInvalidTime: a delay before now or beyond a century, or a time to live that is not positive.

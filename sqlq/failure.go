@@ -10,7 +10,8 @@ import (
 
 // Limits of what the error table keeps of an error, in bytes and links.
 const (
-	maxErrorText  = 8 << 10
+	maxErrorText  = 8 << 10 // of the error, and of each link of its chain
+	maxErrorType  = 500
 	maxStack      = 32 << 10
 	maxChainLinks = 32
 )
@@ -57,7 +58,10 @@ func unwrapAll(err error) []error {
 	return chain
 }
 
-func typeOf(err error) string { return strings.TrimPrefix(fmt.Sprintf("%T", err), "*") }
+// typeOf names the Go type of an error. Those of generic types can be long.
+func typeOf(err error) string {
+	return clip(strings.TrimPrefix(fmt.Sprintf("%T", err), "*"), maxErrorType)
+}
 
 // clip makes text fit to be stored: valid, and at most limit bytes.
 func clip(s string, limit int) string {

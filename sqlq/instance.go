@@ -247,9 +247,10 @@ func (in *instance) add(b *batch) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if b.byLease {
-		for i := range b.all {
-			in.leases[b.all[i].lease] = &b.all[i]
+		for _, d := range b.all {
+			in.leases[d.lease] = d
 		}
+		b.all = nil // each is settled by itself
 	}
 	if len(b.waiting) == 0 {
 		return
@@ -267,8 +268,8 @@ func (in *instance) cut(b *batch) (running []*delivery) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	taken := in.unstart(b)
-	for i := range b.all {
-		if d := &b.all[i]; d.started && !d.finished {
+	for _, d := range b.all {
+		if d.started && !d.finished {
 			d.leasing = true
 			running = append(running, d)
 		}

@@ -22,8 +22,19 @@ type Event interface {
 }
 
 // Headers are the strings that travel beside a body. Names are ASCII letters, digits, dots, hyphens and underscores, up
-// to 100 of them; those that begin with "sqlq-" are the library's own.
+// to 100 of them; those that begin with "sqlq-" are the library's own. Values are UTF-8 text without NUL. A message has at
+// most 100 headers, whose names and values are at most 64 KiB (65,536 bytes) together: every receiver reads them with every
+// message.
 type Headers map[string]string
+
+// Limits of a message's headers, which the database checks too (function check_message), in headers and bytes; of a
+// correlation id, which travels along with everything that follows; and of a Codec's content type.
+const (
+	maxHeaders       = 100
+	maxHeaderBytes   = 64 << 10
+	maxCorrelationID = 1000
+	maxContentType   = 200
+)
 
 // The library's own headers.
 const (
@@ -111,6 +122,21 @@ func checkHeader(name, value string) error {
 	}
 	if cleaned := cleanText(value); cleaned != value {
 		return fmt.Errorf("%w: value of header %q is not UTF-8 text without NUL: encode it, in base64 for example", ErrInvalidName, name)
+	}
+	return nil
+}
+
+// checkHeaders checks the sender's headers, each and all together.
+func checkHeaders(headers Headers) error {
+	size := 0
+	for name, value := range headers {
+		if err := checkHeader(name, value); err != nil {
+			return err
+		}
+		size += len(name) + len(value)
+	}
+	if len(headers) > maxHeaders || size > maxHeaderBytes {
+		return fmt.Errorf("%w: %d headers of %d bytes, the limits are %d and %d: put the rest into the body", ErrHeadersTooLarge, len(headers), size, maxHeaders, maxHeaderBytes)
 	}
 	return nil
 }

@@ -57,7 +57,7 @@ func WithHeader(name, value string) SendOption {
 // The library itself does not look for duplicates.
 func WithID(id ID) SendOption { return func(o *sendOptions) { o.id = id } }
 
-// WithCorrelationID sets what the message is about, an order number for example. It follows along to the messages that
+// WithCorrelationID sets what the message is about, an order number for example: UTF-8 text of at most 1,000 bytes. It follows along to the messages that
 // its handlers send. Without it the first message's id does.
 func WithCorrelationID(id string) SendOption { return func(o *sendOptions) { o.correlation = id } }
 
@@ -89,13 +89,11 @@ func collect(options []SendOption) (o sendOptions, err error) {
 			return o, err
 		}
 	}
-	for name, value := range o.headers {
-		if err := checkHeader(name, value); err != nil {
-			return o, err
-		}
+	if err := checkHeaders(o.headers); err != nil {
+		return o, err
 	}
-	if cleanText(o.correlation) != o.correlation {
-		return o, fmt.Errorf("%w: correlation id %q is not UTF-8 text without NUL", ErrInvalidName, o.correlation)
+	if len(o.correlation) > maxCorrelationID || cleanText(o.correlation) != o.correlation {
+		return o, fmt.Errorf("%w: correlation id %.100q of %d bytes is not UTF-8 text without NUL of at most %d bytes", ErrInvalidName, o.correlation, len(o.correlation), maxCorrelationID)
 	}
 	return o, nil
 }

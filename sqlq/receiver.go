@@ -139,6 +139,7 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 	if held != nil && held.ended {
 		held.in.leased(held.in.cut(held), nil, 0)
 		r.settleOneByOne(held, nil)
+		held.in.release(held)
 		held = nil
 		if err := r.connect(); err != nil {
 			return nil, err
@@ -181,6 +182,7 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 	}
 	if held != nil {
 		r.settledBatch(ctx, held, s, settled, err)
+		held.in.release(held)
 		if !settled {
 			r.putBack(w)
 			return nil, nil

@@ -159,13 +159,14 @@ func TestJustEnoughConnections(t *testing.T) {
 	}
 }
 
-// A role that may not make tables gets told which command to ask for; once that has been run it needs no more.
+// A role that may not make queues gets told which command to ask for; once that has been run it needs no more.
 func TestRoleThatMayNotMakeQueues(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)
 	admin := poolOn(t, url)
 	limited := asRole(t, url, ``)
 	role := limited.Config().ConnConfig.User
+	execSQL(t, admin, fmt.Sprintf(`REVOKE EXECUTE ON FUNCTION sqlq.create_queue FROM %s`, role))
 	c := open(t, limited, sqlq.Config{})
 	for _, f := range []struct {
 		what string
@@ -177,13 +178,6 @@ func TestRoleThatMayNotMakeQueues(t *testing.T) {
 		if err := f.call(); err == nil || !strings.Contains(err.Error(), "sqlq queue create post --schema sqlq") || pgError(err).Code != "42501" {
 			t.Errorf("%s: %v, want the command that makes the queue", f.what, err)
 		}
-	}
-	// Nor without the right to call the function.
-	execSQL(t, admin, `REVOKE EXECUTE ON FUNCTION sqlq.create_queue FROM PUBLIC`)
-	stranger := asRole(t, url, ``)
-	execSQL(t, admin, fmt.Sprintf(`REVOKE EXECUTE ON FUNCTION sqlq.create_queue FROM %s`, stranger.Config().ConnConfig.User))
-	if err := open(t, stranger, sqlq.Config{}).Run(t.Context(), receiveLetters("post")); err == nil || !strings.Contains(err.Error(), "sqlq queue create post") {
-		t.Errorf("Run: %v, want the command that makes the queue", err)
 	}
 
 	execSQL(t, admin, `SELECT sqlq.create_queue('post')`)

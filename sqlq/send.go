@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/jackc/pgx/v5"
 
@@ -223,12 +224,10 @@ func (c *Client) prepare(ctx context.Context, m Message, publish bool, in *Incom
 // what their absence means.
 func (c *Client) headers(out *Outgoing, in *Incoming, correlation string) ([]byte, error) {
 	all := Headers{}
-	for name, value := range out.Headers {
-		if err := checkHeader(name, value); err != nil { // once more: middleware may have added some
-			return nil, err
-		}
-		all[name] = value
+	if err := checkHeaders(out.Headers); err != nil { // once more: middleware may have added some
+		return nil, err
 	}
+	maps.Copy(all, out.Headers)
 	if c.config.Codec.ContentType != jsonContentType {
 		all[headerContentType] = c.config.Codec.ContentType
 	}

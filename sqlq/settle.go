@@ -111,8 +111,8 @@ func (r *receiver) settlementOf(b *batch) (*settlement, error) {
 	for _, d := range s.running {
 		s.attempts = append(s.attempts, max(0, d.made()-1)) // those that have ended
 	}
-	for i := range b.all {
-		if d := &b.all[i]; d.finished && !d.leasing {
+	for _, d := range b.all {
+		if d.finished && !d.leasing {
 			s.add(in, d)
 		}
 	}
@@ -154,6 +154,7 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 func (r *receiver) abandon(b *batch, err error) {
 	b.in.leased(b.in.cut(b), nil, 0)
 	b.in.freed(b)
+	b.in.release(b)
 	r.lost(fmt.Errorf("settle queue %q: %w", b.in.endpoint.Name, err))
 }
 
@@ -196,8 +197,8 @@ func (in *instance) freed(b *batch) {
 func (in *instance) finishedOf(b *batch) (finished []*delivery) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	for i := range b.all {
-		if d := &b.all[i]; d.finished && !d.lost && !d.giveUp && d.lease == 0 {
+	for _, d := range b.all {
+		if d.finished && !d.lost && !d.giveUp && d.lease == 0 {
 			finished = append(finished, d)
 		}
 	}

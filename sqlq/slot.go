@@ -67,7 +67,7 @@ func (in *instance) next() *delivery {
 			continue
 		}
 		d := b.waiting[0]
-		b.waiting = b.waiting[1:]
+		b.waiting[0], b.waiting = nil, b.waiting[1:] // a batch does not keep what has been handled
 		in.waiting--
 		d.started = true
 		return d

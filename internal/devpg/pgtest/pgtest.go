@@ -36,9 +36,16 @@ import (
 const Schema = "sqlq"
 
 // Main is for TestMain: it runs the tests, stops the server if there is one, and exits. (A test binary without it
-// leaves nothing behind either, but kills its server rather than stopping it.)
+// leaves nothing behind either, but kills its server rather than stopping it.) When the tests have passed it looks for
+// what they have left running, which fails them: goroutines of the library, and its sessions on the server.
 func Main(m *testing.M) {
 	code := m.Run()
+	if code == 0 {
+		if err := leftBehind(); err != nil {
+			fmt.Fprintln(os.Stderr, "the tests have left behind:", err)
+			code = 1
+		}
+	}
 	if s := running.Load(); s != nil {
 		if err := s.Stop(); err != nil {
 			fmt.Fprintln(os.Stderr, "stop the tests' PostgreSQL:", err)
