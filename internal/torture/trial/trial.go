@@ -217,6 +217,10 @@ func (t *trial) retired(role string) bool {
 	return t.gone[role]
 }
 
+// patienceWithDrain is longer than it takes an instance to give back leases that it has let go of, because the server
+// refused to settle them: it asks itself after a minute.
+const patienceWithDrain = 90 * time.Second
+
 // drain waits until nothing waits any more. What failed of a fault, and not because its message says so, is replayed, as
 // an operator would; then it must succeed.
 func (t *trial) drain(ctx context.Context) error {
@@ -241,8 +245,8 @@ func (t *trial) drain(ctx context.Context) error {
 		if ok && (least < 0 || n < least) {
 			least, since = n, time.Now()
 		}
-		if time.Since(since) > 40*time.Second {
-			t.problem("the queues do not get empty: %d messages wait, and for 40 s there were not fewer: %s", n, t.remains(ctx))
+		if time.Since(since) > patienceWithDrain {
+			t.problem("the queues do not get empty: %d messages wait, and for %v there were not fewer: %s", n, patienceWithDrain, t.remains(ctx))
 			t.crew.dump()
 			break
 		}
