@@ -324,6 +324,9 @@ func (in *instance) returnLeased(ds []*delivery) {
 func (r *runner) register(ctx context.Context, db *conn, in *instance) error {
 	c := r.client
 	var id int32
+	// A context that ended during the commit would leave a record that nobody ends.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
 	err := pgx.BeginTxFunc(ctx, db, db.keeping(), func(tx pgx.Tx) (err error) {
 		id, err = c.store.Register(ctx, tx, store.Instance{
 			Endpoint: in.endpoint.Name, Host: c.config.host, PID: os.Getpid(), Version: c.config.version,
