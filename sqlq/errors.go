@@ -134,6 +134,7 @@ const (
 	unknownStatement     = "26000"
 	duplicateStatement   = "42P05"
 	transactionTerminate = "25P03" // idle_in_transaction_session_timeout
+	readOnly             = "25006" // of a standby, or of a session that began while the role was read-only: another may not be
 )
 
 func sqlState(err error) string {
@@ -154,5 +155,5 @@ func connectionLost(err error) bool {
 	if !errors.As(err, &pg) {
 		return true
 	}
-	return pg.Severity == "FATAL" || pg.Severity == "PANIC" || pg.Code[:2] == "08" || pg.Code[:3] == "57P" || pg.Code == transactionTerminate
+	return pg.Severity == "FATAL" || pg.Severity == "PANIC" || pg.Code[:2] == "08" || pg.Code[:3] == "57P" || pg.Code == transactionTerminate || pg.Code == readOnly
 }
