@@ -138,3 +138,23 @@ func (c *Client) closedTo(ctx context.Context) bool {
 
 // handlerContext marks the contexts of handlers.
 type handlerContext struct{}
+
+// onPool runs a statement of the library's own on a connection of the pool. One that is lost, or that has become read-only
+// because it was opened while the server was, is taken out of the pool, and another is tried.
+func (c *Client) onPool(ctx context.Context, run func(db store.DBTX) error) error {
+	var err error
+	for range 1 + c.pool.Config().MaxConns {
+		var conn *pgxpool.Conn
+		if conn, err = c.pool.Acquire(ctx); err != nil {
+			return err
+		}
+		if err = run(conn); connectionLost(err) {
+			_ = conn.Conn().Close(ctx) // so the pool does not keep it
+		}
+		conn.Release()
+		if err == nil || !connectionLost(err) || ctx.Err() != nil {
+			return err
+		}
+	}
+	return err
+}

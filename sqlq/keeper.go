@@ -411,11 +411,13 @@ func (k *keeper) leadsNow() bool {
 func (k *keeper) end() {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	st, pool := k.run.client.store, k.run.client.pool
-	err := st.Drained(ctx, pool, k.run.numbers())
-	if err == nil {
-		err = st.WakeQueues(ctx, pool, k.run.endpoints())
-	}
+	st := k.run.client.store
+	err := k.run.client.onPool(ctx, func(db store.DBTX) error {
+		if err := st.Drained(ctx, db, k.run.numbers()); err != nil {
+			return err
+		}
+		return st.WakeQueues(ctx, db, k.run.endpoints())
+	})
 	if err != nil {
 		k.run.client.log.Warn("sqlq: cannot record the end of this instance; others will take it for crashed", "err", err)
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
 // slot handles messages until there are none. A handler may end its goroutine before; then another goes on.
@@ -144,7 +146,11 @@ func (in *instance) apart(d *delivery, meanwhile func()) bool {
 	in.alone.Lock()
 	ctx, cancel := context.WithTimeout(in.ctx, 30*time.Second)
 	defer cancel()
-	mine, err := in.client.store.BeginAlone(ctx, in.client.pool, d.leasedBy, d.lease)
+	var mine bool
+	err := in.client.onPool(ctx, func(db store.DBTX) (err error) {
+		mine, err = in.client.store.BeginAlone(ctx, db, d.leasedBy, d.lease)
+		return err
+	})
 	if err != nil || !mine {
 		in.alone.Unlock()
 		in.giveUp(d)
