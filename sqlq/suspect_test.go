@@ -3,7 +3,6 @@ package sqlq_test
 import (
 	"context"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -20,11 +19,14 @@ func TestSuspectsOnOneConnection(t *testing.T) {
 	execSimple(t, pool, `SELECT sqlq.create_queue('held'), sqlq.create_queue('exact');
 		INSERT INTO sqlq.q_held (id, type, headers, body) SELECT gen_random_uuid(), 'crash.Peril', '{"sqlq-crashes": "1"}', '{}' FROM generate_series(1, 2);
 		INSERT INTO sqlq.q_exact (id, type, headers, body) SELECT gen_random_uuid(), 'crash.PerilTx', '{"sqlq-crashes": "1"}', '{}' FROM generate_series(1, 2);`)
+	fetched := make(chan struct{}) // from the other queue, if there is still something
 	run(t, c,
 		sqlq.Endpoint{Name: "held", Handlers: []sqlq.Handler{sqlq.Handle(func(context.Context, *sqlq.Delivery[peril]) error {
-			time.Sleep(50 * time.Millisecond) // long enough for the receiver to fetch from the other queue
+			<-fetched
 			return nil
 		})}},
 		sqlq.Endpoint{Name: "exact", Handlers: []sqlq.Handler{sqlq.HandleTx(func(context.Context, pgx.Tx, *sqlq.Delivery[perilTx]) error { return nil })}})
+	eventuallyCount(t, pool, 1, `SELECT (EXISTS (SELECT FROM sqlq.leased WHERE queue = 'exact') OR NOT EXISTS (SELECT FROM sqlq.q_exact))::int`)
+	close(fetched)
 	eventuallyCount(t, pool, 0, `SELECT (SELECT count(*) FROM sqlq.q_held) + (SELECT count(*) FROM sqlq.q_exact) + (SELECT count(*) FROM sqlq.leased) + (SELECT count(*) FROM sqlq.error)`)
 }

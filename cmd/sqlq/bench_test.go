@@ -70,14 +70,20 @@ func TestBenchIsEnded(t *testing.T) {
 // awaitCount waits until a query returns a number.
 func awaitCount(t *testing.T, conn *pgx.Conn, want int, query string) {
 	t.Helper()
-	var got int
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	deadline, tick := time.After(30*time.Second), time.NewTicker(10*time.Millisecond)
+	defer tick.Stop()
+	for {
+		var got int
 		if err := conn.QueryRow(t.Context(), query).Scan(&got); err != nil {
 			t.Fatal(err)
 		}
 		if got == want {
 			return
 		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("%s: got %d, want %d", query, got, want)
+		}
 	}
-	t.Fatalf("%s: got %d, want %d", query, got, want)
 }

@@ -81,6 +81,16 @@ func (b *Bouncer) URL(database string, parameters ...string) string {
 	return fmt.Sprintf("postgres://anybody@127.0.0.1:%d/%s?%s", b.port, url.PathEscape(database), strings.Join(parameters, "&"))
 }
 
+// KeepsStatements says whether the PgBouncer that is installed keeps prepared statements apart in transaction mode.
+func KeepsStatements(t testing.TB) bool {
+	t.Helper()
+	version, err := versionOf(path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return prepares(version)
+}
+
 // Prepares says whether it keeps prepared statements apart in transaction mode, which it does from 1.21 on.
 func (b *Bouncer) Prepares() bool { return prepares(b.version) }
 

@@ -1,9 +1,10 @@
+//go:build unix
+
 package trial_test
 
 import (
 	"os"
 	"os/exec"
-	"runtime"
 	"testing"
 	"time"
 
@@ -17,9 +18,6 @@ func TestMain(m *testing.M) {
 
 // A tiny trial of each kind: it shows that the trial itself works, not much about the library.
 func TestTrials(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Skip("processes cannot be frozen here")
-	}
 	for _, scenario := range []string{trial.Calm, trial.Mixed} {
 		t.Run(scenario, func(t *testing.T) {
 			t.Parallel()
