@@ -89,14 +89,16 @@ func call(f func() error) (err error) {
 	return err
 }
 
-// inOwnGoroutine calls f in a goroutine of its own, so that the caller's goes on whatever becomes of that.
-func inOwnGoroutine(f func() error) error {
-	err := errGoexit
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		err = f()
-	}()
-	<-ended
-	return err
+// despiteExits runs f in a goroutine of its own, and once more in another whenever a handler has ended that one; f goes on
+// where it was.
+func despiteExits(f func()) {
+	for returned := false; !returned; {
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			f()
+			returned = true
+		}()
+		<-ended
+	}
 }

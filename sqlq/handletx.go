@@ -16,33 +16,40 @@ func (r *receiver) handleTx(b *batch) {
 		tx.stop()
 		b.savepoint = tx.savepoint
 	}()
-	for i, d := range b.inTx {
-		if i > 0 && (time.Since(b.began) > r.run.client.config.HoldLimit/2 || r.run.schedule.isDraining()) {
-			b.freed = true
-			return
+	next := 0
+	despiteExits(func() {
+		for next < len(b.inTx) && r.handleNextTx(b, tx, next) {
+			next++
 		}
-		d.started = true
-		b.in.handle(d, tx)
-		switch tx.verdict {
-		case txDecides:
-			d.finished = true
-			tx.later = true
-		case txYields:
-			d.started = false
-			b.freed = true
-			return
-		case txLost:
-			d.started = false
-			b.in.lostWith(d)
-			return
-		case txAborted:
-			r.transactionAborted(b, i)
-			return
-		default:
-			r.transactionEnded(b, i)
-			return
-		}
+	})
+}
+
+// handleNextTx runs one handler of a held batch, and says whether the next may follow.
+func (r *receiver) handleNextTx(b *batch, tx *receiveTx, n int) bool {
+	d := b.inTx[n]
+	if n > 0 && !d.exited && (time.Since(b.began) > r.run.client.config.HoldLimit/2 || r.run.schedule.isDraining()) {
+		b.freed = true
+		return false
 	}
+	d.started = true
+	b.in.handle(d, tx)
+	switch tx.verdict {
+	case txDecides:
+		d.finished = true
+		tx.later = true
+		return true
+	case txYields:
+		d.started = false
+		b.freed = true
+	case txLost:
+		d.started = false
+		b.in.lostWith(d)
+	case txAborted:
+		r.transactionAborted(b, n)
+	default:
+		r.transactionEnded(b, n)
+	}
+	return false
 }
 
 // transactionEnded deals with a handler that ended the receive transaction: it fails at once, and what others of the
@@ -109,7 +116,7 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 	}
 	tx := newReceiveTx(r.run.hardCtx, in, r.conn)
 	if !decided {
-		in.attempt(d, tx)
+		despiteExits(func() { in.attempt(d, tx) })
 	}
 	tx.stop()
 	in.mu.Lock()

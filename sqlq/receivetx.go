@@ -74,13 +74,18 @@ func (tx *receiveTx) keepAlive() {
 }
 
 // run calls the handler of a delivery and leaves the transaction with its work, or without any of it, ready for the
-// next. The verdict says whether the returned error decides about the message.
+// next. The verdict says whether the returned error decides about the message. It does not return when the handler ends
+// its goroutine; called again, it deals with that.
 func (tx *receiveTx) run(d *delivery) error {
-	tx.mu.Lock()
-	tx.active, tx.begun, tx.waited, tx.failure, tx.verdict = true, false, false, nil, txDecides
-	tx.mu.Unlock()
-
-	err := inOwnGoroutine(func() error { return tx.in.invoke(d, tx) })
+	err := errGoexit
+	if d.exited {
+		d.exited = false
+	} else {
+		tx.mu.Lock()
+		tx.active, tx.begun, tx.waited, tx.failure, tx.verdict = true, false, false, nil, txDecides
+		tx.mu.Unlock()
+		err = tx.in.invoke(d, tx)
+	}
 
 	tx.mu.Lock()
 	defer tx.mu.Unlock()

@@ -93,7 +93,7 @@ func (in *instance) finish(d *delivery) {
 
 // handle brings a delivery to its verdict. tx is for HandleTx.
 func (in *instance) handle(d *delivery, tx *receiveTx) {
-	if in.decided(d) {
+	if !d.exited && in.decided(d) {
 		return
 	}
 	if !in.apart(d, nil) {
@@ -211,11 +211,14 @@ func (in *instance) settled(d *delivery) {
 	}
 }
 
-// attempt runs the handler of a delivery to its verdict, immediate retries included.
+// attempt runs the handler of a delivery to its verdict, immediate retries included. It does not return when the handler
+// ends its goroutine; with a tx it goes on when it is called again.
 func (in *instance) attempt(d *delivery, tx *receiveTx) {
 	policy := in.endpoint.Retry
 	for {
-		d.begin(int(d.attempts.Add(1)))
+		if !d.exited {
+			d.begin(int(d.attempts.Add(1)))
+		}
 		if tx != nil {
 			began := time.Now()
 			d.err = tx.run(d)
