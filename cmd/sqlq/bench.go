@@ -88,7 +88,7 @@ func (a *app) bench(ctx context.Context, b bench.Benchmark, o bench.Options) err
 		return err
 	}
 	if a.format != formatTable {
-		return a.printJSON(result)
+		return a.printData(result)
 	}
 	return a.printBenchmark(result)
 }

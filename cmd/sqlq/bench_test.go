@@ -46,7 +46,7 @@ func TestBenchIsEnded(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = c.Wait()
-	if code := c.ProcessState.ExitCode(); code != exitError || !strings.Contains(said.String(), "sqlq: interrupted") {
+	if code := c.ProcessState.ExitCode(); code != exitInterrupted || !strings.Contains(said.String(), "sqlq: interrupted") {
 		t.Errorf("after Ctrl-C: exit code %d\n%s", code, said)
 	}
 	awaitCount(t, conn, 0, sessions)

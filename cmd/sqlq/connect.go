@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -199,29 +198,4 @@ func migrateUp(schema string) string {
 		return "sqlq migrate up"
 	}
 	return "sqlq migrate up --schema " + schema
-}
-
-// confirm asks whether to destroy something. what says what and where. Off a terminal only --yes will do.
-func (a *app) confirm(ctx context.Context, yes bool, what string) error {
-	if yes {
-		return nil
-	}
-	if !a.inTerminal || !a.errTerminal {
-		return usageErrorf("this would %s, for good; add --yes to do it without being asked", what)
-	}
-	fmt.Fprintf(a.err, "This will %s, for good.\nGo on? [y/N] ", what)
-	answer := make(chan string, 1)
-	go func() { // reading cannot be interrupted; the process ends soon after ctx does
-		line, _ := bufio.NewReader(a.in).ReadString('\n')
-		answer <- strings.ToLower(strings.TrimSpace(line))
-	}()
-	select {
-	case given := <-answer:
-		if given == "y" || given == "yes" {
-			return nil
-		}
-	case <-ctx.Done():
-		fmt.Fprintln(a.err)
-	}
-	return errors.New("nothing was done")
 }

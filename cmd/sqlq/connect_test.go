@@ -39,7 +39,7 @@ func TestConfirmInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	a := &app{streams: streams{in: never{}, err: &strings.Builder{}, inTerminal: true, errTerminal: true}}
-	if err := a.confirm(ctx, false, "drop it"); err == nil || err.Error() != "nothing was done" {
+	if err := a.confirm(ctx, change{}, "drop it"); err == nil || err.Error() != "nothing was done" {
 		t.Errorf("err %v", err)
 	}
 }

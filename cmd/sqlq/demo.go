@@ -57,7 +57,7 @@ and sqlq_demo_shop, which it removes at the end.`,
 			}
 			result, err := demo.Run(c.Context(), o)
 			if a.format != formatTable && (err == nil || errors.Is(err, demo.ErrAudit)) {
-				err = errors.Join(err, a.printJSON(result))
+				err = errors.Join(err, a.printData(result))
 			}
 			return err
 		},

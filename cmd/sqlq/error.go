@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -22,16 +21,8 @@ func (a *app) errorCommand() *cobra.Command {
 		a.errorListCommand(), a.errorShowCommand(), a.errorReplayCommand(), a.errorArchiveCommand())
 }
 
-// filterFlags are the flags that choose failed messages; the same for each command.
-func filterFlags(c *cobra.Command, f *ops.Filter) {
-	c.Flags().StringVar(&f.Queue, "queue", "", "those of this queue")
-	c.Flags().StringVar(&f.Type, "type", "", "those of this message type")
-	c.Flags().StringVar(&f.Group, "group", "", "those of this group: failures of one fault have the same")
-}
-
 func (a *app) errorListCommand() *cobra.Command {
 	var f ops.Filter
-	var status string
 	c := &cobra.Command{
 		Use:     "ls",
 		Aliases: []string{"list"},
@@ -39,10 +30,6 @@ func (a *app) errorListCommand() *cobra.Command {
 		Example: "  sqlq error ls --queue billing\n  sqlq error ls --limit 0 -o jsonl | jq -r .group | sort | uniq -c",
 		Args:    noMoreThan(0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			f.Status = ops.Status(status)
-			if !slices.Contains([]ops.Status{ops.StatusFailed, ops.StatusArchived, ops.StatusAny}, f.Status) {
-				return usageErrorf("--status %q: there are failed, archived and any", status)
-			}
 			if f.Limit < 0 {
 				return usageErrorf("--limit %d: it takes a number from 1, or 0 for all", f.Limit)
 			}
@@ -76,8 +63,7 @@ func (a *app) errorListCommand() *cobra.Command {
 			return printList(a, views, t)
 		},
 	}
-	filterFlags(c, &f)
-	c.Flags().StringVar(&status, "status", string(ops.StatusFailed), "failed, archived or any")
+	a.filterFlags(c, &f, failedMessages)
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 50, "list at most so many; 0: all")
 	return c
 }
@@ -155,7 +141,7 @@ it began are left alone, archived ones too. A replay that was interrupted has mo
 run at once share the messages.`,
 		Example: "  sqlq error replay 17 18\n  sqlq error replay --queue billing --group 5f2ab81c\n  sqlq error replay --all",
 		RunE: func(c *cobra.Command, names []string) error {
-			if err := checkFilter(c, &f, names); err != nil {
+			if err := a.checkFilter(c, &f, names); err != nil {
 				return err
 			}
 			db, err := a.connect(c.Context())
@@ -180,7 +166,7 @@ run at once share the messages.`,
 			return errors.Join(a.done(outcome, "replayed %s", plural(replayed, "message")), err)
 		},
 	}
-	filterFlags(c, &f)
+	a.filterFlags(c, &f, failedMessages)
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 0, "replay at most so many; 0: all that are chosen")
 	c.Flags().BoolVar(&f.All, "all", false, "replay every failed message")
 	return c
@@ -193,7 +179,7 @@ func (a *app) errorArchiveCommand() *cobra.Command {
 		Short:   "Keep failed messages, but leave them out of lists and replays",
 		Example: "  sqlq error archive 17 18\n  sqlq error archive --type sales.PlaceOrder",
 		RunE: func(c *cobra.Command, names []string) error {
-			if err := checkFilter(c, &f, names); err != nil {
+			if err := a.checkFilter(c, &f, names); err != nil {
 				return err
 			}
 			db, err := a.connect(c.Context())
@@ -211,23 +197,21 @@ func (a *app) errorArchiveCommand() *cobra.Command {
 			return errors.Join(a.done(outcome, "archived %s", plural(archived, "message")), err)
 		},
 	}
-	filterFlags(c, &f)
+	a.filterFlags(c, &f, failedMessages)
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 0, "archive at most so many; 0: all that are chosen")
 	c.Flags().BoolVar(&f.All, "all", false, "archive every failed message")
 	return c
 }
 
 // checkFilter refuses a command line that would change every failed message without saying so.
-func checkFilter(c *cobra.Command, f *ops.Filter, names []string) error {
-	f.Names = names
-	if f.Limit < 0 {
-		return usageErrorf("--limit %d: it takes a number from 1, or 0 for all", f.Limit)
+func (a *app) checkFilter(c *cobra.Command, f *ops.Filter, names []string) error {
+	if err := a.chosenBy(f, names); err != nil {
+		return err
 	}
-	chosen := len(names) > 0 || f.Queue != "" || f.Type != "" || f.Group != ""
 	switch {
-	case !chosen && !f.All:
+	case f.ChoosesAll() && !f.All:
 		return usageErrorf("this would %s every failed message: name messages, or give --queue, --type or --group, or --all to mean it", c.Name())
-	case chosen && f.All:
+	case !f.ChoosesAll() && f.All:
 		return usageErrorf("--all is every failed message: leave it out, or the names and filters")
 	}
 	return nil

@@ -17,6 +17,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/spf13/cobra"
@@ -25,9 +26,12 @@ import (
 
 // Exit codes. Others are those of the command that `sqlq dev -- COMMAND` ran.
 const (
-	exitError   = 1
-	exitUsage   = 2
-	exitConnect = 4 // cannot connect to the database
+	exitError       = 1
+	exitUsage       = 2
+	exitFindings    = 3 // a check found something
+	exitConnect     = 4 // cannot connect to the database, or not allowed to do that there
+	exitNothing     = 5 // nothing matched
+	exitInterrupted = 130
 )
 
 func main() { os.Exit(mainCode()) }
@@ -67,32 +71,72 @@ type app struct {
 	format      format
 	databaseURL string
 	schema      string
+	timeout     time.Duration // 0: none
+	color       colorMode
 	began       bool // the arguments were right and the command itself ran
 }
 
 // run runs the command line and returns the exit code.
 func run(ctx context.Context, args []string, s streams) int {
-	a := &app{streams: s, format: formatTable}
+	a := &app{streams: s, format: formatTable, color: colorAuto}
 	root := a.rootCommand()
 	root.SetArgs(args)
 	command, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
 	}
-	var coded *codedError
-	if !errors.As(err, &coded) {
-		coded = &codedError{code: exitError, err: err}
-		if !a.began {
-			coded.code = exitUsage // cobra found fault with the arguments
-		}
-	}
+	coded := a.coded(ctx, command, err)
 	if coded.err != nil {
-		fmt.Fprintf(a.err, "sqlq: %s\n", describe(err))
+		fmt.Fprintf(a.err, "sqlq: %s\n", describe(coded.err))
 	}
 	if coded.code == exitUsage {
 		fmt.Fprintf(a.err, "Usage: %s --help\n", command.CommandPath())
 	}
 	return coded.code
+}
+
+// coded gives an error its exit code, and where the operator would not understand it another text.
+func (a *app) coded(ctx context.Context, command *cobra.Command, err error) *codedError {
+	var coded *codedError
+	var pg *pgconn.PgError
+	switch {
+	case errors.As(err, &coded):
+		return &codedError{code: coded.code, err: hidden(coded, err)}
+	case !a.began:
+		return &codedError{code: exitUsage, err: err} // cobra found fault with the arguments
+	case ctx.Err() != nil:
+		if errors.Is(err, context.Canceled) { // else the command has said more
+			err = fmt.Errorf("interrupted: %w", err)
+		}
+		return &codedError{code: exitInterrupted, err: err}
+	case errors.Is(err, context.DeadlineExceeded) && a.timeout > 0:
+		return &codedError{code: exitError, err: fmt.Errorf("not done within %s (--timeout): %w", a.timeout, err)}
+	case errors.As(err, &pg) && pg.Code == insufficientPrivilege:
+		role := command.Annotations[needs]
+		if role == "" {
+			role = "operator"
+		}
+		return &codedError{code: exitConnect, err: fmt.Errorf("not allowed, needs %s: %w\nThe owner of the schema grants it with: sqlq grant ROLE %s", role, err, role)}
+	}
+	return &codedError{code: exitError, err: err}
+}
+
+// hidden returns the whole error, unless everything in it has been said.
+func hidden(coded *codedError, err error) error {
+	if coded.err == nil {
+		return nil
+	}
+	return err
+}
+
+// needs is the annotation of a command that says which role it takes, where that is not operator.
+const needs = "needs"
+
+const insufficientPrivilege = "42501" // SQLSTATE
+
+// errNothing is the error of a command that found nothing of what it was told to choose.
+func errNothing(format string, args ...any) error {
+	return &codedError{code: exitNothing, err: fmt.Errorf(format, args...)}
 }
 
 func (a *app) rootCommand() *cobra.Command {
@@ -126,8 +170,11 @@ func (a *app) rootCommand() *cobra.Command {
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.databaseURL, "database-url", "", "database to work on, as URL or key=value (default $SQLQ_DATABASE_URL, $DATABASE_URL, then PG*)")
 	flags.StringVar(&a.schema, "schema", envOr("SQLQ_SCHEMA", "sqlq"), "schema that holds sqlq's tables; $SQLQ_SCHEMA")
-	flags.VarP(&a.format, "output", "o", "output format: table, json (one document) or jsonl (an object a line)")
-	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "jsonl"}, cobra.ShellCompDirectiveNoFileComp))
+	flags.VarP(&a.format, "output", "o", "output format: table, json (one document), jsonl (an object a line) or yaml")
+	flags.DurationVar(&a.timeout, "timeout", 0, "give up after this time; 0: never")
+	flags.Var(&a.color, "color", "auto (on a terminal, unless $NO_COLOR is set), always or never")
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "jsonl", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = root.RegisterFlagCompletionFunc("color", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
 
 	a.noteBeginning(root)
 	return root
@@ -138,6 +185,11 @@ func (a *app) noteBeginning(c *cobra.Command) {
 	if run := c.RunE; run != nil {
 		c.RunE = func(c *cobra.Command, args []string) error {
 			a.began = true
+			if a.timeout > 0 {
+				ctx, cancel := context.WithTimeout(c.Context(), a.timeout)
+				defer cancel()
+				c.SetContext(ctx)
+			}
 			return run(c, args)
 		}
 	}

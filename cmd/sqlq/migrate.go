@@ -73,7 +73,7 @@ tables that go are lost. It asks first; off a terminal it needs --yes.`,
 				if target >= have {
 					return usageErrorf("schema %q has version %d: --to takes a lower one", a.schema, have)
 				}
-				if err := a.confirm(c.Context(), yes, fmt.Sprintf("roll schema %q of %s back from version %d to %d, and remove the messages in the tables that go",
+				if err := a.confirm(c.Context(), change{yes: yes}, fmt.Sprintf("roll schema %q of %s back from version %d to %d, and remove the messages in the tables that go, for good",
 					a.schema, db.where, have, target)); err != nil {
 					return err
 				}

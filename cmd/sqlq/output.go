@@ -3,12 +3,15 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // format is how data is printed; a flag.
@@ -18,6 +21,7 @@ const (
 	formatTable format = "table"
 	formatJSON  format = "json"  // one document
 	formatJSONL format = "jsonl" // an object a line
+	formatYAML  format = "yaml"  // one document
 )
 
 func (f *format) String() string { return string(*f) }
@@ -25,24 +29,24 @@ func (f *format) Type() string   { return "FORMAT" }
 
 func (f *format) Set(text string) error {
 	switch format(text) {
-	case formatTable, formatJSON, formatJSONL:
+	case formatTable, formatJSON, formatJSONL, formatYAML:
 		*f = format(text)
 		return nil
 	}
-	return fmt.Errorf("there are table, json and jsonl")
+	return fmt.Errorf("there are table, json, jsonl and yaml")
 }
 
 // printList prints items as JSON, or t where a table is wanted, and nothing there when t has no rows or is nil.
 func printList[T any](a *app, items []T, t *table) error {
 	switch a.format {
-	case formatJSON:
+	case formatJSON, formatYAML:
 		if items == nil {
 			items = []T{}
 		}
-		return a.printJSON(items)
+		return a.printData(items)
 	case formatJSONL:
 		for _, item := range items {
-			if err := a.printJSON(item); err != nil {
+			if err := a.printData(item); err != nil {
 				return err
 			}
 		}
@@ -57,7 +61,7 @@ func printList[T any](a *app, items []T, t *table) error {
 // printOne prints an item as JSON, or the text that write writes where a table is wanted.
 func (a *app) printOne(item any, write func(w io.Writer)) error {
 	if a.format != formatTable {
-		return a.printJSON(item)
+		return a.printData(item)
 	}
 	var text bytes.Buffer
 	write(&text)
@@ -68,7 +72,7 @@ func (a *app) printOne(item any, write func(w io.Writer)) error {
 // done tells what a command did: the sentence on standard error, or as data where JSON is wanted.
 func (a *app) done(outcome any, sentence string, args ...any) error {
 	if a.format != formatTable {
-		return a.printJSON(outcome)
+		return a.printData(outcome)
 	}
 	a.say(sentence, args...)
 	return nil
@@ -77,13 +81,40 @@ func (a *app) done(outcome any, sentence string, args ...any) error {
 // say writes a line for the operator.
 func (a *app) say(sentence string, args ...any) { fmt.Fprintf(a.err, sentence+"\n", args...) }
 
-func (a *app) printJSON(v any) error {
+// printData prints what is not a table: as YAML with the names and the order that it has as JSON.
+func (a *app) printData(v any) error {
+	if a.format == formatYAML {
+		return a.printYAML(v)
+	}
 	out := json.NewEncoder(a.out)
 	out.SetEscapeHTML(false)
 	if a.format == formatJSON {
 		out.SetIndent("", "  ")
 	}
 	return out.Encode(v)
+}
+
+func (a *app) printYAML(v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	var document yaml.Node
+	if err := yaml.Unmarshal(text, &document); err != nil { // JSON is YAML
+		return err
+	}
+	plain(&document)
+	out := yaml.NewEncoder(a.out)
+	out.SetIndent(2)
+	return errors.Join(out.Encode(&document), out.Close())
+}
+
+// plain takes the style of JSON off a YAML document.
+func plain(n *yaml.Node) {
+	n.Style = 0
+	for _, child := range n.Content {
+		plain(child)
+	}
 }
 
 // body is a message body in JSON output: as JSON where it is some, else in base64, which BodyEncoding then says.

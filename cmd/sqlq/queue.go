@@ -180,8 +180,8 @@ ones. It asks first; off a terminal it needs --yes.`,
 			if err != nil {
 				return err
 			}
-			if err := a.confirm(c.Context(), yes, fmt.Sprintf("remove %s ready and %s delayed messages of queue %q in schema %q of %s",
-				count(q.Ready), count(q.Delayed), q.Name, a.schema, db.where)); err != nil {
+			if err := a.confirmByName(c.Context(), change{yes: yes}, fmt.Sprintf("remove %s ready and %s delayed messages of queue %q in schema %q of %s",
+				count(q.Ready), count(q.Delayed), q.Name, a.schema, db.where), q.Name); err != nil {
 				return err
 			}
 			purged, err := db.Purge(c.Context(), q.Name)
@@ -219,8 +219,8 @@ func (a *app) queueDropCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := a.confirm(c.Context(), yes, fmt.Sprintf("drop queue %q (%s ready, %s delayed, %s leased, %s) in schema %q of %s",
-				q.Name, count(q.Ready), count(q.Delayed), count(q.Leased), plural(int64(len(q.Subscribed)), "subscription"), a.schema, db.where)); err != nil {
+			if err := a.confirmByName(c.Context(), change{yes: yes}, fmt.Sprintf("drop queue %q (%s ready, %s delayed, %s leased, %s) in schema %q of %s",
+				q.Name, count(q.Ready), count(q.Delayed), count(q.Leased), plural(int64(len(q.Subscribed)), "subscription"), a.schema, db.where), q.Name); err != nil {
 				return err
 			}
 			removed, err := db.DropQueue(c.Context(), q.Name, force)

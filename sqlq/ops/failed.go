@@ -10,35 +10,12 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
 // failedBatch is how many messages one transaction of Replay or Archive moves.
 const failedBatch = 1000
-
-// Status of a message in the error table.
-type Status string
-
-const (
-	StatusFailed   Status = "failed"   // it waits for an operator
-	StatusArchived Status = "archived" // it is kept, and left out of replays
-	StatusAny      Status = "any"      // in a filter: both
-)
-
-// Filter chooses failed messages: those that fit every field that is set.
-type Filter struct {
-	Names  []string // by number (FailedMessage.Number) or id
-	Queue  string
-	Type   string
-	Group  string // FailedMessage.Group
-	Status Status // default: StatusFailed; Replay and Archive take no other
-	Limit  int    // at most so many; 0: no limit
-
-	// All must be set for Replay and Archive to take a filter that chooses every failed message.
-	All bool
-}
 
 // FailedMessage is a message in the error table. What ListFailed returns has no Headers, Body, Chain and Stack, which can
 // be large; ShowFailed fills in all.
@@ -238,7 +215,7 @@ func (o *Ops) Archive(ctx context.Context, f Filter) (archived int64, err error)
 
 // failedWork is what Replay and Archive set out to do.
 type failedWork struct {
-	filter  store.FailedFilter
+	filter  store.Filter
 	upTo    int64 // messages with higher numbers failed after it began
 	left    int64
 	unnamed error // *NoFailedError for names that are not there
@@ -248,7 +225,7 @@ func (o *Ops) begin(ctx context.Context, f Filter) (failedWork, error) {
 	if f.Status != "" && f.Status != StatusFailed {
 		return failedWork{}, fmt.Errorf("only messages with status %q can be replayed or archived, not %q", StatusFailed, f.Status)
 	}
-	if len(f.Names) == 0 && f.Queue == "" && f.Type == "" && f.Group == "" && !f.All {
+	if f.ChoosesAll() && !f.All {
 		return failedWork{}, ErrFilterEmpty
 	}
 	chosen, err := f.chosen()
@@ -268,8 +245,8 @@ func (o *Ops) begin(ctx context.Context, f Filter) (failedWork, error) {
 }
 
 // missing returns a *NoFailedError when some of the names are not there with status failed.
-func (o *Ops) missing(ctx context.Context, names []string, chosen store.FailedFilter) (unnamed, err error) {
-	found, err := o.store.ListFailed(ctx, o.pool, store.FailedFilter{Seqs: chosen.Seqs, IDs: chosen.IDs}, math.MaxInt)
+func (o *Ops) missing(ctx context.Context, names []string, chosen store.Filter) (unnamed, err error) {
+	found, err := o.store.ListFailed(ctx, o.pool, store.Filter{Seqs: chosen.Seqs, IDs: chosen.IDs}, math.MaxInt)
 	if err != nil {
 		return nil, fmt.Errorf("look for the named messages: %w", err)
 	}
@@ -310,7 +287,7 @@ func (o *Ops) checkQueue(ctx context.Context, queue string) error {
 	}
 	known, err := o.store.QueueExists(ctx, o.pool, queue)
 	if err == nil && !known {
-		known, err = o.store.AnyFailed(ctx, o.pool, store.FailedFilter{Queue: queue}, 0, math.MaxInt64)
+		known, err = o.store.AnyFailed(ctx, o.pool, store.Filter{Queue: queue}, 0, math.MaxInt64)
 	}
 	if err != nil {
 		return fmt.Errorf("look for queue %q: %w", queue, err)
@@ -319,59 +296,6 @@ func (o *Ops) checkQueue(ctx context.Context, queue string) error {
 		return nil
 	}
 	return o.unknownQueue(ctx, queue)
-}
-
-// chosen returns the filter as the store wants it.
-func (f Filter) chosen() (store.FailedFilter, error) {
-	chosen := store.FailedFilter{Queue: f.Queue, Type: f.Type, Fingerprint: f.Group}
-	switch f.Status {
-	case "", StatusFailed:
-		chosen.Status = string(StatusFailed)
-	case StatusArchived:
-		chosen.Status = string(StatusArchived)
-	case StatusAny:
-	default:
-		return chosen, fmt.Errorf("status %q is unknown: it is %q, %q or %q", f.Status, StatusFailed, StatusArchived, StatusAny)
-	}
-	for _, name := range f.Names {
-		seq, id, err := parseName(name)
-		if err != nil {
-			return chosen, err
-		}
-		if id != "" {
-			chosen.IDs = append(chosen.IDs, id)
-		} else {
-			chosen.Seqs = append(chosen.Seqs, seq)
-		}
-	}
-	return chosen, nil
-}
-
-func (f Filter) limit() int {
-	if f.Limit <= 0 {
-		return math.MaxInt
-	}
-	return f.Limit
-}
-
-// parseName reads how an operator names a failed message: a number or an id, which is returned in its usual form.
-func parseName(name string) (seq int64, id string, err error) {
-	if seq, err := strconv.ParseInt(name, 10, 64); err == nil {
-		return seq, "", nil
-	}
-	if id, err = parseID(name); err != nil {
-		return 0, "", fmt.Errorf("%q names no failed message: give its number or its id, which is a UUID", name)
-	}
-	return 0, id, nil
-}
-
-// parseID returns a message id in its usual form.
-func parseID(text string) (string, error) {
-	var uuid pgtype.UUID
-	if err := uuid.Scan(text); err != nil {
-		return "", fmt.Errorf("%q is not a UUID, such as 0198c0de-7a00-7000-8000-000000000001", text)
-	}
-	return uuid.String(), nil
 }
 
 func failedMessage(m store.Failed) FailedMessage {

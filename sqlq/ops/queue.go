@@ -64,6 +64,25 @@ func (o *Ops) ListQueues(ctx context.Context) ([]Queue, error) {
 	}
 }
 
+// QueueNames returns the names of all queues, in their order.
+func (o *Ops) QueueNames(ctx context.Context) ([]string, error) {
+	names, err := o.store.QueueNames(ctx, o.pool)
+	if err != nil {
+		return nil, fmt.Errorf("list queues: %w", err)
+	}
+	return names, nil
+}
+
+// TypeNames returns the message types that are known to the database, in their order: those that are subscribed, and those
+// of failed messages. Queues are not searched.
+func (o *Ops) TypeNames(ctx context.Context) ([]string, error) {
+	names, err := o.store.TypeNames(ctx, o.pool)
+	if err != nil {
+		return nil, fmt.Errorf("list message types: %w", err)
+	}
+	return names, nil
+}
+
 // ShowQueue returns one queue with all that is known of it.
 func (o *Ops) ShowQueue(ctx context.Context, name string) (QueueDetail, error) {
 	info, err := o.store.QueueInfo(ctx, o.pool, name)

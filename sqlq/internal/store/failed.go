@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -38,45 +37,11 @@ type Failed struct {
 const failedColumns = `seq, id::text, status, queue, endpoint, host, type, attempts, replays, sent_at, expires_at,
 	first_failed_at, failed_at, archived_at, error_type, message, fingerprint`
 
-// FailedFilter chooses failed messages. Empty fields choose nothing away; a message must fit all others.
-type FailedFilter struct {
-	Status      string // failed or archived
-	Queue       string
-	Type        string
-	Fingerprint string
-	Seqs        []int64  // those with these numbers
-	IDs         []string // or these ids
-}
-
-// where returns the filter as a condition whose parameters follow args, and the parameters with args in front. Only
-// what is asked for is in the condition, so that the planner can choose among the indexes (status, queue, seq),
-// (fingerprint, seq), (id) and the primary key.
-func (f FailedFilter) where(args ...any) (string, []any) {
-	var conds []string
-	equal := func(column, value string) {
-		if value != "" {
-			args = append(args, value)
-			conds = append(conds, fmt.Sprintf(`%s = $%d::text`, column, len(args)))
-		}
-	}
-	equal("status", f.Status)
-	equal("queue", f.Queue)
-	equal("type", f.Type)
-	equal("fingerprint", f.Fingerprint)
-	if f.Seqs != nil || f.IDs != nil {
-		args = append(args, f.Seqs, f.IDs)
-		conds = append(conds, fmt.Sprintf(`(seq = ANY ($%d::bigint[]) OR id = ANY ($%d::text[]::uuid[]))`, len(args)-1, len(args)))
-	}
-	if conds == nil {
-		return `true`, args
-	}
-	return strings.Join(conds, ` AND `), args
-}
-
 // ListFailed returns up to limit failed messages that a filter chooses, the newest first. Locks nothing. Relies on the
 // indexes that the filter names; a filter by type alone reads the table from its end.
-func (s *Schema) ListFailed(ctx context.Context, db DBTX, f FailedFilter, limit int) ([]Failed, error) {
-	where, args := f.where(limit)
+func (s *Schema) ListFailed(ctx context.Context, db DBTX, f Filter, limit int) ([]Failed, error) {
+	indexed, scanned, args := s.where(filteredError, f, limit)
+	where := indexed + ` AND ` + scanned
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT %s, NULL::text, NULL::bytea, NULL::text[], NULL::text
 		FROM %s WHERE %s ORDER BY seq DESC LIMIT $1::bigint`, failedColumns, s.table("error"), where), args...)
@@ -128,8 +93,9 @@ func (s *Schema) FailedQueues(ctx context.Context, db DBTX) ([]FailedQueue, erro
 }
 
 // AnyFailed says whether a filter chooses a message with after < seq <= upTo. Locks nothing.
-func (s *Schema) AnyFailed(ctx context.Context, db DBTX, f FailedFilter, after, upTo int64) (any bool, err error) {
-	where, args := f.where(after, upTo)
+func (s *Schema) AnyFailed(ctx context.Context, db DBTX, f Filter, after, upTo int64) (any bool, err error) {
+	indexed, scanned, args := s.where(filteredError, f, after, upTo)
+	where := indexed + ` AND ` + scanned
 	err = db.QueryRow(ctx, fmt.Sprintf(`
 		SELECT EXISTS (SELECT FROM %s WHERE seq > $1::bigint AND seq <= $2::bigint AND %s)`, s.table("error"), where), args...).Scan(&any)
 	return any, err
@@ -150,9 +116,10 @@ type MovedFailed struct {
 // It is one statement: each message is in exactly one of the tables whatever happens, and bodies stay inside the
 // server. It locks the rows that it moves and passes over those that others hold, so two that run at once share the
 // messages. An error with SQLSTATE 42P01 says that the queue has gone. Relies on the index (status, queue, seq).
-func (s *Schema) ReplayFailed(ctx context.Context, db DBTX, queue string, f FailedFilter, after, upTo int64, limit int) (MovedFailed, error) {
+func (s *Schema) ReplayFailed(ctx context.Context, db DBTX, queue string, f Filter, after, upTo int64, limit int) (MovedFailed, error) {
 	f.Status, f.Queue = "failed", queue
-	where, args := f.where(after, upTo, limit)
+	indexed, scanned, args := s.where(filteredError, f, after, upTo, limit)
+	where := indexed + ` AND ` + scanned
 	var moved MovedFailed
 	var channel *string
 	err := db.QueryRow(ctx, fmt.Sprintf(`
@@ -179,9 +146,10 @@ func (s *Schema) ReplayFailed(ctx context.Context, db DBTX, queue string, f Fail
 
 // ArchiveFailed archives up to limit failed messages that a filter chooses, with after < seq <= upTo. It locks the rows
 // and passes over those that others hold.
-func (s *Schema) ArchiveFailed(ctx context.Context, db DBTX, f FailedFilter, after, upTo int64, limit int) (MovedFailed, error) {
+func (s *Schema) ArchiveFailed(ctx context.Context, db DBTX, f Filter, after, upTo int64, limit int) (MovedFailed, error) {
 	f.Status = "failed"
-	where, args := f.where(after, upTo, limit)
+	indexed, scanned, args := s.where(filteredError, f, after, upTo, limit)
+	where := indexed + ` AND ` + scanned
 	var moved MovedFailed
 	err := db.QueryRow(ctx, fmt.Sprintf(`
 		WITH picked AS MATERIALIZED (

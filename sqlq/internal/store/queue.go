@@ -23,6 +23,22 @@ func (s *Schema) DropQueue(ctx context.Context, db DBTX, name string, force bool
 	return removed, err
 }
 
+// TypeNames returns the event types that are subscribed and the types of failed messages. Locks nothing. Relies on the index
+// (type, seq) of the error table, of which it reads one entry a type.
+func (s *Schema) TypeNames(ctx context.Context, db DBTX) ([]string, error) {
+	rows, err := db.Query(ctx, fmt.Sprintf(`
+		WITH RECURSIVE f AS (
+			(SELECT type FROM %[1]s ORDER BY type LIMIT 1)
+			UNION ALL
+			SELECT (SELECT e.type FROM %[1]s e WHERE e.type > f.type ORDER BY e.type LIMIT 1) FROM f WHERE f.type IS NOT NULL
+		)
+		SELECT type FROM f WHERE type IS NOT NULL UNION SELECT type FROM %[2]s ORDER BY 1`, s.table("error"), s.table("subscription")))
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
 // QueueInfo is what the registry and the tables around it know of a queue, without counting.
 type QueueInfo struct {
 	CreatedAt  time.Time

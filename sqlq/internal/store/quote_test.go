@@ -75,9 +75,12 @@ func FuzzFilter(f *testing.F) {
 		f.Add(s, s, s)
 	}
 	f.Fuzz(func(t *testing.T, queue, typ, group string) {
-		with := func(filter FailedFilter) string { sql, _ := filter.where(1); return sql }
-		given := FailedFilter{Queue: queue, Type: typ, Fingerprint: group, IDs: []string{queue}}
-		plain := FailedFilter{IDs: []string{"x"}}
+		with := func(filter Filter) string {
+			indexed, scanned, _ := New("sqlq").where(filteredError, filter, 1)
+			return indexed + scanned
+		}
+		given := Filter{Queue: queue, Type: typ, Fingerprint: group, IDs: []string{queue}}
+		plain := Filter{IDs: []string{"x"}}
 		for to, from := range map[*string]string{&plain.Queue: queue, &plain.Type: typ, &plain.Fingerprint: group} {
 			if from != "" {
 				*to = "x"

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// change is what all commands have that change messages or queues.
+type change struct {
+	yes    bool   // do not ask
+	dryRun bool   // only say what would be done
+	reason string // for the record of operations
+}
+
+func (ch *change) flags(c *cobra.Command) {
+	c.Flags().BoolVarP(&ch.yes, "yes", "y", false, "do it without asking")
+	c.Flags().BoolVar(&ch.dryRun, "dry-run", false, "only say what would be done")
+	c.Flags().StringVar(&ch.reason, "reason", "", "why, for the record that `sqlq operation ls` shows")
+}
+
+// confirm asks whether to go on. what says what will be done, where, and to how many. Off a terminal only --yes will do.
+func (a *app) confirm(ctx context.Context, ch change, what string) error {
+	if ch.yes {
+		return nil
+	}
+	if !a.inTerminal || !a.errTerminal {
+		return usageErrorf("this would %s; add --yes to do it without being asked", what)
+	}
+	fmt.Fprintf(a.err, "This will %s.\nGo on? [y/N] ", what)
+	switch answer := strings.ToLower(a.answer(ctx)); answer {
+	case "y", "yes":
+		return nil
+	}
+	return errors.New("nothing was done")
+}
+
+// confirmByName asks for the name of what will be destroyed with all that it holds.
+func (a *app) confirmByName(ctx context.Context, ch change, what, name string) error {
+	if ch.yes {
+		return nil
+	}
+	if !a.inTerminal || !a.errTerminal {
+		return usageErrorf("this would %s, for good; add --yes to do it without being asked", what)
+	}
+	fmt.Fprintf(a.err, "This will %s, for good.\nType %q to go on: ", what, name)
+	if a.answer(ctx) == name {
+		return nil
+	}
+	return errors.New("nothing was done")
+}
+
+// answer reads a line from the operator; "" when ctx ends first.
+func (a *app) answer(ctx context.Context) string {
+	answer := make(chan string, 1)
+	go func() { // reading cannot be interrupted; the process ends soon after ctx does
+		line, _ := bufio.NewReader(a.in).ReadString('\n')
+		answer <- strings.TrimSpace(line)
+	}()
+	select {
+	case given := <-answer:
+		return given
+	case <-ctx.Done():
+		fmt.Fprintln(a.err)
+		return ""
+	}
+}
+
+// progress shows on a terminal how far a command is; its last word is wiped by end.
+type progress struct {
+	to    io.Writer // nil: nobody looks
+	width int
+}
+
+func (a *app) progress() *progress {
+	p := &progress{}
+	if a.errTerminal {
+		p.to = a.err
+	}
+	return p
+}
+
+func (p *progress) show(format string, args ...any) {
+	if p.to == nil {
+		return
+	}
+	line := fmt.Sprintf(format, args...)
+	fmt.Fprintf(p.to, "\r%-*s", p.width, line)
+	p.width = len([]rune(line))
+}
+
+func (p *progress) end() {
+	if p.to != nil && p.width > 0 {
+		fmt.Fprintf(p.to, "\r%*s\r", p.width, "")
+		p.width = 0
+	}
+}

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sqlq/sqlq/sqlq/ops"
+)
+
+// filterFlags gives a command the flags that choose messages. They are the same for every command and everything that can be
+// chosen from; of says what that is: failed messages have all of them, delayed messages no group and status, and those
+// of a queue besides no error and no queue, which is named apart.
+func (a *app) filterFlags(c *cobra.Command, f *ops.Filter, of source) {
+	flags := c.Flags()
+	flags.Var(moment{&f.Since}, "since", "those that "+of.happened()+" then or later: 90m or 2d ago, or a time such as 2026-03-01T15:04")
+	flags.Var(moment{&f.Until}, "until", "those that "+of.happened()+" before then")
+	flags.StringVar(&f.Type, "type", "", "those of this message type")
+	flags.Var(headers{&f.Headers}, "header", "those with this header, as `NAME=VALUE`; several: all of them")
+	flags.StringVar(&f.Body, "body", "", "those whose JSON body fits this `JSONPATH`, such as '$.amount > 100'")
+	flags.Var(attempts{&f.Attempts}, "attempts", "those with so many attempts: 3, 3.., ..5, 3..5, >2 or <=4")
+	flags.StringSliceVar(&f.Names, "id", nil, "those with this id or number; several, or - for one a line from standard input")
+	flags.Var(order{&f.Order}, "order", "newest or oldest first")
+	if of != readyMessages {
+		flags.StringVar(&f.Queue, "queue", "", "those of this queue")
+		flags.StringVar(&f.Error, "error", "", "those whose error contains this text, or matches this /regular expression/")
+		_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
+	}
+	if of == failedMessages {
+		flags.StringVar(&f.Group, "group", "", "those of this group: failures of one fault have the same")
+		flags.Var(status{&f.Status}, "status", "failed, archived or any")
+		_ = c.RegisterFlagCompletionFunc("status", cobra.FixedCompletions([]string{"failed", "archived", "any"}, cobra.ShellCompDirectiveNoFileComp))
+	}
+	_ = c.RegisterFlagCompletionFunc("type", a.completeTypes)
+	_ = c.RegisterFlagCompletionFunc("order", cobra.FixedCompletions([]string{"newest", "oldest"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// source is what a filter chooses from.
+type source int
+
+const (
+	failedMessages source = iota
+	delayedMessages
+	readyMessages
+)
+
+// happened says what a filter's times are those of.
+func (s source) happened() string { return [...]string{"failed", "are due", "were sent"}[s] }
+
+// chosenBy completes a filter with the names that stand on the command line, and those that --id - reads.
+func (a *app) chosenBy(f *ops.Filter, names []string) error {
+	if f.Limit < 0 {
+		return usageErrorf("--limit %d: it takes a number from 1, or 0 for all", f.Limit)
+	}
+	all := append([]string{}, names...)
+	for _, name := range f.Names {
+		if name != "-" {
+			all = append(all, name)
+			continue
+		}
+		lines := bufio.NewScanner(a.in)
+		for lines.Scan() {
+			if line := strings.TrimSpace(lines.Text()); line != "" {
+				all = append(all, line)
+			}
+		}
+		if err := lines.Err(); err != nil {
+			return fmt.Errorf("read ids from standard input: %w", err)
+		}
+		if len(all) == 0 {
+			return errNothing("no ids on standard input")
+		}
+	}
+	f.Names = all
+	return nil
+}
+
+// The flags of a filter. Each parses its own text, so that a mistake is pointed at.
+
+type moment struct{ *ops.Moment }
+
+func (m moment) String() string { return "" }
+func (m moment) Type() string   { return "TIME" }
+func (m moment) Set(text string) (err error) {
+	*m.Moment, err = ops.ParseMoment(text)
+	return pointAt(err)
+}
+
+type attempts struct{ *ops.Range }
+
+func (r attempts) String() string { return "" }
+func (r attempts) Type() string   { return "RANGE" }
+func (r attempts) Set(text string) (err error) {
+	*r.Range, err = ops.ParseRange(text)
+	return pointAt(err)
+}
+
+type headers struct{ to *map[string]string }
+
+func (h headers) String() string { return "" }
+func (h headers) Type() string   { return "NAME=VALUE" }
+func (h headers) Set(text string) error {
+	name, value, found := strings.Cut(text, "=")
+	if !found || name == "" {
+		return pointAt(&ops.FilterError{Text: text, At: len(name), Why: "write NAME=VALUE"})
+	}
+	if *h.to == nil {
+		*h.to = map[string]string{}
+	}
+	(*h.to)[name] = value
+	return nil
+}
+
+type order struct{ *ops.Order }
+
+func (o order) String() string { return "" }
+func (o order) Type() string   { return "ORDER" }
+func (o order) Set(text string) error {
+	if *o.Order = ops.Order(text); *o.Order != ops.Newest && *o.Order != ops.Oldest {
+		return errors.New("there are newest and oldest")
+	}
+	return nil
+}
+
+type status struct{ *ops.Status }
+
+func (s status) String() string { return string(ops.StatusFailed) }
+func (s status) Type() string   { return "STATUS" }
+func (s status) Set(text string) error {
+	switch *s.Status = ops.Status(text); *s.Status {
+	case ops.StatusFailed, ops.StatusArchived, ops.StatusAny:
+		return nil
+	}
+	return errors.New("there are failed, archived and any")
+}
+
+// pointAt leaves out of a filter's error what the flag's own error repeats: its text.
+func pointAt(err error) error {
+	var wrong *ops.FilterError
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	return fmt.Errorf("%s\n  %s\n  %s^", wrong.Why, wrong.Text, strings.Repeat(" ", len([]rune(wrong.Text[:min(wrong.At, len(wrong.Text))]))))
+}

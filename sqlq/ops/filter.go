@@ -1,0 +1,336 @@
+package ops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// Status of a message in the error table.
+type Status string
+
+const (
+	StatusFailed   Status = "failed"   // it waits for an operator
+	StatusArchived Status = "archived" // it is kept, and left out of replays
+	StatusAny      Status = "any"      // in a filter: both
+)
+
+// Order of a list.
+type Order string
+
+const (
+	Newest Order = "newest" // first
+	Oldest Order = "oldest" // first
+)
+
+// Filter chooses messages: those that fit every field that is set. It means the same for failed messages, delayed ones
+// and those of a queue, as far as they have what it asks for: only failed messages have a Group and a Status, and a message
+// that waits in a queue has no Error.
+//
+// Names, Queue, Type, Group, Status, Since, Until are found by an index, however many messages there are. Error, Headers and
+// Body look at each message that those leave.
+type Filter struct {
+	Names    []string // by number or id: any of them
+	Queue    string
+	Type     string
+	Group    string // of failures: FailedMessage.Group
+	Error    string // what the text of the error contains; between slashes: a regular expression (of PostgreSQL) that it matches
+	Since    Moment // failed, due or sent then or later, according to what is chosen from
+	Until    Moment // failed, due or sent before then
+	Headers  map[string]string
+	Body     string // an SQL/JSON path: a predicate that holds, or a path that finds something. Bodies that are no JSON do not fit.
+	Attempts Range
+	Status   Status // of failed messages; default: StatusFailed
+	Order    Order  // default: Newest for failed messages, Oldest for others
+	Limit    int    // at most so many, in that order; 0: no limit
+
+	// All must be set for what changes or removes messages to take a filter that chooses all of them.
+	All bool
+}
+
+// Moment is a point in time. The zero value is none.
+type Moment struct {
+	At  time.Time
+	Ago time.Duration // instead: so long before now, by the clock of the database; negative: after now
+	set bool          // Ago counts, although it may be 0
+}
+
+// Ago returns the moment so long before now.
+func Ago(d time.Duration) Moment { return Moment{Ago: d, set: true} }
+
+// ParseMoment reads how an operator writes a moment: a duration such as 90m, 2d or 1w, which is so long ago, with a + so
+// far ahead; or a date, or a time by RFC 3339.
+func ParseMoment(text string) (Moment, error) {
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02T15:04", "2006-01-02 15:04", "2006-01-02"} {
+		if at, err := time.ParseInLocation(layout, text, time.Local); err == nil {
+			return Moment{At: at}, nil
+		}
+	}
+	rest, ahead := strings.CutPrefix(text, "+")
+	ago, at, why := parseDuration(rest)
+	if why != "" {
+		return Moment{}, &FilterError{Text: text, At: at + len(text) - len(rest), Why: why + "; write a duration such as 90m, 2d or 1h30m, or a time such as 2026-03-01T15:04:05Z"}
+	}
+	if ahead {
+		ago = -ago
+	}
+	return Ago(ago), nil
+}
+
+// parseDuration reads a duration with the units of Go and d and w, and says where it goes wrong.
+func parseDuration(text string) (d time.Duration, at int, why string) {
+	units := map[string]time.Duration{"w": 7 * 24 * time.Hour, "d": 24 * time.Hour, "h": time.Hour, "m": time.Minute, "s": time.Second,
+		"ms": time.Millisecond, "us": time.Microsecond, "µs": time.Microsecond, "ns": time.Nanosecond}
+	for at < len(text) {
+		digits := strings.IndexFunc(text[at:], func(r rune) bool { return r != '.' && (r < '0' || r > '9') })
+		if digits <= 0 {
+			if digits < 0 {
+				return 0, len(text), "a unit is missing"
+			}
+			return 0, at, "this is no number"
+		}
+		n, err := strconv.ParseFloat(text[at:at+digits], 64)
+		if err != nil {
+			return 0, at, "this is no number"
+		}
+		from := at + digits
+		letters := strings.IndexFunc(text[from:], func(r rune) bool { return r == '.' || '0' <= r && r <= '9' })
+		if letters < 0 {
+			letters = len(text) - from
+		}
+		unit, known := units[text[from:from+letters]]
+		if !known {
+			return 0, from, fmt.Sprintf("%q is no unit", text[from:from+letters])
+		}
+		sum := float64(d) + n*float64(unit)
+		if sum > math.MaxInt64/2 {
+			return 0, at, "this is too long"
+		}
+		d, at = time.Duration(sum), from+letters
+	}
+	if text == "" {
+		return 0, 0, "there is nothing"
+	}
+	return d, 0, ""
+}
+
+// Range is a span of whole numbers, both ends included; nil: no end. The zero value is every number.
+type Range struct {
+	Min, Max *int
+}
+
+// ParseRange reads how an operator writes a range: 3, 3.., ..5, 3..5, >2, >=3, <5 or <=4.
+func ParseRange(text string) (Range, error) {
+	number := func(from, to int) (*int, error) {
+		n, err := strconv.Atoi(text[from:to])
+		if err != nil {
+			return nil, &FilterError{Text: text, At: from, Why: "a whole number is missing; write 3, 3.., ..5, 3..5, >2 or <=4"}
+		}
+		return &n, nil
+	}
+	for _, sign := range []struct {
+		text     string
+		min, max bool
+		step     int
+	}{{">=", true, false, 0}, {"<=", false, true, 0}, {">", true, false, 1}, {"<", false, true, -1}} {
+		if !strings.HasPrefix(text, sign.text) {
+			continue
+		}
+		n, err := number(len(sign.text), len(text))
+		if err != nil {
+			return Range{}, err
+		}
+		*n += sign.step
+		if sign.min {
+			return Range{Min: n}, nil
+		}
+		return Range{Max: n}, nil
+	}
+	dots := strings.Index(text, "..")
+	if dots < 0 {
+		n, err := number(0, len(text))
+		return Range{n, n}, err
+	}
+	var r Range
+	var err error
+	if dots > 0 {
+		if r.Min, err = number(0, dots); err != nil {
+			return Range{}, err
+		}
+	}
+	if dots+2 < len(text) || dots == 0 {
+		if r.Max, err = number(dots+2, len(text)); err != nil {
+			return Range{}, err
+		}
+	}
+	return r, nil
+}
+
+// FilterError is returned for a filter that cannot be understood. Nothing was done.
+type FilterError struct {
+	Field string // which field of the filter; "": the caller knows
+	Text  string
+	At    int // the byte of Text at which it goes wrong
+	Why   string
+}
+
+func (e *FilterError) Error() string {
+	field := e.Field
+	if field != "" {
+		field += " "
+	}
+	runes := len([]rune(e.Text[:min(e.At, len(e.Text))]))
+	return fmt.Sprintf("%s%q: %s\n  %s\n  %s^", field, e.Text, e.Why, e.Text, strings.Repeat(" ", runes))
+}
+
+// ChoosesAll says whether the filter leaves nothing out. A status does not count: most messages have the same.
+func (f Filter) ChoosesAll() bool {
+	return len(f.Names) == 0 && f.Queue == "" && f.Type == "" && f.Group == "" && f.Error == "" && f.Since == (Moment{}) && f.Until == (Moment{}) &&
+		len(f.Headers) == 0 && f.Body == "" && f.Attempts == (Range{})
+}
+
+// chosen returns the filter as the store wants it, for failed messages.
+func (f Filter) chosen() (store.Filter, error) {
+	switch f.Status {
+	case "":
+		f.Status = StatusFailed
+	case StatusFailed, StatusArchived, StatusAny:
+	default:
+		return store.Filter{}, fmt.Errorf("status %q is unknown: it is %q, %q or %q", f.Status, StatusFailed, StatusArchived, StatusAny)
+	}
+	chosen, err := f.chosenOthers()
+	if f.Status != StatusAny {
+		chosen.Status = string(f.Status)
+	}
+	chosen.Fingerprint = f.Group
+	return chosen, err
+}
+
+// chosenDelayed returns the filter as the store wants it, for delayed messages.
+func (f Filter) chosenDelayed() (store.Filter, error) {
+	if f.Group != "" || f.Status != "" {
+		return store.Filter{}, errors.New("only failed messages have a group and a status")
+	}
+	return f.chosenOthers()
+}
+
+// chosenReady returns the filter as the store wants it, for the messages of a queue.
+func (f Filter) chosenReady() (store.Filter, error) {
+	if f.Error != "" {
+		return store.Filter{}, errors.New("a message that waits in its queue has no error; those that failed are in the error table, those to be retried among the delayed")
+	}
+	return f.chosenDelayed()
+}
+
+func (f Filter) chosenOthers() (store.Filter, error) {
+	chosen := store.Filter{Queue: f.Queue, Type: f.Type, Since: f.Since.stored(), Until: f.Until.stored(),
+		MinAttempts: f.Attempts.Min, MaxAttempts: f.Attempts.Max, Body: f.Body}
+	if pattern, found := strings.CutPrefix(f.Error, "/"); found {
+		pattern, closed := strings.CutSuffix(pattern, "/")
+		if !closed || pattern == "" {
+			return chosen, &FilterError{Field: "error", Text: f.Error, At: len(f.Error), Why: "a regular expression stands between two slashes, such as /timed? ?out/"}
+		}
+		chosen.Pattern = pattern
+	} else {
+		chosen.Error = f.Error
+	}
+	for name, value := range f.Headers {
+		chosen.Headers = append(chosen.Headers, [2]string{name, value})
+	}
+	switch f.Order {
+	case "", Newest, Oldest:
+	default:
+		return chosen, fmt.Errorf("order %q is unknown: it is %q or %q", f.Order, Newest, Oldest)
+	}
+	for _, name := range f.Names {
+		seq, id, err := parseName(name)
+		if err != nil {
+			return chosen, err
+		}
+		if id != "" {
+			chosen.IDs = append(chosen.IDs, id)
+		} else {
+			chosen.Seqs = append(chosen.Seqs, seq)
+		}
+	}
+	return chosen, nil
+}
+
+func (m Moment) stored() store.Moment {
+	if m.set || m.Ago != 0 {
+		return store.Moment{Ago: &m.Ago}
+	}
+	return store.Moment{At: m.At}
+}
+
+func (f Filter) limit() int {
+	if f.Limit <= 0 {
+		return math.MaxInt
+	}
+	return f.Limit
+}
+
+// try has the database read the parts of a filter that are in its languages, so that a mistake in them is told before
+// anything is done, and with its place.
+func (o *Ops) try(ctx context.Context, f store.Filter) error {
+	for _, part := range []struct {
+		field, text string
+		read        func(context.Context, store.DBTX, string) error
+	}{{"error", f.Pattern, o.store.TryPattern}, {"body", f.Body, o.store.TryPath}} {
+		if part.text == "" {
+			continue
+		}
+		err := part.read(ctx, o.pool, part.text)
+		var pg *pgconn.PgError
+		if !errors.As(err, &pg) {
+			if err != nil {
+				return fmt.Errorf("read the filter: %w", err)
+			}
+			continue
+		}
+		return &FilterError{Field: part.field, Text: part.text, At: placeIn(part.text, pg.Message), Why: pg.Message}
+	}
+	return nil
+}
+
+// placeIn returns where a text goes wrong, according to an error message that quotes what it stumbled over; its end where
+// the message does not say.
+func placeIn(text, message string) int {
+	if _, quoted, found := strings.Cut(message, `at or near "`); found {
+		if end := strings.LastIndexByte(quoted, '"'); end >= 0 {
+			if at := strings.LastIndex(text, quoted[:end]); at >= 0 {
+				return at
+			}
+		}
+	}
+	return len(text)
+}
+
+// parseName reads how an operator names a message: a number or an id, which is returned in its usual form.
+func parseName(name string) (seq int64, id string, err error) {
+	if seq, err := strconv.ParseInt(name, 10, 64); err == nil {
+		return seq, "", nil
+	}
+	if id, err = parseID(name); err != nil {
+		return 0, "", fmt.Errorf("%q names no failed message: give its number or its id, which is a UUID", name)
+	}
+	return 0, id, nil
+}
+
+// parseID returns a message id in its usual form.
+func parseID(text string) (string, error) {
+	var uuid pgtype.UUID
+	if err := uuid.Scan(text); err != nil {
+		return "", fmt.Errorf("%q is not a UUID, such as 0198c0de-7a00-7000-8000-000000000001", text)
+	}
+	return uuid.String(), nil
+}
