@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/user"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,6 +40,21 @@ func (a *app) connect(ctx context.Context) (*database, error) {
 		d.Close()
 		return nil, err
 	}
+	return d, nil
+}
+
+// connectToChange is connect for a command that changes something: what it does is written down in the operator's name.
+func (a *app) connectToChange(ctx context.Context, ch change) (*database, error) {
+	d, err := a.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	host, _ := os.Hostname()
+	actor := ops.Actor{Host: host, Reason: ch.reason}
+	if u, err := user.Current(); err == nil {
+		actor.OSUser = u.Username
+	}
+	d.Ops = d.Ops.By(actor)
 	return d, nil
 }
 

@@ -113,7 +113,7 @@ type ReplayOptions struct {
 // Messages whose queue is gone stay and are told of by a *QueueGoneError, messages that are named and not there by a
 // *NoFailedError; the others are replayed all the same.
 func (o *Ops) Replay(ctx context.Context, f Filter, opts ReplayOptions) (replayed int64, err error) {
-	work, err := o.begin(ctx, f)
+	work, err := o.prepare(ctx, f)
 	if err != nil {
 		return 0, err
 	}
@@ -191,7 +191,7 @@ func (o *Ops) replayQueue(ctx context.Context, queue store.FailedQueue, work fai
 // they are kept, and left out of lists and replays. It works in batches like Replay. Messages that are named and not there
 // are told of by a *NoFailedError.
 func (o *Ops) Archive(ctx context.Context, f Filter) (archived int64, err error) {
-	work, err := o.begin(ctx, f)
+	work, err := o.prepare(ctx, f)
 	if err != nil {
 		return 0, err
 	}
@@ -221,7 +221,7 @@ type failedWork struct {
 	unnamed error // *NoFailedError for names that are not there
 }
 
-func (o *Ops) begin(ctx context.Context, f Filter) (failedWork, error) {
+func (o *Ops) prepare(ctx context.Context, f Filter) (failedWork, error) {
 	if f.Status != "" && f.Status != StatusFailed {
 		return failedWork{}, fmt.Errorf("only messages with status %q can be replayed or archived, not %q", StatusFailed, f.Status)
 	}

@@ -36,6 +36,7 @@ import (
 type Ops struct {
 	pool  *pgxpool.Pool
 	store *store.Schema
+	actor Actor
 }
 
 // New returns an Ops for the schema of that name in the pool's database. It does not connect; see SchemaVersion.
