@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -26,6 +27,8 @@ type Client struct {
 	flights sync.Map // queue → *flights
 	wakes   wakes
 	pooled  sync.Map // connection strings that lead through a transaction pooler
+
+	droppedAt atomic.Int64 // when dropReadOnly last looked, in nanoseconds since 1970
 
 	closed atomic.Bool
 	mu     sync.Mutex
@@ -157,4 +160,23 @@ func (c *Client) onPool(ctx context.Context, run func(db store.DBTX) error) erro
 		}
 	}
 	return err
+}
+
+// dropReadOnly takes those idle connections out of the pool that stay read-only although the server may not be any more, and
+// says whether there were some: sessions keep the default that they began with. Once a second at most, because on a server
+// that is read-only all are.
+func (c *Client) dropReadOnly(ctx context.Context) bool {
+	last := c.droppedAt.Load()
+	if now := time.Now().UnixNano(); now-last < int64(time.Second) || !c.droppedAt.CompareAndSwap(last, now) {
+		return false
+	}
+	dropped := false
+	for _, conn := range c.pool.AcquireAllIdle(ctx) {
+		if pg := conn.Conn().PgConn(); pg.ParameterStatus("default_transaction_read_only") == "on" || pg.ParameterStatus("in_hot_standby") == "on" {
+			_ = conn.Conn().Close(ctx)
+			dropped = true
+		}
+		conn.Release()
+	}
+	return dropped
 }

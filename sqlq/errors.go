@@ -131,6 +131,7 @@ const (
 	undefinedTable       = "42P01"
 	insufficientPrivs    = "42501"
 	lockNotAvailable     = "55P03"
+	queryCanceled        = "57014" // by statement_timeout, or by an administrator
 	unknownStatement     = "26000"
 	duplicateStatement   = "42P05"
 	transactionTerminate = "25P03" // idle_in_transaction_session_timeout
@@ -156,4 +157,11 @@ func connectionLost(err error) bool {
 		return true
 	}
 	return pg.Severity == "FATAL" || pg.Severity == "PANIC" || pg.Code[:2] == "08" || pg.Code[:3] == "57P" || pg.Code == transactionTerminate || pg.Code == readOnly
+}
+
+// serverTrouble says whether an error means that the server could not do what it was asked for reasons of its own: it lacks
+// memory, disk or connections, an administrator's limit ended the statement, or somebody holds a lock for too long.
+func serverTrouble(err error) bool {
+	state := sqlState(err)
+	return len(state) == 5 && (state[:2] == "53" || state[:2] == "58") || state == lockNotAvailable || state == queryCanceled
 }

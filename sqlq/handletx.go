@@ -158,7 +158,7 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 			in.forget(d)
 			return
 		}
-		if connectionLost(err) {
+		if connectionLost(err) || serverTrouble(err) && in.mayWait([]*delivery{d}) {
 			r.disconnect()
 			r.run.restart()
 			r.giveBackLater(in, d)

@@ -39,6 +39,7 @@ type instance struct {
 	settling  int           // leased ones whose settle is under way
 	leases    map[int64]*delivery
 	lostUnder map[ID]int // how often the connection was lost under a HandleTx handler, by message
+	troubles  map[ID]int // how often the server was in trouble over the settle of a message
 
 	start     start // where fetches start
 	awake     bool  // the queue may hold messages: fetch
@@ -57,7 +58,7 @@ type instance struct {
 func newInstance(r *runner, e Endpoint) *instance {
 	in := &instance{
 		client: r.client, run: r, endpoint: e, handlers: map[string]*Handler{}, ctx: r.handlerCtx,
-		leases: map[int64]*delivery{}, lostUnder: map[ID]int{}, short: make(chan struct{}, 1), woken: make(chan struct{}, 1), awake: true,
+		leases: map[int64]*delivery{}, lostUnder: map[ID]int{}, troubles: map[ID]int{}, short: make(chan struct{}, 1), woken: make(chan struct{}, 1), awake: true,
 		breaker: breaker{limit: max(10, e.Concurrency)},
 	}
 	for i := range e.Handlers {

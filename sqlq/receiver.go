@@ -24,14 +24,15 @@ const (
 // receiver is one receive connection and the goroutine that owns it. It goes round: settle the batch in hand and fetch
 // the next, in one round trip; let the handlers run while the transaction holds the rows; settle.
 type receiver struct {
-	run    *runner
-	conn   *conn
-	cut    chan struct{} // settle what is finished, somebody needs the connection
-	retry  backoff
-	warned bool                     // that the database cannot be reached
-	pid    atomic.Uint32            // of the connection's session; 0: none
-	socket atomic.Pointer[net.Conn] // instead, where the session is a pooler's
-	fetch  []store.Message          // room for what a fetch brings, used again
+	run     *runner
+	conn    *conn
+	cut     chan struct{} // settle what is finished, somebody needs the connection
+	retry   backoff
+	trouble backoff                  // after a settle that the server could not do
+	warned  bool                     // that the database cannot be reached
+	pid     atomic.Uint32            // of the connection's session; 0: none
+	socket  atomic.Pointer[net.Conn] // instead, where the session is a pooler's
+	fetch   []store.Message          // room for what a fetch brings, used again
 }
 
 // receive serves the schedule until it is closed.

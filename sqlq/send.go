@@ -72,8 +72,17 @@ func (c *Client) SendMany(ctx context.Context, ms []Message, options ...SendOpti
 	return nil
 }
 
-// storeAll stores messages in one transaction and wakes their receivers.
+// storeAll stores messages in one transaction and wakes their receivers. What a connection refuses because it was opened
+// while the server was read-only, another one may take.
 func (c *Client) storeAll(ctx context.Context, all []envelope) error {
+	err := c.storeOnce(ctx, all)
+	if sqlState(err) == readOnly && c.dropReadOnly(ctx) {
+		err = c.storeOnce(ctx, all)
+	}
+	return err
+}
+
+func (c *Client) storeOnce(ctx context.Context, all []envelope) error {
 	switch {
 	case len(all) == 0:
 		return nil

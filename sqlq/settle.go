@@ -124,6 +124,7 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 	in := b.in
 	switch {
 	case settled:
+		r.trouble.reset()
 		in.count(s)
 		in.leased(s.running, s.leases, s.by)
 		if b.freed {
@@ -141,7 +142,13 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 		// Whether it was committed is not known. If it was not, the messages are free again and will be handled again.
 		r.abandon(b, err)
 		return
+	case serverTrouble(err) && in.mayWait(in.finishedOf(b)):
+		r.rollback()
+		r.release(b)
+		r.troubled(in, err)
+		return
 	}
+	r.trouble.reset()
 	// The server refused something: a queue to send to is gone, say, or a deferred constraint of a HandleTx handler was
 	// violated. Nothing tells whose fault it is.
 	r.rollback()
@@ -152,10 +159,41 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 
 // abandon gives a batch up together with its connection. Its messages are free again.
 func (r *receiver) abandon(b *batch, err error) {
+	r.release(b)
+	r.lost(fmt.Errorf("settle queue %q: %w", b.in.endpoint.Name, err))
+}
+
+// release leaves the messages of a batch whose transaction is gone to whoever fetches them next.
+func (r *receiver) release(b *batch) {
 	b.in.leased(b.in.cut(b), nil, 0)
 	b.in.freed(b)
 	b.in.release(b)
-	r.lost(fmt.Errorf("settle queue %q: %w", b.in.endpoint.Name, err))
+}
+
+// troubled waits before a settle is tried again that the server could not do for reasons of its own. That is nobody's
+// failure, and no attempt is counted.
+func (r *receiver) troubled(in *instance, err error) {
+	r.run.client.log.Warn("sqlq: the server cannot settle messages now, trying again", "endpoint", in.endpoint.Name, "err", err)
+	r.trouble.wait(r.run.hardCtx)
+}
+
+// maxTroubled is how often the server may be in trouble over the settle of a message. Then the message may be the reason: it
+// fails by itself.
+const maxTroubled = 10
+
+// mayWait says whether none of the deliveries has had the server in trouble too often, and notes that it has once more.
+func (in *instance) mayWait(ds []*delivery) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if len(in.troubles) > 10_000 {
+		clear(in.troubles)
+	}
+	may := true
+	for _, d := range ds {
+		in.troubles[d.ID]++
+		may = may && in.troubles[d.ID] <= maxTroubled
+	}
+	return may
 }
 
 // wakeOthers wakes the endpoint's receivers in other processes: there are messages that this one leaves to them.
@@ -286,6 +324,12 @@ func (r *receiver) settleLeased(in *instance, ds []*delivery) {
 		if err == nil {
 			err = r.settleLeases(ctx, in, group)
 		}
+		if serverTrouble(err) && in.mayWait(group) {
+			r.rollback()
+			in.settledLeases(group, false)
+			r.troubled(in, err)
+			continue
+		}
 		if err != nil && !connectionLost(err) {
 			err = r.settleEachLease(ctx, in, group)
 		}
@@ -318,7 +362,7 @@ func (r *receiver) settleLease(ctx context.Context, in *instance, d *delivery) e
 	in.refused(d, fmt.Errorf("settle: %w", err))
 	if err = r.settleLeases(ctx, in, []*delivery{d}); err != nil && !connectionLost(err) {
 		r.rollback()
-		r.run.client.log.Error("sqlq: cannot settle a leased message; it goes back when this process ends", "endpoint", in.endpoint.Name, "message", d.ID, "err", err)
+		r.run.client.log.Error("sqlq: cannot settle a leased message; it stays leased until this process ends, or its lease is released: sqlq lease release", "endpoint", in.endpoint.Name, "message", d.ID, "err", err)
 		return nil
 	}
 	return err
