@@ -1,0 +1,64 @@
+package sqlq_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/sqlq/sqlq/internal/devpg"
+	"github.com/sqlq/sqlq/sqlq"
+	"github.com/sqlq/sqlq/sqlq/migrate"
+)
+
+// A server that crashes may come back with a sequence that has given out less than before: nothing below is overlooked then.
+func TestLowAfterACrash(t *testing.T) {
+	t.Parallel()
+	server, err := devpg.Start(t.Context(), devpg.Options{InMemory: true, Settings: map[string]string{
+		"full_page_writes": "on",                               // so that it can recover
+		"wal_writer_delay": "10s", "synchronous_commit": "off", // so that there is something to lose
+		"autovacuum": "off",
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := migrate.Up(t.Context(), server.URL("postgres"), "sqlq"); err != nil {
+		t.Fatal(err)
+	}
+	pool := poolOn(t, server.URL("postgres"))
+	execSQL(t, pool, `SELECT sqlq.create_queue('house')`)
+	execSQL(t, pool, `CHECKPOINT`)
+	c := open(t, pool, sqlq.Config{Routes: choreRoute, PollInterval: time.Hour})
+	handled := make(chan int, 100_000)
+	run(t, c, sqlq.Endpoint{Name: "house", Handlers: chores(func(ctx context.Context, d *sqlq.Delivery[chore]) error {
+		handled <- d.Message.N
+		return nil
+	})})
+	sendN(t, c, 0, 5000)
+	waitFor(t, handled, 4999)
+	lowReaches(t, c, 5000)
+	before := sqlq.LastValue(t, pool, "house")
+
+	if err := server.Crash(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	pool.Reset()
+	eventually(t, "the server answers", func() (bool, string) {
+		err := pool.Ping(t.Context())
+		return err == nil, fmt.Sprint(err)
+	})
+	if after := sqlq.LastValue(t, pool, "house"); after >= before {
+		t.Fatalf("the crash left the sequence at %d, it was at %d: it set nothing back", after, before)
+	}
+	sendN(t, c, 7000, 3)
+	waitFor(t, handled, 7002)
+	eventuallyCount(t, pool, 0, `SELECT count(*) FROM sqlq.q_house`)
+}
