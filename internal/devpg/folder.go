@@ -29,6 +29,7 @@ type folder struct {
 	root *os.Root
 	lock *os.File
 	as   account
+	env  []string // what the programs of PostgreSQL that work on it get besides
 }
 
 // folderPrefix begins the name of every folder, and nothing else in the temporary directory.

@@ -17,7 +17,7 @@ type runner struct {
 }
 
 func newRunner(f *folder, as account, log *os.File) runner {
-	return runner{folder: f, as: as, log: log, env: serverEnv(os.Getenv)}
+	return runner{folder: f, as: as, log: log, env: append(serverEnv(os.Getenv), f.env...)}
 }
 
 // A guard is a program that does not outlive this process. How that is done is the platform's: guard_unix.go,

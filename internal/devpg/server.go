@@ -38,6 +38,9 @@ type Options struct {
 	// Settings are added to postgresql.conf, after the package's own, and so override them.
 	Settings map[string]string
 
+	// Env are environment variables that the server gets, besides the few that every one gets. Default: none.
+	Env []string
+
 	// Log gets the one line that says that something is about to be downloaded. Default: os.Stderr.
 	Log io.Writer
 
@@ -141,6 +144,7 @@ func launch(ctx context.Context, o Options, inst installation, f *folder, as acc
 	}
 	defer log.Close()
 
+	f.env = o.Env
 	run := newRunner(f, as, log)
 	data := cluster{inst: inst, run: run, cache: cache, password: addr.password}
 	if err := data.create(ctx); err != nil {

@@ -37,6 +37,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	flags.Uint64Var(&o.Seed, "seed", 1, "decides on the faults, and on what messages do")
 	flags.StringVar(&o.Scenario, "scenario", trial.Mixed, "mixed, poison (messages that kill, hang and break their handlers), calm (no faults) or failover (which takes its own time)")
 	flags.IntVar(&o.Rate, "rate", 0, "messages a second that are sent (0: the default)")
+	flags.DurationVar(&o.Skew, "skew", 0, "by how much the server's clock is ahead of the processes' (takes libfaketime; -5h: behind)")
 	short := flags.Bool("short", false, "the same as -duration 20s")
 	format := flags.String("o", "text", "text or json")
 	journal := flags.String("journal", "", "file that gets what the processes log")

@@ -38,7 +38,7 @@ type accountant struct {
 
 func (t *trial) account(ctx context.Context) (*Result, error) {
 	a := &accountant{trial: t, effects: map[where]int{}, failures: map[where][]failure{}, left: map[where]string{}, sent: map[key]bool{}, expected: map[where]bool{}}
-	a.result = &Result{Scenario: t.options.Scenario, Seed: t.options.Seed, Duration: seconds(t.options.Duration), Server: t.site.server.Origin(),
+	a.result = &Result{Scenario: t.options.Scenario, Seed: t.options.Seed, Duration: seconds(t.options.Duration), Server: t.site.server.Origin(), Skew: t.options.Skew.Seconds(),
 		Faults: t.faults.counted(), Skipped: t.skips, SlowestStop: seconds(t.slowest), Replayed: int(t.replayed)}
 	if err := t.site.alone(ctx); err != nil {
 		return nil, err
@@ -97,6 +97,7 @@ func (a *accountant) read(ctx context.Context) error {
 		var w where
 		var f failure
 		err := row.Scan(&w.queue, &w.k, &f.attempts, &f.message, &f.at)
+		f.at = a.trial.here(f.at)
 		a.failures[w] = append(a.failures[w], f)
 		return err
 	}, `SELECT queue, (convert_from(body, 'UTF8')::json->>'K')::bigint, attempts, message, failed_at FROM sqlq.error ORDER BY seq`)
@@ -281,7 +282,7 @@ func (a *accountant) repeats(ctx context.Context) error {
 		}
 		for i := 1; i < len(at); i++ {
 			a.result.Repeated++
-			if !a.trial.faults.explains(a.trial.nameOf(runs[i-1]), at[i-1].Add(-grace), at[i]) {
+			if !a.trial.faults.explains(a.trial.nameOf(runs[i-1]), a.trial.here(at[i-1]).Add(-grace), a.trial.here(at[i])) {
 				a.result.Unexplained++
 				a.blame(w, "it was repeated, and no fault explains it")
 			}
@@ -289,6 +290,9 @@ func (a *accountant) repeats(ctx context.Context) error {
 		return nil
 	}, `SELECT queue, k, array_agg(run ORDER BY at), array_agg(at ORDER BY at) FROM effect GROUP BY 1, 2 HAVING count(*) > 1`)
 }
+
+// here returns what the clock of the processes showed at a time by the server's.
+func (t *trial) here(there time.Time) time.Time { return there.Add(-t.options.Skew) }
 
 // nameOf returns the name of the process with a number.
 func (t *trial) nameOf(run int) string {

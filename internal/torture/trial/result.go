@@ -10,6 +10,7 @@ type Result struct {
 	Duration     float64 `json:"duration_seconds"` // of the faults
 	TotalSeconds float64 `json:"total_seconds"`    // with draining and accounting
 	Server       string  `json:"server"`
+	Skew         float64 `json:"skew_seconds"` // of the server's clock against the processes'
 
 	Messages        int `json:"messages"`         // committed
 	Lost            int `json:"lost"`             // committed and nowhere

@@ -30,7 +30,7 @@ func (t *trial) timeline(ctx context.Context, a *accountant, w where, why string
 		if err := row.Scan(&at, &run, &attempt); err != nil {
 			return err
 		}
-		moments = append(moments, moment{at, fmt.Sprintf("effect of attempt %d in %s", attempt, t.nameOf(run))})
+		moments = append(moments, moment{t.here(at), fmt.Sprintf("effect of attempt %d in %s", attempt, t.nameOf(run))})
 		return nil
 	}, `SELECT at, run, attempt FROM effect WHERE queue = $1 AND k = $2 UNION ALL SELECT at, run, attempt FROM effect_tx WHERE queue = $1 AND k = $2`, w.queue, w.k)
 	for _, f := range a.failures[w] {

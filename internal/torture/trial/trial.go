@@ -29,6 +29,9 @@ type Options struct {
 	Command  func() *exec.Cmd // starts this program again; it calls BeChild
 	Log      io.Writer        // gets a line now and then. Default: nobody
 	Journal  io.Writer        // gets what the processes log. Default: nobody
+
+	// Skew is by how much the server's clock is ahead of the processes' clocks. It takes the library libfaketime.
+	Skew time.Duration
 }
 
 // trial is a trial under way.
@@ -66,7 +69,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(t.dir)
-	if t.site, err = newSite(ctx); err != nil {
+	if t.site, err = newSite(ctx, o.Skew); err != nil {
 		return nil, fmt.Errorf("prepare the server: %w", err)
 	}
 	defer func() { _ = t.site.close() }()
