@@ -62,6 +62,7 @@ func (t *trial) administratorFaults() lane {
 		{"reindex", t.maintain("REINDEX TABLE CONCURRENTLY %s")},
 		{"lock_table", t.lockTable},
 		{"disk_full", t.fillDisk},
+		{"migration", t.migrate},
 	}
 	if _, err := exec.LookPath("pg_dump"); err == nil {
 		faults = append(faults, fault{"pg_dump", t.dump})
@@ -142,6 +143,23 @@ func (t *trial) fillDisk(ctx context.Context, r *rand.Rand, kind string) bool {
 	sleep(ctx, d)
 	if err := t.site.insist(context.WithoutCancel(ctx), `DROP TRIGGER IF EXISTS full_disk ON `+table); err != nil {
 		t.problem("empty the disk: %v", err)
+	}
+	return true
+}
+
+// migrate changes a table as the migrations of a later release may, while processes of this one run: it gains a column and
+// an index, which stay for a moment.
+func (t *trial) migrate(ctx context.Context, r *rand.Rand, kind string) bool {
+	table, d := t.table(r), between(r, 300*time.Millisecond, 1500*time.Millisecond)
+	up := `BEGIN; ALTER TABLE ` + table + ` ADD COLUMN later_release text DEFAULT 'x'; CREATE INDEX ON ` + table + ` (later_release); COMMIT`
+	if _, err := t.site.admin.Exec(ctx, up, pgx.QueryExecModeSimpleProtocol); err != nil {
+		return false
+	}
+	over := t.faults.struck(kind, everybody, "%s has another column for %v", table, d.Round(time.Millisecond))
+	defer over()
+	sleep(ctx, d)
+	if err := t.site.insist(context.WithoutCancel(ctx), `ALTER TABLE `+table+` DROP COLUMN IF EXISTS later_release`); err != nil {
+		t.problem("take the migration back: %v", err)
 	}
 	return true
 }
