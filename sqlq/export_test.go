@@ -131,7 +131,6 @@ func (c *Client) Sweeper(t testing.TB) (sweep func()) {
 	k.leads = true
 	return func() {
 		t.Helper()
-		k.swept = time.Time{}
 		if err := k.sweep(t.Context()); err != nil {
 			t.Fatal(err)
 		}

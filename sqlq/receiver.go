@@ -32,6 +32,8 @@ type receiver struct {
 	pid    atomic.Uint32            // of the connection's session; 0: none
 	socket atomic.Pointer[net.Conn] // instead, where the session is a pooler's
 	fetch  []store.Message          // room for what a fetch brings, used again
+
+	handling atomic.Pointer[delivery] // whose HandleTx handler runs; nil: none
 }
 
 // receive serves the schedule until it is closed.

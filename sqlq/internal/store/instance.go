@@ -52,6 +52,45 @@ func (s *Schema) Heartbeat(b *pgx.Batch, ids []int32, into *[]int32) {
 	})
 }
 
+// Counters are what an instance has done, and is doing.
+type Counters struct {
+	ID      int32
+	Handled int64 // since it began
+	Failed  int64 // likewise: also what is retried later
+	InHand  int   // handlers that run
+	Rate    float32
+	Slow    int           // handlers that run for longer than they should
+	Slowest time.Duration // of the handlers that have run for long, the longest; 0: there is none
+}
+
+// counted are the columns of the counters, and counters the rows that go into them: those of countersOf.
+const (
+	counted  = `handled = c.handled, failed = c.failed, in_hand = c.in_hand, rate = c.rate, slow = c.slow, slowest = c.slowest * interval '1 microsecond'`
+	counters = `unnest($1::int[], $2::bigint[], $3::bigint[], $4::int[], $5::real[], $6::int[], $7::bigint[]) c (id, handled, failed, in_hand, rate, slow, slowest)`
+)
+
+func countersOf(all []Counters) []any {
+	n := len(all)
+	ids, handled, failed, inHand := make([]int32, n), make([]int64, n), make([]int64, n), make([]int32, n)
+	rates, slow, slowest := make([]float32, n), make([]int32, n), make([]*int64, n)
+	for i, c := range all {
+		ids[i], handled[i], failed[i], inHand[i] = c.ID, c.Handled, c.Failed, int32(c.InHand)
+		rates[i], slow[i], slowest[i] = c.Rate, int32(c.Slow), micros(c.Slowest)
+	}
+	return []any{ids, handled, failed, inHand, rates, slow, slowest}
+}
+
+// CountingHeartbeat is Heartbeat, and writes the counters of the instances down. It takes privileges on more columns.
+func (s *Schema) CountingHeartbeat(b *pgx.Batch, all []Counters, into *[]int32) {
+	b.Queue(fmt.Sprintf(`
+		UPDATE %s i SET heartbeat_at = clock_timestamp(), %s FROM %s
+		WHERE i.id = c.id AND i.crashed_at IS NULL RETURNING i.id`, s.table("instance"), counted, counters), countersOf(all)...).Query(func(rows pgx.Rows) error {
+		alive, err := pgx.CollectRows(rows, pgx.RowTo[int32])
+		*into = append(*into, alive...)
+		return err
+	})
+}
+
 // Crash is the latest crash of an instance of an endpoint.
 type Crash struct {
 	Endpoint string
@@ -74,6 +113,14 @@ func (s *Schema) Crashes(b *pgx.Batch, endpoints []string, within time.Duration,
 func (s *Schema) Drained(ctx context.Context, db DBTX, ids []int32) error {
 	_, err := db.Exec(ctx, fmt.Sprintf(`UPDATE %s SET drained_at = clock_timestamp() WHERE id = ANY ($1::int[]) AND crashed_at IS NULL`,
 		s.table("instance")), ids)
+	return err
+}
+
+// CountingDrained is Drained, and writes the last counters of the instances down.
+func (s *Schema) CountingDrained(ctx context.Context, db DBTX, all []Counters) error {
+	_, err := db.Exec(ctx, fmt.Sprintf(`
+		UPDATE %s i SET drained_at = clock_timestamp(), %s FROM %s WHERE i.id = c.id AND i.crashed_at IS NULL`,
+		s.table("instance"), counted, counters), countersOf(all)...)
 	return err
 }
 
