@@ -139,15 +139,9 @@ func (k *keeper) drained(ctx context.Context, db store.DBTX) error {
 
 // counters returns what the instances have done and are doing, and names handlers in the log that run for long.
 func (r *runner) counters(now time.Time) []store.Counters {
-	inTx := map[*instance][]*delivery{}
-	for _, rec := range r.receivers {
-		if d := rec.handling.Load(); d != nil {
-			inTx[d.batch.in] = append(inTx[d.batch.in], d)
-		}
-	}
 	var all []store.Counters
 	for _, in := range r.instances {
-		c, slow := in.counters(now, inTx[in])
+		c, slow := in.counters(now)
 		for _, d := range slow {
 			if !d.slow.Swap(true) {
 				r.client.log.Warn("sqlq: a handler runs for long", "endpoint", in.endpoint.Name, "type", d.Type, "message", d.ID,
@@ -160,9 +154,18 @@ func (r *runner) counters(now time.Time) []store.Counters {
 }
 
 // counters returns what the instance has done and is doing since the call before, and its handlers that run for long.
-// Those are looked for among the leased messages, where each is that outlasts the hold limit, and among those that are
-// handled in the receive transaction. A handler has run since its batch was fetched, or a little shorter.
-func (in *instance) counters(now time.Time, inTx []*delivery) (c store.Counters, slow []*delivery) {
+// Those are looked for among what is leased or held. A handler has run since its batch was fetched, or a little shorter.
+func (in *instance) counters(now time.Time) (c store.Counters, slow []*delivery) {
+	var held []*batch
+	var inTx []*delivery
+	for _, r := range in.run.receivers {
+		if b := r.held.Load(); b != nil && b.in == in {
+			held = append(held, b)
+		}
+		if d := r.handling.Load(); d != nil && d.batch.in == in {
+			inTx = append(inTx, d)
+		}
+	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	c = store.Counters{ID: in.id, Handled: int64(in.done.Handled), Failed: int64(in.done.Retried + in.done.Failed), InHand: in.running()}
@@ -178,9 +181,17 @@ func (in *instance) counters(now time.Time, inTx []*delivery) (c store.Counters,
 			slow = append(slow, d)
 		}
 	}
+	plain := func(d *delivery) bool { return d.handler != nil && !d.handler.inTx && d.started && !d.finished }
 	for _, d := range in.leases {
-		if d.handler != nil && !d.handler.inTx && d.started && !d.finished {
+		if plain(d) {
 			note(d)
+		}
+	}
+	for _, b := range held {
+		for _, d := range b.all {
+			if d.lease == 0 && plain(d) {
+				note(d)
+			}
 		}
 	}
 	for _, d := range inTx {

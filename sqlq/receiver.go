@@ -33,6 +33,7 @@ type receiver struct {
 	socket atomic.Pointer[net.Conn] // instead, where the session is a pooler's
 	fetch  []store.Message          // room for what a fetch brings, used again
 
+	held     atomic.Pointer[batch]    // whose handlers run; nil: none
 	handling atomic.Pointer[delivery] // whose HandleTx handler runs; nil: none
 }
 
@@ -274,6 +275,8 @@ func (r *receiver) hold(b *batch) {
 	limit := r.run.client.config.HoldLimit
 	r.run.schedule.hold(r)
 	defer r.run.schedule.unhold(r)
+	r.held.Store(b)
+	defer r.held.Store(nil)
 	select {
 	case <-r.cut:
 	default:

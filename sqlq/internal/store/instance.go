@@ -60,7 +60,7 @@ type Counters struct {
 	InHand  int   // handlers that run
 	Rate    float32
 	Slow    int           // handlers that run for longer than they should
-	Slowest time.Duration // of the handlers that have run for long, the longest; 0: there is none
+	Slowest time.Duration // the longest that one of them has run; 0: none runs
 }
 
 // counted are the columns of the counters, and counters the rows that go into them: those of countersOf.
