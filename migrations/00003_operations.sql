@@ -136,6 +136,7 @@ COMMENT ON FUNCTION header_value IS 'The value of a header; null: there is none 
 -- +goose StatementBegin
 CREATE FUNCTION read_traffic() RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET lock_timeout = '500ms' -- somebody may be dropping a queue
 AS $$
 BEGIN
     INSERT INTO traffic AS t (queue, arrived)

@@ -81,7 +81,7 @@ func (k *keeper) readTraffic(ctx context.Context) error {
 		k.mayNot("read how much arrives in the queues, so operators see no rates", err)
 		return nil
 	}
-	if err != nil {
+	if err != nil && sqlState(err) != lockNotAvailable { // else somebody is dropping a queue, and the next reading will do
 		return fmt.Errorf("read how much arrives in the queues: %w", err)
 	}
 	return nil
