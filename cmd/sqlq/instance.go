@@ -22,8 +22,10 @@ func (a *app) instanceListCommand() *cobra.Command {
 		Long: `List the running instances of the endpoints: a process that runs several endpoints has one of each. What they count is as
 of their last heartbeat, at most 5 s ago while they are well:
 
-  in hand  handlers that run          handled  messages since it began, also by their time to live
-  rate     messages handled a second  failed   likewise: failed for good, or to be retried later
+  in hand  handlers that run, of how many may at a time (its concurrency)
+  rate     messages handled a second
+  handled  messages settled since it began, those dropped after their time to live included
+  failed   likewise: failed for good, or to be retried later
   slow     handlers that run for longer than the endpoint's limit (30 s unless it says otherwise), and the longest
   state    running; late: no heartbeat for longer than its lease time, so it is dead or cut off, and nobody has noticed;
            with --all also crashed: found dead, its messages went to others; drained: ended in order`,
@@ -57,18 +59,18 @@ of their last heartbeat, at most 5 s ago while they are well:
 				a.say("there are more than these %d; --limit says how many to list", f.Limit)
 			}
 			t := &table{columns: []column{{name: "endpoint"}, {name: "id", right: true}, {name: "host", cut: true}, {name: "pid", right: true},
-				{name: "version", cut: true}, {name: "state"}, {name: "started"}, {name: "last seen"}, {name: "concurrency", right: true},
-				{name: "in hand", right: true}, {name: "rate", right: true}, {name: "handled", right: true}, {name: "failed", right: true},
+				{name: "version", cut: true}, {name: "state"}, {name: "started"}, {name: "last seen"}, {name: "in hand", right: true},
+				{name: "rate", right: true}, {name: "handled", right: true}, {name: "failed", right: true},
 				{name: "slow", right: true}}}
 			var views []instanceView
 			for _, i := range instances {
 				views = append(views, viewInstance(i))
 				inHand, rate, slow := "-", "-", "-"
 				if i.State.Lives() {
-					inHand, rate, slow = fmt.Sprint(i.InHand), perSecond(i.Rate), slowOf(i)
+					inHand, rate, slow = fmt.Sprintf("%d/%d", i.InHand, i.Concurrency), instanceRate(i.Rate), instanceSlow(i)
 				}
 				t.add(i.Endpoint, fmt.Sprint(i.ID), i.Host, fmt.Sprint(i.PID), i.Version, string(i.State), a.when(i.StartedAt), a.when(i.LastSeen),
-					fmt.Sprint(i.Concurrency), inHand, rate, fmt.Sprint(i.Handled), fmt.Sprint(i.Failed), slow)
+					inHand, rate, fmt.Sprint(i.Handled), fmt.Sprint(i.Failed), slow)
 			}
 			return printList(a, views, t)
 		},
@@ -80,8 +82,8 @@ of their last heartbeat, at most 5 s ago while they are well:
 	return c
 }
 
-// perSecond writes a rate.
-func perSecond(rate float64) string {
+// instanceRate writes a rate.
+func instanceRate(rate float64) string {
 	switch {
 	case rate == 0:
 		return "0/s"
@@ -92,8 +94,8 @@ func perSecond(rate float64) string {
 	}
 }
 
-// slowOf writes how many handlers are slow, and how long the longest has run.
-func slowOf(i ops.Instance) string {
+// instanceSlow writes how many handlers are slow, and how long the longest has run.
+func instanceSlow(i ops.Instance) string {
 	if i.Slow == 0 || i.Slowest == nil {
 		return fmt.Sprint(i.Slow)
 	}

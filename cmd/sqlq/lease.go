@@ -121,11 +121,11 @@ transaction, stay leased.`,
 				return errNothing("no such leased messages")
 			}
 			if ch.dryRun {
-				a.say("would release %s", releasing(leases))
+				a.say("would release %s", releasingText(leases))
 				return a.printLeases(leases)
 			}
-			if living(leases) > 0 {
-				if err := a.confirm(c.Context(), ch, "release "+releasing(leases)); err != nil {
+			if livingLeases(leases) > 0 {
+				if err := a.confirm(c.Context(), ch, "release "+releasingText(leases)); err != nil {
 					return err
 				}
 			}
@@ -139,7 +139,7 @@ transaction, stay leased.`,
 			}{released.Released, released.Busy}
 			err = errors.Join(a.done(outcome, "released %s", plural(released.Released, "message")), err)
 			if released.Busy > 0 {
-				a.say("%s being settled, or handled in a transaction, and stayed leased", were(released.Busy, "message"))
+				a.say("left %s leased that were being settled, or handled in a transaction", plural(released.Busy, "message"))
 			}
 			return err
 		},
@@ -150,7 +150,7 @@ transaction, stay leased.`,
 	return c
 }
 
-func living(leases []ops.Lease) (n int64) {
+func livingLeases(leases []ops.Lease) (n int64) {
 	for _, l := range leases {
 		if l.State.Lives() {
 			n++
@@ -159,21 +159,13 @@ func living(leases []ops.Lease) (n int64) {
 	return n
 }
 
-// releasing says what releasing would do.
-func releasing(leases []ops.Lease) string {
+// releasingText says what releasing would do.
+func releasingText(leases []ops.Lease) string {
 	text := plural(int64(len(leases)), "leased message")
-	if n := living(leases); n > 0 {
+	if n := livingLeases(leases); n > 0 {
 		text += fmt.Sprintf(", %d of them in the hands of instances that may live, whose handlers go on: those may be handled twice", n)
 	}
 	return text
-}
-
-// were writes a number with its noun and verb.
-func were(n int64, noun string) string {
-	if n == 1 {
-		return plural(n, noun) + " is"
-	}
-	return plural(n, noun) + " are"
 }
 
 // leaseView is a leased message in JSON.

@@ -48,15 +48,15 @@ type InstanceFilter struct {
 	Limit    int  // at most so many; 0: all
 }
 
-// Instances returns the instances that a filter chooses, by endpoint and the oldest first. Naming an endpoint without
-// instances and without a queue is a *NoQueueError.
+// Instances returns the instances that a filter chooses, by endpoint and the oldest first. Naming an endpoint that
+// has neither instances nor a queue, nor failed messages, is a *NoQueueError.
 func (o *Ops) Instances(ctx context.Context, f InstanceFilter) ([]Instance, error) {
 	listed, err := o.store.ListInstances(ctx, o.pool, f.Endpoint, f.All, Filter{Limit: f.Limit}.limit())
 	if err != nil {
 		return nil, fmt.Errorf("list instances: %w", err)
 	}
 	if len(listed) == 0 {
-		return nil, o.mustExist(ctx, f.Endpoint)
+		return nil, o.checkQueue(ctx, f.Endpoint)
 	}
 	instances := make([]Instance, len(listed))
 	for i, l := range listed {
@@ -72,19 +72,4 @@ func (o *Ops) Instances(ctx context.Context, f InstanceFilter) ([]Instance, erro
 		}
 	}
 	return instances, nil
-}
-
-// mustExist returns a *NoQueueError for a queue that is named and not there: it is mistyped.
-func (o *Ops) mustExist(ctx context.Context, queue string) error {
-	if queue == "" {
-		return nil
-	}
-	exists, err := o.store.QueueExists(ctx, o.pool, queue)
-	if err != nil {
-		return fmt.Errorf("look for queue %q: %w", queue, err)
-	}
-	if !exists {
-		return o.unknownQueue(ctx, queue)
-	}
-	return nil
 }

@@ -83,7 +83,7 @@ func (o *Ops) Leases(ctx context.Context, f LeaseFilter) ([]Lease, error) {
 		return nil, fmt.Errorf("list leased messages: %w", err)
 	}
 	if len(leased) == 0 {
-		return nil, o.mustExist(ctx, f.Queue)
+		return nil, o.checkQueue(ctx, f.Queue)
 	}
 	leases := make([]Lease, len(leased))
 	for i, l := range leased {
@@ -123,7 +123,7 @@ func (o *Ops) ReleaseLeases(ctx context.Context, f LeaseFilter) (released Releas
 		return released, fmt.Errorf("count leased messages: %w", err)
 	}
 	if len(queues) == 0 {
-		return released, errors.Join(unnamed, o.mustExist(ctx, f.Queue))
+		return released, errors.Join(unnamed, o.checkQueue(ctx, f.Queue))
 	}
 	var wanted int64
 	for _, q := range queues {
