@@ -25,10 +25,10 @@ ALTER TABLE instance
     ADD handled bigint NOT NULL DEFAULT 0, ADD failed bigint NOT NULL DEFAULT 0, ADD in_hand integer NOT NULL DEFAULT 0,
     ADD rate real NOT NULL DEFAULT 0, ADD slow integer NOT NULL DEFAULT 0, ADD slowest interval;
 COMMENT ON COLUMN instance.handled IS 'Messages settled as complete since it began, as of the last heartbeat.';
-COMMENT ON COLUMN instance.failed IS 'Attempts that failed since it began, as of the last heartbeat.';
+COMMENT ON COLUMN instance.failed IS 'Messages settled as failed, for good or to be retried later, since it began, as of the last heartbeat.';
 COMMENT ON COLUMN instance.in_hand IS 'Handlers running at the last heartbeat.';
 COMMENT ON COLUMN instance.rate IS 'Messages a second settled as complete between the last two heartbeats.';
-COMMENT ON COLUMN instance.slow IS 'Handlers that at the last heartbeat had been running for longer than the endpoint''s limit for a warning.';
+COMMENT ON COLUMN instance.slow IS 'Handlers that at the last heartbeat had been running for longer than the endpoint warns after (SlowAfter).';
 COMMENT ON COLUMN instance.slowest IS 'For how long the oldest running handler had been running at the last heartbeat; null: none was.';
 
 CREATE INDEX error_status_time ON error (status, failed_at);
@@ -136,6 +136,7 @@ COMMENT ON FUNCTION header_value IS 'The value of a header; null: there is none 
 -- +goose StatementBegin
 CREATE FUNCTION read_traffic() RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET lock_timeout = '500ms' -- somebody may be dropping a queue
 AS $$
 BEGIN
     INSERT INTO traffic AS t (queue, arrived)
@@ -149,9 +150,40 @@ END $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION read_traffic IS 'Takes a reading of what has arrived in the queues. A queue in which nothing arrived since two readings is left alone.';
 
+-- +goose StatementBegin
+CREATE FUNCTION forget_history(most bigint) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+AS $$
+DECLARE
+    changes    bigint;
+    operations bigint;
+BEGIN
+    WITH picked AS MATERIALIZED (
+        SELECT h.message, h.seq FROM history h WHERE h.at < clock_timestamp() - interval '30 days' LIMIT most FOR UPDATE SKIP LOCKED
+    )
+    DELETE FROM history h USING picked p WHERE h.message = p.message AND h.seq = p.seq;
+    GET DIAGNOSTICS changes = ROW_COUNT;
+    WITH picked AS MATERIALIZED (
+        SELECT o.id FROM operation o WHERE o.ended_at < clock_timestamp() - interval '90 days' ORDER BY o.id LIMIT most FOR UPDATE SKIP LOCKED
+    )
+    DELETE FROM operation o USING picked p WHERE o.id = p.id;
+    GET DIAGNOSTICS operations = ROW_COUNT;
+    RETURN greatest(changes, operations) >= most;
+END $$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION forget_history IS 'Removes what operators did to single messages more than 30 days ago, and operations that ended more than 90 days ago, at most so many of each. True: there may be more.';
+
 -- What 00002 grants stays as it is; this adds what came here.
 ALTER FUNCTION grant_role(name, text, text[], boolean) RENAME TO grant_messages;
 ALTER FUNCTION revoke_role(name, text[]) RENAME TO revoke_messages;
+-- In their bodies a parameter is qualified by the name that the function had.
+-- +goose StatementBegin
+DO $$
+BEGIN
+    EXECUTE replace(pg_get_functiondef('grant_messages'::regproc), 'grant_role.role', 'grant_messages.role');
+    EXECUTE replace(pg_get_functiondef('revoke_messages'::regproc), 'revoke_role.role', 'revoke_messages.role');
+END $$;
+-- +goose StatementEnd
 COMMENT ON FUNCTION grant_messages IS 'The part of grant_role that is about messages.';
 COMMENT ON FUNCTION revoke_messages IS 'The part of revoke_role that is about messages.';
 
@@ -168,10 +200,11 @@ BEGIN
     CASE kind
     WHEN 'consumer' THEN
         others := ARRAY['UPDATE (handled, failed, in_hand, rate, slow, slowest) ON instance'];
-        calls := ARRAY['read_traffic'];
+        calls := ARRAY['read_traffic', 'forget_history'];
     WHEN 'operator' THEN
         others := ARRAY['UPDATE (headers, body) ON error', 'UPDATE (due_at) ON delayed', 'UPDATE (paused_at, paused_by) ON queue',
-            'SELECT, INSERT, UPDATE ON operation', 'SELECT, INSERT ON history', 'SELECT ON traffic'];
+            'SELECT, INSERT, UPDATE ON operation', 'SELECT, INSERT ON history', 'SELECT ON traffic',
+            'UPDATE (seq) ON leased']; -- of one column: enough to lock a row
         calls := ARRAY['body_json', 'header_value'];
     WHEN 'viewer' THEN
         others := ARRAY['SELECT ON operation', 'SELECT ON traffic',
@@ -213,7 +246,7 @@ BEGIN
     FOR f IN
         SELECT p.oid FROM pg_proc p
         WHERE p.pronamespace = quote_ident(current_schema())::regnamespace AND p.proname IN ('body_json', 'header_value', 'read_traffic',
-            'grant_role', 'revoke_role')
+            'forget_history', 'grant_role', 'revoke_role')
     LOOP
         EXECUTE format('ALTER FUNCTION %s SET search_path = %I, pg_temp', f, current_schema());
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
@@ -226,9 +259,16 @@ END $$;
 DROP FUNCTION revoke_role, grant_role;
 ALTER FUNCTION grant_messages(name, text, text[], boolean) RENAME TO grant_role;
 ALTER FUNCTION revoke_messages(name, text[]) RENAME TO revoke_role;
+-- +goose StatementBegin
+DO $$
+BEGIN
+    EXECUTE replace(pg_get_functiondef('grant_role'::regproc), 'grant_messages.role', 'grant_role.role');
+    EXECUTE replace(pg_get_functiondef('revoke_role'::regproc), 'revoke_messages.role', 'revoke_role.role');
+END $$;
+-- +goose StatementEnd
 COMMENT ON FUNCTION grant_role IS 'Lets a role be producer (sends, publishes, reads nothing), consumer (runs endpoints), operator (everything on messages; of all queues: makes and drops them) or viewer (counts and lists, no headers and bodies unless bodies), of the named queues or, with null, of all, those included that are made later. A role may be several.';
 COMMENT ON FUNCTION revoke_role IS 'Takes everything that grant_role gave to a role: with null all of it, use of the schema included, else what it has on the tables of the named queues.';
-DROP FUNCTION read_traffic, header_value, body_json;
+DROP FUNCTION forget_history, read_traffic, header_value, body_json;
 DROP TABLE history, operation, traffic;
 DROP INDEX error_type, error_status_time;
 ALTER TABLE instance DROP handled, DROP failed, DROP in_hand, DROP rate, DROP slow, DROP slowest;

@@ -8,11 +8,17 @@ import (
 // attend decides when an instance looks for messages. While fetches bring something, receivers go on by themselves; it
 // steps in when one comes back short: look again a moment later, for as long as most looks bring something, then sleep
 // until somebody sends. An instance that is woken again as soon as it has fallen asleep, a few times in a row, spares the
-// senders the waking and looks by itself for a while.
+// senders the waking and looks by itself for a while. While its queue is paused it does nothing but wait for the end of
+// that, and nobody wakes it for messages.
 func (in *instance) attend(ctx context.Context) {
 	l := in.run.listener
 	naps := 0 // short ones in a row
 	for ctx.Err() == nil {
+		if in.isPaused() {
+			l.leave(in)
+			in.wokenWithin(ctx, time.Hour)
+			continue
+		}
 		busy := in.look(ctx)
 		how := l.rests(in)
 		if how == watching && (busy > 1 || naps >= maxNaps) {
@@ -27,6 +33,9 @@ func (in *instance) attend(ctx context.Context) {
 				} else {
 					patience -= 2
 				}
+			}
+			if in.isPaused() { // which woke it, perhaps in one of these looks
+				continue
 			}
 			// Whoever inserted before senders notify was noted or has committed: this look sees the latter.
 			if how = l.sleep(ctx, in); how == watching && (in.look(ctx) > 1 || l.rests(in) != watching) {

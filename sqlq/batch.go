@@ -34,7 +34,8 @@ type delivery struct {
 	err     error
 	outcome outcome
 	expired bool
-	giveUp  bool // the drain ended its handler: the attempt does not count
+	giveUp  bool        // the drain ended its handler: the attempt does not count
+	slow    atomic.Bool // the log has named it, because its handler runs for long
 	out     []envelope
 }
 

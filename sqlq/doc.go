@@ -55,6 +55,7 @@
 //   - error table: where failed messages are. Replay: move one back to its queue. Archive: keep it out of replays.
 //   - correlation id: what a message is about. Conversation id: the first message of a flow. Both follow along.
 //   - backlog: the messages that wait in a queue.
+//   - pause: stop handing out the messages of a queue, for all its endpoint's instances, until it is resumed.
 //
 // # What is guaranteed
 //
@@ -75,9 +76,19 @@
 //   - An event published after a subscription was committed reaches the subscriber. An event without subscribers is stored
 //     nowhere.
 //   - A received message that cannot be understood goes to the error table unchanged.
+//   - A queue that an operator has paused is not received from: within a moment of the pause where LISTEN works, else from
+//     the next heartbeat on. What is in hand by then is finished; sending, and what moves messages into the queue, goes on.
 //
 // Not guaranteed: an order. A queue is read in the order of arrival, but messages are handled at the same time, retried
 // and handed to other processes.
+//
+// # What operators see
+//
+// With each heartbeat, every 5 s at most, an instance writes into its row of the table instance what it has handled and
+// failed since it began, how much a second, how many handlers run and how many of them for longer than
+// Endpoint.SlowAfter, which the log names too. It costs no statement of its own. Client.Stats counts the same for this
+// process at any moment. The process that leads reads the queues' sequences every 10 s, so that the rate of arrival is known
+// and senders pay nothing for it.
 //
 // # Connections
 //
@@ -94,7 +105,8 @@
 // In the code: client.go, send.go, flight.go, copy.go, publish.go, route.go, message.go and wake.go send. run.go starts an endpoint's parts:
 // schedule.go shares the receive connections out, low.go says where a fetch starts, receiver.go fetches and holds, batch.go
 // and instance.go hand messages to handlers (handler.go, delivery.go, handletx.go), recoverability.go decides, settle.go
-// settles. attend.go and listener.go let receivers sleep and wake; keeper.go keeps house, and
-// pooler.go says what differs behind a transaction pooler. The SQL is in internal/store, the
+// settles. attend.go and listener.go let receivers sleep and wake; keeper.go keeps house, with
+// heartbeat.go and upkeep.go; pause.go says how queues are paused, and
+// pooler.go what differs behind a transaction pooler. The SQL is in internal/store, the
 // tables are in package migrations.
 package sqlq

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"time"
 )
 
 // Endpoint is a named service that handles messages. Its queue bears its name; processes that run the same endpoint
@@ -20,6 +21,11 @@ type Endpoint struct {
 	// are also bounded by Config.ReceiveConnections.
 	Concurrency int
 
+	// SlowAfter is how long a handler may run before the log names it, once, and the instance table counts it for
+	// operators. Default 30 s. Negative: however long. It is looked at with each heartbeat, every 5 s or three times in
+	// Config.LeaseTime, and what is shorter than Config.HoldLimit does not show.
+	SlowAfter time.Duration
+
 	// Retry says when a failed message is tried again.
 	Retry RetryPolicy
 
@@ -30,6 +36,9 @@ type Endpoint struct {
 func (e Endpoint) withDefaults() Endpoint {
 	if e.Concurrency == 0 {
 		e.Concurrency = 4 * runtime.GOMAXPROCS(0)
+	}
+	if e.SlowAfter == 0 {
+		e.SlowAfter = 30 * time.Second
 	}
 	e.Retry = e.Retry.withDefaults()
 	return e

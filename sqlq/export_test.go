@@ -131,7 +131,6 @@ func (c *Client) Sweeper(t testing.TB) (sweep func()) {
 	k.leads = true
 	return func() {
 		t.Helper()
-		k.swept = time.Time{}
 		if err := k.sweep(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -164,4 +163,18 @@ func Pooled(t testing.TB, pool *pgxpool.Pool) bool {
 	}
 	defer conn.Close(context.Background())
 	return conn.pooled
+}
+
+// Fetching says whether a fetch of an endpoint is under way.
+func (c *Client) Fetching(endpoint string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, in := range c.runner.instances {
+		if in.endpoint.Name == endpoint {
+			in.mu.Lock()
+			defer in.mu.Unlock()
+			return in.fetching > 0
+		}
+	}
+	return false
 }

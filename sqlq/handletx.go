@@ -32,7 +32,9 @@ func (r *receiver) handleNextTx(b *batch, tx *receiveTx, n int) bool {
 		return false
 	}
 	d.started = true
+	r.handling.Store(d)
 	b.in.handle(d, tx)
+	r.handling.Store(nil)
 	switch tx.verdict {
 	case txDecides:
 		d.finished = true
@@ -116,7 +118,9 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 	}
 	tx := newReceiveTx(r.run.hardCtx, in, r.conn)
 	if !decided {
+		r.handling.Store(d)
 		despiteExits(func() { in.attempt(d, tx) })
+		r.handling.Store(nil)
 	}
 	tx.stop()
 	in.mu.Lock()

@@ -51,6 +51,9 @@ type instance struct {
 	one       int // so many messages are to be received one at a time, after an error that named no culprit
 	until     time.Time
 	done      EndpointStats // its counts
+	counted   uint64        // messages handled by countedAt, the last heartbeat
+	countedAt time.Time
+	paused    bool // an operator paused the queue: nothing is fetched
 	breaker   breaker
 	notBefore time.Time // no fetch before: the queue is missing
 }
@@ -114,7 +117,7 @@ func (in *instance) wants(now time.Time, draining bool) (w work, ok bool) {
 func (in *instance) room(now time.Time, byLease bool) int {
 	inHand := in.busy + in.waiting
 	switch {
-	case !in.awake || now.Before(in.notBefore):
+	case !in.awake || in.paused || now.Before(in.notBefore):
 		return 0
 	case !in.breaker.closed():
 		if in.breaker.due(now) && inHand == 0 && in.busyTx == 0 {
@@ -155,7 +158,7 @@ func perSlot(mean time.Duration) int {
 
 // idle says whether slots stand idle although the queue may hold messages.
 func (in *instance) idle() bool {
-	return in.awake && in.waiting == 0 && in.busy < in.endpoint.Concurrency && in.busyTx == 0
+	return in.awake && !in.paused && in.waiting == 0 && in.busy < in.endpoint.Concurrency && in.busyTx == 0
 }
 
 // fetched takes in the result of a fetch: how many messages came and the highest seq among them.
@@ -202,9 +205,13 @@ func (in *instance) wake() {
 const overflowAfter = 5 * time.Millisecond
 
 // look makes receivers fetch until a fetch comes back short, and returns how many fetches brought something. When the end
-// of the queue is not in sight it calls others.
+// of the queue is not in sight it calls others. Of a paused queue nothing is fetched.
 func (in *instance) look(ctx context.Context) int {
 	in.mu.Lock()
+	if in.paused {
+		in.mu.Unlock()
+		return 0
+	}
 	in.awake, in.looking, in.fetches = true, true, 0
 	in.wakes++ // a fetch under way may have looked too early
 	select {

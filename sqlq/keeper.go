@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -17,8 +18,6 @@ const (
 	suspicion = time.Minute
 	// crashMemory is how old a crash may be to make a starting instance suspicious.
 	crashMemory = time.Hour
-	// sweepEvery is the pause between sweeps for expired messages, and sweepRows how many rows of a queue one reads.
-	sweepEvery, sweepRows = time.Minute, 20_000
 	// lateness is how overdue a delayed message must be before a process that does not lead moves it.
 	lateness = 2 * time.Second
 	// moveRows bounds the due messages that are moved in one transaction.
@@ -28,7 +27,7 @@ const (
 )
 
 // keeper owns the connection of a process that keeps house: heartbeats, and, in the one process that leads, moving due
-// messages, giving back what crashed instances had, and sweeping up what has expired. Leading is a session lock, so that
+// messages, giving back what crashed instances had, and the upkeep. Leading is a session lock, so that
 // a dead leader is followed at the next heartbeat of another (but see tryLead); that a frozen one gets nothing done is noticed by the
 // others, who then do it once.
 type keeper struct {
@@ -42,17 +41,17 @@ type keeper struct {
 	crashes map[string]time.Time // the latest known of each endpoint
 	moved   time.Time            // due time of the last message moved
 	looked  time.Time            // when the mover last looked from the start
-	swept   time.Time
 	raised  time.Time
+	kept    time.Time // when a low was last written
+	upkeep  upkeep
 
-	mayNotRaise bool             // the role lacks a privilege
-	mayNotKeep  bool             // likewise
-	kept        time.Time        // when a low was last written
-	upTo        map[string]int64 // where the sweep of each queue goes on
+	// The role lacks a privilege for what can be done without.
+	mayNotRaise, mayNotKeep bool
+	mayNotCount             atomic.Bool
 }
 
 func newKeeper(r *runner) *keeper {
-	return &keeper{run: r, kick: make(chan struct{}, 1), crashes: map[string]time.Time{}, upTo: map[string]int64{}, swept: time.Now()}
+	return &keeper{run: r, kick: make(chan struct{}, 1), crashes: map[string]time.Time{}, upkeep: newUpkeep()}
 }
 
 // start registers the instances and gives back what dead ones had, before the first message is fetched.
@@ -118,7 +117,7 @@ func (k *keeper) keep(ctx context.Context) {
 			}
 		}
 		if err == nil {
-			err = k.sweep(bounded)
+			err = k.keepUp(bounded)
 		}
 		cancel()
 		if err == nil {
@@ -149,46 +148,6 @@ func (k *keeper) pause(ctx context.Context, d time.Duration) bool {
 	return true
 }
 
-// beat says that the instances live, learns of crashes, and looks after what a leader would have done.
-func (k *keeper) beat(ctx context.Context) error {
-	r := k.run
-	st := r.client.store
-	b := &pgx.Batch{}
-	var alive []int32
-	var crashes []store.Crash
-	var late store.Late
-	st.Heartbeat(b, r.numbers(), &alive)
-	st.Crashes(b, r.endpoints(), crashMemory, &crashes)
-	st.Late(b, lateness, &late)
-	var leases []store.Lease
-	st.Leases(b, r.numbers(), r.client.config.strandedAfter, &leases)
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	if err := k.conn.SendBatch(ctx, b).Close(); err != nil {
-		return fmt.Errorf("heartbeat: %w", err)
-	}
-	if err := k.reregister(ctx, alive); err != nil {
-		return err
-	}
-	k.learn(crashes)
-	if err := k.giveBackUnknown(ctx, leases); err != nil {
-		return err
-	}
-	if err := k.tryLead(ctx); err != nil {
-		return fmt.Errorf("heartbeat: %w", err)
-	}
-	if k.leadsNow() || late.Instance {
-		if err := k.recover(ctx); err != nil {
-			return err
-		}
-	}
-	if late.Message && !k.leadsNow() {
-		_, err := k.moveOnce(ctx, time.Time{})
-		return err
-	}
-	return nil
-}
-
 // tryLead makes this process the leader if nobody else is: with the session lock, or, without a session, as the oldest
 // instance that lives, which is asked for at each heartbeat. Where some processes have sessions and others do not there
 // may be two leaders; they do everything once all the same.
@@ -207,65 +166,6 @@ func (k *keeper) tryLead(ctx context.Context) (err error) {
 	defer k.mu.Unlock()
 	k.leads = leads
 	return nil
-}
-
-// reregister gives instances that were thought dead a new number; their leases went to others.
-func (k *keeper) reregister(ctx context.Context, alive []int32) error {
-	known := map[int32]bool{}
-	for _, id := range alive {
-		known[id] = true
-	}
-	renewed := 0
-	for _, in := range k.run.instances {
-		was := in.number()
-		if known[was] {
-			continue
-		}
-		k.run.client.log.Warn("sqlq: this instance was thought dead and goes on under a new number; messages that it had leased are handled again", "endpoint", in.endpoint.Name, "instance", was)
-		if err := k.run.register(ctx, k.conn, in); err != nil {
-			return err
-		}
-		renewed++
-	}
-	if renewed == 0 {
-		return nil
-	}
-	k.run.listener.refresh() // its session must hold the new lock too
-	return nil
-}
-
-// giveBackUnknown returns messages to their queues that are leased in this process's name although it does not have
-// them: the connection was lost after the commit that leased them, and before its answer.
-func (k *keeper) giveBackUnknown(ctx context.Context, leases []store.Lease) error {
-	for _, in := range k.run.instances {
-		ids := in.unknown(leases)
-		if len(ids) == 0 {
-			continue
-		}
-		var channels []string
-		b := &pgx.Batch{}
-		k.run.client.store.GiveBack(b, in.endpoint.Name, in.number(), ids, func(channel string) { channels = append(channels, channel) })
-		if err := k.conn.SendBatch(ctx, b).Close(); err != nil {
-			return fmt.Errorf("give back leases that nobody has: %w", err)
-		}
-		k.run.client.wake(channels...)
-	}
-	return nil
-}
-
-// learn makes instances suspicious for a while after a crash of their endpoint that is news.
-func (k *keeper) learn(crashes []store.Crash) {
-	for _, crash := range crashes {
-		if !crash.At.After(k.crashes[crash.Endpoint]) {
-			continue
-		}
-		k.crashes[crash.Endpoint] = crash.At
-		for _, in := range k.run.instances {
-			if in.endpoint.Name == crash.Endpoint {
-				in.suspect(time.Now().Add(suspicion))
-			}
-		}
-	}
 }
 
 // recover marks instances that died and puts what they had leased back into the queues.
@@ -368,30 +268,6 @@ func (k *keeper) moveOnce(ctx context.Context, from time.Time) (n int, err error
 	return n, nil
 }
 
-// sweep removes expired messages a piece at a time, and records of instances that ended long ago.
-func (k *keeper) sweep(ctx context.Context) error {
-	if !k.leadsNow() || time.Since(k.swept) < sweepEvery {
-		return nil
-	}
-	k.swept = time.Now()
-	st := k.run.client.store
-	queues, err := st.QueueNames(ctx, k.conn)
-	if err != nil {
-		return fmt.Errorf("sweep expired messages: %w", err)
-	}
-	for _, q := range queues {
-		_, upTo, err := st.SweepExpired(ctx, k.conn, q, k.upTo[q], sweepRows)
-		if err != nil && sqlState(err) != undefinedTable {
-			return fmt.Errorf("sweep expired messages of queue %q: %w", q, err)
-		}
-		k.upTo[q] = upTo
-	}
-	if err := st.ForgetInstances(ctx, k.conn); err != nil {
-		return fmt.Errorf("forget ended instances: %w", err)
-	}
-	return nil
-}
-
 // dueSoon has the mover look at once.
 func (k *keeper) dueSoon() bool {
 	select {
@@ -413,7 +289,7 @@ func (k *keeper) end() {
 	defer cancel()
 	st := k.run.client.store
 	err := k.run.client.onPool(ctx, func(db store.DBTX) error {
-		if err := st.Drained(ctx, db, k.run.numbers()); err != nil {
+		if err := k.drained(ctx, db); err != nil {
 			return err
 		}
 		return st.WakeQueues(ctx, db, k.run.endpoints())

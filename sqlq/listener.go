@@ -40,9 +40,9 @@ type listener struct {
 	tables    map[*instance]store.TableID
 	posts     map[*instance]*post
 	delayed   string    // channel of the delayed messages
-	queues    string    // channel of new queues
+	queues    string    // channel of the registry: new, paused and resumed queues
 	stoodBy   time.Time // when those on call last tried to take the watch
-	changed   bool      // queues were made: see whether one of ours is another table now
+	changed   bool      // queues were made, paused or resumed: see what that is to ours
 	stale     bool      // begin anew
 }
 
@@ -138,6 +138,7 @@ func (l *listener) session(ctx context.Context, retry *backoff) error {
 	l.heard()
 	l.mu.Lock()
 	l.connected = true
+	l.changed = true // what was notified before goes for pauses too
 	l.mu.Unlock()
 	for _, in := range l.run.instances {
 		in.wake() // whatever was notified meanwhile went unheard
@@ -222,7 +223,8 @@ func (l *listener) waiting(ctx context.Context, c *conn, ins []*instance) (has [
 	return has, nil
 }
 
-// compare begins anew when the queue of an instance is another table than it was: dropped and made again.
+// compare looks whether queues were paused or resumed, and begins anew when the queue of an instance is another table than
+// it was: dropped and made again.
 func (l *listener) compare(ctx context.Context, c *conn) error {
 	l.mu.Lock()
 	changed := l.changed
@@ -230,6 +232,9 @@ func (l *listener) compare(ctx context.Context, c *conn) error {
 	l.mu.Unlock()
 	if !changed {
 		return nil
+	}
+	if err := l.run.readPaused(ctx, c); err != nil {
+		return err
 	}
 	tables, err := l.run.client.store.ReadyTables(ctx, c, l.run.endpoints())
 	if err != nil {
@@ -253,7 +258,7 @@ func (l *listener) refresh() {
 	l.poke()
 }
 
-// subscribe listens for calls to all queues, for delayed messages and for new queues.
+// subscribe listens for calls to all queues, for delayed messages, and for new, paused and resumed queues.
 func (l *listener) subscribe(ctx context.Context, c *conn) error {
 	st := l.run.client.store
 	tables, posts, byChannel := map[*instance]store.TableID{}, map[*instance]*post{}, map[string]*instance{}

@@ -128,6 +128,7 @@ func (w *world) live() {
 	for actor := range uint64(4) {
 		senders.Go(func() { w.sender(20+actor, *modelSends/4) })
 	}
+	spoilers.Go(func() { w.pauser(w.sent, 31) })
 	if w.faults {
 		spoilers.Go(func() { w.spoiler(w.sent, 30) })
 	}
@@ -502,6 +503,26 @@ func (s *sender) inTransaction(ctx context.Context) {
 		return
 	}
 	fate = committed
+}
+
+// pauser pauses queues and resumes them until the senders have ended.
+func (w *world) pauser(until chan struct{}, actor uint64) {
+	rng := w.rng(actor)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		select {
+		case <-until:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	for pause(ctx, rng, 400*time.Millisecond) {
+		queue := []string{"plain", "tx", "mixed"}[rng.IntN(3)]
+		mark(w.t, w.db, queue, true, true)
+		pause(ctx, rng, 150*time.Millisecond)
+		mark(w.t, w.db, queue, false, true)
+	}
 }
 
 // spoiler terminates backends until the senders have ended.

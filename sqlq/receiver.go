@@ -33,6 +33,9 @@ type receiver struct {
 	pid     atomic.Uint32            // of the connection's session; 0: none
 	socket  atomic.Pointer[net.Conn] // instead, where the session is a pooler's
 	fetch   []store.Message          // room for what a fetch brings, used again
+
+	held     atomic.Pointer[batch]    // whose handlers run; nil: none
+	handling atomic.Pointer[delivery] // whose HandleTx handler runs; nil: none
 }
 
 // receive serves the schedule until it is closed.
@@ -273,6 +276,8 @@ func (r *receiver) hold(b *batch) {
 	limit := r.run.client.config.HoldLimit
 	r.run.schedule.hold(r)
 	defer r.run.schedule.unhold(r)
+	r.held.Store(b)
+	defer r.held.Store(nil)
 	select {
 	case <-r.cut:
 	default:

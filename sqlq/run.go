@@ -21,6 +21,8 @@ type runner struct {
 	schedule  *schedule
 	listener  *listener
 	keeper    *keeper
+	receivers []*receiver
+	pauses    pauses
 	suspect   chan struct{} // filled while a message that may have killed a process is in hand
 
 	stop       context.CancelFunc // begins the drain
@@ -179,6 +181,9 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 	r.instances = instances
 	c.mu.Unlock()
 	r.schedule.instances = instances
+	for range c.config.ReceiveConnections {
+		r.receivers = append(r.receivers, &receiver{run: r, cut: make(chan struct{}, 1)})
+	}
 
 	background, stopBackground := context.WithCancel(r.hardCtx)
 	defer stopBackground()
@@ -198,10 +203,8 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 	for _, in := range r.instances {
 		helpers.Go(func() { in.attend(background) })
 	}
-	all := make([]*receiver, c.config.ReceiveConnections)
-	for i := range all {
-		all[i] = &receiver{run: r, cut: make(chan struct{}, 1)}
-		receivers.Go(all[i].receive)
+	for _, rec := range r.receivers {
+		receivers.Go(rec.receive)
 	}
 
 	<-ctx.Done()
@@ -210,7 +213,7 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 	if !waitFor(&receivers, 5*time.Second) {
 		cancelHard()
 		c.log.Error("sqlq: a handler ignores that its context has ended; leaving it behind")
-		r.abandon(all)
+		r.abandon()
 	}
 	stopListening()
 	listener.Wait() // whom the keeper wakes finds the watch free
@@ -251,9 +254,9 @@ func (r *runner) drain(cancelHandlers context.CancelFunc) {
 }
 
 // abandon ends the sessions of receivers whose HandleTx handlers do not end, so that others can have what they hold.
-func (r *runner) abandon(receivers []*receiver) {
+func (r *runner) abandon() {
 	var pids []int32
-	for _, rec := range receivers {
+	for _, rec := range r.receivers {
 		if pid := rec.pid.Load(); pid != 0 {
 			pids = append(pids, int32(pid))
 		}

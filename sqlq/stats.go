@@ -40,6 +40,8 @@ const (
 	OnCall Waits = "on call"
 	// Polls: LISTEN does not work; it looks every Config.PollInterval.
 	Polls Waits = "polls"
+	// Paused: an operator has paused its queue. It takes no message, and does not look for any, until the queue is resumed.
+	Paused Waits = "paused"
 )
 
 // Stats returns how the Client's endpoints stand at this moment. It asks nothing of the database.
@@ -61,6 +63,8 @@ func (c *Client) Stats() Stats {
 	for _, in := range instances {
 		e := in.stats()
 		switch how := l.rests(in); {
+		case in.isPaused():
+			e.Waits = Paused
 		case !s.Listening:
 			e.Waits = Polls
 		case how == watching:
@@ -80,9 +84,14 @@ func (in *instance) stats() EndpointStats {
 	defer in.mu.Unlock()
 	e := in.done
 	e.Name = in.endpoint.Name
-	e.Running, e.Waiting = in.busy, in.waiting
-	if in.hasTx {
-		e.Running += in.busyTx - in.fetching // the others' connections are still fetching
-	}
+	e.Running, e.Waiting = in.running(), in.waiting
 	return e
+}
+
+// running counts the handlers under way.
+func (in *instance) running() int {
+	if in.hasTx {
+		return in.busy + in.busyTx - in.fetching // the others' connections are still fetching
+	}
+	return in.busy
 }

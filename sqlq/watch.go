@@ -121,6 +121,16 @@ func (l *listener) rouse(in *instance) {
 	}
 }
 
+// leave leaves the watch to others, without calling them: the instance's queue is paused.
+func (l *listener) leave(in *instance) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p := l.posts[in]; p != nil && p.wish != away {
+		p.wishFor(away)
+		l.poke()
+	}
+}
+
 // overflow says that there may be more in the queue than the instance can do: it leaves the watch to others, and calls
 // them.
 func (l *listener) overflow(in *instance) {

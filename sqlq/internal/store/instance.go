@@ -52,6 +52,45 @@ func (s *Schema) Heartbeat(b *pgx.Batch, ids []int32, into *[]int32) {
 	})
 }
 
+// Counters are what an instance has done, and is doing.
+type Counters struct {
+	ID      int32
+	Handled int64 // since it began
+	Failed  int64 // likewise: also what is retried later
+	InHand  int   // handlers that run
+	Rate    float32
+	Slow    int           // handlers that run for longer than they should
+	Slowest time.Duration // the longest that one of them has run; 0: none runs
+}
+
+// counted are the columns of the counters, and counters the rows that go into them: those of countersOf.
+const (
+	counted  = `handled = c.handled, failed = c.failed, in_hand = c.in_hand, rate = c.rate, slow = c.slow, slowest = c.slowest * interval '1 microsecond'`
+	counters = `unnest($1::int[], $2::bigint[], $3::bigint[], $4::int[], $5::real[], $6::int[], $7::bigint[]) c (id, handled, failed, in_hand, rate, slow, slowest)`
+)
+
+func countersOf(all []Counters) []any {
+	n := len(all)
+	ids, handled, failed, inHand := make([]int32, n), make([]int64, n), make([]int64, n), make([]int32, n)
+	rates, slow, slowest := make([]float32, n), make([]int32, n), make([]*int64, n)
+	for i, c := range all {
+		ids[i], handled[i], failed[i], inHand[i] = c.ID, c.Handled, c.Failed, int32(c.InHand)
+		rates[i], slow[i], slowest[i] = c.Rate, int32(c.Slow), micros(c.Slowest)
+	}
+	return []any{ids, handled, failed, inHand, rates, slow, slowest}
+}
+
+// CountingHeartbeat is Heartbeat, and writes the counters of the instances down. It takes privileges on more columns.
+func (s *Schema) CountingHeartbeat(b *pgx.Batch, all []Counters, into *[]int32) {
+	b.Queue(fmt.Sprintf(`
+		UPDATE %s i SET heartbeat_at = clock_timestamp(), %s FROM %s
+		WHERE i.id = c.id AND i.crashed_at IS NULL RETURNING i.id`, s.table("instance"), counted, counters), countersOf(all)...).Query(func(rows pgx.Rows) error {
+		alive, err := pgx.CollectRows(rows, pgx.RowTo[int32])
+		*into = append(*into, alive...)
+		return err
+	})
+}
+
 // Crash is the latest crash of an instance of an endpoint.
 type Crash struct {
 	Endpoint string
@@ -75,6 +114,57 @@ func (s *Schema) Drained(ctx context.Context, db DBTX, ids []int32) error {
 	_, err := db.Exec(ctx, fmt.Sprintf(`UPDATE %s SET drained_at = clock_timestamp() WHERE id = ANY ($1::int[]) AND crashed_at IS NULL`,
 		s.table("instance")), ids)
 	return err
+}
+
+// CountingDrained is Drained, and writes the last counters of the instances down.
+func (s *Schema) CountingDrained(ctx context.Context, db DBTX, all []Counters) error {
+	_, err := db.Exec(ctx, fmt.Sprintf(`
+		UPDATE %s i SET drained_at = clock_timestamp(), %s FROM %s WHERE i.id = c.id AND i.crashed_at IS NULL`,
+		s.table("instance"), counted, counters), countersOf(all)...)
+	return err
+}
+
+// lives is an SQL condition: the instance i is taken for alive.
+const lives = `i.drained_at IS NULL AND i.crashed_at IS NULL AND i.heartbeat_at >= clock_timestamp() - i.lease_time`
+
+// instanceState is an SQL expression: how the instance i stands.
+const instanceState = `CASE WHEN i.crashed_at IS NOT NULL THEN 'crashed' WHEN i.drained_at IS NOT NULL THEN 'drained'
+	WHEN i.heartbeat_at < clock_timestamp() - i.lease_time THEN 'late' ELSE 'running' END`
+
+// ListedInstance is an instance as it stands in the table.
+type ListedInstance struct {
+	ID          int32
+	Endpoint    string
+	Host        string
+	PID         int
+	Version     string
+	Concurrency int
+	StartedAt   time.Time
+	HeartbeatAt time.Time
+	DrainedAt   *time.Time
+	CrashedAt   *time.Time
+	State       string // running, late, crashed or drained
+	InHand      int
+	Rate        float64
+	Handled     int64
+	Failed      int64
+	Slow        int
+	Slowest     *int64 // microseconds
+}
+
+// ListInstances returns up to limit instances, of one endpoint or, with "", of all, by endpoint and the oldest first; without
+// ended those that have ended are left out. Locks nothing. Reads the whole table, which is small: a row for each running
+// instance, and for each that ended within a day.
+func (s *Schema) ListInstances(ctx context.Context, db DBTX, endpoint string, ended bool, limit int) ([]ListedInstance, error) {
+	rows, err := db.Query(ctx, fmt.Sprintf(`
+		SELECT i.id, i.endpoint, i.host, i.pid, i.version, i.concurrency, i.started_at, i.heartbeat_at, i.drained_at, i.crashed_at,
+			%s, i.in_hand, round(i.rate::numeric, 2)::float8, i.handled, i.failed, i.slow, (extract(epoch FROM i.slowest) * 1000000)::bigint
+		FROM %s i WHERE ($1::text = '' OR i.endpoint = $1::text) AND ($2::boolean OR (i.drained_at IS NULL AND i.crashed_at IS NULL))
+		ORDER BY i.endpoint, i.id LIMIT $3::bigint`, instanceState, s.table("instance")), endpoint, ended, limit)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[ListedInstance])
 }
 
 // Dead is an instance that was found dead.

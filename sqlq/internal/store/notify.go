@@ -63,7 +63,7 @@ func (s *Schema) ReadyTables(ctx context.Context, db DBTX, queues []string) ([]T
 }
 
 // Tables returns the identities of the delayed table, whose channel tells movers of a message that is due soon, and of
-// the registry of queues, whose channel tells of a new queue.
+// the registry of queues, whose channel tells of new, paused and resumed queues.
 func (s *Schema) Tables(ctx context.Context, db DBTX) (delayed, queues TableID, err error) {
 	err = db.QueryRow(ctx, `SELECT $1::text::regclass::oid, $2::text::regclass::oid`, s.table("delayed"), s.table("queue")).
 		Scan((*uint32)(&delayed), (*uint32)(&queues))

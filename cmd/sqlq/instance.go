@@ -1,0 +1,134 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sqlq/sqlq/sqlq/ops"
+)
+
+func (a *app) instanceCommand() *cobra.Command {
+	return noun("instance", "Look at the processes that handle messages", a.instanceListCommand())
+}
+
+func (a *app) instanceListCommand() *cobra.Command {
+	var f ops.InstanceFilter
+	c := &cobra.Command{
+		Use:     "ls",
+		Aliases: []string{"list"},
+		Short:   "List the running instances of the endpoints",
+		Long: `List the running instances of the endpoints: a process that runs several endpoints has one of each. What they count is as
+of their last heartbeat, at most 5 s ago while they are well:
+
+  in hand  handlers that run, of how many may at a time (its concurrency)
+  rate     messages handled a second
+  handled  messages settled since it began, those dropped after their time to live included
+  failed   likewise: failed for good, or to be retried later
+  slow     handlers that run for longer than the endpoint's limit (30 s unless it says otherwise), and the longest
+  state    running; late: no heartbeat for longer than its lease time, so it is dead or cut off, and nobody has noticed;
+           with --all also crashed: found dead, its messages went to others; drained: ended in order`,
+		Example:     "  sqlq instance ls --endpoint billing\n  sqlq instance ls --all -o jsonl | jq 'select(.state == \"crashed\")'",
+		Args:        noMoreThan(0),
+		Annotations: map[string]string{needs: "viewer"},
+		RunE: func(c *cobra.Command, _ []string) error {
+			if f.Limit < 0 {
+				return usageErrorf("--limit %d: it takes a number from 1, or 0 for all", f.Limit)
+			}
+			db, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			wanted := f
+			if f.Limit > 0 {
+				wanted.Limit++ // to see whether there are more
+			}
+			instances, err := db.Instances(c.Context(), wanted)
+			if err != nil {
+				return err
+			}
+			switch {
+			case len(instances) == 0 && f.All:
+				a.say("no instances")
+			case len(instances) == 0:
+				a.say("no instance runs; --all lists those that ended within a day")
+			case f.Limit > 0 && len(instances) > f.Limit:
+				instances = instances[:f.Limit]
+				a.say("there are more than these %d; --limit says how many to list", f.Limit)
+			}
+			t := &table{columns: []column{{name: "endpoint"}, {name: "id", right: true}, {name: "host", cut: true}, {name: "pid", right: true},
+				{name: "version", cut: true}, {name: "state"}, {name: "started"}, {name: "last seen"}, {name: "in hand", right: true},
+				{name: "rate", right: true}, {name: "handled", right: true}, {name: "failed", right: true},
+				{name: "slow", right: true}}}
+			var views []instanceView
+			for _, i := range instances {
+				views = append(views, viewInstance(i))
+				inHand, rate, slow := "-", "-", "-"
+				if i.State.Lives() {
+					inHand, rate, slow = fmt.Sprintf("%d/%d", i.InHand, i.Concurrency), instanceRate(i.Rate), instanceSlow(i)
+				}
+				t.add(i.Endpoint, fmt.Sprint(i.ID), i.Host, fmt.Sprint(i.PID), i.Version, string(i.State), a.when(i.StartedAt), a.when(i.LastSeen),
+					inHand, rate, fmt.Sprint(i.Handled), fmt.Sprint(i.Failed), slow)
+			}
+			return printList(a, views, t)
+		},
+	}
+	c.Flags().StringVar(&f.Endpoint, "endpoint", "", "those of this endpoint")
+	c.Flags().BoolVar(&f.All, "all", false, "also those that ended within a day")
+	c.Flags().IntVarP(&f.Limit, "limit", "n", 200, "list at most so many; 0: all")
+	_ = c.RegisterFlagCompletionFunc("endpoint", a.completeQueues)
+	return c
+}
+
+// instanceRate writes a rate.
+func instanceRate(rate float64) string {
+	switch {
+	case rate == 0:
+		return "0/s"
+	case rate < 99.5:
+		return fmt.Sprintf("%.1f/s", rate)
+	default:
+		return fmt.Sprintf("%.0f/s", rate)
+	}
+}
+
+// instanceSlow writes how many handlers are slow, and how long the longest has run.
+func instanceSlow(i ops.Instance) string {
+	if i.Slow == 0 || i.Slowest == nil {
+		return fmt.Sprint(i.Slow)
+	}
+	return fmt.Sprintf("%d (%s)", i.Slow, age(*i.Slowest))
+}
+
+// instanceView is an instance in JSON.
+type instanceView struct {
+	Endpoint    string            `json:"endpoint"`
+	ID          int               `json:"id"`
+	Host        string            `json:"host"`
+	PID         int               `json:"pid"`
+	Version     string            `json:"version"`
+	State       ops.InstanceState `json:"state"`
+	StartedAt   time.Time         `json:"started_at"`
+	LastSeen    time.Time         `json:"last_seen_at"`
+	EndedAt     *time.Time        `json:"ended_at"`
+	Concurrency int               `json:"concurrency"`
+	InHand      int               `json:"in_hand"`
+	Rate        float64           `json:"rate_per_second"`
+	Handled     int64             `json:"handled"`
+	Failed      int64             `json:"failed"`
+	Slow        int               `json:"slow"`
+	Slowest     *float64          `json:"slowest_seconds"`
+}
+
+func viewInstance(i ops.Instance) instanceView {
+	v := instanceView{Endpoint: i.Endpoint, ID: i.ID, Host: i.Host, PID: i.PID, Version: i.Version, State: i.State, StartedAt: i.StartedAt.UTC(),
+		LastSeen: i.LastSeen.UTC(), EndedAt: utc(i.EndedAt), Concurrency: i.Concurrency, InHand: i.InHand, Rate: i.Rate, Handled: i.Handled,
+		Failed: i.Failed, Slow: i.Slow}
+	if i.Slowest != nil {
+		seconds := i.Slowest.Seconds()
+		v.Slowest = &seconds
+	}
+	return v
+}

@@ -1,0 +1,75 @@
+package ops
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// InstanceState is how an instance stands.
+type InstanceState string
+
+const (
+	InstanceRunning InstanceState = "running"
+	InstanceLate    InstanceState = "late"    // it has not said for longer than its lease time that it lives; nobody has noticed yet
+	InstanceCrashed InstanceState = "crashed" // it was found dead, and what it had leased went to others
+	InstanceDrained InstanceState = "drained" // it ended in order
+	InstanceGone    InstanceState = "gone"    // of a lease: nothing is known of its instance any more
+)
+
+// Lives says whether the instance may still be at work.
+func (s InstanceState) Lives() bool { return s == InstanceRunning || s == InstanceLate }
+
+// Instance is one process's part in an endpoint. A process that runs several endpoints has an instance of each. What it
+// counts is as of LastSeen.
+type Instance struct {
+	ID          int
+	Endpoint    string
+	Host        string
+	PID         int
+	Version     string // of the program
+	Concurrency int
+	State       InstanceState
+	StartedAt   time.Time
+	LastSeen    time.Time
+	EndedAt     *time.Time     // when it ended in order, or was found dead; nil: neither
+	InHand      int            // handlers that run
+	Rate        float64        // messages handled a second
+	Handled     int64          // since it began
+	Failed      int64          // likewise: failed for good, or to be retried later
+	Slow        int            // handlers that have run for longer than Endpoint.SlowAfter
+	Slowest     *time.Duration // how long the longest of the running handlers has run; nil: none runs
+}
+
+// InstanceFilter chooses instances. The zero value is all that live.
+type InstanceFilter struct {
+	Endpoint string
+	All      bool // also those that ended, which are kept for a day
+	Limit    int  // at most so many; 0: all
+}
+
+// Instances returns the instances that a filter chooses, by endpoint and the oldest first. Naming an endpoint that
+// has neither instances nor a queue, nor failed messages, is a *NoQueueError.
+func (o *Ops) Instances(ctx context.Context, f InstanceFilter) ([]Instance, error) {
+	listed, err := o.store.ListInstances(ctx, o.pool, f.Endpoint, f.All, Filter{Limit: f.Limit}.limit())
+	if err != nil {
+		return nil, fmt.Errorf("list instances: %w", err)
+	}
+	if len(listed) == 0 {
+		return nil, o.checkQueue(ctx, f.Endpoint)
+	}
+	instances := make([]Instance, len(listed))
+	for i, l := range listed {
+		instances[i] = Instance{ID: int(l.ID), Endpoint: l.Endpoint, Host: l.Host, PID: l.PID, Version: l.Version, Concurrency: l.Concurrency,
+			State: InstanceState(l.State), StartedAt: l.StartedAt, LastSeen: l.HeartbeatAt, EndedAt: l.DrainedAt, InHand: l.InHand,
+			Rate: l.Rate, Handled: l.Handled, Failed: l.Failed, Slow: l.Slow}
+		if l.CrashedAt != nil {
+			instances[i].EndedAt = l.CrashedAt
+		}
+		if l.Slowest != nil {
+			d := time.Duration(*l.Slowest) * time.Microsecond
+			instances[i].Slowest = &d
+		}
+	}
+	return instances, nil
+}

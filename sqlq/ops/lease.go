@@ -1,0 +1,213 @@
+package ops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// releaseBatch is how many messages one transaction of ReleaseLeases moves.
+const releaseBatch = 1000
+
+// Lease is a leased message: a slow one in the hands of an instance, or any that is received for a while after a crash.
+type Lease struct {
+	Number   int64
+	Message  string // id
+	Type     string
+	Queue    string
+	Instance int
+	Host     string // of the instance; "": nothing is known of it any more
+	PID      int
+	State    InstanceState // of the instance
+	Attempt  int           // attempts that have ended
+	SentAt   time.Time
+	LeasedAt time.Time
+	For      time.Duration // since then, by the clock of the database
+}
+
+// LeaseFilter chooses leased messages: those that fit every field that is set.
+type LeaseFilter struct {
+	Names    []string // by number of the lease or id of the message: any of them
+	Queue    string
+	Type     string
+	Instance int
+	Age      time.Duration // leased for at least that long
+	Limit    int           // at most so many; 0: no limit. ReleaseLeases has none.
+}
+
+func (f LeaseFilter) chosen() (store.LeaseFilter, error) {
+	chosen := store.LeaseFilter{Queue: f.Queue, Type: f.Type, Instance: int32(f.Instance), Age: f.Age}
+	for _, name := range f.Names {
+		if number, err := strconv.ParseInt(name, 10, 64); err == nil {
+			chosen.Leases = append(chosen.Leases, number)
+			continue
+		}
+		id, err := parseID(name)
+		if err != nil {
+			return store.LeaseFilter{}, fmt.Errorf("%q names no leased message: give the number of its lease or its id, which is a UUID", name)
+		}
+		chosen.IDs = append(chosen.IDs, id)
+	}
+	return chosen, nil
+}
+
+// ChoosesAll says whether the filter chooses every leased message.
+func (f LeaseFilter) ChoosesAll() bool {
+	return len(f.Names) == 0 && f.Queue == "" && f.Type == "" && f.Instance == 0 && f.Age == 0
+}
+
+// NoLeaseError is returned when messages are named that are not leased. What was asked for is done for the others.
+type NoLeaseError struct {
+	Missing []string
+}
+
+func (e *NoLeaseError) Error() string { return "not leased: " + strings.Join(e.Missing, ", ") }
+
+// Leases returns the leased messages that a filter chooses, those that were leased first in front. Naming a queue that is not
+// there is a *NoQueueError.
+func (o *Ops) Leases(ctx context.Context, f LeaseFilter) ([]Lease, error) {
+	chosen, err := f.chosen()
+	if err != nil {
+		return nil, err
+	}
+	leased, err := o.store.ListLeased(ctx, o.pool, chosen, Filter{Limit: f.Limit}.limit())
+	if err != nil {
+		return nil, fmt.Errorf("list leased messages: %w", err)
+	}
+	if len(leased) == 0 {
+		return nil, o.checkQueue(ctx, f.Queue)
+	}
+	leases := make([]Lease, len(leased))
+	for i, l := range leased {
+		leases[i] = Lease{Number: l.Lease, Message: l.ID, Type: l.Type, Queue: l.Queue, Instance: int(l.Instance), Host: l.Host, PID: l.PID,
+			State: InstanceState(l.State), Attempt: l.Attempt, SentAt: l.SentAt, LeasedAt: l.LeasedAt, For: time.Duration(l.For) * time.Microsecond}
+	}
+	return leases, nil
+}
+
+// Released says what ReleaseLeases did.
+type Released struct {
+	Released int64
+	Busy     int64 // left, because they are being settled, or handled in a transaction
+}
+
+// ReleaseLeases puts the leased messages that a filter chooses back into their queues, and returns how many, also together
+// with an error. Messages that are leased after it began are left alone. Their attempts stay as they are. Those of an
+// instance that is dead are handled alone from now on, by lease, because one of them may have killed it, as when another
+// instance finds it dead.
+//
+// A message of an instance that lives is handled twice, unless its handler has not begun: the running handler is not
+// stopped. What it returns is dropped, and so is what it sends through its delivery.
+//
+// It works in batches, and can be called again when it was interrupted. Messages that are named and not leased are told of
+// by a *NoLeaseError; the others are released all the same.
+func (o *Ops) ReleaseLeases(ctx context.Context, f LeaseFilter) (released Released, err error) {
+	chosen, err := f.chosen()
+	if err != nil {
+		return released, err
+	}
+	unnamed, err := o.notLeased(ctx, f)
+	if err != nil {
+		return released, err
+	}
+	queues, err := o.store.LeasedByQueue(ctx, o.pool, chosen)
+	if err != nil {
+		return released, fmt.Errorf("count leased messages: %w", err)
+	}
+	if len(queues) == 0 {
+		return released, errors.Join(unnamed, o.checkQueue(ctx, f.Queue))
+	}
+	var wanted int64
+	for _, q := range queues {
+		wanted += q.N
+		chosen.UpTo = max(chosen.UpTo, q.Last)
+	}
+	op := store.Operation{Wanted: &wanted}
+	if f.Queue != "" {
+		op.Queue = &f.Queue
+	}
+	id, err := o.begin(ctx, kindRelease, f, op)
+	if err != nil {
+		return released, err
+	}
+	for _, q := range queues {
+		var n int64
+		if n, err = o.releaseQueue(ctx, q.Queue, chosen, id); err != nil {
+			err = o.noQueue(ctx, q.Queue, fmt.Errorf("release leased messages of queue %q: %w", q.Queue, err))
+		}
+		if released.Released += n; err != nil {
+			break
+		}
+	}
+	if endErr := o.end(ctx, id, err); err == nil {
+		err = endErr
+	}
+	if err != nil {
+		return released, err
+	}
+	left, err := o.store.LeasedByQueue(ctx, o.pool, chosen)
+	if err != nil {
+		return released, fmt.Errorf("count leased messages: %w", err)
+	}
+	for _, q := range left {
+		released.Busy += q.N
+	}
+	return released, unnamed
+}
+
+func (o *Ops) releaseQueue(ctx context.Context, queue string, chosen store.LeaseFilter, operation int64) (released int64, err error) {
+	for {
+		var n int64
+		var channel string
+		err := pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) (err error) {
+			if n, channel, err = o.store.ReleaseLeased(ctx, tx, queue, chosen, operation, releaseBatch); err != nil {
+				return err
+			}
+			goesOn, err := o.store.AdvanceOperation(ctx, tx, operation, n, 0)
+			if err == nil && !goesOn {
+				err = fmt.Errorf("operation %d was cancelled", operation)
+			}
+			return err
+		})
+		if err != nil {
+			return released, err
+		}
+		released += n
+		if err := o.wake(ctx, channel); err != nil {
+			return released, err
+		}
+		if n < releaseBatch {
+			return released, nil
+		}
+	}
+}
+
+// notLeased returns a *NoLeaseError when some of the names that a filter has are not leased.
+func (o *Ops) notLeased(ctx context.Context, f LeaseFilter) (unnamed, err error) {
+	if len(f.Names) == 0 {
+		return nil, nil
+	}
+	leases, err := o.Leases(ctx, LeaseFilter{Names: f.Names})
+	if err != nil {
+		return nil, err
+	}
+	var lacking NoLeaseError
+	for _, name := range f.Names {
+		id, _ := parseID(name)
+		if !slices.ContainsFunc(leases, func(l Lease) bool { return l.Message == id || strconv.FormatInt(l.Number, 10) == name }) {
+			lacking.Missing = append(lacking.Missing, name)
+		}
+	}
+	if lacking.Missing == nil {
+		return nil, nil
+	}
+	return &lacking, nil
+}

@@ -1,0 +1,110 @@
+package sqlq
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+const (
+	// sweepEvery is the pause between sweeps for expired messages, and sweepRows how many rows of a queue one reads.
+	sweepEvery, sweepRows = time.Minute, 20_000
+	// trafficEvery is the pause between readings of how much arrives in the queues.
+	trafficEvery = 10 * time.Second
+	// forgetEvery is the pause between looks for records of operations that are too old to be kept, forgetRows how many one
+	// transaction removes, and forgetAgain the pause while there are more.
+	forgetEvery, forgetRows, forgetAgain = time.Hour, 1_000, time.Second
+)
+
+// upkeep is when the leading process does next what has no hurry.
+type upkeep struct {
+	sweep, traffic, forget time.Time
+	upTo                   map[string]int64 // where the sweep of each queue goes on
+
+	mayNotRead, mayNotForget bool // the role lacks the privilege: it was granted by an older grant_role
+}
+
+func newUpkeep() upkeep {
+	return upkeep{sweep: time.Now().Add(sweepEvery), upTo: map[string]int64{}}
+}
+
+// keepUp does, in the process that leads, what is due of the upkeep: each a bounded piece.
+func (k *keeper) keepUp(ctx context.Context) error {
+	if !k.leadsNow() {
+		return nil
+	}
+	now, u := time.Now(), &k.upkeep
+	if now.After(u.sweep) {
+		u.sweep = now.Add(sweepEvery)
+		if err := k.sweep(ctx); err != nil {
+			return err
+		}
+	}
+	if now.After(u.traffic) && !u.mayNotRead {
+		u.traffic = now.Add(trafficEvery)
+		if err := k.readTraffic(ctx); err != nil {
+			return err
+		}
+	}
+	if now.After(u.forget) && !u.mayNotForget {
+		u.forget = now.Add(forgetEvery)
+		return k.forgetHistory(ctx)
+	}
+	return nil
+}
+
+// sweep removes expired messages a piece at a time, and records of instances that ended long ago.
+func (k *keeper) sweep(ctx context.Context) error {
+	st := k.run.client.store
+	queues, err := st.QueueNames(ctx, k.conn)
+	if err != nil {
+		return fmt.Errorf("sweep expired messages: %w", err)
+	}
+	for _, q := range queues {
+		_, upTo, err := st.SweepExpired(ctx, k.conn, q, k.upkeep.upTo[q], sweepRows)
+		if err != nil && sqlState(err) != undefinedTable {
+			return fmt.Errorf("sweep expired messages of queue %q: %w", q, err)
+		}
+		k.upkeep.upTo[q] = upTo
+	}
+	if err := st.ForgetInstances(ctx, k.conn); err != nil {
+		return fmt.Errorf("forget ended instances: %w", err)
+	}
+	return nil
+}
+
+// readTraffic takes a reading of how much arrives in the queues, from which the rates are made that operators see.
+func (k *keeper) readTraffic(ctx context.Context) error {
+	err := k.run.client.store.ReadTraffic(ctx, k.conn)
+	if sqlState(err) == insufficientPrivs {
+		k.upkeep.mayNotRead = true
+		k.mayNot("read how much arrives in the queues, so operators see no rates", err)
+		return nil
+	}
+	if err != nil && sqlState(err) != lockNotAvailable { // else somebody is dropping a queue, and the next reading will do
+		return fmt.Errorf("read how much arrives in the queues: %w", err)
+	}
+	return nil
+}
+
+// forgetHistory removes records of operations that are too old to be kept.
+func (k *keeper) forgetHistory(ctx context.Context) error {
+	more, err := k.run.client.store.ForgetHistory(ctx, k.conn, forgetRows)
+	if sqlState(err) == insufficientPrivs {
+		k.upkeep.mayNotForget = true
+		k.mayNot("remove old records of operations, so they pile up", err)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("forget old operations: %w", err)
+	}
+	if more {
+		k.upkeep.forget = time.Now().Add(forgetAgain)
+	}
+	return nil
+}
+
+// mayNot says once that the role lacks a privilege that an endpoint can do without.
+func (k *keeper) mayNot(what string, err error) {
+	k.run.client.log.Warn("sqlq: this role may not "+what+"; grant it consumer again", "schema", k.run.client.config.Schema, "err", err)
+}
