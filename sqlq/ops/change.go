@@ -80,7 +80,7 @@ func (o *Ops) batches(ctx context.Context, c *change) (changed int64, err error)
 			}
 		}
 		if c.progress != nil {
-			c.progress(Progress{Operation: c.id, Done: done.total, Wanted: c.wanted, At: done.at, UpTo: c.upTo})
+			c.progress(Progress{Operation: c.id, Kind: c.kind, Done: done.total, Wanted: c.wanted, At: done.at, UpTo: c.upTo})
 		}
 		if done.end {
 			return changed, nil
@@ -117,7 +117,7 @@ func (o *Ops) batch(ctx context.Context, c *change, most int64) (done batched, e
 		default:
 			return fmt.Errorf("operation %d is %s", c.id, place.Status)
 		}
-		after := max(place.After, c.after)
+		after := place.After
 		left := c.limit - place.Done
 		most := min(most, left)
 		ahead := int(most)

@@ -178,7 +178,7 @@ func (o *Ops) again(ctx context.Context, op store.Operation) (c change, err erro
 	if err != nil {
 		return c, fmt.Errorf("operation %d: %w", op.ID, err)
 	}
-	c = change{plan: plan{kind: op.Kind, filter: f, to: stands.Queue, after: op.After, limit: int64(f.limit())},
+	c = change{plan: plan{kind: op.Kind, filter: f, to: stands.Queue, limit: int64(f.limit())},
 		id: op.ID, start: op.Done, rate: rate, wanted: op.Wanted}
 	if op.UpTo == nil {
 		return c, fmt.Errorf("operation %d does not say up to which message it goes", op.ID)

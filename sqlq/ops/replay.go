@@ -30,6 +30,7 @@ type ReplayOptions struct {
 // Progress says how far a change of failed messages has come.
 type Progress struct {
 	Operation int64
+	Kind      string // replay, archive, unarchive or delete
 	Done      int64  // messages changed, those before an interruption included
 	Wanted    *int64 // how many are to be; nil: they were too many to be counted
 	At, UpTo  int64  // it has looked at the messages up to the number At, and ends at UpTo
@@ -120,10 +121,15 @@ func (o *Ops) changeFailed(ctx context.Context, kind string, f Filter, opts Repl
 	if c.id, err = o.begin(ctx, kind, write(p.filter, opts.Rate), op); err != nil {
 		return 0, err
 	}
+	if p.after > 0 {
+		if _, err := o.store.AdvanceOperation(ctx, o.pool, c.id, 0, p.after); err != nil {
+			return 0, fmt.Errorf("write operation %d down: %w", c.id, err)
+		}
+	}
 	if changed, err = o.perform(ctx, &c); err != nil {
 		return changed, err
 	}
-	return changed, o.told(ctx, p, changed)
+	return changed, o.told(ctx, c.plan, changed)
 }
 
 // plan is what a change of failed messages sets out to do.

@@ -128,6 +128,8 @@ const batchBytes = 16 << 20
 // seq <= upTo that the indexed part of a filter chooses, and over so many bytes as one transaction should move; end says
 // that there are no more. Locks nothing. Relies on the index that the filter names.
 func (s *Schema) LookAhead(ctx context.Context, db DBTX, f Filter, after, upTo int64, most int) (last int64, end bool, err error) {
+	// Parameters that no condition uses would be refused.
+	f.MinAttempts, f.MaxAttempts, f.Error, f.Pattern, f.Headers, f.Body = nil, nil, "", "", nil, ""
 	indexed, _, args := s.where(filteredError, f, after, upTo, most, batchBytes)
 	var all, taken int
 	// The size of a body is known without reading it.
