@@ -31,7 +31,7 @@ func (a *app) errorReplayCommand() *cobra.Command {
 alone. Two replays that run at once share the messages: each is replayed once.
 
 ` + resumable,
-		Example: "  sqlq error replay 17 18\n  sqlq error replay --queue billing --group 5f2ab81c --dry-run\n  sqlq error replay --type sales.PlaceOrder --since 2h --rate 100/s",
+		Example: "  sqlq error replay 17 18\n  sqlq error replay --queue billing --group 5f2ab81c\n  sqlq error replay --type sales.PlaceOrder --since 2h --rate 100/s",
 	})
 	c.Flags().StringVar(&o.To, "to", "", "replay to this queue, instead of the one that each came from")
 	c.Flags().Var(rate{&o.Rate}, "rate", "replay at most so many a second, evenly, such as 100/s")
@@ -61,12 +61,14 @@ func (a *app) errorUnarchiveCommand() *cobra.Command {
 	}, change: func(ctx context.Context, db *database, progress func(ops.Progress)) (int64, error) {
 		return db.Unarchive(ctx, f, progress)
 	}}
-	return a.changeFailedCommand(v, &f, &cobra.Command{
+	c := a.changeFailedCommand(v, &f, &cobra.Command{
 		Use:     "unarchive [NUMBER|ID]...",
 		Short:   "Take archived messages back among the failed ones",
 		Long:    "Take archived messages back among the failed ones, where they can be replayed.\n\n" + resumable,
 		Example: "  sqlq error unarchive 17 18\n  sqlq error unarchive --queue billing --since 7d",
 	})
+	c.Flags().Lookup("status").DefValue = string(ops.StatusArchived)
+	return c
 }
 
 func (a *app) errorDeleteCommand() *cobra.Command {

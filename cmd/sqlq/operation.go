@@ -257,8 +257,12 @@ func filterText(op ops.Operation) string {
 		parts = append(parts, name+"="+value)
 	}
 	slices.Sort(parts)
-	if op.Queue != "" {
+	switch {
+	case op.Queue == "":
+	case op.Kind == "replay" || op.Kind == "move" || op.Kind == "import":
 		parts = append(parts, "→ "+op.Queue)
+	default:
+		parts = append([]string{op.Queue}, parts...)
 	}
 	return strings.Join(parts, " ")
 }
