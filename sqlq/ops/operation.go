@@ -323,7 +323,10 @@ func (o *Ops) end(ctx context.Context, id int64, failure error) error {
 	defer cancel()
 	status, text := statusDone, ""
 	if failure != nil {
-		status, text = statusInterrupted, failure.Error()
+		status = statusInterrupted
+		if !errors.Is(failure, context.Canceled) { // else that says it all
+			text = failure.Error()
+		}
 	}
 	if err := o.store.EndOperation(ctx, o.pool, id, status, text); err != nil {
 		return fmt.Errorf("write down how operation %d ended: %w", id, err)

@@ -74,19 +74,20 @@ type looking struct {
 }
 
 func (s *scene) looks() []looking {
-	timeouts := ops.Filter{Type: "sales.Type0", Since: ops.Ago(time.Hour), Error: "/timeout/", Limit: 51}
+	timeouts := ops.Filter{Type: "sales.Type0", Since: ops.Ago(time.Hour), Error: "/timeout/"}
 	return []looking{
 		{"queue ls", func(ctx context.Context) (int, error) {
 			list, err := s.ops.ListQueues(ctx)
 			return len(list), err
 		}},
 		{"error groups", func(ctx context.Context) (int, error) {
-			// TODO: ops.FailedGroups. Until then the names of the types stand in for it.
-			list, err := s.ops.TypeNames(ctx)
+			list, err := s.groups(ctx)
 			return len(list), err
 		}},
 		{"error ls --type T --since 1h --error /timeout/", func(ctx context.Context) (int, error) {
-			list, err := s.ops.ListFailed(ctx, timeouts)
+			page := timeouts
+			page.Limit = 51 // what the command asks for
+			list, err := s.ops.ListFailed(ctx, page)
 			return len(list), err
 		}},
 		{"error replay --type T --since 1h --error /timeout/ --dry-run", func(ctx context.Context) (int, error) {
@@ -99,6 +100,9 @@ func (s *scene) looks() []looking {
 		}},
 	}
 }
+
+// groups looks at the failures by their faults, as far as package ops can.
+func (s *scene) groups(ctx context.Context) ([]string, error) { return s.ops.TypeNames(ctx) }
 
 func (l looking) measure(ctx context.Context, runs int) (m look, err error) {
 	m.Name = l.name
