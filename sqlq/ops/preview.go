@@ -72,7 +72,7 @@ func (o *Ops) preview(ctx context.Context, kind string, f Filter, to string) (v 
 	}
 	var sample []store.Failed
 	look := func(db store.DBTX, sampled bool) error {
-		sample, err = o.store.ChosenFailed(ctx, db, p.chosen, p.except, p.upTo, previewSample, sampled)
+		sample, err = o.store.PlannedFailed(ctx, db, p.chosen, p.except, p.upTo, previewSample, sampled)
 		return err
 	}
 	found, err := o.within(ctx, sampleWithin, func(tx pgx.Tx) error { return look(tx, false) })
@@ -91,11 +91,11 @@ func (o *Ops) preview(ctx context.Context, kind string, f Filter, to string) (v 
 // countPlan returns how many messages a plan chooses: sure, or an estimate where counting takes too long.
 func (o *Ops) countPlan(ctx context.Context, p plan, within time.Duration) (n int64, sure bool, err error) {
 	sure, err = o.within(ctx, within, func(tx pgx.Tx) error {
-		n, err = o.store.CountChosen(ctx, tx, p.chosen, p.except, p.upTo)
+		n, err = o.store.CountPlanned(ctx, tx, p.chosen, p.except, p.upTo)
 		return err
 	})
 	if err == nil && !sure {
-		n, err = o.store.EstimateChosen(ctx, o.pool, p.chosen, p.except, p.upTo)
+		n, err = o.store.EstimatePlanned(ctx, o.pool, p.chosen, p.except, p.upTo)
 	}
 	if err != nil {
 		return 0, false, fmt.Errorf("count the messages: %w", err)

@@ -201,7 +201,7 @@ func (o *Ops) skipOlder(ctx context.Context, p *plan) error {
 	if p.filter.Order != Newest || p.limit == math.MaxInt {
 		return nil
 	}
-	first, err := o.store.NewestChosen(ctx, o.pool, p.chosen, p.except, p.upTo, p.limit)
+	first, err := o.store.NewestPlanned(ctx, o.pool, p.chosen, p.except, p.upTo, p.limit)
 	if err != nil {
 		return fmt.Errorf("look for the newest %d messages: %w", p.limit, err)
 	}

@@ -24,6 +24,12 @@ func (s *Schema) FailedSnapshot(ctx context.Context, db DBTX) (now Snapshot, err
 	return now, err
 }
 
+// LastFailed returns the highest number that the error table has given out. A message that fails later has a higher one.
+func (s *Schema) LastFailed(ctx context.Context, db DBTX) (seq int64, err error) {
+	now, err := s.FailedSnapshot(ctx, db)
+	return now.Last, err
+}
+
 // FailedQueue is a queue that has messages in the error table.
 type FailedQueue struct {
 	Name   string
@@ -75,17 +81,17 @@ func (s *Schema) NamedFailed(ctx context.Context, db DBTX, seqs []int64, ids []s
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[NamedFailed])
 }
 
-// CountChosen counts the failed messages with seq <= upTo that a filter chooses, those of some queues left out. Locks
+// CountPlanned counts the failed messages with seq <= upTo that a filter chooses, those of some queues left out. Locks
 // nothing. It reads all that the filter's index leads to, so give it a time limit.
-func (s *Schema) CountChosen(ctx context.Context, db DBTX, f Filter, except []string, upTo int64) (n int64, err error) {
+func (s *Schema) CountPlanned(ctx context.Context, db DBTX, f Filter, except []string, upTo int64) (n int64, err error) {
 	indexed, scanned, args := s.where(filteredError, f, upTo, nonNil(except))
 	err = db.QueryRow(ctx, fmt.Sprintf(`
 		SELECT count(*) FROM %s WHERE seq <= $1::bigint AND queue <> ALL ($2::text[]) AND %s AND %s`, s.table("error"), indexed, scanned), args...).Scan(&n)
 	return n, err
 }
 
-// EstimateChosen estimates what CountChosen counts from a sample of a thousand pages. Locks nothing.
-func (s *Schema) EstimateChosen(ctx context.Context, db DBTX, f Filter, except []string, upTo int64) (n int64, err error) {
+// EstimatePlanned estimates what CountPlanned counts from a sample of a thousand pages. Locks nothing.
+func (s *Schema) EstimatePlanned(ctx context.Context, db DBTX, f Filter, except []string, upTo int64) (n int64, err error) {
 	indexed, scanned, args := s.where(filteredError, f, upTo, nonNil(except))
 	err = db.QueryRow(ctx, fmt.Sprintf(`
 		SELECT round(count(*) * %s)::bigint FROM %s WHERE seq <= $1::bigint AND queue <> ALL ($2::text[]) AND %s AND %s`,
@@ -93,10 +99,10 @@ func (s *Schema) EstimateChosen(ctx context.Context, db DBTX, f Filter, except [
 	return n, err
 }
 
-// ChosenFailed returns the first failed messages with seq <= upTo that a filter chooses, the oldest first, those of some
+// PlannedFailed returns the first failed messages with seq <= upTo that a filter chooses, the oldest first, those of some
 // queues left out. Locks nothing. Where the filter chooses few it may read much, so give it a time limit; sampled looks at
 // a thousand pages only, and finds any of them.
-func (s *Schema) ChosenFailed(ctx context.Context, db DBTX, f Filter, except []string, upTo int64, limit int, sampled bool) ([]Failed, error) {
+func (s *Schema) PlannedFailed(ctx context.Context, db DBTX, f Filter, except []string, upTo int64, limit int, sampled bool) ([]Failed, error) {
 	indexed, scanned, args := s.where(filteredError, f, upTo, nonNil(except), limit)
 	from := s.table("error")
 	if sampled {
@@ -111,9 +117,9 @@ func (s *Schema) ChosenFailed(ctx context.Context, db DBTX, f Filter, except []s
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[Failed])
 }
 
-// NewestChosen returns the number of the n-th newest failed message with seq <= upTo that a filter chooses, those of some
+// NewestPlanned returns the number of the n-th newest failed message with seq <= upTo that a filter chooses, those of some
 // queues left out; 0: there are fewer. Locks nothing.
-func (s *Schema) NewestChosen(ctx context.Context, db DBTX, f Filter, except []string, upTo, n int64) (seq int64, err error) {
+func (s *Schema) NewestPlanned(ctx context.Context, db DBTX, f Filter, except []string, upTo, n int64) (seq int64, err error) {
 	indexed, scanned, args := s.where(filteredError, f, upTo, nonNil(except), n-1)
 	err = db.QueryRow(ctx, fmt.Sprintf(`
 		SELECT coalesce((SELECT seq FROM %s WHERE seq <= $1::bigint AND queue <> ALL ($2::text[]) AND %s AND %s
