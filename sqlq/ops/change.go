@@ -69,6 +69,9 @@ func (o *Ops) batches(ctx context.Context, c *change) (changed int64, err error)
 		if err != nil && o.lostQueue(ctx, c, done) {
 			continue
 		}
+		if err != nil && c.to != "" {
+			err = o.noQueue(ctx, c.to, err)
+		}
 		if err != nil {
 			return changed, err
 		}

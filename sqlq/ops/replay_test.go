@@ -306,6 +306,29 @@ func TestReplayTo(t *testing.T) {
 	}
 }
 
+// When the queue that all go to is dropped meanwhile the replay stops, and goes on when it is there again.
+func TestReplayToQueueDroppedMeanwhile(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	d.create("mended")
+	d.fail("sales", "g1", 6000)
+	n, err := d.Replay(t.Context(), ops.Filter{Queue: "sales"}, ops.ReplayOptions{To: "mended", Progress: func(ops.Progress) {
+		if _, err := d.DropQueue(t.Context(), "mended", true); err != nil {
+			t.Error(err)
+		}
+	}})
+	var none *ops.NoQueueError
+	var stopped *ops.InterruptedError
+	if n != 5000 || !errors.As(err, &none) || none.Queue != "mended" || !errors.As(err, &stopped) {
+		t.Fatalf("replayed %d, err %v", n, err)
+	}
+	d.create("mended")
+	if op, err := d.ResumeOperation(t.Context(), stopped.Operation, nil); err != nil || op.Done != 6000 {
+		t.Errorf("resumed: %+v, err %v", op, err)
+	}
+	d.whole("mended", 1000, 1000)
+}
+
 // Texts, headers and bodies choose as they do in a list, however far apart the chosen messages are.
 func TestReplayScans(t *testing.T) {
 	t.Parallel()
@@ -563,6 +586,31 @@ func TestArchive(t *testing.T) {
 	}
 	if n, err := d.Archive(t.Context(), ops.Filter{All: true}, nil); n != 2 || err != nil {
 		t.Errorf("all: archived %d, err %v", n, err)
+	}
+}
+
+// Where counting takes too long the number is an estimate, some messages are shown instead of the first, and a replay does
+// not say how many it wants.
+func TestPreviewThatTakesLong(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	d.create("sales")
+	d.fail("sales", "g1", 10)
+	d.exec(`CREATE OR REPLACE FUNCTION sqlq.header_value(headers json, name text) RETURNS text LANGUAGE sql VOLATILE
+		AS $$ SELECT headers ->> name FROM pg_sleep(0.05) $$`)
+	f := ops.Filter{Headers: map[string]string{"tenant": "north"}}
+	v, err := d.PreviewReplay(t.Context(), f, ops.ReplayOptions{})
+	if err != nil || v.Messages != (ops.Count{N: 10, Estimated: true}) || len(v.Sample) != 5 {
+		t.Errorf("%+v, err %v", v, err)
+	}
+	n, err := d.Replay(t.Context(), f, ops.ReplayOptions{Progress: func(p ops.Progress) {
+		if p.Wanted != nil {
+			t.Errorf("it wants %d", *p.Wanted)
+		}
+	}})
+	op, readErr := d.Operation(t.Context(), 1)
+	if n != 10 || err != nil || readErr != nil || op.Wanted != nil || op.Done != 10 {
+		t.Errorf("replayed %d, err %v; %+v, err %v", n, err, op, readErr)
 	}
 }
 

@@ -75,10 +75,12 @@ type OperationPlace struct {
 }
 
 // LockOperation returns how far an operation has come and holds it until the transaction ends, so that whoever else goes on
-// with it, or cancels it, waits for this batch; pgx.ErrNoRows when there is none of that number.
+// with it, or cancels it, waits for this batch; pgx.ErrNoRows when there is none of that number. They do not wait for ever:
+// a process that is frozen in the middle of a batch loses it.
 func (s *Schema) LockOperation(ctx context.Context, tx pgx.Tx, id int64) (p OperationPlace, err error) {
 	err = tx.QueryRow(ctx, fmt.Sprintf(`
-		SELECT status, after, done FROM %s WHERE id = $1::bigint FOR NO KEY UPDATE`, s.table("operation")), id).Scan(&p.Status, &p.After, &p.Done)
+		SELECT status, after, done, set_config('idle_in_transaction_session_timeout', '10s', true)
+		FROM %s WHERE id = $1::bigint FOR NO KEY UPDATE`, s.table("operation")), id).Scan(&p.Status, &p.After, &p.Done, nil)
 	return p, err
 }
 

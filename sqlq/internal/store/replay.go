@@ -93,10 +93,19 @@ func (s *Schema) CountPlanned(ctx context.Context, db DBTX, f Filter, except []s
 // EstimatePlanned estimates what CountPlanned counts from a sample of a thousand pages. Locks nothing.
 func (s *Schema) EstimatePlanned(ctx context.Context, db DBTX, f Filter, except []string, upTo int64) (n int64, err error) {
 	indexed, scanned, args := s.where(filteredError, f, upTo, nonNil(except))
+	sample, scale := s.failedSample()
 	err = db.QueryRow(ctx, fmt.Sprintf(`
 		SELECT round(count(*) * %s)::bigint FROM %s WHERE seq <= $1::bigint AND queue <> ALL ($2::text[]) AND %s AND %s`,
-		s.sampleScale(s.table("error")), s.sample(s.table("error")), indexed, scanned), args...).Scan(&n)
+		scale, sample, indexed, scanned), args...).Scan(&n)
 	return n, err
+}
+
+// failedSample reads about a thousand pages of the error table, all of them where it has no more; scale is an SQL expression:
+// by what to multiply a count of them.
+func (s *Schema) failedSample() (from, scale string) {
+	table := s.table("error")
+	from = fmt.Sprintf(`%s TABLESAMPLE SYSTEM (least(100.0, 100000.0 / greatest(%s, 1)))`, table, s.pages(table))
+	return from, fmt.Sprintf(`greatest(1.0, %s / 1000.0)`, s.pages(table))
 }
 
 // PlannedFailed returns the first failed messages with seq <= upTo that a filter chooses, the oldest first, those of some
@@ -106,7 +115,7 @@ func (s *Schema) PlannedFailed(ctx context.Context, db DBTX, f Filter, except []
 	indexed, scanned, args := s.where(filteredError, f, upTo, nonNil(except), limit)
 	from := s.table("error")
 	if sampled {
-		from = s.sample(from)
+		from, _ = s.failedSample()
 	}
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT %s, NULL::text, NULL::bytea, NULL::text[], NULL::text
