@@ -70,9 +70,12 @@ func (o *Ops) preview(ctx context.Context, kind string, f Filter, to string) (v 
 	if sure && n == 0 {
 		return v, nil
 	}
+	if err := o.skipOlder(ctx, &p); err != nil {
+		return v, err
+	}
 	var sample []store.Failed
 	look := func(db store.DBTX, sampled bool) error {
-		sample, err = o.store.PlannedFailed(ctx, db, p.chosen, p.except, p.upTo, previewSample, sampled)
+		sample, err = o.store.PlannedFailed(ctx, db, p.chosen, p.except, p.after, p.upTo, previewSample, sampled)
 		return err
 	}
 	found, err := o.within(ctx, sampleWithin, func(tx pgx.Tx) error { return look(tx, false) })

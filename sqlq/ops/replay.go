@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
@@ -196,8 +198,22 @@ func (o *Ops) exceptGone(ctx context.Context, p *plan) error {
 	return nil
 }
 
-// skipOlder has a plan with a limit that wants the newest begin at the oldest of those.
+// skipOlder has a plan begin at the first message that it chooses, where that is quickly found: of times, and of the newest
+// with a limit.
 func (o *Ops) skipOlder(ctx context.Context, p *plan) error {
+	var first int64
+	if p.filter.Since != (Moment{}) {
+		found, err := o.within(ctx, countWithin, func(tx pgx.Tx) (err error) {
+			first, err = o.store.FirstPlanned(ctx, tx, p.chosen, p.upTo)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("look for the first message: %w", err)
+		}
+		if found {
+			p.after = max(0, first-1)
+		}
+	}
 	if p.filter.Order != Newest || p.limit == math.MaxInt {
 		return nil
 	}
@@ -205,7 +221,7 @@ func (o *Ops) skipOlder(ctx context.Context, p *plan) error {
 	if err != nil {
 		return fmt.Errorf("look for the newest %d messages: %w", p.limit, err)
 	}
-	p.after = max(0, first-1)
+	p.after = max(p.after, first-1)
 	return nil
 }
 
@@ -242,7 +258,7 @@ func (o *Ops) goneOf(ctx context.Context, p plan) (queues []string, err error) {
 			continue
 		}
 		f.Queue = name
-		any, err := o.store.AnyFailed(ctx, o.pool, f, p.after, p.upTo)
+		any, err := o.store.AnyFailed(ctx, o.pool, f, 0, p.upTo)
 		if err != nil {
 			return nil, fmt.Errorf("look for messages of queue %q: %w", name, err)
 		}

@@ -381,12 +381,37 @@ func TestScanOfALargeTable(t *testing.T) {
 	}
 }
 
+// A time chooses by when messages failed, whatever their numbers.
+func TestReplaySince(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	d.create("sales")
+	d.fail("sales", "g1", 9)
+	d.exec(`UPDATE sqlq.error SET failed_at = now() - interval '2 hours' WHERE seq NOT IN (4, 5, 8)`)
+	f := ops.Filter{Since: ops.Ago(time.Hour)}
+	if v, err := d.PreviewReplay(t.Context(), f, ops.ReplayOptions{}); err != nil || v.Messages.N != 3 || len(v.Sample) != 3 || v.Sample[0].Number != 4 {
+		t.Errorf("preview %+v, err %v", v, err)
+	}
+	if n, err := d.Replay(t.Context(), f, ops.ReplayOptions{}); n != 3 || err != nil {
+		t.Errorf("replayed %d, err %v", n, err)
+	}
+	if n, err := d.Replay(t.Context(), ops.Filter{Until: ops.Ago(time.Hour), Limit: 2}, ops.ReplayOptions{}); n != 2 || err != nil {
+		t.Errorf("older ones: replayed %d, err %v", n, err)
+	}
+	if got := d.text(`SELECT string_agg(seq::text, ' ' ORDER BY seq) FROM sqlq.error`); got != "3 6 7 9" {
+		t.Errorf("left: %s", got)
+	}
+}
+
 // Of the newest with a limit those are replayed, the oldest of them first.
 func TestReplayNewest(t *testing.T) {
 	t.Parallel()
 	d := open(t)
 	d.create("sales")
 	d.fail("sales", "g1", 9)
+	if v, err := d.PreviewReplay(t.Context(), ops.Filter{Queue: "sales", Order: ops.Newest, Limit: 3}, ops.ReplayOptions{}); err != nil || len(v.Sample) != 3 || v.Sample[0].Number != 7 {
+		t.Errorf("preview %+v, err %v", v, err)
+	}
 	if n, err := d.Replay(t.Context(), ops.Filter{Queue: "sales", Order: ops.Newest, Limit: 3}, ops.ReplayOptions{}); n != 3 || err != nil {
 		t.Errorf("replayed %d, err %v", n, err)
 	}

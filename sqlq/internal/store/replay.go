@@ -108,22 +108,38 @@ func (s *Schema) failedSample() (from, scale string) {
 	return from, fmt.Sprintf(`greatest(1.0, %s / 1000.0)`, s.pages(table))
 }
 
-// PlannedFailed returns the first failed messages with seq <= upTo that a filter chooses, the oldest first, those of some
+// PlannedFailed returns the first failed messages with after < seq <= upTo that a filter chooses, the oldest first, those of some
 // queues left out. Locks nothing. Where the filter chooses few it may read much, so give it a time limit; sampled looks at
 // a thousand pages only, and finds any of them.
-func (s *Schema) PlannedFailed(ctx context.Context, db DBTX, f Filter, except []string, upTo int64, limit int, sampled bool) ([]Failed, error) {
-	indexed, scanned, args := s.where(filteredError, f, upTo, nonNil(except), limit)
+func (s *Schema) PlannedFailed(ctx context.Context, db DBTX, f Filter, except []string, after, upTo int64, limit int, sampled bool) ([]Failed, error) {
+	indexed, scanned, args := s.where(filteredError, f, upTo, nonNil(except), limit, after)
 	from := s.table("error")
 	if sampled {
 		from, _ = s.failedSample()
 	}
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT %s, NULL::text, NULL::bytea, NULL::text[], NULL::text
-		FROM %s WHERE seq <= $1::bigint AND queue <> ALL ($2::text[]) AND %s AND %s ORDER BY seq LIMIT $3::bigint`, failedColumns, from, indexed, scanned), args...)
+		FROM %s WHERE seq > $4::bigint AND seq <= $1::bigint AND queue <> ALL ($2::text[]) AND %s AND %s ORDER BY seq LIMIT $3::bigint`, failedColumns, from, indexed, scanned), args...)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[Failed])
+}
+
+// FirstPlanned returns the lowest number <= upTo that the indexed part of a filter chooses; 0: there is none. It finds the
+// chosen messages by the filter's index, where what reads them by number would have to pass all that failed before. Locks
+// nothing. It reads all that the index leads to, so give it a time limit.
+func (s *Schema) FirstPlanned(ctx context.Context, db DBTX, f Filter, upTo int64) (seq int64, err error) {
+	indexed, _, args := s.where(filteredError, f.unscanned(), upTo)
+	err = db.QueryRow(ctx, fmt.Sprintf(`
+		SELECT coalesce(min(seq + 0), 0) FROM %s WHERE seq <= $1::bigint AND %s`, s.table("error"), indexed), args...).Scan(&seq)
+	return seq, err
+}
+
+// unscanned returns the part of a filter that indexes serve. A parameter that no condition uses would be refused.
+func (f Filter) unscanned() Filter {
+	f.MinAttempts, f.MaxAttempts, f.Error, f.Pattern, f.Headers, f.Body = nil, nil, "", "", nil, ""
+	return f
 }
 
 // NewestPlanned returns the number of the n-th newest failed message with seq <= upTo that a filter chooses, those of some
@@ -143,9 +159,7 @@ const batchBytes = 16 << 20
 // seq <= upTo that the indexed part of a filter chooses, and over so many bytes as one transaction should move; end says
 // that there are no more. Locks nothing. Relies on the index that the filter names.
 func (s *Schema) LookAhead(ctx context.Context, db DBTX, f Filter, after, upTo int64, most int) (last int64, end bool, err error) {
-	// Parameters that no condition uses would be refused.
-	f.MinAttempts, f.MaxAttempts, f.Error, f.Pattern, f.Headers, f.Body = nil, nil, "", "", nil, ""
-	indexed, _, args := s.where(filteredError, f, after, upTo, most, batchBytes)
+	indexed, _, args := s.where(filteredError, f.unscanned(), after, upTo, most, batchBytes)
 	var all, taken int
 	// The size of a body is known without reading it.
 	err = db.QueryRow(ctx, fmt.Sprintf(`
