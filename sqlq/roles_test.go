@@ -298,7 +298,7 @@ func TestOperator(t *testing.T) {
 	}
 	_, err = o.ShowFailed(ctx, fmt.Sprint(failed[0].Number))
 	must("ShowFailed", err)
-	_, err = o.Archive(ctx, ops.Filter{Names: []string{failed[0].ID}})
+	_, err = o.Archive(ctx, ops.Filter{Names: []string{failed[0].ID}}, nil)
 	must("Archive", err)
 	_, err = o.Replay(ctx, ops.Filter{Queue: "new"}, ops.ReplayOptions{})
 	must("Replay", err)

@@ -21,7 +21,7 @@ type change struct {
 func (ch *change) flags(c *cobra.Command) {
 	c.Flags().BoolVarP(&ch.yes, "yes", "y", false, "do it without asking")
 	c.Flags().BoolVar(&ch.dryRun, "dry-run", false, "only say what would be done")
-	c.Flags().StringVar(&ch.reason, "reason", "", "why, for the record that `sqlq operation ls` shows")
+	c.Flags().StringVar(&ch.reason, "reason", "", "why, for the record that 'sqlq operation ls' shows")
 }
 
 // confirm asks whether to go on. what says what will be done, where, and to how many. Off a terminal only --yes will do.

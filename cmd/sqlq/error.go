@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -18,7 +17,8 @@ import (
 
 func (a *app) errorCommand() *cobra.Command {
 	return noun("error", "Look at failed messages; replay and archive them",
-		a.errorListCommand(), a.errorShowCommand(), a.errorReplayCommand(), a.errorArchiveCommand())
+		a.errorListCommand(), a.errorShowCommand(), a.errorReplayCommand(), a.errorArchiveCommand(),
+		a.errorUnarchiveCommand(), a.errorDeleteCommand())
 }
 
 func (a *app) errorListCommand() *cobra.Command {
@@ -129,92 +129,6 @@ func pretty(text []byte) string {
 		return string(text)
 	}
 	return b.String()
-}
-
-func (a *app) errorReplayCommand() *cobra.Command {
-	var f ops.Filter
-	c := &cobra.Command{
-		Use:   "replay [NUMBER|ID]...",
-		Short: "Move failed messages back to their queues",
-		Long: `Move failed messages back to their queues, the oldest first, where they start again at attempt 0. Messages that fail after
-it began are left alone, archived ones too. A replay that was interrupted has moved some and can be run again; two that
-run at once share the messages.`,
-		Example: "  sqlq error replay 17 18\n  sqlq error replay --queue billing --group 5f2ab81c\n  sqlq error replay --all",
-		RunE: func(c *cobra.Command, names []string) error {
-			if err := a.checkFilter(c, &f, names); err != nil {
-				return err
-			}
-			db, err := a.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			var o ops.ReplayOptions
-			if a.errTerminal {
-				o.Progress = func(n int64) { fmt.Fprintf(a.err, "\rreplaying: %d", n) }
-			}
-			replayed, err := db.Replay(c.Context(), f, o)
-			if a.errTerminal && replayed > 0 {
-				fmt.Fprint(a.err, "\r")
-			}
-			if err != nil && replayed == 0 {
-				return err
-			}
-			outcome := struct {
-				Replayed int64 `json:"replayed"`
-			}{replayed}
-			return errors.Join(a.done(outcome, "replayed %s", plural(replayed, "message")), err)
-		},
-	}
-	a.filterFlags(c, &f, failedMessages)
-	c.Flags().IntVarP(&f.Limit, "limit", "n", 0, "replay at most so many; 0: all that are chosen")
-	c.Flags().BoolVar(&f.All, "all", false, "replay every failed message")
-	return c
-}
-
-func (a *app) errorArchiveCommand() *cobra.Command {
-	var f ops.Filter
-	c := &cobra.Command{
-		Use:     "archive [NUMBER|ID]...",
-		Short:   "Keep failed messages, but leave them out of lists and replays",
-		Example: "  sqlq error archive 17 18\n  sqlq error archive --type sales.PlaceOrder",
-		RunE: func(c *cobra.Command, names []string) error {
-			if err := a.checkFilter(c, &f, names); err != nil {
-				return err
-			}
-			db, err := a.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			archived, err := db.Archive(c.Context(), f)
-			if err != nil && archived == 0 {
-				return err
-			}
-			outcome := struct {
-				Archived int64 `json:"archived"`
-			}{archived}
-			return errors.Join(a.done(outcome, "archived %s", plural(archived, "message")), err)
-		},
-	}
-	a.filterFlags(c, &f, failedMessages)
-	c.Flags().IntVarP(&f.Limit, "limit", "n", 0, "archive at most so many; 0: all that are chosen")
-	c.Flags().BoolVar(&f.All, "all", false, "archive every failed message")
-	return c
-}
-
-// checkFilter refuses a command line that would change every failed message without saying so.
-func (a *app) checkFilter(c *cobra.Command, f *ops.Filter, names []string) error {
-	if err := a.chosenBy(f, names); err != nil {
-		return err
-	}
-	switch {
-	case f.ChoosesAll() && !f.All:
-		return usageErrorf("this would %s every failed message: name messages, or give --queue, --type or --group, or --all to mean it", c.Name())
-	case !f.ChoosesAll() && f.All:
-		return usageErrorf("--all is every failed message: leave it out, or the names and filters")
-	}
-	return nil
 }
 
 // failedView is a failed message in JSON.

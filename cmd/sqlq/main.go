@@ -162,7 +162,7 @@ func (a *app) rootCommand() *cobra.Command {
 		}
 	}
 	in("try", a.demoCommand(), a.devCommand(), a.benchCommand())
-	in("operate", a.queueCommand(), a.errorCommand(), a.leaseCommand(), a.instanceCommand(), a.sendCommand())
+	in("operate", a.queueCommand(), a.errorCommand(), a.leaseCommand(), a.instanceCommand(), a.sendCommand(), a.operationCommand())
 	in("set-up", a.migrateCommand(), a.versionCommand())
 	root.SetHelpCommandGroupID("set-up")
 	root.SetCompletionCommandGroupID("set-up")

@@ -9,7 +9,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq"
 )
 
-// ErrFilterEmpty is returned by Replay and Archive for a filter that chooses every failed message and does not say All.
+// ErrFilterEmpty is returned by what changes failed messages for a filter that chooses every failed message and does not say All.
 var ErrFilterEmpty = errors.New("the filter chooses every failed message: name a queue, a type, a group or messages, or say that all are meant")
 
 // NoQueueError is returned when a queue is named that is not there. It is a sqlq.ErrNoQueue.
@@ -37,7 +37,8 @@ func (e *NoQueueError) Unwrap() error { return sqlq.ErrNoQueue }
 // asked for is done for the others.
 type NoFailedError struct {
 	Missing  []string // not in the error table
-	Archived []string // there, but archived, which Replay and Archive leave alone
+	Archived []string // there, but archived, and such were not asked for
+	Failed   []string // there, but not archived, which Unarchive leaves alone
 }
 
 func (e *NoFailedError) Error() string {
@@ -47,6 +48,9 @@ func (e *NoFailedError) Error() string {
 	}
 	if e.Archived != nil {
 		parts = append(parts, "archived, and left as it is: "+strings.Join(e.Archived, ", "))
+	}
+	if e.Failed != nil {
+		parts = append(parts, "not archived, and left as it is: "+strings.Join(e.Failed, ", "))
 	}
 	return strings.Join(parts, "; ")
 }
@@ -60,6 +64,52 @@ type QueueGoneError struct {
 func (e *QueueGoneError) Error() string {
 	return fmt.Sprintf("the messages of %s stay in the error table, because there is no such queue any more; make it and replay again: sqlq queue create %s",
 		quoted(e.Queues), strings.Join(e.Queues, " "))
+}
+
+// InterruptedError is returned when a change of failed messages stopped before its end. What it has done stays done, and
+// ResumeOperation goes on with the rest, unless Err is ErrCancelled.
+type InterruptedError struct {
+	Operation int64
+	Kind      string
+	Done      int64  // messages that it has changed
+	Wanted    *int64 // how many it was to change; nil: they were too many to be counted
+	Err       error  // why: the end of the context, a lost connection, ErrCancelled, …
+}
+
+func (e *InterruptedError) Error() string {
+	text := fmt.Sprintf("%s stopped after %s", e.Kind, counted(e.Done, e.Wanted))
+	if errors.Is(e.Err, ErrCancelled) {
+		return text + fmt.Sprintf(": somebody has cancelled operation %d", e.Operation)
+	}
+	if !errors.Is(e.Err, context.Canceled) { // that is known
+		text += ": " + e.Err.Error()
+	}
+	return text + fmt.Sprintf("\nGo on with: sqlq operation resume %d", e.Operation)
+}
+
+func (e *InterruptedError) Unwrap() error { return e.Err }
+
+// ErrCancelled is why an operation stopped that CancelOperation has ended.
+var ErrCancelled = errors.New("the operation was cancelled")
+
+// NoOperationError is returned when an operation is named that is not there.
+type NoOperationError struct {
+	ID int64
+}
+
+func (e *NoOperationError) Error() string {
+	return fmt.Sprintf("there is no operation %d; list them with: sqlq operation ls", e.ID)
+}
+
+// counted writes how many messages of how many have been changed.
+func counted(done int64, wanted *int64) string {
+	switch {
+	case wanted != nil:
+		return fmt.Sprintf("%d of %d messages", done, *wanted)
+	case done == 1:
+		return "1 message"
+	}
+	return fmt.Sprintf("%d messages", done)
 }
 
 // BodyError is returned for a message body that cannot be sent. Nothing was sent.

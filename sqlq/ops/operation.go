@@ -1,10 +1,14 @@
 package ops
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
@@ -24,7 +28,7 @@ func (o *Ops) By(a Actor) *Ops {
 	return &by
 }
 
-// Kinds of operations.
+// Kinds of operations. The first four go by batches and can be resumed.
 const (
 	kindReplay     = "replay"
 	kindArchive    = "archive"
@@ -41,6 +45,264 @@ const (
 	kindReschedule = "reschedule" // likewise
 	kindRelease    = "release"    // of leases
 )
+
+// OperationStatus says how an operation stands.
+type OperationStatus string
+
+const (
+	OperationRunning     OperationStatus = statusRunning
+	OperationStalled     OperationStatus = "stalled" // it runs by the record, and has done nothing for a while: its process is dead or frozen
+	OperationDone        OperationStatus = statusDone
+	OperationInterrupted OperationStatus = statusInterrupted
+	OperationCancelled   OperationStatus = statusCancelled
+)
+
+// As they stand in the table.
+const (
+	statusRunning     = "running"
+	statusDone        = "done"
+	statusInterrupted = "interrupted"
+	statusCancelled   = "cancelled"
+)
+
+// Operation is a change that an operator made or is making.
+type Operation struct {
+	ID        int64
+	Kind      string // replay, archive, unarchive, delete, edit, purge, drop, move, import, pause, resume, cancel, reschedule, release
+	Status    OperationStatus
+	Filter    json.RawMessage // which messages: a JSON object
+	Queue     string          // where they went, or what was changed; "": each its own, or none
+	Wanted    *int64          // how many messages it was to change; nil: not known
+	Done      int64           // how many it has changed
+	Role      string          // of the database
+	OSUser    string
+	Host      string
+	Reason    string
+	BeganAt   time.Time
+	UpdatedAt time.Time  // when it last did something
+	EndedAt   *time.Time // nil: it runs
+	Error     string     // what ended it early
+}
+
+// Resumable says whether ResumeOperation can go on with it.
+func (op Operation) Resumable() bool {
+	return goesByBatches(op.Kind) && (op.Status == OperationInterrupted || op.Status == OperationStalled)
+}
+
+func goesByBatches(kind string) bool {
+	return kind == kindReplay || kind == kindArchive || kind == kindUnarchive || kind == kindDelete
+}
+
+// OperationFilter chooses operations: those that fit every field that is set.
+type OperationFilter struct {
+	Status OperationStatus
+	Kind   string
+	Limit  int // at most so many; default: 50
+}
+
+// Operations returns the operations that a filter chooses, the last one first. How long they are kept is for the
+// endpoints' processes to say.
+func (o *Ops) Operations(ctx context.Context, f OperationFilter) ([]Operation, error) {
+	switch f.Status {
+	case "", OperationRunning, OperationStalled, OperationDone, OperationInterrupted, OperationCancelled:
+	default:
+		return nil, fmt.Errorf("status %q is unknown: it is running, stalled, done, interrupted or cancelled", f.Status)
+	}
+	if f.Limit <= 0 {
+		f.Limit = 50
+	}
+	list, err := o.store.ListOperations(ctx, o.pool, string(f.Status), f.Kind, f.Limit)
+	if err != nil {
+		return nil, fmt.Errorf("list operations: %w", err)
+	}
+	operations := make([]Operation, len(list))
+	for i, op := range list {
+		operations[i] = operation(op)
+	}
+	return operations, nil
+}
+
+// Operation returns one operation; a *NoOperationError when there is none of that number.
+func (o *Ops) Operation(ctx context.Context, id int64) (Operation, error) {
+	op, err := o.readOperation(ctx, id)
+	if err != nil {
+		return Operation{}, err
+	}
+	return operation(op), nil
+}
+
+// ResumeOperation goes on with an operation that was interrupted or has stalled, as it was begun: with its filter, its
+// snapshot, its limit and its rate, after the last message that it changed. It returns how the operation stands then, also
+// together with an error, which is one of those of Replay. That somebody else goes on with it at the same time does no harm.
+func (o *Ops) ResumeOperation(ctx context.Context, id int64, progress func(Progress)) (Operation, error) {
+	op, err := o.readOperation(ctx, id)
+	if err != nil {
+		return Operation{}, err
+	}
+	c, err := o.again(ctx, op)
+	if err != nil {
+		return operation(op), err
+	}
+	c.progress = progress
+	resumed, err := o.store.ResumeOperation(ctx, o.pool, id)
+	if err != nil {
+		return operation(op), fmt.Errorf("resume operation %d: %w", id, err)
+	}
+	if !resumed {
+		return operation(op), fmt.Errorf("operation %d was resumed or cancelled by somebody else just now", id)
+	}
+	changed, err := o.perform(ctx, &c)
+	if err == nil {
+		err = o.told(ctx, c.plan, op.Done+changed)
+	}
+	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if now, readErr := o.readOperation(after, id); readErr == nil {
+		op = now
+	}
+	return operation(op), err
+}
+
+// again returns the change that an operation is, to go on with it.
+func (o *Ops) again(ctx context.Context, op store.Operation) (c change, err error) {
+	stands := operation(op)
+	switch {
+	case !goesByBatches(op.Kind):
+		return c, fmt.Errorf("operation %d is a %s, which cannot be resumed: run it again", op.ID, op.Kind)
+	case stands.Status == OperationRunning:
+		return c, fmt.Errorf("operation %d is running; one whose process has died can be resumed when it has done nothing for %s", op.ID, store.StalledAfter)
+	case !stands.Resumable():
+		return c, fmt.Errorf("operation %d is %s: there is nothing to resume", op.ID, stands.Status)
+	}
+	f, rate, err := read(op.Filter)
+	if err != nil {
+		return c, fmt.Errorf("operation %d: %w", op.ID, err)
+	}
+	c = change{plan: plan{kind: op.Kind, filter: f, to: stands.Queue, limit: int64(f.limit())},
+		id: op.ID, start: op.Done, rate: rate, wanted: op.Wanted}
+	if op.UpTo == nil {
+		return c, fmt.Errorf("operation %d does not say up to which message it goes", op.ID)
+	}
+	c.upTo = *op.UpTo
+	if c.chosen, err = f.chosen(); err != nil {
+		return c, fmt.Errorf("operation %d: %w", op.ID, err)
+	}
+	return c, o.exceptGone(ctx, &c.plan)
+}
+
+// CancelOperation ends an operation: one that runs stops before its next batch, one that was interrupted cannot be resumed
+// any more. What it has done stays done.
+func (o *Ops) CancelOperation(ctx context.Context, id int64) (Operation, error) {
+	op, err := o.readOperation(ctx, id)
+	if err != nil {
+		return Operation{}, err
+	}
+	by := fmt.Sprintf(" (%s@%s)", o.actor.OSUser, o.actor.Host)
+	if o.actor.Reason != "" {
+		by += ": " + o.actor.Reason
+	}
+	cancelled, err := o.store.CancelOperation(ctx, o.pool, id, by)
+	if err != nil {
+		return operation(op), fmt.Errorf("cancel operation %d: %w", id, err)
+	}
+	if op, err = o.readOperation(ctx, id); err != nil {
+		return Operation{}, err
+	}
+	if !cancelled {
+		return operation(op), fmt.Errorf("operation %d is %s already", id, op.Status)
+	}
+	return operation(op), nil
+}
+
+func (o *Ops) readOperation(ctx context.Context, id int64) (store.Operation, error) {
+	op, err := o.store.ReadOperation(ctx, o.pool, id)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return op, &NoOperationError{ID: id}
+	}
+	if err != nil {
+		return op, fmt.Errorf("read operation %d: %w", id, err)
+	}
+	return op, nil
+}
+
+func operation(op store.Operation) Operation {
+	shown := Operation{ID: op.ID, Kind: op.Kind, Status: OperationStatus(op.Status), Filter: op.Filter, Wanted: op.Wanted, Done: op.Done, Role: op.Role,
+		OSUser: op.OSUser, Host: op.Host, Reason: op.Reason, BeganAt: op.BeganAt, UpdatedAt: op.UpdatedAt, EndedAt: op.EndedAt}
+	if op.Stalled && goesByBatches(op.Kind) { // others may take long over a single step
+		shown.Status = OperationStalled
+	}
+	if op.Queue != nil {
+		shown.Queue = *op.Queue
+	}
+	if op.Error != nil {
+		shown.Error = *op.Error
+	}
+	return shown
+}
+
+// written is a filter of failed messages as it stands in the operation table, for people and to go on with: its times are
+// absolute.
+type written struct {
+	Names    []string          `json:"names,omitempty"`
+	Queue    string            `json:"queue,omitempty"`
+	Type     string            `json:"type,omitempty"`
+	Group    string            `json:"group,omitempty"`
+	Error    string            `json:"error,omitempty"`
+	Since    *time.Time        `json:"since,omitempty"`
+	Until    *time.Time        `json:"until,omitempty"`
+	Headers  map[string]string `json:"headers,omitempty"`
+	Body     string            `json:"body,omitempty"`
+	Attempts *writtenRange     `json:"attempts,omitempty"`
+	Status   Status            `json:"status,omitempty"`
+	Order    Order             `json:"order,omitempty"`
+	Limit    int               `json:"limit,omitempty"`
+	All      bool              `json:"all,omitempty"`
+	Rate     int               `json:"rate,omitempty"` // messages a second
+}
+
+type writtenRange struct {
+	Min *int `json:"min,omitempty"`
+	Max *int `json:"max,omitempty"`
+}
+
+// write returns a filter whose times are absolute, and a rate, for the operation table.
+func write(f Filter, rate int) written {
+	w := written{Names: f.Names, Queue: f.Queue, Type: f.Type, Group: f.Group, Error: f.Error, Headers: f.Headers, Body: f.Body,
+		Status: f.Status, Order: f.Order, Limit: f.Limit, All: f.All, Rate: rate}
+	if f.Attempts != (Range{}) {
+		w.Attempts = &writtenRange{f.Attempts.Min, f.Attempts.Max}
+	}
+	if at := f.Since.At; !at.IsZero() {
+		w.Since = &at
+	}
+	if at := f.Until.At; !at.IsZero() {
+		w.Until = &at
+	}
+	return w
+}
+
+// read returns the filter and the rate that write has written. A condition that it does not know is an error: without it
+// other messages would be chosen.
+func read(text json.RawMessage) (f Filter, rate int, err error) {
+	var w written
+	in := json.NewDecoder(bytes.NewReader(text))
+	in.DisallowUnknownFields()
+	if err := in.Decode(&w); err != nil {
+		return f, 0, fmt.Errorf("its filter cannot be understood: %w", err)
+	}
+	f = Filter{Names: w.Names, Queue: w.Queue, Type: w.Type, Group: w.Group, Error: w.Error, Headers: w.Headers, Body: w.Body,
+		Status: w.Status, Order: w.Order, Limit: w.Limit, All: w.All}
+	if w.Attempts != nil {
+		f.Attempts = Range{w.Attempts.Min, w.Attempts.Max}
+	}
+	if w.Since != nil {
+		f.Since.At = *w.Since
+	}
+	if w.Until != nil {
+		f.Until.At = *w.Until
+	}
+	return f, w.Rate, nil
+}
 
 // begin writes down that an operation begins, and returns its number. filter is what it was told, for people and for going
 // on later.
@@ -59,9 +321,12 @@ func (o *Ops) begin(ctx context.Context, kind string, filter any, op store.Opera
 func (o *Ops) end(ctx context.Context, id int64, failure error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	status, text := "done", ""
+	status, text := statusDone, ""
 	if failure != nil {
-		status, text = "interrupted", failure.Error()
+		status = statusInterrupted
+		if !errors.Is(failure, context.Canceled) { // else that says it all
+			text = failure.Error()
+		}
 	}
 	if err := o.store.EndOperation(ctx, o.pool, id, status, text); err != nil {
 		return fmt.Errorf("write down how operation %d ended: %w", id, err)

@@ -186,7 +186,7 @@ func TestUnknownQueue(t *testing.T) {
 	check("list failed", err, "sales")
 	_, err = d.Replay(t.Context(), ops.Filter{Queue: "slaes"}, ops.ReplayOptions{})
 	check("replay", err, "sales")
-	_, err = d.Archive(t.Context(), ops.Filter{Queue: "slaes"})
+	_, err = d.Archive(t.Context(), ops.Filter{Queue: "slaes"}, nil)
 	check("archive", err, "sales")
 }
 

@@ -28,10 +28,17 @@ type Operation struct {
 	UpdatedAt time.Time
 	EndedAt   *time.Time
 	Error     *string
+	Stalled   bool // it runs, and has done nothing for StalledAfter: its process is dead, or frozen
 }
 
+// StalledAfter is how long a running operation that goes by batches may do nothing.
+const StalledAfter = 15 * time.Second
+
+// operationColumns are those of Operation. $1 is StalledAfter in microseconds.
 const operationColumns = `id, kind, status, filter, queue, up_to, after, wanted, done, db_role, os_user, host, reason,
-	began_at, updated_at, ended_at, error`
+	began_at, updated_at, ended_at, error, ` + operationStalled
+
+const operationStalled = `status = 'running' AND updated_at < clock_timestamp() - $1::bigint * interval '1 microsecond'`
 
 // BeginOperation writes an operation down before it changes anything, and returns its number. Of op it takes Kind, Filter,
 // Queue, UpTo, Wanted, OSUser, Host and Reason.
@@ -60,11 +67,60 @@ func (s *Schema) EndOperation(ctx context.Context, db DBTX, id int64, status, fa
 	return err
 }
 
+// OperationPlace is how far an operation has come.
+type OperationPlace struct {
+	Status string
+	After  int64
+	Done   int64
+}
+
+// LockOperation returns how far an operation has come and holds it until the transaction ends, so that whoever else goes on
+// with it, or cancels it, waits for this batch; pgx.ErrNoRows when there is none of that number. They do not wait for ever:
+// a process that is frozen in the middle of a batch loses it.
+func (s *Schema) LockOperation(ctx context.Context, tx pgx.Tx, id int64) (p OperationPlace, err error) {
+	err = tx.QueryRow(ctx, fmt.Sprintf(`
+		SELECT status, after, done, set_config('idle_in_transaction_session_timeout', '10s', true)
+		FROM %s WHERE id = $1::bigint FOR NO KEY UPDATE`, s.table("operation")), id).Scan(&p.Status, &p.After, &p.Done, nil)
+	return p, err
+}
+
+// ResumeOperation lets an operation that was interrupted, or has stalled, run again; false: it is neither. It locks the
+// operation's row.
+func (s *Schema) ResumeOperation(ctx context.Context, db DBTX, id int64) (resumed bool, err error) {
+	tag, err := db.Exec(ctx, fmt.Sprintf(`
+		UPDATE %s SET status = 'running', error = NULL, updated_at = clock_timestamp(), ended_at = NULL
+		WHERE id = $2::bigint AND (status = 'interrupted' OR %s)`, s.table("operation"), operationStalled), StalledAfter.Microseconds(), id)
+	return tag.RowsAffected() == 1, err
+}
+
+// CancelOperation ends an operation that runs or was interrupted; false: it has ended. by says more of who did it, after
+// the role. It waits for the batch in hand.
+func (s *Schema) CancelOperation(ctx context.Context, db DBTX, id int64, by string) (cancelled bool, err error) {
+	tag, err := db.Exec(ctx, fmt.Sprintf(`
+		UPDATE %s SET status = 'cancelled', error = 'cancelled by ' || session_user || $2::text, updated_at = clock_timestamp(), ended_at = clock_timestamp()
+		WHERE id = $1::bigint AND status IN ('running', 'interrupted')`, s.table("operation")), id, by)
+	return tag.RowsAffected() == 1, err
+}
+
 // ReadOperation returns one operation; pgx.ErrNoRows when there is none of that number.
 func (s *Schema) ReadOperation(ctx context.Context, db DBTX, id int64) (Operation, error) {
-	rows, err := db.Query(ctx, fmt.Sprintf(`SELECT %s FROM %s WHERE id = $1::bigint`, operationColumns, s.table("operation")), id)
+	rows, err := db.Query(ctx, fmt.Sprintf(`SELECT %s FROM %s WHERE id = $2::bigint`, operationColumns, s.table("operation")),
+		StalledAfter.Microseconds(), id)
 	if err != nil {
 		return Operation{}, err
 	}
 	return pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Operation])
+}
+
+// ListOperations returns up to limit operations, the last one first. status is one of the table, or stalled; "" and kind ""
+// are any. Locks nothing. Relies on the primary key, from whose end it reads.
+func (s *Schema) ListOperations(ctx context.Context, db DBTX, status, kind string, limit int) ([]Operation, error) {
+	rows, err := db.Query(ctx, fmt.Sprintf(`
+		SELECT %[1]s FROM %[2]s
+		WHERE ($2::text = '' OR $2::text = CASE WHEN %[3]s THEN 'stalled' ELSE status END) AND ($3::text = '' OR kind = $3::text)
+		ORDER BY id DESC LIMIT $4::bigint`, operationColumns, s.table("operation"), operationStalled), StalledAfter.Microseconds(), status, kind, limit)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[Operation])
 }

@@ -1,0 +1,275 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Failed messages are changed in batches, each a transaction of the caller that locks its operation, looks ahead, locks
+// what the filter chooses there, changes it, and writes down how far it came.
+
+// Snapshot is where the error table ends at a moment.
+type Snapshot struct {
+	Last int64     // the highest number that it has given out: a message that fails later has a higher one
+	At   time.Time // by the clock of the database
+}
+
+// FailedSnapshot returns where the error table ends now. Locks nothing.
+func (s *Schema) FailedSnapshot(ctx context.Context, db DBTX) (now Snapshot, err error) {
+	err = db.QueryRow(ctx, `SELECT `+s.lastSeq(s.table("error"))+`, statement_timestamp()`).Scan(&now.Last, &now.At)
+	return now, err
+}
+
+// LastFailed returns the highest number that the error table has given out. A message that fails later has a higher one.
+func (s *Schema) LastFailed(ctx context.Context, db DBTX) (seq int64, err error) {
+	now, err := s.FailedSnapshot(ctx, db)
+	return now.Last, err
+}
+
+// FailedQueue is a queue that has messages in the error table.
+type FailedQueue struct {
+	Name   string
+	Exists bool
+}
+
+// FailedQueues returns the queues of all messages with status failed. Locks nothing. Relies on the index (status,
+// queue, seq), of which it reads one entry a queue.
+func (s *Schema) FailedQueues(ctx context.Context, db DBTX) ([]FailedQueue, error) {
+	rows, err := db.Query(ctx, fmt.Sprintf(`
+		WITH RECURSIVE f AS (
+			(SELECT queue FROM %[1]s WHERE status = 'failed' ORDER BY queue LIMIT 1)
+			UNION ALL
+			SELECT (SELECT e.queue FROM %[1]s e WHERE e.status = 'failed' AND e.queue > f.queue ORDER BY e.queue LIMIT 1)
+			FROM f WHERE f.queue IS NOT NULL
+		)
+		SELECT queue, EXISTS (SELECT FROM %[2]s q WHERE q.name = f.queue) FROM f WHERE queue IS NOT NULL`,
+		s.table("error"), s.table("queue")))
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[FailedQueue])
+}
+
+// AnyFailed says whether a filter chooses a message with after < seq <= upTo. Locks nothing. Relies on the index that the
+// filter names.
+func (s *Schema) AnyFailed(ctx context.Context, db DBTX, f Filter, after, upTo int64) (any bool, err error) {
+	indexed, scanned, args := s.where(filteredError, f, after, upTo)
+	err = db.QueryRow(ctx, fmt.Sprintf(`
+		SELECT EXISTS (SELECT FROM %s WHERE seq > $1::bigint AND seq <= $2::bigint AND %s AND %s)`, s.table("error"), indexed, scanned), args...).Scan(&any)
+	return any, err
+}
+
+// NamedFailed is a message that was asked for by number or id.
+type NamedFailed struct {
+	Seq    int64
+	ID     string
+	Status string
+}
+
+// NamedFailed returns those of the numbers and ids that are in the error table, with any status. Locks nothing. Relies on
+// the primary key and the index (id).
+func (s *Schema) NamedFailed(ctx context.Context, db DBTX, seqs []int64, ids []string) ([]NamedFailed, error) {
+	rows, err := db.Query(ctx, fmt.Sprintf(`
+		SELECT seq, id::text, status FROM %s WHERE seq = ANY ($1::bigint[]) OR id = ANY ($2::text[]::uuid[])`, s.table("error")), seqs, ids)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[NamedFailed])
+}
+
+// CountPlanned counts the failed messages with seq <= upTo that a filter chooses, those of some queues left out. Locks
+// nothing. It reads all that the filter's index leads to, so give it a time limit.
+func (s *Schema) CountPlanned(ctx context.Context, db DBTX, f Filter, except []string, upTo int64) (n int64, err error) {
+	indexed, scanned, args := s.where(filteredError, f, upTo, nonNil(except))
+	err = db.QueryRow(ctx, fmt.Sprintf(`
+		SELECT count(*) FROM %s WHERE seq <= $1::bigint AND queue <> ALL ($2::text[]) AND %s AND %s`, s.table("error"), indexed, scanned), args...).Scan(&n)
+	return n, err
+}
+
+// EstimatePlanned estimates what CountPlanned counts from a sample of a thousand pages. Locks nothing.
+func (s *Schema) EstimatePlanned(ctx context.Context, db DBTX, f Filter, except []string, upTo int64) (n int64, err error) {
+	indexed, scanned, args := s.where(filteredError, f, upTo, nonNil(except))
+	sample, scale := s.failedSample()
+	err = db.QueryRow(ctx, fmt.Sprintf(`
+		SELECT round(count(*) * %s)::bigint FROM %s WHERE seq <= $1::bigint AND queue <> ALL ($2::text[]) AND %s AND %s`,
+		scale, sample, indexed, scanned), args...).Scan(&n)
+	return n, err
+}
+
+// failedSample reads about a thousand pages of the error table, all of them where it has no more; scale is an SQL expression:
+// by what to multiply a count of them.
+func (s *Schema) failedSample() (from, scale string) {
+	table := s.table("error")
+	from = fmt.Sprintf(`%s TABLESAMPLE SYSTEM (least(100.0, 100000.0 / greatest(%s, 1)))`, table, s.pages(table))
+	return from, fmt.Sprintf(`greatest(1.0, %s / 1000.0)`, s.pages(table))
+}
+
+// PlannedFailed returns the first failed messages with after < seq <= upTo that a filter chooses, the oldest first, those of some
+// queues left out. Locks nothing. Where the filter chooses few it may read much, so give it a time limit; sampled looks at
+// a thousand pages only, and finds any of them.
+func (s *Schema) PlannedFailed(ctx context.Context, db DBTX, f Filter, except []string, after, upTo int64, limit int, sampled bool) ([]Failed, error) {
+	indexed, scanned, args := s.where(filteredError, f, upTo, nonNil(except), limit, after)
+	from := s.table("error")
+	if sampled {
+		from, _ = s.failedSample()
+	}
+	rows, err := db.Query(ctx, fmt.Sprintf(`
+		SELECT %s, NULL::text, NULL::bytea, NULL::text[], NULL::text
+		FROM %s WHERE seq > $4::bigint AND seq <= $1::bigint AND queue <> ALL ($2::text[]) AND %s AND %s ORDER BY seq LIMIT $3::bigint`, failedColumns, from, indexed, scanned), args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[Failed])
+}
+
+// FirstPlanned returns the lowest number <= upTo that the indexed part of a filter chooses; 0: there is none. It finds the
+// chosen messages by the filter's index, where what reads them by number would have to pass all that failed before. Locks
+// nothing. It reads all that the index leads to, so give it a time limit.
+func (s *Schema) FirstPlanned(ctx context.Context, db DBTX, f Filter, upTo int64) (seq int64, err error) {
+	indexed, _, args := s.where(filteredError, f.unscanned(), upTo)
+	err = db.QueryRow(ctx, fmt.Sprintf(`
+		SELECT coalesce(min(seq + 0), 0) FROM %s WHERE seq <= $1::bigint AND %s`, s.table("error"), indexed), args...).Scan(&seq)
+	return seq, err
+}
+
+// unscanned returns the part of a filter that indexes serve. A parameter that no condition uses would be refused.
+func (f Filter) unscanned() Filter {
+	f.MinAttempts, f.MaxAttempts, f.Error, f.Pattern, f.Headers, f.Body = nil, nil, "", "", nil, ""
+	return f
+}
+
+// NewestPlanned returns the number of the n-th newest failed message with seq <= upTo that a filter chooses, those of some
+// queues left out; 0: there are fewer. Locks nothing.
+func (s *Schema) NewestPlanned(ctx context.Context, db DBTX, f Filter, except []string, upTo, n int64) (seq int64, err error) {
+	indexed, scanned, args := s.where(filteredError, f, upTo, nonNil(except), n-1)
+	err = db.QueryRow(ctx, fmt.Sprintf(`
+		SELECT coalesce((SELECT seq FROM %s WHERE seq <= $1::bigint AND queue <> ALL ($2::text[]) AND %s AND %s
+			ORDER BY seq DESC OFFSET $3::bigint LIMIT 1), 0)`, s.table("error"), indexed, scanned), args...).Scan(&seq)
+	return seq, err
+}
+
+// batchBytes is how many bytes of bodies a batch may have, beyond its first message.
+const batchBytes = 16 << 20
+
+// LookAhead returns up to which number a batch that begins after a number is to go: over up to most messages with
+// seq <= upTo that the indexed part of a filter chooses, and over so many bytes as one transaction should move; end says
+// that there are no more. Locks nothing. Relies on the index that the filter names.
+func (s *Schema) LookAhead(ctx context.Context, db DBTX, f Filter, after, upTo int64, most int) (last int64, end bool, err error) {
+	indexed, _, args := s.where(filteredError, f.unscanned(), after, upTo, most, batchBytes)
+	var all, taken int
+	// The size of a body is known without reading it.
+	err = db.QueryRow(ctx, fmt.Sprintf(`
+		SELECT count(*), count(*) FILTER (WHERE ahead < $4::bigint), coalesce(max(seq) FILTER (WHERE ahead < $4::bigint), $1::bigint) FROM (
+			SELECT seq, sum(size) OVER (ORDER BY seq) - size AS ahead FROM (
+				SELECT seq, octet_length(body)::bigint AS size FROM %s
+				WHERE seq > $1::bigint AND seq <= $2::bigint AND %s ORDER BY seq LIMIT $3::bigint
+			) r
+		) b`, s.table("error"), indexed), args...).Scan(&all, &taken, &last)
+	return last, taken == all && all < most, err
+}
+
+// LockedFailed is a failed message that this transaction has locked.
+type LockedFailed struct {
+	Seq   int64
+	Queue string
+}
+
+// LockFailed locks up to limit failed messages that a filter chooses, with after < seq <= upTo, those of some queues left
+// out, and returns them by number. It passes over messages that others hold. Relies on the index that the filter names.
+func (s *Schema) LockFailed(ctx context.Context, tx pgx.Tx, f Filter, except []string, after, upTo int64, limit int64) ([]LockedFailed, error) {
+	indexed, scanned, args := s.where(filteredError, f, after, upTo, nonNil(except), limit)
+	rows, err := tx.Query(ctx, fmt.Sprintf(`
+		SELECT seq, queue FROM %s WHERE seq > $1::bigint AND seq <= $2::bigint AND queue <> ALL ($3::text[]) AND %s AND %s
+		ORDER BY seq LIMIT $4::bigint FOR UPDATE SKIP LOCKED`, s.table("error"), indexed, scanned), args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[LockedFailed])
+}
+
+// The changes of locked messages below take their numbers in order, and write a row of history for each, of that operation
+// and kind. They rely on the primary key: the first and the last number are named apart, or the planner, who sees thousands
+// of them, may read the whole table.
+
+const lockedSeqs = `seq = ANY ($1::bigint[]) AND seq BETWEEN $2::bigint AND $3::bigint`
+
+func lockedArgs(seqs []int64, operation int64, kind string) []any {
+	return []any{seqs, seqs[0], seqs[len(seqs)-1], operation, kind}
+}
+
+// noted is an SQL statement: it writes down what is done with the messages that a statement returned under that name.
+func (s *Schema) noted(from string) string {
+	return fmt.Sprintf(`INSERT INTO %s (message, what, operation, queue, attempts, failed_at, host, error)
+			SELECT id, $5::text, $4::bigint, queue, attempts, failed_at, host, message FROM %s ORDER BY seq`, s.table("history"), from)
+}
+
+// ReplayFailed moves locked messages from the error table to a queue. They start afresh: attempt 0, and no time to live
+// where it passed meanwhile, because the receiver would drop them at once. How often they were replayed and when they first
+// failed goes along in two headers, which become columns again when the message fails. Headers that are no object stay as
+// they are. then gets how many there were and the channel to notify after the commit; "": no receiver of the queue sleeps.
+//
+// It is one statement: each message is in exactly one of the tables whatever happens, and bodies stay inside the server. An
+// error with SQLSTATE 42P01 says that the queue has gone.
+func (s *Schema) ReplayFailed(b *pgx.Batch, queue string, seqs []int64, operation int64, kind string, then func(n int64, channel string)) {
+	b.Queue(fmt.Sprintf(`
+		WITH gone AS (
+			DELETE FROM %[1]s WHERE %[3]s
+			RETURNING seq, id, sent_at, expires_at, type, headers, body, queue, attempts, failed_at, host, message,
+				'"sqlq-first-failed-at":"' || to_char(first_failed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+				|| '","sqlq-replays":"' || replays + 1 || '"' AS kept
+		), noted AS (
+			%[4]s
+		), stored AS (
+			INSERT INTO %[2]s (id, sent_at, expires_at, attempt, type, headers, body)
+			SELECT id, sent_at, CASE WHEN expires_at > clock_timestamp() THEN expires_at END, 0, type, %[5]s, body
+			FROM gone ORDER BY seq
+			RETURNING 1
+		)
+		SELECT count(*), CASE WHEN count(*) > 0 THEN %[6]s END FROM stored`,
+		s.table("error"), s.ready(queue), lockedSeqs, s.noted("gone"), withHeaders("headers", "kept"), s.asleep(queue)),
+		lockedArgs(seqs, operation, kind)...).QueryRow(func(row pgx.Row) error {
+		var n int64
+		var channel *string
+		if err := row.Scan(&n, &channel); err != nil {
+			return err
+		}
+		then(n, deref(channel))
+		return nil
+	})
+}
+
+// ArchiveFailed archives locked messages, or takes them back, and hands how many to then.
+func (s *Schema) ArchiveFailed(b *pgx.Batch, archived bool, seqs []int64, operation int64, kind string, then func(n int64)) {
+	set := `status = 'failed', archived_at = NULL`
+	if archived {
+		set = `status = 'archived', archived_at = clock_timestamp()`
+	}
+	s.changeFailed(b, fmt.Sprintf(`UPDATE %s SET %s`, s.table("error"), set), seqs, operation, kind, then)
+}
+
+// DeleteFailed removes locked messages for good, and hands how many to then.
+func (s *Schema) DeleteFailed(b *pgx.Batch, seqs []int64, operation int64, kind string, then func(n int64)) {
+	s.changeFailed(b, `DELETE FROM `+s.table("error"), seqs, operation, kind, then)
+}
+
+func (s *Schema) changeFailed(b *pgx.Batch, statement string, seqs []int64, operation int64, kind string, then func(n int64)) {
+	b.Queue(fmt.Sprintf(`
+		WITH changed AS (
+			%s WHERE %s RETURNING seq, id, queue, attempts, failed_at, host, message
+		)
+		%s`, statement, lockedSeqs, s.noted("changed")), lockedArgs(seqs, operation, kind)...).Exec(func(tag pgconn.CommandTag) error {
+		then(tag.RowsAffected())
+		return nil
+	})
+}
+
+func nonNil(names []string) []string {
+	if names == nil {
+		return []string{}
+	}
+	return names
+}

@@ -1,0 +1,259 @@
+package ops
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+const (
+	// changeBatch is how many messages one transaction changes at most. Larger ones are hardly quicker, and hold their
+	// messages for longer.
+	changeBatch = 5000
+
+	// scanBatch is how many messages one transaction looks at, where no index finds the chosen ones.
+	scanBatch = 10_000
+
+	// rateBatches is into how many batches a second a rate is divided.
+	rateBatches = 20
+)
+
+// change is a plan that is being performed.
+type change struct {
+	plan
+	id       int64 // of the operation
+	start    int64 // messages that the operation had changed before
+	rate     int   // messages a second; 0: any
+	wanted   *int64
+	progress func(Progress)
+}
+
+// perform does what is left of an operation, and writes down how it ended. It returns how many messages it changed, also
+// together with an error.
+func (o *Ops) perform(ctx context.Context, c *change) (changed int64, err error) {
+	if changed, err = o.batches(ctx, c); err == nil {
+		return changed, o.end(ctx, c.id, nil)
+	}
+	stopped := &InterruptedError{Operation: c.id, Kind: c.kind, Done: changed, Wanted: c.wanted, Err: err}
+	if ctx.Err() != nil {
+		stopped.Err = ctx.Err()
+	}
+	// This waits for a batch of which we do not know whether it was committed. Where the database is away it fails, and
+	// the operation is taken for stalled before long.
+	if endErr := o.end(ctx, c.id, stopped.Err); endErr != nil {
+		return changed, stopped
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if op, err := o.store.ReadOperation(ctx, o.pool, c.id); err == nil {
+		changed = max(changed, op.Done-c.start)
+		stopped.Done = op.Done
+	}
+	return changed, stopped
+}
+
+// batches changes batch after batch until there are no more, and returns how many messages it has changed.
+func (o *Ops) batches(ctx context.Context, c *change) (changed int64, err error) {
+	pace := pacer{rate: c.rate}
+	for {
+		if err := pace.wait(ctx); err != nil {
+			return changed, err
+		}
+		done, err := o.batch(ctx, c, pace.most())
+		if err != nil && o.lostQueue(ctx, c, done) {
+			continue
+		}
+		if err != nil && c.to != "" {
+			err = o.noQueue(ctx, c.to, err)
+		}
+		if err != nil {
+			return changed, err
+		}
+		pace.took(done.n)
+		changed += done.n
+		for _, channel := range done.channels {
+			if err := o.wake(ctx, channel); err != nil {
+				return changed, err
+			}
+		}
+		if c.progress != nil {
+			c.progress(Progress{Operation: c.id, Kind: c.kind, Done: done.total, Wanted: c.wanted, At: done.at, UpTo: c.upTo})
+		}
+		if done.end {
+			return changed, nil
+		}
+	}
+}
+
+// batched is what a batch did.
+type batched struct {
+	n        int64
+	total    int64 // of the operation
+	at       int64 // everything up to this number has been looked at
+	end      bool  // it was the last
+	channels []string
+	queues   []string // that messages were moved to
+}
+
+// batch changes up to most messages in one transaction, from where the operation has come to. The operation is locked
+// first: whoever goes on with it after a crash waits until the crashed batch is committed or undone, and several that go on
+// with the same operation take turns.
+func (o *Ops) batch(ctx context.Context, c *change, most int64) (done batched, err error) {
+	err = pgx.BeginTxFunc(ctx, o.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite}, func(tx pgx.Tx) error {
+		place, err := o.store.LockOperation(ctx, tx, c.id)
+		if err != nil {
+			return fmt.Errorf("read operation %d: %w", c.id, err)
+		}
+		switch place.Status {
+		case statusRunning:
+		case statusCancelled:
+			return ErrCancelled
+		case statusDone: // by somebody else who went on with it
+			done = batched{total: place.Done, at: place.After, end: true}
+			return nil
+		default:
+			return fmt.Errorf("operation %d is %s", c.id, place.Status)
+		}
+		after := place.After
+		left := c.limit - place.Done
+		most := min(most, left)
+		ahead := int(most)
+		if c.chosen.Scans() {
+			ahead = scanBatch
+		}
+		var locked []store.LockedFailed
+		if most > 0 {
+			if done.at, done.end, err = o.store.LookAhead(ctx, tx, c.chosen, after, c.upTo, ahead); err != nil {
+				return fmt.Errorf("look for messages: %w", err)
+			}
+			if locked, err = o.store.LockFailed(ctx, tx, c.chosen, c.except, after, done.at, most); err != nil {
+				return fmt.Errorf("lock messages: %w", err)
+			}
+		}
+		if n := int64(len(locked)); n == most { // there may be more before the place that it looked ahead to
+			done.end = n == left
+			if n > 0 {
+				done.at = locked[n-1].Seq
+			}
+		}
+		if err := o.apply(ctx, tx, c, locked, &done); err != nil {
+			return err
+		}
+		done.total = place.Done + done.n
+		goesOn, err := o.store.AdvanceOperation(ctx, tx, c.id, done.n, done.at)
+		if err != nil {
+			return fmt.Errorf("write operation %d down: %w", c.id, err)
+		}
+		if !goesOn {
+			return ErrCancelled
+		}
+		return nil
+	})
+	if err != nil {
+		done.n, done.channels = 0, nil
+	}
+	return done, err
+}
+
+// apply changes locked messages, in one round trip.
+func (o *Ops) apply(ctx context.Context, tx pgx.Tx, c *change, locked []store.LockedFailed, done *batched) error {
+	if len(locked) == 0 {
+		return nil
+	}
+	changes := &pgx.Batch{}
+	count := func(n int64) { done.n += n }
+	seqs := make([]int64, len(locked))
+	for i, m := range locked {
+		seqs[i] = m.Seq
+	}
+	switch c.kind {
+	case kindReplay:
+		if c.to != "" {
+			for i := range locked {
+				locked[i].Queue = c.to
+			}
+		}
+		slices.SortStableFunc(locked, func(a, b store.LockedFailed) int { return cmp.Compare(a.Queue, b.Queue) })
+		for from := 0; from < len(locked); {
+			queue, until := locked[from].Queue, from
+			for ; until < len(locked) && locked[until].Queue == queue; until++ {
+				seqs[until] = locked[until].Seq
+			}
+			done.queues = append(done.queues, queue)
+			o.store.ReplayFailed(changes, queue, seqs[from:until], c.id, c.kind, func(n int64, channel string) {
+				count(n)
+				if channel != "" {
+					done.channels = append(done.channels, channel)
+				}
+			})
+			from = until
+		}
+	case kindArchive, kindUnarchive:
+		o.store.ArchiveFailed(changes, c.kind == kindArchive, seqs, c.id, c.kind, count)
+	case kindDelete:
+		o.store.DeleteFailed(changes, seqs, c.id, c.kind, count)
+	}
+	if err := tx.SendBatch(ctx, changes).Close(); err != nil {
+		return fmt.Errorf("%s messages: %w", c.kind, err)
+	}
+	return nil
+}
+
+// lostQueue says whether a batch failed because a queue was dropped meanwhile. From then on its messages are left out.
+func (o *Ops) lostQueue(ctx context.Context, c *change, failed batched) bool {
+	lost := false
+	for _, queue := range failed.queues {
+		if exists, err := o.store.QueueExists(ctx, o.pool, queue); err == nil && !exists && c.to == "" {
+			c.except = append(c.except, queue)
+			lost = true
+		}
+	}
+	return lost
+}
+
+// pacer spreads messages evenly over time. After a delay it does not catch up: that would be a burst.
+type pacer struct {
+	rate  int       // a second; 0: as fast as it goes
+	next  time.Time // when more may be taken
+	began time.Time // when more were
+}
+
+// most returns how many messages may be taken at once.
+func (p *pacer) most() int64 {
+	if p.rate == 0 {
+		return changeBatch
+	}
+	return int64(min(max(1, p.rate/rateBatches), changeBatch))
+}
+
+// wait returns when more may be taken.
+func (p *pacer) wait(ctx context.Context) error {
+	if wait := time.Until(p.next); wait > 0 {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	}
+	p.began = time.Now()
+	return ctx.Err()
+}
+
+// took says that n messages were taken.
+func (p *pacer) took(n int64) {
+	if p.rate == 0 {
+		return
+	}
+	lasts := time.Duration(n) * time.Second / time.Duration(p.rate)
+	if p.began.Sub(p.next) > lasts { // else it was a little late, which the next batch makes good
+		p.next = p.began
+	}
+	p.next = p.next.Add(lasts)
+}

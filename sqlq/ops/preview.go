@@ -1,0 +1,107 @@
+package ops
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+const (
+	previewSample = 5                      // messages shown
+	countWithin   = 150 * time.Millisecond // then the number is estimated
+	sampleWithin  = 50 * time.Millisecond  // then some are shown that are not the first
+)
+
+// Preview is what a change of failed messages would do, had it begun at this moment. Nothing is changed, locked or written
+// down; messages may fail, or be replayed by others, before the change itself begins.
+type Preview struct {
+	Messages Count           // how many it would change
+	Sample   []FailedMessage // the first of them, or some where looking for the first would take too long
+	Gone     []string        // queues that are gone, of which messages would stay
+	Unnamed  *NoFailedError  // names that are not there; nil: all are
+}
+
+// PreviewReplay says what Replay would do. It takes some hundred milliseconds at most, however many messages there are.
+func (o *Ops) PreviewReplay(ctx context.Context, f Filter, opts ReplayOptions) (Preview, error) {
+	f, err := opts.narrow(f)
+	if err != nil {
+		return Preview{}, err
+	}
+	return o.preview(ctx, kindReplay, f, opts.To)
+}
+
+// PreviewArchive says what Archive would do, like PreviewReplay.
+func (o *Ops) PreviewArchive(ctx context.Context, f Filter) (Preview, error) {
+	return o.preview(ctx, kindArchive, f, "")
+}
+
+// PreviewUnarchive says what Unarchive would do, like PreviewReplay.
+func (o *Ops) PreviewUnarchive(ctx context.Context, f Filter) (Preview, error) {
+	return o.preview(ctx, kindUnarchive, f, "")
+}
+
+// PreviewDelete says what Delete would do, like PreviewReplay.
+func (o *Ops) PreviewDelete(ctx context.Context, f Filter) (Preview, error) {
+	return o.preview(ctx, kindDelete, f, "")
+}
+
+func (o *Ops) preview(ctx context.Context, kind string, f Filter, to string) (v Preview, err error) {
+	p, err := o.plan(ctx, kind, f, to)
+	if err != nil {
+		return v, err
+	}
+	v.Unnamed, _ = p.unnamed.(*NoFailedError)
+	n, sure, err := o.countPlan(ctx, p, countWithin)
+	if err != nil {
+		return v, err
+	}
+	v.Messages = Count{N: n, Estimated: !sure}
+	if v.Gone = p.except; sure {
+		gone, err := o.goneOf(ctx, p)
+		if err != nil {
+			return v, err
+		}
+		v.Gone = gone
+	}
+	if sure && n == 0 {
+		return v, nil
+	}
+	if err := o.skipOlder(ctx, &p); err != nil {
+		return v, err
+	}
+	var sample []store.Failed
+	look := func(db store.DBTX, sampled bool) error {
+		sample, err = o.store.PlannedFailed(ctx, db, p.chosen, p.except, p.after, p.upTo, previewSample, sampled)
+		return err
+	}
+	found, err := o.within(ctx, sampleWithin, func(tx pgx.Tx) error { return look(tx, false) })
+	if err == nil && !found {
+		err = look(o.pool, true)
+	}
+	if err != nil {
+		return v, fmt.Errorf("look for the first messages: %w", err)
+	}
+	for _, m := range sample[:min(len(sample), int(min(p.limit, previewSample)))] {
+		v.Sample = append(v.Sample, failedMessage(m))
+	}
+	return v, nil
+}
+
+// countPlan returns how many messages a plan chooses: sure, or an estimate where counting takes too long.
+func (o *Ops) countPlan(ctx context.Context, p plan, within time.Duration) (n int64, sure bool, err error) {
+	sure, err = o.within(ctx, within, func(tx pgx.Tx) error {
+		n, err = o.store.CountPlanned(ctx, tx, p.chosen, p.except, p.upTo)
+		return err
+	})
+	if err == nil && !sure {
+		n, err = o.store.EstimatePlanned(ctx, o.pool, p.chosen, p.except, p.upTo)
+	}
+	if err != nil {
+		return 0, false, fmt.Errorf("count the messages: %w", err)
+	}
+	return min(n, p.limit), sure, nil
+}

@@ -1,0 +1,312 @@
+package ops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// ReplayOptions says how Replay works. The zero value is good.
+type ReplayOptions struct {
+	// To is the queue that the messages go to. Default: each to the one it came from.
+	To string
+
+	// Rate is how many messages a second are replayed at most, evenly, for receivers that cannot take them all at once.
+	// Default: as fast as it goes.
+	Rate int
+
+	// Limit replays at most so many, in the order of the filter. Default: that of the filter.
+	Limit int
+
+	// Progress is called after each batch. Default: nobody is told.
+	Progress func(Progress)
+}
+
+// Progress says how far a change of failed messages has come.
+type Progress struct {
+	Operation int64
+	Kind      string // replay, archive, unarchive or delete
+	Done      int64  // messages changed, those before an interruption included
+	Wanted    *int64 // how many are to be; nil: they were too many to be counted
+	At, UpTo  int64  // it has looked at the messages up to the number At, and ends at UpTo
+}
+
+// Replay moves the failed messages that a filter chooses back to their queues, the oldest first, and returns how many, also
+// together with an error. Messages that fail after it began are left alone, so are archived ones; times that count from now
+// count from its beginning. A replayed message keeps its id and the time it was sent, and starts again at attempt 0; a time
+// to live that has passed is taken off, because the message would be dropped at once.
+//
+// It works in batches, each a transaction that moves the messages, adds to their history and says in the operation table
+// how far it came: a message is in the error table or in its queue, whatever happens. Two that run at once share the
+// messages, each is replayed once; a message that somebody else holds at that moment is passed over. One that was interrupted
+// returns an *InterruptedError, and ResumeOperation does the rest, also after a crash. When nothing is chosen, no operation is
+// written down.
+//
+// Messages whose queue is gone stay and are told of by a *QueueGoneError, messages that are named and not there by a
+// *NoFailedError; the others are replayed all the same.
+func (o *Ops) Replay(ctx context.Context, f Filter, opts ReplayOptions) (replayed int64, err error) {
+	if f, err = opts.narrow(f); err != nil {
+		return 0, err
+	}
+	if opts.To != "" {
+		exists, err := o.store.QueueExists(ctx, o.pool, opts.To)
+		if err != nil {
+			return 0, fmt.Errorf("look for queue %q: %w", opts.To, err)
+		}
+		if !exists {
+			return 0, o.unknownQueue(ctx, opts.To)
+		}
+	}
+	return o.changeFailed(ctx, kindReplay, f, opts)
+}
+
+// Archive marks the failed messages that a filter chooses as archived, and returns how many, also together with an error:
+// they are kept, and left out of lists and replays. It works like Replay.
+func (o *Ops) Archive(ctx context.Context, f Filter, progress func(Progress)) (archived int64, err error) {
+	return o.changeFailed(ctx, kindArchive, f, ReplayOptions{Progress: progress})
+}
+
+// Unarchive takes the archived messages that a filter chooses back among the failed ones, and returns how many, also
+// together with an error. It works like Replay.
+func (o *Ops) Unarchive(ctx context.Context, f Filter, progress func(Progress)) (taken int64, err error) {
+	return o.changeFailed(ctx, kindUnarchive, f, ReplayOptions{Progress: progress})
+}
+
+// Delete removes the failed messages that a filter chooses for good, archived ones too if its Status says so, and returns
+// how many, also together with an error. What is left of them is their history. It works like Replay.
+func (o *Ops) Delete(ctx context.Context, f Filter, progress func(Progress)) (deleted int64, err error) {
+	return o.changeFailed(ctx, kindDelete, f, ReplayOptions{Progress: progress})
+}
+
+// narrow returns the filter with the limit of the options.
+func (opts ReplayOptions) narrow(f Filter) (Filter, error) {
+	if opts.Limit < 0 || opts.Rate < 0 {
+		return f, fmt.Errorf("limit %d and rate %d cannot be negative", opts.Limit, opts.Rate)
+	}
+	if opts.Limit > 0 && (f.Limit <= 0 || opts.Limit < f.Limit) {
+		f.Limit = opts.Limit
+	}
+	return f, nil
+}
+
+// changeFailed writes an operation down and performs it.
+func (o *Ops) changeFailed(ctx context.Context, kind string, f Filter, opts ReplayOptions) (changed int64, err error) {
+	p, err := o.plan(ctx, kind, f, opts.To)
+	if err != nil {
+		return 0, err
+	}
+	n, sure, err := o.countPlan(ctx, p, countWithin)
+	if err != nil {
+		return 0, err
+	}
+	if sure && n == 0 {
+		return 0, o.told(ctx, p, 0)
+	}
+	if err := o.skipOlder(ctx, &p); err != nil {
+		return 0, err
+	}
+	c := change{plan: p, rate: opts.Rate, progress: opts.Progress}
+	op := store.Operation{UpTo: &p.upTo}
+	if sure {
+		op.Wanted, c.wanted = &n, &n
+	}
+	if opts.To != "" {
+		op.Queue = &opts.To
+	}
+	if c.id, err = o.begin(ctx, kind, write(p.filter, opts.Rate), op); err != nil {
+		return 0, err
+	}
+	if p.after > 0 {
+		if _, err := o.store.AdvanceOperation(ctx, o.pool, c.id, 0, p.after); err != nil {
+			return 0, fmt.Errorf("write operation %d down: %w", c.id, err)
+		}
+	}
+	if changed, err = o.perform(ctx, &c); err != nil {
+		return changed, err
+	}
+	return changed, o.told(ctx, c.plan, changed)
+}
+
+// plan is what a change of failed messages sets out to do.
+type plan struct {
+	kind    string
+	filter  Filter // its times absolute
+	chosen  store.Filter
+	to      string   // a queue; "": each its own
+	except  []string // queues that are gone, whose messages stay
+	after   int64    // messages up to this number are left alone
+	upTo    int64    // messages with higher numbers failed after it began
+	limit   int64
+	unnamed error // *NoFailedError for names that are not there
+}
+
+func (o *Ops) plan(ctx context.Context, kind string, f Filter, to string) (p plan, err error) {
+	if f.Status == "" {
+		f.Status = StatusFailed
+		if kind == kindUnarchive {
+			f.Status = StatusArchived
+		}
+	}
+	switch {
+	case (kind == kindReplay || kind == kindArchive) && f.Status != StatusFailed:
+		return p, fmt.Errorf("only messages with status %q can be replayed or archived, not %q", StatusFailed, f.Status)
+	case kind == kindUnarchive && f.Status != StatusArchived:
+		return p, fmt.Errorf("only messages with status %q can be taken out of the archive, not %q", StatusArchived, f.Status)
+	case f.ChoosesAll() && !f.All:
+		return p, ErrFilterEmpty
+	}
+	if p.chosen, err = f.chosen(); err != nil {
+		return p, err
+	}
+	if err := o.try(ctx, p.chosen); err != nil {
+		return p, err
+	}
+	now, err := o.store.FailedSnapshot(ctx, o.pool)
+	if err != nil {
+		return p, fmt.Errorf("read the last number of the error table: %w", err)
+	}
+	f.Since, f.Until = f.Since.from(now.At), f.Until.from(now.At)
+	p.kind, p.filter, p.to, p.upTo, p.limit = kind, f, to, now.Last, int64(f.limit())
+	p.chosen.Since, p.chosen.Until = f.Since.stored(), f.Until.stored()
+	if p.unnamed, err = o.missing(ctx, f, p.chosen); err != nil {
+		return p, err
+	}
+	return p, o.exceptGone(ctx, &p)
+}
+
+// exceptGone has a replay leave out the messages of queues that are gone.
+func (o *Ops) exceptGone(ctx context.Context, p *plan) error {
+	if p.kind != kindReplay || p.to != "" {
+		return nil
+	}
+	queues, err := o.store.FailedQueues(ctx, o.pool)
+	if err != nil {
+		return fmt.Errorf("list queues of failed messages: %w", err)
+	}
+	for _, q := range queues {
+		if !q.Exists {
+			p.except = append(p.except, q.Name)
+		}
+	}
+	return nil
+}
+
+// skipOlder has a plan begin at the first message that it chooses, where that is quickly found: of times, and of the newest
+// with a limit.
+func (o *Ops) skipOlder(ctx context.Context, p *plan) error {
+	var first int64
+	if p.filter.Since != (Moment{}) {
+		found, err := o.within(ctx, countWithin, func(tx pgx.Tx) (err error) {
+			first, err = o.store.FirstPlanned(ctx, tx, p.chosen, p.upTo)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("look for the first message: %w", err)
+		}
+		if found {
+			p.after = max(0, first-1)
+		}
+	}
+	if p.filter.Order != Newest || p.limit == math.MaxInt {
+		return nil
+	}
+	first, err := o.store.NewestPlanned(ctx, o.pool, p.chosen, p.except, p.upTo, p.limit)
+	if err != nil {
+		return fmt.Errorf("look for the newest %d messages: %w", p.limit, err)
+	}
+	p.after = max(p.after, first-1)
+	return nil
+}
+
+// from returns the moment as an absolute one, given what time it is.
+func (m Moment) from(now time.Time) Moment {
+	if m.set || m.Ago != 0 {
+		return Moment{At: now.Add(-m.Ago)}
+	}
+	return m
+}
+
+// told returns what there is to say after a plan has been done: names that were not there, queues that are gone, or one
+// that never was.
+func (o *Ops) told(ctx context.Context, p plan, changed int64) error {
+	err := p.unnamed
+	gone, lookErr := o.goneOf(ctx, p)
+	if lookErr != nil {
+		return lookErr
+	}
+	if gone != nil {
+		err = errors.Join(err, &QueueGoneError{Queues: gone})
+	}
+	if err == nil && changed == 0 {
+		err = o.checkQueue(ctx, p.filter.Queue)
+	}
+	return err
+}
+
+// goneOf returns the queues that are gone and whose messages the plan would have chosen.
+func (o *Ops) goneOf(ctx context.Context, p plan) (queues []string, err error) {
+	for _, name := range p.except {
+		f := p.chosen
+		if f.Queue != "" && f.Queue != name {
+			continue
+		}
+		f.Queue = name
+		any, err := o.store.AnyFailed(ctx, o.pool, f, 0, p.upTo)
+		if err != nil {
+			return nil, fmt.Errorf("look for messages of queue %q: %w", name, err)
+		}
+		if any {
+			queues = append(queues, name)
+		}
+	}
+	return queues, nil
+}
+
+// missing returns a *NoFailedError when some of the messages that a filter names are not there with its status.
+func (o *Ops) missing(ctx context.Context, f Filter, chosen store.Filter) (unnamed, err error) {
+	if len(f.Names) == 0 {
+		return nil, nil
+	}
+	found, err := o.store.NamedFailed(ctx, o.pool, chosen.Seqs, chosen.IDs)
+	if err != nil {
+		return nil, fmt.Errorf("look for the named messages: %w", err)
+	}
+	status := map[string]Status{}
+	for _, m := range found {
+		for _, name := range []string{strconv.FormatInt(m.Seq, 10), m.ID} {
+			if status[name] != f.Status { // of several copies one may have another
+				status[name] = Status(m.Status)
+			}
+		}
+	}
+	var lacking NoFailedError
+	for _, name := range f.Names {
+		seq, id, err := parseName(name)
+		if err != nil {
+			return nil, err
+		}
+		if id == "" {
+			id = strconv.FormatInt(seq, 10)
+		}
+		switch has := status[id]; {
+		case has == "":
+			lacking.Missing = append(lacking.Missing, name)
+		case has == f.Status || f.Status == StatusAny:
+		case has == StatusArchived:
+			lacking.Archived = append(lacking.Archived, name)
+		default:
+			lacking.Failed = append(lacking.Failed, name)
+		}
+	}
+	if lacking.Missing == nil && lacking.Archived == nil && lacking.Failed == nil {
+		return nil, nil
+	}
+	return &lacking, nil
+}
