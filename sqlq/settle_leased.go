@@ -1,0 +1,131 @@
+package sqlq
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// settleFinished settles the leased messages that are finished, of all instances.
+func (r *receiver) settleFinished() {
+	for _, in := range r.run.instances {
+		in.mu.Lock()
+		ds := in.finished
+		in.finished = nil
+		in.settling += len(ds)
+		in.mu.Unlock()
+		if len(ds) > 0 {
+			r.settleLeased(in, ds)
+		}
+	}
+}
+
+// settleLeased settles deliveries that were leased: first those together, and when the server refuses that, each by
+// itself. Without the database they are kept for later.
+func (r *receiver) settleLeased(in *instance, ds []*delivery) {
+	ctx, cancel := r.timeout()
+	defer cancel()
+	byNumber := map[int32][]*delivery{} // an instance that was thought dead goes on under another number
+	for _, d := range ds {
+		byNumber[d.leasedBy] = append(byNumber[d.leasedBy], d)
+	}
+	for _, group := range byNumber {
+		err := r.connect()
+		if err == nil {
+			err = r.settleLeases(ctx, in, group)
+		}
+		if serverTrouble(err) && in.mayWait(group) {
+			r.rollback()
+			in.settledLeases(group, false)
+			r.troubled(in, err)
+			continue
+		}
+		if err != nil && !connectionLost(err) {
+			err = r.settleEachLease(ctx, in, group)
+		}
+		in.settledLeases(group, err == nil)
+		if err != nil {
+			r.lost(fmt.Errorf("settle leased messages of queue %q: %w", in.endpoint.Name, err))
+		}
+	}
+}
+
+// settleEachLease settles leased deliveries each by itself, so that those that the server refuses hold up no others. It
+// returns only that the connection was lost.
+func (r *receiver) settleEachLease(ctx context.Context, in *instance, ds []*delivery) error {
+	for _, d := range ds {
+		r.rollback()
+		if err := r.settleLease(ctx, in, d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settleLease settles one leased delivery; when the server refuses it, as a failure.
+func (r *receiver) settleLease(ctx context.Context, in *instance, d *delivery) error {
+	err := r.settleLeases(ctx, in, []*delivery{d})
+	if err == nil || connectionLost(err) {
+		return err
+	}
+	r.rollback()
+	in.refused(d, fmt.Errorf("settle: %w", err))
+	if err = r.settleLeases(ctx, in, []*delivery{d}); err != nil && !connectionLost(err) {
+		r.rollback()
+		r.run.client.log.Error("sqlq: cannot settle a leased message; it stays leased until this process ends, or its lease is released: sqlq lease release", "endpoint", in.endpoint.Name, "message", d.ID, "err", err)
+		return nil
+	}
+	return err
+}
+
+// settleLeases settles leased deliveries of one instance number in a transaction. Those whose lease is gone were given
+// to others while this process was thought dead: nothing of them is stored.
+func (r *receiver) settleLeases(ctx context.Context, in *instance, ds []*delivery) error {
+	leases := make([]int64, len(ds))
+	for i, d := range ds {
+		leases[i] = d.lease
+	}
+	if err := r.conn.begin(ctx); err != nil {
+		return err
+	}
+	mine, err := r.run.client.store.LockLeases(ctx, r.conn, ds[0].leasedBy, leases)
+	if err != nil {
+		return err
+	}
+	ours := make(map[int64]bool, len(mine))
+	for _, lease := range mine {
+		ours[lease] = true
+	}
+	s := &settlement{client: r.run.client, from: in.from(ds[0])}
+	var back []int64
+	for _, d := range ds {
+		switch {
+		case !ours[d.lease]:
+			r.run.client.log.Warn("sqlq: a handler finished after its message was given to another receiver", "endpoint", in.endpoint.Name, "message", d.ID)
+		case d.giveUp:
+			back = append(back, d.lease)
+		default:
+			s.add(in, d)
+		}
+	}
+	if len(back) > 0 {
+		b := &pgx.Batch{}
+		r.run.client.store.GiveBack(b, in.endpoint.Name, ds[0].leasedBy, back, func(channel string) { s.channels = append(s.channels, channel) })
+		if err := r.conn.SendBatch(ctx, b).Close(); err != nil {
+			return err
+		}
+	}
+	return r.commit(ctx, in, s)
+}
+
+// giveBack returns leased deliveries that will not be handled here to their queue.
+func (r *receiver) giveBack(in *instance, ds []*delivery) {
+	for _, d := range ds {
+		in.giveUp(d)
+	}
+	in.mu.Lock()
+	in.settling += len(ds)
+	in.mu.Unlock()
+	r.settleLeased(in, ds)
+}
