@@ -74,6 +74,9 @@ func Ago(d time.Duration) Moment { return Moment{Ago: d, set: true} }
 func ParseMoment(text string) (Moment, error) {
 	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02T15:04", "2006-01-02 15:04", "2006-01-02"} {
 		if at, err := time.ParseInLocation(layout, text, time.Local); err == nil {
+			if at.Year() < 1970 {
+				return Moment{}, &FilterError{Text: text, At: 0, Why: "no message is as old as that"}
+			}
 			return Moment{At: at}, nil
 		}
 	}
