@@ -12,7 +12,7 @@ import (
 )
 
 func (a *app) errorCommand() *cobra.Command {
-	return noun("error", "Look at failed messages; mend, replay and archive them",
+	return noun("error", "Look at failed messages; edit, replay and archive them",
 		a.errorListCommand(), a.errorGroupsCommand(), a.errorShowCommand(), a.errorExportCommand(), a.errorEditCommand(),
 		a.errorReplayCommand(), a.errorArchiveCommand())
 }

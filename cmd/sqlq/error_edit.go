@@ -190,8 +190,8 @@ func (a *app) editInEditor(ctx context.Context, db *database, m ops.FailedMessag
 			return kept
 		}
 		a.say("sqlq: %s", describe(err))
-		fmt.Fprint(a.err, "Edit again? [Y/n] ")
-		if answer := strings.ToLower(a.answer(ctx)); ctx.Err() != nil || answer != "" && answer != "y" && answer != "yes" {
+		fmt.Fprint(a.err, "Edit again? [y/N] ")
+		if answer := strings.ToLower(a.answer(ctx)); answer != "y" && answer != "yes" {
 			return fmt.Errorf("nothing was changed; your text is kept in %s", path)
 		}
 	}
