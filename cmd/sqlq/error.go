@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -12,8 +13,8 @@ import (
 )
 
 func (a *app) errorCommand() *cobra.Command {
-	return noun("error", "Look at failed messages; edit, replay and archive them",
-		a.errorListCommand(), a.errorGroupsCommand(), a.errorShowCommand(), a.errorExportCommand(), a.errorEditCommand(),
+	return noun("error", "Look at failed messages; replay and archive them",
+		a.errorListCommand(), a.errorCountCommand(), a.errorGroupsCommand(), a.errorShowCommand(), a.errorExportCommand(), a.errorEditCommand(),
 		a.errorReplayCommand(), a.errorArchiveCommand())
 }
 
@@ -96,6 +97,44 @@ func (a *app) noFailed(f ops.Filter) error {
 		return nil
 	}
 	return errNothing("no such messages in the error table")
+}
+
+func (a *app) errorCountCommand() *cobra.Command {
+	var f ops.Filter
+	c := &cobra.Command{
+		Use:   "count",
+		Short: "Count failed messages",
+		Long: `Count failed messages; many are estimated, and the number marked ~. The flags choose as in: sqlq error ls. With a choice
+that nothing fits it prints 0, and the exit code is 5.`,
+		Example: `  sqlq error count --since 1h
+  sqlq error count --queue billing --error /timeout/ -o json`,
+		Args:        noMoreThan(0),
+		Annotations: map[string]string{needs: "viewer"},
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := a.chosenBy(&f, nil); err != nil {
+				return err
+			}
+			db, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			n, err := db.CountFailed(c.Context(), f)
+			if err != nil {
+				return err
+			}
+			view := struct {
+				Count     int64 `json:"count"`
+				Estimated bool  `json:"estimated"`
+			}{n.N, n.Estimated}
+			if err := a.printOne(view, func(w io.Writer) { fmt.Fprintln(w, count(n)) }); err != nil || n.N > 0 || n.Estimated {
+				return err
+			}
+			return a.noFailed(f)
+		},
+	}
+	a.choiceFlags(c, &f, failedMessages)
+	return c
 }
 
 func (a *app) errorGroupsCommand() *cobra.Command {
