@@ -111,7 +111,7 @@ ALTER TABLE traffic ENABLE ROW LEVEL SECURITY;
 
 -- +goose StatementBegin
 CREATE FUNCTION body_json(body bytea) RETURNS jsonb
-LANGUAGE plpgsql STABLE -- and not parallel: what catches errors has subtransactions
+LANGUAGE plpgsql STABLE -- not parallel: it begins subtransactions
 AS $$
 BEGIN
     RETURN convert_from(body, 'UTF8')::jsonb;
@@ -123,7 +123,7 @@ COMMENT ON FUNCTION body_json IS 'A message body as JSON; null: it is none.';
 
 -- +goose StatementBegin
 CREATE FUNCTION header_value(headers json, name text) RETURNS text
-LANGUAGE plpgsql STABLE -- and not parallel: what catches errors has subtransactions
+LANGUAGE plpgsql STABLE -- not parallel: it begins subtransactions
 AS $$
 BEGIN
     RETURN headers ->> name;
