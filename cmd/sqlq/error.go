@@ -32,7 +32,7 @@ leave. With a choice that nothing fits the exit code is 5.`,
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := a.chosenBy(&f, nil); err != nil {
+			if err := a.lookBy(c, &f); err != nil {
 				return err
 			}
 			db, err := a.connect(c.Context())
@@ -46,6 +46,14 @@ leave. With a choice that nothing fits the exit code is 5.`,
 	a.filterFlags(c, &f, failedMessages)
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 50, "list at most so many; 0: all")
 	return c
+}
+
+// lookBy completes the filter of a command that only looks. A viewer may not look into headers and bodies.
+func (a *app) lookBy(c *cobra.Command, f *ops.Filter) error {
+	if len(f.Headers) > 0 || f.Body != "" {
+		c.Annotations[needs] = "operator"
+	}
+	return a.chosenBy(f, nil)
 }
 
 func (a *app) listFailed(ctx context.Context, db *database, f ops.Filter) error {
@@ -111,7 +119,7 @@ that nothing fits it prints 0, and the exit code is 5.`,
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := a.chosenBy(&f, nil); err != nil {
+			if err := a.lookBy(c, &f); err != nil {
 				return err
 			}
 			db, err := a.connect(c.Context())
@@ -150,7 +158,7 @@ estimated and marked ~. The flags choose as in: sqlq error ls.`,
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := a.chosenBy(&f, nil); err != nil {
+			if err := a.lookBy(c, &f); err != nil {
 				return err
 			}
 			db, err := a.connect(c.Context())

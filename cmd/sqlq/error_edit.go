@@ -151,6 +151,9 @@ func (a *app) edit(ctx context.Context, db *database, m ops.FailedMessage, e ops
 	if outcome.Changed, err = db.EditFailed(ctx, m, e); err != nil {
 		return err
 	}
+	if m.Status == ops.StatusArchived {
+		return a.done(outcome, "edited archived message %d", m.Number)
+	}
 	return a.done(outcome, "edited failed message %d; to send it back to its queue: sqlq error replay %d", m.Number, m.Number)
 }
 
