@@ -112,6 +112,9 @@ func (h headers) Set(text string) error {
 	if !found || name == "" {
 		return pointAt(&ops.FilterError{Text: text, At: len(name), Why: "write NAME=VALUE"})
 	}
+	if other, twice := (*h.to)[name]; twice && other != value {
+		return fmt.Errorf("no message has a header twice: %s", name)
+	}
 	if *h.to == nil {
 		*h.to = map[string]string{}
 	}
