@@ -31,8 +31,8 @@ COMMENT ON COLUMN instance.rate IS 'Messages a second settled as complete betwee
 COMMENT ON COLUMN instance.slow IS 'Handlers that at the last heartbeat had been running for longer than the endpoint warns after (SlowAfter).';
 COMMENT ON COLUMN instance.slowest IS 'For how long the oldest running handler had been running at the last heartbeat; null: none was.';
 
-CREATE INDEX error_status_time ON error (status, failed_at);
-CREATE INDEX error_type ON error (type, seq);
+CREATE INDEX error_status_time ON error (status, failed_at, seq);
+CREATE INDEX error_type ON error (type, failed_at, seq);
 
 CREATE TABLE operation (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

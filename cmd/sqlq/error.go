@@ -1,14 +1,11 @@
 package main
 
 import (
-	"bytes"
-	"encoding/base64"
-	"encoding/json"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
-	"time"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -16,9 +13,9 @@ import (
 )
 
 func (a *app) errorCommand() *cobra.Command {
-	return noun("error", "Look at failed messages; replay and archive them",
-		a.errorListCommand(), a.errorShowCommand(), a.errorReplayCommand(), a.errorArchiveCommand(),
-		a.errorUnarchiveCommand(), a.errorDeleteCommand())
+	return noun("error", "Look at failed messages; mend, replay, archive and delete them",
+		a.errorListCommand(), a.errorCountCommand(), a.errorGroupsCommand(), a.errorShowCommand(), a.errorExportCommand(), a.errorEditCommand(),
+		a.errorReplayCommand(), a.errorArchiveCommand(), a.errorUnarchiveCommand(), a.errorDeleteCommand())
 }
 
 func (a *app) errorListCommand() *cobra.Command {
@@ -27,40 +24,23 @@ func (a *app) errorListCommand() *cobra.Command {
 		Use:     "ls",
 		Aliases: []string{"list"},
 		Short:   "List failed messages, the newest first",
-		Example: "  sqlq error ls --queue billing\n  sqlq error ls --limit 0 -o jsonl | jq -r .group | sort | uniq -c",
-		Args:    noMoreThan(0),
+		Long: `List failed messages, the newest first. The flags choose; a message must fit all of them. --queue, --type, --group,
+--status, --id and the times are found at once, however many messages failed; the others look at each message that those
+leave. With a choice that nothing fits the exit code is 5.`,
+		Example: `  sqlq error ls --queue billing --since 1h
+  sqlq error ls --type sales.PlaceOrder --error '/time(d )?out/' --body '$.amount > 100' -o jsonl`,
+		Args:        noMoreThan(0),
+		Annotations: map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, _ []string) error {
-			if f.Limit < 0 {
-				return usageErrorf("--limit %d: it takes a number from 1, or 0 for all", f.Limit)
+			if err := a.lookBy(c, &f); err != nil {
+				return err
 			}
 			db, err := a.connect(c.Context())
 			if err != nil {
 				return err
 			}
 			defer db.Close()
-			wanted := f
-			if f.Limit > 0 {
-				wanted.Limit++ // to see whether there are more
-			}
-			failed, err := db.ListFailed(c.Context(), wanted)
-			if err != nil {
-				return err
-			}
-			switch {
-			case len(failed) == 0:
-				a.say("no such messages in the error table")
-			case f.Limit > 0 && len(failed) > f.Limit:
-				failed = failed[:f.Limit]
-				a.say("there are more than these %d; --limit says how many to list", f.Limit)
-			}
-			t := &table{columns: []column{{name: "number", right: true}, {name: "when"}, {name: "queue"}, {name: "type"},
-				{name: "attempts", right: true}, {name: "error", cut: true}, {name: "group"}}}
-			var views []failedView
-			for _, m := range failed {
-				views = append(views, viewFailed(m))
-				t.add(fmt.Sprint(m.Number), a.when(m.FailedAt), m.Queue, m.Type, fmt.Sprint(m.Attempts), m.Error, m.Group)
-			}
-			return printList(a, views, t)
+			return a.listFailed(c.Context(), db, f)
 		},
 	}
 	a.filterFlags(c, &f, failedMessages)
@@ -68,108 +48,161 @@ func (a *app) errorListCommand() *cobra.Command {
 	return c
 }
 
-func (a *app) errorShowCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:     "show NUMBER|ID",
-		Short:   "Show all that was kept of a failed message",
-		Example: "  sqlq error show 17\n  sqlq error show 17 -o json | jq .body",
-		Args:    exactly("NUMBER or ID"),
-		RunE: func(c *cobra.Command, args []string) error {
+// lookBy completes the filter of a command that only looks. A viewer may not look into headers and bodies.
+func (a *app) lookBy(c *cobra.Command, f *ops.Filter) error {
+	if len(f.Headers) > 0 || f.Body != "" {
+		c.Annotations[needs] = "operator"
+	}
+	return a.chosenBy(f, nil)
+}
+
+func (a *app) listFailed(ctx context.Context, db *database, f ops.Filter) error {
+	limit := f.Limit
+	if limit > 0 {
+		f.Limit++ // to see whether there are more
+	}
+	t := &table{columns: []column{{name: "number", right: true}, {name: "when"}, {name: "queue"}, {name: "type"},
+		{name: "attempts", right: true}, {name: "error", cut: true}, {name: "group"}}}
+	var views []failedView
+	found := 0
+	p := a.progress()
+	err := db.EachFailed(ctx, f, ops.EachOptions{Progress: looking(p, &found)}, func(m ops.FailedMessage) error {
+		if found++; limit > 0 && found > limit {
+			return nil
+		}
+		if a.format == formatJSONL {
+			p.end()
+			return a.printData(viewFailed(m))
+		}
+		views = append(views, viewFailed(m))
+		t.add(fmt.Sprint(m.Number), a.when(m.FailedAt), m.Queue, m.Type, fmt.Sprint(m.Attempts), m.Error, m.Group)
+		return nil
+	})
+	p.end()
+	if a.format != formatJSONL && (err == nil || found > 0) {
+		err = errors.Join(printList(a, views, t), err)
+	}
+	switch {
+	case err != nil:
+		return err
+	case found == 0:
+		return a.noFailed(f)
+	case limit > 0 && found > limit:
+		a.say("there are more than these %d; --limit says how many to list", limit)
+	}
+	return nil
+}
+
+// looking returns what shows how far a search through failed messages is.
+func looking(p *progress, found *int) func(looked int64) {
+	return func(looked int64) { p.show("looked at %s, found %d", plural(looked, "failed message"), *found) }
+}
+
+// noFailed says that nothing was found: all is well where everything was wanted, else exit code 5.
+func (a *app) noFailed(f ops.Filter) error {
+	if f.ChoosesAll() && f.Status == "" {
+		a.say("no such messages in the error table")
+		return nil
+	}
+	return errNothing("no such messages in the error table")
+}
+
+func (a *app) errorCountCommand() *cobra.Command {
+	var f ops.Filter
+	c := &cobra.Command{
+		Use:   "count",
+		Short: "Count failed messages",
+		Long: `Count failed messages; many are estimated, and the number marked ~. The flags choose as in: sqlq error ls. With a choice
+that nothing fits it prints 0, and the exit code is 5.`,
+		Example: `  sqlq error count --since 1h
+  sqlq error count --queue billing --error /timeout/ -o json`,
+		Args:        noMoreThan(0),
+		Annotations: map[string]string{needs: "viewer"},
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := a.lookBy(c, &f); err != nil {
+				return err
+			}
 			db, err := a.connect(c.Context())
 			if err != nil {
 				return err
 			}
 			defer db.Close()
-			m, err := db.ShowFailed(c.Context(), args[0])
+			n, err := db.CountFailed(c.Context(), f)
 			if err != nil {
 				return err
 			}
-			view := failedDetailView{failedView: viewFailed(m), Headers: headersOf(m.Headers), Chain: m.Chain, Stack: m.Stack, body: bodyOf(m.Body)}
-			return a.printOne(view, func(w io.Writer) { a.writeFailed(w, m) })
+			view := struct {
+				Count     int64 `json:"count"`
+				Estimated bool  `json:"estimated"`
+			}{n.N, n.Estimated}
+			if err := a.printOne(view, func(w io.Writer) { fmt.Fprintln(w, count(n)) }); err != nil || n.N > 0 || n.Estimated {
+				return err
+			}
+			return a.noFailed(f)
 		},
 	}
+	a.choiceFlags(c, &f, failedMessages)
+	return c
 }
 
-func (a *app) writeFailed(w io.Writer, m ops.FailedMessage) {
-	field(w, "number", fmt.Sprint(m.Number))
-	field(w, "id", m.ID)
-	field(w, "type", m.Type)
-	field(w, "queue", m.Queue)
-	field(w, "status", string(m.Status))
-	field(w, "endpoint", m.Endpoint)
-	field(w, "host", m.Host)
-	field(w, "attempts", fmt.Sprint(m.Attempts))
-	field(w, "replays", fmt.Sprint(m.Replays))
-	field(w, "sent", a.whenInFull(m.SentAt))
-	if m.ExpiresAt != nil {
-		field(w, "expires", a.whenInFull(*m.ExpiresAt))
+func (a *app) errorGroupsCommand() *cobra.Command {
+	var f ops.Filter
+	c := &cobra.Command{
+		Use:   "groups",
+		Short: "Count failed messages by fault, the most frequent first",
+		Long: `Count failed messages by fault, the most frequent first. Messages of one type that failed with the same error, but for
+numbers and ids in its text, are one group; --group takes it in every other command. Where there are millions, counts are
+estimated and marked ~. The flags choose as in: sqlq error ls.`,
+		Example: `  sqlq error groups --since 1h
+  sqlq error groups --queue billing --order newest -o json | jq '.[0].group'`,
+		Args:        noMoreThan(0),
+		Annotations: map[string]string{needs: "viewer"},
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := a.lookBy(c, &f); err != nil {
+				return err
+			}
+			db, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			groups, err := db.GroupFailed(c.Context(), f)
+			if err != nil {
+				return err
+			}
+			t := &table{columns: []column{{name: "group"}, {name: "count", right: true}, {name: "queue"}, {name: "type"}, {name: "first"},
+				{name: "last"}, {name: "status"}, {name: "error", cut: true}}}
+			var views []groupView
+			for _, g := range groups {
+				v := viewGroup(g)
+				views = append(views, v)
+				t.add(g.Group, count(g.Count), strings.Join(g.Queues, ","), strings.Join(g.Types, ","), a.when(g.FirstAt), a.when(g.LastAt), v.Status, g.Error)
+			}
+			if err := printList(a, views, t); err != nil || len(groups) > 0 {
+				return err
+			}
+			return a.noFailed(f)
+		},
 	}
-	field(w, "first failed", a.whenInFull(m.FirstFailedAt))
-	field(w, "failed", a.whenInFull(m.FailedAt))
-	if m.ArchivedAt != nil {
-		field(w, "archived", a.whenInFull(*m.ArchivedAt))
+	a.choiceFlags(c, &f, failedMessages)
+	c.Flags().Var(groupOrder{&f.Order}, "order", "count: the largest first, newest: that which failed last, or oldest: that which failed first")
+	_ = c.RegisterFlagCompletionFunc("order", cobra.FixedCompletions([]string{"count", "newest", "oldest"}, cobra.ShellCompDirectiveNoFileComp))
+	c.Flags().IntVarP(&f.Limit, "limit", "n", 50, "list at most so many groups; 0: all")
+	return c
+}
+
+type groupOrder struct{ *ops.Order }
+
+func (o groupOrder) String() string { return "count" }
+func (o groupOrder) Type() string   { return "ORDER" }
+func (o groupOrder) Set(text string) error {
+	switch text {
+	case "count":
+		*o.Order = ""
+	case string(ops.Newest), string(ops.Oldest):
+		*o.Order = ops.Order(text)
+	default:
+		return errors.New("there are count, newest and oldest")
 	}
-	field(w, "group", m.Group)
-	field(w, "error type", m.ErrorType)
-	block(w, "error", m.Error)
-	block(w, "chain", strings.Join(m.Chain, "\n"))
-	block(w, "stack", m.Stack)
-	block(w, "headers", pretty(m.Headers))
-	if utf8.Valid(m.Body) {
-		block(w, "body", pretty(m.Body))
-	} else {
-		block(w, "body, in base64", base64.StdEncoding.EncodeToString(m.Body))
-	}
-}
-
-// pretty lays JSON out over several lines; other text stays as it is.
-func pretty(text []byte) string {
-	var b bytes.Buffer
-	if json.Indent(&b, bytes.TrimSpace(text), "", "  ") != nil {
-		return string(text)
-	}
-	return b.String()
-}
-
-// failedView is a failed message in JSON.
-type failedView struct {
-	Number        int64      `json:"number"`
-	ID            string     `json:"id"`
-	Status        ops.Status `json:"status"`
-	Queue         string     `json:"queue"`
-	Endpoint      string     `json:"endpoint"`
-	Host          string     `json:"host"`
-	Type          string     `json:"type"`
-	Attempts      int        `json:"attempts"`
-	Replays       int        `json:"replays"`
-	SentAt        time.Time  `json:"sent_at"`
-	ExpiresAt     *time.Time `json:"expires_at"`
-	FirstFailedAt time.Time  `json:"first_failed_at"`
-	FailedAt      time.Time  `json:"failed_at"`
-	ArchivedAt    *time.Time `json:"archived_at"`
-	ErrorType     string     `json:"error_type"`
-	Error         string     `json:"error"`
-	Group         string     `json:"group"`
-}
-
-// failedDetailView is a failed message in JSON with all that was kept of it.
-type failedDetailView struct {
-	failedView
-	Headers json.RawMessage `json:"headers"`
-	Chain   []string        `json:"chain"`
-	Stack   string          `json:"stack,omitempty"`
-	body
-}
-
-func viewFailed(m ops.FailedMessage) failedView {
-	return failedView{m.Number, m.ID, m.Status, m.Queue, m.Endpoint, m.Host, m.Type, m.Attempts, m.Replays, m.SentAt.UTC(), utc(m.ExpiresAt),
-		m.FirstFailedAt.UTC(), m.FailedAt.UTC(), utc(m.ArchivedAt), m.ErrorType, m.Error, m.Group}
-}
-
-func utc(t *time.Time) *time.Time {
-	if t == nil {
-		return nil
-	}
-	u := t.UTC()
-	return &u
+	return nil
 }

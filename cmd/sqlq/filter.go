@@ -15,6 +15,13 @@ import (
 // chosen from; of says what that is: failed messages have all of them, delayed messages no group and status, and those
 // of a queue besides no error and no queue, which is named apart.
 func (a *app) filterFlags(c *cobra.Command, f *ops.Filter, of source) {
+	a.choiceFlags(c, f, of)
+	c.Flags().Var(order{&f.Order}, "order", "newest or oldest first")
+	_ = c.RegisterFlagCompletionFunc("order", cobra.FixedCompletions([]string{"newest", "oldest"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// choiceFlags is filterFlags without the order.
+func (a *app) choiceFlags(c *cobra.Command, f *ops.Filter, of source) {
 	flags := c.Flags()
 	flags.Var(moment{&f.Since}, "since", "those that "+of.happened()+" then or later: 90m or 2d ago, or a time such as 2026-03-01T15:04")
 	flags.Var(moment{&f.Until}, "until", "those that "+of.happened()+" before then")
@@ -23,7 +30,6 @@ func (a *app) filterFlags(c *cobra.Command, f *ops.Filter, of source) {
 	flags.StringVar(&f.Body, "body", "", "those whose JSON body fits this `JSONPATH`, such as '$.amount > 100'")
 	flags.Var(attempts{&f.Attempts}, "attempts", "those with so many attempts: 3, 3.., ..5, 3..5, >2 or <=4")
 	flags.StringSliceVar(&f.Names, "id", nil, "those with this id or number; several, or - for one a line from standard input")
-	flags.Var(order{&f.Order}, "order", "newest or oldest first")
 	if of != readyMessages {
 		flags.StringVar(&f.Queue, "queue", "", "those of this queue")
 		flags.StringVar(&f.Error, "error", "", "those whose error contains this text, or matches this /regular expression/")
@@ -35,7 +41,6 @@ func (a *app) filterFlags(c *cobra.Command, f *ops.Filter, of source) {
 		_ = c.RegisterFlagCompletionFunc("status", cobra.FixedCompletions([]string{"failed", "archived", "any"}, cobra.ShellCompDirectiveNoFileComp))
 	}
 	_ = c.RegisterFlagCompletionFunc("type", a.completeTypes)
-	_ = c.RegisterFlagCompletionFunc("order", cobra.FixedCompletions([]string{"newest", "oldest"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // source is what a filter chooses from.
@@ -106,6 +111,9 @@ func (h headers) Set(text string) error {
 	name, value, found := strings.Cut(text, "=")
 	if !found || name == "" {
 		return pointAt(&ops.FilterError{Text: text, At: len(name), Why: "write NAME=VALUE"})
+	}
+	if other, twice := (*h.to)[name]; twice && other != value {
+		return fmt.Errorf("no message has a header twice: %s", name)
 	}
 	if *h.to == nil {
 		*h.to = map[string]string{}

@@ -12,6 +12,9 @@ import (
 // ErrFilterEmpty is returned by what changes failed messages for a filter that chooses every failed message and does not say All.
 var ErrFilterEmpty = errors.New("the filter chooses every failed message: name a queue, a type, a group or messages, or say that all are meant")
 
+// ErrChanged is returned by EditFailed when the message is not any more what it was when it was read.
+var ErrChanged = errors.New("somebody else has edited the message meanwhile; look at it and edit it again")
+
 // NoQueueError is returned when a queue is named that is not there. It is a sqlq.ErrNoQueue.
 type NoQueueError struct {
 	Queue  string
@@ -115,7 +118,7 @@ func counted(done int64, wanted *int64) string {
 // BodyError is returned for a message body that cannot be sent. Nothing was sent.
 type BodyError struct {
 	Line   int // where the body begins; 0: it did not come from lines
-	Number int // which body it is, from 1
+	Number int // which body it is, from 1; 0: there is one only
 	Err    error
 }
 
@@ -123,7 +126,10 @@ func (e *BodyError) Error() string {
 	if e.Line > 0 {
 		return fmt.Sprintf("line %d: %v", e.Line, e.Err)
 	}
-	return fmt.Sprintf("body %d: %v", e.Number, e.Err)
+	if e.Number > 0 {
+		return fmt.Sprintf("body %d: %v", e.Number, e.Err)
+	}
+	return e.Err.Error()
 }
 
 func (e *BodyError) Unwrap() error { return e.Err }

@@ -3,12 +3,9 @@ package ops
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
@@ -39,25 +36,117 @@ type FailedMessage struct {
 	Stack         string   // of a panic; "": it was not one
 }
 
-// ListFailed returns the failed messages that a filter chooses, the newest first. Naming a queue that neither exists nor
-// has failed messages is a *NoQueueError.
+// ListFailed returns the failed messages that a filter chooses, in its order. Naming a queue that neither exists nor has
+// failed messages is a *NoQueueError. See EachFailed for many.
 func (o *Ops) ListFailed(ctx context.Context, f Filter) ([]FailedMessage, error) {
+	var failed []FailedMessage
+	err := o.EachFailed(ctx, f, EachOptions{}, func(m FailedMessage) error {
+		failed = append(failed, m)
+		return nil
+	})
+	return failed, err
+}
+
+// EachOptions says how EachFailed works. The zero value is good.
+type EachOptions struct {
+	// Whole fills in Headers, Body, Chain and Stack, too.
+	Whole bool
+	// Progress is called every now and then with the number of messages looked at so far. Default: nobody is told.
+	Progress func(looked int64)
+}
+
+// What EachFailed reads at once.
+const (
+	lookAtOnce   = 20_000  // messages that it looks at in one statement
+	returnAtOnce = 1_000   // of those, messages that fit
+	wholeBytes   = 8 << 20 // bodies together, save when a single one has more
+	wholeAtOnce  = 200     // messages with their bodies
+)
+
+// EachFailed calls each for the failed messages that a filter chooses, in its order, and ends with the first error of each.
+// It reads them by and by, in short statements, so that it needs little memory and holds nobody up, however many there are
+// and however rare those that fit: what changes meanwhile may or may not be seen. Messages that fail after it began are
+// left out.
+//
+// A filter whose regular expression or jsonpath is wrong is a *FilterError, naming a queue that neither exists nor has
+// failed messages a *NoQueueError.
+func (o *Ops) EachFailed(ctx context.Context, f Filter, opts EachOptions, each func(FailedMessage) error) error {
 	chosen, err := f.chosen()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	list, err := o.store.ListFailed(ctx, o.pool, chosen, f.limit())
-	if err != nil {
-		return nil, fmt.Errorf("list failed messages: %w", err)
+	if err := o.try(ctx, chosen); err != nil {
+		return err
 	}
-	if len(list) == 0 {
-		return nil, o.checkQueue(ctx, f.Queue)
+	scan := store.FailedScan{Oldest: f.Order == Oldest, Sizes: opts.Whole, Look: lookAtOnce}
+	if scan.Oldest { // else later ones come before the first
+		if scan.UpTo, err = o.store.LastFailed(ctx, o.pool); err != nil {
+			return fmt.Errorf("read the last number of the error table: %w", err)
+		}
 	}
-	failed := make([]FailedMessage, len(list))
-	for i, m := range list {
-		failed[i] = failedMessage(m)
+	var looked int64
+	found := 0
+	for left := f.limit(); left > 0; left = f.limit() - found {
+		scan.Limit = min(left, returnAtOnce)
+		chunk, err := o.store.NextFailed(ctx, o.pool, chosen, scan)
+		if err != nil {
+			return fmt.Errorf("read failed messages: %w", err)
+		}
+		found += len(chunk.Failed)
+		if err := o.hand(ctx, chunk, opts.Whole, each); err != nil {
+			return err
+		}
+		if chunk.Next == nil {
+			break
+		}
+		scan.After = chunk.Next
+		if looked += int64(chunk.Looked); opts.Progress != nil {
+			opts.Progress(looked)
+		}
 	}
-	return failed, nil
+	if found == 0 {
+		return o.checkQueue(ctx, f.Queue)
+	}
+	return nil
+}
+
+// hand hands the messages of a chunk over; whole ones by few at once, for bodies may be large.
+func (o *Ops) hand(ctx context.Context, chunk store.FailedChunk, whole bool, each func(FailedMessage) error) error {
+	if !whole {
+		for _, m := range chunk.Failed {
+			if err := each(failedMessage(m)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for from := 0; from < len(chunk.Failed); {
+		var seqs []int64
+		for size := 0; from < len(chunk.Failed) && len(seqs) < wholeAtOnce; from++ {
+			if size += chunk.Sizes[from]; size > wholeBytes && seqs != nil {
+				break
+			}
+			seqs = append(seqs, chunk.Failed[from].Seq)
+		}
+		read, err := o.store.ReadFailed(ctx, o.pool, seqs...)
+		if err != nil {
+			return fmt.Errorf("read failed messages: %w", err)
+		}
+		at := map[int64]store.Failed{}
+		for _, m := range read {
+			at[m.Seq] = m
+		}
+		for _, seq := range seqs {
+			m, there := at[seq]
+			if !there { // it was replayed or deleted just now
+				continue
+			}
+			if err := each(failedMessage(m)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // ShowFailed returns the failed or archived message of that number or id, with all its fields. An id of which several
@@ -83,13 +172,13 @@ func (o *Ops) ShowFailed(ctx context.Context, name string) (FailedMessage, error
 		return FailedMessage{}, fmt.Errorf("%d failed messages have the id %s; name one by its number:%s", len(found), name, text[:len(text)-1])
 	}
 	m, err := o.store.ReadFailed(ctx, o.pool, found[0].Seq)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return FailedMessage{}, &NoFailedError{Missing: []string{name}}
-	}
 	if err != nil {
 		return FailedMessage{}, fmt.Errorf("read failed message %s: %w", name, err)
 	}
-	return failedMessage(m), nil
+	if len(m) == 0 { // it was replayed or deleted just now
+		return FailedMessage{}, &NoFailedError{Missing: []string{name}}
+	}
+	return failedMessage(m[0]), nil
 }
 
 // checkQueue returns a *NoQueueError for a queue that neither exists nor has anything in the error table: it is mistyped.

@@ -1,6 +1,7 @@
 package ops
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -36,8 +38,8 @@ const (
 // and those of a queue, as far as they have what it asks for: only failed messages have a Group and a Status, and a message
 // that waits in a queue has no Error.
 //
-// Names, Queue, Type, Group, Status, Since, Until are found by an index, however many messages there are. Error, Headers and
-// Body look at each message that those leave.
+// Names, Queue, Type, Group, Status, Since, Until are found by an index, however many messages there are. Error, Headers,
+// Body and Attempts look at each message that those leave.
 type Filter struct {
 	Names    []string // by number or id: any of them
 	Queue    string
@@ -72,6 +74,9 @@ func Ago(d time.Duration) Moment { return Moment{Ago: d, set: true} }
 func ParseMoment(text string) (Moment, error) {
 	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02T15:04", "2006-01-02 15:04", "2006-01-02"} {
 		if at, err := time.ParseInLocation(layout, text, time.Local); err == nil {
+			if at.Year() < 1970 {
+				return Moment{}, &FilterError{Text: text, At: 0, Why: "no message is as old as that"}
+			}
 			return Moment{At: at}, nil
 		}
 	}
@@ -132,7 +137,10 @@ type Range struct {
 func ParseRange(text string) (Range, error) {
 	number := func(from, to int) (*int, error) {
 		n, err := strconv.Atoi(text[from:to])
-		if err != nil {
+		switch {
+		case errors.Is(err, strconv.ErrRange) || err == nil && (n > math.MaxInt32 || n < math.MinInt32):
+			return nil, &FilterError{Text: text, At: from, Why: "the number is too large"}
+		case err != nil:
 			return nil, &FilterError{Text: text, At: from, Why: "a whole number is missing; write 3, 3.., ..5, 3..5, >2 or <=4"}
 		}
 		return &n, nil
@@ -171,6 +179,9 @@ func ParseRange(text string) (Range, error) {
 		if r.Max, err = number(dots+2, len(text)); err != nil {
 			return Range{}, err
 		}
+	}
+	if r.Min != nil && r.Max != nil && *r.Min > *r.Max {
+		return Range{}, &FilterError{Text: text, At: dots + 2, Why: "the range ends before it begins"}
 	}
 	return r, nil
 }
@@ -232,6 +243,9 @@ func (f Filter) chosenReady() (store.Filter, error) {
 }
 
 func (f Filter) chosenOthers() (store.Filter, error) {
+	if err := f.checkTexts(); err != nil {
+		return store.Filter{}, err
+	}
 	chosen := store.Filter{Queue: f.Queue, Type: f.Type, Since: f.Since.stored(), Until: f.Until.stored(),
 		MinAttempts: f.Attempts.Min, MaxAttempts: f.Attempts.Max, Body: f.Body}
 	if pattern, found := strings.CutPrefix(f.Error, "/"); found {
@@ -265,6 +279,26 @@ func (f Filter) chosenOthers() (store.Filter, error) {
 	return chosen, nil
 }
 
+// checkTexts refuses texts that no message can have and that PostgreSQL would not take.
+func (f Filter) checkTexts() error {
+	check := func(field, text string) error {
+		if at := strings.IndexByte(text, 0); at >= 0 {
+			return &FilterError{Field: field, Text: text, At: at, Why: "no text has a NUL"}
+		}
+		for at, r := range text {
+			if _, size := utf8.DecodeRuneInString(text[at:]); r == utf8.RuneError && size == 1 {
+				return &FilterError{Field: field, Text: text, At: at, Why: "this is not UTF-8"}
+			}
+		}
+		return nil
+	}
+	err := cmp.Or(check("queue", f.Queue), check("type", f.Type), check("group", f.Group), check("error", f.Error), check("body", f.Body))
+	for name, value := range f.Headers {
+		err = cmp.Or(err, check("header", name), check("header "+name, value))
+	}
+	return err
+}
+
 func (m Moment) stored() store.Moment {
 	if m.set || m.Ago != 0 {
 		return store.Moment{Ago: &m.Ago}
@@ -291,7 +325,7 @@ func (o *Ops) try(ctx context.Context, f store.Filter) error {
 		}
 		err := part.read(ctx, o.pool, part.text)
 		var pg *pgconn.PgError
-		if !errors.As(err, &pg) {
+		if !errors.As(err, &pg) || pg.Code[:2] != "22" && pg.Code[:2] != "42" {
 			if err != nil {
 				return fmt.Errorf("read the filter: %w", err)
 			}

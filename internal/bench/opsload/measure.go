@@ -81,7 +81,7 @@ func (s *scene) looks() []looking {
 			return len(list), err
 		}},
 		{"error groups", func(ctx context.Context) (int, error) {
-			list, err := s.groups(ctx)
+			list, err := s.ops.GroupFailed(ctx, ops.Filter{})
 			return len(list), err
 		}},
 		{"error ls --type T --since 1h --error /timeout/", func(ctx context.Context) (int, error) {
@@ -100,9 +100,6 @@ func (s *scene) looks() []looking {
 		}},
 	}
 }
-
-// groups looks at the failures by their faults, as far as package ops can.
-func (s *scene) groups(ctx context.Context) ([]string, error) { return s.ops.TypeNames(ctx) }
 
 func (l looking) measure(ctx context.Context, runs int) (m look, err error) {
 	m.Name = l.name

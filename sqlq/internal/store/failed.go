@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -37,8 +38,8 @@ type Failed struct {
 const failedColumns = `seq, id::text, status, queue, endpoint, host, type, attempts, replays, sent_at, expires_at,
 	first_failed_at, failed_at, archived_at, error_type, message, fingerprint`
 
-// ListFailed returns up to limit failed messages that a filter chooses, the newest first. Locks nothing. Relies on the
-// indexes that the filter names; a filter by type alone reads the table from its end.
+// ListFailed returns up to limit failed messages that a filter chooses, those with the highest numbers first. It is for
+// messages that are named: NextFailed goes through many. Locks nothing. Relies on the primary key and the index (id).
 func (s *Schema) ListFailed(ctx context.Context, db DBTX, f Filter, limit int) ([]Failed, error) {
 	indexed, scanned, args := s.where(filteredError, f, limit)
 	where := indexed + ` AND ` + scanned
@@ -51,13 +52,121 @@ func (s *Schema) ListFailed(ctx context.Context, db DBTX, f Filter, limit int) (
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[Failed])
 }
 
-// ReadFailed returns one failed message with all its fields; pgx.ErrNoRows when it is not there. Locks nothing. Relies
-// on the primary key.
-func (s *Schema) ReadFailed(ctx context.Context, db DBTX, seq int64) (Failed, error) {
-	rows, err := db.Query(ctx, fmt.Sprintf(`
-		SELECT %s, headers::text, body, chain, stack FROM %s WHERE seq = $1::bigint`, failedColumns, s.table("error")), seq)
-	if err != nil {
-		return Failed{}, err
+// FailedKey is a place in the order of the failed messages.
+type FailedKey struct {
+	FailedAt time.Time
+	Seq      int64
+}
+
+// FailedScan is how NextFailed goes through the error table.
+type FailedScan struct {
+	Oldest bool       // from the oldest on; else from the newest
+	After  *FailedKey // from there on; nil: from the beginning
+	UpTo   int64      // no higher numbers; 0: all
+	Look   int        // at so many messages that the indexes find, at most
+	Limit  int        // return at most so many of them
+	Sizes  bool       // return how long bodies are, too
+}
+
+// FailedChunk is what NextFailed found.
+type FailedChunk struct {
+	Failed []Failed
+	Sizes  []int      // of their bodies, in bytes
+	Looked int        // how many messages it looked at; not known of the last chunk
+	Next   *FailedKey // where the next chunk begins; nil: this was the last
+}
+
+// NextFailed looks at the next messages in the order of their failure, and returns those that a filter chooses. However
+// rare they are, it ends after o.Look messages that fit the indexed part of the filter, so a whole scan is many short
+// statements and none holds vacuum back. Locks nothing. Relies on the indexes (status, failed_at, seq) and (type,
+// failed_at, seq), which have the order; what others find is sorted first.
+func (s *Schema) NextFailed(ctx context.Context, db DBTX, f Filter, o FailedScan) (FailedChunk, error) {
+	direction, beyond := `DESC`, `<`
+	if o.Oldest {
+		direction, beyond = `ASC`, `>`
 	}
-	return pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Failed])
+	columns, size := columnsFor(f), `0`
+	if o.Sizes {
+		size, columns = `size`, columns+`, octet_length(body) AS size`
+	}
+	indexed, scanned, args := s.where(filteredError, f, o.Look, o.Limit)
+	if o.After != nil {
+		args = append(args, o.After.FailedAt, o.After.Seq)
+		indexed += fmt.Sprintf(` AND (failed_at, seq) %s ($%d::timestamptz, $%d::bigint)`, beyond, len(args)-1, len(args))
+	}
+	if o.UpTo > 0 {
+		args = append(args, o.UpTo)
+		indexed += fmt.Sprintf(` AND seq <= $%d::bigint`, len(args))
+	}
+	// The last message looked at is returned whether it fits or not: it says where to go on.
+	rows, err := db.Query(ctx, fmt.Sprintf(`
+		SELECT fits, n, %[1]s, %[2]s FROM (
+			SELECT coalesce(%[3]s, false) AS fits, c.* FROM (
+				SELECT *, row_number() OVER (ORDER BY failed_at %[4]s, seq %[4]s) AS n
+				FROM (%[5]s) e ORDER BY failed_at %[4]s, seq %[4]s LIMIT $1::bigint
+			) c OFFSET 0
+		) m WHERE fits OR n = $1::bigint LIMIT $2::bigint`,
+		size, failedColumns, scanned, direction, s.inOrder(f.Status, columns, indexed, direction, `$1::bigint`)), args...)
+	if err != nil {
+		return FailedChunk{}, err
+	}
+	var chunk FailedChunk
+	returned := 0
+	var fits bool
+	var m Failed
+	var bytes int
+	_, err = pgx.ForEachRow(rows, append([]any{&fits, &chunk.Looked, &bytes}, m.scanned()...), func() error {
+		returned++
+		chunk.Next = &FailedKey{m.FailedAt, m.Seq}
+		if fits {
+			chunk.Failed, chunk.Sizes = append(chunk.Failed, m), append(chunk.Sizes, bytes)
+		}
+		return nil
+	})
+	if returned < o.Limit && chunk.Looked < o.Look {
+		chunk.Next = nil
+	}
+	return chunk, err
+}
+
+// columnsFor returns the columns that lists and a filter take. Who may not read headers and bodies can do without them.
+func columnsFor(f Filter) string {
+	columns := strings.Replace(failedColumns, `id::text`, `id`, 1)
+	if f.Body != "" {
+		columns += `, body`
+	}
+	if len(f.Headers) > 0 {
+		columns += `, headers`
+	}
+	return columns
+}
+
+// inOrder selects the first messages of the error table in the order of their failure. Where both statuses are wanted each
+// is read on its own, because only so the index (status, failed_at, seq) has the order.
+func (s *Schema) inOrder(status, columns, indexed, direction, limit string) string {
+	ofOne := func(and string) string {
+		return fmt.Sprintf(`(SELECT %[1]s FROM %[2]s WHERE %[3]s%[4]s ORDER BY failed_at %[5]s, seq %[5]s LIMIT %[6]s)`,
+			columns, s.table("error"), indexed, and, direction, limit)
+	}
+	if status != "" {
+		return ofOne("")
+	}
+	return ofOne(` AND status = 'failed'`) + ` UNION ALL ` + ofOne(` AND status = 'archived'`)
+}
+
+// scanned returns where the columns of failedColumns go.
+func (f *Failed) scanned() []any {
+	return []any{&f.Seq, &f.ID, &f.Status, &f.Queue, &f.Endpoint, &f.Host, &f.Type, &f.Attempts, &f.Replays, &f.SentAt, &f.ExpiresAt,
+		&f.FirstFailedAt, &f.FailedAt, &f.ArchivedAt, &f.ErrorType, &f.Message, &f.Fingerprint}
+}
+
+// ReadFailed returns the failed messages of those numbers that are there, in any order, with all their fields. Locks
+// nothing. Relies on the primary key.
+func (s *Schema) ReadFailed(ctx context.Context, db DBTX, seqs ...int64) ([]Failed, error) {
+	rows, err := db.Query(ctx, fmt.Sprintf(`
+		SELECT %s, headers::text, body, chain, stack FROM %s WHERE seq = ANY ($1::bigint[])`, failedColumns, s.table("error")), seqs)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[Failed])
 }

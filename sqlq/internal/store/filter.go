@@ -1,8 +1,10 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -17,14 +19,14 @@ type Filter struct {
 	Seqs         []int64  // those with these numbers
 	IDs          []string // or these ids
 	Since, Until Moment   // by the table's own time
-	MinAttempts  *int
-	MaxAttempts  *int
 
 	// These look at each message that the others leave.
-	Error   string // what the text of the error contains
-	Pattern string // or a regular expression that it matches
-	Headers [][2]string
-	Body    string // a jsonpath
+	MinAttempts *int
+	MaxAttempts *int
+	Error       string // what the text of the error contains
+	Pattern     string // or a regular expression that it matches
+	Headers     [][2]string
+	Body        string // a jsonpath
 }
 
 // Moment is a point in time: absolute, or so long before now by the clock of the database. The zero value is none.
@@ -49,13 +51,13 @@ var (
 
 // Scans says whether the filter looks at messages that no index leads to.
 func (f Filter) Scans() bool {
-	return f.Error != "" || f.Pattern != "" || len(f.Headers) > 0 || f.Body != ""
+	return f.MinAttempts != nil || f.MaxAttempts != nil || f.Error != "" || f.Pattern != "" || len(f.Headers) > 0 || f.Body != ""
 }
 
 // where returns the filter as two conditions whose parameters follow args, and the parameters with args in front. The
 // first can use indexes, and holds only what is asked for, so that the planner can choose among them: of the error table
-// (status, queue, seq), (status, failed_at), (type, seq), (fingerprint, seq), (id) and the primary key. The second must
-// look at every message that the first leaves.
+// (status, queue, seq), (status, failed_at, seq), (type, failed_at, seq), (fingerprint, seq), (id) and the primary key. The
+// second must look at every message that the first leaves. Of some it says null: they do not fit.
 func (s *Schema) where(t filtered, f Filter, args ...any) (indexed, scanned string, _ []any) {
 	var conds, scans []string
 	param := func(v any) int { args = append(args, v); return len(args) }
@@ -84,10 +86,10 @@ func (s *Schema) where(t filtered, f Filter, args ...any) (indexed, scanned stri
 	moment(">=", f.Since)
 	moment("<", f.Until)
 	if f.MinAttempts != nil {
-		conds = append(conds, fmt.Sprintf(`%s >= $%d::int`, t.attempts, param(*f.MinAttempts)))
+		scans = append(scans, fmt.Sprintf(`%s >= $%d::bigint`, t.attempts, param(*f.MinAttempts)))
 	}
 	if f.MaxAttempts != nil {
-		conds = append(conds, fmt.Sprintf(`%s <= $%d::int`, t.attempts, param(*f.MaxAttempts)))
+		scans = append(scans, fmt.Sprintf(`%s <= $%d::bigint`, t.attempts, param(*f.MaxAttempts)))
 	}
 	if f.Error != "" {
 		scans = append(scans, fmt.Sprintf(`strpos(%s, $%d::text) > 0`, t.err, param(f.Error)))
@@ -95,7 +97,8 @@ func (s *Schema) where(t filtered, f Filter, args ...any) (indexed, scanned stri
 	if f.Pattern != "" {
 		scans = append(scans, fmt.Sprintf(`%s ~ $%d::text`, t.err, param(f.Pattern)))
 	}
-	for _, h := range f.Headers {
+	// In their order: one filter makes one text, which is prepared once.
+	for _, h := range slices.SortedFunc(slices.Values(f.Headers), func(a, b [2]string) int { return cmp.Compare(a[0], b[0]) }) {
 		scans = append(scans, fmt.Sprintf(`%s(headers, $%d::text) = $%d::text`, s.table("header_value"), param(h[0]), param(h[1])))
 	}
 	if f.Body != "" {

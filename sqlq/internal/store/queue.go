@@ -24,7 +24,7 @@ func (s *Schema) DropQueue(ctx context.Context, db DBTX, name string, force bool
 }
 
 // TypeNames returns the event types that are subscribed and the types of failed messages. Locks nothing. Relies on the index
-// (type, seq) of the error table, of which it reads one entry a type.
+// (type, failed_at, seq) of the error table, of which it reads one entry a type.
 func (s *Schema) TypeNames(ctx context.Context, db DBTX) ([]string, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		WITH RECURSIVE f AS (

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sqlq/sqlq/sqlq/ops"
+)
+
+func (a *app) errorShowCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "show NUMBER|ID",
+		Short: "Show all that was kept of a failed message",
+		Long: `Show all that was kept of a failed message: how it failed, its headers and body, and its history: how it had failed before
+it was replayed, and what operators did to it.`,
+		Example: "  sqlq error show 17\n  sqlq error show 17 -o json | jq .body",
+		Args:    exactly("NUMBER or ID"),
+		RunE: func(c *cobra.Command, args []string) error {
+			db, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			m, err := db.ShowFailed(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			history, err := db.History(c.Context(), m.ID)
+			if err != nil {
+				return err
+			}
+			return a.printOne(viewDetail(m, history), func(w io.Writer) {
+				a.writeFailed(w, m)
+				a.writeHistory(w, m, history)
+			})
+		},
+	}
+}
+
+func (a *app) writeFailed(w io.Writer, m ops.FailedMessage) {
+	field(w, "number", fmt.Sprint(m.Number))
+	field(w, "id", m.ID)
+	field(w, "type", m.Type)
+	field(w, "queue", m.Queue)
+	field(w, "status", string(m.Status))
+	field(w, "endpoint", m.Endpoint)
+	field(w, "host", m.Host)
+	field(w, "attempts", fmt.Sprint(m.Attempts))
+	field(w, "replays", fmt.Sprint(m.Replays))
+	field(w, "sent", a.whenInFull(m.SentAt))
+	if m.ExpiresAt != nil {
+		field(w, "expires", a.whenInFull(*m.ExpiresAt))
+	}
+	field(w, "first failed", a.whenInFull(m.FirstFailedAt))
+	field(w, "failed", a.whenInFull(m.FailedAt))
+	if m.ArchivedAt != nil {
+		field(w, "archived", a.whenInFull(*m.ArchivedAt))
+	}
+	field(w, "group", m.Group)
+	field(w, "error type", m.ErrorType)
+	block(w, "error", m.Error)
+	block(w, "chain", strings.Join(m.Chain, "\n"))
+	block(w, "stack", m.Stack)
+	block(w, "headers", pretty(m.Headers))
+	if utf8.Valid(m.Body) {
+		block(w, "body", pretty(m.Body))
+	} else {
+		block(w, "body, in base64", base64.StdEncoding.EncodeToString(m.Body))
+	}
+}
+
+// pretty lays JSON out over several lines; other text stays as it is.
+func pretty(text []byte) string {
+	var b bytes.Buffer
+	if json.Indent(&b, bytes.TrimSpace(text), "", "  ") != nil {
+		return string(text)
+	}
+	return b.String()
+}
+
+// writeHistory writes what became of a message before, the first of it first.
+func (a *app) writeHistory(w io.Writer, m ops.FailedMessage, history []ops.Past) {
+	if len(history) == 0 {
+		return
+	}
+	var text strings.Builder
+	var last string
+	failed := func(line string) {
+		if line != last { // two operations may have found the same failure
+			text.WriteString(line)
+		}
+		last = line
+	}
+	for _, p := range history {
+		if p.FailedAt != nil {
+			failed(fmt.Sprintf("%s  failed in %s after %s on %s: %s\n", a.when(*p.FailedAt), p.Queue, plural(int64(p.Attempts), "attempt"), p.FailedOn, oneLine(p.Error)))
+		}
+		fmt.Fprintf(&text, "%s  %s by %s", a.when(p.At), p.What, by(p))
+		if p.Reason != "" {
+			fmt.Fprintf(&text, ": %s", oneLine(p.Reason))
+		}
+		text.WriteString("\n")
+		if p.What == "edit" {
+			fmt.Fprintf(&text, "  headers before: %s\n", cut(oneLine(string(headersOf(p.Headers))), shownBefore))
+		}
+		if p.Body != nil {
+			fmt.Fprintf(&text, "  body before: %s\n", oneLineBody(p.Body))
+		}
+	}
+	failed(fmt.Sprintf("%s  failed in %s after %s on %s: %s\n", a.when(m.FailedAt), m.Queue, plural(int64(m.Attempts), "attempt"), m.Host, oneLine(m.Error)))
+	block(w, "history", text.String())
+}
+
+// by names who did something.
+func by(p ops.Past) string {
+	who := p.OSUser
+	if who == "" {
+		who = "somebody"
+	}
+	if p.Host != "" {
+		who += "@" + p.Host
+	}
+	if p.Role != "" {
+		who += " as " + p.Role
+	}
+	if p.Operation != 0 {
+		who += fmt.Sprintf(", operation %d", p.Operation)
+	}
+	return oneLine(who)
+}
+
+// shownBefore is how many characters are shown of what an edit replaced; JSON has it all.
+const shownBefore = 2000
+
+func oneLineBody(body []byte) string {
+	if !utf8.Valid(body) {
+		return "in base64: " + cut(base64.StdEncoding.EncodeToString(body), shownBefore)
+	}
+	return cut(oneLine(string(body)), shownBefore)
+}

@@ -1,0 +1,230 @@
+package ops
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// Edit is what EditFailed makes of a message.
+type Edit struct {
+	// Headers are all that the message is to have, but for the library's own, whose names begin with sqlq-: those stay.
+	// nil: headers stay as they are.
+	Headers map[string]string
+	// Body is the new body; nil: it stays as it is.
+	Body []byte
+}
+
+// EditFailed gives a failed message other headers, another body, or both, and says whether anything changed: JSON that is
+// only laid out differently has not. m is the message as ShowFailed returned it. The original goes into the message's
+// history, see History. The new headers and body must be such as could be sent, and a body that was JSON must be JSON
+// again; a *BodyError or the database says what is wrong.
+//
+// Nothing is changed when somebody else has edited the message since: ErrChanged; or replayed or deleted it: *NoFailedError.
+func (o *Ops) EditFailed(ctx context.Context, m FailedMessage, e Edit) (changed bool, err error) {
+	edited, err := o.TryEdit(ctx, m, e)
+	if err != nil {
+		return false, err
+	}
+	var headers *string
+	if edited.Headers != nil {
+		text := string(edited.Headers)
+		headers = &text
+	}
+	body := edited.Body
+	if bytes.Equal(body, m.Body) {
+		body = nil
+	}
+	if body == nil && bytes.Equal(edited.Headers, m.Headers) {
+		return false, nil
+	}
+	err = pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
+		name := fmt.Sprint(m.Number)
+		filter, err := json.Marshal(map[string]any{"Names": []string{name}})
+		if err != nil {
+			return err
+		}
+		one := int64(1)
+		id, err := o.store.BeginOperation(ctx, tx, store.Operation{Kind: kindEdit, Filter: filter, Queue: &m.Queue, Wanted: &one,
+			OSUser: o.actor.OSUser, Host: o.actor.Host, Reason: o.actor.Reason})
+		if err != nil {
+			return err
+		}
+		was := store.FailedHash{Headers: sha256.Sum256(m.Headers), Body: sha256.Sum256(m.Body)}
+		done, err := o.store.EditFailed(ctx, tx, m.Number, was, id, headers, body)
+		if err != nil {
+			return err
+		}
+		if !done {
+			return o.whyNotEdited(ctx, tx, m)
+		}
+		if _, err := o.store.AdvanceOperation(ctx, tx, id, 1, m.Number); err != nil {
+			return err
+		}
+		return o.store.EndOperation(ctx, tx, id, "done", "")
+	})
+	if err != nil {
+		return false, fmt.Errorf("edit failed message %d: %w", m.Number, err)
+	}
+	return true, nil
+}
+
+func (o *Ops) whyNotEdited(ctx context.Context, tx pgx.Tx, m FailedMessage) error {
+	there, err := o.store.ReadFailed(ctx, tx, m.Number)
+	if err == nil && len(there) == 0 {
+		return &NoFailedError{Missing: []string{fmt.Sprint(m.Number)}}
+	}
+	if err == nil {
+		return ErrChanged
+	}
+	return err
+}
+
+// TryEdit returns a message as EditFailed would make it, and changes nothing. Its errors are those of EditFailed.
+func (o *Ops) TryEdit(ctx context.Context, m FailedMessage, e Edit) (FailedMessage, error) {
+	if e.Body != nil {
+		body, err := editedBody(m.Body, e.Body)
+		if err != nil {
+			return m, &BodyError{Err: err}
+		}
+		m.Body = body
+	}
+	if e.Headers == nil {
+		return m, nil
+	}
+	own, others, readable := SplitHeaders(m.Headers)
+	if readable && maps.Equal(others, e.Headers) {
+		return m, nil
+	}
+	given, err := json.Marshal(e.Headers)
+	if err != nil {
+		return m, fmt.Errorf("encode headers: %w", err)
+	}
+	if _, err := o.store.CheckHeaders(ctx, o.pool, given); err != nil {
+		return m, fmt.Errorf("headers: %w", err)
+	}
+	maps.Copy(own, e.Headers)
+	if len(own) == 0 {
+		m.Headers = nil
+		return m, nil
+	}
+	var text bytes.Buffer
+	out := json.NewEncoder(&text)
+	out.SetEscapeHTML(false)
+	if err := out.Encode(own); err != nil {
+		return m, fmt.Errorf("encode headers: %w", err)
+	}
+	m.Headers = bytes.TrimSpace(text.Bytes())
+	return m, nil
+}
+
+// editedBody returns a body as it is to be stored: the old one where it only looks different.
+func editedBody(old, edited []byte) ([]byte, error) {
+	if !isJSON(old) {
+		if len(edited) > MaxBody {
+			return nil, fmt.Errorf("the body has more than %d bytes, the most that a message carries", MaxBody)
+		}
+		return edited, nil
+	}
+	edited = bytes.TrimSpace(edited)
+	if err := checkBody(edited); err != nil {
+		var syntax *json.SyntaxError
+		if errors.As(err, &syntax) {
+			return nil, fmt.Errorf("%w, in line %d", err, 1+bytes.Count(edited[:min(int(syntax.Offset), len(edited))], []byte{'\n'}))
+		}
+		return nil, err
+	}
+	var was, is bytes.Buffer
+	if err := errors.Join(json.Compact(&was, old), json.Compact(&is, edited)); err != nil {
+		return nil, err
+	}
+	if bytes.Equal(was.Bytes(), is.Bytes()) {
+		return old, nil
+	}
+	return is.Bytes(), nil
+}
+
+func isJSON(body []byte) bool { return json.Valid(body) && utf8.Valid(body) }
+
+// SplitHeaders returns the headers of a message apart: the library's own, and the others. false: they cannot be read,
+// because they are no JSON object of strings.
+func SplitHeaders(headers json.RawMessage) (own, others map[string]string, readable bool) {
+	own, others = map[string]string{}, map[string]string{}
+	if headers == nil {
+		return own, others, true
+	}
+	var all map[string]string
+	if json.Unmarshal(headers, &all) != nil || all == nil {
+		return own, others, false
+	}
+	for name, value := range all {
+		if strings.HasPrefix(strings.ToLower(name), "sqlq-") {
+			own[name] = value
+		} else {
+			others[name] = value
+		}
+	}
+	return own, others, true
+}
+
+// Past is something that operators did to a message.
+type Past struct {
+	At        time.Time
+	What      string // the kind of operation: replay, edit, archive, …
+	Operation int64  // its number; 0: none
+	Role      string // who did it: the database role, the user of the system and the host, as the program said
+	OSUser    string
+	Host      string
+	Reason    string
+
+	// The message before it.
+	Queue    string
+	Attempts int        // 0: not known
+	FailedAt *time.Time // nil: not known
+	FailedOn string     // the host on which it did
+	Error    string
+	Headers  json.RawMessage // of an edit; nil: none
+	Body     []byte          // of an edit; nil: it was not changed
+}
+
+// historyLimit is how much History returns at most.
+const historyLimit = 1000
+
+// History returns what operators did to the message of that id, the first of it first, and how it had failed before; the
+// last thousand things, where there are more. Of an event whose copies failed in several queues, what was done to any of them is there.
+func (o *Ops) History(ctx context.Context, id string) ([]Past, error) {
+	id, err := parseID(id)
+	if err != nil {
+		return nil, err
+	}
+	stored, err := o.store.History(ctx, o.pool, id, historyLimit)
+	if err != nil {
+		return nil, fmt.Errorf("read the history of message %s: %w", id, err)
+	}
+	past := make([]Past, len(stored))
+	for i, p := range stored {
+		past[i] = Past{At: p.At, What: p.What, Operation: or(p.Operation), Role: or(p.Role), OSUser: or(p.OSUser), Host: or(p.OpHost),
+			Reason: or(p.Reason), Queue: p.Queue, Attempts: or(p.Attempts), FailedAt: p.FailedAt, FailedOn: or(p.Host), Error: or(p.Error),
+			Headers: p.Headers, Body: p.Body}
+	}
+	return past, nil
+}
+
+// or returns what a pointer points at, the zero value for nil.
+func or[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}

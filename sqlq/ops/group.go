@@ -1,0 +1,159 @@
+package ops
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// How long failed messages may be counted one by one. What takes longer is estimated.
+const (
+	groupWithin       = time.Second
+	countFailedWithin = 250 * time.Millisecond
+)
+
+// Group is failures of one fault: the same error at the same place.
+type Group struct {
+	Group     string   // as in Filter.Group
+	Count     Count    // of the messages that the filter chooses
+	Archived  int64    // so many of them are archived
+	Queues    []string // their queues, in order
+	Types     []string // their types, in order
+	FirstAt   time.Time
+	LastAt    time.Time // the last of them failed
+	Number    int64     // one of them, a late one
+	ErrorType string    // its
+	Error     string    // its; the first thousand characters
+}
+
+// GroupFailed returns the failed messages that a filter chooses by group, the largest group first; with Order Newest that
+// which failed last, with Oldest that which failed first. Limit is of groups. Where there are so many messages that
+// counting them takes more than a second, the counts are estimated from a sample of the table: then a small group may be
+// missing that has not failed lately. Errors are those of EachFailed.
+func (o *Ops) GroupFailed(ctx context.Context, f Filter) ([]Group, error) {
+	chosen, err := f.chosen()
+	if err != nil {
+		return nil, err
+	}
+	if err := o.try(ctx, chosen); err != nil {
+		return nil, err
+	}
+	var parts []store.FailedGroup
+	exact, err := o.within(ctx, groupWithin, func(tx pgx.Tx) (err error) {
+		parts, err = o.store.GroupFailed(ctx, tx, chosen)
+		return err
+	})
+	if err == nil && !exact {
+		parts, err = o.store.EstimateGroups(ctx, o.pool, chosen)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("group failed messages: %w", err)
+	}
+	if len(parts) == 0 {
+		return nil, o.checkQueue(ctx, f.Queue)
+	}
+	groups := joinGroups(parts, !exact)
+	sortGroups(groups, f.Order)
+	groups = groups[:min(len(groups), f.limit())]
+	return groups, o.fillGroups(ctx, groups)
+}
+
+// joinGroups makes a group of its parts in each queue, type and status.
+func joinGroups(parts []store.FailedGroup, estimated bool) []Group {
+	at := map[string]*Group{}
+	for _, p := range parts {
+		g := at[p.Fingerprint]
+		if g == nil {
+			g = &Group{Group: p.Fingerprint, Count: Count{Estimated: estimated}, FirstAt: p.FirstAt, LastAt: p.LastAt}
+			at[p.Fingerprint] = g
+		}
+		g.Count.N += p.N
+		if p.Status == string(StatusArchived) {
+			g.Archived += p.N
+		}
+		g.Queues, g.Types = append(g.Queues, p.Queue), append(g.Types, p.Type)
+		if p.FirstAt.Before(g.FirstAt) {
+			g.FirstAt = p.FirstAt
+		}
+		if p.LastAt.After(g.LastAt) {
+			g.LastAt = p.LastAt
+		}
+		g.Number = max(g.Number, p.Seq)
+	}
+	var groups []Group
+	for _, g := range at {
+		slices.Sort(g.Queues)
+		slices.Sort(g.Types)
+		g.Queues, g.Types = slices.Compact(g.Queues), slices.Compact(g.Types)
+		groups = append(groups, *g)
+	}
+	return groups
+}
+
+func sortGroups(groups []Group, order Order) {
+	slices.SortFunc(groups, func(a, b Group) int {
+		by := 0
+		switch order {
+		case Newest:
+			by = b.LastAt.Compare(a.LastAt)
+		case Oldest:
+			by = a.FirstAt.Compare(b.FirstAt)
+		}
+		return cmp.Or(by, cmp.Compare(b.Count.N, a.Count.N), b.LastAt.Compare(a.LastAt), cmp.Compare(a.Group, b.Group))
+	})
+}
+
+// fillGroups says how one message of each group failed.
+func (o *Ops) fillGroups(ctx context.Context, groups []Group) error {
+	of := map[int64]*Group{}
+	var seqs []int64
+	for i := range groups {
+		of[groups[i].Number] = &groups[i]
+		seqs = append(seqs, groups[i].Number)
+	}
+	texts, err := o.store.ReadFailedTexts(ctx, o.pool, seqs)
+	if err != nil {
+		return fmt.Errorf("read how the groups failed: %w", err)
+	}
+	for _, t := range texts {
+		of[t.Seq].ErrorType, of[t.Seq].Error = t.ErrorType, t.Message
+	}
+	return nil
+}
+
+// CountFailed counts the failed messages that a filter chooses, whatever its limit. The count is exact up to CountLimit,
+// and where it takes longer than a quarter of a second estimated from a sample of the table. Errors are those of EachFailed.
+func (o *Ops) CountFailed(ctx context.Context, f Filter) (Count, error) {
+	chosen, err := f.chosen()
+	if err != nil {
+		return Count{}, err
+	}
+	if err := o.try(ctx, chosen); err != nil {
+		return Count{}, err
+	}
+	var n int64
+	exact, err := o.within(ctx, countFailedWithin, func(tx pgx.Tx) (err error) {
+		n, err = o.store.CountChosen(ctx, tx, chosen, CountLimit+1)
+		return err
+	})
+	if err != nil {
+		return Count{}, fmt.Errorf("count failed messages: %w", err)
+	}
+	switch {
+	case exact && n == 0:
+		return Count{}, o.checkQueue(ctx, f.Queue)
+	case exact && n <= CountLimit:
+		return Count{N: n}, nil
+	}
+	estimate, err := o.store.EstimateChosen(ctx, o.pool, chosen)
+	if err != nil {
+		return Count{}, fmt.Errorf("estimate failed messages: %w", err)
+	}
+	return Count{N: max(n, estimate), Estimated: true}, nil
+}

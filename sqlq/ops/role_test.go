@@ -1,0 +1,79 @@
+package ops_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sqlq/sqlq/sqlq/ops"
+)
+
+// as returns what a role of a kind can do, which is no superuser and owns nothing.
+func (d database) as(kind string) *ops.Ops {
+	d.t.Helper()
+	role := fmt.Sprintf("%s_of_%s", kind, d.text(`SELECT current_database()`)) // roles are those of the whole server
+	d.exec(fmt.Sprintf(`CREATE ROLE %q LOGIN`, role))
+	d.t.Cleanup(func() {
+		for _, sql := range []string{`DROP OWNED BY %q`, `DROP ROLE %q`} {
+			if _, err := d.pool.Exec(context.WithoutCancel(d.t.Context()), fmt.Sprintf(sql, role)); err != nil {
+				d.t.Logf("remove role %s: %v", role, err)
+			}
+		}
+	})
+	d.exec(`SELECT sqlq.grant_role($1::name, $2::text)`, role, kind)
+	config := d.pool.Config().Copy()
+	config.ConnConfig.User = role
+	pool, err := pgxpool.NewWithConfig(d.t.Context(), config)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(pool.Close)
+	return ops.New(pool, "sqlq")
+}
+
+// A viewer, who may not read headers and bodies, lists, counts and groups; an operator besides reads all, and edits.
+func TestFailedByRole(t *testing.T) {
+	t.Parallel()
+	d := many(t)
+	viewer, operator := d.as("viewer"), d.as("operator")
+	for _, o := range []*ops.Ops{viewer, operator} {
+		for _, f := range []ops.Filter{{}, {Status: ops.StatusAny, Order: ops.Oldest}, {Error: "/refused/", Type: "Odd", Since: at(t, "2026-01-01")}, {Names: []string{"1"}}} {
+			want, err := d.ListFailed(t.Context(), f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			list, err := o.ListFailed(t.Context(), f)
+			if err != nil || numbers(list) != numbers(want) {
+				t.Errorf("%+v: list %s, err %v", f, numbers(list), err)
+			}
+			if n, err := o.CountFailed(t.Context(), f); err != nil || n.N != int64(len(want)) {
+				t.Errorf("%+v: count %v, err %v", f, n, err)
+			}
+			f.Order = ""
+			if _, err := o.GroupFailed(t.Context(), f); err != nil {
+				t.Errorf("%+v: groups: %v", f, err)
+			}
+		}
+	}
+	if _, err := viewer.ListFailed(t.Context(), ops.Filter{Body: "$.amount"}); err == nil {
+		t.Error("a viewer looks into bodies")
+	}
+	if _, err := viewer.ShowFailed(t.Context(), "1"); err == nil {
+		t.Error("a viewer sees a body")
+	}
+	if list, err := operator.ListFailed(t.Context(), ops.Filter{Body: "$.amount", Headers: map[string]string{"tenant": "north"}}); err != nil || len(list) != 4 {
+		t.Errorf("an operator looks into bodies: %v, err %v", numbers(list), err)
+	}
+	m, err := operator.ShowFailed(t.Context(), "5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if changed, err := operator.EditFailed(t.Context(), m, ops.Edit{Headers: map[string]string{"a": "b"}, Body: []byte(`{}`)}); err != nil || !changed {
+		t.Errorf("an operator edits: %v, err %v", changed, err)
+	}
+	if history, err := operator.History(t.Context(), m.ID); err != nil || len(history) != 1 || string(history[0].Body) == "" {
+		t.Errorf("history %v, err %v", history, err)
+	}
+}
