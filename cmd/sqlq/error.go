@@ -65,7 +65,7 @@ func (a *app) errorListCommand() *cobra.Command {
 	}
 	a.filterFlags(c, &f, failedMessages)
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 50, "list at most so many; 0: all")
-	return c
+	return a.watchable(c)
 }
 
 func (a *app) errorShowCommand() *cobra.Command {
