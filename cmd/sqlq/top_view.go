@@ -1,12 +1,16 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
 	"github.com/charmbracelet/x/ansi"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
 // View draws the screen: two lines of what it is and how it goes, lists or a page, and the keys.
@@ -47,7 +51,7 @@ func (m topModel) head() []string {
 // state is the second line.
 func (m topModel) state() string {
 	if m.lost != nil {
-		return m.paint(red, oneLine(fmt.Sprintf("no answer from the database since %s, trying again: %s", m.since.Format(time.TimeOnly), describe(m.lost))))
+		return m.paint(red, oneLine(fmt.Sprintf("lost since %s, trying again: %s", m.since.Format(time.TimeOnly), whyLost(m.lost))))
 	}
 	n := len(m.pages)
 	switch {
@@ -58,18 +62,16 @@ func (m topModel) state() string {
 	case n > 0 && m.pages[n-1].kind != queuePage:
 		return ""
 	}
-	var ready, delayed, leased, failed, queues int64
-	estimated := ""
+	var sum ops.Queue
+	var queues int64
 	r := rates{}
 	for _, q := range m.read.queues {
 		if n > 0 && q.Name != m.pages[n-1].name {
 			continue
 		}
 		queues++
-		ready, delayed, leased, failed = ready+q.Ready.N, delayed+q.Delayed.N, leased+q.Leased.N, failed+q.Failed.N
-		if q.Ready.Estimated || q.Delayed.Estimated || q.Leased.Estimated || q.Failed.Estimated {
-			estimated = "~"
-		}
+		sum.Ready, sum.Delayed = plus(sum.Ready, q.Ready), plus(sum.Delayed, q.Delayed)
+		sum.Leased, sum.Failed = plus(sum.Leased, q.Leased), plus(sum.Failed, q.Failed)
 		r = m.rates[q.Name]
 	}
 	text := plural(queues, "queue") + "  "
@@ -78,17 +80,30 @@ func (m topModel) state() string {
 	} else {
 		r = rates{in: total(m.rates, func(r rates) []float64 { return r.in }), out: total(m.rates, func(r rates) []float64 { return r.out })}
 	}
-	failures := fmt.Sprintf("%d failed", failed)
-	if failed > 0 {
+	failures := count(sum.Failed) + " failed"
+	if sum.Failed.N > 0 {
 		failures = m.paint(red, failures)
 	}
-	text += fmt.Sprintf("%s%d ready  %d delayed  %d leased  %s  ", estimated, ready, delayed, leased, failures)
+	text += fmt.Sprintf("%s ready  %s delayed  %s leased  %s  ", count(sum.Ready), count(sum.Delayed), count(sum.Leased), failures)
 	in, out := "in "+perSecond(r.lastIn())+"/s ", "out "+perSecond(r.lastOut())+"/s "
 	if left := (m.width - ansi.StringWidth(text+in+out) - 2) / 2; left >= 4 {
 		left = min(left, 30)
 		return text + in + m.paint(green, sparkline(r.in, left)) + "  " + out + m.paint(green, sparkline(r.out, left))
 	}
 	return text + in + " " + out
+}
+
+func plus(a, b ops.Count) ops.Count {
+	return ops.Count{N: a.N + b.N, Estimated: a.Estimated || b.Estimated}
+}
+
+// whyLost says in few words why a reading failed.
+func whyLost(err error) string {
+	var failed *pgconn.ConnectError
+	if errors.As(err, &failed) {
+		return strings.Join(reasons(failed), "; ")
+	}
+	return describe(err)
 }
 
 // middle is the lists or the page, in so many lines.
@@ -103,8 +118,8 @@ func (m topModel) middle(height int) []string {
 	switch p := m.pages[n-1]; p.kind {
 	case messagePage:
 		lines := m.messageLines(p)
-		from := clamp(p.scroll, len(lines)-height+1)
-		return append([]string{""}, lines[from:min(len(lines), from+height-1)]...)
+		from := clamp(p.scroll, len(lines)-height)
+		return lines[from:min(len(lines), from+height)]
 	case queuePage:
 		tabs := []string{"ready messages", "failed messages"}
 		for i := range tabs {
@@ -203,17 +218,17 @@ func (m topModel) foot() string {
 	return m.paint(faint, keys)
 }
 
-var topHelp = strings.Split(`  ↑ ↓ j k  PgUp PgDn  Home End     choose a line, or scroll a text
-  Enter  →                         open: queue, group of failures, message
-  Esc  ←  Backspace                back; on the first page Esc takes the filter off
-  Tab  Shift-Tab                   next list, one before; of a queue: ready or failed
-  s                                sort by the next column, ▾ shows which
-  S                                sort the other way round
-  /                                show only lines that hold a text
-  r                                read now
-  Space                            freeze the screen, and go on
-  q  Ctrl-C                        quit
+var topHelp = strings.Split(`  ↑ ↓ j k  PgUp PgDn  Home End   choose a line, or scroll a text
+  Enter →                        open: queue, group of failures, message
+  Esc ← Backspace                back; on the first page Esc ends the filter
+  Tab  Shift-Tab                 next list, the one before; ready or failed
+  s                              sort by the next column, ▾ shows which
+  S                              sort the other way round
+  /                              show only lines that hold a text
+  r                              read now
+  Space                          freeze the screen, and go on
+  q  Ctrl-C                      quit
 
-  ~ marks an estimate, - and · a rate that is unknown. A queue in yellow is paused.
-  What goes out is what arrived less what the backlog grew by.
+  ~ marks an estimate, - and · a rate that is unknown. What goes out is what
+  arrived less what the backlog grew by. A crashed instance is red.
   To mend: sqlq error replay, sqlq queue purge, …; see sqlq --help.`, "\n")
