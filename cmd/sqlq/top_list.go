@@ -225,7 +225,7 @@ func queueRow(q topQueue, r rates) listRow {
 		oldest, oldestBy = age(max(0, *q.OldestAge)), float64(*q.OldestAge)
 	}
 	row := listRow{key: q.Name, cells: []string{q.Name, count(q.Ready), count(q.Delayed), count(q.Leased), count(q.Failed), oldest,
-		perSecond(r.lastIn()), perSecond(r.lastOut()), ""}, series: r.in,
+		topRate(r.lastIn()), topRate(r.lastOut()), ""}, series: r.in,
 		by: []any{q.Name, float64(q.Ready.N), float64(q.Delayed.N), float64(q.Leased.N), float64(q.Failed.N), oldestBy, r.lastIn(), r.lastOut(), r.lastIn()}}
 	if q.paused {
 		row.cells[0] += " (paused)"
@@ -236,7 +236,7 @@ func queueRow(q topQueue, r rates) listRow {
 
 func instanceRow(i int, in topInstance) listRow {
 	row := listRow{key: fmt.Sprint(i, in.endpoint), cells: []string{in.endpoint, in.host, in.version, in.state, age(in.seen),
-		fmt.Sprintf("%d/%d", in.inHand, in.concurrency), perSecond(in.rate), fmt.Sprint(in.slow)},
+		fmt.Sprintf("%d/%d", in.inHand, in.concurrency), topRate(in.rate), fmt.Sprint(in.slow)},
 		by: []any{in.endpoint, in.host, in.version, in.state, float64(in.seen), float64(in.inHand), in.rate, float64(in.slow)}}
 	if in.state != "running" {
 		row.style = red

@@ -186,7 +186,7 @@ func TestRates(t *testing.T) {
 			"7.0", "7.0"},
 	} {
 		r := ratesAfter(nil, c.before, c.now)["q"]
-		if in, out := perSecond(r.lastIn()), perSecond(r.lastOut()); in != c.in || out != c.out {
+		if in, out := topRate(r.lastIn()), topRate(r.lastOut()); in != c.in || out != c.out {
 			t.Errorf("%s: got %s in and %s out, want %s and %s", name, in, out, c.in, c.out)
 		}
 	}

@@ -123,8 +123,8 @@ func sparkline(series []float64, width int) string {
 	return b.String()
 }
 
-// perSecond writes a rate; "-" where it is unknown.
-func perSecond(v float64) string {
+// topRate writes a rate; "-" where it is unknown.
+func topRate(v float64) string {
 	switch {
 	case math.IsNaN(v):
 		return "-"

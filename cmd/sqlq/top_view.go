@@ -85,7 +85,7 @@ func (m topModel) state() string {
 		failures = m.paint(red, failures)
 	}
 	text += fmt.Sprintf("%s ready  %s delayed  %s leased  %s  ", count(sum.Ready), count(sum.Delayed), count(sum.Leased), failures)
-	in, out := "in "+perSecond(r.lastIn())+"/s ", "out "+perSecond(r.lastOut())+"/s "
+	in, out := "in "+topRate(r.lastIn())+"/s ", "out "+topRate(r.lastOut())+"/s "
 	if left := (m.width - ansi.StringWidth(text+in+out) - 2) / 2; left >= 4 {
 		left = min(left, 30)
 		return text + in + m.paint(green, sparkline(r.in, left)) + "  " + out + m.paint(green, sparkline(r.out, left))
