@@ -76,7 +76,7 @@ func cliPages(root *cobra.Command) map[string]string {
 	for _, group := range root.Groups() {
 		fmt.Fprintf(&index, "\n**%s**\n\n| | |\n|---|---|\n", strings.TrimSuffix(group.Title, ":"))
 		for _, c := range root.Commands() {
-			if c.GroupID != group.ID || c.Name() == "help" {
+			if c.GroupID != group.ID {
 				continue
 			}
 			name := c.Name() + ".md"

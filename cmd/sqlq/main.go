@@ -141,15 +141,13 @@ func errNothing(format string, args ...any) error {
 	return &codedError{code: exitNothing, err: fmt.Errorf(format, args...)}
 }
 
-// Commands stand in the help in the order in which they are added, which is that of use.
-func init() { cobra.EnableCommandSorting = false }
-
 func (a *app) rootCommand() *cobra.Command {
 	root := noun("sqlq", "Messaging on the PostgreSQL you already run")
 	root.Long = "sqlq looks at queues and failed messages and mends them, sends messages, migrates the schema,\nand starts a throw-away server to try things on."
 	root.SilenceErrors = true // run prints them
 	root.SilenceUsage = true
 	root.CompletionOptions.DisableDefaultCmd = true // there is one of our own
+	root.SetHelpTemplate(a.helpTemplate())
 	root.SetUsageTemplate(a.usageTemplate())
 	root.SetIn(a.in)
 	root.SetOut(a.out)
@@ -164,8 +162,8 @@ func (a *app) rootCommand() *cobra.Command {
 	in("try", "Try it:", a.demoCommand(), a.devCommand(), a.benchCommand())
 	in("operate", "Look and mend:", a.topCommand(), a.queueCommand(), a.errorCommand())
 	in("send", "Send:", a.sendCommand())
-	in("set-up", "Set up:", a.migrateCommand(), a.completionCommand(), a.manCommand(), a.versionCommand())
-	root.SetHelpCommandGroupID("set-up")
+	in("set-up", "Set up:", a.migrateCommand(), a.completionCommand(), a.manCommand(), a.versionCommand(), a.helpCommand())
+	root.SetHelpCommand(root.Commands()[len(root.Commands())-1])
 
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.databaseURL, "database-url", "", "database to work on, as URL or key=value (default $SQLQ_DATABASE_URL, $DATABASE_URL, then PG*)")

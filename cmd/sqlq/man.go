@@ -43,16 +43,7 @@ written into a folder, which is made where it is missing: sqlq.1, sqlq-queue.1, 
 			}
 			return doc.GenMan(named, page, a.out)
 		},
-		ValidArgsFunction: func(c *cobra.Command, names []string, _ string) (found []string, _ cobra.ShellCompDirective) {
-			named, rest, err := c.Root().Find(names)
-			if err != nil || len(rest) > 0 {
-				return nil, cobra.ShellCompDirectiveNoFileComp
-			}
-			for _, sub := range named.Commands() {
-				found = append(found, sub.Name()+"\t"+sub.Short)
-			}
-			return found, cobra.ShellCompDirectiveNoFileComp
-		},
+		ValidArgsFunction: completeCommands,
 	}
 	c.Flags().StringVar(&dir, "dir", "", "write the pages of all commands into this `folder`")
 	_ = c.MarkFlagDirname("dir")

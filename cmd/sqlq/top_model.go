@@ -82,7 +82,7 @@ type (
 
 func newTopModel(ctx context.Context, source topSource, every time.Duration) topModel {
 	m := topModel{ctx: ctx, source: source, every: every, width: 80, height: 24, reading: true,
-		paint: func(_ style, text string) string { return text }}
+		paint: func(_ style, text string) string { return text }, text: func(failed ops.FailedMessage) string { return visible(string(failed.Body)) }}
 	m.places[groupsSection].sort = 2 // the newest first
 	return m
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"strings"
 	"unicode/utf8"
@@ -51,11 +52,9 @@ func (p page) title() string {
 	}
 }
 
-// filled is the page with what was read for it; where that failed, what it had stays.
+// filled is the page with what was read for it.
 func (p page) filled(with page, err error) page {
-	if p.err = err; err == nil {
-		p.ready, p.failed, p.text, p.filledOnce = with.ready, with.failed, with.text, true
-	}
+	p.ready, p.failed, p.text, p.filledOnce, p.err = with.ready, with.failed, with.text, true, err
 	return p
 }
 
@@ -94,26 +93,34 @@ func (m topModel) open() (tea.Model, tea.Cmd) {
 	return m, m.fill(opened)
 }
 
-// fill reads what a page shows.
+// fill reads what a page shows. What cannot be read, or not by this role, stays as it was.
 func (m topModel) fill(p page) tea.Cmd {
 	return func() tea.Msg {
 		ctx, cancel := context.WithTimeout(m.ctx, readWithin)
 		defer cancel()
-		var err error
-		switch p.kind {
-		case queuePage:
-			if p.ready, err = m.source.peek(ctx, p.name, pageRows); err == nil {
-				p.failed, err = m.source.failed(ctx, ops.Filter{Queue: p.name, Limit: pageRows})
-			}
-		case groupPage:
-			p.failed, err = m.source.failed(ctx, ops.Filter{Group: p.name, Limit: pageRows})
-		case messagePage:
-			var failed ops.FailedMessage
-			if failed, err = m.source.show(ctx, p.name); err == nil && m.text != nil {
-				p.text = m.text(failed)
+		var errs []error
+		failed := func(f ops.Filter) {
+			list, err := m.source.failed(ctx, f)
+			if errs = append(errs, err); err == nil {
+				p.failed = list
 			}
 		}
-		return pageMsg{p, err}
+		switch p.kind {
+		case queuePage:
+			ready, err := m.source.peek(ctx, p.name, pageRows)
+			if errs = append(errs, err); err == nil {
+				p.ready = ready
+			}
+			failed(ops.Filter{Queue: p.name, Limit: pageRows})
+		case groupPage:
+			failed(ops.Filter{Group: p.name, Limit: pageRows})
+		case messagePage:
+			shown, err := m.source.show(ctx, p.name)
+			if errs = append(errs, err); err == nil {
+				p.text = m.text(shown)
+			}
+		}
+		return pageMsg{p, errors.Join(errs...)}
 	}
 }
 
