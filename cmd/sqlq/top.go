@@ -99,7 +99,7 @@ type topInstance struct {
 }
 
 // newestFailed is how many failed messages the groups are made of.
-const newestFailed = 500
+const newestFailed = 200
 
 // snapshot reads what the screen shows.
 func (d *database) snapshot(ctx context.Context) (snapshot, error) {

@@ -24,7 +24,6 @@ type screen struct {
 
 	mu      sync.Mutex
 	changed chan struct{} // closed when something was drawn
-	raw     strings.Builder
 }
 
 // screenPatience is how long a test waits for what the screen should show.
@@ -60,7 +59,6 @@ func newScreen(t *testing.T, columns, rows int, url string, args ...string) *scr
 func (s *screen) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.raw.Write(p)
 	n, err := s.terminal.Write(p)
 	close(s.changed)
 	s.changed = make(chan struct{})
@@ -92,8 +90,9 @@ func (s *screen) becomes(what string, right func(string) bool) string {
 	for {
 		s.mu.Lock()
 		now, changed := s.terminal.String(), s.changed
+		done := right(now)
 		s.mu.Unlock()
-		if right(now) {
+		if done {
 			return now
 		}
 		select {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -151,4 +152,37 @@ func TestTopLosesTheDatabase(t *testing.T) {
 	s.shows("12 ready")
 	s.press("q")
 	s.ends(0)
+}
+
+// SIGTERM ends it in order, too.
+func TestTopTerminated(t *testing.T) {
+	t.Parallel()
+	s := newScreen(t, 80, 24, pgtest.Database(t), "top")
+	s.shows("no failed messages")
+	if err := s.program.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	s.ends(exitInterrupted)
+}
+
+// A watched list that is longer than the screen says so, follows the screen's size, and ends with all of its last round.
+func TestWatchOnAScreen(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t)
+	names := []string{"--database-url=" + url, "queue", "create"}
+	for i := range 12 {
+		names = append(names, fmt.Sprintf("queue-%02d", i))
+	}
+	if code, _, err := command(t, "", names...); code != 0 {
+		t.Fatal(err)
+	}
+	s := newScreen(t, 80, 10, url, "queue", "ls", "--watch=100ms")
+	s.shows("sqlq queue ls, every 100ms; Ctrl-C ends", "queue-04", "… 7 more lines")
+	s.showsNot("queue-05")
+	s.resize(80, 30)
+	s.shows("queue-11")
+	s.press("\x03")
+	s.ends(0)
+	s.shows("QUEUE ", "queue-00", "queue-11")
+	s.showsNot("Ctrl-C ends")
 }
