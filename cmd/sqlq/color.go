@@ -33,6 +33,7 @@ const (
 	plainText style = ""
 	bold      style = "1"
 	faint     style = "2"
+	reverse   style = "7"
 	red       style = "31"
 	green     style = "32"
 	yellow    style = "33"

@@ -26,12 +26,20 @@ type database struct {
 	pool   *pgxpool.Pool
 	schema string
 	where  string // names the database and its host
+	kept   bool   // for the next round of a list that is watched, which closes it at the end
 }
 
-func (d *database) Close() { d.pool.Close() }
+func (d *database) Close() {
+	if !d.kept {
+		d.pool.Close()
+	}
+}
 
 // connect connects to the database and checks that the schema is one that this program knows.
 func (a *app) connect(ctx context.Context) (*database, error) {
+	if a.watched != nil {
+		return a.watched, nil
+	}
 	d, err := a.connectAnySchema(ctx)
 	if err != nil {
 		return nil, err
@@ -39,6 +47,9 @@ func (a *app) connect(ctx context.Context) (*database, error) {
 	if err := d.checkSchema(ctx); err != nil {
 		d.Close()
 		return nil, err
+	}
+	if a.watching {
+		a.watched, d.kept = d, true
 	}
 	return d, nil
 }

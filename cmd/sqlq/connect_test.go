@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/charmbracelet/x/ansi"
+
 	"github.com/sqlq/sqlq/internal/devpg/pgtest"
 )
 
@@ -61,7 +63,7 @@ func TestOnTerminal(t *testing.T) {
 	}
 	_, out, _ := command(t, "-", url, "queue", "peek", "sales")
 	for line := range strings.Lines(out) {
-		if len([]rune(strings.TrimSuffix(line, "\n"))) > 80 {
+		if ansi.StringWidth(strings.TrimSuffix(line, "\n")) > 80 {
 			t.Errorf("wider than the terminal: %q", line)
 		}
 	}

@@ -45,7 +45,7 @@ leave. With a choice that nothing fits the exit code is 5.`,
 	}
 	a.filterFlags(c, &f, failedMessages)
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 50, "list at most so many; 0: all")
-	return c
+	return a.watchable(c)
 }
 
 // lookBy completes the filter of a command that only looks. A viewer may not look into headers and bodies.

@@ -74,6 +74,8 @@ type app struct {
 	timeout     time.Duration // 0: none
 	color       colorMode
 	began       bool // the arguments were right and the command itself ran
+	watching    bool // a list is made again and again, on one connection:
+	watched     *database
 }
 
 // run runs the command line and returns the exit code.
@@ -140,32 +142,28 @@ func errNothing(format string, args ...any) error {
 }
 
 func (a *app) rootCommand() *cobra.Command {
-	root := &cobra.Command{
-		Use:           "sqlq",
-		Short:         "Messaging on the PostgreSQL you already run",
-		Long:          "sqlq looks at queues and failed messages and mends them, sends messages, migrates the schema,\nand starts a throw-away server to try things on.",
-		SilenceErrors: true, // run prints them
-		SilenceUsage:  true,
-	}
+	root := noun("sqlq", "Messaging on the PostgreSQL you already run")
+	root.Long = "sqlq looks at queues and failed messages and mends them, sends messages, migrates the schema,\nand starts a throw-away server to try things on."
+	root.SilenceErrors = true // run prints them
+	root.SilenceUsage = true
+	root.CompletionOptions.DisableDefaultCmd = true // there is one of our own
+	root.SetHelpTemplate(a.helpTemplate())
+	root.SetUsageTemplate(a.usageTemplate())
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
-	root.AddGroup(
-		&cobra.Group{ID: "try", Title: "Try it:"},
-		&cobra.Group{ID: "operate", Title: "Operate:"},
-		&cobra.Group{ID: "set-up", Title: "Set up:"},
-	)
-	in := func(group string, commands ...*cobra.Command) {
+	in := func(group, title string, commands ...*cobra.Command) {
+		root.AddGroup(&cobra.Group{ID: group, Title: title})
 		for _, c := range commands {
 			c.GroupID = group
 			root.AddCommand(c)
 		}
 	}
-	in("try", a.demoCommand(), a.devCommand(), a.benchCommand())
-	in("operate", a.queueCommand(), a.errorCommand(), a.leaseCommand(), a.instanceCommand(), a.sendCommand(), a.operationCommand())
-	in("set-up", a.migrateCommand(), a.versionCommand())
-	root.SetHelpCommandGroupID("set-up")
-	root.SetCompletionCommandGroupID("set-up")
+	in("try", "Try it:", a.demoCommand(), a.devCommand(), a.benchCommand())
+	in("operate", "Look and mend:", a.topCommand(), a.queueCommand(), a.errorCommand(), a.leaseCommand(), a.instanceCommand(), a.operationCommand())
+	in("send", "Send:", a.sendCommand())
+	in("set-up", "Set up:", a.migrateCommand(), a.completionCommand(), a.manCommand(), a.versionCommand(), a.helpCommand())
+	root.SetHelpCommand(root.Commands()[len(root.Commands())-1])
 
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.databaseURL, "database-url", "", "database to work on, as URL or key=value (default $SQLQ_DATABASE_URL, $DATABASE_URL, then PG*)")
@@ -201,23 +199,26 @@ func (a *app) noteBeginning(c *cobra.Command) {
 // noun returns a command that only holds others. Without one it prints its help.
 func noun(name, short string, verbs ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{
-		Use:   name,
-		Short: short,
-		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
-		Args: func(c *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return nil
-			}
-			text := fmt.Sprintf("unknown command %q for %q", args[0], c.CommandPath())
-			if near := c.SuggestionsFor(args[0]); len(near) > 0 {
-				text += "; there is " + strings.Join(near, ", ")
-			}
-			return errors.New(text)
-		},
+		Use:                        name,
+		Short:                      short,
+		RunE:                       func(c *cobra.Command, _ []string) error { return c.Help() },
+		Args:                       noCommand,
 		SuggestionsMinimumDistance: 2,
 	}
 	c.AddCommand(verbs...)
 	return c
+}
+
+// noCommand refuses what is left of a command line when no command of that name was found.
+func noCommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	text := fmt.Sprintf("unknown command %q for %q", args[0], c.CommandPath())
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		text += "; there is " + strings.Join(near, ", ")
+	}
+	return errors.New(text)
 }
 
 // exactly wants one argument for each of the names.

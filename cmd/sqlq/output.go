@@ -55,6 +55,7 @@ func printList[T any](a *app, items []T, t *table) error {
 	if t == nil {
 		return nil
 	}
+	t.paint = a.paint
 	return t.print(a.out, a.width)
 }
 
@@ -142,13 +143,30 @@ func headersOf(headers json.RawMessage) json.RawMessage {
 type table struct {
 	columns []column
 	rows    [][]string
+	paint   func(style, string) string // nil: no colours
 }
 
 type column struct {
 	name  string
 	right bool // aligned to the right, as numbers are
 	cut   bool // gives way where the terminal is too narrow
+
+	// style says how a cell looks where colours are wanted; nil: plain. It has no part in the widths.
+	style func(cell string) style
 }
+
+// some is the style of a column of counts in which anything but none stands out.
+func some(s style) func(cell string) style {
+	return func(cell string) style {
+		if cell == "0" || cell == "~0" || cell == "-" || cell == "" {
+			return plainText
+		}
+		return s
+	}
+}
+
+// always is the style of a column all of whose cells look the same.
+func always(s style) func(cell string) style { return func(string) style { return s } }
 
 func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
 
@@ -189,25 +207,37 @@ func (t *table) print(w io.Writer, width int) error {
 		}
 	}
 	var out bytes.Buffer
-	for _, line := range lines {
-		var text strings.Builder
+	for n, line := range lines {
+		gap := "" // blanks before the next cell; those at the end of a line are left out
 		for i, cell := range line {
-			if i > 0 {
-				text.WriteString(columnGap)
-			}
 			cell = cut(cell, widths[i])
 			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
 			if t.columns[i].right {
-				cell = pad + cell
-			} else {
-				cell += pad
+				gap, pad = gap+pad, ""
 			}
-			text.WriteString(cell)
+			if cell != "" {
+				out.WriteString(gap + t.painted(n, i, cell))
+				gap = ""
+			}
+			gap += pad + columnGap
 		}
-		out.WriteString(strings.TrimRight(text.String(), " ") + "\n")
+		out.WriteByte('\n')
 	}
 	_, err := w.Write(out.Bytes())
 	return err
+}
+
+// painted puts a cell into its style; line 0 holds the names of the columns.
+func (t *table) painted(line, i int, cell string) string {
+	switch {
+	case t.paint == nil:
+		return cell
+	case line == 0:
+		return t.paint(bold, cell)
+	case t.columns[i].style == nil:
+		return cell
+	}
+	return t.paint(t.columns[i].style(oneLine(t.rows[line-1][i])), cell)
 }
 
 // cut shortens text to so many characters.

@@ -96,3 +96,22 @@ func TestCount(t *testing.T) {
 		}
 	}
 }
+
+// Colours have no part in the widths, and stand only where there is something to see.
+func TestTableInColour(t *testing.T) {
+	t.Parallel()
+	table := &table{paint: (&app{color: colorAlways}).paint,
+		columns: []column{{name: "queue", style: always(yellow)}, {name: "failed", right: true, style: some(red)}, {name: "end"}}}
+	table.add("a", "0", "x")
+	table.add("longer", "12", "")
+	var out bytes.Buffer
+	if err := table.print(&out, 0); err != nil {
+		t.Fatal(err)
+	}
+	want := "\x1b[1mQUEUE\x1b[0m   \x1b[1mFAILED\x1b[0m  \x1b[1mEND\x1b[0m\n" +
+		"\x1b[33ma\x1b[0m            0  x\n" +
+		"\x1b[33mlonger\x1b[0m      \x1b[31m12\x1b[0m\n"
+	if out.String() != want {
+		t.Errorf("got\n%q\nwant\n%q", out.String(), want)
+	}
+}

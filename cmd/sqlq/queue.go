@@ -52,7 +52,7 @@ func (a *app) queueCreateCommand() *cobra.Command {
 }
 
 func (a *app) queueListCommand() *cobra.Command {
-	return &cobra.Command{
+	return a.watchable(&cobra.Command{
 		Use:     "ls",
 		Aliases: []string{"list"},
 		Short:   "List queues with what waits in them",
@@ -60,7 +60,7 @@ func (a *app) queueListCommand() *cobra.Command {
 long ago the oldest ready message was sent.
 
 Counts are exact up to %d. Above that, and where dead rows make counting slow, they are estimates and marked ~.`, ops.CountLimit),
-		Example: "  sqlq queue ls\n  sqlq queue ls -o jsonl | jq 'select(.failed > 0)'",
+		Example: "  sqlq queue ls --watch\n  sqlq queue ls -o jsonl | jq 'select(.failed > 0)'",
 		Args:    noMoreThan(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			db, err := a.connect(c.Context())
@@ -76,7 +76,7 @@ Counts are exact up to %d. Above that, and where dead rows make counting slow, t
 				a.say("no queues in schema %q; make one with: sqlq queue create NAME", a.schema)
 			}
 			t := &table{columns: []column{{name: "queue"}, {name: "ready", right: true}, {name: "delayed", right: true},
-				{name: "leased", right: true}, {name: "failed", right: true}, {name: "oldest"}}}
+				{name: "leased", right: true}, {name: "failed", right: true, style: some(red)}, {name: "oldest"}}}
 			var views []queueView
 			for _, q := range queues {
 				views = append(views, viewQueue(q))
@@ -84,7 +84,7 @@ Counts are exact up to %d. Above that, and where dead rows make counting slow, t
 			}
 			return printList(a, views, t)
 		},
-	}
+	})
 }
 
 func (a *app) queueShowCommand() *cobra.Command {

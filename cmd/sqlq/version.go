@@ -15,7 +15,7 @@ func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",
 		Short:   "Print the version of this program and of the schema it needs",
-		Example: "  sqlq version -o json",
+		Example: "  sqlq version\n  sqlq version -o json | jq .schema_version",
 		Args:    noMoreThan(0),
 		RunE: func(*cobra.Command, []string) error {
 			v := struct {
