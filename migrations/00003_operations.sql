@@ -171,8 +171,9 @@ BEGIN
         calls := ARRAY['read_traffic'];
     WHEN 'operator' THEN
         others := ARRAY['UPDATE (headers, body) ON error', 'UPDATE (due_at) ON delayed', 'UPDATE (paused_at, paused_by) ON queue',
-            'SELECT, INSERT, UPDATE ON operation', 'SELECT, INSERT ON history', 'SELECT ON traffic'];
+            'SELECT, INSERT, UPDATE ON operation', 'SELECT, INSERT ON history', 'SELECT ON traffic', 'UPDATE (crashed_at) ON instance'];
         calls := ARRAY['body_json', 'header_value'];
+        calls := calls || ARRAY['move_due', 'recover_leased']; -- what doctor mends
     WHEN 'viewer' THEN
         others := ARRAY['SELECT ON operation', 'SELECT ON traffic',
             'SELECT (message, at, seq, what, operation, queue, attempts, failed_at, host, error) ON history'];

@@ -40,6 +40,9 @@ const (
 	kindCancel     = "cancel"     // of delayed messages
 	kindReschedule = "reschedule" // likewise
 	kindRelease    = "release"    // of leases
+	kindGrant      = "grant"
+	kindRevoke     = "revoke"
+	kindMend       = "mend" // what doctor found
 )
 
 // begin writes down that an operation begins, and returns its number. filter is what it was told, for people and for going
