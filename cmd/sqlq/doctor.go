@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -38,6 +39,9 @@ The exit code is 3 when a problem or a warning is left.`,
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "operator"},
 		RunE: func(c *cobra.Command, _ []string) error {
+			if o.Kind != "" && !slices.Contains(ops.RoleKinds, o.Kind) {
+				return usageErrorf("--role %s: there are %s", o.Kind, strings.Join(ops.RoleKinds, ", "))
+			}
 			db, err := a.connectAnySchema(c.Context())
 			if err != nil {
 				return err

@@ -141,7 +141,7 @@ func (o *Ops) Doctor(ctx context.Context, options DoctorOptions) (*Diagnosis, er
 		run         func(context.Context) ([]Finding, error)
 	}{
 		{"server", "Is it a server, and a database, that sqlq runs on?", false, e.checkServer},
-		{"pooler", "Does a transaction pooler stand in between?", false, e.checkPooler},
+		{"pooler", "Is the connection a session of its own, with no transaction pooler in between?", false, e.checkPooler},
 		{"listen", "Does a notification arrive?", false, e.checkListen},
 		{"connections", "Are connections left?", false, e.checkConnections},
 		{"migrations", "Has the schema the version that this program needs?", false, e.checkMigrations},
@@ -153,7 +153,7 @@ func (o *Ops) Doctor(ctx context.Context, options DoctorOptions) (*Diagnosis, er
 		{"backlog", "Does somebody handle what waits?", true, e.checkBacklog},
 		{"paused", "Are all queues handed out?", true, e.checkPaused},
 		{"errors", "Do few messages fail?", true, e.checkErrors},
-		{"transactions", "Does anything hold vacuum back?", true, e.checkHolders},
+		{"transactions", "Is vacuum free to remove what was deleted?", true, e.checkHolders},
 		{"dead rows", "Does vacuum keep up?", true, e.checkDead},
 		{"bloat", "Is there little empty space in the tables?", true, e.checkBloat},
 		{"autovacuum", "Is autovacuum on, and set for queues?", true, e.checkAutovacuum},

@@ -103,7 +103,7 @@ func (e *examination) recover(ctx context.Context) (string, error) {
 func (e *examination) checkLeases(ctx context.Context) (found []Finding, err error) {
 	orphans, err := e.store.OrphanedLeases(ctx, e.pool, leasesSeen)
 	for _, o := range orphans {
-		what := fmt.Sprintf("%s of queue %q belong to no running instance, the oldest for %s", atLeast(o.N, leasesSeen, "leased message"), o.Queue, o.Oldest.Round(time.Second))
+		what := fmt.Sprintf("queue %q: %s without a running instance, the oldest for %s", o.Queue, atLeast(o.N, leasesSeen, "leased message"), o.Oldest.Round(time.Second))
 		if o.Gone {
 			found = append(found, problem(what+"; the queue is gone", "nobody handles them, and nothing can give them back", "sqlq queue create "+o.Queue+", then: "+e.doctorFix()))
 			continue
@@ -116,8 +116,8 @@ func (e *examination) checkLeases(ctx context.Context) (found []Finding, err err
 func (e *examination) checkDelayed(ctx context.Context) (found []Finding, err error) {
 	overdue, err := e.store.OverdueDelayed(ctx, e.pool, e.Late, leasesSeen)
 	for _, o := range overdue {
-		found = append(found, problem(fmt.Sprintf("%s for queue %q are due, the first since %s ago, and nobody moves them",
-			atLeast(o.N, leasesSeen, "delayed message"), o.Queue, o.Oldest.Round(time.Second)),
+		found = append(found, problem(fmt.Sprintf("queue %q: %s overdue, the first for %s, and nobody moves them",
+			o.Queue, atLeast(o.N, leasesSeen, "delayed message"), o.Oldest.Round(time.Second)),
 			"the leading instance moves what is due; none runs, or it may not", "start an endpoint, of any name, or: "+e.doctorFix()).by("move", e.moveDue))
 	}
 	return found, err
@@ -168,7 +168,7 @@ func (e *examination) checkBacklog(ctx context.Context) (found []Finding, err er
 			return found, err
 		}
 		if len(counted) == 1 && counted[0].OldestAge != nil && *counted[0].OldestAge > e.Late {
-			found = append(found, warning(fmt.Sprintf("messages wait in queue %q, the first since %s ago, and no instance of that endpoint runs", queue, counted[0].OldestAge.Round(time.Second)),
+			found = append(found, warning(fmt.Sprintf("queue %q: messages wait, the first for %s, and no instance of that endpoint runs", queue, counted[0].OldestAge.Round(time.Second)),
 				"nobody handles them", "start the endpoint, or look at them: sqlq queue peek "+queue))
 		}
 	}
@@ -182,7 +182,7 @@ func (e *examination) checkPaused(ctx context.Context) (found []Finding, err err
 		if p.By != "" {
 			by = " by " + p.By
 		}
-		found = append(found, warning(fmt.Sprintf("queue %q is paused%s since %s", p.Queue, by, p.Since.UTC().Format(time.RFC3339)),
+		found = append(found, warning(fmt.Sprintf("queue %q: paused%s since %s", p.Queue, by, p.Since.UTC().Format(time.RFC3339)),
 			"its messages wait", "sqlq queue resume "+p.Queue))
 	}
 	return found, err

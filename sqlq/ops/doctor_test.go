@@ -247,10 +247,10 @@ func TestDoctorFixes(t *testing.T) {
 	for _, who := range []*ops.Ops{d.as(operator), d.Ops} {
 		diagnosis := doctor(t, who, ops.DoctorOptions{})
 		if who != d.Ops {
-			found(t, diagnosis, "instances", ops.SeverityProblem, `of endpoint "sales" on web-1 (pid 4711) has crashed, or is cut off: it last said 3m0s ago`, "sqlq doctor --fix")
-			found(t, diagnosis, "leases", ops.SeverityProblem, `1 leased message of queue "sales" belong`)
-			found(t, diagnosis, "delayed", ops.SeverityProblem, `2 delayed messages for queue "sales" are due, the first since 1h0m0s ago`)
-			found(t, diagnosis, "delayed", ops.SeverityProblem, `1 delayed message for queue "gone"`)
+			found(t, diagnosis, "instances", ops.SeverityProblem, `of endpoint "sales" on web-1 (pid 4711) has crashed, or is cut off: it last said 3m`, "sqlq doctor --fix")
+			found(t, diagnosis, "leases", ops.SeverityProblem, `queue "sales": 1 leased message without a running instance, the oldest for 4m`)
+			found(t, diagnosis, "delayed", ops.SeverityProblem, `queue "sales": 2 delayed messages overdue, the first for 1h0m`)
+			found(t, diagnosis, "delayed", ops.SeverityProblem, `queue "gone": 1 delayed message overdue`)
 		}
 		found(t, diagnosis, "autovacuum", ops.SeverityWarning, "vacuum_truncate=false", `ALTER TABLE "sqlq"."q_sales" SET (vacuum_truncate=false)`)
 		err := who.Fix(ctx, diagnosis)
@@ -295,9 +295,9 @@ func TestDoctorFindsMore(t *testing.T) {
 	d.exec(`ALTER SEQUENCE sqlq.s_sales RESTART WITH 8000000000000000000`)
 	d.exec(`SELECT nextval('sqlq.s_sales')`)
 	diagnosis := doctor(t, d.Ops, ops.DoctorOptions{Failures: 10})
-	found(t, diagnosis, "paused", ops.SeverityWarning, `queue "sales" is paused by ann: audit since `, "sqlq queue resume sales")
-	found(t, diagnosis, "backlog", ops.SeverityWarning, `messages wait in queue "sales", the first since 1h0m0s ago, and no instance`)
-	found(t, diagnosis, "leases", ops.SeverityProblem, `1 leased message of queue "gone"`, "the queue is gone", "sqlq queue create gone")
+	found(t, diagnosis, "paused", ops.SeverityWarning, `queue "sales": paused by ann: audit since `, "sqlq queue resume sales")
+	found(t, diagnosis, "backlog", ops.SeverityWarning, `queue "sales": messages wait, the first for 1h0m`)
+	found(t, diagnosis, "leases", ops.SeverityProblem, `queue "gone": 1 leased message without`, "the queue is gone", "sqlq queue create gone")
 	found(t, diagnosis, "instances", ops.SeverityNote, `endpoint "Old" runs in 2 versions: v1, v2`)
 	found(t, diagnosis, "errors", ops.SeverityWarning, "more than 10 messages failed within an hour", "sqlq error groups --since 1h")
 	found(t, diagnosis, "row security", ops.SeverityProblem, "row security of table delayed is off", `ALTER TABLE "sqlq"."delayed" ENABLE ROW LEVEL SECURITY`)
