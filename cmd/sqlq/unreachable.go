@@ -22,7 +22,11 @@ import (
 // connectError tells of a connection that failed: where to, as whom, why, and what comes next.
 func (a *app) connectError(where string, config *pgx.ConnConfig, err error) error {
 	var whys, steps []string
-	for _, attempt := range tries(err) {
+	all := tries(err)
+	if others := slices.DeleteFunc(slices.Clone(all), refusedTLS); len(others) > 0 {
+		all = others // it was tried without TLS too
+	}
+	for _, attempt := range all {
 		why, next := reason(attempt, config)
 		if !slices.Contains(whys, why) {
 			whys = append(whys, why)
@@ -96,8 +100,8 @@ func reason(attempt error, config *pgx.ConnConfig) (why, next string) {
 		return "the connection was closed at once", fmt.Sprintf("Does PostgreSQL listen on port %s, or something else? A proxy or pooler closes it so when the server behind it does not answer.", port)
 	case errors.As(attempt, &op):
 		return op.Err.Error(), ""
-	case config.TLSConfig != nil && onlyTLS(config):
-		return attempt.Error(), "The server may not speak TLS: sslmode=prefer in the URL goes on without."
+	case refusedTLS(attempt):
+		return "the server refused TLS", "It does not speak TLS: sslmode=prefer in the URL goes on without."
 	}
 	return attempt.Error(), ""
 }
@@ -128,9 +132,9 @@ func refusal(pg *pgconn.PgError, config *pgx.ConnConfig) string {
 	return pg.Hint
 }
 
-// onlyTLS says whether no try goes without TLS.
-func onlyTLS(config *pgx.ConnConfig) bool {
-	return !slices.ContainsFunc(config.Fallbacks, func(f *pgconn.FallbackConfig) bool { return f.TLSConfig == nil })
+// refusedTLS says whether a server does not speak TLS. The driver has no value for that error.
+func refusedTLS(err error) bool {
+	return strings.Contains(err.Error(), "server refused TLS connection")
 }
 
 // shellWord quotes a word for a shell where that would not leave it as it is.
