@@ -157,9 +157,10 @@ func (a *app) there(ctx context.Context) (settings []setting, err error) {
 func names(text string, keys []string) bool {
 	if u, err := url.Parse(text); err == nil && (u.Scheme == "postgres" || u.Scheme == "postgresql") {
 		_, password := u.User.Password()
+		parameters, _ := url.ParseQuery(u.RawQuery)
 		part := map[string]bool{"host": u.Host != "", "dbname": strings.Trim(u.Path, "/") != "", "user": u.User.Username() != "", "password": password}
 		for _, key := range keys {
-			if part[key] || u.Query().Has(key) {
+			if part[key] || parameters.Has(key) {
 				return true
 			}
 		}
