@@ -119,6 +119,7 @@ type examination struct {
 	owner    string
 	version  int64 // of the schema; 0: it has none
 	queues   []string
+	mayMend  bool // mark instances, give leases back, move messages
 	health   []store.TableHealth
 	healthOf error
 }
@@ -137,31 +138,31 @@ func (o *Ops) Doctor(ctx context.Context, options DoctorOptions) (*Diagnosis, er
 	d := &Diagnosis{}
 	for _, c := range []struct {
 		name, about string
-		schema      bool // it needs the schema, in the wanted version
+		needs       need
 		run         func(context.Context) ([]Finding, error)
 	}{
-		{"server", "Is it a server, and a database, that sqlq runs on?", false, e.checkServer},
-		{"pooler", "Is the connection a session of its own, with no transaction pooler in between?", false, e.checkPooler},
-		{"listen", "Does a notification arrive?", false, e.checkListen},
-		{"connections", "Are connections left?", false, e.checkConnections},
-		{"migrations", "Has the schema the version that this program needs?", false, e.checkMigrations},
-		{"grants", "May this role do what it is for?", true, e.checkGrants},
-		{"row security", "Does each role see its own queues only?", true, e.checkRowSecurity},
-		{"instances", "Do the instances live, and run one version?", true, e.checkInstances},
-		{"leases", "Is somebody there for each leased message?", true, e.checkLeases},
-		{"delayed", "Are delayed messages moved when they are due?", true, e.checkDelayed},
-		{"backlog", "Does somebody handle what waits?", true, e.checkBacklog},
-		{"paused", "Are all queues handed out?", true, e.checkPaused},
-		{"errors", "Do few messages fail?", true, e.checkErrors},
-		{"transactions", "Is vacuum free to remove what was deleted?", true, e.checkHolders},
-		{"dead rows", "Does vacuum keep up?", true, e.checkDead},
-		{"bloat", "Is there little empty space in the tables?", true, e.checkBloat},
-		{"autovacuum", "Is autovacuum on, and set for queues?", true, e.checkAutovacuum},
-		{"wraparound", "Are there transaction ids and numbers enough?", true, e.checkHeadroom},
-		{"indexes", "Are all indexes in use?", true, e.checkIndexes},
+		{"server", "Is it a server, and a database, that sqlq runs on?", nothing, e.checkServer},
+		{"pooler", "Is the connection a session of its own, with no transaction pooler in between?", nothing, e.checkPooler},
+		{"listen", "Does a notification arrive?", nothing, e.checkListen},
+		{"connections", "Are connections left?", nothing, e.checkConnections},
+		{"migrations", "Has the schema the version that this program needs?", nothing, e.checkMigrations},
+		{"grants", "May this role do what it is for?", wantedVersion, e.checkGrants},
+		{"row security", "Does each role see its own queues only?", tables, e.checkRowSecurity},
+		{"instances", "Do the instances live, and run one version?", wantedVersion, e.checkInstances},
+		{"leases", "Is somebody there for each leased message?", wantedVersion, e.checkLeases},
+		{"delayed", "Are delayed messages moved when they are due?", wantedVersion, e.checkDelayed},
+		{"backlog", "Does somebody handle what waits?", wantedVersion, e.checkBacklog},
+		{"paused", "Are all queues handed out?", wantedVersion, e.checkPaused},
+		{"errors", "Do few messages fail?", wantedVersion, e.checkErrors},
+		{"transactions", "Is vacuum free to remove what was deleted?", nothing, e.checkHolders},
+		{"dead rows", "Does vacuum keep up?", tables, e.checkDead},
+		{"bloat", "Is there little empty space in the tables?", tables, e.checkBloat},
+		{"autovacuum", "Is autovacuum on, and set for queues?", nothing, e.checkAutovacuum},
+		{"wraparound", "Are there transaction ids and numbers enough?", tables, e.checkHeadroom},
+		{"indexes", "Are all indexes in use?", tables, e.checkIndexes},
 	} {
 		check := Check{Name: c.name, About: c.about}
-		if why := e.unable(); c.schema && why != "" {
+		if why := e.lacks(c.needs); why != "" {
 			check.NotRun = why
 		} else {
 			began := time.Now()
@@ -192,6 +193,11 @@ func (e *examination) look(ctx context.Context) (err error) {
 			return fmt.Errorf("read version of schema %q: %w", e.store.Name(), err)
 		}
 	}
+	lacks, err := e.store.Lacks(ctx, e.pool, mending, nil)
+	if err != nil {
+		return fmt.Errorf("ask what role %q may do: %w", e.server.Role, err)
+	}
+	e.mayMend = e.may && len(lacks) == 0
 	e.health, e.healthOf = e.store.TablesHealth(ctx, e.pool)
 	for _, h := range e.health {
 		if name, is := strings.CutPrefix(h.Table, "q_"); is {
@@ -201,15 +207,29 @@ func (e *examination) look(ctx context.Context) (err error) {
 	return nil
 }
 
-// unable says why the checks of the schema cannot be made; "": they can.
-func (e *examination) unable() string {
+// need is what a check needs of the schema.
+type need int
+
+const (
+	nothing need = iota
+	tables
+	wantedVersion
+)
+
+// lacks says why what a check needs is not there; "": it is.
+func (e *examination) lacks(n need) string {
 	switch {
-	case !e.exists || e.may && e.version == 0 && len(e.health) == 0:
+	case n >= tables && e.missing():
 		return fmt.Sprintf("schema %q has no sqlq tables", e.store.Name())
-	case e.WantVersion != 0 && e.version != 0 && e.version != e.WantVersion:
+	case n >= wantedVersion && e.WantVersion != 0 && e.version != 0 && e.version != e.WantVersion:
 		return fmt.Sprintf("schema %q has version %d, not %d", e.store.Name(), e.version, e.WantVersion)
 	}
 	return ""
+}
+
+// missing says whether there is no schema, or one without tables.
+func (e *examination) missing() bool {
+	return !e.exists || e.may && e.version == 0 && len(e.health) == 0
 }
 
 // whyNot says why a check could not be made; "" for one that was.
@@ -279,8 +299,14 @@ func (f Finding) inSQL() Finding {
 	return f
 }
 
-// by says that Fix can mend a finding, and how. What one call mends for several findings has one name.
-func (f Finding) by(name string, fix func(ctx context.Context) (did string, err error)) Finding {
-	f.Fixable, f.fixing, f.fix = true, name, fix
+// mending are the privileges that Fix needs.
+var mending = []store.Privilege{
+	{Name: "EXECUTE", On: "function", Object: "recover_leased"}, {Name: "EXECUTE", On: "function", Object: "move_due"},
+	{Name: "UPDATE", On: "column", Object: "instance", Column: "crashed_at"}, {Name: "INSERT", On: "table", Object: "operation"},
+}
+
+// by says that Fix can mend a finding, where the role may, and how. What one call mends for several findings has one name.
+func (f Finding) by(may bool, name string, fix func(ctx context.Context) (did string, err error)) Finding {
+	f.Fixable, f.fixing, f.fix = may, name, fix
 	return f
 }

@@ -148,7 +148,7 @@ func (e *examination) checkMigrations(context.Context) ([]Finding, error) {
 		up += " --schema " + shellWord(name)
 	}
 	switch {
-	case !e.exists || e.may && e.version == 0 && len(e.health) == 0:
+	case e.missing():
 		return []Finding{problem(fmt.Sprintf("schema %q has no sqlq tables", name), "there is nothing to send to", up)}, nil
 	case !e.may || e.version == 0:
 		return nil, &cannotCheckError{fmt.Sprintf("role %q may not read the version of schema %q", e.server.Role, name)}

@@ -254,10 +254,10 @@ func TestDoctorFixes(t *testing.T) {
 		}
 		found(t, diagnosis, "autovacuum", ops.SeverityWarning, "vacuum_truncate=false", `ALTER TABLE "sqlq"."q_sales" SET (vacuum_truncate=false)`)
 		err := who.Fix(ctx, diagnosis)
-		if who != d.Ops && (err == nil || !strings.Contains(err.Error(), "must be owner")) || who == d.Ops && err != nil {
+		if err != nil {
 			t.Errorf("Fix: %v", err)
 		}
-		if left := len(diagnosis.Fixable()); who == d.Ops && left > 0 || who != d.Ops && left != 1 {
+		if left := len(diagnosis.Fixable()); left > 0 {
 			t.Errorf("%d findings are left to fix", left)
 		}
 	}
@@ -314,14 +314,14 @@ func TestDoctorFindsMore(t *testing.T) {
 func TestDoctorWithoutSchema(t *testing.T) {
 	t.Parallel()
 	empty := openSchema(t, pgtest.Empty(t), "my schema")
-	ofSchema := []string{"grants", "row security", "instances", "leases", "delayed", "backlog", "paused", "errors", "transactions", "dead rows",
-		"bloat", "autovacuum", "wraparound", "indexes"}
-	found(t, doctor(t, empty.Ops, ops.DoctorOptions{}, ofSchema...), "migrations", ops.SeverityProblem, `schema "my schema" has no sqlq tables`, "sqlq migrate up --schema 'my schema'")
+	ofVersion := []string{"grants", "instances", "leases", "delayed", "backlog", "paused", "errors"}
+	ofTables := append([]string{"row security", "dead rows", "bloat", "wraparound", "indexes"}, ofVersion...)
+	found(t, doctor(t, empty.Ops, ops.DoctorOptions{}, ofTables...), "migrations", ops.SeverityProblem, `schema "my schema" has no sqlq tables`, "sqlq migrate up --schema 'my schema'")
 	empty.exec(`CREATE SCHEMA "my schema"`)
-	found(t, doctor(t, empty.Ops, ops.DoctorOptions{}, ofSchema...), "migrations", ops.SeverityProblem, `schema "my schema" has no sqlq tables`)
+	found(t, doctor(t, empty.Ops, ops.DoctorOptions{}, ofTables...), "migrations", ops.SeverityProblem, `schema "my schema" has no sqlq tables`)
 	d := open(t)
-	found(t, doctor(t, d.Ops, ops.DoctorOptions{WantVersion: migrations.Latest() + 1}, ofSchema...), "migrations", ops.SeverityProblem, "this program needs", "sqlq migrate up")
-	found(t, doctor(t, d.Ops, ops.DoctorOptions{WantVersion: 1}, ofSchema...), "migrations", ops.SeverityProblem, "this program knows 1", "use a newer release of sqlq")
+	found(t, doctor(t, d.Ops, ops.DoctorOptions{WantVersion: migrations.Latest() + 1}, ofVersion...), "migrations", ops.SeverityProblem, "this program needs", "sqlq migrate up")
+	found(t, doctor(t, d.Ops, ops.DoctorOptions{WantVersion: 1}, ofVersion...), "migrations", ops.SeverityProblem, "this program knows 1", "use a newer release of sqlq")
 	if _, err := d.Doctor(t.Context(), ops.DoctorOptions{Kind: "king"}); err == nil {
 		t.Error("an unknown kind of role was taken")
 	}

@@ -156,7 +156,7 @@ func (e *examination) checkAutovacuum(context.Context) (found []Finding, err err
 			table := h.Table
 			found = append(found, warning(fmt.Sprintf("%s has lost settings for autovacuum: %s", e.tableName(table), strings.Join(lost, ", ")),
 				"vacuum comes too late for a table whose rows come and go, or locks it to shrink it", e.store.SetOptionsSQL(table, lost)).inSQL().
-				by("options of "+table, func(ctx context.Context) (string, error) {
+				by(e.server.Superuser || e.server.Role == e.owner, "options of "+table, func(ctx context.Context) (string, error) {
 					return "set them", e.store.SetOptions(ctx, e.pool, table, lost)
 				}))
 		}

@@ -125,11 +125,11 @@ func (s *Schema) Lacks(ctx context.Context, db DBTX, wanted []Privilege, queues 
 			SELECT oid FROM pg_namespace WHERE nspname = $1::text
 		), queue AS (
 			SELECT substr(c.relname, 3) AS name FROM pg_class c, space
-			WHERE c.relnamespace = space.oid AND c.relkind = 'r' AND c.relname LIKE 'q\_%' AND ($6::text[] IS NULL OR substr(c.relname, 3) = ANY ($6::text[]))
+			WHERE c.relnamespace = space.oid AND c.relkind = 'r' AND left(c.relname, 2) = 'q_' AND ($6::text[] IS NULL OR substr(c.relname, 3) = ANY ($6::text[]))
 		), each AS (
-			SELECT w.n, w.privilege, w.kind, w.col, NULL::text AS queue, w.object FROM wanted w WHERE w.object NOT LIKE '%*'
+			SELECT w.n, w.privilege, w.kind, w.col, NULL::text AS queue, w.object FROM wanted w WHERE right(w.object, 1) <> '*'
 			UNION ALL
-			SELECT w.n, w.privilege, w.kind, w.col, q.name, left(w.object, 2) || q.name FROM wanted w, queue q WHERE w.object LIKE '%*'
+			SELECT w.n, w.privilege, w.kind, w.col, q.name, left(w.object, 2) || q.name FROM wanted w, queue q WHERE right(w.object, 1) = '*'
 		), asked AS (
 			SELECT e.n, e.queue, CASE e.kind
 				WHEN 'schema' THEN has_schema_privilege(space.oid, e.privilege)

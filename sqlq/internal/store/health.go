@@ -226,16 +226,23 @@ type Orphans struct {
 	Gone   bool          // the queue is gone too, so that nothing gives them back
 }
 
-// OrphanedLeases returns the leases whose instance has ended or never was, by queue, among the first limit of them. It reads
-// the leased table up to there.
+// OrphanedLeases returns the leases whose instance has ended or never was, by queue, among the first limit of them. Relies on
+// the primary key of leased, of which it reads one entry an instance, and those of the orphans.
 func (s *Schema) OrphanedLeases(ctx context.Context, db DBTX, limit int) ([]Orphans, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
-		SELECT l.queue, count(*), (extract(epoch FROM clock_timestamp() - min(l.leased_at)) * 1000000)::bigint,
-			to_regclass(quote_ident($1::text) || '.' || quote_ident('q_' || l.queue)) IS NULL
+		WITH RECURSIVE holder (instance) AS (
+			(SELECT instance FROM %[1]s ORDER BY instance LIMIT 1)
+			UNION ALL
+			SELECT (SELECT l.instance FROM %[1]s l WHERE l.instance > h.instance ORDER BY l.instance LIMIT 1) FROM holder h WHERE h.instance IS NOT NULL
+		), gone AS MATERIALIZED (
+			SELECT h.instance FROM holder h WHERE h.instance IS NOT NULL AND NOT EXISTS (
+				SELECT FROM %[2]s i WHERE i.id = h.instance AND i.drained_at IS NULL AND i.crashed_at IS NULL)
+		)
+		SELECT o.queue, count(*), (extract(epoch FROM clock_timestamp() - min(o.leased_at)) * 1000000)::bigint,
+			to_regclass(quote_ident($1::text) || '.' || quote_ident('q_' || o.queue)) IS NULL
 		FROM (
-			SELECT queue, leased_at FROM %s l WHERE NOT EXISTS (
-				SELECT FROM %s i WHERE i.id = l.instance AND i.drained_at IS NULL AND i.crashed_at IS NULL) LIMIT $2::int
-		) l GROUP BY l.queue ORDER BY l.queue`, s.table("leased"), s.table("instance")), s.name, limit)
+			SELECT l.queue, l.leased_at FROM gone g, LATERAL (SELECT queue, leased_at FROM %[1]s WHERE instance = g.instance LIMIT $2::int) l LIMIT $2::int
+		) o GROUP BY o.queue ORDER BY o.queue`, s.table("leased"), s.table("instance")), s.name, limit)
 	if err != nil {
 		return nil, err
 	}

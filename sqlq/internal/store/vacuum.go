@@ -102,7 +102,7 @@ type TableHealth struct {
 // each table's files.
 func (s *Schema) TablesHealth(ctx context.Context, db DBTX) ([]TableHealth, error) {
 	rows, err := db.Query(ctx, `
-		SELECT c.relname::text, pg_relation_size(c.oid), pg_indexes_size(c.oid), pg_total_relation_size(c.oid),
+		SELECT c.relname::text, coalesce(pg_relation_size(c.oid), 0), coalesce(pg_indexes_size(c.oid), 0), coalesce(pg_total_relation_size(c.oid), 0),
 			greatest(pg_stat_get_live_tuples(c.oid), c.reltuples::bigint, 0), coalesce(pg_stat_get_dead_tuples(c.oid), 0),
 			greatest(pg_stat_get_last_vacuum_time(c.oid), pg_stat_get_last_autovacuum_time(c.oid)),
 			greatest(age(c.relfrozenxid), age(t.relfrozenxid))::bigint, greatest(mxid_age(c.relminmxid), mxid_age(t.relminmxid))::bigint,
@@ -110,7 +110,7 @@ func (s *Schema) TablesHealth(ctx context.Context, db DBTX) ([]TableHealth, erro
 			current_setting('autovacuum_freeze_max_age')::bigint, current_setting('autovacuum_multixact_freeze_max_age')::bigint,
 			coalesce(pg_stat_get_autovacuum_count(c.oid), 0)
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_class t ON t.oid = c.reltoastrelid
-		WHERE n.nspname = $1::text AND c.relkind = 'r' AND (c.relname LIKE 'q\_%' OR c.relname IN ('delayed', 'leased', 'error'))
+		WHERE n.nspname = $1::text AND c.relkind = 'r' AND (left(c.relname, 2) = 'q_' OR c.relname IN ('delayed', 'leased', 'error'))
 		ORDER BY 1`, s.name)
 	if err != nil {
 		return nil, err
