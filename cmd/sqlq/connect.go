@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -75,8 +76,8 @@ func (a *app) connectAnySchema(ctx context.Context) (*database, error) {
 	a.role = config.ConnConfig.User
 	if err := pool.Ping(ctx); err != nil {
 		pool.Close()
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("connect to %s: %w", where, err)
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return nil, fmt.Errorf("connect to %s: %w", where, ctx.Err())
 		}
 		return nil, &codedError{code: exitConnect, err: a.connectError(where, config.ConnConfig, err)}
 	}

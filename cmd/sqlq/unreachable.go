@@ -27,7 +27,7 @@ func (a *app) connectError(where string, config *pgx.ConnConfig, err error) erro
 		all = others // it was tried without TLS too
 	}
 	for _, attempt := range all {
-		why, next := reason(attempt, config)
+		why, next := a.reason(attempt, config)
 		if !slices.Contains(whys, why) {
 			whys = append(whys, why)
 		}
@@ -70,7 +70,7 @@ const (
 )
 
 // reason says why a try failed, and what comes next; "" where that is not known.
-func reason(attempt error, config *pgx.ConnConfig) (why, next string) {
+func (a *app) reason(attempt error, config *pgx.ConnConfig) (why, next string) {
 	var (
 		pg      *pgconn.PgError
 		dns     *net.DNSError
@@ -93,7 +93,11 @@ func reason(attempt error, config *pgx.ConnConfig) (why, next string) {
 	case errors.Is(attempt, fs.ErrNotExist):
 		return "there is no such socket", "Is the server running on this machine? If it is on another one, name the host: postgres://user@host:5432/database"
 	case errors.Is(attempt, context.DeadlineExceeded), errors.As(attempt, &timeout) && timeout.Timeout():
-		return fmt.Sprintf("no answer within %s", config.ConnectTimeout), fmt.Sprintf("Is the host right, and does a firewall let port %s through? To wait for longer: connect_timeout=60 in the URL", port)
+		within, longer := config.ConnectTimeout, "connect_timeout=60 in the URL"
+		if a.timeout > 0 && a.timeout < within {
+			within, longer = a.timeout, "--timeout"
+		}
+		return fmt.Sprintf("no answer within %s", within), fmt.Sprintf("Is the host right, and does a firewall let port %s through? To wait for longer: %s", port, longer)
 	case errors.Is(attempt, syscall.EHOSTUNREACH), errors.Is(attempt, syscall.ENETUNREACH):
 		return "no way leads there", "Is the host right, and does it need a VPN?"
 	case errors.Is(attempt, io.EOF), errors.Is(attempt, io.ErrUnexpectedEOF), errors.Is(attempt, syscall.ECONNRESET):
