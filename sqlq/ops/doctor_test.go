@@ -386,4 +386,17 @@ func TestDoctorFindsServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	found(t, doctor(t, d.Ops, ops.DoctorOptions{}), "autovacuum", ops.SeverityProblem, "is off on the server", "ALTER SYSTEM SET autovacuum = on")
+
+	// Its standby is no place to work, and can be examined all the same.
+	standby, err := s.Standby(t.Context(), devpg.StandbyOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := standby.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	there := openSchema(t, standby.URL(""), "sqlq")
+	found(t, doctor(t, there.Ops, ops.DoctorOptions{}, "listen"), "server", ops.SeverityProblem, "the server is a standby", "target_session_attrs=read-write")
 }
