@@ -266,8 +266,7 @@ DECLARE
     q        text;
     word     text;
 BEGIN
-    -- By number: a later migration gives this function another name.
-    IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = $1) THEN
+    IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = grant_role.role) THEN
         RAISE undefined_object USING MESSAGE = format('role %s does not exist', coalesce(to_json(role::text)::text, 'null')),
             HINT = 'Everybody at once (PUBLIC) cannot be granted anything.';
     END IF;
@@ -343,8 +342,7 @@ DECLARE
     q text;
     f regprocedure;
 BEGIN
-    -- By number: a later migration gives this function another name.
-    IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = $1) THEN
+    IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = revoke_role.role) THEN
         RAISE undefined_object USING MESSAGE = format('role %s does not exist', coalesce(to_json(role::text)::text, 'null')),
             HINT = 'Everybody at once (PUBLIC) cannot be granted anything.';
     END IF;

@@ -152,6 +152,14 @@ COMMENT ON FUNCTION read_traffic IS 'Takes a reading of what has arrived in the 
 -- What 00002 grants stays as it is; this adds what came here.
 ALTER FUNCTION grant_role(name, text, text[], boolean) RENAME TO grant_messages;
 ALTER FUNCTION revoke_role(name, text[]) RENAME TO revoke_messages;
+-- In their bodies a parameter is qualified by the name that the function had.
+-- +goose StatementBegin
+DO $$
+BEGIN
+    EXECUTE replace(pg_get_functiondef('grant_messages'::regproc), 'grant_role.role', 'grant_messages.role');
+    EXECUTE replace(pg_get_functiondef('revoke_messages'::regproc), 'revoke_role.role', 'revoke_messages.role');
+END $$;
+-- +goose StatementEnd
 COMMENT ON FUNCTION grant_messages IS 'The part of grant_role that is about messages.';
 COMMENT ON FUNCTION revoke_messages IS 'The part of revoke_role that is about messages.';
 
@@ -227,6 +235,13 @@ END $$;
 DROP FUNCTION revoke_role, grant_role;
 ALTER FUNCTION grant_messages(name, text, text[], boolean) RENAME TO grant_role;
 ALTER FUNCTION revoke_messages(name, text[]) RENAME TO revoke_role;
+-- +goose StatementBegin
+DO $$
+BEGIN
+    EXECUTE replace(pg_get_functiondef('grant_role'::regproc), 'grant_messages.role', 'grant_role.role');
+    EXECUTE replace(pg_get_functiondef('revoke_role'::regproc), 'revoke_messages.role', 'revoke_role.role');
+END $$;
+-- +goose StatementEnd
 COMMENT ON FUNCTION grant_role IS 'Lets a role be producer (sends, publishes, reads nothing), consumer (runs endpoints), operator (everything on messages; of all queues: makes and drops them) or viewer (counts and lists, no headers and bodies unless bodies), of the named queues or, with null, of all, those included that are made later. A role may be several.';
 COMMENT ON FUNCTION revoke_role IS 'Takes everything that grant_role gave to a role: with null all of it, use of the schema included, else what it has on the tables of the named queues.';
 DROP FUNCTION read_traffic, header_value, body_json;
