@@ -105,7 +105,7 @@ func TestDoctorHealthy(t *testing.T) {
 				notRun = []string{"delayed", "errors"} // it has no table of them to read
 			}
 			for _, options := range []ops.DoctorOptions{{}, {Kind: kind, Queues: queues}} {
-				diagnosis := doctor(t, d.as(role), options, notRun...)
+				diagnosis := doctor(t, d.loginAs(role), options, notRun...)
 				if diagnosis.Count(ops.SeverityProblem)+diagnosis.Count(ops.SeverityWarning) > 0 {
 					t.Errorf("as a %s of %v it found\n%s", kind, queues, findings(diagnosis))
 				}
@@ -143,7 +143,7 @@ func TestDoctorFindsHolders(t *testing.T) {
 	if err := d.Grant(ctx, ops.Grant{Role: viewer, Kind: "viewer"}); err != nil {
 		t.Fatal(err)
 	}
-	found(t, doctor(t, d.as(viewer), ops.DoctorOptions{}), "transactions", ops.SeverityNote, "sees only its own sessions", "GRANT pg_read_all_stats TO viewer_")
+	found(t, doctor(t, d.loginAs(viewer), ops.DoctorOptions{}), "transactions", ops.SeverityNote, "sees only its own sessions", "GRANT pg_read_all_stats TO viewer_")
 }
 
 func TestDoctorFindsMissingGrants(t *testing.T) {
@@ -161,25 +161,25 @@ func TestDoctorFindsMissingGrants(t *testing.T) {
 	quoted := func(role string) string { return pgx.Identifier{role}.Sanitize() }
 
 	nobody := d.role("nobody")
-	found(t, doctor(t, d.as(nobody), ops.DoctorOptions{}, "migrations", "instances", "leases", "delayed", "paused", "errors", "backlog"),
+	found(t, doctor(t, d.loginAs(nobody), ops.DoctorOptions{}, "migrations", "instances", "leases", "delayed", "paused", "errors", "backlog"),
 		"grants", ops.SeverityProblem, "has no part in schema", "sqlq grant "+nobody)
 
 	consumer := grant("consumer")
 	d.exec(`REVOKE DELETE ON sqlq.q_mine FROM ` + quoted(consumer))
 	d.exec(`REVOKE EXECUTE ON FUNCTION sqlq.move_due FROM ` + quoted(consumer))
-	found(t, doctor(t, d.as(consumer), ops.DoctorOptions{}, "delayed", "errors"), "grants", ops.SeverityProblem,
+	found(t, doctor(t, d.loginAs(consumer), ops.DoctorOptions{}, "delayed", "errors"), "grants", ops.SeverityProblem,
 		"lacks what a consumer needs: ", "EXECUTE on function move_due", "DELETE on table q_mine", "sqlq grant "+consumer+" consumer")
 
 	operator := grant("operator", "mine")
 	d.exec(`REVOKE SELECT ON SEQUENCE sqlq.s_mine FROM ` + quoted(operator))
-	found(t, doctor(t, d.as(operator), ops.DoctorOptions{}), "grants", ops.SeverityProblem,
+	found(t, doctor(t, d.loginAs(operator), ops.DoctorOptions{}), "grants", ops.SeverityProblem,
 		"lacks what an operator needs: SELECT on sequence s_mine |", "sqlq grant "+operator+" operator --queue mine")
-	found(t, doctor(t, d.as(operator), ops.DoctorOptions{Kind: "operator"}), "grants", ops.SeverityNote, "is an operator of 1 of 2 queues: mine")
+	found(t, doctor(t, d.loginAs(operator), ops.DoctorOptions{Kind: "operator"}), "grants", ops.SeverityNote, "is an operator of 1 of 2 queues: mine")
 
 	producer := grant("producer", "mine")
-	found(t, doctor(t, d.as(producer), ops.DoctorOptions{Kind: "producer", Queues: []string{"other"}}, "instances", "leases", "delayed", "backlog", "paused", "errors"),
+	found(t, doctor(t, d.loginAs(producer), ops.DoctorOptions{Kind: "producer", Queues: []string{"other"}}, "instances", "leases", "delayed", "backlog", "paused", "errors"),
 		"grants", ops.SeverityProblem, "INSERT (body) on table q_other", "--queue other")
-	found(t, doctor(t, d.as(producer), ops.DoctorOptions{Kind: "viewer"}, "instances", "leases", "delayed", "backlog", "paused", "errors"),
+	found(t, doctor(t, d.loginAs(producer), ops.DoctorOptions{Kind: "viewer"}, "instances", "leases", "delayed", "backlog", "paused", "errors"),
 		"grants", ops.SeverityProblem, "lacks what a viewer needs")
 }
 
@@ -244,7 +244,7 @@ func TestDoctorFixes(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The operator may mend all but the table, which is the owner's.
-	for _, who := range []*ops.Ops{d.as(operator), d.Ops} {
+	for _, who := range []*ops.Ops{d.loginAs(operator), d.Ops} {
 		diagnosis := doctor(t, who, ops.DoctorOptions{})
 		if who != d.Ops {
 			found(t, diagnosis, "instances", ops.SeverityProblem, `of endpoint "sales" on web-1 (pid 4711) has crashed, or is cut off: it last said 3m`, "sqlq doctor --fix")

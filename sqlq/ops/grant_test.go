@@ -35,8 +35,8 @@ func (d database) role(name string) string {
 	return role
 }
 
-// as is an Ops on the same database, logged in as a role of the method role.
-func (d database) as(role string) *ops.Ops {
+// loginAs is an Ops on the same database, logged in as a role of the method role.
+func (d database) loginAs(role string) *ops.Ops {
 	d.t.Helper()
 	config := d.pool.Config()
 	config.ConnConfig.User, config.ConnConfig.Password = role, "secret"
@@ -157,7 +157,7 @@ func TestGrantAndRevoke(t *testing.T) {
 			t.Errorf("%+v was granted", g)
 		}
 	}
-	if err := d.as(role).Grant(ctx, ops.Grant{Role: role, Kind: "operator"}); err == nil || !strings.Contains(err.Error(), "42501") {
+	if err := d.loginAs(role).Grant(ctx, ops.Grant{Role: role, Kind: "operator"}); err == nil || !strings.Contains(err.Error(), "42501") {
 		t.Errorf("by somebody who is not the owner: %v", err)
 	}
 }
