@@ -204,8 +204,8 @@ BEGIN
     WHEN 'operator' THEN
         others := ARRAY['UPDATE (headers, body) ON error', 'UPDATE (due_at) ON delayed', 'UPDATE (paused_at, paused_by) ON queue',
             'SELECT, INSERT, UPDATE ON operation', 'SELECT, INSERT ON history', 'SELECT ON traffic',
-            'UPDATE (seq) ON leased']; -- of one column: enough to lock a row
-        calls := ARRAY['body_json', 'header_value'];
+            'UPDATE (crashed_at) ON instance', 'UPDATE (seq) ON leased']; -- of one column: enough to lock a row
+        calls := ARRAY['body_json', 'header_value', 'move_due', 'recover_leased']; -- the last two for what doctor mends
     WHEN 'viewer' THEN
         others := ARRAY['SELECT ON operation', 'SELECT ON traffic',
             'SELECT (message, at, seq, what, operation, queue, attempts, failed_at, host, error) ON history'];

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strconv"
 	"time"
 
@@ -107,10 +106,8 @@ func meet(ctx context.Context, pg *pgconn.PgConn) (pid uint32, ownPlans []string
 // askWithin bounds the asking of both connections.
 const askWithin = 5 * time.Second
 
-// isPooled says whether transactions on a connection may run in different sessions. A direct connection is told the
-// process id of its server when it begins; whatever stands in between gives out keys of its own. It may be harmless: a
-// proxy, or a pooler in session mode. Then another connection to the same place is made, and both are asked in turn: one
-// that is answered by two processes, or two that are answered by one, are pooled.
+// isPooled says whether transactions on a connection may run in different sessions: see store.Pooled. What is known of a
+// place is not asked again.
 func (c *Client) isPooled(ctx context.Context, config *pgx.ConnConfig, pg *pgconn.PgConn, pid uint32) (bool, error) {
 	if pid == pg.PID() {
 		return false, nil
@@ -118,41 +115,16 @@ func (c *Client) isPooled(ctx context.Context, config *pgx.ConnConfig, pg *pgcon
 	if _, known := c.pooled.Load(config.ConnString()); known {
 		return true, nil
 	}
-	// A pooler that has no connection left may have this one wait. Whoever is not known to have a session has none.
-	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	bounded, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
-	other, err := pgx.ConnectConfig(ctx, config)
-	if ctx.Err() != nil {
-		return true, nil
-	}
+	pooled, err := store.Pooled(bounded, config, pg, pid)
 	if err != nil {
 		return false, fmt.Errorf("look for a transaction pooler: %w", err)
 	}
-	defer other.Close(context.WithoutCancel(ctx))
-	// Both orders of two, in a row and by turns, because a pooler may take its connections from either end; then at random,
-	// because other programs use it too.
-	order := []int{0, 1, 1, 0, 0, 1}
-	for range 18 {
-		order = append(order, rand.IntN(2))
+	if pooled && bounded.Err() == nil {
+		c.pooled.Store(config.ConnString(), true)
 	}
-	seen := [2]uint32{}
-	for _, i := range order {
-		answered, _, err := meet(ctx, []*pgconn.PgConn{pg, other.PgConn()}[i])
-		if ctx.Err() != nil && !pg.IsClosed() {
-			return true, nil
-		}
-		if err != nil {
-			return false, fmt.Errorf("look for a transaction pooler: %w", err)
-		}
-		if seen[i] == 0 {
-			seen[i] = answered
-		}
-		if seen[i] != answered || seen[0] == seen[1] {
-			c.pooled.Store(config.ConnString(), true)
-			return true, nil
-		}
-	}
-	return false, nil
+	return pooled, nil
 }
 
 // checkExecMode refuses the one mode in which a pooler can mix up statements: describe_exec sends a statement and its

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sqlq/sqlq/migrations"
@@ -60,13 +59,18 @@ func (a *app) connectToChange(ctx context.Context, ch change) (*database, error)
 	if err != nil {
 		return nil, err
 	}
-	host, _ := os.Hostname()
-	actor := ops.Actor{Host: host, Reason: ch.reason}
-	if u, err := user.Current(); err == nil {
-		actor.OSUser = u.Username
-	}
-	d.Ops = d.Ops.By(actor)
+	d.Ops = d.Ops.By(actor(ch))
 	return d, nil
+}
+
+// actor is who runs this program.
+func actor(ch change) ops.Actor {
+	host, _ := os.Hostname()
+	who := ops.Actor{Host: host, Reason: ch.reason}
+	if u, err := user.Current(); err == nil {
+		who.OSUser = u.Username
+	}
+	return who
 }
 
 // connectAnySchema connects to the database, whatever there is in it. Its error has the exit code for that.
@@ -80,9 +84,13 @@ func (a *app) connectAnySchema(ctx context.Context) (*database, error) {
 		return nil, &codedError{code: exitConnect, err: fmt.Errorf("set up connections: %w", err)}
 	}
 	where := whereIs(config.ConnConfig)
+	a.role = config.ConnConfig.User
 	if err := pool.Ping(ctx); err != nil {
 		pool.Close()
-		return nil, &codedError{code: exitConnect, err: a.connectError(where, config.ConnConfig.User, err)}
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return nil, fmt.Errorf("connect to %s: %w", where, ctx.Err())
+		}
+		return nil, &codedError{code: exitConnect, err: a.connectError(where, config.ConnConfig, err)}
 	}
 	return &database{Ops: ops.New(pool, a.schema), pool: pool, schema: a.schema, where: where}, nil
 }
@@ -158,48 +166,6 @@ func hostPort(host string, port uint16) string {
 		return "socket " + host
 	}
 	return net.JoinHostPort(host, strconv.Itoa(int(port)))
-}
-
-func (a *app) connectError(where, user string, err error) error {
-	err = fmt.Errorf("cannot connect to %s as user %q: %s", where, user, strings.Join(reasons(err), "; "))
-	if a.configured() {
-		return err
-	}
-	return fmt.Errorf(`%w
-Nothing says which database to use. Set SQLQ_DATABASE_URL or DATABASE_URL, or give --database-url:
-  postgres://user@host:5432/database
-To try sqlq on a throw-away server: sqlq dev`, err)
-}
-
-// reasons returns why connecting failed: with several hosts, or with and without TLS, each different reason once.
-func reasons(err error) []string {
-	var failed *pgconn.ConnectError
-	if errors.As(err, &failed) {
-		err = errors.Unwrap(failed)
-	}
-	attempts := []error{err}
-	if several, ok := err.(interface{ Unwrap() []error }); ok {
-		attempts = several.Unwrap()
-	}
-	var whys []string
-	for _, attempt := range attempts {
-		why := attempt.Error()
-		var pg *pgconn.PgError
-		var dns *net.DNSError
-		var op *net.OpError
-		switch {
-		case errors.As(attempt, &dns):
-			why = dns.Err
-		case errors.As(attempt, &pg):
-			why = pg.Message
-		case errors.As(attempt, &op):
-			why = op.Err.Error()
-		}
-		if !slices.Contains(whys, why) {
-			whys = append(whys, why)
-		}
-	}
-	return whys
 }
 
 func (d *database) checkSchema(ctx context.Context) error {

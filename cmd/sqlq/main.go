@@ -9,6 +9,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,8 +74,9 @@ type app struct {
 	schema      string
 	timeout     time.Duration // 0: none
 	color       colorMode
-	began       bool // the arguments were right and the command itself ran
-	watching    bool // a list is made again and again, on one connection:
+	role        string // that was connected as, or tried to; "": none yet
+	began       bool   // the arguments were right and the command itself ran
+	watching    bool   // a list is made again and again, on one connection:
 	watched     *database
 }
 
@@ -114,11 +116,7 @@ func (a *app) coded(ctx context.Context, command *cobra.Command, err error) *cod
 	case errors.Is(err, context.DeadlineExceeded) && a.timeout > 0:
 		return &codedError{code: exitError, err: fmt.Errorf("not done within %s (--timeout): %w", a.timeout, err)}
 	case errors.As(err, &pg) && pg.Code == insufficientPrivilege:
-		role := command.Annotations[needs]
-		if role == "" {
-			role = "operator"
-		}
-		return &codedError{code: exitConnect, err: fmt.Errorf("not allowed, needs %s: %w\nThe owner of the schema grants it with: sqlq grant ROLE %s", role, err, role)}
+		return &codedError{code: exitConnect, err: a.notAllowed(command.Annotations[needs], err)}
 	}
 	return &codedError{code: exitError, err: err}
 }
@@ -131,8 +129,23 @@ func hidden(coded *codedError, err error) error {
 	return err
 }
 
-// needs is the annotation of a command that says which role it takes, where that is not operator.
-const needs = "needs"
+// needs is the annotation of a command that says which role it takes, where that is not operator; owner is that of the
+// schema.
+const (
+	needs = "needs"
+	owner = "owner"
+)
+
+// notAllowed says which role would be, and how one becomes it.
+func (a *app) notAllowed(kind string, err error) error {
+	if kind == owner {
+		return fmt.Errorf("not allowed, needs the owner of the schema: %w\nConnect as the owner, which this names: sqlq config show", err)
+	}
+	if kind == "" {
+		kind = "operator"
+	}
+	return fmt.Errorf("not allowed, needs %s: %w\nThe owner of the schema grants it with: sqlq grant %s %s", kind, err, shellWord(cmp.Or(a.role, "ROLE")), kind)
+}
 
 const insufficientPrivilege = "42501" // SQLSTATE
 
@@ -160,9 +173,9 @@ func (a *app) rootCommand() *cobra.Command {
 		}
 	}
 	in("try", "Try it:", a.demoCommand(), a.devCommand(), a.benchCommand())
-	in("operate", "Look and mend:", a.topCommand(), a.queueCommand(), a.errorCommand(), a.leaseCommand(), a.instanceCommand(), a.operationCommand())
+	in("operate", "Look and mend:", a.topCommand(), a.queueCommand(), a.errorCommand(), a.leaseCommand(), a.instanceCommand(), a.operationCommand(), a.doctorCommand())
 	in("send", "Send:", a.sendCommand())
-	in("set-up", "Set up:", a.migrateCommand(), a.completionCommand(), a.manCommand(), a.versionCommand(), a.helpCommand())
+	in("set-up", "Set up:", a.migrateCommand(), a.grantCommand(), a.revokeCommand(), a.configCommand(), a.completionCommand(), a.manCommand(), a.versionCommand(), a.helpCommand())
 	root.SetHelpCommand(root.Commands()[len(root.Commands())-1])
 
 	flags := root.PersistentFlags()
@@ -267,9 +280,11 @@ func describe(err error) string {
 		return text
 	}
 	plain := pg.Message
-	if pg.Hint == "" {
+	switch {
+	case pg.Hint == "" && pg.Code == insufficientPrivilege: // is said in words
+	case pg.Hint == "":
 		plain += " (SQLSTATE " + pg.Code + ")"
-	} else {
+	default:
 		plain += "\n" + pg.Hint
 	}
 	return strings.Replace(text, pg.Error(), plain, 1)

@@ -23,8 +23,11 @@ var update = flag.Bool("update", false, "write what the commands print into the 
 
 // TestMain makes the test binary be sqlq for the scripts, which find it under that name.
 func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) == "sqlq" {
+	switch filepath.Base(os.Args[0]) {
+	case "sqlq":
 		os.Exit(mainCode())
+	case "psql":
+		os.Exit(psqlCode())
 	}
 	pgtest.Main(m)
 }

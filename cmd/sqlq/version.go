@@ -22,13 +22,17 @@ func (a *app) versionCommand() *cobra.Command {
 				Version string `json:"version"`
 				Schema  int64  `json:"schema_version"`
 				Go      string `json:"go"`
-			}{"(devel)", migrations.Latest(), runtime.Version()}
-			if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-				v.Version = info.Main.Version
-			}
+			}{programVersion(), migrations.Latest(), runtime.Version()}
 			return a.printOne(v, func(w io.Writer) {
 				fmt.Fprintf(w, "sqlq %s (schema version %d, %s)\n", v.Version, v.Schema, v.Go)
 			})
 		},
 	}
+}
+
+func programVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
 }

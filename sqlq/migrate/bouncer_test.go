@@ -1,7 +1,9 @@
 package migrate_test
 
 import (
+	"errors"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -43,5 +45,31 @@ func TestThroughBouncer(t *testing.T) {
 	err := direct.QueryRow(t.Context(), `SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace`).Scan(&strewn)
 	if err != nil || strewn != 0 {
 		t.Errorf("%d objects in the schema public (%v), want none", strewn, err)
+	}
+}
+
+// A pooler with a single connection to the server has none for the migrations while the first waits, which must not hang.
+func TestThroughBouncerWithOneConnection(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Empty(t)
+	direct := connect(t, url)
+	b := bouncer.Start(t, url, bouncer.Options{PoolSize: 1})
+	m := migrator(t, b.URL(direct.Config().Database), "sqlq")
+	m.SetPatience(100 * time.Millisecond)
+	if _, err := m.Up(t.Context()); !errors.Is(err, migrate.ErrOneConnection) {
+		t.Fatalf("Up: %v, want ErrOneConnection", err)
+	}
+	if left := texts(t, direct, `SELECT nspname FROM pg_namespace WHERE nspname = 'sqlq'`); len(left) > 0 {
+		t.Error("Up has made the schema")
+	}
+	if err := migrate.Up(t.Context(), url, "sqlq"); err != nil {
+		t.Fatal(err)
+	}
+	// Looking needs one.
+	if states, err := m.Status(t.Context()); err != nil || states[0].AppliedAt.IsZero() {
+		t.Errorf("Status: %v, %v", states, err)
+	}
+	if different, err := m.Validate(t.Context()); err != nil || len(different) > 0 {
+		t.Errorf("Validate: %v, %v", different, err)
 	}
 }

@@ -23,12 +23,17 @@ import (
 // ErrNewerSchema is returned by Up when the schema was migrated by a newer release than this one.
 var ErrNewerSchema = errors.New("the schema is newer than this program")
 
+// ErrOneConnection is returned by Up and Down when a second connection is not to be had within 15 seconds, as through a
+// pooler that gives out one: the first one waits in a transaction so that nobody else migrates meanwhile.
+var ErrOneConnection = errors.New("migrating takes two connections at a time, and the second one was not to be had; connect past the pooler, or let it have more (PgBouncer: default_pool_size)")
+
 // Migrator applies migrations to one schema.
 type Migrator struct {
 	schema   string
 	config   *pgx.ConnConfig
 	db       *sql.DB
 	provider *goose.Provider
+	patience time.Duration // for a second connection
 }
 
 // Step is one migration that was applied or rolled back.
@@ -75,7 +80,7 @@ func New(config *pgx.ConnConfig, schema string) (*Migrator, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("read migrations: %w", err), db.Close())
 	}
-	return &Migrator{schema: schema, config: config, db: db, provider: provider}, nil
+	return &Migrator{schema: schema, config: config, db: db, provider: provider, patience: 15 * time.Second}, nil
 }
 
 // checkSchemaName refuses names under which the tables would end up in another schema than the one named.
@@ -185,8 +190,23 @@ func (m *Migrator) alone(ctx context.Context, f func() error) error {
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('sqlq migrate ' || $1, 0))`, m.schema); err != nil {
 			return fmt.Errorf("wait for other migrations: %w", err)
 		}
+		if err := m.second(ctx); err != nil {
+			return err
+		}
 		return f()
 	})
+}
+
+// second sees that there is a second connection while the first is in a transaction.
+func (m *Migrator) second(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(ctx, m.patience)
+	defer cancel()
+	if err := m.db.PingContext(bounded); err != nil && bounded.Err() != nil && ctx.Err() == nil {
+		return ErrOneConnection
+	} else if err != nil {
+		return fmt.Errorf("connect a second time: %w", err)
+	}
+	return nil
 }
 
 func stepsOf(results []*goose.MigrationResult) []Step {

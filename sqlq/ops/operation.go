@@ -44,6 +44,9 @@ const (
 	kindCancel     = "cancel"     // of delayed messages
 	kindReschedule = "reschedule" // likewise
 	kindRelease    = "release"    // of leases
+	kindGrant      = "grant"
+	kindRevoke     = "revoke"
+	kindMend       = "mend" // what doctor found
 )
 
 // OperationStatus says how an operation stands.

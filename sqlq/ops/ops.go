@@ -84,8 +84,9 @@ func (o *Ops) wake(ctx context.Context, channel string) error {
 
 // SQLSTATEs that mean something here.
 const (
-	queryCanceled  = "57014"
-	undefinedTable = "42P01"
+	queryCanceled         = "57014"
+	undefinedTable        = "42P01"
+	insufficientPrivilege = "42501"
 )
 
 func sqlState(err error) string {

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sqlq/sqlq/sqlq/ops"
+)
+
+func (a *app) grantCommand() *cobra.Command {
+	var g ops.Grant
+	var ch change
+	c := &cobra.Command{
+		Use:   "grant ROLE producer|consumer|operator|viewer",
+		Short: "Let a database role send, receive, operate or look",
+		Long: `Give a database role what it needs:
+
+  producer  sends and publishes, and reads nothing
+  consumer  runs endpoints
+  operator  does everything on messages; of all queues: makes and drops queues too
+  viewer    counts and lists, without headers and bodies unless --bodies
+
+of the queues that --queue names, or of all, those included that are made later. What the role has besides it keeps, so a
+role may be several. The owner of the schema does it, or a member of that role. After a new release of the schema grant
+again: what it has meanwhile got comes with that.`,
+		Example:           "  sqlq grant web producer --queue sales --queue billing\n  sqlq grant oncall operator --dry-run",
+		Args:              exactly("ROLE", "KIND"),
+		ValidArgsFunction: completeKinds,
+		Annotations:       map[string]string{needs: owner},
+		RunE: func(c *cobra.Command, args []string) error {
+			g.Role, g.Kind = args[0], args[1]
+			statement, err := ops.New(nil, a.schema).GrantSQL(g)
+			if err != nil {
+				return usageErrorf("%w", err)
+			}
+			if ch.dryRun {
+				return a.printSQL(statement)
+			}
+			db, err := a.connectToChange(c.Context(), ch)
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			if err := db.Grant(c.Context(), g); err != nil {
+				return err
+			}
+			return a.done(g, "role %s is %s of %s in schema %q of %s", g.Role, g.Kind, queuesText(g.Queues), a.schema, db.where)
+		},
+	}
+	c.Flags().StringSliceVar(&g.Queues, "queue", nil, "of this queue alone; several")
+	c.Flags().BoolVar(&g.Bodies, "bodies", false, "a viewer sees headers and bodies too")
+	c.Flags().BoolVar(&ch.dryRun, "dry-run", false, "only print the SQL")
+	c.Flags().StringVar(&ch.reason, "reason", "", "why, for the record that `sqlq operation ls` shows")
+	_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
+	return c
+}
+
+func (a *app) revokeCommand() *cobra.Command {
+	var queues []string
+	var ch change
+	c := &cobra.Command{
+		Use:   "revoke ROLE",
+		Short: "Take back what grant gave to a database role",
+		Long: `Take back everything that sqlq grant gave to a database role, or, with --queue, what it has on those queues. Programs that
+run as that role fail at their next statement. It asks first; off a terminal it needs --yes.`,
+		Example:     "  sqlq revoke web --queue billing\n  sqlq revoke web --dry-run",
+		Args:        exactly("ROLE"),
+		Annotations: map[string]string{needs: owner},
+		RunE: func(c *cobra.Command, args []string) error {
+			role := args[0]
+			if ch.dryRun {
+				return a.printSQL(ops.New(nil, a.schema).RevokeSQL(role, queues))
+			}
+			db, err := a.connectToChange(c.Context(), ch)
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			if err := a.confirm(c.Context(), ch, fmt.Sprintf("take from role %q what it has on %s in schema %q of %s", role, queuesText(queues), a.schema, db.where)); err != nil {
+				return err
+			}
+			if err := db.Revoke(c.Context(), role, queues); err != nil {
+				return err
+			}
+			outcome := struct {
+				Role   string   `json:"role"`
+				Queues []string `json:"queues,omitempty"`
+			}{role, queues}
+			return a.done(outcome, "role %s has nothing on %s in schema %q of %s any more", role, queuesText(queues), a.schema, db.where)
+		},
+	}
+	c.Flags().StringSliceVar(&queues, "queue", nil, "what it has on this queue alone; several")
+	ch.flags(c)
+	_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
+	return c
+}
+
+// completeKinds completes the second argument of grant.
+func completeKinds(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) == 1 {
+		return ops.RoleKinds, cobra.ShellCompDirectiveNoFileComp
+	}
+	return nil, cobra.ShellCompDirectiveNoFileComp
+}
+
+// printSQL prints statements that were not run.
+func (a *app) printSQL(statement string) error {
+	if a.format != formatTable {
+		return a.printData(struct {
+			SQL string `json:"sql"`
+		}{statement})
+	}
+	_, err := fmt.Fprintln(a.out, statement)
+	return err
+}
+
+func queuesText(queues []string) string {
+	switch len(queues) {
+	case 0:
+		return "all queues"
+	case 1:
+		return "queue " + queues[0]
+	}
+	return "queues " + strings.Join(queues, ", ")
+}

@@ -1,0 +1,8 @@
+package migrate
+
+import "time"
+
+const Catalogue = catalogue
+
+// SetPatience sets how long a Migrator waits for a second connection.
+func (m *Migrator) SetPatience(d time.Duration) { m.patience = d }

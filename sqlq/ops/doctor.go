@@ -1,0 +1,312 @@
+package ops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// Severity says how bad a finding is.
+type Severity string
+
+const (
+	SeverityProblem Severity = "problem" // something does not work, or will stop working
+	SeverityWarning Severity = "warning" // it works, worse than it could, or something needs looking at
+	SeverityNote    Severity = "note"    // worth knowing; nothing is wrong
+)
+
+// Finding is something that Doctor found.
+type Finding struct {
+	Severity Severity
+	What     string // what is the case, with names and numbers
+	Why      string // why that matters
+	Mend     string // the command that mends it, or what to do; "": nothing needs doing
+	SQL      bool   // Mend is SQL
+	Fixable  bool   // Fix can do it
+	Fixed    string // what Fix did; "": nothing yet
+
+	fix    func(ctx context.Context) (did string, err error)
+	fixing string // what else the same fix mends has the same
+}
+
+// Check is one thing that Doctor looked at.
+type Check struct {
+	Name     string // one word or two
+	About    string // the question that it answers
+	Findings []Finding
+	NotRun   string // why it could not be looked at; "": it was
+	Took     time.Duration
+}
+
+// Diagnosis is all that Doctor looked at.
+type Diagnosis struct {
+	Checks []Check
+}
+
+// Count returns how many findings of a severity are left, those that Fix has mended left out.
+func (d *Diagnosis) Count(s Severity) (n int64) {
+	for _, c := range d.Checks {
+		for _, f := range c.Findings {
+			if f.Severity == s && f.Fixed == "" {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// Fixable returns the findings that Fix can mend, and has not yet.
+func (d *Diagnosis) Fixable() (fixable []*Finding) {
+	for i := range d.Checks {
+		for j := range d.Checks[i].Findings {
+			if f := &d.Checks[i].Findings[j]; f.Fixable && f.Fixed == "" {
+				fixable = append(fixable, f)
+			}
+		}
+	}
+	return fixable
+}
+
+// DoctorOptions say what Doctor takes for healthy. The zero value has the defaults.
+type DoctorOptions struct {
+	WantVersion int64  // the version that the schema should have: migrations.Latest; 0: any
+	Kind        string // what the role should be able to do: one of RoleKinds; "": what it seems to be meant for
+
+	Queues   []string      // of which the role should be able to do that; nil: all
+	Within   time.Duration // for each check. Default 5 s.
+	Long     time.Duration // a transaction open for longer is reported. Default 5 min.
+	Late     time.Duration // a delayed message due for longer is stuck, and one that waits for longer where no instance runs. Default 1 min.
+	Dead     int64         // more dead rows in a table are reported. Default 100,000: ten times what autovacuum waits for.
+	Bloat    int64         // more bytes of a table without rows in them are reported. Default 256 MiB.
+	Failures int64         // more messages that failed within an hour are reported. Default 1,000.
+}
+
+func (d DoctorOptions) withDefaults() DoctorOptions {
+	or := func(v *time.Duration, otherwise time.Duration) {
+		if *v == 0 {
+			*v = otherwise
+		}
+	}
+	orMany := func(v *int64, otherwise int64) {
+		if *v == 0 {
+			*v = otherwise
+		}
+	}
+	or(&d.Within, 5*time.Second)
+	or(&d.Long, 5*time.Minute)
+	or(&d.Late, time.Minute)
+	orMany(&d.Dead, 100_000)
+	orMany(&d.Bloat, 256<<20)
+	orMany(&d.Failures, 1_000)
+	return d
+}
+
+// examination is a Doctor at work.
+type examination struct {
+	*Ops
+	DoctorOptions
+	server   store.Server
+	pooled   bool
+	exists   bool // the schema
+	may      bool // use it
+	owner    string
+	version  int64 // of the schema; 0: it has none
+	queues   []string
+	mayMend  bool // mark instances, give leases back, move messages
+	health   []store.TableHealth
+	healthOf error
+}
+
+// Doctor looks at everything that keeps messages from flowing, or will. It changes nothing; see Fix. Each check takes at most
+// the time Within, and one that cannot be made, for want of a privilege or of time, says so and stops no other. The error is that
+// of a database that does not answer at all, or of ctx.
+func (o *Ops) Doctor(ctx context.Context, options DoctorOptions) (*Diagnosis, error) {
+	if options.Kind != "" && !slices.Contains(RoleKinds, options.Kind) {
+		return nil, fmt.Errorf("kind of role %q is not known: there are %s", options.Kind, quoted(RoleKinds))
+	}
+	e := &examination{Ops: o, DoctorOptions: options.withDefaults()}
+	if err := e.look(ctx); err != nil {
+		return nil, err
+	}
+	d := &Diagnosis{}
+	for _, c := range []struct {
+		name, about string
+		needs       need
+		run         func(context.Context) ([]Finding, error)
+	}{
+		{"server", "Is it a server, and a database, that sqlq runs on?", nothing, e.checkServer},
+		{"pooler", "Is the connection a session of its own, with no transaction pooler in between?", nothing, e.checkPooler},
+		{"listen", "Does a notification arrive?", nothing, e.checkListen},
+		{"connections", "Are connections left?", nothing, e.checkConnections},
+		{"migrations", "Has the schema the version that this program needs?", nothing, e.checkMigrations},
+		{"grants", "May this role do what it is for?", wantedVersion, e.checkGrants},
+		{"row security", "Does each role see its own queues only?", tables, e.checkRowSecurity},
+		{"instances", "Do the instances live, and run one version?", wantedVersion, e.checkInstances},
+		{"leases", "Is somebody there for each leased message?", wantedVersion, e.checkLeases},
+		{"delayed", "Are delayed messages moved when they are due?", wantedVersion, e.checkDelayed},
+		{"backlog", "Does somebody handle what waits?", wantedVersion, e.checkBacklog},
+		{"paused", "Are all queues handed out?", wantedVersion, e.checkPaused},
+		{"errors", "Do few messages fail?", wantedVersion, e.checkErrors},
+		{"transactions", "Is vacuum free to remove what was deleted?", nothing, e.checkHolders},
+		{"dead rows", "Does vacuum keep up?", tables, e.checkDead},
+		{"bloat", "Is there little empty space in the tables?", tables, e.checkBloat},
+		{"autovacuum", "Is autovacuum on, and set for queues?", nothing, e.checkAutovacuum},
+		{"wraparound", "Are there transaction ids and numbers enough?", tables, e.checkHeadroom},
+		{"indexes", "Are all indexes in use?", tables, e.checkIndexes},
+	} {
+		check := Check{Name: c.name, About: c.about}
+		if why := e.lacks(c.needs); why != "" {
+			check.NotRun = why
+		} else {
+			began := time.Now()
+			bounded, cancel := context.WithTimeout(ctx, e.Within)
+			findings, err := c.run(bounded)
+			cancel()
+			check.Took, check.Findings, check.NotRun = time.Since(began), findings, e.whyNot(err)
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		d.Checks = append(d.Checks, check)
+	}
+	return d, nil
+}
+
+// look finds out what all checks want to know.
+func (e *examination) look(ctx context.Context) (err error) {
+	if e.server, err = e.store.Server(ctx, e.pool); err != nil {
+		return fmt.Errorf("ask the server what it is: %w", err)
+	}
+	if e.exists, e.may, e.owner, err = e.store.Exists(ctx, e.pool); err != nil {
+		return fmt.Errorf("look for schema %q: %w", e.store.Name(), err)
+	}
+	if e.exists && e.may {
+		// Who may use the schema and not read the record is told so by the check of grants.
+		if e.version, _, err = e.store.Version(ctx, e.pool); err != nil && sqlState(err) != insufficientPrivilege {
+			return fmt.Errorf("read version of schema %q: %w", e.store.Name(), err)
+		}
+	}
+	lacks, err := e.store.Lacks(ctx, e.pool, mending, nil)
+	if err != nil {
+		return fmt.Errorf("ask what role %q may do: %w", e.server.Role, err)
+	}
+	e.mayMend = e.may && len(lacks) == 0
+	e.health, e.healthOf = e.store.TablesHealth(ctx, e.pool)
+	for _, h := range e.health {
+		if name, is := strings.CutPrefix(h.Table, "q_"); is {
+			e.queues = append(e.queues, name)
+		}
+	}
+	return nil
+}
+
+// need is what a check needs of the schema.
+type need int
+
+const (
+	nothing need = iota
+	tables
+	wantedVersion
+)
+
+// lacks says why what a check needs is not there; "": it is.
+func (e *examination) lacks(n need) string {
+	switch {
+	case n >= tables && e.missing():
+		return fmt.Sprintf("schema %q has no sqlq tables", e.store.Name())
+	case n >= wantedVersion && e.WantVersion != 0 && e.version != 0 && e.version != e.WantVersion:
+		return fmt.Sprintf("schema %q has version %d, not %d", e.store.Name(), e.version, e.WantVersion)
+	}
+	return ""
+}
+
+// missing says whether there is no schema, or one without tables.
+func (e *examination) missing() bool {
+	return !e.exists || e.may && e.version == 0 && len(e.health) == 0
+}
+
+// whyNot says why a check could not be made; "" for one that was.
+func (e *examination) whyNot(err error) string {
+	var pg *pgconn.PgError
+	var cannot *cannotCheckError
+	switch {
+	case err == nil:
+		return ""
+	case errors.As(err, &cannot):
+		return cannot.why
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Sprintf("not done within %s", e.Within)
+	case errors.As(err, &pg) && pg.Code == insufficientPrivilege:
+		return fmt.Sprintf("role %q may not: %s", e.server.Role, pg.Message)
+	case errors.As(err, &pg):
+		return pg.Message
+	}
+	return err.Error()
+}
+
+// cannotCheckError is why a check makes no sense here.
+type cannotCheckError struct{ why string }
+
+func (e *cannotCheckError) Error() string { return e.why }
+
+// Fix mends what is fixable in a diagnosis, each by itself, and sets what it did. It is written down as an operation. An error
+// stops none of the others; it returns all of them.
+func (o *Ops) Fix(ctx context.Context, d *Diagnosis) error {
+	var failures []error
+	done := map[string]string{}
+	for _, f := range d.Fixable() {
+		if did, is := done[f.fixing]; is {
+			f.Fixed = did
+			continue
+		}
+		id, err := o.begin(ctx, kindMend, map[string]string{"finding": f.What}, store.Operation{})
+		if err != nil {
+			return errors.Join(append(failures, err)...)
+		}
+		did, err := f.fix(ctx)
+		if err == nil {
+			f.Fixed, done[f.fixing] = did, did
+		} else {
+			err = fmt.Errorf("%s: %w", f.What, err)
+		}
+		failures = append(failures, err, o.end(ctx, id, err))
+	}
+	return errors.Join(failures...)
+}
+
+func problem(what, why, mend string) Finding {
+	return Finding{Severity: SeverityProblem, What: what, Why: why, Mend: mend}
+}
+
+func warning(what, why, mend string) Finding {
+	return Finding{Severity: SeverityWarning, What: what, Why: why, Mend: mend}
+}
+
+func note(what, why, mend string) Finding {
+	return Finding{Severity: SeverityNote, What: what, Why: why, Mend: mend}
+}
+
+// inSQL says that what mends a finding is SQL.
+func (f Finding) inSQL() Finding {
+	f.SQL = true
+	return f
+}
+
+// mending are the privileges that Fix needs.
+var mending = []store.Privilege{
+	{Name: "EXECUTE", On: "function", Object: "recover_leased"}, {Name: "EXECUTE", On: "function", Object: "move_due"},
+	{Name: "UPDATE", On: "column", Object: "instance", Column: "crashed_at"}, {Name: "INSERT", On: "table", Object: "operation"},
+}
+
+// by says that Fix can mend a finding, where the role may, and how. What one call mends for several findings has one name.
+func (f Finding) by(may bool, name string, fix func(ctx context.Context) (did string, err error)) Finding {
+	f.Fixable, f.fixing, f.fix = may, name, fix
+	return f
+}

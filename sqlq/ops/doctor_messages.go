@@ -1,0 +1,212 @@
+package ops
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const (
+	instancesSeen = 1_000  // instances that are looked at, the newest
+	leasesSeen    = 10_000 // leases without an instance, and overdue messages
+	crashMemory   = 24 * time.Hour
+	moveBatch     = 1_000
+	muchError     = 10 << 30 // bytes of the error table
+)
+
+func (e *examination) checkInstances(ctx context.Context) (found []Finding, err error) {
+	seen, err := e.store.SeenInstances(ctx, e.pool, crashMemory, instancesSeen)
+	if err != nil {
+		return nil, err
+	}
+	versions := map[string]map[string]bool{} // endpoint → versions that run
+	crashed := map[string][]string{}         // endpoint → when
+	for _, i := range seen {
+		name := fmt.Sprintf("instance %d of endpoint %q on %s (pid %d)", i.ID, i.Endpoint, i.Host, i.PID)
+		switch {
+		case i.Crashed != nil:
+			crashed[i.Endpoint] = append(crashed[i.Endpoint], fmt.Sprintf("instance %d on %s (pid %d) %s ago", i.ID, i.Host, i.PID, i.Crashed.Round(time.Second)))
+		case i.Silent > i.LeaseTime:
+			found = append(found, problem(fmt.Sprintf("%s has crashed, or is cut off: it last said %s ago that it lives, and its lease time is %s",
+				name, i.Silent.Round(time.Second), i.LeaseTime),
+				"no running instance has noticed, so what it had leased is not given back", "start an endpoint, of any name, or as an operator: "+e.doctorFix()).by(e.mayMend, "recover", e.recover))
+		default:
+			if versions[i.Endpoint] == nil {
+				versions[i.Endpoint] = map[string]bool{}
+			}
+			versions[i.Endpoint][i.Version] = true
+		}
+	}
+	for _, endpoint := range slices.Sorted(maps.Keys(crashed)) {
+		all := crashed[endpoint]
+		found = append(found, warning(fmt.Sprintf("%s of endpoint %q crashed within a day: %s", plural(int64(len(all)), "instance"), endpoint, some(all)),
+			"others took its messages over; find out what killed it, or a message that does so may be among them", "sqlq error ls --queue "+endpoint+" --since 1d"))
+	}
+	for _, endpoint := range slices.Sorted(maps.Keys(versions)) {
+		if running := slices.Sorted(maps.Keys(versions[endpoint])); len(running) > 1 {
+			found = append(found, note(fmt.Sprintf("endpoint %q runs in %d versions: %s", endpoint, len(running), some(running)),
+				"as during a rollout; an old one that was forgotten handles messages too", "sqlq instance ls"))
+		}
+	}
+	return found, nil
+}
+
+func (e *examination) doctorFix() string {
+	if e.store.Name() == "sqlq" {
+		return "sqlq doctor --fix"
+	}
+	return "sqlq doctor --fix --schema " + shellWord(e.store.Name())
+}
+
+// recover does what the leading instance does with dead ones: marks them, and gives their messages back.
+func (e *examination) recover(ctx context.Context) (string, error) {
+	var names []string
+	var channels []string
+	var given int64
+	err := pgx.BeginFunc(ctx, e.pool, func(tx pgx.Tx) error {
+		dead, err := e.store.MarkDead(ctx, tx, []int32{}, true)
+		if err != nil {
+			return err
+		}
+		for _, d := range dead {
+			names = append(names, fmt.Sprint(d.ID))
+		}
+		recovered, err := e.store.Recover(ctx, tx)
+		for _, r := range recovered {
+			given += int64(r.N)
+			if r.Channel != "" {
+				channels = append(channels, r.Channel)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	for _, c := range channels {
+		if err := e.wake(ctx, c); err != nil {
+			return "", err
+		}
+	}
+	if len(names) == 0 {
+		return fmt.Sprintf("gave %s back", plural(given, "leased message")), nil
+	}
+	return fmt.Sprintf("marked %s as crashed (%s) and gave %s back", plural(int64(len(names)), "instance"), strings.Join(names, ", "),
+		plural(given, "leased message")), nil
+}
+
+func (e *examination) checkLeases(ctx context.Context) (found []Finding, err error) {
+	orphans, err := e.store.OrphanedLeases(ctx, e.pool, leasesSeen)
+	for _, o := range orphans {
+		what := fmt.Sprintf("queue %q: %s without a running instance, the oldest for %s", o.Queue, atLeast(o.N, leasesSeen, "leased message"), o.Oldest.Round(time.Second))
+		if o.Gone {
+			found = append(found, problem(what+"; the queue is gone", "nobody handles them, and nothing can give them back", "sqlq queue create "+o.Queue+", then as an operator: "+e.doctorFix()))
+			continue
+		}
+		found = append(found, problem(what, "nobody handles them until an instance runs that gives them back", "start an endpoint, of any name, or as an operator: "+e.doctorFix()).by(e.mayMend, "recover", e.recover))
+	}
+	return found, err
+}
+
+func (e *examination) checkDelayed(ctx context.Context) (found []Finding, err error) {
+	overdue, err := e.store.OverdueDelayed(ctx, e.pool, e.Late, leasesSeen)
+	for _, o := range overdue {
+		found = append(found, problem(fmt.Sprintf("queue %q: %s overdue, the first for %s, and nobody moves them",
+			o.Queue, atLeast(o.N, leasesSeen, "delayed message"), o.Oldest.Round(time.Second)),
+			"the leading instance moves what is due; none runs, or it may not", "start an endpoint, of any name, or as an operator: "+e.doctorFix()).by(e.mayMend, "move", e.moveDue))
+	}
+	return found, err
+}
+
+// moveDue does what the leading instance does with delayed messages that are due, in batches.
+func (e *examination) moveDue(ctx context.Context) (string, error) {
+	var moved int64
+	for from := (time.Time{}); ; {
+		batch, err := e.store.MoveDue(ctx, e.pool, from, moveBatch)
+		if err != nil {
+			return "", fmt.Errorf("after %d: %w", moved, err)
+		}
+		n := int64(0)
+		for _, m := range batch {
+			n += int64(m.N)
+			if m.LastDue.After(from) {
+				from = m.LastDue
+			}
+			if err := e.wake(ctx, m.Channel); err != nil {
+				return "", err
+			}
+		}
+		if moved += n; n < moveBatch {
+			return fmt.Sprintf("moved %s", plural(moved, "delayed message")), nil
+		}
+	}
+}
+
+func (e *examination) checkBacklog(ctx context.Context) (found []Finding, err error) {
+	seen, err := e.store.SeenInstances(ctx, e.pool, 0, instancesSeen)
+	if err != nil {
+		return nil, err
+	}
+	alive := map[string]bool{}
+	for _, i := range seen {
+		alive[i.Endpoint] = alive[i.Endpoint] || i.Silent <= i.LeaseTime
+	}
+	for _, queue := range e.queues {
+		if alive[queue] {
+			continue
+		}
+		counted, err := e.store.CountReady(ctx, e.pool, []string{queue}, 1)
+		if sqlState(err) == insufficientPrivilege || sqlState(err) == undefinedTable {
+			continue // not this role's, or just dropped
+		}
+		if err != nil {
+			return found, err
+		}
+		if len(counted) == 1 && counted[0].OldestAge != nil && *counted[0].OldestAge > e.Late {
+			found = append(found, warning(fmt.Sprintf("queue %q: messages wait, the first for %s, and no instance of that endpoint runs", queue, counted[0].OldestAge.Round(time.Second)),
+				"nobody handles them", "start the endpoint, or look at them: sqlq queue peek "+queue))
+		}
+	}
+	return found, nil
+}
+
+func (e *examination) checkPaused(ctx context.Context) (found []Finding, err error) {
+	paused, err := e.store.PausedQueues(ctx, e.pool)
+	for _, p := range paused {
+		by := ""
+		if p.By != "" {
+			by = " by " + p.By
+		}
+		found = append(found, warning(fmt.Sprintf("queue %q: paused%s since %s", p.Queue, by, p.Since.UTC().Format(time.RFC3339)),
+			"its messages wait", "sqlq queue resume "+p.Queue))
+	}
+	return found, err
+}
+
+func (e *examination) checkErrors(ctx context.Context) (found []Finding, err error) {
+	for _, h := range e.health {
+		if h.Table == "error" && h.TotalBytes > muchError {
+			found = append(found, note(fmt.Sprintf("the error table takes %s for about %s", bytesText(h.TotalBytes), plural(h.Live, "message")),
+				"nothing removes failed messages by itself", "sqlq error groups, then replay, or export and delete them"))
+		}
+	}
+	n, err := e.store.FailedSince(ctx, e.pool, time.Hour, int(e.Failures)+1)
+	if n > e.Failures {
+		found = append(found, warning(fmt.Sprintf("more than %d messages failed within an hour", e.Failures),
+			"something that they need is broken, or a release of a service is", "sqlq error groups --since 1h"))
+	}
+	return found, err
+}
+
+// atLeast writes a number that was counted up to a limit.
+func atLeast(n, limit int64, noun string) string {
+	if n >= limit {
+		return fmt.Sprintf("%d %ss or more", n, noun)
+	}
+	return plural(n, noun)
+}

@@ -1,0 +1,182 @@
+package ops
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// The versions of PostgreSQL that sqlq is tested with.
+const oldestServer, newestServer = 14, 18
+
+func (e *examination) checkServer(context.Context) (found []Finding, err error) {
+	switch major := e.server.Version / 10_000; {
+	case major < oldestServer:
+		found = append(found, problem(fmt.Sprintf("the server is PostgreSQL %s", e.server.Text),
+			fmt.Sprintf("sqlq needs PostgreSQL %d or newer", oldestServer), "upgrade the server"))
+	case major > newestServer:
+		found = append(found, note(fmt.Sprintf("the server is PostgreSQL %s", e.server.Text),
+			fmt.Sprintf("this release of sqlq has been tested with %d to %d", oldestServer, newestServer), "look for a newer release of sqlq"))
+	}
+	switch {
+	case e.server.Standby:
+		found = append(found, problem("the server is a standby",
+			"nothing can be sent, handled or replayed there", "connect to the primary: name all hosts, and target_session_attrs=read-write, in the URL"))
+	case e.server.ReadOnly:
+		found = append(found, problem("transactions are read-only here: default_transaction_read_only is on",
+			"nothing can be sent, handled or replayed",
+			fmt.Sprintf("ALTER ROLE %s RESET default_transaction_read_only; or the same of the database, or of the server", ident(e.server.User))).inSQL())
+	}
+	return found, nil
+}
+
+// alone opens a connection of doctor's own, to where the pool's go.
+func (e *examination) alone(ctx context.Context) (*pgx.Conn, error) {
+	return pgx.ConnectConfig(ctx, e.pool.Config().ConnConfig)
+}
+
+func (e *examination) checkPooler(ctx context.Context) ([]Finding, error) {
+	conn, err := e.alone(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	pid, err := store.BackendPID(ctx, conn.PgConn())
+	if err != nil {
+		return nil, err
+	}
+	if e.pooled, err = store.Pooled(ctx, e.pool.Config().ConnConfig, conn.PgConn(), pid); err != nil || !e.pooled {
+		return nil, err
+	}
+	return []Finding{warning("a transaction pooler, such as PgBouncer, stands between this program and the database",
+		"LISTEN does not work through it, so endpoints that connect here poll and take up to a second to notice a message, and a crash is noticed by the heartbeat alone",
+		"give endpoints Config.ListenURL, or this command --database-url, with an address that leads past the pooler; sending through it is fine")}, nil
+}
+
+// Pooled says whether a transaction pooler stands between this program and the database.
+func (o *Ops) Pooled(ctx context.Context) (bool, error) {
+	e := &examination{Ops: o, DoctorOptions: DoctorOptions{}.withDefaults()}
+	bounded, cancel := context.WithTimeout(ctx, e.Within)
+	defer cancel()
+	_, err := e.checkPooler(bounded)
+	return e.pooled, err
+}
+
+// Session is what a server says of itself and of who is connected.
+type Session struct {
+	Server    string // version, as the server writes it
+	Database  string
+	User      string // who logged in
+	Role      string // in whose name statements run
+	Owner     string // of the schema; "": there is no schema
+	Superuser bool
+	Encrypted bool // from here to what answers
+}
+
+// Session asks the server what it is, and who is connected.
+func (o *Ops) Session(ctx context.Context) (Session, error) {
+	s, err := o.store.Server(ctx, o.pool)
+	if err != nil {
+		return Session{}, fmt.Errorf("ask the server what it is: %w", err)
+	}
+	_, _, owner, err := o.store.Exists(ctx, o.pool)
+	if err != nil {
+		return Session{}, fmt.Errorf("look for schema %q: %w", o.store.Name(), err)
+	}
+	return Session{s.Text, s.Database, s.User, s.Role, owner, s.Superuser, s.Encrypted}, nil
+}
+
+func (e *examination) checkListen(ctx context.Context) ([]Finding, error) {
+	switch {
+	case e.pooled:
+		return nil, &cannotCheckError{"not through a transaction pooler: whoever connects here polls"}
+	case e.server.Standby:
+		return nil, &cannotCheckError{"not on a standby"}
+	}
+	conn, err := e.alone(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	channel := fmt.Sprintf("sqlq_doctor_%016x", rand.Uint64())
+	if err := e.store.Listen(ctx, conn, channel); err != nil {
+		return nil, err
+	}
+	if err := e.store.Notify(ctx, e.pool, []string{channel}); err != nil {
+		return nil, err
+	}
+	if _, err := conn.WaitForNotification(ctx); err != nil && ctx.Err() == nil {
+		return nil, err
+	} else if err != nil {
+		return []Finding{problem(fmt.Sprintf("a notification did not arrive within %s", e.Within),
+			"endpoints do not notice new messages until they poll",
+			"see what stands between this program and the server, and whether the server's notification queue is full: SELECT pg_notification_queue_usage()")}, nil
+	}
+	return nil, nil
+}
+
+func (e *examination) checkConnections(ctx context.Context) (found []Finding, err error) {
+	limits, err := e.store.Usage(ctx, e.pool)
+	for _, l := range limits {
+		left := max(0, l.Most-l.Used)
+		if left >= max(3, l.Most/10) {
+			continue
+		}
+		reserved := ""
+		if l.Reserved > 0 {
+			reserved = fmt.Sprintf(" (%d more are reserved)", l.Reserved)
+		}
+		f := warning(fmt.Sprintf("%d of %d connections are left under %s%s", left, l.Most, l.Limit, reserved),
+			"a process that starts, or reconnects after a failure, may be refused",
+			"give processes smaller pools, put a pooler in between, or raise the limit; who has them: "+store.WhoIsConnectedSQL)
+		if left == 0 {
+			f.Severity = SeverityProblem
+		}
+		found = append(found, f)
+	}
+	return found, err
+}
+
+func (e *examination) checkMigrations(context.Context) ([]Finding, error) {
+	name, up := e.store.Name(), "sqlq migrate up"
+	if name != "sqlq" {
+		up += " --schema " + shellWord(name)
+	}
+	switch {
+	case e.missing():
+		return []Finding{problem(fmt.Sprintf("schema %q has no sqlq tables", name), "there is nothing to send to", up)}, nil
+	case !e.may || e.version == 0:
+		return nil, &cannotCheckError{fmt.Sprintf("role %q may not read the version of schema %q", e.server.Role, name)}
+	case e.WantVersion == 0 || e.version == e.WantVersion:
+		return nil, nil
+	case e.version < e.WantVersion:
+		return []Finding{problem(fmt.Sprintf("schema %q has version %d, this program needs %d", name, e.version, e.WantVersion),
+			"programs of this release refuse to work with it", up)}, nil
+	}
+	return []Finding{problem(fmt.Sprintf("schema %q has version %d, this program knows %d", name, e.version, e.WantVersion),
+		"programs of this release refuse to work with it", "use a newer release of sqlq")}, nil
+}
+
+// ident quotes a name for SQL that people read: only where it must be.
+func ident(name string) string {
+	if strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789_") == "" && name != "" && (name[0] > '9') {
+		return name
+	}
+	return pgx.Identifier{name}.Sanitize()
+}
+
+// shellWord quotes a word of a command line where a shell would not leave it as it is.
+func shellWord(word string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-:/@%+,=", r)
+	}
+	if word != "" && strings.IndexFunc(word, func(r rune) bool { return !plain(r) }) < 0 {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
