@@ -163,6 +163,7 @@ func (a *app) rootCommand() *cobra.Command {
 	}
 	in("try", a.demoCommand(), a.devCommand(), a.benchCommand())
 	in("operate", a.queueCommand(), a.errorCommand(), a.sendCommand())
+	in("operate", a.delayedCommand(), a.subscriptionCommand(), a.routeCommand(), a.publishCommand())
 	in("set-up", a.migrateCommand(), a.versionCommand())
 	root.SetHelpCommandGroupID("set-up")
 	root.SetCompletionCommandGroupID("set-up")
