@@ -16,9 +16,9 @@ type TypeSeen struct {
 }
 
 // TypeFailed returns the queues of the last limit failed messages of a type, the one that failed last first. Locks nothing.
-// Relies on the index (type, seq).
+// Relies on the index of the error table by type.
 func (s *Schema) TypeFailed(ctx context.Context, db DBTX, messageType string, limit int) ([]TypeSeen, error) {
-	return s.typeSeen(ctx, db, fmt.Sprintf(`SELECT queue, failed_at FROM %s WHERE type = $1::text ORDER BY seq DESC LIMIT %d`, s.table("error"), limit), messageType)
+	return s.typeSeen(ctx, db, fmt.Sprintf(`SELECT queue, failed_at FROM %s WHERE type = $1::text ORDER BY failed_at DESC, seq DESC LIMIT %d`, s.table("error"), limit), messageType)
 }
 
 // TypeWaiting returns the queues in which messages of a type wait, among the newest limit messages of each queue given. Locks
