@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -350,6 +351,71 @@ func TestRolesSQLAPI(t *testing.T) {
 		`SELECT count(*) FROM sqlq.delayed WHERE queue = 'theirs'`:                           1,
 		`SELECT count(*) FROM sqlq.queue WHERE paused_at IS NOT NULL AND name = 'theirs'`:    0,
 		`SELECT count(*) FROM sqlq.operation WHERE kind = 'replay' AND db_role LIKE 'oper%'`: 1,
+	} {
+		if got := count(t, admin, sql); got != want {
+			t.Errorf("%s: %d, want %d", sql, got, want)
+		}
+	}
+}
+
+// What the operator's API does to delayed messages and subscriptions, each role may do to its own queues or not at all.
+func TestRolesOfDelayedAndSubscriptions(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t)
+	admin := twoQueues(t, url)
+	ctx := t.Context()
+	execSQL(t, admin, `SELECT sqlq.send(q, 't', '1', delay => '1 hour') FROM unnest(ARRAY['mine', 'theirs']) q, generate_series(1, 2)`)
+	on := func(kind string) *ops.Ops { return ops.New(granted(t, url, kind, "mine"), "sqlq") }
+	all := ops.Filter{All: true}
+
+	events, queues, err := on("producer").Publish(ctx, ops.Outgoing{Type: "post.Posted"}, []byte(`{}`))
+	if err != nil || len(events) != 1 || events[0].Copies != 2 || queues != nil {
+		t.Errorf("a producer publishes: %v to %v, %v", events, queues, err)
+	}
+
+	viewer := on("viewer")
+	if list, err := viewer.ListDelayed(ctx, ops.Filter{Error: "x"}); err != nil || len(list) != 0 {
+		t.Errorf("a viewer looks for errors of delayed messages: %v, %v", list, err)
+	}
+	if list, err := viewer.ListDelayed(ctx, ops.Filter{}); err != nil || len(list) != 2 {
+		t.Errorf("a viewer lists delayed messages: %v, %v", list, err)
+	}
+	if list, err := viewer.ListSubscriptions(ctx, "", "mine"); err != nil || len(list) != 1 {
+		t.Errorf("a viewer lists subscriptions: %v, %v", list, err)
+	}
+	if r, err := viewer.ExplainRoute(ctx, "post.Posted"); err != nil || len(r.Subscribers) != 2 || len(r.Waiting) != 1 {
+		t.Errorf("a viewer has a route explained: %+v, %v", r, err)
+	}
+	_, errShow := viewer.ShowDelayed(ctx, "1")
+	_, errCancel := viewer.Cancel(ctx, all, ops.DelayedOptions{})
+	_, errMove := viewer.Reschedule(ctx, all, ops.Due{}, ops.DelayedOptions{})
+	_, errAdd := viewer.Subscribe(ctx, "t", "mine")
+	for what, err := range map[string]error{"show": errShow, "cancel": errCancel, "reschedule": errMove, "subscribe": errAdd} {
+		if sqlStateOf(err) != "42501" {
+			t.Errorf("a viewer does: %s: %v", what, err)
+		}
+	}
+
+	operator := on("operator")
+	if added, err := operator.Subscribe(ctx, "t", "mine"); !added || err != nil {
+		t.Errorf("an operator subscribes: %v, %v", added, err)
+	}
+	if removed, err := operator.Unsubscribe(ctx, "t", "mine"); !removed || err != nil {
+		t.Errorf("an operator unsubscribes: %v, %v", removed, err)
+	}
+	if removed, _ := operator.Unsubscribe(ctx, "post.Posted", "theirs"); removed {
+		t.Error("an operator unsubscribes another's queue")
+	}
+	if n, err := operator.Reschedule(ctx, all, ops.Due{By: time.Hour}, ops.DelayedOptions{}); n != 2 || err != nil {
+		t.Errorf("an operator reschedules: %d, %v", n, err)
+	}
+	if n, err := operator.Cancel(ctx, all, ops.DelayedOptions{}); n != 2 || err != nil {
+		t.Errorf("an operator cancels: %d, %v", n, err)
+	}
+	for sql, want := range map[string]int{
+		`SELECT count(*) FROM sqlq.delayed WHERE queue = 'theirs' AND due_at < now() + interval '61 minutes'`: 2,
+		`SELECT count(*) FROM sqlq.history WHERE queue = 'mine'`:                                              4,
+		`SELECT count(*) FROM sqlq.operation WHERE status = 'done'`:                                           4,
 	} {
 		if got := count(t, admin, sql); got != want {
 			t.Errorf("%s: %d, want %d", sql, got, want)
