@@ -2,8 +2,11 @@ package ops
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
@@ -30,7 +33,7 @@ func (o *Ops) ListSubscriptions(ctx context.Context, messageType, queue string) 
 		return nil, fmt.Errorf("list subscriptions: %w", err)
 	}
 	if len(found) == 0 && queue != "" {
-		return nil, o.mustExist(ctx, queue)
+		return nil, o.checkExists(ctx, queue)
 	}
 	list := make([]Subscription, len(found))
 	for i, s := range found {
@@ -45,41 +48,52 @@ func (o *Ops) ListSubscriptions(ctx context.Context, messageType, queue string) 
 // Endpoints subscribe by themselves to what they handle. Messages of a type that the endpoint of the queue has no handler
 // for fail.
 func (o *Ops) Subscribe(ctx context.Context, messageType, queue string) (added bool, err error) {
-	if err := o.mustExist(ctx, queue); err != nil {
+	if err := o.checkExists(ctx, queue); err != nil {
 		return false, err
 	}
-	if added, err = o.store.AddSubscription(ctx, o.pool, messageType, queue); err != nil {
+	added, err = o.changeSubscription(ctx, kindSubscribe, messageType, queue, o.store.AddSubscription)
+	if err != nil {
 		return false, fmt.Errorf("subscribe queue %q to %q: %w", queue, messageType, err)
 	}
-	if !added {
-		return false, nil
-	}
-	return true, o.record(ctx, kindSubscribe, messageType, queue)
+	return added, nil
 }
 
 // Unsubscribe ends a subscription; false: there is none. Copies that are in the queue stay. A running endpoint that handles
 // the event subscribes again when it next starts.
 func (o *Ops) Unsubscribe(ctx context.Context, messageType, queue string) (removed bool, err error) {
-	if removed, err = o.store.RemoveSubscription(ctx, o.pool, messageType, queue); err != nil {
+	removed, err = o.changeSubscription(ctx, kindUnsubscribe, messageType, queue, o.store.RemoveSubscription)
+	if err != nil {
 		return false, fmt.Errorf("unsubscribe queue %q from %q: %w", queue, messageType, err)
 	}
 	if !removed {
-		return false, o.mustExist(ctx, queue)
+		return false, o.checkExists(ctx, queue)
 	}
-	return true, o.record(ctx, kindUnsubscribe, messageType, queue)
+	return true, nil
 }
 
-// record writes a change of one queue down that is done.
-func (o *Ops) record(ctx context.Context, kind, messageType, queue string) error {
-	id, err := o.begin(ctx, kind, Filter{Type: messageType}, store.Operation{Queue: &queue})
+// changeSubscription makes a change and writes it down, in one transaction.
+func (o *Ops) changeSubscription(ctx context.Context, kind, messageType, queue string,
+	change func(ctx context.Context, db store.DBTX, messageType, queue string) (bool, error)) (changed bool, err error) {
+	filter, err := json.Marshal(Filter{Type: messageType})
 	if err != nil {
-		return err
+		return false, err
 	}
-	return o.end(ctx, id, nil)
+	err = pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
+		if changed, err = change(ctx, tx, messageType, queue); err != nil || !changed {
+			return err
+		}
+		id, err := o.store.BeginOperation(ctx, tx, store.Operation{Kind: kind, Filter: filter, Queue: &queue,
+			OSUser: o.actor.OSUser, Host: o.actor.Host, Reason: o.actor.Reason})
+		if err != nil {
+			return err
+		}
+		return o.store.EndOperation(ctx, tx, id, "done", "")
+	})
+	return changed, err
 }
 
-// mustExist returns a *NoQueueError for a queue that is not there.
-func (o *Ops) mustExist(ctx context.Context, queue string) error {
+// checkExists returns a *NoQueueError for a queue that is not there.
+func (o *Ops) checkExists(ctx context.Context, queue string) error {
 	exists, err := o.store.QueueExists(ctx, o.pool, queue)
 	if err != nil {
 		return fmt.Errorf("look for queue %q: %w", queue, err)
