@@ -126,6 +126,9 @@ func (o *Ops) changeDelayed(ctx context.Context, kind string, told any, work del
 	for looked := int64(0); ; {
 		var c store.DelayedChange
 		err = pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
+			if err := o.store.FindByKey(ctx, tx); err != nil {
+				return err
+			}
 			if c, err = change(tx, stretch, operation, delayedBatch); err != nil || c.N == 0 {
 				return err
 			}

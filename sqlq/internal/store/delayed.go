@@ -133,9 +133,9 @@ type DelayedStretch struct {
 	UpTo   int64       // only messages with a seq up to this; 0: all
 }
 
-// reading is a CTE "read" with the keys of the next limit delayed messages of a stretch that are due at the times of a
-// filter, and the conditions for the rest of the filter. It is what bounds every statement: predicates that no index
-// serves are asked of these rows alone. Relies on the primary key.
+// reading is a CTE "read" with the next limit delayed messages of a stretch that are due at the times of a filter, and
+// the condition for the rest of the filter. It is what bounds every statement: predicates that no index serves are asked
+// of these rows alone. Relies on the primary key.
 func (s *Schema) reading(st DelayedStretch, f Filter, limit int, args ...any) (read, where, order string, _ []any) {
 	param := func(v any) int { args = append(args, v); return len(args) }
 	direction, beyond, within := "", ">", "<="
@@ -151,10 +151,16 @@ func (s *Schema) reading(st DelayedStretch, f Filter, limit int, args ...any) (r
 	if st.To != nil {
 		times += fmt.Sprintf(` AND (due_at, seq) %s ($%d::timestamptz, $%d::bigint)`, within, param(st.To.DueAt), param(st.To.Seq))
 	}
-	// The limit stands in the text, so that the planner knows how few rows they are, and looks them up by their keys.
+	columns := `due_at, seq, id, sent_at, expires_at, attempt, why, queue, type, error`
+	if len(f.Headers) > 0 {
+		columns += `, headers`
+	}
+	if f.Body != "" {
+		columns += `, body`
+	}
 	read = fmt.Sprintf(`read AS MATERIALIZED (
-			SELECT due_at, seq FROM %s WHERE %s ORDER BY %s LIMIT %d
-		)`, s.table("delayed"), times, order, limit)
+			SELECT %s FROM %s WHERE %s ORDER BY %s LIMIT %d
+		)`, columns, s.table("delayed"), times, order, limit)
 	if st.UpTo != 0 {
 		where = fmt.Sprintf(`seq <= $%d::bigint AND `, param(st.UpTo))
 	}
@@ -171,11 +177,11 @@ func (s *Schema) ListDelayed(ctx context.Context, db DBTX, st DelayedStretch, f 
 		WITH %[1]s, last AS (
 			SELECT due_at AS last_due, seq AS last_seq FROM read ORDER BY %[2]s OFFSET $1::bigint - 1 LIMIT 1
 		), chosen AS (
-			SELECT d.due_at, d.seq, (extract(epoch FROM d.due_at - clock_timestamp()) * 1000000)::bigint AS due_in, d.id::text, d.sent_at, d.expires_at,
-				d.attempt::int, d.why, d.queue, d.type, d.error
-			FROM (SELECT due_at, seq FROM read) r JOIN %[3]s d USING (due_at, seq) WHERE %[4]s ORDER BY %[2]s LIMIT $2::bigint
+			SELECT due_at, seq, (extract(epoch FROM due_at - clock_timestamp()) * 1000000)::bigint AS due_in, id::text, sent_at, expires_at,
+				attempt::int, why, queue, type, error
+			FROM read WHERE %[3]s ORDER BY %[2]s LIMIT $2::bigint
 		)
-		SELECT last_due, last_seq, chosen.* FROM chosen FULL JOIN last ON true ORDER BY %[2]s`, read, order, s.table("delayed"), where), args...)
+		SELECT last_due, last_seq, chosen.* FROM chosen FULL JOIN last ON true ORDER BY %[2]s`, read, order, where), args...)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -207,6 +213,13 @@ func (s *Schema) ReadDelayed(ctx context.Context, db DBTX, d *DelayedRow) error 
 	return db.QueryRow(ctx, fmt.Sprintf(`
 		SELECT headers::text, body FROM %s WHERE due_at = $1::timestamptz AND seq = $2::bigint`, s.table("delayed")), d.DueAt, d.Seq).
 		Scan(&d.Headers, &d.Body)
+}
+
+// FindByKey makes the statements of a transaction look rows up by their keys, whatever the planner believes of the size of
+// tables whose statistics are old.
+func (s *Schema) FindByKey(ctx context.Context, tx DBTX) error {
+	_, err := tx.Exec(ctx, `SELECT set_config(n, 'off', true) FROM unnest(ARRAY['enable_seqscan', 'enable_bitmapscan', 'enable_hashjoin', 'enable_mergejoin']) n`)
+	return err
 }
 
 // DelayedChange is what one batch did to delayed messages.
@@ -252,7 +265,9 @@ func (s *Schema) RescheduleDelayed(ctx context.Context, db DBTX, st DelayedStret
 			RETURNING d.id, d.queue, d.attempt, d.error, d.due_at`, s.table("delayed"), due), unless, "reschedule", operation, param)
 }
 
-// changeDelayed runs one batch of CancelDelayed or RescheduleDelayed, whose statement has its own parameters from $3 on.
+// changeDelayed runs one batch of CancelDelayed or RescheduleDelayed, whose statement has its own parameters from $3 on. It
+// asks the filter before it locks: nothing of a delayed message changes but its due time, and a row whose due time has
+// changed meanwhile is not found any more.
 func (s *Schema) changeDelayed(ctx context.Context, db DBTX, st DelayedStretch, f Filter, limit int, change, unless, what string, operation int64, more ...any) (DelayedChange, error) {
 	read, where, order, args := s.reading(st, f, limit, append([]any{limit, operation}, more...)...)
 	var c DelayedChange
@@ -260,9 +275,10 @@ func (s *Schema) changeDelayed(ctx context.Context, db DBTX, st DelayedStretch, 
 	var seq *int64
 	var channel *string
 	err := db.QueryRow(ctx, fmt.Sprintf(`
-		WITH %[1]s, picked AS MATERIALIZED (
-			SELECT d.due_at, d.seq FROM %[2]s d JOIN (SELECT due_at, seq FROM read) r USING (due_at, seq)
-			WHERE %[3]s AND %[4]s FOR UPDATE OF d SKIP LOCKED
+		WITH %[1]s, chosen AS MATERIALIZED (
+			SELECT due_at, seq FROM read WHERE %[3]s AND %[4]s
+		), picked AS MATERIALIZED (
+			SELECT d.due_at, d.seq FROM chosen c JOIN %[2]s d ON d.due_at = c.due_at AND d.seq = c.seq FOR UPDATE OF d SKIP LOCKED
 		), changed AS (%[5]s
 		), told AS (
 			INSERT INTO %[6]s (message, what, operation, queue, attempts, error)
