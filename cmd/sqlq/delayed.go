@@ -91,11 +91,10 @@ func (a *app) due(m ops.DelayedMessage) string {
 
 func (a *app) delayedShowCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:         "show NUMBER|ID",
-		Short:       "Show all of a delayed message",
-		Example:     "  sqlq delayed show 17\n  sqlq delayed show 0198c0de-7a00-7000-8000-000000000001 -o json | jq .body",
-		Args:        exactly("NUMBER or ID"),
-		Annotations: map[string]string{needs: "viewer with bodies, or operator"},
+		Use:     "show NUMBER|ID",
+		Short:   "Show all of a delayed message",
+		Example: "  sqlq delayed show 17\n  sqlq delayed show 0198c0de-7a00-7000-8000-000000000001 -o json | jq .body",
+		Args:    exactly("NUMBER or ID"),
 		RunE: func(c *cobra.Command, args []string) error {
 			db, err := a.connect(c.Context())
 			if err != nil {
@@ -243,6 +242,10 @@ func (a *app) delayedChangeCommand(v delayedVerb, c *cobra.Command, work func(co
 		p.end()
 		if err != nil && changed == 0 {
 			return nothingDelayed(err, changed)
+		}
+		var unfinished *ops.UnfinishedError
+		if err != nil && c.Context().Err() != nil && !errors.As(err, &unfinished) {
+			err = fmt.Errorf("%w\nTo do the rest, run it again", err)
 		}
 		outcome := struct {
 			Changed int64 `json:"changed"`

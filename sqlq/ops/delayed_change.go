@@ -40,11 +40,16 @@ type DelayedOptions struct {
 // not be done to them twice.
 type UnfinishedError struct {
 	Until time.Time // those due before this are still to be moved; the others that were chosen have been
+	Left  int       // how many they are, where the filter had a limit; else 0
 	Err   error
 }
 
 func (e *UnfinishedError) Error() string {
-	return fmt.Sprintf("%v\nTo go on without moving any twice, say it again with: --until %s", e.Err, e.Until.UTC().Format(time.RFC3339Nano))
+	limit := ""
+	if e.Left > 0 {
+		limit = fmt.Sprintf(" --limit %d", e.Left)
+	}
+	return fmt.Sprintf("%v\nTo go on without moving any twice, say it again with: --until %s%s", e.Err, e.Until.UTC().Format(time.RFC3339Nano), limit)
 }
 
 func (e *UnfinishedError) Unwrap() error { return e.Err }
@@ -62,7 +67,7 @@ func (o *Ops) Cancel(ctx context.Context, f Filter, opts DelayedOptions) (cancel
 	if err != nil {
 		return 0, err
 	}
-	cancelled, _, err = o.changeDelayed(ctx, kindCancel, f, work, false, opts, func(tx pgx.Tx, st store.DelayedStretch, operation int64, limit int) (store.DelayedChange, error) {
+	cancelled, _, err = o.changeDelayed(ctx, kindCancel, f, work, false, opts, func(ctx context.Context, tx pgx.Tx, st store.DelayedStretch, operation int64, limit int) (store.DelayedChange, error) {
 		return o.store.CancelDelayed(ctx, tx, st, work.filter, operation, limit)
 	})
 	return cancelled, errors.Join(err, work.unnamed)
@@ -92,12 +97,16 @@ func (o *Ops) Reschedule(ctx context.Context, f Filter, to Due, opts DelayedOpti
 		Filter
 		Due string
 	}{f, to.String()}
-	changed, at, err := o.changeDelayed(ctx, kindReschedule, told, work, newest, opts, func(tx pgx.Tx, st store.DelayedStretch, operation int64, limit int) (store.DelayedChange, error) {
+	changed, at, err := o.changeDelayed(ctx, kindReschedule, told, work, newest, opts, func(ctx context.Context, tx pgx.Tx, st store.DelayedStretch, operation int64, limit int) (store.DelayedChange, error) {
 		return o.store.RescheduleDelayed(ctx, tx, st, work.filter, due, operation, limit)
 	})
 	if err != nil && newest && at != nil {
 		// Those due at that very time that are done have moved on.
-		err = &UnfinishedError{Until: at.DueAt.Add(time.Microsecond), Err: err}
+		unfinished := &UnfinishedError{Until: at.DueAt.Add(time.Microsecond), Err: err}
+		if f.Limit > 0 {
+			unfinished.Left = max(1, f.Limit-int(changed))
+		}
+		err = unfinished
 	}
 	return changed, errors.Join(err, work.unnamed)
 }
@@ -116,8 +125,10 @@ func (d Due) String() string {
 
 // changeDelayed runs the batches of Cancel or Reschedule, those due last first if newest, and returns how many messages
 // they changed. With an error comes the place up to which they are done; nil: none is.
-func (o *Ops) changeDelayed(ctx context.Context, kind string, told any, work delayedWork, newest bool, opts DelayedOptions,
-	change func(pgx.Tx, store.DelayedStretch, int64, int) (store.DelayedChange, error)) (changed int64, at *store.DelayedKey, err error) {
+func (o *Ops) changeDelayed(ctx context.Context, kind string, told any, work delayedWork, newest bool, opts DelayedOptions, change delayedChange) (changed int64, at *store.DelayedKey, err error) {
+	if work.none {
+		return 0, nil, nil
+	}
 	operation, err := o.begin(ctx, kind, told, store.Operation{UpTo: &work.upTo})
 	if err != nil {
 		return 0, nil, err
@@ -125,19 +136,9 @@ func (o *Ops) changeDelayed(ctx context.Context, kind string, told any, work del
 	stretch := work.stretch(newest)
 	for looked := int64(0); ; {
 		var c store.DelayedChange
-		err = pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
-			if err := o.store.FindByKey(ctx, tx); err != nil {
-				return err
-			}
-			if c, err = change(tx, stretch, operation, delayedBatch); err != nil || c.N == 0 {
-				return err
-			}
-			goesOn, err := o.store.AdvanceOperation(ctx, tx, operation, c.N, 0)
-			if err == nil && !goesOn {
-				err = fmt.Errorf("operation %d was cancelled", operation)
-			}
-			return err
-		})
+		if err = ctx.Err(); err == nil {
+			c, err = o.changeDelayedBatch(ctx, operation, stretch, change)
+		}
 		if err != nil {
 			err = fmt.Errorf("%s delayed messages: %w", kind, err)
 			return changed, at, errors.Join(err, o.end(ctx, operation, err))
@@ -157,12 +158,36 @@ func (o *Ops) changeDelayed(ctx context.Context, kind string, told any, work del
 	}
 }
 
+// changeDelayedBatch runs one batch. It is short, and is not interrupted half-way: then nobody would know whether it was
+// committed.
+func (o *Ops) changeDelayedBatch(ctx context.Context, operation int64, st store.DelayedStretch, change delayedChange) (c store.DelayedChange, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	err = pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
+		if err := o.store.FindByKey(ctx, tx); err != nil {
+			return err
+		}
+		if c, err = change(ctx, tx, st, operation, delayedBatch); err != nil || c.N == 0 {
+			return err
+		}
+		goesOn, err := o.store.AdvanceOperation(ctx, tx, operation, c.N, 0)
+		if err == nil && !goesOn {
+			err = fmt.Errorf("operation %d was cancelled", operation)
+		}
+		return err
+	})
+	return c, err
+}
+
+// delayedChange changes what a filter chooses of the next so many messages of a stretch.
+type delayedChange func(ctx context.Context, tx pgx.Tx, st store.DelayedStretch, operation int64, limit int) (store.DelayedChange, error)
+
 // delayedWork is what Cancel or Reschedule sets out to do.
 type delayedWork struct {
 	filter  store.Filter
 	upTo    int64             // messages with higher numbers came to be delayed after it began
-	order   Order             // of the filter
-	bound   *store.DelayedKey // the last message in that order that is within its limit; nil: all are
+	lo, hi  *store.DelayedKey // those due first and last that it is about; nil: there is no such bound
+	none    bool              // it is about none
 	unnamed error             // *NoDelayedError for names that are not there
 }
 
@@ -176,17 +201,19 @@ func (o *Ops) prepareDelayed(ctx context.Context, f Filter) (work delayedWork, e
 	if work.upTo, err = o.store.LastDelayed(ctx, o.pool); err != nil {
 		return work, fmt.Errorf("read the last number of the delayed messages: %w", err)
 	}
-	work.upTo, work.order = max(1, work.upTo), f.Order // 0 would mean all
+	work.upTo = max(1, work.upTo) // 0 would mean all
 	if len(f.Names) == 0 && f.Limit <= 0 {
 		return work, nil
 	}
+	// A limit becomes a place in the order of the table, because the work may have to go the other way.
 	var named []DelayedMessage
-	var n int
+	var first, last *store.DelayedKey
 	err = o.eachDelayed(ctx, f, work.filter, func(rows []store.DelayedRow) error {
 		for _, row := range rows {
-			if n++; n == f.Limit {
-				key := row.Key()
-				work.bound = &key
+			key := row.Key()
+			last = &key
+			if first == nil {
+				first = last
 			}
 			if len(f.Names) > 0 {
 				named = append(named, delayedMessage(row))
@@ -194,21 +221,22 @@ func (o *Ops) prepareDelayed(ctx context.Context, f Filter) (work delayedWork, e
 		}
 		return nil
 	})
-	work.unnamed = missingDelayed(f, named)
+	work.lo, work.hi, work.none, work.unnamed = first, last, first == nil, missingDelayed(f, named)
+	if f.Order == Newest {
+		work.lo, work.hi = last, first
+	}
 	return work, err
 }
 
 // stretch is what is read, in a direction that need not be the order of the filter.
 func (w delayedWork) stretch(newest bool) store.DelayedStretch {
-	st := store.DelayedStretch{Newest: newest, UpTo: w.upTo}
-	switch {
-	case w.bound == nil:
-	case newest == (w.order == Newest):
-		st.To = w.bound
-	case newest: // begins with the bound, which From leaves out
-		st.From = &store.DelayedKey{DueAt: w.bound.DueAt, Seq: w.bound.Seq + 1}
-	default:
-		st.From = &store.DelayedKey{DueAt: w.bound.DueAt, Seq: w.bound.Seq - 1}
+	begin, end, before := w.lo, w.hi, int64(-1)
+	if newest {
+		begin, end, before = w.hi, w.lo, 1
+	}
+	st := store.DelayedStretch{Newest: newest, UpTo: w.upTo, To: end}
+	if begin != nil { // From is left out
+		st.From = &store.DelayedKey{DueAt: begin.DueAt, Seq: begin.Seq + before}
 	}
 	return st
 }
