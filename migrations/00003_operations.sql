@@ -279,8 +279,8 @@ BEGIN
     LOOP
         IF op IS NULL THEN
             INSERT INTO operation AS o (kind, filter, queue)
-            VALUES ('replay', json_strip_nulls(json_build_object('Queue', replay.queue, 'Type', replay.type, 'Group', replay.fingerprint,
-                'Names', CASE WHEN replay.id IS NOT NULL THEN ARRAY[replay.id] END, 'Limit', most)), NULL) RETURNING o.id INTO op;
+            VALUES ('replay', json_strip_nulls(json_build_object('names', CASE WHEN replay.id IS NOT NULL THEN ARRAY[replay.id] END,
+                'queue', replay.queue, 'type', replay.type, 'group', replay.fingerprint, 'limit', most)), NULL) RETURNING o.id INTO op;
         END IF;
         tab := queue_table(place);
         -- As Go does it (ReplayFailed): the headers are extended as text, and headers that are no object stay as they are.
@@ -325,7 +325,7 @@ BEGIN
         DELETE FROM delayed d WHERE d.id = cancel.id RETURNING d.id, d.seq, d.queue, d.attempt, d.error
     ), op AS (
         INSERT INTO operation AS o (kind, status, filter, wanted, done, ended_at)
-        SELECT 'cancel', 'done', json_build_object('Names', ARRAY[cancel.id]), count(*), count(*), clock_timestamp() FROM gone HAVING count(*) > 0
+        SELECT 'cancel', 'done', json_build_object('names', ARRAY[cancel.id]), count(*), count(*), clock_timestamp() FROM gone HAVING count(*) > 0
         RETURNING o.id
     ), told AS (
         INSERT INTO history (message, what, operation, queue, attempts, error)

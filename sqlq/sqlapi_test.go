@@ -219,7 +219,7 @@ func TestReplaySQL(t *testing.T) {
 		`SELECT count(*) FROM sqlq.history h JOIN sqlq.operation o ON o.id = h.operation WHERE what = 'replay' AND attempts = 7 AND failed_at = '2026-01-01T11:00:00Z'
 			AND h.host = 'h1' AND h.error = 'card refused' AND o.kind = 'replay' AND o.status = 'done' AND o.done = o.wanted AND o.ended_at IS NOT NULL`: "71",
 		`SELECT string_agg(done::text, ' ' ORDER BY id) FROM sqlq.operation`:                                                                                   "1 1 10 24 35", // one that did nothing is not written down
-		`SELECT filter::jsonb ->> 'Type' FROM sqlq.operation WHERE filter::jsonb ->> 'Limit' = '1000' AND filter::jsonb ? 'Group' AND filter::jsonb ? 'Queue'`: "post.Letter",
+		`SELECT filter::jsonb ->> 'type' FROM sqlq.operation WHERE filter::jsonb ->> 'limit' = '1000' AND filter::jsonb ? 'group' AND filter::jsonb ? 'queue'`: "post.Letter",
 	} {
 		if got := value(t, pool, sql); got != want {
 			t.Errorf("%s: %s, want %s", sql, got, want)

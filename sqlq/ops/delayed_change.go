@@ -67,7 +67,7 @@ func (o *Ops) Cancel(ctx context.Context, f Filter, opts DelayedOptions) (cancel
 	if err != nil {
 		return 0, err
 	}
-	cancelled, _, err = o.changeDelayed(ctx, kindCancel, f, work, false, opts, func(ctx context.Context, tx pgx.Tx, st store.DelayedStretch, operation int64, limit int) (store.DelayedChange, error) {
+	cancelled, _, err = o.changeDelayed(ctx, kindCancel, delayedRecord(f, ""), work, false, opts, func(ctx context.Context, tx pgx.Tx, st store.DelayedStretch, operation int64, limit int) (store.DelayedChange, error) {
 		return o.store.CancelDelayed(ctx, tx, st, work.filter, operation, limit)
 	})
 	return cancelled, errors.Join(err, work.unnamed)
@@ -93,11 +93,7 @@ func (o *Ops) Reschedule(ctx context.Context, f Filter, to Due, opts DelayedOpti
 	}
 	// The due time is the order in which they are read: they must move to where nobody will look again.
 	newest := to.By > 0
-	told := struct {
-		Filter
-		Due string
-	}{f, to.String()}
-	changed, at, err := o.changeDelayed(ctx, kindReschedule, told, work, newest, opts, func(ctx context.Context, tx pgx.Tx, st store.DelayedStretch, operation int64, limit int) (store.DelayedChange, error) {
+	changed, at, err := o.changeDelayed(ctx, kindReschedule, delayedRecord(f, to.String()), work, newest, opts, func(ctx context.Context, tx pgx.Tx, st store.DelayedStretch, operation int64, limit int) (store.DelayedChange, error) {
 		return o.store.RescheduleDelayed(ctx, tx, st, work.filter, due, operation, limit)
 	})
 	if err != nil && newest && at != nil {
@@ -120,6 +116,43 @@ func (d Due) String() string {
 		return "by " + d.By.String()
 	default:
 		return "in " + d.In.String()
+	}
+}
+
+// delayedTold is what Cancel or Reschedule was told, as it stands in the operation table.
+type delayedTold struct {
+	Names   []string          `json:"names,omitempty"`
+	Queue   string            `json:"queue,omitempty"`
+	Type    string            `json:"type,omitempty"`
+	Error   string            `json:"error,omitempty"`
+	Since   string            `json:"since,omitempty"` // as ParseMoment reads it: what is relative counts from when it began
+	Until   string            `json:"until,omitempty"`
+	Headers map[string]string `json:"headers,omitempty"`
+	Body    string            `json:"body,omitempty"`
+	Min     *int              `json:"min_attempts,omitempty"`
+	Max     *int              `json:"max_attempts,omitempty"`
+	Order   Order             `json:"order,omitempty"`
+	Limit   int               `json:"limit,omitempty"`
+	All     bool              `json:"all,omitempty"`
+	Due     string            `json:"due,omitempty"`
+}
+
+func delayedRecord(f Filter, due string) delayedTold {
+	return delayedTold{f.Names, f.Queue, f.Type, f.Error, f.Since.told(), f.Until.told(), f.Headers, f.Body, f.Attempts.Min, f.Attempts.Max,
+		f.Order, f.Limit, f.All, due}
+}
+
+// told writes a moment as ParseMoment reads it; "" is none.
+func (m Moment) told() string {
+	switch {
+	case !m.At.IsZero():
+		return m.At.UTC().Format(time.RFC3339Nano)
+	case m.Ago < 0:
+		return "+" + (-m.Ago).String()
+	case m.set || m.Ago > 0:
+		return m.Ago.String()
+	default:
+		return ""
 	}
 }
 

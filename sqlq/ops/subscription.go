@@ -74,7 +74,7 @@ func (o *Ops) Unsubscribe(ctx context.Context, messageType, queue string) (remov
 // changeSubscription makes a change and writes it down, in one transaction.
 func (o *Ops) changeSubscription(ctx context.Context, kind, messageType, queue string,
 	change func(ctx context.Context, db store.DBTX, messageType, queue string) (bool, error)) (changed bool, err error) {
-	filter, err := json.Marshal(Filter{Type: messageType})
+	filter, err := json.Marshal(map[string]string{"type": messageType})
 	if err != nil {
 		return false, err
 	}
