@@ -53,8 +53,8 @@ so that none is moved twice.`,
 		return db.Reschedule(ctx, f, to, o)
 	})
 	c.Flags().Var(instant{&to.At}, "at", "due at this time, such as 2026-03-01T15:04 or 2026-03-01T15:04:05Z")
-	c.Flags().Var(span{&to.In, false}, "in", "due so long from now, such as 10m or 2d")
-	c.Flags().Var(span{&to.By, true}, "by", "due so much later, such as +1h, or earlier, such as -30m")
+	c.Flags().Var(duration{&to.In, false}, "in", "due so long from now, such as 10m or 2d")
+	c.Flags().Var(duration{&to.By, true}, "by", "due so much later, such as +1h, or earlier, such as -30m")
 	return c
 }
 
@@ -185,15 +185,15 @@ func atLeast(n int64, more bool, noun string) string {
 	return plural(n, noun)
 }
 
-// span is a flag for a duration, with a sign where it may have one.
-type span struct {
+// duration is a flag for a duration, with a sign where it may have one.
+type duration struct {
 	*time.Duration
 	signed bool
 }
 
-func (s span) String() string { return "" }
-func (s span) Type() string   { return "DURATION" }
-func (s span) Set(text string) error {
+func (s duration) String() string { return "" }
+func (s duration) Type() string   { return "DURATION" }
+func (s duration) Set(text string) error {
 	rest, sign := text, time.Duration(1)
 	if s.signed {
 		if r, minus := strings.CutPrefix(text, "-"); minus {

@@ -48,15 +48,15 @@ func TestDelayedOnATerminal(t *testing.T) {
 	}
 }
 
-func TestSpan(t *testing.T) {
+func TestDuration(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]time.Duration{"90s": 90 * time.Second, "1h30m": 90 * time.Minute, "2d": 48 * time.Hour} {
 		for sign, want := range map[string]time.Duration{"": want, "+": want, "-": -want} {
 			var d time.Duration
-			if err := (span{&d, true}).Set(sign + text); err != nil || d != want {
+			if err := (duration{&d, true}).Set(sign + text); err != nil || d != want {
 				t.Errorf("%s%s: %s, err %v", sign, text, d, err)
 			}
-			if err := (span{&d, false}).Set(sign + text); (err == nil) != (sign == "") {
+			if err := (duration{&d, false}).Set(sign + text); (err == nil) != (sign == "") {
 				t.Errorf("%s%s without a sign: err %v", sign, text, err)
 			}
 		}

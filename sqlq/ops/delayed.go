@@ -87,7 +87,7 @@ func (o *Ops) ShowDelayed(ctx context.Context, name string) (DelayedMessage, err
 		}
 		return DelayedMessage{}, fmt.Errorf("%d delayed messages have the id %s; name one by its number: %s", len(found), name, strings.Join(copies, ", "))
 	}
-	err = o.store.ReadDelayed(ctx, o.pool, &found[0])
+	err = o.store.FillDelayed(ctx, o.pool, &found[0])
 	if errors.Is(err, pgx.ErrNoRows) {
 		return DelayedMessage{}, &NoDelayedError{Missing: []string{name}}
 	}

@@ -61,7 +61,7 @@ func TestListDelayed(t *testing.T) {
 		{ops.Filter{Until: at("+1h")}, ""},
 	} {
 		list, err := d.ListDelayed(t.Context(), c.filter)
-		if got := numbers(list); err != nil || got != c.want {
+		if got := delayedNumbers(list); err != nil || got != c.want {
 			t.Errorf("%+v: got %s, err %v, want %s", c.filter, got, err, c.want)
 		}
 	}
@@ -78,7 +78,7 @@ func TestListDelayed(t *testing.T) {
 	}
 }
 
-func numbers(list []ops.DelayedMessage) string {
+func delayedNumbers(list []ops.DelayedMessage) string {
 	var got []string
 	for _, m := range list {
 		got = append(got, fmt.Sprint(m.Number))
@@ -94,11 +94,11 @@ func TestListDelayedChunks(t *testing.T) {
 		SELECT timestamptz '2100-01-01' + (i / 3000) * interval '1 second', gen_random_uuid(), 'delay', 'sales', CASE WHEN i % 4000 = 0 THEN 'rare' ELSE 'T' END, '{}'
 		FROM generate_series(1, 20000) i`)
 	for order, want := range map[ops.Order]string{ops.Oldest: "4000 8000 12000 16000 20000", ops.Newest: "20000 16000 12000 8000 4000"} {
-		if list, err := d.ListDelayed(t.Context(), ops.Filter{Type: "rare", Order: order}); err != nil || numbers(list) != want {
-			t.Errorf("%s: %s, err %v", order, numbers(list), err)
+		if list, err := d.ListDelayed(t.Context(), ops.Filter{Type: "rare", Order: order}); err != nil || delayedNumbers(list) != want {
+			t.Errorf("%s: %s, err %v", order, delayedNumbers(list), err)
 		}
-		if list, err := d.ListDelayed(t.Context(), ops.Filter{Type: "rare", Order: order, Limit: 2}); err != nil || !strings.HasPrefix(want, numbers(list)+" ") || len(list) != 2 {
-			t.Errorf("%s, two: %s, err %v", order, numbers(list), err)
+		if list, err := d.ListDelayed(t.Context(), ops.Filter{Type: "rare", Order: order, Limit: 2}); err != nil || !strings.HasPrefix(want, delayedNumbers(list)+" ") || len(list) != 2 {
+			t.Errorf("%s, two: %s, err %v", order, delayedNumbers(list), err)
 		}
 		list, err := d.ListDelayed(t.Context(), ops.Filter{Order: order, Limit: 12_345})
 		seen := map[int64]bool{}
@@ -109,8 +109,8 @@ func TestListDelayedChunks(t *testing.T) {
 			t.Errorf("%s: %d different messages, err %v", order, len(seen), err)
 		}
 	}
-	if n, more, first, err := d.CountDelayed(t.Context(), ops.Filter{All: true}, 3); n != ops.CountLimit || !more || numbers(first) != "1 2 3" || err != nil {
-		t.Errorf("counted %d, more %v, first %s, err %v", n, more, numbers(first), err)
+	if n, more, first, err := d.CountDelayed(t.Context(), ops.Filter{All: true}, 3); n != ops.CountLimit || !more || delayedNumbers(first) != "1 2 3" || err != nil {
+		t.Errorf("counted %d, more %v, first %s, err %v", n, more, delayedNumbers(first), err)
 	}
 }
 

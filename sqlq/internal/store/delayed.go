@@ -207,9 +207,9 @@ func (s *Schema) ListDelayed(ctx context.Context, db DBTX, st DelayedStretch, f 
 	return found, next, err
 }
 
-// ReadDelayed fills in the headers and the body of a delayed message; pgx.ErrNoRows when it is not there any more. Locks
+// FillDelayed fills in the headers and the body of a delayed message; pgx.ErrNoRows when it is not there any more. Locks
 // nothing. Relies on the primary key.
-func (s *Schema) ReadDelayed(ctx context.Context, db DBTX, d *DelayedRow) error {
+func (s *Schema) FillDelayed(ctx context.Context, db DBTX, d *DelayedRow) error {
 	return db.QueryRow(ctx, fmt.Sprintf(`
 		SELECT headers::text, body FROM %s WHERE due_at = $1::timestamptz AND seq = $2::bigint`, s.table("delayed")), d.DueAt, d.Seq).
 		Scan(&d.Headers, &d.Body)
