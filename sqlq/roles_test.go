@@ -321,7 +321,7 @@ func TestOperator(t *testing.T) {
 	if failed, err := o.ListFailed(ctx, ops.Filter{Status: ops.StatusArchived, Limit: 10}); err != nil || len(failed) != 1 {
 		t.Errorf("failed messages of a queue that is gone: %v, %v", failed, err)
 	}
-	refused(t, pool, `DROP TABLE sqlq.q_mine`, `ALTER TABLE sqlq.q_mine ADD x int`, `UPDATE sqlq.error SET body = ''`, `TRUNCATE sqlq.error`, `DELETE FROM sqlq.queue`,
+	refused(t, pool, `DROP TABLE sqlq.q_mine`, `ALTER TABLE sqlq.q_mine ADD x int`, `UPDATE sqlq.error SET message = ''`, `TRUNCATE sqlq.error`, `DELETE FROM sqlq.queue`,
 		`SELECT sqlq.grant_role(current_user, 'producer')`, `CREATE TABLE sqlq.q_mine2 (a int)`, `INSERT INTO sqlq.queue (name) VALUES ('x')`)
 
 	// One of named queues has those alone, and makes and drops none.
