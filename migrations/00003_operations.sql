@@ -173,6 +173,234 @@ END $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION forget_history IS 'Removes what operators did to single messages more than 30 days ago, and operations that ended more than 90 days ago, at most so many of each. True: there may be more.';
 
+-- +goose StatementBegin
+CREATE FUNCTION send_many(queue text, type text, bodies json[], headers json DEFAULT NULL, delay interval DEFAULT NULL, expires_in interval DEFAULT NULL) RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    tab     regclass := queue_table(send_many.queue);
+    missing bigint;
+    channel text;
+    sent    bigint;
+BEGIN
+    -- By their seconds: compared as intervals, 100 years are 36,000 days.
+    IF delay < interval '0' OR expires_in <= interval '0'
+        OR greatest(extract(epoch FROM delay), extract(epoch FROM expires_in)) > extract(epoch FROM interval '100 years') THEN
+        RAISE invalid_parameter_value USING
+            MESSAGE = format('delay %s or time to live %s is out of range', delay, expires_in),
+            HINT = 'Both are counted from now and end within a hundred years.';
+    END IF;
+    SELECT b.n INTO missing FROM unnest(bodies) WITH ORDINALITY b (body, n) WHERE b.body IS NULL ORDER BY b.n LIMIT 1;
+    IF bodies IS NULL OR missing IS NOT NULL THEN
+        RAISE null_value_not_allowed USING
+            MESSAGE = coalesce('a message has a body, and number ' || missing || ' has none', 'there are no bodies'),
+            HINT = 'An empty one is the JSON value null: ''null''.';
+    END IF;
+    headers := check_message(send_many.type, 'null', send_many.headers);
+    IF delay > interval '0' THEN
+        INSERT INTO delayed (due_at, id, expires_at, why, queue, type, headers, body)
+        SELECT clock_timestamp() + delay, uuid_v7(), clock_timestamp() + expires_in, 'delay', send_many.queue, send_many.type,
+            send_many.headers, convert_to(b.body::text, 'UTF8')
+        FROM unnest(bodies) WITH ORDINALITY b (body, n) ORDER BY b.n;
+        GET DIAGNOSTICS sent = ROW_COUNT;
+        -- The mover looks once a second by itself.
+        IF sent > 0 AND delay < interval '2 seconds' THEN
+            channel := 'sqlq_' || 'delayed'::regclass::oid;
+        END IF;
+    ELSE
+        EXECUTE format($q$
+            INSERT INTO %s (id, expires_at, type, headers, body)
+            SELECT uuid_v7(), clock_timestamp() + $1, $2, $3, convert_to(b.body::text, 'UTF8')
+            FROM unnest($4) WITH ORDINALITY b (body, n) ORDER BY b.n$q$, tab)
+        USING expires_in, send_many.type, send_many.headers, bodies;
+        GET DIAGNOSTICS sent = ROW_COUNT;
+        IF sent > 0 THEN
+            channel := queue_asleep(tab);
+        END IF;
+    END IF;
+    IF channel IS NOT NULL AND current_setting('sqlq.notify', true) IS DISTINCT FROM 'off' THEN
+        PERFORM pg_notify(channel, '');
+    END IF;
+    RETURN sent;
+END $$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION send_many IS 'Sends a message for each body to a queue, in their order, by one insert and with one wake-up, as part of the running transaction. Returns how many.';
+
+-- +goose StatementBegin
+CREATE FUNCTION backlog(queue text) RETURNS bigint
+LANGUAGE plpgsql STABLE
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+AS $$
+DECLARE
+    tab   regclass := queue_table(backlog.queue);
+    first bigint := coalesce((SELECT q.low FROM queue q WHERE q.name = backlog.queue), 0);
+    last  bigint := coalesce(pg_sequence_last_value(to_regclass(quote_ident('s_' || backlog.queue))), 0);
+    pages bigint := pg_relation_size(tab) / current_setting('block_size')::bigint;
+    ends  bigint;
+    n     bigint;
+BEGIN
+    IF first > last THEN -- a failover has set the sequence back
+        first := 0;
+    END IF;
+    -- A number is in the index once at most, its message be there or gone: so many numbers are so much effort.
+    IF last - first <= 50000 THEN
+        EXECUTE format('SELECT count(*) FROM %s WHERE seq > $1', tab) INTO n USING first;
+        RETURN n;
+    END IF;
+    IF pages <= 250 THEN
+        EXECUTE format('SELECT count(*) FROM %s TABLESAMPLE SYSTEM (100)', tab) INTO n;
+        RETURN n;
+    END IF;
+    EXECUTE format('SELECT (SELECT count(*) FROM %1$s WHERE seq > $1 AND seq <= $1 + 25000) + (SELECT count(*) FROM %1$s WHERE seq > $2 - 25000)', tab)
+    INTO ends USING first, last;
+    EXECUTE format('SELECT round(count(*) * $1 / 250.0)::bigint FROM %s TABLESAMPLE SYSTEM ($2)', tab)
+    INTO n USING pages, 25000.0 / pages;
+    RETURN greatest(ends, n);
+END $$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION backlog IS 'How many messages wait in a queue, those that a receiver holds included: exact while few numbers lie between queue.low and the last one or the table is small, else an estimate. It never reads more than 50,000 index entries and 250 pages, so it may be called every few seconds.';
+
+-- +goose StatementBegin
+CREATE FUNCTION replay(queue text DEFAULT NULL, type text DEFAULT NULL, fingerprint text DEFAULT NULL, id uuid DEFAULT NULL, most bigint DEFAULT 1000) RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    wanted    text := '';
+    place     text;
+    seqs      bigint[];
+    tab       regclass;
+    channel   text;
+    op        bigint;
+    replayed  bigint := 0;
+BEGIN
+    IF num_nonnulls(replay.queue, replay.type, replay.fingerprint, replay.id) = 0 THEN
+        RAISE invalid_parameter_value USING
+            MESSAGE = 'this would replay the failed messages of all queues',
+            HINT = 'Name a queue, a type, a fingerprint or an id: replay(queue => ''sales'').';
+    END IF;
+    IF most IS NULL OR most < 1 THEN
+        RAISE invalid_parameter_value USING
+            MESSAGE = format('most %s is out of range', coalesce(most::text, 'null')),
+            HINT = 'It is how many messages are replayed at most, from 1 on; all of them go in one transaction.';
+    END IF;
+    IF replay.queue IS NULL THEN -- messages whose queue is gone stay
+        wanted := ' AND e.queue IN (SELECT q.name FROM queue q)';
+    ELSE
+        PERFORM queue_table(replay.queue);
+        wanted := ' AND e.queue = $1';
+    END IF;
+    wanted := wanted || CASE WHEN replay.type IS NOT NULL THEN ' AND e.type = $2' ELSE '' END
+        || CASE WHEN replay.fingerprint IS NOT NULL THEN ' AND e.fingerprint = $3' ELSE '' END
+        || CASE WHEN replay.id IS NOT NULL THEN ' AND e.id = $4' ELSE '' END;
+    FOR place, seqs IN EXECUTE format($q$
+        WITH picked AS MATERIALIZED (
+            SELECT e.seq, e.queue FROM error e WHERE e.status = 'failed' %s ORDER BY %s LIMIT $5 FOR UPDATE SKIP LOCKED
+        )
+        SELECT p.queue, array_agg(p.seq ORDER BY p.seq) FROM picked p GROUP BY p.queue ORDER BY p.queue$q$, wanted,
+            -- As the index goes: that by type is in the order of failure.
+            CASE WHEN num_nonnulls(replay.queue, replay.fingerprint, replay.id) = 0 THEN 'e.failed_at, e.seq' ELSE 'e.seq' END)
+        USING replay.queue, replay.type, replay.fingerprint, replay.id, most
+    LOOP
+        IF op IS NULL THEN
+            INSERT INTO operation AS o (kind, filter, queue)
+            VALUES ('replay', json_strip_nulls(json_build_object('names', CASE WHEN replay.id IS NOT NULL THEN ARRAY[replay.id] END,
+                'queue', replay.queue, 'type', replay.type, 'group', replay.fingerprint, 'limit', most)), NULL) RETURNING o.id INTO op;
+        END IF;
+        tab := queue_table(place);
+        -- As Go does it (ReplayFailed): the headers are extended as text, and headers that are no object stay as they are.
+        EXECUTE format($q$
+            WITH gone AS (
+                DELETE FROM error e USING unnest($1) k (seq) WHERE e.seq = k.seq
+                RETURNING e.*, '"sqlq-first-failed-at":"' || to_char(e.first_failed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+                    || '","sqlq-replays":"' || e.replays + 1 || '"' AS kept
+            ), told AS (
+                INSERT INTO history (message, what, operation, queue, attempts, failed_at, host, error)
+                SELECT g.id, 'replay', $2, g.queue, g.attempts, g.failed_at, g.host, g.message FROM gone g ORDER BY g.seq
+            )
+            INSERT INTO %s (id, sent_at, expires_at, attempt, type, headers, body)
+            SELECT g.id, g.sent_at, CASE WHEN g.expires_at > clock_timestamp() THEN g.expires_at END, 0, g.type,
+                CASE WHEN g.headers IS NULL OR g.headers::text ~ '^\s*\{\s*\}\s*$' THEN ('{' || g.kept || '}')::json
+                    WHEN json_typeof(g.headers) = 'object' THEN (regexp_replace(g.headers::text, '\s*\}\s*$', ',') || g.kept || '}')::json
+                    ELSE g.headers END,
+                g.body
+            FROM gone g ORDER BY g.seq$q$, tab)
+        USING seqs, op;
+        replayed := replayed + cardinality(seqs);
+        channel := queue_asleep(tab);
+        IF channel IS NOT NULL AND current_setting('sqlq.notify', true) IS DISTINCT FROM 'off' THEN
+            PERFORM pg_notify(channel, '');
+        END IF;
+    END LOOP;
+    UPDATE operation o SET status = 'done', wanted = replayed, done = replayed, updated_at = clock_timestamp(), ended_at = clock_timestamp()
+    WHERE o.id = op;
+    RETURN replayed;
+END $$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION replay IS 'Moves failed messages of a queue, of a type, of one fault (fingerprint) or with an id back to their queues, where they start again at attempt 0: the oldest first, at most so many, as part of the running transaction. Returns how many. Archived ones stay, those of a queue that is gone too, and those that somebody else replays at this moment.';
+
+-- +goose StatementBegin
+CREATE FUNCTION cancel(id uuid) RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    cancelled bigint;
+BEGIN
+    WITH gone AS (
+        DELETE FROM delayed d WHERE d.id = cancel.id RETURNING d.id, d.seq, d.queue, d.attempt, d.error
+    ), op AS (
+        INSERT INTO operation AS o (kind, status, filter, wanted, done, ended_at)
+        SELECT 'cancel', 'done', json_build_object('names', ARRAY[cancel.id]), count(*), count(*), clock_timestamp() FROM gone HAVING count(*) > 0
+        RETURNING o.id
+    ), told AS (
+        INSERT INTO history (message, what, operation, queue, attempts, error)
+        SELECT g.id, 'cancel', op.id, g.queue, g.attempt, g.error FROM gone g, op ORDER BY g.seq
+    )
+    SELECT count(*) INTO cancelled FROM gone;
+    RETURN cancelled;
+END $$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION cancel IS 'Removes the delayed message of that id, of an event all its delayed copies, for good. Returns how many: 0 when it is not there or has moved to its queue. There is no index by id, so it reads the table of delayed messages.';
+
+-- +goose StatementBegin
+CREATE FUNCTION set_paused(queue text, paused boolean, reason text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+AS $$
+BEGIN
+    PERFORM queue_table(set_paused.queue);
+    IF NOT queue_allows(set_paused.queue, 'DELETE') THEN -- row security would only hide the row
+        RAISE insufficient_privilege USING MESSAGE = format('permission denied for queue %s', to_json(set_paused.queue));
+    END IF;
+    UPDATE queue q SET paused_at = CASE WHEN paused THEN clock_timestamp() END,
+        paused_by = CASE WHEN paused THEN concat_ws(': ', session_user, nullif(reason, '')) END
+    WHERE q.name = set_paused.queue AND (q.paused_at IS NULL) = paused;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    INSERT INTO operation (kind, status, queue, reason, ended_at)
+    VALUES (CASE WHEN paused THEN 'pause' ELSE 'resume' END, 'done', set_paused.queue, coalesce(set_paused.reason, ''), clock_timestamp());
+    -- Endpoints that run look at the registry.
+    IF current_setting('sqlq.notify', true) IS DISTINCT FROM 'off' THEN
+        PERFORM pg_notify('sqlq_' || 'queue'::regclass::oid, '');
+    END IF;
+    RETURN true;
+END $$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION set_paused IS 'What pause and resume do.';
+
+-- +goose StatementBegin
+CREATE FUNCTION pause(queue text, reason text DEFAULT '') RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+AS $$ BEGIN RETURN set_paused(pause.queue, true, pause.reason); END $$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION pause IS 'Stops handing out the messages of a queue; sending to it goes on, and what is being handled is finished. True: paused; false: it was already.';
+
+-- +goose StatementBegin
+CREATE FUNCTION resume(queue text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+AS $$ BEGIN RETURN set_paused(resume.queue, false, ''); END $$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION resume IS 'Hands out the messages of a paused queue again. True: resumed; false: it was not paused.';
+
 -- What 00002 grants stays as it is; this adds what came here.
 ALTER FUNCTION grant_role(name, text, text[], boolean) RENAME TO grant_messages;
 ALTER FUNCTION revoke_role(name, text[]) RENAME TO revoke_messages;
@@ -198,20 +426,24 @@ DECLARE
 BEGIN
     PERFORM grant_messages(role, kind, queues, bodies);
     CASE kind
+    WHEN 'producer' THEN
+        calls := ARRAY['send_many'];
     WHEN 'consumer' THEN
         others := ARRAY['UPDATE (handled, failed, in_hand, rate, slow, slowest) ON instance'];
-        calls := ARRAY['read_traffic', 'forget_history'];
+        calls := ARRAY['read_traffic', 'forget_history', 'backlog'];
     WHEN 'operator' THEN
         others := ARRAY['UPDATE (headers, body) ON error', 'UPDATE (due_at) ON delayed', 'UPDATE (paused_at, paused_by) ON queue',
             'SELECT, INSERT, UPDATE ON operation', 'SELECT, INSERT ON history', 'SELECT ON traffic',
             'UPDATE (crashed_at) ON instance', 'UPDATE (seq) ON leased']; -- of one column: enough to lock a row
-        calls := ARRAY['body_json', 'header_value', 'move_due', 'recover_leased']; -- the last two for what doctor mends
+        calls := ARRAY['body_json', 'header_value', 'send_many', 'backlog', 'replay', 'cancel', 'pause', 'resume', 'set_paused',
+            'move_due', 'recover_leased']; -- the last two for what doctor mends
     WHEN 'viewer' THEN
-        others := ARRAY['SELECT ON operation', 'SELECT ON traffic',
+        others := ARRAY['SELECT ON operation', 'SELECT ON traffic', 'SELECT (error) ON delayed',
             'SELECT (message, at, seq, what, operation, queue, attempts, failed_at, host, error) ON history'];
+        calls := ARRAY['backlog'];
         IF bodies THEN
             others := others || ARRAY['SELECT ON history'];
-            calls := ARRAY['body_json', 'header_value'];
+            calls := calls || ARRAY['body_json', 'header_value'];
         END IF;
     ELSE
     END CASE;
@@ -246,7 +478,7 @@ BEGIN
     FOR f IN
         SELECT p.oid FROM pg_proc p
         WHERE p.pronamespace = quote_ident(current_schema())::regnamespace AND p.proname IN ('body_json', 'header_value', 'read_traffic',
-            'forget_history', 'grant_role', 'revoke_role')
+            'forget_history', 'send_many', 'backlog', 'replay', 'cancel', 'set_paused', 'pause', 'resume', 'grant_role', 'revoke_role')
     LOOP
         EXECUTE format('ALTER FUNCTION %s SET search_path = %I, pg_temp', f, current_schema());
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
@@ -268,7 +500,7 @@ END $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION grant_role IS 'Lets a role be producer (sends, publishes, reads nothing), consumer (runs endpoints), operator (everything on messages; of all queues: makes and drops them) or viewer (counts and lists, no headers and bodies unless bodies), of the named queues or, with null, of all, those included that are made later. A role may be several.';
 COMMENT ON FUNCTION revoke_role IS 'Takes everything that grant_role gave to a role: with null all of it, use of the schema included, else what it has on the tables of the named queues.';
-DROP FUNCTION forget_history, read_traffic, header_value, body_json;
+DROP FUNCTION resume, pause, set_paused, cancel, replay, backlog, send_many, forget_history, read_traffic, header_value, body_json;
 DROP TABLE history, operation, traffic;
 DROP INDEX error_type, error_status_time;
 ALTER TABLE instance DROP handled, DROP failed, DROP in_hand, DROP rate, DROP slow, DROP slowest;

@@ -150,6 +150,8 @@ func TestGoAndSQLWriteEqualRows(t *testing.T) {
 			if !strings.Contains(c.args, "id =>") {
 				both("SendMany", func() error { return client.SendMany(t.Context(), []sqlq.Message{command, command}, to...) },
 					sqlSend+` FROM generate_series(1, 2)`, args...)
+				both("send_many", func() error { return client.SendMany(t.Context(), []sqlq.Message{command, command}, to...) },
+					`SELECT sqlq.send_many('one', $1, ARRAY[$2::text, $2::text]::json[]`+c.args+`)`, args...)
 			}
 			sqlPublish := `SELECT sqlq.publish($1, $2::text::json` + c.args + `)`
 			args = append([]any{"post.Posted", body(event)}, c.values...)

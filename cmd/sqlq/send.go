@@ -1,11 +1,12 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -13,50 +14,38 @@ import (
 )
 
 func (a *app) sendCommand() *cobra.Command {
-	var m ops.Outgoing
-	var text string
-	var headers []string
+	var out outgoing
 	c := &cobra.Command{
-		Use:   "send QUEUE --type TYPE",
-		Short: "Send JSON from standard input to a queue",
-		Long: `Send messages to a queue, whose bodies are JSON from standard input: one document, over as many lines as it likes, or JSON
-lines, each a message. All are sent in one transaction: a line that is not JSON, and none is sent. Prints their ids.`,
-		Example: `  echo '{"order": 17}' | sqlq send sales --type sales.PlaceOrder
-  sqlq send sales --type sales.PlaceOrder --header tenant=north < orders.jsonl
-  sqlq send sales --type sales.Remind --delay 90m --body '{"order": 17}'`,
-		Args: exactly("QUEUE"),
+		Use:   "send QUEUE TYPE [BODY|-]",
+		Short: "Send JSON messages to a queue",
+		Long: `Send messages to a queue. Their bodies are JSON: one that stands on the command line, or those that come from standard
+input or a file, where each is a document over as many lines as it likes, or a line. All are sent in one transaction: one
+that is not JSON, and none is sent. Prints their ids.`,
+		Example: `  sqlq send sales sales.PlaceOrder '{"order": 17}'
+  sqlq send sales sales.PlaceOrder --header tenant=north < orders.jsonl
+  sqlq send sales sales.Remind '{"order": 17}' --delay 90m --ttl 1d`,
+		Args:        out.arguments("QUEUE"),
+		Annotations: map[string]string{needs: "producer"},
+		ValidArgsFunction: func(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+			switch len(args) {
+			case 0:
+				return a.completeQueues(c, args, begun)
+			case 1:
+				return a.completeTypes(c, args, begun)
+			}
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		},
 		RunE: func(c *cobra.Command, args []string) error {
-			var err error
-			if m.Headers, err = parseHeaders(headers); err != nil {
-				return err
-			}
-			if m.Delay < 0 {
-				return usageErrorf("--delay %s: it is counted from now on", m.Delay)
-			}
-			var from io.Reader = strings.NewReader(text)
-			source := "--body"
-			if !c.Flags().Changed("body") {
-				from, source = a.in, "standard input"
-				if a.inTerminal && a.errTerminal {
-					a.say("reading JSON from the terminal; Ctrl-D ends it")
-				}
-			}
-			bodies, err := ops.ReadBodies(from)
+			bodies, err := a.bodies(c, &out, args[1:])
 			if err != nil {
-				return fmt.Errorf("%w; nothing was sent", err)
-			}
-			if len(bodies) == 0 {
-				return errors.New("nothing was sent: there is no JSON in " + source)
-			}
-			if m.ID != "" && len(bodies) > 1 {
-				return usageErrorf("--id is for one message, and there are %d", len(bodies))
+				return err
 			}
 			db, err := a.connect(c.Context())
 			if err != nil {
 				return err
 			}
 			defer db.Close()
-			ids, err := db.Send(c.Context(), args[0], m, bodies...)
+			ids, err := db.Send(c.Context(), args[0], out.Outgoing, bodies...)
 			if err != nil {
 				return err
 			}
@@ -74,13 +63,105 @@ lines, each a message. All are sent in one transaction: a line that is not JSON,
 			return err
 		},
 	}
-	c.Flags().StringVar(&m.Type, "type", "", "message type (needed)")
-	_ = c.MarkFlagRequired("type")
-	c.Flags().StringArrayVar(&headers, "header", nil, "a header, name=value; several times for several")
-	c.Flags().DurationVar(&m.Delay, "delay", 0*time.Second, "ready only after this time, such as 90s or 36h")
-	c.Flags().StringVar(&m.ID, "id", "", "message id, a UUID (default a new one)")
-	c.Flags().StringVar(&text, "body", "", "the body, instead of standard input")
+	a.outgoingFlags(c, &out)
 	return c
+}
+
+// outgoing is what the commands that send have in common: what the messages share, and where their bodies come from.
+type outgoing struct {
+	ops.Outgoing
+	headers    []string
+	body, file string
+	lines      bool
+}
+
+func (a *app) outgoingFlags(c *cobra.Command, out *outgoing) {
+	flags := c.Flags()
+	flags.StringVar(&out.Type, "type", "", "message type, instead of the argument TYPE")
+	flags.StringArrayVar(&out.headers, "header", nil, "a header, as `NAME=VALUE`; several times for several")
+	flags.Var(duration{&out.Delay, false}, "delay", "ready only after this time, such as 90s, 36h or 2d")
+	flags.Var(instant{&out.At}, "at", "ready only at this time, such as 2026-03-01T15:04; one that has passed is now")
+	flags.Var(duration{&out.TTL, false}, "ttl", "not handled any more after this time (default never)")
+	flags.StringVar(&out.ID, "id", "", "message id, a UUID (default a new one)")
+	flags.StringVar(&out.body, "body", "", "the body, instead of the argument BODY")
+	flags.StringVar(&out.file, "file", "", "read the bodies from this file; -: from standard input")
+	flags.BoolVar(&out.lines, "lines", false, "each line is a body, none goes over several")
+	c.MarkFlagsMutuallyExclusive("delay", "at")
+	_ = c.RegisterFlagCompletionFunc("type", a.completeTypes)
+}
+
+// arguments wants the names, a TYPE unless --type says it, and perhaps a body.
+func (out *outgoing) arguments(names ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		wanted := names
+		if !c.Flags().Changed("type") {
+			wanted = append(wanted[:len(wanted):len(wanted)], "TYPE")
+		}
+		if len(args) < len(wanted) {
+			return fmt.Errorf("%s is missing: %s", wanted[len(args)], c.UseLine())
+		}
+		return noMoreThan(len(wanted)+1)(c, args)
+	}
+}
+
+// bodies returns the bodies that a command line names, and completes what the messages share. args are the type, unless a flag
+// says it, and perhaps a body.
+func (a *app) bodies(c *cobra.Command, out *outgoing, args []string) (bodies []json.RawMessage, err error) {
+	if out.Headers, err = parseHeaders(out.headers); err != nil {
+		return nil, err
+	}
+	if !c.Flags().Changed("type") {
+		out.Type, args = args[0], args[1:]
+	}
+	var text *string
+	sources := 0
+	if len(args) > 0 {
+		sources++
+		if args[0] != "-" {
+			text = &args[0]
+		}
+	}
+	if c.Flags().Changed("body") {
+		sources++
+		text = &out.body
+	}
+	if c.Flags().Changed("file") {
+		sources++
+	}
+	if sources > 1 {
+		return nil, usageErrorf("bodies come from one place: from BODY, --body or --file")
+	}
+	from, source := a.in, "standard input"
+	switch {
+	case text != nil:
+		from, source = strings.NewReader(*text), "the body"
+		if c.Flags().Changed("body") {
+			source = "--body"
+		}
+	case out.file != "" && out.file != "-":
+		file, err := os.Open(out.file)
+		if err != nil {
+			return nil, fmt.Errorf("%w; nothing was sent", err)
+		}
+		defer file.Close()
+		from, source = file, out.file
+	case a.inTerminal && a.errTerminal:
+		a.say("reading JSON from the terminal; Ctrl-D ends it")
+	}
+	read := ops.ReadBodies
+	if out.lines {
+		read = ops.ReadLines
+	}
+	if bodies, err = read(from); err != nil {
+		return nil, fmt.Errorf("%w; nothing was sent", err)
+	}
+	if len(bodies) == 0 {
+		return nil, errors.New("nothing was sent: there is no JSON in " + source)
+	}
+	if out.ID != "" && len(bodies) > 1 {
+		return nil, usageErrorf("--id is for one message, and there are %d", len(bodies))
+	}
+	return bodies, nil
 }
 
 func parseHeaders(given []string) (map[string]string, error) {

@@ -101,7 +101,7 @@ func plus(a, b ops.Count) ops.Count {
 func whyLost(err error) string {
 	var failed *pgconn.ConnectError
 	if errors.As(err, &failed) {
-		return strings.Join(reasons(failed), "; ")
+		return innermost(tries(failed)[0]).Error()
 	}
 	return describe(err)
 }

@@ -147,7 +147,7 @@ func TestNothingIsOpenToPublic(t *testing.T) {
 	}
 	unpinned := texts(t, conn, `
 		SELECT oid::regprocedure::text FROM pg_proc
-		WHERE pronamespace = 'sqlq'::regnamespace AND proconfig IS DISTINCT FROM ARRAY['search_path=sqlq, pg_temp']`)
+		WHERE pronamespace = 'sqlq'::regnamespace AND (proconfig @> ARRAY['search_path=sqlq, pg_temp']) IS NOT TRUE`)
 	if len(unpinned) > 0 {
 		t.Errorf("search_path is not pinned to the schema, with pg_temp last:\n%s", strings.Join(unpinned, "\n"))
 	}

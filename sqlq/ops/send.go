@@ -12,6 +12,9 @@ import (
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq"
+	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
 // MaxBody is the largest body, in bytes, that Send takes.
@@ -23,12 +26,14 @@ const (
 	sendBatchBytes = 4 << 20
 )
 
-// Outgoing is what the messages of one Send have in common.
+// Outgoing is what the messages of one Send or Publish have in common.
 type Outgoing struct {
 	Type    string            // needed
 	Headers map[string]string // default: none
 	Delay   time.Duration     // before they are ready, at most a hundred years; default 0: at once
-	ID      string            // a UUID, for a single message; default: the database makes a new one for each
+	At      time.Time         // instead of Delay: when they are ready; one that has passed is now; default: Delay counts
+	TTL     time.Duration     // after this time they are not handled any more; default 0: they never expire
+	ID      string            // a UUID, for a single message; default: a new one for each
 }
 
 // Send sends one message for each body to a queue, in order, all in one transaction, and returns their ids. Bodies are
@@ -36,31 +41,17 @@ type Outgoing struct {
 //
 // It is for operators and scripts. Programs send with package sqlq.
 func (o *Ops) Send(ctx context.Context, queue string, m Outgoing, bodies ...json.RawMessage) (ids []string, err error) {
-	if m.ID != "" && len(bodies) != 1 {
-		return nil, fmt.Errorf("one id was given for %d messages", len(bodies))
-	}
-	if m.ID != "" {
-		if _, err := parseID(m.ID); err != nil {
-			return nil, fmt.Errorf("message id: %w", err)
-		}
-	}
-	for i, body := range bodies {
-		if err := checkBody(body); err != nil {
-			return nil, &BodyError{Number: i + 1, Err: err}
-		}
-	}
-	var headers []byte
-	if len(m.Headers) > 0 {
-		if headers, err = json.Marshal(m.Headers); err != nil {
-			return nil, fmt.Errorf("encode headers: %w", err)
-		}
+	common, err := m.common(bodies)
+	if err != nil {
+		return nil, err
 	}
 	err = pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
 		for i := 0; i < len(bodies); {
 			var batch pgx.Batch
 			for size := 0; i < len(bodies) && batch.Len() < sendBatch && size < sendBatchBytes; i++ {
 				size += len(bodies[i])
-				o.store.SendJSON(&batch, queue, m.Type, bodies[i], headers, m.Delay, m.ID, func(id string) { ids = append(ids, id) })
+				common.Body = bodies[i]
+				o.store.SendJSON(&batch, queue, common, func(id string) { ids = append(ids, id) })
 			}
 			if err := tx.SendBatch(ctx, &batch).Close(); err != nil {
 				return err
@@ -72,6 +63,106 @@ func (o *Ops) Send(ctx context.Context, queue string, m Outgoing, bodies ...json
 		return nil, o.noQueue(ctx, queue, fmt.Errorf("send to queue %q: %w", queue, err))
 	}
 	return ids, nil
+}
+
+// Published is an event that Publish stored.
+type Published struct {
+	ID     string
+	Copies int // one for each subscribed queue
+}
+
+// Publish publishes one event for each body, in order, all in one transaction, and returns them with the queues that were
+// subscribed. Bodies are refused as by Send. Where no queue is subscribed nothing is stored, and the error is
+// ErrNoSubscriber. A role that may not read the subscriptions is told the numbers of copies alone: queues is nil.
+func (o *Ops) Publish(ctx context.Context, m Outgoing, bodies ...json.RawMessage) (events []Published, queues []string, err error) {
+	common, err := m.common(bodies)
+	if err != nil {
+		return nil, nil, err
+	}
+	copies := 0
+	// Repeatable read, so that the queues that are told are those that were published to.
+	err = pgx.BeginTxFunc(ctx, o.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead}, func(tx pgx.Tx) error {
+		if may, err := o.store.MaySeeSubscriptions(ctx, tx); err != nil {
+			return err
+		} else if may {
+			subscribed, err := o.store.ListSubscriptions(ctx, tx, m.Type, "")
+			if err != nil {
+				return err
+			}
+			queues = []string{}
+			for _, s := range subscribed {
+				queues = append(queues, s.Queue)
+			}
+		}
+		for i := 0; i < len(bodies); {
+			var batch pgx.Batch
+			for size := 0; i < len(bodies) && batch.Len() < sendBatch && size < sendBatchBytes; i++ {
+				size += len(bodies[i])
+				common.Body = bodies[i]
+				if m.ID == "" {
+					common.ID = sqlq.NewID().String()
+				}
+				id := common.ID
+				o.store.PublishJSON(&batch, common, func(n int) { events, copies = append(events, Published{id, n}), copies+n })
+			}
+			if err := tx.SendBatch(ctx, &batch).Close(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil && copies == 0 && len(bodies) > 0 {
+		err = ErrNoSubscriber
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("publish %q: %w", m.Type, err)
+	}
+	return events, queues, nil
+}
+
+// common returns what the store sends for each body, after it has looked at all of them.
+func (m Outgoing) common(bodies []json.RawMessage) (common store.JSONMessage, err error) {
+	if m.ID != "" && len(bodies) != 1 {
+		return common, fmt.Errorf("one id was given for %d messages", len(bodies))
+	}
+	if m.ID != "" {
+		if m.ID, err = parseID(m.ID); err != nil {
+			return common, fmt.Errorf("message id: %w", err)
+		}
+	}
+	for i, body := range bodies {
+		if err := checkBody(body); err != nil {
+			return common, &BodyError{Number: i + 1, Err: err}
+		}
+	}
+	common = store.JSONMessage{Type: m.Type, Delay: m.Delay, At: m.At, TTL: m.TTL, ID: m.ID}
+	if len(m.Headers) > 0 {
+		if common.Headers, err = json.Marshal(m.Headers); err != nil {
+			return common, fmt.Errorf("encode headers: %w", err)
+		}
+	}
+	return common, nil
+}
+
+// ReadLines reads a body from each line that is not blank. A *BodyError names the first line that is not JSON.
+func ReadLines(r io.Reader) ([]json.RawMessage, error) {
+	var bodies []json.RawMessage
+	in := bufio.NewReader(r)
+	for line := 1; ; line++ {
+		text, err := in.ReadBytes('\n')
+		if err != nil && err != io.EOF {
+			return nil, fmt.Errorf("read line %d: %w", line, err)
+		}
+		if body := bytes.TrimSpace(text); len(body) > 0 {
+			if err := checkBody(body); err != nil {
+				return nil, &BodyError{Line: line, Number: len(bodies) + 1, Err: err}
+			}
+			bodies = append(bodies, body)
+		}
+		if err == io.EOF {
+			return bodies, nil
+		}
+	}
 }
 
 // ReadBodies splits what it reads into the bodies for Send: JSON lines, or JSON documents that go over several lines, each

@@ -81,6 +81,66 @@ func TestSendRefuses(t *testing.T) {
 	}
 }
 
+func TestPublish(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	d.create("audit", "billing")
+	m := ops.Outgoing{Type: "sales.OrderPlaced", Headers: map[string]string{"tenant": "north"}}
+	if events, queues, err := d.Publish(t.Context(), m, []byte(`{}`)); !errors.Is(err, ops.ErrNoSubscriber) || events != nil || queues != nil {
+		t.Errorf("nobody is subscribed: %v, %v, err %v", events, queues, err)
+	}
+	for _, queue := range []string{"billing", "audit"} {
+		if added, err := d.Subscribe(t.Context(), m.Type, queue); !added || err != nil {
+			t.Fatal(added, err)
+		}
+	}
+	var bodies []json.RawMessage
+	for i := range 1200 { // more than a round trip carries
+		bodies = append(bodies, fmt.Appendf(nil, `{"n": %d}`, i))
+	}
+	events, queues, err := d.Publish(t.Context(), m, bodies...)
+	if err != nil || len(events) != len(bodies) || fmt.Sprint(queues) != "[audit billing]" {
+		t.Fatalf("published %d to %v, err %v", len(events), queues, err)
+	}
+	ids := make([]string, len(events))
+	for i, e := range events {
+		if ids[i] = e.ID; e.Copies != 2 {
+			t.Errorf("event %d has %d copies, want 2", i, e.Copies)
+		}
+	}
+	for _, queue := range queues {
+		if n := d.number(fmt.Sprintf(`SELECT count(*) FROM sqlq.q_%s q JOIN unnest($1::uuid[]) WITH ORDINALITY e (id, n) ON q.id = e.id AND q.seq = e.n
+			WHERE q.headers::text = '{"tenant":"north"}' AND convert_from(q.body, 'UTF8') = format('{"n": %%s}', n - 1)`, queue), ids); n != int64(len(bodies)) {
+			t.Errorf("%s: %d copies are what was published, in its order; want %d", queue, n, len(bodies))
+		}
+	}
+	m.At, m.TTL, m.ID = time.Now().Add(time.Hour), 2*time.Hour, "0198C0DE-0000-7000-8000-000000000001"
+	events, _, err = d.Publish(t.Context(), m, []byte(`1`))
+	if err != nil || len(events) != 1 || events[0].ID != strings.ToLower(m.ID) {
+		t.Errorf("at a time: %v, err %v", events, err)
+	}
+	if n := d.number(`SELECT count(*) FROM sqlq.delayed WHERE id = $1 AND due_at BETWEEN now() + interval '59 minutes' AND now() + interval '61 minutes'
+		AND expires_at BETWEEN now() + interval '119 minutes' AND now() + interval '121 minutes'`, m.ID); n != 2 {
+		t.Errorf("%d copies are delayed as they should be, want 2", n)
+	}
+	var pg *pgconn.PgError
+	if _, _, err := d.Publish(t.Context(), ops.Outgoing{Type: "no spaces"}, []byte(`1`)); !errors.As(err, &pg) {
+		t.Errorf("a type that is none: err %v", err)
+	}
+}
+
+func TestReadLines(t *testing.T) {
+	t.Parallel()
+	bodies, err := ops.ReadLines(strings.NewReader("{\"a\":1}\r\n\n 2\nnull"))
+	if err != nil || fmt.Sprintf("%s", bodies) != `[{"a":1} 2 null]` {
+		t.Errorf("got %s, err %v", bodies, err)
+	}
+	var body *ops.BodyError
+	if bodies, err := ops.ReadLines(strings.NewReader("1\n\n{\n}\n")); bodies != nil || !errors.As(err, &body) || body.Line != 3 || body.Number != 2 {
+		t.Errorf("a body over two lines: got %s, err %v", bodies, err)
+	}
+}
+
 func TestReadBodies(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ in, want string }{

@@ -278,21 +278,6 @@ func (s *Schema) PurgeDelayed(ctx context.Context, db DBTX, queue string, after 
 	return n, next, err
 }
 
-// SendJSON queues a call of the SQL function send, which checks the message, stores it and wakes a receiver as part of
-// the transaction, and hands the message's id to then. headers is a JSON object of strings or nil; id may be "".
-func (s *Schema) SendJSON(b *pgx.Batch, queue, messageType string, body, headers []byte, delay time.Duration, id string, then func(id string)) {
-	b.Queue(fmt.Sprintf(`
-		SELECT %s($1::text, $2::text, $3::text::json, $4::text::json, $5::bigint * interval '1 microsecond', NULL, nullif($6::text, '')::uuid)::text`,
-		s.table("send")), queue, messageType, string(body), textOrNil(headers), delay.Microseconds(), id).QueryRow(func(row pgx.Row) error {
-		var sent string
-		if err := row.Scan(&sent); err != nil {
-			return err
-		}
-		then(sent)
-		return nil
-	})
-}
-
 func textOrNil(b []byte) *string {
 	if b == nil {
 		return nil

@@ -3,6 +3,9 @@ package store
 import (
 	"context"
 	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // EnsureQueue makes a queue where there is none.
@@ -22,4 +25,49 @@ func (s *Schema) Subscribe(ctx context.Context, db DBTX, queue string, types []s
 	_, err := db.Exec(ctx, fmt.Sprintf(`
 		INSERT INTO %s (type, queue) SELECT t, $2 FROM unnest($1::text[]) t ON CONFLICT DO NOTHING`, s.table("subscription")), types, queue)
 	return err
+}
+
+// Subscription is a queue that gets the events of a type.
+type Subscription struct {
+	Type      string
+	Queue     string
+	CreatedAt time.Time
+	Instances int // of the queue's endpoint, running
+}
+
+// ListSubscriptions returns the subscriptions of a type and a queue by type and queue; "" is every one. Locks nothing.
+// There is one for each event that an endpoint handles: few.
+func (s *Schema) ListSubscriptions(ctx context.Context, db DBTX, messageType, queue string) ([]Subscription, error) {
+	rows, err := db.Query(ctx, fmt.Sprintf(`
+		SELECT s.type, s.queue, s.created_at, coalesce(i.n, 0)
+		FROM %s s LEFT JOIN (
+			SELECT endpoint, count(*) AS n FROM %s WHERE drained_at IS NULL AND crashed_at IS NULL GROUP BY endpoint
+		) i ON i.endpoint = s.queue
+		WHERE ($1::text = '' OR s.type = $1::text) AND ($2::text = '' OR s.queue = $2::text) ORDER BY s.type, s.queue`,
+		s.table("subscription"), s.table("instance")), messageType, queue)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[Subscription])
+}
+
+// AddSubscription lets a queue have a copy of every event of a type that is published after the commit; false: it had
+// already. A type name that is not allowed is an error that says so.
+func (s *Schema) AddSubscription(ctx context.Context, db DBTX, messageType, queue string) (added bool, err error) {
+	tag, err := db.Exec(ctx, fmt.Sprintf(`
+		INSERT INTO %s (type, queue) SELECT $1::text, $2::text WHERE %s($1::text, 'null', NULL) IS NULL ON CONFLICT DO NOTHING`,
+		s.table("subscription"), s.table("check_message")), messageType, queue)
+	return tag.RowsAffected() == 1, err
+}
+
+// RemoveSubscription ends a subscription; false: there is none. Relies on the primary key.
+func (s *Schema) RemoveSubscription(ctx context.Context, db DBTX, messageType, queue string) (removed bool, err error) {
+	tag, err := db.Exec(ctx, fmt.Sprintf(`DELETE FROM %s WHERE type = $1::text AND queue = $2::text`, s.table("subscription")), messageType, queue)
+	return tag.RowsAffected() == 1, err
+}
+
+// MaySeeSubscriptions says whether this role may read the subscriptions. A producer may not, although it publishes to them.
+func (s *Schema) MaySeeSubscriptions(ctx context.Context, db DBTX) (may bool, err error) {
+	err = db.QueryRow(ctx, `SELECT has_table_privilege($1::text, 'SELECT')`, s.table("subscription")).Scan(&may)
+	return may, err
 }

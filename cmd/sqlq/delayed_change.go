@@ -1,0 +1,222 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sqlq/sqlq/sqlq/ops"
+)
+
+func (a *app) delayedCancelCommand() *cobra.Command {
+	return a.delayedChangeCommand(delayedVerb{verb: "cancel", done: "cancelled", final: true}, &cobra.Command{
+		Use:   "cancel [NUMBER|ID]...",
+		Short: "Remove delayed messages, for good",
+		Long: `Remove delayed messages, for good: they never reach their queues. Messages that are moving to their queues at this
+moment are left alone. It asks first; off a terminal it needs --yes. It works in batches: one that was interrupted has
+removed some and can be run again.`,
+		Example: "  sqlq delayed cancel 0198c0de-7a00-7000-8000-000000000001\n  sqlq delayed cancel --type sales.Remind --body '$.order == 17' --dry-run",
+	}, func(ctx context.Context, db *database, f ops.Filter, o ops.DelayedOptions) (int64, error) {
+		return db.Cancel(ctx, f, o)
+	})
+}
+
+func (a *app) delayedRescheduleCommand() *cobra.Command {
+	var to ops.Due
+	c := a.delayedChangeCommand(delayedVerb{verb: "reschedule", done: "rescheduled"}, &cobra.Command{
+		Use:   "reschedule [NUMBER|ID]... --at TIME|--in DURATION|--by DURATION",
+		Short: "Give delayed messages another due time",
+		Long: `Give delayed messages another due time: all the same one with --at or --in, or each a later or earlier one with --by. None
+is before now. It works in batches: one that was interrupted has moved some and can be run again; with --by it says how,
+so that none is moved twice.`,
+		Example: "  sqlq delayed reschedule --queue billing --by +1h\n  sqlq delayed reschedule 17 --at 2026-03-01T09:00",
+		PreRunE: func(c *cobra.Command, _ []string) error {
+			given := 0
+			for _, name := range []string{"at", "in", "by"} {
+				if c.Flags().Changed(name) {
+					given++
+				}
+			}
+			if given != 1 {
+				return errors.New("say when they are to be due: with --at, --in or --by, and one of them only")
+			}
+			if c.Flags().Changed("by") && to.By == 0 {
+				return errors.New("--by 0 changes nothing")
+			}
+			return nil
+		},
+	}, func(ctx context.Context, db *database, f ops.Filter, o ops.DelayedOptions) (int64, error) {
+		return db.Reschedule(ctx, f, to, o)
+	})
+	c.Flags().Var(instant{&to.At}, "at", "due at this time, such as 2026-03-01T15:04 or 2026-03-01T15:04:05Z")
+	c.Flags().Var(duration{&to.In, false}, "in", "due so long from now, such as 10m or 2d")
+	c.Flags().Var(duration{&to.By, true}, "by", "due so much later, such as +1h, or earlier, such as -30m")
+	return c
+}
+
+func (a *app) delayedNowCommand() *cobra.Command {
+	return a.delayedChangeCommand(delayedVerb{verb: "make due now", done: "made due"}, &cobra.Command{
+		Use:     "now [NUMBER|ID]...",
+		Short:   "Make delayed messages due at once",
+		Long:    "Make delayed messages due at once: they move to their queues as soon as an endpoint runs, of any queue.",
+		Example: "  sqlq delayed now 17 18\n  sqlq delayed now --queue billing --error 'connection refused'",
+	}, func(ctx context.Context, db *database, f ops.Filter, o ops.DelayedOptions) (int64, error) {
+		return db.Reschedule(ctx, f, ops.Due{}, o)
+	})
+}
+
+// delayedVerb is what a command does to delayed messages, in words.
+type delayedVerb struct {
+	verb, done string
+	final      bool // it cannot be undone
+}
+
+// delayedSample is how many messages a command shows of those that it would change.
+const delayedSample = 5
+
+// delayedChangeCommand completes a command that changes the delayed messages that its filter chooses.
+func (a *app) delayedChangeCommand(v delayedVerb, c *cobra.Command, work func(context.Context, *database, ops.Filter, ops.DelayedOptions) (int64, error)) *cobra.Command {
+	var f ops.Filter
+	var ch change
+	c.RunE = func(c *cobra.Command, names []string) error {
+		if err := a.chosenBy(&f, names); err != nil {
+			return err
+		}
+		switch {
+		case f.ChoosesAll() && !f.All:
+			return usageErrorf("this would %s every delayed message: name messages, give a filter such as --queue or --type, or --all to mean it", v.verb)
+		case !f.ChoosesAll() && f.All:
+			return usageErrorf("--all is every delayed message: leave it out, or the names and filters")
+		}
+		db, err := a.connectToChange(c.Context(), ch)
+		if err != nil {
+			return err
+		}
+		defer db.Close()
+		p := a.progress()
+		p.show("looking for them …")
+		n, more, sample, err := db.CountDelayed(c.Context(), f, delayedSample)
+		p.end()
+		if err != nil && n == 0 {
+			return nothingDelayed(err, n)
+		}
+		if n == 0 {
+			return errNothing("nothing was done: no delayed message fits")
+		}
+		what := fmt.Sprintf("%s %s", v.verb, atLeast(n, more, "delayed message"))
+		if ch.dryRun {
+			return a.delayedDryRun(what, n, more, sample, err)
+		}
+		if err := a.confirmDelayed(c.Context(), ch, v, what+" in schema "+fmt.Sprintf("%q of %s", a.schema, db.where), sample); err != nil {
+			return err
+		}
+		changed, err := work(c.Context(), db, f, ops.DelayedOptions{Progress: func(looked, changed int64) { p.show("%s %d, of %d looked at", v.done, changed, looked) }})
+		p.end()
+		if err != nil && changed == 0 {
+			return nothingDelayed(err, changed)
+		}
+		var unfinished *ops.UnfinishedError
+		if err != nil && c.Context().Err() != nil && !errors.As(err, &unfinished) {
+			err = fmt.Errorf("%w\nTo do the rest, run it again", err)
+		}
+		outcome := struct {
+			Changed int64 `json:"changed"`
+		}{changed}
+		return errors.Join(a.done(outcome, "%s %s", v.done, plural(changed, "message")), err)
+	}
+	a.filterFlags(c, &f, delayedMessages)
+	c.Flags().IntVarP(&f.Limit, "limit", "n", 0, "at most so many, in the order of --order; 0: all that are chosen")
+	c.Flags().BoolVar(&f.All, "all", false, "every delayed message")
+	ch.flags(c)
+	return c
+}
+
+// confirmDelayed shows some of the messages and asks; only what is for good is asked off a terminal, too.
+func (a *app) confirmDelayed(ctx context.Context, ch change, v delayedVerb, what string, sample []ops.DelayedMessage) error {
+	if !v.final && (!a.inTerminal || !a.errTerminal) {
+		return nil
+	}
+	if v.final {
+		what += ", for good"
+	}
+	if !ch.yes && a.inTerminal && a.errTerminal {
+		for _, m := range sample {
+			a.say("  %d  due %s  %s  %s", m.Number, a.due(m), oneLine(m.Queue), oneLine(m.Type))
+		}
+	}
+	return a.confirm(ctx, ch, what)
+}
+
+func (a *app) delayedDryRun(what string, n int64, more bool, sample []ops.DelayedMessage, missing error) error {
+	if a.format == formatTable {
+		a.say("this would %s, among them:", what)
+		return errors.Join(a.printDelayed(sample), missing)
+	}
+	view := struct {
+		DryRun bool          `json:"dry_run"`
+		Chosen int64         `json:"chosen"`
+		More   bool          `json:"more"` // there are more than that
+		Sample []delayedView `json:"sample"`
+	}{true, n, more, []delayedView{}}
+	for _, m := range sample {
+		view.Sample = append(view.Sample, viewDelayed(m))
+	}
+	return errors.Join(a.printData(view), missing)
+}
+
+// nothingDelayed gives the error of a command that changed nothing, because there is none of what was named, its exit code.
+func nothingDelayed(err error, changed int64) error {
+	var none *ops.NoDelayedError
+	if changed == 0 && errors.As(err, &none) {
+		return &codedError{code: exitNothing, err: err}
+	}
+	return err
+}
+
+// atLeast is plural for a count that may have ended early.
+func atLeast(n int64, more bool, noun string) string {
+	if more {
+		return "more than " + plural(n, noun)
+	}
+	return plural(n, noun)
+}
+
+// duration is a flag for a duration, with a sign where it may have one.
+type duration struct {
+	*time.Duration
+	signed bool
+}
+
+func (s duration) String() string { return "" }
+func (s duration) Type() string   { return "DURATION" }
+func (s duration) Set(text string) error {
+	rest, sign := text, time.Duration(1)
+	if s.signed {
+		if r, minus := strings.CutPrefix(text, "-"); minus {
+			rest, sign = r, -1
+		} else {
+			rest = strings.TrimPrefix(text, "+")
+		}
+	}
+	d, err := ops.ParseDuration(rest)
+	*s.Duration = sign * d
+	return pointAt(err)
+}
+
+// instant is a flag for a point in time.
+type instant struct{ *time.Time }
+
+func (i instant) String() string { return "" }
+func (i instant) Type() string   { return "TIME" }
+func (i instant) Set(text string) error {
+	m, err := ops.ParseMoment(text)
+	if err != nil || m.At.IsZero() {
+		return errors.New("write a date or a time such as 2026-03-01, 2026-03-01T15:04 or 2026-03-01T15:04:05Z")
+	}
+	*i.Time = m.At
+	return nil
+}

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sqlq/sqlq/sqlq/ops"
+)
+
+func (a *app) subscriptionCommand() *cobra.Command {
+	return noun("subscription", "Look at which queue gets which events; add and remove",
+		a.subscriptionListCommand(), a.subscriptionAddCommand(), a.subscriptionRemoveCommand())
+}
+
+func (a *app) subscriptionListCommand() *cobra.Command {
+	var messageType, queue string
+	c := &cobra.Command{
+		Use:         "ls",
+		Aliases:     []string{"list"},
+		Short:       "List which queue gets a copy of which event type",
+		Example:     "  sqlq subscription ls --type sales.OrderPlaced\n  sqlq subscription ls --queue billing -o jsonl | jq -r .type",
+		Args:        noMoreThan(0),
+		Annotations: map[string]string{needs: "viewer"},
+		RunE: func(c *cobra.Command, _ []string) error {
+			db, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			found, err := db.ListSubscriptions(c.Context(), messageType, queue)
+			if err != nil {
+				return err
+			}
+			if len(found) == 0 {
+				a.say("no such subscription; an endpoint subscribes to the events that it handles when it starts")
+			}
+			t := &table{columns: []column{{name: "type"}, {name: "queue"}, {name: "since"}, {name: "instances", right: true}}}
+			views := make([]subscriptionView, len(found))
+			for i, s := range found {
+				views[i] = viewSubscription(s)
+				t.add(s.Type, s.Queue, a.when(s.Since), fmt.Sprint(s.Instances))
+			}
+			return printList(a, views, t)
+		},
+	}
+	c.Flags().StringVar(&messageType, "type", "", "those of this event type")
+	c.Flags().StringVar(&queue, "queue", "", "those of this queue")
+	_ = c.RegisterFlagCompletionFunc("type", a.completeTypes)
+	_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
+	return c
+}
+
+func (a *app) subscriptionAddCommand() *cobra.Command {
+	return a.subscriptionChangeCommand(&cobra.Command{
+		Use:   "add TYPE QUEUE",
+		Short: "Let a queue have a copy of every event of a type from now on",
+		Long: `Let a queue have a copy of every event of a type that is published from now on. Endpoints do that by themselves for the
+events that they handle; this is for queues that are read by something else, and for events to be kept before the
+endpoint is deployed. Without a handler for the type the endpoint of the queue cannot handle them: they fail.`,
+		Example: "  sqlq subscription add sales.OrderPlaced audit\n  sqlq subscription add sales.OrderPlaced loyalty --reason 'events to be kept until it is deployed'",
+	}, func(c *cobra.Command, db *database, messageType, queue string) error {
+		added, err := db.Subscribe(c.Context(), messageType, queue)
+		if err != nil {
+			return err
+		}
+		outcome := struct {
+			Type  string `json:"type"`
+			Queue string `json:"queue"`
+			Added bool   `json:"added"`
+		}{messageType, queue, added}
+		if !added {
+			return a.done(outcome, "queue %s was subscribed to %s already", queue, messageType)
+		}
+		return a.done(outcome, "subscribed queue %s to %s", queue, messageType)
+	})
+}
+
+func (a *app) subscriptionRemoveCommand() *cobra.Command {
+	return a.subscriptionChangeCommand(&cobra.Command{
+		Use:   "rm TYPE QUEUE",
+		Short: "End a subscription",
+		Long: `End a subscription: the queue gets no more events of the type. Copies that wait in it stay. An endpoint that handles the
+event subscribes again when it next starts.`,
+		Example: "  sqlq subscription rm sales.OrderPlaced audit\n  sqlq subscription rm sales.OrderPlaced loyalty --reason 'the service is gone'",
+	}, func(c *cobra.Command, db *database, messageType, queue string) error {
+		removed, err := db.Unsubscribe(c.Context(), messageType, queue)
+		if err != nil {
+			return err
+		}
+		if !removed {
+			return errNothing("queue %s is not subscribed to %s", queue, messageType)
+		}
+		outcome := struct {
+			Type    string `json:"type"`
+			Queue   string `json:"queue"`
+			Removed bool   `json:"removed"`
+		}{messageType, queue, true}
+		return a.done(outcome, "unsubscribed queue %s from %s", queue, messageType)
+	})
+}
+
+func (a *app) subscriptionChangeCommand(c *cobra.Command, work func(c *cobra.Command, db *database, messageType, queue string) error) *cobra.Command {
+	var ch change
+	c.Args = exactly("TYPE", "QUEUE")
+	c.ValidArgsFunction = func(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+		switch len(args) {
+		case 0:
+			return a.completeTypes(c, args, begun)
+		case 1:
+			return a.completeQueues(c, args, begun)
+		}
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	c.RunE = func(c *cobra.Command, args []string) error {
+		db, err := a.connectToChange(c.Context(), ch)
+		if err != nil {
+			return err
+		}
+		defer db.Close()
+		return work(c, db, args[0], args[1])
+	}
+	c.Flags().StringVar(&ch.reason, "reason", "", "why, for the record that `sqlq operation ls` shows")
+	return c
+}
+
+// subscriptionView is a subscription in JSON.
+type subscriptionView struct {
+	Type      string    `json:"type"`
+	Queue     string    `json:"queue"`
+	Since     time.Time `json:"since"`
+	Instances int       `json:"instances"`
+}
+
+func viewSubscription(s ops.Subscription) subscriptionView {
+	return subscriptionView{s.Type, s.Queue, s.Since.UTC(), s.Instances}
+}

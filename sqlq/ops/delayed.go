@@ -1,0 +1,183 @@
+package ops
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+const (
+	delayedChunk = 5000 // how many delayed messages one statement looks at
+	delayedBatch = 1000 // and how many one transaction of Cancel or Reschedule
+)
+
+// Why is the reason for which a message is delayed.
+type Why string
+
+const (
+	WhyDelay Why = "delay" // its sender asked for it
+	WhyRetry Why = "retry" // its last attempt failed
+)
+
+// DelayedMessage is a message that waits for its time. What ListDelayed returns has no Headers and Body, which can be large;
+// ShowDelayed fills in all.
+type DelayedMessage struct {
+	Number    int64
+	ID        string
+	Queue     string // it moves there when it is due
+	Type      string
+	Why       Why
+	DueAt     time.Time
+	DueIn     time.Duration // by the clock of the database; negative: it is overdue
+	SentAt    time.Time
+	ExpiresAt *time.Time      // nil: never
+	Attempts  int             // already made
+	Error     string          // of the last attempt; "": none failed
+	Headers   json.RawMessage // a JSON object of strings; nil: none
+	Body      []byte
+}
+
+// ListDelayed returns the delayed messages that a filter chooses, those that are due first at the front unless it says
+// Newest. Only times are found by an index: everything else looks at the messages one after the other, in chunks, so a
+// filter that fits few of very many takes its time.
+func (o *Ops) ListDelayed(ctx context.Context, f Filter) ([]DelayedMessage, error) {
+	chosen, err := o.delayedFilter(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	var list []DelayedMessage
+	err = o.eachDelayed(ctx, f, chosen, func(rows []store.DelayedRow) error {
+		for _, row := range rows {
+			list = append(list, delayedMessage(row))
+		}
+		return nil
+	})
+	if err == nil && len(list) == 0 {
+		err = o.checkQueue(ctx, f.Queue)
+	}
+	return list, err
+}
+
+// ShowDelayed returns the delayed message of that number or id, with all its fields. An id of which several copies are
+// delayed, as those of an event may be, is an error that lists their numbers; none is a *NoDelayedError.
+func (o *Ops) ShowDelayed(ctx context.Context, name string) (DelayedMessage, error) {
+	f := Filter{Names: []string{name}, Limit: 10}
+	chosen, err := o.delayedFilter(ctx, f)
+	if err != nil {
+		return DelayedMessage{}, err
+	}
+	var found []store.DelayedRow
+	if err := o.eachDelayed(ctx, f, chosen, func(rows []store.DelayedRow) error { found = append(found, rows...); return nil }); err != nil {
+		return DelayedMessage{}, err
+	}
+	if len(found) == 0 {
+		return DelayedMessage{}, &NoDelayedError{Missing: []string{name}}
+	}
+	if len(found) > 1 {
+		var copies []string
+		for _, row := range found {
+			copies = append(copies, fmt.Sprintf("%d (%s)", row.Seq, row.Queue))
+		}
+		return DelayedMessage{}, fmt.Errorf("%d delayed messages have the id %s; name one by its number: %s", len(found), name, strings.Join(copies, ", "))
+	}
+	err = o.store.FillDelayed(ctx, o.pool, &found[0])
+	if errors.Is(err, pgx.ErrNoRows) {
+		return DelayedMessage{}, &NoDelayedError{Missing: []string{name}}
+	}
+	if err != nil {
+		return DelayedMessage{}, fmt.Errorf("read delayed message %s: %w", name, err)
+	}
+	return delayedMessage(found[0]), nil
+}
+
+// NoDelayedError is returned when delayed messages are named, by number or id, that are not there: they were cancelled, or
+// have moved to their queues.
+type NoDelayedError struct {
+	Missing []string
+}
+
+func (e *NoDelayedError) Error() string {
+	return "not among the delayed: " + strings.Join(e.Missing, ", ")
+}
+
+// CountDelayed says how many delayed messages a filter chooses, at least where they are more than CountLimit, and returns
+// up to sample of them. Names that are not there are a *NoDelayedError, together with the rest.
+func (o *Ops) CountDelayed(ctx context.Context, f Filter, sample int) (n int64, more bool, first []DelayedMessage, err error) {
+	if f.Limit <= 0 || f.Limit > CountLimit {
+		f.Limit, more = CountLimit, true
+	}
+	list, err := o.ListDelayed(ctx, f)
+	if err != nil {
+		return 0, false, nil, err
+	}
+	return int64(len(list)), more && len(list) == CountLimit, list[:min(sample, len(list))], missingDelayed(f, list)
+}
+
+// missingDelayed returns a *NoDelayedError for the names of a filter that are not in a list.
+func missingDelayed(f Filter, list []DelayedMessage) error {
+	there := map[string]bool{}
+	for _, m := range list {
+		there[fmt.Sprint(m.Number)], there[m.ID] = true, true
+	}
+	var lacking NoDelayedError
+	for _, name := range f.Names {
+		seq, id, _ := parseName(name)
+		if id == "" {
+			id = fmt.Sprint(seq)
+		}
+		if !there[id] && len(list) < f.limit() {
+			lacking.Missing = append(lacking.Missing, name)
+		}
+	}
+	if lacking.Missing == nil {
+		return nil
+	}
+	return &lacking
+}
+
+// eachDelayed hands the delayed messages that a filter chooses to each, in its order and up to its limit, chunk by chunk.
+func (o *Ops) eachDelayed(ctx context.Context, f Filter, chosen store.Filter, each func([]store.DelayedRow) error) error {
+	stretch := store.DelayedStretch{Newest: f.Order == Newest}
+	for left := f.limit(); left > 0; {
+		rows, next, err := o.store.ListDelayed(ctx, o.pool, stretch, chosen, delayedChunk, min(left, delayedChunk))
+		if err != nil {
+			return fmt.Errorf("list delayed messages: %w", err)
+		}
+		if err := each(rows); err != nil || next == nil {
+			return err
+		}
+		stretch.From = next
+		left -= len(rows)
+	}
+	return nil
+}
+
+// delayedFilter returns the filter as the store wants it, after the database has read what is in its languages.
+func (o *Ops) delayedFilter(ctx context.Context, f Filter) (store.Filter, error) {
+	for _, name := range f.Names {
+		if _, _, err := parseName(name); err != nil {
+			return store.Filter{}, fmt.Errorf("%q names no delayed message: give its number or its id, which is a UUID", name)
+		}
+	}
+	chosen, err := f.chosenDelayed()
+	if err != nil {
+		return store.Filter{}, err
+	}
+	return chosen, o.try(ctx, chosen)
+}
+
+func delayedMessage(d store.DelayedRow) DelayedMessage {
+	m := DelayedMessage{Number: d.Seq, ID: d.ID, Queue: d.Queue, Type: d.Type, Why: Why(d.Why), DueAt: d.DueAt, DueIn: d.DueIn, SentAt: d.SentAt,
+		ExpiresAt: d.ExpiresAt, Attempts: d.Attempt, Headers: d.Headers, Body: d.Body}
+	if d.Error != nil {
+		m.Error = *d.Error
+	}
+	return m
+}

@@ -1,0 +1,105 @@
+package ops
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// Kinds of operations on subscriptions.
+const (
+	kindSubscribe   = "subscribe"
+	kindUnsubscribe = "unsubscribe"
+)
+
+// Subscription is a queue that gets a copy of every event of a type.
+type Subscription struct {
+	Type      string
+	Queue     string
+	Since     time.Time // events published later reach the queue
+	Instances int       // running processes that handle the queue's messages
+}
+
+// ListSubscriptions returns the subscriptions of a type and a queue, by type and queue; "" is every one. A queue that is not
+// there is a *NoQueueError.
+func (o *Ops) ListSubscriptions(ctx context.Context, messageType, queue string) ([]Subscription, error) {
+	found, err := o.store.ListSubscriptions(ctx, o.pool, messageType, queue)
+	if err != nil {
+		return nil, fmt.Errorf("list subscriptions: %w", err)
+	}
+	if len(found) == 0 && queue != "" {
+		return nil, o.checkExists(ctx, queue)
+	}
+	list := make([]Subscription, len(found))
+	for i, s := range found {
+		list[i] = Subscription{Type: s.Type, Queue: s.Queue, Since: s.CreatedAt, Instances: s.Instances}
+	}
+	return list, nil
+}
+
+// Subscribe lets a queue have a copy of every event of a type that is published from now on; false: it had already. A queue
+// that is not there is a *NoQueueError.
+//
+// Endpoints subscribe by themselves to what they handle. Messages of a type that the endpoint of the queue has no handler
+// for fail.
+func (o *Ops) Subscribe(ctx context.Context, messageType, queue string) (added bool, err error) {
+	if err := o.checkExists(ctx, queue); err != nil {
+		return false, err
+	}
+	added, err = o.changeSubscription(ctx, kindSubscribe, messageType, queue, o.store.AddSubscription)
+	if err != nil {
+		return false, fmt.Errorf("subscribe queue %q to %q: %w", queue, messageType, err)
+	}
+	return added, nil
+}
+
+// Unsubscribe ends a subscription; false: there is none. Copies that are in the queue stay. A running endpoint that handles
+// the event subscribes again when it next starts.
+func (o *Ops) Unsubscribe(ctx context.Context, messageType, queue string) (removed bool, err error) {
+	removed, err = o.changeSubscription(ctx, kindUnsubscribe, messageType, queue, o.store.RemoveSubscription)
+	if err != nil {
+		return false, fmt.Errorf("unsubscribe queue %q from %q: %w", queue, messageType, err)
+	}
+	if !removed {
+		return false, o.checkExists(ctx, queue)
+	}
+	return true, nil
+}
+
+// changeSubscription makes a change and writes it down, in one transaction.
+func (o *Ops) changeSubscription(ctx context.Context, kind, messageType, queue string,
+	change func(ctx context.Context, db store.DBTX, messageType, queue string) (bool, error)) (changed bool, err error) {
+	filter, err := json.Marshal(map[string]string{"type": messageType})
+	if err != nil {
+		return false, err
+	}
+	err = pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
+		if changed, err = change(ctx, tx, messageType, queue); err != nil || !changed {
+			return err
+		}
+		id, err := o.store.BeginOperation(ctx, tx, store.Operation{Kind: kind, Filter: filter, Queue: &queue,
+			OSUser: o.actor.OSUser, Host: o.actor.Host, Reason: o.actor.Reason})
+		if err != nil {
+			return err
+		}
+		return o.store.EndOperation(ctx, tx, id, "done", "")
+	})
+	return changed, err
+}
+
+// checkExists returns a *NoQueueError for a queue that is not there.
+func (o *Ops) checkExists(ctx context.Context, queue string) error {
+	exists, err := o.store.QueueExists(ctx, o.pool, queue)
+	if err != nil {
+		return fmt.Errorf("look for queue %q: %w", queue, err)
+	}
+	if !exists {
+		return o.unknownQueue(ctx, queue)
+	}
+	return nil
+}
