@@ -86,6 +86,7 @@ func (o *Ops) wake(ctx context.Context, channel string) error {
 const (
 	queryCanceled  = "57014"
 	undefinedTable = "42P01"
+	dataException  = "22" // its class
 )
 
 func sqlState(err error) string {
