@@ -10,7 +10,7 @@ import (
 )
 
 func (a *app) queueCommand() *cobra.Command {
-	return noun("queue", "Look at queues; make, pause, empty and drop them; move, export and import messages",
+	return noun("queue", "Look at queues; make, pause, empty and drop them",
 		a.queueListCommand(), a.queueShowCommand(), a.queueCreateCommand(), a.queueDropCommand(), a.queuePauseCommand(), a.queueResumeCommand(),
 		a.queuePurgeCommand(), a.queuePeekCommand(), a.queueTailCommand(), a.queueMoveCommand(), a.queueExportCommand(), a.queueImportCommand())
 }

@@ -50,11 +50,11 @@ there are enough. That can be interrupted.`,
 				}
 			}
 			t := &table{columns: []column{{name: "seq", right: true}, {name: "sent"}, {name: "type"}, {name: "attempt", right: true},
-				{name: "id"}, {name: "headers", cut: true}, {name: "body", cut: true}}}
+				{name: "id"}, {name: "body", cut: true}}}
 			var views []messageView
 			for _, m := range messages {
 				views = append(views, viewMessage(m))
-				t.add(fmt.Sprint(m.Seq), a.when(m.SentAt), m.Type, fmt.Sprint(m.Attempt), m.ID, begin(m.Headers), begin(m.Body))
+				t.add(fmt.Sprint(m.Seq), a.when(m.SentAt), m.Type, fmt.Sprint(m.Attempt), m.ID, begin(m.Body))
 			}
 			return errors.Join(printList(a, views, t), err)
 		},

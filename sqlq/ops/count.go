@@ -27,9 +27,9 @@ const (
 
 // What one list may read, of each kind of message and in all queues together.
 const (
-	countRows    = 60_000
-	samplePages  = 3_000
-	sampleNewest = 30_000
+	countRows    = 40_000
+	samplePages  = 1_000
+	sampleNewest = 10_000
 )
 
 // share is what each of n gets of what there is, within bounds.
@@ -51,9 +51,9 @@ func (o *Ops) count(ctx context.Context, states []store.QueueState) ([]Queue, er
 	}
 	ready, err := o.countEach(ctx, names, func(ctx context.Context, db store.DBTX, queues []string, limit int64) ([]store.Counted, error) {
 		return o.store.CountReady(ctx, db, queues, low, limit)
-	}, func(ctx context.Context, queues []string) ([]store.Counted, error) {
+	}, func(ctx context.Context, db store.DBTX, queues []string) ([]store.Counted, error) {
 		n := len(queues)
-		return o.store.EstimateReady(ctx, o.pool, queues, share(samplePages, n, 20, 1000), share(sampleNewest, n, 100, CountLimit))
+		return o.store.EstimateReady(ctx, db, queues, share(samplePages, n, 4, 300), share(sampleNewest, n, 50, CountLimit))
 	})
 	if err != nil {
 		return nil, fmt.Errorf("count ready messages: %w", err)
@@ -62,8 +62,8 @@ func (o *Ops) count(ctx context.Context, states []store.QueueState) ([]Queue, er
 		q := at[c.Queue]
 		q.Ready, q.OldestAt, q.OldestAge = c.Count, c.OldestAt, c.OldestAge
 	}
-	failed, err := o.countEach(ctx, names, o.store.CountFailed, func(ctx context.Context, _ []string) ([]store.Counted, error) {
-		return o.store.EstimateFailed(ctx, o.pool)
+	failed, err := o.countEach(ctx, names, o.store.CountFailed, func(ctx context.Context, db store.DBTX, _ []string) ([]store.Counted, error) {
+		return o.store.EstimateFailed(ctx, db)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("count failed messages: %w", err)
@@ -99,7 +99,7 @@ type queueCount struct {
 // on only if few do.
 func (o *Ops) countEach(ctx context.Context, names []string,
 	exact func(ctx context.Context, db store.DBTX, queues []string, limit int64) ([]store.Counted, error),
-	estimate func(ctx context.Context, queues []string) ([]store.Counted, error),
+	estimate func(ctx context.Context, db store.DBTX, queues []string) ([]store.Counted, error),
 ) (map[string]queueCount, error) {
 	counts := map[string]queueCount{}
 	var more, toEstimate []string // more have reached the limit
@@ -156,8 +156,11 @@ func (o *Ops) countEach(ctx context.Context, names []string,
 	if toEstimate == nil {
 		return counts, nil
 	}
-	estimated, err := estimate(ctx, toEstimate)
-	if err != nil {
+	var estimated []store.Counted
+	if _, err := o.within(ctx, 0, func(tx pgx.Tx) (err error) {
+		estimated, err = estimate(ctx, tx, toEstimate)
+		return err
+	}); err != nil {
 		return nil, err
 	}
 	estimates := map[string]store.Counted{} // none for a queue of which nothing was in the sample
@@ -194,7 +197,10 @@ func (o *Ops) countTable(ctx context.Context,
 	}
 	if !ok || total > CountLimit {
 		estimated = true
-		if counted, err = estimate(ctx, o.pool); err != nil {
+		if _, err := o.within(ctx, 0, func(tx pgx.Tx) (err error) {
+			counted, err = estimate(ctx, tx)
+			return err
+		}); err != nil {
 			return nil, false, err
 		}
 	}

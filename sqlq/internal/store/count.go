@@ -9,9 +9,15 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// LimitStatements ends every later statement of the transaction that runs longer than d, with SQLSTATE 57014.
+// LimitStatements ends every later statement of the transaction that runs longer than d, with SQLSTATE 57014; 0: none. It
+// also keeps them from being compiled, which for a statement over many queues takes far longer than to run it.
 func (s *Schema) LimitStatements(ctx context.Context, tx DBTX, d time.Duration) error {
-	_, err := tx.Exec(ctx, `SELECT set_config('statement_timeout', $1::text, true)`, fmt.Sprint(max(1, d.Milliseconds())))
+	if d > 0 {
+		d = max(d, time.Millisecond)
+	}
+	_, err := tx.Exec(ctx, `
+		SELECT set_config('jit', 'off', true), CASE WHEN $1::text <> '0' THEN set_config('statement_timeout', $1::text, true) END`,
+		fmt.Sprint(d.Milliseconds()))
 	return err
 }
 
@@ -52,21 +58,50 @@ func (s *Schema) CountFailed(ctx context.Context, db DBTX, queues []string, limi
 	return pgx.CollectRows(rows, scanCounted)
 }
 
-// EstimateReady estimates the ready messages of each queue. It reads a sample of so many pages, or all of a smaller
-// table, and besides the newest messages, which a sample of a bloated table can miss, up to newest of them: a bounded
-// effort, whatever the state of the table. Locks nothing.
+// EstimateReady estimates the ready messages of each queue. It reads about so many pages, or all of a smaller table, and
+// besides the newest messages, which a sample of a bloated table can miss, up to newest of them: a bounded effort, whatever
+// the state of the table. Locks nothing. The sizes are asked for first: with many queues, planning a statement that finds them
+// out itself takes longer than all the rest.
 func (s *Schema) EstimateReady(ctx context.Context, db DBTX, queues []string, pages, newest int) ([]Counted, error) {
+	tables := make([]string, len(queues))
+	for i, queue := range queues {
+		tables[i] = s.ready(queue)
+	}
+	rows, err := db.Query(ctx, `
+		SELECT coalesce(pg_relation_size(to_regclass(t.name)) / current_setting('block_size')::bigint, 0)
+		FROM unnest($1::text[]) WITH ORDINALITY t (name, n) ORDER BY t.n`, tables)
+	if err != nil {
+		return nil, err
+	}
+	sizes, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return nil, err
+	}
+	at := map[string]int64{}
+	for i, queue := range queues {
+		at[queue] = sizes[i]
+	}
 	return s.countEach(ctx, db, queues, func(queue string) string {
+		size := at[queue]
+		step := max(1, (size+int64(pages)-1)/int64(pages))
+		first := step / 2
+		scale := float64(size) / float64(max(1, (size-1-first)/step+1))
+		last := s.lastReady(queue)
 		return fmt.Sprintf(`
-		SELECT %[1]s, greatest(m.n, newest.n), least(m.oldest, newest.oldest),
+		SELECT %[1]s, greatest(round(m.n * %[2]f)::bigint, newest.n), least(m.oldest, newest.oldest),
 			(extract(epoch FROM clock_timestamp() - least(m.oldest, newest.oldest)) * 1000000)::bigint
-		FROM (SELECT round(count(*) * %[3]s)::bigint AS n, min(sent_at) AS oldest FROM %[2]s) m,
+		FROM (SELECT count(*) AS n, min(sent_at) AS oldest FROM generate_series(%[3]d, %[4]d, %[5]d) b,
+				LATERAL (SELECT sent_at FROM %[6]s WHERE `+onPage+` OFFSET 0) m) m,
 			(SELECT count(*) AS n, min(sent_at) AS oldest FROM (
-				SELECT sent_at FROM %[4]s WHERE seq > %[5]s - 2 * %[6]d ORDER BY seq DESC LIMIT %[6]d
+				SELECT sent_at FROM %[6]s WHERE seq > %[7]s - 2 * %[8]d ORDER BY seq DESC LIMIT %[8]d
 			) n) newest`,
-			quote(queue), s.sample(s.ready(queue), pages), s.sampleScale(s.ready(queue), pages), s.ready(queue), s.lastReady(queue), newest)
+			quote(queue), scale, first, size-1, step, s.ready(queue), last, newest)
 	})
 }
+
+// onPage is an SQL condition on the rows of a table: they lie on page b. It is a scan of a range of row addresses, which
+// PostgreSQL has since 14, but only if it does not end up as the condition of a join: OFFSET 0 behind it keeps it out.
+const onPage = `ctid >= ('(' || b || ',0)')::tid AND ctid < ('(' || b + 1 || ',0)')::tid`
 
 // countEach runs one statement that makes a row (queue, count, oldest, its age in microseconds) for each queue.
 func (s *Schema) countEach(ctx context.Context, db DBTX, queues []string, count func(queue string) string) ([]Counted, error) {
@@ -101,34 +136,33 @@ func scanCounted(row pgx.CollectableRow) (Counted, error) {
 // CountDelayed counts the delayed messages by queue, among the limit that are due first. The counts of all queues
 // together equal the limit when there are that many or more. Locks nothing. Relies on the primary key.
 func (s *Schema) CountDelayed(ctx context.Context, db DBTX, limit int64) ([]Counted, error) {
-	return s.countByQueue(ctx, db, fmt.Sprintf(`SELECT queue FROM %s ORDER BY due_at, seq LIMIT %d`, s.table("delayed"), limit), `1`)
+	return s.countByQueue(ctx, db, fmt.Sprintf(`(SELECT queue FROM %s ORDER BY due_at, seq LIMIT %d)`, s.table("delayed"), limit), `1`)
 }
 
 // CountLeased counts the leased messages by queue, among the first limit of them. The counts of all queues together
 // equal the limit when there are that many or more. Locks nothing.
 func (s *Schema) CountLeased(ctx context.Context, db DBTX, limit int64) ([]Counted, error) {
-	return s.countByQueue(ctx, db, fmt.Sprintf(`SELECT queue FROM %s LIMIT %d`, s.table("leased"), limit), `1`)
+	return s.countByQueue(ctx, db, fmt.Sprintf(`(SELECT queue FROM %s LIMIT %d)`, s.table("leased"), limit), `1`)
 }
 
-// EstimateDelayed estimates the delayed messages by queue, from a sample of a thousand pages. Locks nothing.
+// EstimateDelayed estimates the delayed messages by queue, from a sample of pages. Locks nothing.
 func (s *Schema) EstimateDelayed(ctx context.Context, db DBTX) ([]Counted, error) {
-	return s.countByQueue(ctx, db, `SELECT queue FROM `+s.sample(s.table("delayed"), samplePages), s.sampleScale(s.table("delayed"), samplePages))
+	return s.countByQueue(ctx, db, s.sample(s.table("delayed"), "queue", samplePages), `max(scale)`)
 }
 
-// EstimateLeased estimates the leased messages by queue, from a sample of a thousand pages. Locks nothing.
+// EstimateLeased estimates the leased messages by queue, from a sample of pages. Locks nothing.
 func (s *Schema) EstimateLeased(ctx context.Context, db DBTX) ([]Counted, error) {
-	return s.countByQueue(ctx, db, `SELECT queue FROM `+s.sample(s.table("leased"), samplePages), s.sampleScale(s.table("leased"), samplePages))
+	return s.countByQueue(ctx, db, s.sample(s.table("leased"), "queue", samplePages), `max(scale)`)
 }
 
-// EstimateFailed estimates the failed messages by queue, archived ones left out, from a sample of a thousand pages.
-// Locks nothing.
+// EstimateFailed estimates the failed messages by queue, archived ones left out, from a sample of pages. Locks nothing.
 func (s *Schema) EstimateFailed(ctx context.Context, db DBTX) ([]Counted, error) {
-	return s.countByQueue(ctx, db, `SELECT queue FROM `+s.sample(s.table("error"), samplePages)+` WHERE status = 'failed'`, s.sampleScale(s.table("error"), samplePages))
+	return s.countByQueue(ctx, db, `(SELECT queue, scale FROM `+s.sample(s.table("error"), "queue, status", samplePages)+` m WHERE status = 'failed')`, `max(scale)`)
 }
 
 func (s *Schema) countByQueue(ctx context.Context, db DBTX, from, scale string) ([]Counted, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
-		SELECT queue, round(count(*) * %s)::bigint, NULL::timestamptz, NULL::bigint FROM (%s) m GROUP BY queue`, scale, from))
+		SELECT queue, round(count(*) * %s)::bigint, NULL::timestamptz, NULL::bigint FROM %s m GROUP BY queue`, scale, from))
 	if err != nil {
 		return nil, err
 	}
@@ -141,16 +175,18 @@ func (s *Schema) pages(table string) string {
 }
 
 // samplePages is how many pages of a table that all queues share are read for an estimate.
-const samplePages = 1000
+const samplePages = 500
 
-// sample reads about so many pages of a table, all of them where it has no more.
-func (s *Schema) sample(table string, pages int) string {
-	return fmt.Sprintf(`%s TABLESAMPLE SYSTEM (least(100.0, %d * 100.0 / greatest(%s, 1)))`, table, pages, s.pages(table))
-}
-
-// sampleScale is an SQL expression: by what to multiply a count of such a sample.
-func (s *Schema) sampleScale(table string, pages int) string {
-	return fmt.Sprintf(`greatest(1.0, %s / %d.0)`, s.pages(table), pages)
+// sample is an SQL relation: the rows of about so many pages of a table, evenly spread, all of them where it has no more. Besides
+// the columns it has scale, by what to multiply a count. Even spreading makes a better estimate than TABLESAMPLE, which reads a
+// random number of pages.
+func (s *Schema) sample(table, columns string, pages int) string {
+	return fmt.Sprintf(`(
+			SELECT %[2]s, p.n::float8 / ((p.n - 1 - p.step / 2) / p.step + 1) AS scale
+			FROM (SELECT n, greatest(1, ceil(n / %[3]d.0)::bigint) AS step FROM (SELECT %[4]s AS n) n) p,
+				generate_series(p.step / 2, p.n - 1, p.step) b,
+				LATERAL (SELECT %[2]s FROM %[1]s WHERE `+onPage+` OFFSET 0) m
+		)`, table, columns, pages, s.pages(table))
 }
 
 // lastReady is an SQL expression: the highest seq that a queue has given out; 0 before the first. As a query of its own it is
