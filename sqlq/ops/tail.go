@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
 const (
@@ -40,21 +42,21 @@ func (o *Ops) Tail(ctx context.Context, queue string, f Filter, do func(Message)
 	if err != nil {
 		return failed(err)
 	}
-	// Those that are here were here before; the last numbers that are not may be of messages that are being sent.
+	// Those that are here were here before, and fit no filter now; the last numbers that are not may be of messages that are
+	// being sent.
 	before := max(0, last-tailRows)
-	here, err := o.store.ReadArrived(ctx, o.pool, queue, chosen, nil, before, 2*tailRows)
+	here, err := o.store.ReadArrived(ctx, o.pool, queue, store.Filter{Seqs: []int64{0}}, nil, before, tailRows)
 	if err != nil {
 		return failed(err)
 	}
 	gaps := gaps{}
 	for _, m := range here {
-		gaps.passed(before, m.Seq)
-		before = m.Seq
+		if m.Seq <= last {
+			gaps.passed(before, m.Seq)
+			before = m.Seq
+		}
 	}
-	if before < last {
-		gaps.passed(before, last+1)
-	}
-	last = max(last, before)
+	gaps.passed(before, last+1)
 	for left := f.limit(); ; {
 		found, err := o.store.ReadArrived(ctx, o.pool, queue, chosen, gaps.open(), last, tailRows)
 		if err != nil {
