@@ -171,7 +171,7 @@ func (o *Ops) storeBatch(ctx context.Context, queue string, id, line int64, b im
 		}
 	}
 	var channel string
-	err := o.batch(ctx, id, func(tx pgx.Tx) (_, _ int64, err error) {
+	err := o.inOperation(ctx, id, func(tx pgx.Tx) (_, _ int64, err error) {
 		if len(ready) > 0 {
 			if channel, err = o.store.ImportReady(ctx, tx, queue, ready); err != nil {
 				return 0, 0, err

@@ -72,7 +72,7 @@ func (o *Ops) purge(ctx context.Context, queue string, id int64, f store.Filter,
 		for place := (&store.DelayedKey{}); place != nil; {
 			var n int64
 			at := *place
-			err := o.batch(ctx, id, func(tx pgx.Tx) (_, _ int64, err error) {
+			err := o.inOperation(ctx, id, func(tx pgx.Tx) (_, _ int64, err error) {
 				n, place, err = o.store.PurgeDelayed(ctx, tx, queue, f, at, last, purgeDelayedRows)
 				return n, 0, err
 			})
@@ -103,7 +103,7 @@ func (o *Ops) take(ctx context.Context, id int64, span store.Span, left, most in
 	for span.Look = lookRows; left > taken; {
 		span.Want = int(min(most, left-taken))
 		var t store.Taken
-		err := o.batch(ctx, id, func(tx pgx.Tx) (int64, int64, error) {
+		err := o.inOperation(ctx, id, func(tx pgx.Tx) (int64, int64, error) {
 			var err error
 			t, err = one(tx, span)
 			return t.N, t.Last, err
@@ -128,9 +128,9 @@ func (o *Ops) take(ctx context.Context, id int64, span store.Span, left, most in
 // errCancelled ends an operation that somebody has cancelled.
 var errCancelled = errors.New("the operation was cancelled")
 
-// batch runs a part of an operation in a transaction of its own, and writes down in it how many messages it changed and up to
+// inOperation runs a part of an operation in a transaction of its own, and writes down in it how many messages it changed and up to
 // which number everything is done.
-func (o *Ops) batch(ctx context.Context, id int64, do func(tx pgx.Tx) (changed, after int64, err error)) error {
+func (o *Ops) inOperation(ctx context.Context, id int64, do func(tx pgx.Tx) (changed, after int64, err error)) error {
 	return pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
 		changed, after, err := do(tx)
 		if err != nil {

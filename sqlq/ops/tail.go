@@ -45,7 +45,7 @@ func (o *Ops) Tail(ctx context.Context, queue string, f Filter, do func(Message)
 	// Those that are here were here before, and fit no filter now; the last numbers that are not may be of messages that are
 	// being sent.
 	before := max(0, last-tailRows)
-	here, err := o.store.ReadArrived(ctx, o.pool, queue, store.Filter{Seqs: []int64{0}}, nil, before, tailRows)
+	here, err := o.store.ReadTail(ctx, o.pool, queue, store.Filter{Seqs: []int64{0}}, nil, before, tailRows)
 	if err != nil {
 		return failed(err)
 	}
@@ -58,7 +58,7 @@ func (o *Ops) Tail(ctx context.Context, queue string, f Filter, do func(Message)
 	}
 	gaps.passed(before, last+1)
 	for left := f.limit(); ; {
-		found, err := o.store.ReadArrived(ctx, o.pool, queue, chosen, gaps.open(), last, tailRows)
+		found, err := o.store.ReadTail(ctx, o.pool, queue, chosen, gaps.open(), last, tailRows)
 		if err != nil {
 			return failed(err)
 		}

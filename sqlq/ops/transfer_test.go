@@ -212,3 +212,50 @@ func TestPeekFilters(t *testing.T) {
 		t.Error("a message that waits has no group")
 	}
 }
+
+// Names that need quoting, of schema and queues, reach every statement.
+func TestOddQueueNames(t *testing.T) {
+	t.Parallel()
+	d := openOdd(t, `My "odd" schéma'\`)
+	queue, other := "A.b-C_"+strings.Repeat("x", 54), "o.ther"
+	d.create(queue, other)
+	lines := `{"type":"T","body":{"n":1}}` + "\n" + `{"type":"T","body":{"n":2},"due_at":"2100-01-01T00:00:00Z"}`
+	if done, err := d.Import(t.Context(), queue, strings.NewReader(lines), ops.ImportOptions{}); err != nil || done.Ready != 1 || done.Delayed != 1 {
+		t.Errorf("import: %+v, err %v", done, err)
+	}
+	if n, err := d.CountReady(t.Context(), queue, ops.Filter{Body: "$.n == 1", Headers: map[string]string{}}, ops.Looking{}); err != nil || n.N != 1 {
+		t.Errorf("count: %v, err %v", n, err)
+	}
+	if changed, err := d.PauseQueue(t.Context(), queue); err != nil || !changed {
+		t.Errorf("pause: %v", err)
+	}
+	q, err := d.ShowQueue(t.Context(), queue)
+	if err != nil || q.In == nil && q.Ready.N != 1 || q.PausedAt == nil {
+		t.Errorf("show: %+v, err %v", q, err)
+	}
+	if changed, err := d.ResumeQueue(t.Context(), queue); err != nil || !changed {
+		t.Errorf("resume: %v", err)
+	}
+	if n, err := d.Move(t.Context(), queue, other, ops.Filter{}, ops.MoveOptions{}); err != nil || n != 1 {
+		t.Errorf("move: %d, err %v", n, err)
+	}
+	seen := 0
+	see := func(ops.Message) error { seen++; return nil }
+	if err := d.EachReady(t.Context(), other, ops.Filter{}, ops.Looking{}, see); err != nil || seen != 1 {
+		t.Errorf("ready: %d, err %v", seen, err)
+	}
+	if err := d.EachDelayed(t.Context(), queue, ops.Filter{}, ops.Looking{}, see); err != nil || seen != 2 {
+		t.Errorf("delayed: %d, err %v", seen, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 1e6)
+	defer cancel()
+	if err := d.Tail(ctx, other, ops.Filter{}, see); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("tail: %v", err)
+	}
+	if p, err := d.Purge(t.Context(), queue, ops.Filter{}, ops.PurgeOptions{Delayed: true}); err != nil || p.Delayed != 1 {
+		t.Errorf("purge: %v, err %v", p, err)
+	}
+	if _, err := d.DropQueue(t.Context(), queue, false); err != nil {
+		t.Errorf("drop: %v", err)
+	}
+}

@@ -60,7 +60,8 @@ func (s *Schema) CountFailed(ctx context.Context, db DBTX, queues []string, limi
 
 // EstimateReady estimates the ready messages of each queue. It reads about so many pages, or all of a smaller table, and
 // besides the newest messages, which a sample of a bloated table can miss, up to newest of them: a bounded effort, whatever
-// the state of the table. Locks nothing. The sizes are asked for first: with many queues, planning a statement that finds them
+// the state of the table. The pages are spread evenly, which makes a better estimate than TABLESAMPLE does, whose number of
+// pages is random. Locks nothing. The sizes are asked for first: with many queues, planning a statement that finds them
 // out itself takes longer than all the rest.
 func (s *Schema) EstimateReady(ctx context.Context, db DBTX, queues []string, pages, newest int) ([]Counted, error) {
 	tables := make([]string, len(queues))
@@ -136,33 +137,34 @@ func scanCounted(row pgx.CollectableRow) (Counted, error) {
 // CountDelayed counts the delayed messages by queue, among the limit that are due first. The counts of all queues
 // together equal the limit when there are that many or more. Locks nothing. Relies on the primary key.
 func (s *Schema) CountDelayed(ctx context.Context, db DBTX, limit int64) ([]Counted, error) {
-	return s.countByQueue(ctx, db, fmt.Sprintf(`(SELECT queue FROM %s ORDER BY due_at, seq LIMIT %d)`, s.table("delayed"), limit), `1`)
+	return s.countByQueue(ctx, db, fmt.Sprintf(`SELECT queue FROM %s ORDER BY due_at, seq LIMIT %d`, s.table("delayed"), limit), `1`)
 }
 
 // CountLeased counts the leased messages by queue, among the first limit of them. The counts of all queues together
 // equal the limit when there are that many or more. Locks nothing.
 func (s *Schema) CountLeased(ctx context.Context, db DBTX, limit int64) ([]Counted, error) {
-	return s.countByQueue(ctx, db, fmt.Sprintf(`(SELECT queue FROM %s LIMIT %d)`, s.table("leased"), limit), `1`)
+	return s.countByQueue(ctx, db, fmt.Sprintf(`SELECT queue FROM %s LIMIT %d`, s.table("leased"), limit), `1`)
 }
 
-// EstimateDelayed estimates the delayed messages by queue, from a sample of pages. Locks nothing.
+// EstimateDelayed estimates the delayed messages by queue, from a sample of a thousand pages. Locks nothing.
 func (s *Schema) EstimateDelayed(ctx context.Context, db DBTX) ([]Counted, error) {
-	return s.countByQueue(ctx, db, s.sample(s.table("delayed"), "queue", samplePages), `max(scale)`)
+	return s.countByQueue(ctx, db, `SELECT queue FROM `+s.sample(s.table("delayed")), s.sampleScale(s.table("delayed")))
 }
 
-// EstimateLeased estimates the leased messages by queue, from a sample of pages. Locks nothing.
+// EstimateLeased estimates the leased messages by queue, from a sample of a thousand pages. Locks nothing.
 func (s *Schema) EstimateLeased(ctx context.Context, db DBTX) ([]Counted, error) {
-	return s.countByQueue(ctx, db, s.sample(s.table("leased"), "queue", samplePages), `max(scale)`)
+	return s.countByQueue(ctx, db, `SELECT queue FROM `+s.sample(s.table("leased")), s.sampleScale(s.table("leased")))
 }
 
-// EstimateFailed estimates the failed messages by queue, archived ones left out, from a sample of pages. Locks nothing.
+// EstimateFailed estimates the failed messages by queue, archived ones left out, from a sample of a thousand pages.
+// Locks nothing.
 func (s *Schema) EstimateFailed(ctx context.Context, db DBTX) ([]Counted, error) {
-	return s.countByQueue(ctx, db, `(SELECT queue, scale FROM `+s.sample(s.table("error"), "queue, status", samplePages)+` m WHERE status = 'failed')`, `max(scale)`)
+	return s.countByQueue(ctx, db, `SELECT queue FROM `+s.sample(s.table("error"))+` WHERE status = 'failed'`, s.sampleScale(s.table("error")))
 }
 
 func (s *Schema) countByQueue(ctx context.Context, db DBTX, from, scale string) ([]Counted, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
-		SELECT queue, round(count(*) * %s)::bigint, NULL::timestamptz, NULL::bigint FROM %s m GROUP BY queue`, scale, from))
+		SELECT queue, round(count(*) * %s)::bigint, NULL::timestamptz, NULL::bigint FROM (%s) m GROUP BY queue`, scale, from))
 	if err != nil {
 		return nil, err
 	}
@@ -174,19 +176,14 @@ func (s *Schema) pages(table string) string {
 	return fmt.Sprintf(`(pg_relation_size(%s) / current_setting('block_size')::bigint)`, quote(table))
 }
 
-// samplePages is how many pages of a table that all queues share are read for an estimate.
-const samplePages = 500
+// sample reads about a thousand pages of a table, all of them where it has no more.
+func (s *Schema) sample(table string) string {
+	return fmt.Sprintf(`%s TABLESAMPLE SYSTEM (least(100.0, 100000.0 / greatest(%s, 1)))`, table, s.pages(table))
+}
 
-// sample is an SQL relation: the rows of about so many pages of a table, evenly spread, all of them where it has no more. Besides
-// the columns it has scale, by what to multiply a count. Even spreading makes a better estimate than TABLESAMPLE, which reads a
-// random number of pages.
-func (s *Schema) sample(table, columns string, pages int) string {
-	return fmt.Sprintf(`(
-			SELECT %[2]s, p.n::float8 / ((p.n - 1 - p.step / 2) / p.step + 1) AS scale
-			FROM (SELECT n, greatest(1, ceil(n / %[3]d.0)::bigint) AS step FROM (SELECT %[4]s AS n) n) p,
-				generate_series(p.step / 2, p.n - 1, p.step) b,
-				LATERAL (SELECT %[2]s FROM %[1]s WHERE `+onPage+` OFFSET 0) m
-		)`, table, columns, pages, s.pages(table))
+// sampleScale is an SQL expression: by what to multiply a count of such a sample.
+func (s *Schema) sampleScale(table string) string {
+	return fmt.Sprintf(`greatest(1.0, %s / 1000.0)`, s.pages(table))
 }
 
 // lastReady is an SQL expression: the highest seq that a queue has given out; 0 before the first. As a query of its own it is

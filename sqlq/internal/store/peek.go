@@ -81,10 +81,10 @@ func (s *Schema) ReadReady(ctx context.Context, db DBTX, queue string, f Filter,
 	return found, looked, rows.Err()
 }
 
-// ReadDelayed looks at up to look delayed messages of all queues that come after a place, with seq <= upTo, and returns those
+// ReadDelayedOf looks at up to look delayed messages of all queues that come after a place, with seq <= upTo, and returns those
 // of one queue that a filter chooses, and the place it came to, nil at the end. Locks nothing. Relies on the primary key; there is no index
 // by queue, so in the end it reads the whole table.
-func (s *Schema) ReadDelayed(ctx context.Context, db DBTX, queue string, f Filter, after DelayedKey, upTo int64, look int) (found []Peeked, next *DelayedKey, err error) {
+func (s *Schema) ReadDelayedOf(ctx context.Context, db DBTX, queue string, f Filter, after DelayedKey, upTo int64, look int) (found []Peeked, next *DelayedKey, err error) {
 	f.Queue = queue
 	indexed, scanned, args := s.where(filteredDelayed, f, after.DueAt, after.Seq, upTo, look)
 	rows, err := db.Query(ctx, fmt.Sprintf(`
@@ -123,16 +123,16 @@ func (s *Schema) ReadDelayed(ctx context.Context, db DBTX, queue string, f Filte
 	return found, next, rows.Err()
 }
 
-// Arrived is a message that tail sees: Fits says whether the filter chooses it, and only then the rest is filled in.
-type Arrived struct {
+// Tailed is a message that tail sees: Fits says whether the filter chooses it, and only then the rest is filled in.
+type Tailed struct {
 	Seq  int64
 	Fits bool
 	Peeked
 }
 
-// ReadArrived returns the messages of a queue with one of the given seqs, and the first limit of those after a seq, in
+// ReadTail returns the messages of a queue with one of the given seqs, and the first limit of those after a seq, in
 // order. Locks nothing. Relies on the queue's primary key.
-func (s *Schema) ReadArrived(ctx context.Context, db DBTX, queue string, f Filter, seqs []int64, after int64, limit int) ([]Arrived, error) {
+func (s *Schema) ReadTail(ctx context.Context, db DBTX, queue string, f Filter, seqs []int64, after int64, limit int) ([]Tailed, error) {
 	indexed, scanned, args := s.where(filteredReady, f, seqs, after, limit)
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT m.seq, c.fits, m.id::text, m.sent_at, m.expires_at, m.attempt::int, m.type, CASE WHEN c.fits THEN m.headers::text END,
@@ -146,7 +146,7 @@ func (s *Schema) ReadArrived(ctx context.Context, db DBTX, queue string, f Filte
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (a Arrived, err error) {
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (a Tailed, err error) {
 		err = row.Scan(&a.Seq, &a.Fits, &a.ID, &a.SentAt, &a.ExpiresAt, &a.Attempt, &a.Type, &a.Headers, &a.Body)
 		a.Peeked.Seq = a.Seq
 		return a, err
