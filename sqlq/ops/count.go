@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -27,7 +28,8 @@ const (
 
 // What one list may read, of each kind of message and in all queues together.
 const (
-	countRows    = 40_000
+	countRows    = 20_000 // shared by the queues, where there are more than countFew
+	countFew     = 4      // so many queues are counted up to CountLimit each
 	samplePages  = 1_000
 	sampleNewest = 10_000
 )
@@ -49,35 +51,43 @@ func (o *Ops) count(ctx context.Context, states []store.QueueState) ([]Queue, er
 		queues[i] = Queue{Name: s.Name, In: s.In, Out: s.Out, Instances: s.Instances, PausedAt: s.PausedAt, PausedBy: s.PausedBy}
 		names[i], at[s.Name], low[s.Name] = s.Name, &queues[i], s.Low
 	}
-	ready, err := o.countEach(ctx, names, func(ctx context.Context, db store.DBTX, queues []string, limit int64) ([]store.Counted, error) {
-		return o.store.CountReady(ctx, db, queues, low, limit)
-	}, func(ctx context.Context, db store.DBTX, queues []string) ([]store.Counted, error) {
-		n := len(queues)
-		return o.store.EstimateReady(ctx, db, queues, share(samplePages, n, 4, 300), share(sampleNewest, n, 50, CountLimit))
+	// All at once, as far as the pool has connections.
+	var ready, failed map[string]queueCount
+	var delayed, leased map[string]int64
+	var estimated, leasedEstimated bool
+	var wait sync.WaitGroup
+	var errs [4]error
+	wait.Go(func() {
+		ready, errs[0] = o.countEach(ctx, names, func(ctx context.Context, db store.DBTX, queues []string, limit int64) ([]store.Counted, error) {
+			return o.store.CountReady(ctx, db, queues, low, limit)
+		}, func(ctx context.Context, db store.DBTX, queues []string) ([]store.Counted, error) {
+			n := len(queues)
+			return o.store.EstimateReady(ctx, db, queues, share(samplePages, n, 4, 300), share(sampleNewest, n, 50, CountLimit))
+		})
 	})
-	if err != nil {
-		return nil, fmt.Errorf("count ready messages: %w", err)
+	wait.Go(func() {
+		failed, errs[1] = o.countEach(ctx, names, o.store.CountFailed, func(ctx context.Context, db store.DBTX, _ []string) ([]store.Counted, error) {
+			return o.store.EstimateFailed(ctx, db)
+		})
+	})
+	wait.Go(func() {
+		delayed, estimated, errs[2] = o.countTable(ctx, o.store.CountDelayed, o.store.EstimateDelayed)
+		if errs[2] == nil {
+			leased, leasedEstimated, errs[3] = o.countTable(ctx, o.store.CountLeased, o.store.EstimateLeased)
+		}
+	})
+	wait.Wait()
+	for i, what := range []string{"ready", "failed", "delayed", "leased"} {
+		if errs[i] != nil {
+			return nil, fmt.Errorf("count %s messages: %w", what, errs[i])
+		}
 	}
 	for _, c := range ready {
 		q := at[c.Queue]
 		q.Ready, q.OldestAt, q.OldestAge = c.Count, c.OldestAt, c.OldestAge
 	}
-	failed, err := o.countEach(ctx, names, o.store.CountFailed, func(ctx context.Context, db store.DBTX, _ []string) ([]store.Counted, error) {
-		return o.store.EstimateFailed(ctx, db)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("count failed messages: %w", err)
-	}
 	for _, c := range failed {
 		at[c.Queue].Failed = c.Count
-	}
-	delayed, estimated, err := o.countTable(ctx, o.store.CountDelayed, o.store.EstimateDelayed)
-	if err != nil {
-		return nil, fmt.Errorf("count delayed messages: %w", err)
-	}
-	leased, leasedEstimated, err := o.countTable(ctx, o.store.CountLeased, o.store.EstimateLeased)
-	if err != nil {
-		return nil, fmt.Errorf("count leased messages: %w", err)
 	}
 	for _, q := range at {
 		q.Delayed = Count{N: delayed[q.Name], Estimated: estimated}
@@ -142,11 +152,14 @@ func (o *Ops) countEach(ctx context.Context, names []string,
 		}
 		return nil
 	}
-	limit := int64(share(countRows, len(names), 100, CountLimit))
+	limit := int64(CountLimit)
+	if len(names) > countFew {
+		limit = int64(share(countRows, len(names), 100, CountLimit))
+	}
 	if err := pass(names, limit); err != nil {
 		return nil, err
 	}
-	if again := more; limit < CountLimit && len(again)*CountLimit <= countRows {
+	if again := more; limit < CountLimit && len(again) <= countFew {
 		more = nil
 		if err := pass(again, CountLimit); err != nil {
 			return nil, err
