@@ -144,7 +144,7 @@ func (o *Ops) EachDelayed(ctx context.Context, queue string, f Filter, l Looking
 	left, found := int64(f.limit()), int64(0)
 	for place := (&store.DelayedKey{}); place != nil; l.tell(0, found) {
 		var messages []store.Peeked
-		if messages, place, err = o.store.ReadDelayedOf(ctx, o.pool, queue, chosen, *place, upTo, readRows); err != nil {
+		if messages, place, err = o.store.ReadDelayedOf(ctx, o.pool, queue, chosen, *place, upTo, readRows, readBytes); err != nil {
 			return fmt.Errorf("look through the delayed messages: %w", err)
 		}
 		for _, m := range messages {

@@ -112,6 +112,7 @@ func TestExportImport(t *testing.T) {
 	d.fill("sales", 2500)
 	d.exec(`UPDATE sqlq.q_sales SET body = convert_to(to_json(repeat('x', 5000000))::text, 'UTF8') WHERE seq IN (3, 4, 5, 1700)`)
 	d.exec(`INSERT INTO sqlq.delayed (due_at, id, why, queue, type, body) SELECT now() + interval '1 hour', gen_random_uuid(), 'delay', 'sales', 'T', '\x00' FROM generate_series(1, 1500)`)
+	d.exec(`UPDATE sqlq.delayed SET body = convert_to(repeat('x', 5000000), 'UTF8') WHERE seq IN (1, 2, 3, 1500)`)
 	var lines bytes.Buffer
 	write := func(m ops.Message) error {
 		line, err := ops.AppendLine(nil, m)

@@ -82,11 +82,12 @@ func (s *Schema) ReadReady(ctx context.Context, db DBTX, queue string, f Filter,
 }
 
 // ReadDelayedOf looks at up to look delayed messages of all queues that come after a place, with seq <= upTo, and returns those
-// of one queue that a filter chooses, and the place it came to, nil at the end. Locks nothing. Relies on the primary key; there is no index
-// by queue, so in the end it reads the whole table.
-func (s *Schema) ReadDelayedOf(ctx context.Context, db DBTX, queue string, f Filter, after DelayedKey, upTo int64, look int) (found []Peeked, next *DelayedKey, err error) {
+// of one queue that a filter chooses, and the place it came to, nil at the end. It ends early with the message whose body
+// brings their bodies together to so many bytes. Locks nothing. Relies on the primary key; there is no index by queue, so
+// in the end it reads the whole table.
+func (s *Schema) ReadDelayedOf(ctx context.Context, db DBTX, queue string, f Filter, after DelayedKey, upTo int64, look, bytes int) (found []Peeked, next *DelayedKey, err error) {
 	f.Queue = queue
-	indexed, scanned, args := s.where(filteredDelayed, f, after.DueAt, after.Seq, upTo, look)
+	indexed, scanned, args := s.where(filteredDelayed, f, after.DueAt, after.Seq, upTo, look, bytes)
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		WITH last AS MATERIALIZED (
 			SELECT due_at, seq FROM (
@@ -95,10 +96,11 @@ func (s *Schema) ReadDelayedOf(ctx context.Context, db DBTX, queue string, f Fil
 		)
 		SELECT l.due_at, l.seq, m.seq, m.id, m.sent_at, m.expires_at, m.attempt, m.type, m.headers, m.body, m.due_at, m.why, m.error
 		FROM last l LEFT JOIN LATERAL (
-			SELECT m.seq, m.id::text, m.sent_at, m.expires_at, m.attempt::int, m.type, m.headers::text, m.body, m.due_at, m.why, m.error
+			SELECT m.seq, m.id::text, m.sent_at, m.expires_at, m.attempt::int, m.type, m.headers::text, m.body, m.due_at, m.why, m.error,
+				sum(octet_length(m.body)) OVER (ORDER BY m.due_at, m.seq ROWS UNBOUNDED PRECEDING) - octet_length(m.body) AS before
 			FROM %[1]s m WHERE (m.due_at, m.seq) > ($1::timestamptz, $2::bigint) AND (m.due_at, m.seq) <= (l.due_at, l.seq)
 				AND m.seq <= $3::bigint AND (%[2]s) AND (%[3]s)
-		) m ON true ORDER BY m.due_at, m.seq`, s.table("delayed"), indexed, scanned), args...)
+		) m ON m.before < $5::bigint ORDER BY m.due_at, m.seq`, s.table("delayed"), indexed, scanned), args...)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -116,6 +118,9 @@ func (s *Schema) ReadDelayedOf(ctx context.Context, db DBTX, queue string, f Fil
 		}
 		next = &place
 		if seq != nil {
+			if bytes -= len(m.Body); bytes <= 0 {
+				next = &DelayedKey{DueAt: *m.DueAt, Seq: *seq}
+			}
 			m.Seq, m.ID, m.SentAt, m.Attempt, m.Type, m.Why, m.Error = *seq, *id, *sentAt, *attempt, *messageType, deref(why), deref(failure)
 			found = append(found, m)
 		}
