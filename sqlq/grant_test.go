@@ -43,14 +43,14 @@ func TestViewer(t *testing.T) {
 	if err != nil || len(failed) != 1 || failed[0].Error != "out of stock" {
 		t.Fatalf("ListFailed: %+v, %v", failed, err)
 	}
-	if _, err := o.Peek(ctx, "mine", 1); sqlStateOf(err) != "42501" {
+	if _, err := o.Peek(ctx, "mine", ops.Filter{Limit: 1}, ops.Looking{}); sqlStateOf(err) != "42501" {
 		t.Errorf("Peek: %v, want that the privilege lacks", err)
 	}
 	if _, err := o.ShowFailed(ctx, fmt.Sprint(failed[0].Number)); sqlStateOf(err) != "42501" {
 		t.Errorf("ShowFailed: %v, want that the privilege lacks", err)
 	}
 	for what, err := range map[string]error{
-		"Purge": func() error { _, err := o.Purge(ctx, "mine"); return err }(), "DropQueue": func() error { _, err := o.DropQueue(ctx, "mine", true); return err }(),
+		"Purge": func() error { _, err := o.Purge(ctx, "mine", ops.Filter{}, ops.PurgeOptions{}); return err }(), "DropQueue": func() error { _, err := o.DropQueue(ctx, "mine", true); return err }(),
 		"Replay": func() error { _, err := o.Replay(ctx, ops.Filter{Queue: "new"}, ops.ReplayOptions{}); return err }(),
 		"Send":   open(t, pool, sqlq.Config{}).Send(ctx, letter{}, sqlq.To("mine")),
 	} {

@@ -302,7 +302,7 @@ func TestOperator(t *testing.T) {
 	must("Archive", err)
 	_, err = o.Replay(ctx, ops.Filter{Queue: "new"}, ops.ReplayOptions{})
 	must("Replay", err)
-	peeked, err := o.Peek(ctx, "new", 10)
+	peeked, err := o.Peek(ctx, "new", ops.Filter{Limit: 10}, ops.Looking{})
 	if err != nil || len(peeked) != 2 || len(peeked[0].Body) == 0 {
 		t.Errorf("Peek: %v, %v", peeked, err)
 	}
@@ -313,7 +313,7 @@ func TestOperator(t *testing.T) {
 	}
 	_, err = o.ShowQueue(ctx, "new")
 	must("ShowQueue", err)
-	if purged, err := o.Purge(ctx, "new"); err != nil || purged.Ready != 2 || purged.Delayed != 1 {
+	if purged, err := o.Purge(ctx, "new", ops.Filter{}, ops.PurgeOptions{Delayed: true}); err != nil || purged.Ready != 2 || purged.Delayed != 1 {
 		t.Errorf("Purge: %v, %v", purged, err)
 	}
 	_, err = o.DropQueue(ctx, "new", false)

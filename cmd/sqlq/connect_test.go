@@ -11,28 +11,38 @@ import (
 	"github.com/sqlq/sqlq/internal/devpg/pgtest"
 )
 
-// On a terminal what destroys asks, and only a yes will do.
+// On a terminal what destroys asks: for a yes where nothing goes with it, for the name of a queue that holds messages.
 func TestConfirm(t *testing.T) {
 	t.Parallel()
 	url := "--database-url=" + pgtest.Database(t)
-	if code, _, err := command(t, "", url, "queue", "create", "sales"); code != 0 {
+	if code, _, err := command(t, "", url, "queue", "create", "sales", "billing"); code != 0 {
 		t.Fatal(err)
 	}
-	for _, answer := range []string{"\n", "n\n", "no\n", "yess\n", "\x04"} {
-		code, out, err := command(t, answer, url, "queue", "drop", "sales")
-		if code != exitError || out != "" || !strings.Contains(err, `This will drop queue "sales"`) || !strings.Contains(err, "of database ") ||
-			!strings.Contains(err, "Go on? [y/N]") || !strings.Contains(err, "nothing was done") {
-			t.Errorf("%q: exit code %d\n%s", answer, code, err)
+	refused := func(verb, question string, answers ...string) {
+		t.Helper()
+		for _, answer := range answers {
+			code, out, err := command(t, answer, url, "queue", verb, "sales")
+			if code != exitError || out != "" || !strings.Contains(err, "This will ") || !strings.Contains(err, `queue "sales"`) ||
+				!strings.Contains(err, "of database ") || !strings.Contains(err, question) || !strings.Contains(err, "nothing was done") {
+				t.Errorf("%s %q: exit code %d\n%s", verb, answer, code, err)
+			}
 		}
 	}
+	done := func(answer string, args ...string) {
+		t.Helper()
+		if code, _, err := command(t, answer, append([]string{url}, args...)...); code != 0 {
+			t.Errorf("%s: exit code %d\n%s", args, code, err)
+		}
+	}
+	refused("drop", "Go on? [y/N]", "\n", "n\n", "no\n", "yess\n", "sales\n", "\x04")
+	done("Y\n", "queue", "purge", "sales")
+	done("y\n", "queue", "drop", "billing")
+	done("", "send", "sales", "--type", "T", "--body", "{}")
 	for _, verb := range []string{"purge", "drop"} {
-		if code, _, err := command(t, "Y\n", url, "queue", verb, "sales"); code != 0 {
-			t.Errorf("%s: exit code %d\n%s", verb, code, err)
-		}
+		refused(verb, `Type "sales" to go on: `, "\n", "y\n", "yes\n", "Sales\n", "\x04")
 	}
-	if code, _, err := command(t, "yes\n", url, "migrate", "down"); code != 0 {
-		t.Errorf("migrate down: exit code %d\n%s", code, err)
-	}
+	done("sales\n", "queue", "drop", "sales", "--force")
+	done("yes\n", "migrate", "down")
 }
 
 // Who is asked can interrupt instead of answering.
@@ -71,7 +81,7 @@ func TestOnTerminal(t *testing.T) {
 		t.Errorf("peek:\n%s", out)
 	}
 	_, out, _ = command(t, "-", url, "queue", "ls")
-	if !strings.Contains(out, "s ago\n") {
+	if !strings.Contains(out, "s ago  ") {
 		t.Errorf("ls:\n%s", out)
 	}
 }

@@ -60,7 +60,7 @@ Times are found by an index. Everything else looks at one message after the othe
 	}
 	a.filterFlags(c, &f, delayedMessages)
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 50, "list at most so many; 0: all")
-	return c
+	return a.watchable(c)
 }
 
 func (a *app) printDelayed(found []ops.DelayedMessage) error {

@@ -188,7 +188,7 @@ estimated and marked ~. The flags choose as in: sqlq error ls.`,
 	c.Flags().Var(groupOrder{&f.Order}, "order", "count: the largest first, newest: that which failed last, or oldest: that which failed first")
 	_ = c.RegisterFlagCompletionFunc("order", cobra.FixedCompletions([]string{"count", "newest", "oldest"}, cobra.ShellCompDirectiveNoFileComp))
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 50, "list at most so many groups; 0: all")
-	return c
+	return a.watchable(c)
 }
 
 type groupOrder struct{ *ops.Order }

@@ -79,7 +79,7 @@ of their last heartbeat, at most 5 s ago while they are well:
 	c.Flags().BoolVar(&f.All, "all", false, "also those that ended within a day")
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 200, "list at most so many; 0: all")
 	_ = c.RegisterFlagCompletionFunc("endpoint", a.completeQueues)
-	return c
+	return a.watchable(c)
 }
 
 // instanceRate writes a rate.

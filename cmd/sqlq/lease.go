@@ -66,7 +66,7 @@ endpoint.`,
 	}
 	a.leaseFlags(c, &f)
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 50, "list at most so many; 0: all")
-	return c
+	return a.watchable(c)
 }
 
 func (a *app) printLeases(leases []ops.Lease) error {

@@ -67,7 +67,7 @@ process is dead or frozen, and it can be resumed.`,
 	c.Flags().StringVar(&f.Kind, "kind", "", "those of this kind, such as replay or purge")
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 50, "list at most so many")
 	_ = c.RegisterFlagCompletionFunc("status", cobra.FixedCompletions(operationStatuses, cobra.ShellCompDirectiveNoFileComp))
-	return c
+	return a.watchable(c)
 }
 
 func (a *app) operationShowCommand() *cobra.Command {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"os"
+	"strings"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
@@ -37,7 +38,9 @@ backlog is an estimate.`,
 			defer db.Close()
 			m := newTopModel(c.Context(), topSource{
 				sample: db.snapshot,
-				peek:   db.Peek,
+				peek: func(ctx context.Context, queue string, n int) ([]ops.Message, error) {
+					return db.Peek(ctx, queue, ops.Filter{Limit: n}, ops.Looking{})
+				},
 				failed: db.ListFailed,
 				show:   db.ShowFailed,
 			}, time.Duration(every))
@@ -98,9 +101,6 @@ type topInstance struct {
 	slow                    int     // handlers that run too long
 }
 
-// newestFailed is how many failed messages the groups are made of.
-const newestFailed = 200
-
 // snapshot reads what the screen shows.
 func (d *database) snapshot(ctx context.Context) (snapshot, error) {
 	s := snapshot{at: time.Now()}
@@ -113,32 +113,26 @@ func (d *database) snapshot(ctx context.Context) (snapshot, error) {
 		return s, err
 	}
 	for _, q := range queues {
-		shown := topQueue{Queue: q}
+		shown := topQueue{Queue: q, in: q.In, out: &q.Out, paused: q.PausedAt != nil}
 		if n, known := arrived[q.Name]; known {
 			shown.arrived = &n
 		}
 		s.queues = append(s.queues, shown)
 	}
-	failed, err := d.ListFailed(ctx, ops.Filter{Limit: newestFailed})
+	groups, err := d.GroupFailed(ctx, ops.Filter{})
 	if err != nil {
 		return s, err
 	}
-	s.groups = grouped(failed)
-	return s, nil
-}
-
-// grouped counts failed messages, the newest first, by group.
-func grouped(failed []ops.FailedMessage) (groups []topGroup) {
-	at := map[string]int{}
-	for _, m := range failed {
-		i, known := at[m.Group]
-		if !known {
-			i = len(groups)
-			at[m.Group] = i
-			groups = append(groups, topGroup{group: m.Group, queue: m.Queue, message: m.Error, last: m.FailedAt,
-				count: ops.Count{Estimated: len(failed) == newestFailed}})
-		}
-		groups[i].count.N++
+	for _, g := range groups {
+		s.groups = append(s.groups, topGroup{group: g.Group, queue: strings.Join(g.Queues, ", "), message: g.Error, count: g.Count, last: g.LastAt})
 	}
-	return groups
+	instances, err := d.Instances(ctx, ops.InstanceFilter{})
+	if err != nil {
+		return s, err
+	}
+	for _, i := range instances {
+		s.instances = append(s.instances, topInstance{endpoint: i.Endpoint, host: i.Host, version: i.Version, state: string(i.State), seen: s.at.Sub(i.LastSeen),
+			concurrency: i.Concurrency, inHand: i.InHand, rate: i.Rate, slow: i.Slow})
+	}
+	return s, nil
 }

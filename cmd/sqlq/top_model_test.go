@@ -201,11 +201,3 @@ func TestRates(t *testing.T) {
 		t.Errorf("got %v", sum)
 	}
 }
-
-func TestGrouped(t *testing.T) {
-	t.Parallel()
-	groups := grouped([]ops.FailedMessage{{Group: "a", Error: "newest"}, {Group: "b"}, {Group: "a", Error: "older"}})
-	if len(groups) != 2 || groups[0].count.N != 2 || groups[0].message != "newest" || groups[1].count.N != 1 {
-		t.Errorf("%+v", groups)
-	}
-}

@@ -31,7 +31,7 @@ func TestArrived(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := d.Purge(t.Context(), "Sales.and-more"); err != nil {
+	if _, err := d.Purge(t.Context(), "Sales.and-more", ops.Filter{}, ops.PurgeOptions{Delayed: true}); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := d.Arrived(t.Context()); err != nil || got["Sales.and-more"] != 3 {

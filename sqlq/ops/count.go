@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -11,17 +12,30 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// CountLimit is the number up to which messages are counted one by one. Above it a count is estimated from a sample of
-// the table, so that it costs a few milliseconds whatever the backlog.
+// CountLimit is the number up to which messages are counted one by one, in databases with few queues; with many whose
+// backlogs are long it is lower. Above it a count is estimated from a sample of the table, so that it costs a few
+// milliseconds whatever the backlog.
 const CountLimit = 10_000
 
 // How long a count may take. One that takes longer, because vacuum cannot remove the dead entries in front of the
 // messages, is given up and estimated.
 const (
-	countAllWithin = 250 * time.Millisecond // of several queues in one statement
-	countOneWithin = 100 * time.Millisecond
-	countTogether  = 50 // queues in one statement
+	countAllWithin   = 250 * time.Millisecond // of several queues in one statement
+	countOneWithin   = 100 * time.Millisecond
+	countAloneWithin = 400 * time.Millisecond // of all those together that are counted one by one
+	countTogether    = 50                     // queues in one statement
 )
+
+// What one list may read, of each kind of message and in all queues together.
+const (
+	countRows    = 20_000 // shared by the queues, where there are more than countFew
+	countFew     = 4      // so many queues are counted up to CountLimit each
+	samplePages  = 1_000
+	sampleNewest = 10_000
+)
+
+// share is what each of n gets of what there is, within bounds.
+func share(all, n, least, most int) int { return max(least, min(most, all/max(n, 1))) }
 
 // Count is a number of messages.
 type Count struct {
@@ -29,37 +43,51 @@ type Count struct {
 	Estimated bool // N comes from a sample of the table
 }
 
-// count makes all counts of the named queues, in their order.
-func (o *Ops) count(ctx context.Context, names []string) ([]Queue, error) {
-	queues, at := make([]Queue, len(names)), map[string]*Queue{}
-	for i, name := range names {
-		queues[i].Name = name
-		at[name] = &queues[i]
+// count makes all counts of queues, in their order.
+func (o *Ops) count(ctx context.Context, states []store.QueueState) ([]Queue, error) {
+	queues, at, low := make([]Queue, len(states)), map[string]*Queue{}, map[string]int64{}
+	names := make([]string, len(states))
+	for i, s := range states {
+		queues[i] = Queue{Name: s.Name, In: s.In, Out: s.Out, Instances: s.Instances, PausedAt: s.PausedAt, PausedBy: s.PausedBy}
+		names[i], at[s.Name], low[s.Name] = s.Name, &queues[i], s.Low
 	}
-	ready, err := o.countEach(ctx, names, o.store.CountReady, o.store.EstimateReady)
-	if err != nil {
-		return nil, fmt.Errorf("count ready messages: %w", err)
+	// All at once, as far as the pool has connections.
+	var ready, failed map[string]queueCount
+	var delayed, leased map[string]int64
+	var estimated, leasedEstimated bool
+	var wait sync.WaitGroup
+	var errs [4]error
+	wait.Go(func() {
+		ready, errs[0] = o.countEach(ctx, names, func(ctx context.Context, db store.DBTX, queues []string, limit int64) ([]store.Counted, error) {
+			return o.store.CountReady(ctx, db, queues, low, limit)
+		}, func(ctx context.Context, db store.DBTX, queues []string) ([]store.Counted, error) {
+			n := len(queues)
+			return o.store.EstimateReady(ctx, db, queues, share(samplePages, n, 4, 300), share(sampleNewest, n, 50, CountLimit))
+		})
+	})
+	wait.Go(func() {
+		failed, errs[1] = o.countEach(ctx, names, o.store.CountFailed, func(ctx context.Context, db store.DBTX, _ []string) ([]store.Counted, error) {
+			return o.store.EstimateFailed(ctx, db)
+		})
+	})
+	wait.Go(func() {
+		delayed, estimated, errs[2] = o.countTable(ctx, o.store.CountDelayed, o.store.EstimateDelayed)
+		if errs[2] == nil {
+			leased, leasedEstimated, errs[3] = o.countTable(ctx, o.store.CountLeased, o.store.EstimateLeased)
+		}
+	})
+	wait.Wait()
+	for i, what := range []string{"ready", "failed", "delayed", "leased"} {
+		if errs[i] != nil {
+			return nil, fmt.Errorf("count %s messages: %w", what, errs[i])
+		}
 	}
 	for _, c := range ready {
 		q := at[c.Queue]
 		q.Ready, q.OldestAt, q.OldestAge = c.Count, c.OldestAt, c.OldestAge
 	}
-	failed, err := o.countEach(ctx, names, o.store.CountFailed, func(ctx context.Context, db store.DBTX, _ []string) ([]store.Counted, error) {
-		return o.store.EstimateFailed(ctx, db)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("count failed messages: %w", err)
-	}
 	for _, c := range failed {
 		at[c.Queue].Failed = c.Count
-	}
-	delayed, estimated, err := o.countTable(ctx, o.store.CountDelayed, o.store.EstimateDelayed)
-	if err != nil {
-		return nil, fmt.Errorf("count delayed messages: %w", err)
-	}
-	leased, leasedEstimated, err := o.countTable(ctx, o.store.CountLeased, o.store.EstimateLeased)
-	if err != nil {
-		return nil, fmt.Errorf("count leased messages: %w", err)
 	}
 	for _, q := range at {
 		q.Delayed = Count{N: delayed[q.Name], Estimated: estimated}
@@ -77,46 +105,75 @@ type queueCount struct {
 }
 
 // countEach counts for each queue apart: together in few statements, one by one where those take too long, and by an
-// estimate where that takes too long as well, or reaches the limit.
+// estimate where that takes too long as well, or there are too many. What reaches its queue's share of the rows is counted
+// on only if few do.
 func (o *Ops) countEach(ctx context.Context, names []string,
 	exact func(ctx context.Context, db store.DBTX, queues []string, limit int64) ([]store.Counted, error),
 	estimate func(ctx context.Context, db store.DBTX, queues []string) ([]store.Counted, error),
 ) (map[string]queueCount, error) {
 	counts := map[string]queueCount{}
-	var toEstimate []string
-	count := func(queues []string, within time.Duration) (bool, error) {
+	var more, toEstimate []string // more have reached the limit
+	count := func(queues []string, limit int64, within time.Duration) (bool, error) {
 		return o.within(ctx, within, func(tx pgx.Tx) error {
-			counted, err := exact(ctx, tx, queues, CountLimit+1)
+			counted, err := exact(ctx, tx, queues, limit+1)
 			for _, c := range counted {
 				counts[c.Queue] = queueCount{Queue: c.Queue, Count: Count{N: c.N}, OldestAt: c.OldestAt, OldestAge: c.OldestAge}
-				if c.N > CountLimit {
-					toEstimate = append(toEstimate, c.Queue)
+				if c.N > limit {
+					more = append(more, c.Queue)
 				}
 			}
 			return err
 		})
 	}
-	for together := range slices.Chunk(names, countTogether) {
-		ok, err := count(together, countAllWithin)
-		if err != nil {
+	aloneUntil := time.Time{}
+	pass := func(names []string, limit int64) error {
+		for together := range slices.Chunk(names, countTogether) {
+			ok, err := count(together, limit, countAllWithin)
+			if err != nil {
+				return err
+			}
+			if !ok && aloneUntil.IsZero() {
+				aloneUntil = time.Now().Add(countAloneWithin)
+			}
+			for _, name := range together {
+				if ok {
+					break
+				}
+				alone := false
+				if time.Now().Before(aloneUntil) {
+					if alone, err = count([]string{name}, limit, countOneWithin); err != nil {
+						return err
+					}
+				}
+				if !alone {
+					toEstimate = append(toEstimate, name)
+				}
+			}
+		}
+		return nil
+	}
+	limit := int64(CountLimit)
+	if len(names) > countFew {
+		limit = int64(share(countRows, len(names), 100, CountLimit))
+	}
+	if err := pass(names, limit); err != nil {
+		return nil, err
+	}
+	if again := more; limit < CountLimit && len(again) <= countFew {
+		more = nil
+		if err := pass(again, CountLimit); err != nil {
 			return nil, err
 		}
-		for _, name := range together {
-			if ok {
-				break
-			}
-			if alone, err := count([]string{name}, countOneWithin); err != nil {
-				return nil, err
-			} else if !alone {
-				toEstimate = append(toEstimate, name)
-			}
-		}
 	}
+	toEstimate = append(toEstimate, more...)
 	if toEstimate == nil {
 		return counts, nil
 	}
-	estimated, err := estimate(ctx, o.pool, toEstimate)
-	if err != nil {
+	var estimated []store.Counted
+	if _, err := o.within(ctx, 0, func(tx pgx.Tx) (err error) {
+		estimated, err = estimate(ctx, tx, toEstimate)
+		return err
+	}); err != nil {
 		return nil, err
 	}
 	estimates := map[string]store.Counted{} // none for a queue of which nothing was in the sample
@@ -153,7 +210,10 @@ func (o *Ops) countTable(ctx context.Context,
 	}
 	if !ok || total > CountLimit {
 		estimated = true
-		if counted, err = estimate(ctx, o.pool); err != nil {
+		if _, err := o.within(ctx, 0, func(tx pgx.Tx) (err error) {
+			counted, err = estimate(ctx, tx)
+			return err
+		}); err != nil {
 			return nil, false, err
 		}
 	}

@@ -160,7 +160,7 @@ func (e *examination) checkBacklog(ctx context.Context) (found []Finding, err er
 		if alive[queue] {
 			continue
 		}
-		counted, err := e.store.CountReady(ctx, e.pool, []string{queue}, 1)
+		counted, err := e.store.CountReady(ctx, e.pool, []string{queue}, nil, 1)
 		if sqlState(err) == insufficientPrivilege || sqlState(err) == undefinedTable {
 			continue // not this role's, or just dropped
 		}

@@ -128,7 +128,7 @@ func (e *examination) checkBloat(ctx context.Context) (found []Finding, err erro
 		}
 		// After a crash of the server the statistics begin at nothing: look at the rows where the role may.
 		if queue, is := strings.CutPrefix(h.Table, "q_"); is {
-			if counted, err := e.store.EstimateReady(ctx, e.pool, []string{queue}); err == nil && len(counted) == 1 {
+			if counted, err := e.store.EstimateReady(ctx, e.pool, []string{queue}, 300, 10000); err == nil && len(counted) == 1 {
 				h.Live = counted[0].N
 			} else if ctx.Err() != nil {
 				return found, err

@@ -153,6 +153,18 @@ func (o *Ops) noQueue(ctx context.Context, queue string, err error) error {
 	return o.unknownQueue(ctx, queue)
 }
 
+// mustExist returns a *NoQueueError for a queue that is not there.
+func (o *Ops) mustExist(ctx context.Context, queue string) error {
+	exists, err := o.store.QueueExists(ctx, o.pool, queue)
+	if err != nil {
+		return fmt.Errorf("look for queue %q: %w", queue, err)
+	}
+	if !exists {
+		return o.unknownQueue(ctx, queue)
+	}
+	return nil
+}
+
 // unknownQueue returns the *NoQueueError for a queue that is not there.
 func (o *Ops) unknownQueue(ctx context.Context, queue string) error {
 	names, err := o.store.QueueNames(ctx, o.pool)

@@ -106,10 +106,10 @@ func TestOddNames(t *testing.T) {
 	if err != nil || q.Ready.N != 2 {
 		t.Errorf("show: %+v, err %v", q, err)
 	}
-	if m, err := d.Peek(t.Context(), queue, 10); err != nil || len(m) != 2 {
+	if m, err := d.Peek(t.Context(), queue, ops.Filter{Limit: 10}, ops.Looking{}); err != nil || len(m) != 2 {
 		t.Errorf("peek: %v, err %v", m, err)
 	}
-	if p, err := d.Purge(t.Context(), queue); err != nil || p.Ready != 2 {
+	if p, err := d.Purge(t.Context(), queue, ops.Filter{}, ops.PurgeOptions{Delayed: true}); err != nil || p.Ready != 2 {
 		t.Errorf("purge: %v, err %v", p, err)
 	}
 	if _, err := d.DropQueue(t.Context(), queue, false); err != nil {

@@ -54,7 +54,7 @@ func (o *Ops) SchemaVersion(ctx context.Context) (version int64, exists bool, er
 	return version, exists, nil
 }
 
-// within runs f in a read-only transaction each of whose statements may take d. It returns false when one took longer.
+// within runs f in a read-only transaction each of whose statements may take d, 0: as long as it likes. It returns false when one took longer.
 func (o *Ops) within(ctx context.Context, d time.Duration, f func(tx pgx.Tx) error) (bool, error) {
 	err := pgx.BeginTxFunc(ctx, o.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		if err := o.store.LimitStatements(ctx, tx, d); err != nil {
@@ -87,6 +87,7 @@ const (
 	queryCanceled         = "57014"
 	undefinedTable        = "42P01"
 	insufficientPrivilege = "42501"
+	dataException         = "22" // its class
 )
 
 func sqlState(err error) string {

@@ -2,18 +2,11 @@ package ops
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-
-	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
-
-// purgeBatch is how many messages one transaction of Purge removes.
-const purgeBatch = 1000
 
 // Queue is what waits in a queue and around it.
 type Queue struct {
@@ -27,6 +20,16 @@ type Queue struct {
 	// how long ago that was by the clock of the database; nil: none is ready.
 	OldestAt  *time.Time
 	OldestAge *time.Duration
+
+	// In is how many messages a second arrive, from two readings of the queue's sequence that the leading instance takes
+	// ten seconds apart; nil: not known, because nobody reads. Besides those that are sent it counts those that come back: from
+	// the delayed, from leases and by replays. Out is how many its instances complete, as of their last heartbeats.
+	In  *float64
+	Out float64
+
+	Instances int        // running processes that handle its messages
+	PausedAt  *time.Time // since when no message is handed out; nil: it is not paused
+	PausedBy  string     // who did that, and why
 }
 
 // QueueDetail is a queue with what else is known of it.
@@ -34,7 +37,23 @@ type QueueDetail struct {
 	Queue
 	CreatedAt  time.Time
 	Subscribed []string // event types
-	Instances  int      // running processes that handle its messages
+	Running    []QueueInstance
+	Size       int64 // bytes of its table, with the index and large bodies
+	Dead       int64 // rows in it that vacuum has not removed, by the database's statistics
+	Low        int64 // no message has a seq up to this: receivers begin to look there
+}
+
+// QueueInstance is a process that handles a queue's messages, as of its last heartbeat.
+type QueueInstance struct {
+	Number      int
+	Host        string
+	PID         int
+	Version     string
+	Concurrency int
+	InHand      int     // handlers running
+	Rate        float64 // messages a second that it completes
+	StartedAt   time.Time
+	HeartbeatAt time.Time
 }
 
 // CreateQueue makes a queue; false: it was there already.
@@ -50,11 +69,11 @@ func (o *Ops) CreateQueue(ctx context.Context, name string) (made bool, err erro
 func (o *Ops) ListQueues(ctx context.Context) ([]Queue, error) {
 	// A queue may be dropped between the list and the counts; then both are made again.
 	for tries := 3; ; tries-- {
-		names, err := o.store.QueueNames(ctx, o.pool)
+		states, err := o.store.QueueStates(ctx, o.pool, "")
 		if err != nil {
 			return nil, fmt.Errorf("list queues: %w", err)
 		}
-		queues, err := o.count(ctx, names)
+		queues, err := o.count(ctx, states)
 		if err == nil {
 			return queues, nil
 		}
@@ -85,107 +104,48 @@ func (o *Ops) TypeNames(ctx context.Context) ([]string, error) {
 
 // ShowQueue returns one queue with all that is known of it.
 func (o *Ops) ShowQueue(ctx context.Context, name string) (QueueDetail, error) {
-	info, err := o.store.QueueInfo(ctx, o.pool, name)
-	if errors.Is(err, pgx.ErrNoRows) {
+	failed := func(err error) (QueueDetail, error) {
+		return QueueDetail{}, o.noQueue(ctx, name, fmt.Errorf("read queue %q: %w", name, err))
+	}
+	if name == "" { // which would choose all
 		return QueueDetail{}, o.unknownQueue(ctx, name)
 	}
+	states, err := o.store.QueueStates(ctx, o.pool, name)
 	if err != nil {
-		return QueueDetail{}, fmt.Errorf("read queue %q: %w", name, err)
+		return failed(err)
 	}
-	queues, err := o.count(ctx, []string{name})
+	if len(states) == 0 {
+		return QueueDetail{}, o.unknownQueue(ctx, name)
+	}
+	queues, err := o.count(ctx, states)
 	if err != nil {
 		return QueueDetail{}, o.noQueue(ctx, name, err)
 	}
-	return QueueDetail{Queue: queues[0], CreatedAt: info.CreatedAt, Subscribed: info.Subscribed, Instances: info.Instances}, nil
-}
-
-// Message is a ready message.
-type Message struct {
-	Seq       int64 // place in the queue
-	ID        string
-	Type      string
-	SentAt    time.Time
-	ExpiresAt *time.Time      // nil: never
-	Attempt   int             // attempts already made
-	Headers   json.RawMessage // a JSON object of strings; nil: none
-	Body      []byte
-}
-
-// Peek returns the first n ready messages of a queue in order of arrival, without taking them; those that a receiver
-// holds at this moment are among them.
-func (o *Ops) Peek(ctx context.Context, queue string, n int) ([]Message, error) {
-	peeked, err := o.store.Peek(ctx, o.pool, queue, n)
+	table, err := o.store.QueueTable(ctx, o.pool, name)
 	if err != nil {
-		return nil, o.noQueue(ctx, queue, fmt.Errorf("peek into queue %q: %w", queue, err))
+		return failed(err)
 	}
-	messages := make([]Message, len(peeked))
-	for i, p := range peeked {
-		messages[i] = Message{Seq: p.Seq, ID: p.ID, Type: p.Type, SentAt: p.SentAt, ExpiresAt: p.ExpiresAt, Attempt: p.Attempt,
-			Headers: p.Headers, Body: p.Body}
-	}
-	return messages, nil
-}
-
-// Purged says what Purge removed.
-type Purged struct {
-	Ready   int64
-	Delayed int64
-}
-
-// Purge removes the messages of a queue that were ready or delayed when it began, for good, and returns how many, also
-// together with an error. Messages that a receiver holds or an instance has leased are being handled, and stay; so do
-// failed ones. It works in batches, so one that was interrupted has removed some and can be called again.
-func (o *Ops) Purge(ctx context.Context, queue string) (Purged, error) {
-	exists, err := o.store.QueueExists(ctx, o.pool, queue)
+	instances, err := o.store.QueueInstances(ctx, o.pool, name)
 	if err != nil {
-		return Purged{}, fmt.Errorf("look for queue %q: %w", queue, err)
+		return failed(err)
 	}
-	if !exists {
-		return Purged{}, o.unknownQueue(ctx, queue)
+	q := QueueDetail{Queue: queues[0], CreatedAt: states[0].CreatedAt, Subscribed: table.Subscribed, Size: table.Bytes, Dead: table.Dead, Low: states[0].Low}
+	for _, i := range instances {
+		q.Running = append(q.Running, QueueInstance{int(i.ID), i.Host, i.PID, i.Version, i.Concurrency, i.InHand, i.Rate, i.StartedAt, i.HeartbeatAt})
 	}
-	purged, err := o.purge(ctx, queue)
-	if err != nil {
-		return purged, o.noQueue(ctx, queue, fmt.Errorf("purge queue %q: %w", queue, err))
-	}
-	return purged, nil
-}
-
-func (o *Ops) purge(ctx context.Context, queue string) (purged Purged, err error) {
-	// Delayed ones first: meanwhile some may become ready.
-	lastDelayed, err := o.store.LastDelayed(ctx, o.pool)
-	if err != nil {
-		return purged, err
-	}
-	for place := (&store.DelayedKey{}); place != nil; {
-		var n int64
-		n, place, err = o.store.PurgeDelayed(ctx, o.pool, queue, *place, lastDelayed, purgeBatch)
-		if err != nil {
-			return purged, err
-		}
-		purged.Delayed += n
-	}
-	lastReady, err := o.store.LastReady(ctx, o.pool, queue)
-	if err != nil {
-		return purged, err
-	}
-	for after := int64(0); ; {
-		n, last, err := o.store.PurgeReady(ctx, o.pool, queue, after, lastReady, purgeBatch)
-		if err != nil {
-			return purged, err
-		}
-		purged.Ready += n
-		if n < purgeBatch {
-			return purged, nil
-		}
-		after = last
-	}
+	return q, nil
 }
 
 // DropQueue removes a queue and its subscriptions, and returns how many messages went with it. A queue that holds messages,
 // ready, delayed or leased, is only dropped by force. Failed messages stay in the error table. It waits for transactions
 // that send to the queue or handle its messages, and they wait for it.
 func (o *Ops) DropQueue(ctx context.Context, name string, force bool) (removed int64, err error) {
-	removed, err = o.store.DropQueue(ctx, o.pool, name, force)
+	err = pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
+		if removed, err = o.store.DropQueue(ctx, tx, name, force); err != nil {
+			return err
+		}
+		return o.record(ctx, tx, kindDrop, name, removed)
+	})
 	if err != nil {
 		return 0, o.noQueue(ctx, name, fmt.Errorf("drop queue %q: %w", name, err))
 	}

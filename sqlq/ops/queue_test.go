@@ -174,9 +174,9 @@ func TestUnknownQueue(t *testing.T) {
 	d.create("sales", "shipping", "billing")
 	_, err = d.ShowQueue(t.Context(), "slaes")
 	check("show", err, "sales")
-	_, err = d.Peek(t.Context(), "SALES", 1)
+	_, err = d.Peek(t.Context(), "SALES", ops.Filter{Limit: 1}, ops.Looking{})
 	check("peek", err, "sales")
-	_, err = d.Purge(t.Context(), "bill")
+	_, err = d.Purge(t.Context(), "bill", ops.Filter{}, ops.PurgeOptions{Delayed: true})
 	check("purge", err, "billing")
 	_, err = d.DropQueue(t.Context(), "warehouse", true)
 	check("drop", err, "billing sales shipping")
@@ -204,7 +204,7 @@ func TestPeek(t *testing.T) {
 	if _, err := tx.Exec(t.Context(), `SELECT FROM sqlq.q_sales WHERE seq = 1 FOR UPDATE`); err != nil {
 		t.Fatal(err)
 	}
-	messages, err := d.Peek(t.Context(), "sales", 2)
+	messages, err := d.Peek(t.Context(), "sales", ops.Filter{Limit: 2}, ops.Looking{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +236,7 @@ func TestPurge(t *testing.T) {
 	if _, err := tx.Exec(t.Context(), `SELECT FROM sqlq.q_sales WHERE seq IN (1, 1000, 2500) FOR UPDATE`); err != nil {
 		t.Fatal(err)
 	}
-	purged, err := d.Purge(t.Context(), "sales")
+	purged, err := d.Purge(t.Context(), "sales", ops.Filter{}, ops.PurgeOptions{Delayed: true})
 	if err != nil || purged != (ops.Purged{Ready: 2497, Delayed: 1500}) {
 		t.Errorf("purged %+v, err %v", purged, err)
 	}

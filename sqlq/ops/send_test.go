@@ -25,7 +25,7 @@ func TestSend(t *testing.T) {
 	if err != nil || len(ids) != len(bodies) {
 		t.Fatalf("sent %d, err %v", len(ids), err)
 	}
-	sent, err := d.Peek(t.Context(), "sales", 2000)
+	sent, err := d.Peek(t.Context(), "sales", ops.Filter{Limit: 2000}, ops.Looking{})
 	if err != nil || len(sent) != len(bodies) {
 		t.Fatalf("peeked %d, err %v", len(sent), err)
 	}

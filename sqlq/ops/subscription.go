@@ -33,7 +33,7 @@ func (o *Ops) ListSubscriptions(ctx context.Context, messageType, queue string) 
 		return nil, fmt.Errorf("list subscriptions: %w", err)
 	}
 	if len(found) == 0 && queue != "" {
-		return nil, o.checkExists(ctx, queue)
+		return nil, o.mustExist(ctx, queue)
 	}
 	list := make([]Subscription, len(found))
 	for i, s := range found {
@@ -48,7 +48,7 @@ func (o *Ops) ListSubscriptions(ctx context.Context, messageType, queue string) 
 // Endpoints subscribe by themselves to what they handle. Messages of a type that the endpoint of the queue has no handler
 // for fail.
 func (o *Ops) Subscribe(ctx context.Context, messageType, queue string) (added bool, err error) {
-	if err := o.checkExists(ctx, queue); err != nil {
+	if err := o.mustExist(ctx, queue); err != nil {
 		return false, err
 	}
 	added, err = o.changeSubscription(ctx, kindSubscribe, messageType, queue, o.store.AddSubscription)
@@ -66,7 +66,7 @@ func (o *Ops) Unsubscribe(ctx context.Context, messageType, queue string) (remov
 		return false, fmt.Errorf("unsubscribe queue %q from %q: %w", queue, messageType, err)
 	}
 	if !removed {
-		return false, o.checkExists(ctx, queue)
+		return false, o.mustExist(ctx, queue)
 	}
 	return true, nil
 }
@@ -90,16 +90,4 @@ func (o *Ops) changeSubscription(ctx context.Context, kind, messageType, queue s
 		return o.store.EndOperation(ctx, tx, id, "done", "")
 	})
 	return changed, err
-}
-
-// checkExists returns a *NoQueueError for a queue that is not there.
-func (o *Ops) checkExists(ctx context.Context, queue string) error {
-	exists, err := o.store.QueueExists(ctx, o.pool, queue)
-	if err != nil {
-		return fmt.Errorf("look for queue %q: %w", queue, err)
-	}
-	if !exists {
-		return o.unknownQueue(ctx, queue)
-	}
-	return nil
 }

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sqlq/sqlq/sqlq/ops"
+)
+
+func (a *app) queueDropCommand() *cobra.Command {
+	var ch change
+	var force bool
+	c := &cobra.Command{
+		Use:   "drop QUEUE",
+		Short: "Remove a queue and its subscriptions",
+		Long: `Remove a queue and its subscriptions. A queue that holds messages, ready, delayed or leased, is only removed with
+--force, and they with it. Failed messages stay in the error table. It asks first, of a queue that holds messages for its
+name; off a terminal it needs --yes.`,
+		Example:           "  sqlq queue drop sales\n  sqlq queue drop sales --force --reason 'moved to the new cluster'",
+		Args:              exactly("QUEUE"),
+		ValidArgsFunction: a.completeQueues,
+		RunE: func(c *cobra.Command, args []string) error {
+			db, err := a.connectToChange(c.Context(), ch)
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			q, err := db.ShowQueue(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			what := fmt.Sprintf("drop queue %q (%s ready, %s delayed, %s leased, %s) in schema %q of %s",
+				q.Name, count(q.Ready), count(q.Delayed), count(q.Leased), plural(int64(len(q.Subscribed)), "subscription"), a.schema, db.where)
+			holds := q.Ready.N + q.Delayed.N + q.Leased.N
+			outcome := struct {
+				Queue   string `json:"queue"`
+				Removed int64  `json:"messages_removed"`
+				DryRun  bool   `json:"dry_run,omitempty"`
+			}{q.Name, holds, ch.dryRun}
+			if ch.dryRun {
+				if holds > 0 && !force {
+					what += "; it holds messages, and would be refused without --force"
+				}
+				return a.done(outcome, "this would %s", what)
+			}
+			if err := a.confirmDestruction(c.Context(), ch, what, q.Name, holds > 0); err != nil {
+				return err
+			}
+			if outcome.Removed, err = db.DropQueue(c.Context(), q.Name, force); err != nil {
+				return err
+			}
+			return a.done(outcome, "dropped queue %s and %s in %s", q.Name, plural(outcome.Removed, "message"), db.where)
+		},
+	}
+	ch.flags(c)
+	c.Flags().BoolVar(&force, "force", false, "drop it even if it holds messages, which are lost")
+	return c
+}
+
+// confirmDestruction asks before a queue is emptied or dropped: for its name where messages go with it.
+func (a *app) confirmDestruction(ctx context.Context, ch change, what, name string, messages bool) error {
+	if messages {
+		return a.confirmByName(ctx, ch, what, name)
+	}
+	return a.confirm(ctx, ch, what)
+}
+
+func (a *app) queuePurgeCommand() *cobra.Command {
+	var ch change
+	var f ops.Filter
+	var opts ops.PurgeOptions
+	c := &cobra.Command{
+		Use:   "purge QUEUE",
+		Short: "Remove the messages that wait in a queue, for good",
+		Long: `Remove the ready messages of a queue, for good: all of them, or those that the flags choose. With --delayed the queue's
+delayed messages go too. Messages that are being handled stay, so do failed ones. It asks for the queue's name first;
+off a terminal it needs --yes.
+
+It works in batches. One that was interrupted has removed some, says how many, and can be run again.`,
+		Example:           "  sqlq queue purge sales --delayed\n  sqlq queue purge sales --type sales.Remind --until 2d --dry-run",
+		Args:              exactly("QUEUE"),
+		ValidArgsFunction: a.completeQueues,
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := a.chosenBy(&f, nil); err != nil {
+				return err
+			}
+			db, err := a.connectToChange(c.Context(), ch)
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			q, err := db.ShowQueue(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			ready, err := a.countChosen(c.Context(), db, q.Name, f)
+			if err != nil {
+				return err
+			}
+			what := fmt.Sprintf("remove %s", thoseReady(f, ready))
+			if opts.Delayed {
+				what = fmt.Sprintf("remove %s and %s delayed messages", thoseReady(f, ready), map[bool]string{true: count(q.Delayed), false: "the fitting"}[f.ChoosesAll()])
+			}
+			what += fmt.Sprintf(" of queue %q in schema %q of %s", q.Name, a.schema, db.where)
+			outcome := struct {
+				Queue   string `json:"queue"`
+				Ready   int64  `json:"ready_removed"`
+				Delayed int64  `json:"delayed_removed"`
+				DryRun  bool   `json:"dry_run,omitempty"`
+			}{Queue: q.Name, Ready: ready.N, DryRun: ch.dryRun}
+			if ch.dryRun {
+				if opts.Delayed && f.ChoosesAll() {
+					outcome.Delayed = q.Delayed.N
+				}
+				return a.done(outcome, "this would %s", what)
+			}
+			if err := a.confirmDestruction(c.Context(), ch, what, q.Name, ready.N > 0 || opts.Delayed && q.Delayed.N > 0); err != nil {
+				return err
+			}
+			p := a.progress()
+			opts.Progress = func(looked, chosen int64) { p.show("looked at %d messages, removed %d", looked, chosen) }
+			purged, err := db.Purge(c.Context(), q.Name, f, opts)
+			p.end()
+			if err != nil && purged == (ops.Purged{}) {
+				return err
+			}
+			outcome.Ready, outcome.Delayed = purged.Ready, purged.Delayed
+			if q.Delayed.N > 0 && !opts.Delayed {
+				a.say("%s delayed messages are left; --delayed removes them too", count(q.Delayed))
+			}
+			if err != nil {
+				err = fmt.Errorf("%w\nThe others are still there; the same command goes on", err)
+			}
+			return errors.Join(a.done(outcome, "removed %d ready and %d delayed messages of queue %s in %s", purged.Ready, purged.Delayed, q.Name, db.where), err)
+		},
+	}
+	ch.flags(c)
+	a.filterFlags(c, &f, readyMessages)
+	c.Flags().BoolVar(&opts.Delayed, "delayed", false, "remove the queue's delayed messages too; --since and --until are then due times")
+	c.Flags().IntVarP(&f.Limit, "limit", "n", 0, "remove at most so many; 0: all that are chosen")
+	return c
+}
+
+// countChosen counts the ready messages that a filter chooses, and says on a terminal how far it is.
+func (a *app) countChosen(ctx context.Context, db *database, queue string, f ops.Filter) (ops.Count, error) {
+	p := a.progress()
+	defer p.end()
+	return db.CountReady(ctx, queue, f, ops.Looking{Progress: func(looked, chosen int64) {
+		p.show("looked at %d messages, found %d", looked, chosen)
+	}})
+}
+
+// thoseReady names the messages that a filter chooses, and their number.
+func thoseReady(f ops.Filter, n ops.Count) string {
+	switch {
+	case !f.ChoosesAll() || f.Limit > 0:
+		return count(n) + " chosen ready messages"
+	case n.N == 0:
+		return "0 ready messages"
+	default:
+		return "all " + count(n) + " ready messages"
+	}
+}

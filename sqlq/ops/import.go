@@ -1,0 +1,241 @@
+package ops
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// What one transaction of Import stores at most.
+const (
+	importBatch      = 1000
+	importBatchBytes = 8 << 20
+)
+
+// maxLine is the longest line that Import takes: the largest body in base64, the headers, and the rest.
+const maxLine = MaxBody/3*4 + 4<<20
+
+// maxLeftOut is how many of the lines that it left out Import names.
+const maxLeftOut = 1000
+
+// ImportOptions says how Import works. The zero value is good.
+type ImportOptions struct {
+	Continue bool  // leave damaged lines out, instead of ending at the first
+	NewIDs   bool  // give each message a new id
+	DryRun   bool  // read and check all, and store nothing
+	Skip     int64 // pass over so many lines first: to go on where another Import ended
+
+	// Progress is called after each batch with how many messages were imported. Default: nobody is told.
+	Progress func(imported int64)
+}
+
+// Imported says what Import did.
+type Imported struct {
+	Ready   int64 // messages that are in the queue now; with DryRun: would be
+	Delayed int64 // likewise among the delayed
+	UpTo    int64 // all lines up to this were dealt with; for Skip
+	LeftOut int64 // damaged lines, with Continue
+	Damaged []*LineError
+}
+
+// LineError is a line that Import cannot read.
+type LineError struct {
+	Line int64 // from 1
+	Err  error
+}
+
+func (e *LineError) Error() string { return fmt.Sprintf("line %d: %v", e.Line, e.Err) }
+func (e *LineError) Unwrap() error { return e.Err }
+
+// Import stores the messages that r has, one a line, as AppendLine writes them, in a queue, in order: those with a due time
+// among its delayed messages, the others ready. Lines of failed messages, which have a failed_at, are read too.
+//
+// It works in batches of up to 1,000 lines, each a transaction that is stored when all its lines have been read and found
+// good. The first damaged line is a *LineError and ends it: nothing after the last whole batch, Imported.UpTo, is
+// stored. With Continue it is left out, and the first 1,000 of such are in Imported.Damaged. Importing a line twice makes two
+// messages with one id.
+func (o *Ops) Import(ctx context.Context, queue string, r io.Reader, opts ImportOptions) (done Imported, err error) {
+	if err := o.mustExist(ctx, queue); err != nil {
+		return done, err
+	}
+	if opts.DryRun {
+		return o.importLines(ctx, queue, r, opts, 0)
+	}
+	id, err := o.begin(ctx, kindImport, struct{}{}, store.Operation{Queue: &queue})
+	if err != nil {
+		return done, err
+	}
+	done, err = o.importLines(ctx, queue, r, opts, id)
+	return done, errors.Join(err, o.end(ctx, id, err))
+}
+
+func (o *Ops) importLines(ctx context.Context, queue string, r io.Reader, opts ImportOptions, id int64) (done Imported, err error) {
+	in := lines{in: bufio.NewReaderSize(r, 64<<10)}
+	leaveOut := func(damaged *LineError) error {
+		if !opts.Continue {
+			return damaged
+		}
+		if done.LeftOut++; len(done.Damaged) < maxLeftOut {
+			done.Damaged = append(done.Damaged, damaged)
+		}
+		return nil
+	}
+	for atEnd := false; !atEnd; {
+		var batch importing
+		for size := 0; len(batch.messages) < importBatch && size < importBatchBytes; {
+			line, err := in.next()
+			if err == io.EOF {
+				atEnd = true
+				break
+			}
+			var m store.Imported
+			switch {
+			case errors.Is(err, errLineTooLong):
+			case err != nil:
+				return done, fmt.Errorf("read line %d: %w", in.n+1, err)
+			case in.n <= opts.Skip || len(line) == 0:
+				continue
+			default:
+				m, err = parseLine(line)
+			}
+			if err != nil && in.n > opts.Skip {
+				if err := leaveOut(&LineError{in.n, err}); err != nil {
+					return done, err
+				}
+			} else if err == nil {
+				if opts.NewIDs {
+					m.ID = ""
+				}
+				size += len(line)
+				batch.messages, batch.lines = append(batch.messages, m), append(batch.lines, in.n)
+			}
+			if err := ctx.Err(); err != nil {
+				return done, err
+			}
+		}
+		for id != 0 && len(batch.messages) > 0 {
+			err := o.storeBatch(ctx, queue, id, in.n, batch)
+			if !strings.HasPrefix(sqlState(err), dataException) {
+				if err != nil {
+					return done, o.noQueue(ctx, queue, fmt.Errorf("import to queue %q: %w", queue, err))
+				}
+				break
+			}
+			i, why := o.refused(ctx, batch, err)
+			if err := leaveOut(&LineError{batch.lines[i], why}); err != nil {
+				return done, err
+			}
+			batch.remove(i)
+		}
+		done.UpTo = max(in.n, opts.Skip)
+		for _, m := range batch.messages {
+			if m.DueAt != nil {
+				done.Delayed++
+			} else {
+				done.Ready++
+			}
+		}
+		if opts.Progress != nil && len(batch.messages) > 0 {
+			opts.Progress(done.Ready + done.Delayed)
+		}
+	}
+	return done, nil
+}
+
+// importing is a batch of Import.
+type importing struct {
+	messages []store.Imported
+	lines    []int64 // on which each stands
+}
+
+func (b *importing) remove(i int) {
+	b.messages, b.lines = append(b.messages[:i], b.messages[i+1:]...), append(b.lines[:i], b.lines[i+1:]...)
+}
+
+// storeBatch stores a batch of Import that ends with a line.
+func (o *Ops) storeBatch(ctx context.Context, queue string, id, line int64, b importing) error {
+	var ready, delayed []store.Imported
+	for _, m := range b.messages {
+		if m.DueAt != nil {
+			delayed = append(delayed, m)
+		} else {
+			ready = append(ready, m)
+		}
+	}
+	var channel string
+	err := o.inOperation(ctx, id, func(tx pgx.Tx) (_, _ int64, err error) {
+		if len(ready) > 0 {
+			if channel, err = o.store.ImportReady(ctx, tx, queue, ready); err != nil {
+				return 0, 0, err
+			}
+		}
+		if len(delayed) > 0 {
+			if err = o.store.ImportDelayed(ctx, tx, queue, delayed); err != nil {
+				return 0, 0, err
+			}
+		}
+		return int64(len(b.messages)), line, nil
+	})
+	if err != nil {
+		return err
+	}
+	return o.wake(ctx, channel)
+}
+
+// refused returns which message of a batch it is that the database does not take, and why: Go's JSON is a little wider than
+// PostgreSQL's. Where it cannot be told the first is blamed.
+func (o *Ops) refused(ctx context.Context, b importing, why error) (int, error) {
+	for i, m := range b.messages {
+		if m.Headers == nil {
+			continue
+		}
+		if err := o.store.TryHeaders(ctx, o.pool, m.Headers); strings.HasPrefix(sqlState(err), dataException) {
+			return i, fmt.Errorf("headers cannot be stored: %w", err)
+		}
+	}
+	return 0, why
+}
+
+// lines reads lines of a bounded length.
+type lines struct {
+	in *bufio.Reader
+	n  int64 // of the line read last
+}
+
+var errLineTooLong = fmt.Errorf("it has more than %d bytes, more than any message takes", maxLine)
+
+// next returns the next line without the white space around it, io.EOF after the last. A line that is too long is
+// read over.
+func (l *lines) next() ([]byte, error) {
+	var line []byte
+	tooLong := false
+	for begun := false; ; begun = true {
+		part, err := l.in.ReadSlice('\n')
+		if !begun && len(part) == 0 && err != nil {
+			return nil, err
+		}
+		if !tooLong {
+			line = append(line, part...)
+			tooLong = len(line) > maxLine
+		}
+		if err == bufio.ErrBufferFull {
+			continue
+		}
+		if err != nil && err != io.EOF {
+			return nil, err
+		}
+		l.n++
+		if tooLong {
+			return nil, errLineTooLong
+		}
+		return bytes.TrimSpace(line), nil
+	}
+}

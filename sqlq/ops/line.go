@@ -1,0 +1,196 @@
+package ops
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"regexp"
+	"time"
+	"unicode/utf8"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// AppendLine appends a message to b as a line of JSON that Import reads, the line end included. The object has the members
+//
+//	id, type, headers (an object of strings), sent_at, expires_at (null: never), attempt (attempts already made),
+//	due_at, why, error (of a delayed message only),
+//	body (JSON), or body_encoding "base64" and body as such a string
+//
+// A body comes back byte for byte: it stands in the line as it is if it is JSON without white space between its parts, so
+// that whoever reads the line and writes it again, number by number, leaves it alone; everything else is base64.
+func AppendLine(b []byte, m Message) ([]byte, error) {
+	headers := m.Headers
+	if headers == nil {
+		headers = json.RawMessage(`{}`)
+	}
+	out := bytes.NewBuffer(b)
+	encode := json.NewEncoder(out)
+	encode.SetEscapeHTML(false)
+	err := encode.Encode(struct {
+		ID        string          `json:"id"`
+		Type      string          `json:"type"`
+		Headers   json.RawMessage `json:"headers"`
+		SentAt    time.Time       `json:"sent_at"`
+		ExpiresAt *time.Time      `json:"expires_at"`
+		Attempt   int             `json:"attempt"`
+		DueAt     *time.Time      `json:"due_at,omitempty"`
+		Why       string          `json:"why,omitempty"`
+		Error     string          `json:"error,omitempty"`
+	}{m.ID, m.Type, headers, m.SentAt.UTC(), inUTC(m.ExpiresAt), m.Attempt, inUTC(m.DueAt), m.Why, m.Error})
+	if err != nil {
+		return b, fmt.Errorf("write message %s: %w", m.ID, err)
+	}
+	out.Truncate(out.Len() - len("}\n"))
+	if verbatim(m.Body) {
+		out.WriteString(`,"body":`)
+		out.Write(m.Body)
+		out.WriteString("}\n")
+	} else {
+		out.WriteString(`,"body_encoding":"base64","body":"` + base64.StdEncoding.EncodeToString(m.Body) + "\"}\n")
+	}
+	return out.Bytes(), nil
+}
+
+// verbatim says whether a body can stand in a line as it is.
+func verbatim(body []byte) bool {
+	if !utf8.Valid(body) || !json.Valid(body) || bytes.Count(body, []byte("["))+bytes.Count(body, []byte("{")) >= maxNesting {
+		return false
+	}
+	var compact bytes.Buffer
+	return json.Compact(&compact, body) == nil && bytes.Equal(compact.Bytes(), body)
+}
+
+// maxNesting is a little less deep than encoding/json reads.
+const maxNesting = 9000
+
+func inUTC(t *time.Time) *time.Time {
+	if t == nil {
+		return nil
+	}
+	u := t.UTC()
+	return &u
+}
+
+// messageType is what a message type looks like, as the database has it too.
+var messageType = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/:-]{0,199}$`)
+
+// parseLine reads a line that AppendLine wrote, or one of an export of failed messages: those start again at attempt 0, and
+// without their time to live where it has passed. An id and a time may be missing; members that it does not know are passed over.
+func parseLine(line []byte) (store.Imported, error) {
+	var l struct {
+		ID           *string         `json:"id"`
+		Type         string          `json:"type"`
+		Headers      json.RawMessage `json:"headers"`
+		SentAt       *time.Time      `json:"sent_at"`
+		ExpiresAt    *time.Time      `json:"expires_at"`
+		Attempt      int             `json:"attempt"`
+		DueAt        *time.Time      `json:"due_at"`
+		Why          string          `json:"why"`
+		Error        string          `json:"error"`
+		Body         json.RawMessage `json:"body"`
+		BodyEncoding string          `json:"body_encoding"`
+		FailedAt     *time.Time      `json:"failed_at"`
+	}
+	m := store.Imported{}
+	if !utf8.Valid(line) {
+		return m, errors.New("it is not UTF-8")
+	}
+	if err := json.Unmarshal(line, &l); err != nil {
+		var wrong *json.UnmarshalTypeError
+		if errors.As(err, &wrong) && wrong.Field != "" {
+			return m, fmt.Errorf("%s cannot be a %s", wrong.Field, wrong.Value)
+		}
+		return m, fmt.Errorf("it is not a JSON object: %w", err)
+	}
+	m = store.Imported{Type: l.Type, SentAt: l.SentAt, ExpiresAt: l.ExpiresAt, Attempt: l.Attempt, DueAt: l.DueAt, Why: l.Why, Error: l.Error}
+	if l.ID != nil {
+		id, err := parseID(*l.ID)
+		if err != nil {
+			return m, fmt.Errorf("id %w", err)
+		}
+		m.ID = id
+	}
+	if !messageType.MatchString(l.Type) {
+		return m, fmt.Errorf("type %q is not one: a message type has 1 to 200 ASCII letters, digits and . _ / : -", l.Type)
+	}
+	var err error
+	if m.Headers, err = parseHeaders(l.Headers); err != nil {
+		return m, err
+	}
+	if m.Body, err = parseBody(l.Body, l.BodyEncoding); err != nil {
+		return m, err
+	}
+	for name, t := range map[string]*time.Time{"sent_at": l.SentAt, "expires_at": l.ExpiresAt, "due_at": l.DueAt} {
+		if t != nil && (t.UTC().Year() < 1 || t.UTC().Year() > 9999) {
+			return m, fmt.Errorf("%s is out of range", name)
+		}
+	}
+	if l.FailedAt != nil {
+		m.Attempt, m.DueAt, m.Why, m.Error = 0, nil, "", ""
+		if m.ExpiresAt != nil && m.ExpiresAt.Before(time.Now()) {
+			m.ExpiresAt = nil
+		}
+	}
+	if m.Attempt < 0 || m.Attempt > math.MaxInt16 {
+		return m, fmt.Errorf("attempt %d is out of range", m.Attempt)
+	}
+	if m.DueAt == nil {
+		m.Why, m.Error = "", ""
+	} else if m.Why == "" {
+		m.Why = "delay"
+	} else if m.Why != "delay" && m.Why != "retry" {
+		return m, fmt.Errorf("why is %q: it is delay or retry", m.Why)
+	}
+	if bytes.IndexByte([]byte(m.Error), 0) >= 0 {
+		return m, errors.New("error has a NUL character")
+	}
+	return m, nil
+}
+
+// parseHeaders returns headers as they stand in the line; nil where there are none.
+func parseHeaders(text json.RawMessage) ([]byte, error) {
+	if len(text) == 0 || string(text) == "null" {
+		return nil, nil
+	}
+	var headers map[string]*string
+	if err := json.Unmarshal(text, &headers); err != nil {
+		return nil, errors.New("headers are not an object of strings")
+	}
+	for name, value := range headers {
+		if value == nil {
+			return nil, fmt.Errorf("header %q is not a string", name)
+		}
+	}
+	if len(headers) == 0 {
+		return nil, nil
+	}
+	return bytes.Clone(text), nil
+}
+
+func parseBody(text json.RawMessage, encoding string) ([]byte, error) {
+	body := []byte(text)
+	switch {
+	case len(text) == 0:
+		return nil, errors.New("body is missing; an empty one is null")
+	case encoding == "base64":
+		var encoded string
+		if err := json.Unmarshal(text, &encoded); err != nil {
+			return nil, errors.New("body is not a string of base64")
+		}
+		decoded, err := base64.StdEncoding.DecodeString(encoded)
+		if err != nil {
+			return nil, errors.New("body is not base64")
+		}
+		body = append([]byte{}, decoded...)
+	case encoding != "":
+		return nil, fmt.Errorf("body_encoding %q is unknown: it is base64, or missing", encoding)
+	}
+	if len(body) > MaxBody {
+		return nil, fmt.Errorf("the body has more than %d bytes, the most that a message carries", MaxBody)
+	}
+	return body, nil
+}

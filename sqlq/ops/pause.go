@@ -1,0 +1,59 @@
+package ops
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// PauseQueue has a queue hand out no more messages, in the name and for the reason of the Actor, and tells its receivers;
+// false: it was paused already, and stays as it was. Sending goes on, and messages that are being handled are handled to
+// their end.
+func (o *Ops) PauseQueue(ctx context.Context, name string) (changed bool, err error) {
+	return o.setPaused(ctx, name, kindPause, func(tx pgx.Tx) (bool, error) {
+		return o.store.PauseQueue(ctx, tx, name, o.actor.OSUser, o.actor.Reason)
+	})
+}
+
+// ResumeQueue has a paused queue hand out messages again; false: it was not paused.
+func (o *Ops) ResumeQueue(ctx context.Context, name string) (changed bool, err error) {
+	return o.setPaused(ctx, name, kindResume, func(tx pgx.Tx) (bool, error) {
+		return o.store.ResumeQueue(ctx, tx, name)
+	})
+}
+
+func (o *Ops) setPaused(ctx context.Context, name, kind string, set func(pgx.Tx) (bool, error)) (changed bool, err error) {
+	err = pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
+		if changed, err = set(tx); err != nil || !changed {
+			return err
+		}
+		return o.record(ctx, tx, kind, name, 0)
+	})
+	if err != nil {
+		return false, fmt.Errorf("%s queue %q: %w", kind, name, err)
+	}
+	if !changed {
+		return false, o.mustExist(ctx, name)
+	}
+	return true, nil
+}
+
+// record writes an operation on a queue down that is done with the transaction that does it.
+func (o *Ops) record(ctx context.Context, tx pgx.Tx, kind, queue string, changed int64) error {
+	id, err := o.store.BeginOperation(ctx, tx, store.Operation{Kind: kind, Filter: json.RawMessage(`{}`), Queue: &queue,
+		OSUser: o.actor.OSUser, Host: o.actor.Host, Reason: o.actor.Reason})
+	if err != nil {
+		return fmt.Errorf("write the operation down: %w", err)
+	}
+	if _, err := o.store.AdvanceOperation(ctx, tx, id, changed, 0); err != nil {
+		return fmt.Errorf("write down what operation %d did: %w", id, err)
+	}
+	if err := o.store.EndOperation(ctx, tx, id, "done", ""); err != nil {
+		return fmt.Errorf("write down how operation %d ended: %w", id, err)
+	}
+	return nil
+}

@@ -1,0 +1,202 @@
+package ops
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// What one statement that looks through a queue reads at most.
+const (
+	lookRows  = 10_000  // to look at
+	readRows  = 1_000   // to return
+	readBytes = 8 << 20 // of their bodies together
+)
+
+// Message is a ready or delayed message.
+type Message struct {
+	Seq       int64 // place in the queue; of a delayed one, its number
+	ID        string
+	Type      string
+	SentAt    time.Time
+	ExpiresAt *time.Time      // nil: never
+	Attempt   int             // attempts already made
+	Headers   json.RawMessage // a JSON object of strings; nil: none
+	Body      []byte
+	DueAt     *time.Time // when a delayed one becomes ready; nil: it is
+	Why       string     // a delayed one waits: delay, because its sender said so, or retry, for its next attempt
+	Error     string     // with which the last attempt failed
+}
+
+// Looking says how those work that look through a queue. The zero value is good.
+type Looking struct {
+	// Progress is called now and then with how many messages it has looked at and how many of them it has chosen. Default:
+	// nobody is told.
+	Progress func(looked, chosen int64)
+}
+
+func (l Looking) tell(looked, chosen int64) {
+	if l.Progress != nil {
+		l.Progress(looked, chosen)
+	}
+}
+
+// Peek returns the ready messages of a queue that a filter chooses, without taking them, the oldest first unless the filter
+// says otherwise; those that a receiver holds at this moment are among them. It keeps all that it returns in memory: give the
+// filter a Limit, or use EachReady.
+func (o *Ops) Peek(ctx context.Context, queue string, f Filter, l Looking) ([]Message, error) {
+	var messages []Message
+	err := o.EachReady(ctx, queue, f, l, func(m Message) error {
+		messages = append(messages, m)
+		return nil
+	})
+	return messages, err
+}
+
+// EachReady calls do for each ready message of a queue that a filter chooses and that was there when it began, without taking
+// it, and ends with do's first error. A queue has one index, by the order of arrival: it looks at every message, in
+// statements of 10,000 each, so that none holds vacuum back for long. Messages that are handled meanwhile are not seen.
+func (o *Ops) EachReady(ctx context.Context, queue string, f Filter, l Looking, do func(Message) error) error {
+	chosen, err := f.chosenReady()
+	if err != nil {
+		return err
+	}
+	chosen.Queue = ""
+	if err := o.try(ctx, chosen); err != nil {
+		return err
+	}
+	span, err := o.span(ctx, queue, chosen)
+	if err != nil {
+		return o.noQueue(ctx, queue, fmt.Errorf("look into queue %q: %w", queue, err))
+	}
+	span.Bytes, span.Descending = readBytes, f.Order == Newest
+	for left, looked, found := int64(f.limit()), int64(0), int64(0); left > found; l.tell(looked, found) {
+		span.Look, span.Want = lookRows, int(min(readRows, left-found))
+		if f.ChoosesAll() {
+			span.Look = span.Want
+		}
+		messages, at, err := o.store.ReadReady(ctx, o.pool, queue, chosen, span)
+		if err != nil {
+			return o.noQueue(ctx, queue, fmt.Errorf("look into queue %q: %w", queue, err))
+		}
+		size := 0
+		for _, m := range messages {
+			size += len(m.Body)
+			if err := do(message(m)); err != nil {
+				return err
+			}
+		}
+		looked, found = looked+at.Rows, found+int64(len(messages))
+		last := at.Last
+		full := len(messages) == span.Want || size >= span.Bytes
+		if full {
+			last = messages[len(messages)-1].Seq
+		}
+		if !full && at.Rows < int64(span.Look) {
+			l.tell(looked, found)
+			return nil
+		}
+		if span.Descending {
+			span.UpTo = last - 1
+		} else {
+			span.After = last
+		}
+	}
+	return nil
+}
+
+// span returns which seqs of a queue a filter can choose: from the lowest that it may have to the last that it has given out.
+func (o *Ops) span(ctx context.Context, queue string, f store.Filter) (span store.Span, err error) {
+	if span.After, err = o.store.Low(ctx, o.pool, queue); err != nil {
+		return span, err
+	}
+	if span.UpTo, err = o.store.LastReady(ctx, o.pool, queue); err != nil {
+		return span, err
+	}
+	if f.Seqs != nil && f.IDs == nil {
+		span.After, span.UpTo = max(span.After, slices.Min(f.Seqs)-1), min(span.UpTo, slices.Max(f.Seqs))
+	}
+	return span, nil
+}
+
+// EachDelayed calls do for each delayed message of a queue that a filter chooses and that was there when it began, those
+// that are due first first, and ends with do's first error. The filter's times are due times. The delayed table has no index by
+// queue: it looks at those of all.
+func (o *Ops) EachDelayed(ctx context.Context, queue string, f Filter, l Looking, do func(Message) error) error {
+	chosen, err := f.chosenDelayed()
+	if err != nil {
+		return err
+	}
+	if err := o.try(ctx, chosen); err != nil {
+		return err
+	}
+	if err := o.mustExist(ctx, queue); err != nil {
+		return err
+	}
+	upTo, err := o.store.LastDelayed(ctx, o.pool)
+	if err != nil {
+		return fmt.Errorf("look through the delayed messages: %w", err)
+	}
+	left, found := int64(f.limit()), int64(0)
+	for place := (&store.DelayedKey{}); place != nil; l.tell(0, found) {
+		var messages []store.Peeked
+		if messages, place, err = o.store.ReadDelayedOf(ctx, o.pool, queue, chosen, *place, upTo, readRows, readBytes); err != nil {
+			return fmt.Errorf("look through the delayed messages: %w", err)
+		}
+		for _, m := range messages {
+			if found == left {
+				return nil
+			}
+			if err := do(message(m)); err != nil {
+				return err
+			}
+			found++
+		}
+	}
+	return nil
+}
+
+// CountReady says how many ready messages of a queue a filter chooses, up to its Limit. With nothing to choose by it is
+// ListQueues' count, else it looks at every message.
+func (o *Ops) CountReady(ctx context.Context, queue string, f Filter, l Looking) (Count, error) {
+	limit := int64(f.limit())
+	if f.ChoosesAll() {
+		q, err := o.ShowQueue(ctx, queue)
+		if q.Ready.N >= limit {
+			return Count{N: limit}, err
+		}
+		return q.Ready, err
+	}
+	chosen, err := f.chosenReady()
+	if err != nil {
+		return Count{}, err
+	}
+	chosen.Queue = ""
+	if err := o.try(ctx, chosen); err != nil {
+		return Count{}, err
+	}
+	span, err := o.span(ctx, queue, chosen)
+	if err != nil {
+		return Count{}, o.noQueue(ctx, queue, fmt.Errorf("count in queue %q: %w", queue, err))
+	}
+	span.Look = lookRows
+	for looked, found := int64(0), int64(0); ; l.tell(looked, found) {
+		n, at, err := o.store.CountSpan(ctx, o.pool, queue, chosen, span)
+		if err != nil {
+			return Count{}, o.noQueue(ctx, queue, fmt.Errorf("count in queue %q: %w", queue, err))
+		}
+		looked, found, span.After = looked+at.Rows, found+n, at.Last
+		if at.Rows < int64(span.Look) || found >= limit {
+			return Count{N: min(found, limit)}, nil
+		}
+	}
+}
+
+func message(m store.Peeked) Message {
+	return Message{Seq: m.Seq, ID: m.ID, Type: m.Type, SentAt: m.SentAt, ExpiresAt: m.ExpiresAt, Attempt: m.Attempt, Headers: m.Headers,
+		Body: m.Body, DueAt: m.DueAt, Why: m.Why, Error: m.Error}
+}

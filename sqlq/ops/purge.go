@@ -1,0 +1,145 @@
+package ops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// takeBatch is how many messages one transaction of Purge or Move takes.
+const takeBatch = 1000
+
+// purgeDelayedRows is how many delayed messages, of all queues, one transaction of Purge looks at.
+const purgeDelayedRows = 5000
+
+// Purged says what Purge removed.
+type Purged struct {
+	Ready   int64
+	Delayed int64
+}
+
+// PurgeOptions says how Purge works. The zero value is good.
+type PurgeOptions struct {
+	// Delayed removes the queue's delayed messages as well. The filter chooses among them by its own columns: its times are due
+	// times. A filter that names numbers or has a limit, which mean ready messages, is refused with it.
+	Delayed bool
+	Looking
+}
+
+// Purge removes the ready messages of a queue that a filter chooses and that were there when it began, for good, and returns
+// how many, also together with an error. The zero Filter chooses all. Messages that a receiver holds or an instance has
+// leased are being handled, and stay; so do failed ones. It works in batches, so one that was interrupted has removed some and
+// can be called again.
+func (o *Ops) Purge(ctx context.Context, queue string, f Filter, opts PurgeOptions) (purged Purged, err error) {
+	chosen, err := f.chosenReady()
+	if err != nil {
+		return purged, err
+	}
+	chosen.Queue = ""
+	if opts.Delayed && (len(chosen.Seqs) > 0 || f.Limit > 0) {
+		return purged, errors.New("numbers and a limit are of ready messages; purge the delayed ones apart")
+	}
+	if err := o.try(ctx, chosen); err != nil {
+		return purged, err
+	}
+	span, err := o.span(ctx, queue, chosen)
+	if err != nil {
+		return purged, o.noQueue(ctx, queue, fmt.Errorf("purge queue %q: %w", queue, err))
+	}
+	f.Queue = queue
+	id, err := o.begin(ctx, kindPurge, f, store.Operation{Queue: &queue, UpTo: &span.UpTo})
+	if err != nil {
+		return purged, err
+	}
+	err = o.purge(ctx, queue, id, chosen, span, int64(f.limit()), opts, &purged)
+	if err != nil {
+		err = o.noQueue(ctx, queue, fmt.Errorf("purge queue %q: %w", queue, err))
+	}
+	return purged, errors.Join(err, o.end(ctx, id, err))
+}
+
+func (o *Ops) purge(ctx context.Context, queue string, id int64, f store.Filter, span store.Span, left int64, opts PurgeOptions, purged *Purged) error {
+	if opts.Delayed { // first: meanwhile some may become ready
+		last, err := o.store.LastDelayed(ctx, o.pool)
+		if err != nil {
+			return err
+		}
+		var looked int64
+		for place := (&store.DelayedKey{}); place != nil; {
+			var n int64
+			at := *place
+			err := o.inOperation(ctx, id, func(tx pgx.Tx) (_, _ int64, err error) {
+				n, place, err = o.store.PurgeDelayed(ctx, tx, queue, f, at, last, purgeDelayedRows)
+				return n, 0, err
+			})
+			if err != nil {
+				return err
+			}
+			purged.Delayed += n
+			looked += purgeDelayedRows
+			opts.tell(looked, purged.Delayed)
+		}
+		// Delayed ones that became ready in the meantime are behind the place that the queue had then.
+		if span.UpTo, err = o.store.LastReady(ctx, o.pool, queue); err != nil {
+			return err
+		}
+	}
+	return o.take(ctx, id, span, left, takeBatch, opts.Looking, func(tx pgx.Tx, span store.Span) (store.Taken, error) {
+		return o.store.PurgeReady(ctx, tx, queue, f, span.After, span.UpTo, span.Look, span.Want)
+	}, func(t store.Taken) error {
+		purged.Ready += t.N
+		return nil
+	})
+}
+
+// take takes messages out of a queue, in batches of most that are part of an operation, until left are taken or the span is
+// through. then is called after the commit of each.
+func (o *Ops) take(ctx context.Context, id int64, span store.Span, left, most int64, l Looking, one func(pgx.Tx, store.Span) (store.Taken, error), then func(store.Taken) error) error {
+	var looked, taken int64
+	for span.Look = lookRows; left > taken; {
+		span.Want = int(min(most, left-taken))
+		var t store.Taken
+		err := o.inOperation(ctx, id, func(tx pgx.Tx) (int64, int64, error) {
+			var err error
+			t, err = one(tx, span)
+			return t.N, t.Last, err
+		})
+		if err != nil {
+			return err
+		}
+		taken += t.N
+		looked += t.Looked
+		if err := then(t); err != nil {
+			return err
+		}
+		l.tell(looked, taken)
+		if t.N < int64(span.Want) && t.Looked < int64(span.Look) {
+			return nil
+		}
+		span.After = t.Last
+	}
+	return nil
+}
+
+// errCancelled ends an operation that somebody has cancelled.
+var errCancelled = errors.New("the operation was cancelled")
+
+// inOperation runs a part of an operation in a transaction of its own, and writes down in it how many messages it changed and up to
+// which number everything is done.
+func (o *Ops) inOperation(ctx context.Context, id int64, do func(tx pgx.Tx) (changed, after int64, err error)) error {
+	return pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
+		changed, after, err := do(tx)
+		if err != nil {
+			return err
+		}
+		goesOn, err := o.store.AdvanceOperation(ctx, tx, id, changed, after)
+		if err == nil && !goesOn {
+			err = fmt.Errorf("operation %d: %w", id, errCancelled)
+		}
+		return err
+	})
+}
