@@ -13,18 +13,6 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// bringing are the commands that are being built elsewhere, by their path or its beginning: lines in the documents that
-// name them are not tried yet, and they need not be well described. The merger takes out what has come;
-// TestBringing fails for those that are right already.
-var bringing = []string{
-	"delayed", "lease", "subscription", "route", "instance", "operation", "doctor", "publish", "grant", "revoke", "config",
-	"queue", "error", "migrate",
-}
-
-func isBringing(path string) bool {
-	return slices.ContainsFunc(bringing, func(b string) bool { return path == b || strings.HasPrefix(path, b+" ") })
-}
-
 // tree is the command tree, new for each use, because flags keep what was parsed.
 func tree() *cobra.Command { return (&app{format: formatTable, color: colorAuto}).rootCommand() }
 
@@ -178,9 +166,7 @@ func TestEveryCommandIsDescribed(t *testing.T) {
 	t.Parallel()
 	leaves(tree(), func(c *cobra.Command) {
 		for _, fault := range described(c) {
-			if !isBringing(below(c)) {
-				t.Errorf("%s: %s", c.CommandPath(), fault)
-			}
+			t.Errorf("%s: %s", c.CommandPath(), fault)
 		}
 	})
 }
@@ -330,9 +316,6 @@ func TestDocumentedCommands(t *testing.T) {
 	t.Parallel()
 	tried := 0
 	documented(t, func(at string, words []string) {
-		if isBringing(strings.Join(words[1:], " ")) {
-			return
-		}
 		tried++
 		if err := parses(words); err != nil {
 			t.Errorf("%s: %s: %v", at, strings.Join(words, " "), err)
@@ -340,27 +323,6 @@ func TestDocumentedCommands(t *testing.T) {
 	})
 	if tried < 5 {
 		t.Errorf("only %d command lines found", tried)
-	}
-}
-
-// TestBringing fails for what is in bringing and has come.
-func TestBringing(t *testing.T) {
-	t.Parallel()
-	for _, b := range bringing {
-		wanting, there := false, false
-		of := func(path string) bool { return path == b || strings.HasPrefix(path, b+" ") }
-		leaves(tree(), func(c *cobra.Command) {
-			if of(below(c)) {
-				there = true
-				wanting = wanting || described(c) != nil
-			}
-		})
-		documented(t, func(_ string, words []string) {
-			wanting = wanting || of(strings.Join(words[1:], " ")) && parses(words) != nil
-		})
-		if there && !wanting {
-			t.Errorf("%q has come: take it out of bringing", b)
-		}
 	}
 }
 

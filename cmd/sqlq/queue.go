@@ -19,7 +19,7 @@ func (a *app) queueCreateCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "create QUEUE...",
 		Short:   "Make queues; one that is there already stays as it is",
-		Example: "  sqlq queue create sales billing",
+		Example: "  sqlq queue create sales billing\n  sqlq queue create invoices -o json",
 		Args:    atLeastOne("QUEUE"),
 		RunE: func(c *cobra.Command, names []string) error {
 			db, err := a.connect(c.Context())

@@ -31,7 +31,7 @@ leading instance reads how far the queues' sequences have come, and each heartbe
 In JSON: queue, ready, delayed, leased, failed, estimated (which of these are, if any), oldest_sent_at and
 oldest_age_seconds (null: none is ready), in_per_second (null: not known), out_per_second, instances, paused_at (null: it is
 not) and paused_by.`, ops.CountLimit),
-		Example:     "  sqlq queue ls\n  sqlq queue ls -o jsonl | jq 'select(.failed > 0)'",
+		Example:     "  sqlq queue ls --watch\n  sqlq queue ls -o jsonl | jq 'select(.failed > 0)'",
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, _ []string) error {
