@@ -111,7 +111,7 @@ func (o *Ops) EachReady(ctx context.Context, queue string, f Filter, l Looking, 
 
 // span returns which seqs of a queue a filter can choose: from the lowest that it may have to the last that it has given out.
 func (o *Ops) span(ctx context.Context, queue string, f store.Filter) (span store.Span, err error) {
-	if span.After, err = o.store.Low(ctx, o.pool, queue); err != nil {
+	if span.After, err = o.store.SeenLow(ctx, o.pool, queue); err != nil {
 		return span, err
 	}
 	if span.UpTo, err = o.store.LastReady(ctx, o.pool, queue); err != nil {

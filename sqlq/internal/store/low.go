@@ -46,6 +46,14 @@ func (s *Schema) Low(ctx context.Context, db DBTX, queue string) (low int64, err
 	return low, err
 }
 
+// SeenLow is Low for those who only look, and may not forget.
+func (s *Schema) SeenLow(ctx context.Context, db DBTX, queue string) (low int64, err error) {
+	err = db.QueryRow(ctx, fmt.Sprintf(`
+		SELECT CASE WHEN low <= (SELECT last_value FROM %s) THEN low ELSE 0 END FROM %s WHERE name = $1`,
+		s.table("s_"+queue), s.table("queue")), queue).Scan(&low)
+	return low, err
+}
+
 // KeepLow keeps what receivers have found for those that start later. It waits for nobody.
 func (s *Schema) KeepLow(ctx context.Context, db DBTX, queues []string, lows []int64) error {
 	_, err := db.Exec(ctx, fmt.Sprintf(`
