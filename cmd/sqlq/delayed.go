@@ -41,25 +41,19 @@ Times are found by an index. Everything else looks at one message after the othe
 			}
 			defer db.Close()
 			wanted := f
-			if f.Limit > 0 {
-				wanted.Limit++ // to see whether there are more
-			}
+			wanted.Limit = oneMore(f.Limit)
 			found, err := db.ListDelayed(c.Context(), wanted)
 			if err != nil {
 				return err
 			}
-			switch {
-			case len(found) == 0:
-				a.say("no such messages among the delayed")
-			case f.Limit > 0 && len(found) > f.Limit:
-				found = found[:f.Limit]
-				a.say("there are more than these %d; --limit says how many to list", f.Limit)
+			if err := a.printDelayed(upTo(a, f.Limit, found)); err != nil || len(found) > 0 {
+				return err
 			}
-			return a.printDelayed(found)
+			return a.noneFound(!f.ChoosesAll(), "no such messages among the delayed")
 		},
 	}
 	a.filterFlags(c, &f, delayedMessages)
-	c.Flags().IntVarP(&f.Limit, "limit", "n", 50, "list at most so many; 0: all")
+	limitFlag(c, &f.Limit)
 	return a.watchable(c)
 }
 

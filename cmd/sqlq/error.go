@@ -44,7 +44,7 @@ leave. With a choice that nothing fits the exit code is 5.`,
 		},
 	}
 	a.filterFlags(c, &f, failedMessages)
-	c.Flags().IntVarP(&f.Limit, "limit", "n", 50, "list at most so many; 0: all")
+	limitFlag(c, &f.Limit)
 	return a.watchable(c)
 }
 
@@ -58,9 +58,7 @@ func (a *app) lookBy(c *cobra.Command, f *ops.Filter) error {
 
 func (a *app) listFailed(ctx context.Context, db *database, f ops.Filter) error {
 	limit := f.Limit
-	if limit > 0 {
-		f.Limit++ // to see whether there are more
-	}
+	f.Limit = oneMore(limit)
 	t := &table{columns: []column{{name: "number", right: true}, {name: "when"}, {name: "queue"}, {name: "type"},
 		{name: "attempts", right: true}, {name: "error", cut: true}, {name: "group"}}}
 	var views []failedView
@@ -88,7 +86,7 @@ func (a *app) listFailed(ctx context.Context, db *database, f ops.Filter) error 
 	case found == 0:
 		return a.noFailed(f)
 	case limit > 0 && found > limit:
-		a.say("there are more than these %d; --limit says how many to list", limit)
+		a.sayMore(limit)
 	}
 	return nil
 }
@@ -98,13 +96,8 @@ func looking(p *progress, found *int) func(looked int64) {
 	return func(looked int64) { p.show("looked at %s, found %d", plural(looked, "failed message"), *found) }
 }
 
-// noFailed says that nothing was found: all is well where everything was wanted, else exit code 5.
 func (a *app) noFailed(f ops.Filter) error {
-	if f.ChoosesAll() && f.Status == "" {
-		a.say("no such messages in the error table")
-		return nil
-	}
-	return errNothing("no such messages in the error table")
+	return a.noneFound(!f.ChoosesAll() || f.Status != "", "no such messages in the error table")
 }
 
 func (a *app) errorCountCommand() *cobra.Command {

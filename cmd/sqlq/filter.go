@@ -57,8 +57,8 @@ func (s source) happened() string { return [...]string{"failed", "are due", "wer
 
 // chosenBy completes a filter with the names that stand on the command line, and those that --id - reads.
 func (a *app) chosenBy(f *ops.Filter, names []string) error {
-	if f.Limit < 0 {
-		return usageErrorf("--limit %d: it takes a number from 1, or 0 for all", f.Limit)
+	if err := checkLimit(f.Limit); err != nil {
+		return err
 	}
 	all := append([]string{}, names...)
 	for _, name := range f.Names {

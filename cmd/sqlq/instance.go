@@ -33,8 +33,8 @@ of their last heartbeat, at most 5 s ago while they are well:
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, _ []string) error {
-			if f.Limit < 0 {
-				return usageErrorf("--limit %d: it takes a number from 1, or 0 for all", f.Limit)
+			if err := checkLimit(f.Limit); err != nil {
+				return err
 			}
 			db, err := a.connect(c.Context())
 			if err != nil {
@@ -42,9 +42,7 @@ of their last heartbeat, at most 5 s ago while they are well:
 			}
 			defer db.Close()
 			wanted := f
-			if f.Limit > 0 {
-				wanted.Limit++ // to see whether there are more
-			}
+			wanted.Limit = oneMore(f.Limit)
 			instances, err := db.Instances(c.Context(), wanted)
 			if err != nil {
 				return err
@@ -54,10 +52,8 @@ of their last heartbeat, at most 5 s ago while they are well:
 				a.say("no instances")
 			case len(instances) == 0:
 				a.say("no instance runs; --all lists those that ended within a day")
-			case f.Limit > 0 && len(instances) > f.Limit:
-				instances = instances[:f.Limit]
-				a.say("there are more than these %d; --limit says how many to list", f.Limit)
 			}
+			instances = upTo(a, f.Limit, instances)
 			t := &table{columns: []column{{name: "endpoint"}, {name: "id", right: true}, {name: "host", cut: true}, {name: "pid", right: true},
 				{name: "version", cut: true}, {name: "state"}, {name: "started"}, {name: "last seen"}, {name: "in hand", right: true},
 				{name: "rate", right: true}, {name: "handled", right: true}, {name: "failed", right: true},

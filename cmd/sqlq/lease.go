@@ -38,8 +38,8 @@ endpoint.`,
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, _ []string) error {
-			if f.Limit < 0 {
-				return usageErrorf("--limit %d: it takes a number from 1, or 0 for all", f.Limit)
+			if err := checkLimit(f.Limit); err != nil {
+				return err
 			}
 			db, err := a.connect(c.Context())
 			if err != nil {
@@ -47,25 +47,19 @@ endpoint.`,
 			}
 			defer db.Close()
 			wanted := f
-			if f.Limit > 0 {
-				wanted.Limit++ // to see whether there are more
-			}
+			wanted.Limit = oneMore(f.Limit)
 			leases, err := db.Leases(c.Context(), wanted)
 			if err != nil {
 				return err
 			}
-			switch {
-			case len(leases) == 0:
-				a.say("no such leased messages")
-			case f.Limit > 0 && len(leases) > f.Limit:
-				leases = leases[:f.Limit]
-				a.say("there are more than these %d; --limit says how many to list", f.Limit)
+			if err := a.printLeases(upTo(a, f.Limit, leases)); err != nil || len(leases) > 0 {
+				return err
 			}
-			return a.printLeases(leases)
+			return a.noneFound(!f.ChoosesAll(), "no such leased messages")
 		},
 	}
 	a.leaseFlags(c, &f)
-	c.Flags().IntVarP(&f.Limit, "limit", "n", 50, "list at most so many; 0: all")
+	limitFlag(c, &f.Limit)
 	return a.watchable(c)
 }
 

@@ -41,18 +41,15 @@ process is dead or frozen, and it can be resumed.`,
 			}
 			defer db.Close()
 			wanted := f
-			wanted.Limit++ // to see whether there are more
+			wanted.Limit = oneMore(f.Limit)
 			operations, err := db.Operations(c.Context(), wanted)
 			if err != nil {
 				return err
 			}
-			switch {
-			case len(operations) == 0:
+			if len(operations) == 0 {
 				a.say("no such operations")
-			case len(operations) > f.Limit:
-				operations = operations[:f.Limit]
-				a.say("there are more than these %d; --limit says how many to list", f.Limit)
 			}
+			operations = upTo(a, f.Limit, operations)
 			t := &table{columns: []column{{name: "operation", right: true}, {name: "began"}, {name: "kind"}, {name: "status"}, {name: "done", right: true},
 				{name: "who"}, {name: "what", cut: true}, {name: "reason", cut: true}}}
 			var views []operationView

@@ -1,0 +1,45 @@
+package main
+
+import "github.com/spf13/cobra"
+
+// limitFlag gives a list its --limit; 0 is no limit.
+func limitFlag(c *cobra.Command, limit *int) {
+	c.Flags().IntVarP(limit, "limit", "n", 50, "list at most so many; 0: all")
+}
+
+func checkLimit(limit int) error {
+	if limit < 0 {
+		return usageErrorf("--limit %d: it takes a number from 1, or 0 for all", limit)
+	}
+	return nil
+}
+
+// oneMore is what a list asks for, to see whether there are more than its limit.
+func oneMore(limit int) int {
+	if limit == 0 {
+		return 0
+	}
+	return limit + 1
+}
+
+// upTo leaves out what a list asked for beyond its limit, and says that there is more.
+func upTo[T any](a *app, limit int, found []T) []T {
+	if limit == 0 || len(found) <= limit {
+		return found
+	}
+	a.sayMore(limit)
+	return found[:limit]
+}
+
+func (a *app) sayMore(limit int) {
+	a.say("there are more than these %d; --limit says how many to list", limit)
+}
+
+// noneFound says that a list is empty: all is well where everything was wanted, else the exit code is 5.
+func (a *app) noneFound(chosen bool, sentence string) error {
+	if chosen {
+		return errNothing("%s", sentence)
+	}
+	a.say("%s", sentence)
+	return nil
+}
