@@ -85,6 +85,7 @@ func (k *keeper) start(ctx context.Context) error {
 // keep does the housekeeping until ctx ends.
 func (k *keeper) keep(ctx context.Context) {
 	defer k.disconnect()
+	defer k.keepLast()
 	var retry backoff
 	every := min(k.run.client.config.LeaseTime/3, 5*time.Second)
 	beat := time.Now().Add(every)

@@ -58,8 +58,11 @@ func (l *listener) listen(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := l.session(ctx, &retry)
 		l.disconnected()
+		if ctx.Err() != nil {
+			return // nothing was lost
+		}
 		l.run.restart()
-		if errors.Is(err, errPooled) && ctx.Err() == nil {
+		if errors.Is(err, errPooled) {
 			l.onlyPoll(ctx)
 			select { // it may have been mistaken, or be taken away
 			case <-ctx.Done():
@@ -67,7 +70,7 @@ func (l *listener) listen(ctx context.Context) {
 			}
 			continue
 		}
-		if ctx.Err() == nil && !errors.Is(err, errStale) {
+		if !errors.Is(err, errStale) {
 			l.run.client.log.Warn("sqlq: not listening, polling until it works again", "err", err)
 			l.silent = true
 			retry.wait(ctx)

@@ -282,6 +282,20 @@ func (k *keeper) keepLow(ctx context.Context, ins []*instance) error {
 	return err
 }
 
+// keepLast is keepLow at the end of the process, for the one that starts in its place. It goes by the connection on which low
+// was found: another server might not have got so far.
+func (k *keeper) keepLast() {
+	if k.conn == nil || k.conn.IsClosed() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	k.kept = time.Time{}
+	if err := k.keepLow(ctx, k.run.instances); err != nil {
+		k.run.client.log.Warn("sqlq: cannot keep where messages begin; the next process looks for it", "err", err)
+	}
+}
+
 // raises says whether any instance has something to raise.
 func (r *runner) raises() bool {
 	for _, in := range r.instances {

@@ -16,7 +16,8 @@ func TestLowAfterACrash(t *testing.T) {
 	t.Parallel()
 	server, err := devpg.Start(t.Context(), devpg.Options{InMemory: true, Settings: map[string]string{
 		"full_page_writes": "on",                               // so that it can recover
-		"wal_writer_delay": "10s", "synchronous_commit": "off", // so that there is something to lose
+		"wal_writer_delay": "10s", "synchronous_commit": "off", // so that there is something to lose:
+		"wal_writer_flush_after": "1GB", "wal_buffers": "64MB", // it stays in the server's own memory
 		"autovacuum": "off",
 	}})
 	if err != nil {
