@@ -2,6 +2,7 @@ package trial
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -131,10 +132,24 @@ func (t *trial) holdLock(ctx context.Context, r *rand.Rand) {
 	t.faults.happened(everybody, "%s was locked in %s mode for %v: %v", table, mode, d.Round(time.Millisecond), err)
 }
 
-// fillDisk has a table refuse what is put into it, as on a full disk. (The real thing needs a file system of its own, and
-// takes the whole server down when it is the WAL that finds no room, which server_crash does.)
+// fillDisk leaves no room on the disk on which the queues' tables lie. Where there is none of their own, a table refuses what
+// is put into it, as if. (When it is the WAL that finds no room the whole server goes down, which server_crash does.)
 func (t *trial) fillDisk(ctx context.Context, r *rand.Rand, kind string) bool {
-	table, d := t.table(r), between(r, 300*time.Millisecond, 1500*time.Millisecond)
+	d := between(r, 300*time.Millisecond, 1500*time.Millisecond)
+	if t.site.disk == nil {
+		return t.refuseRows(ctx, t.table(r), d, kind)
+	}
+	over := t.faults.struck(kind, everybody, "the disk is full for %v", d.Round(time.Millisecond))
+	defer over()
+	err := t.site.disk.fill()
+	sleep(ctx, d)
+	if err = errors.Join(err, t.site.disk.empty()); err != nil {
+		t.problem("fill the disk and empty it: %v", err)
+	}
+	return true
+}
+
+func (t *trial) refuseRows(ctx context.Context, table string, d time.Duration, kind string) bool {
 	if _, err := t.site.admin.Exec(ctx, `CREATE TRIGGER full_disk BEFORE INSERT ON `+table+` EXECUTE FUNCTION full_disk()`); err != nil {
 		return false
 	}

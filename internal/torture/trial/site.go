@@ -26,6 +26,7 @@ type site struct {
 	server  *devpg.Server
 	admin   *pgxpool.Pool // a superuser's, directly, and exempt from the settings that faults change
 	proxies []*proxy
+	disk    *disk // nil: none may be mounted here
 }
 
 // serverSettings: what was acknowledged must survive a SIGKILL of the server, so commits write their WAL; that the machine
@@ -81,6 +82,9 @@ func (s *site) furnish(ctx context.Context) error {
 			return err
 		}
 	}
+	if s.disk, err = newDisk(ctx, super, role); err != nil {
+		return err
+	}
 	if err := migrate.Up(ctx, s.url(nil), "sqlq"); err != nil {
 		return err
 	}
@@ -103,6 +107,11 @@ func (s *site) furnish(ctx context.Context) error {
 	defer app.Close(ctx)
 	if _, err := app.Exec(ctx, businessTables); err != nil {
 		return err
+	}
+	if s.disk != nil {
+		if _, err := app.Exec(ctx, `SET default_tablespace = `+diskSpace); err != nil {
+			return err
+		}
 	}
 	for _, q := range queues {
 		if _, err := app.Exec(ctx, `SELECT sqlq.create_queue($1)`, q); err != nil {
@@ -192,5 +201,9 @@ func (s *site) close() error {
 	if s.admin != nil {
 		s.admin.Close()
 	}
-	return s.server.Stop()
+	err := s.server.Stop()
+	if s.disk != nil {
+		err = errors.Join(err, s.disk.close())
+	}
+	return err
 }
