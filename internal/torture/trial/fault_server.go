@@ -2,7 +2,6 @@ package trial
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -132,32 +131,29 @@ func (t *trial) holdLock(ctx context.Context, r *rand.Rand) {
 	t.faults.happened(everybody, "%s was locked in %s mode for %v: %v", table, mode, d.Round(time.Millisecond), err)
 }
 
-// fillDisk leaves no room on the disk on which the queues' tables lie. Where there is none of their own, a table refuses what
-// is put into it, as if. (When it is the WAL that finds no room the whole server goes down, which server_crash does.)
+// fillDisk leaves no room on the disk on which the queues' tables lie, where they have one of their own. That stops only who
+// needs another page, so besides a table refuses every row, in the same words. (When it is the WAL that finds no room the whole
+// server goes down, which server_crash does.)
 func (t *trial) fillDisk(ctx context.Context, r *rand.Rand, kind string) bool {
-	d := between(r, 300*time.Millisecond, 1500*time.Millisecond)
-	if t.site.disk == nil {
-		return t.refuseRows(ctx, t.table(r), d, kind)
+	table, d := t.table(r), between(r, 300*time.Millisecond, 1500*time.Millisecond)
+	if t.site.disk != nil {
+		if err := t.site.disk.fill(); err != nil {
+			t.problem("fill the disk: %v", err)
+		}
+		defer func() {
+			if err := t.site.disk.empty(); err != nil {
+				t.problem("empty the disk: %v", err)
+			}
+		}()
 	}
-	over := t.faults.struck(kind, everybody, "the disk is full for %v", d.Round(time.Millisecond))
+	over := t.faults.struck(kind, everybody, "the disk, and %s, is full for %v", table, d.Round(time.Millisecond))
 	defer over()
-	err := t.site.disk.fill()
-	sleep(ctx, d)
-	if err = errors.Join(err, t.site.disk.empty()); err != nil {
-		t.problem("fill the disk and empty it: %v", err)
-	}
-	return true
-}
-
-func (t *trial) refuseRows(ctx context.Context, table string, d time.Duration, kind string) bool {
 	if _, err := t.site.admin.Exec(ctx, `CREATE TRIGGER full_disk BEFORE INSERT ON `+table+` EXECUTE FUNCTION full_disk()`); err != nil {
-		return false
+		t.faults.happened(everybody, "%s was not made to refuse rows: %v", table, err)
 	}
-	over := t.faults.struck(kind, everybody, "%s is full for %v", table, d.Round(time.Millisecond))
-	defer over()
 	sleep(ctx, d)
 	if err := t.site.insist(context.WithoutCancel(ctx), `DROP TRIGGER IF EXISTS full_disk ON `+table); err != nil {
-		t.problem("empty the disk: %v", err)
+		t.problem("have %s take rows again: %v", table, err)
 	}
 	return true
 }
