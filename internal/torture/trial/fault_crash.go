@@ -20,6 +20,8 @@ func (t *trial) crashFaults() lane {
 // down has the server end in a way, leaves it down for a moment, and starts it again.
 func (t *trial) down(how string, end func(context.Context) error) func(context.Context, *rand.Rand, string) bool {
 	return func(ctx context.Context, r *rand.Rand, kind string) bool {
+		t.room.Lock()
+		defer t.room.Unlock()
 		d := between(r, 0, time.Second)
 		over := t.faults.struck(kind, everybody, "%s; down for %v", how, d.Round(time.Millisecond))
 		defer over()
@@ -38,6 +40,8 @@ func (t *trial) down(how string, end func(context.Context) error) func(context.C
 
 // crashBackend kills a server process, after which the server ends all others and recovers.
 func (t *trial) crashBackend(ctx context.Context, r *rand.Rand, kind string) bool {
+	t.room.Lock()
+	defer t.room.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	var pid int

@@ -135,6 +135,8 @@ func (t *trial) holdLock(ctx context.Context, r *rand.Rand) {
 // needs another page, so besides a table refuses every row, in the same words. (When it is the WAL that finds no room the whole
 // server goes down, which server_crash does.)
 func (t *trial) fillDisk(ctx context.Context, r *rand.Rand, kind string) bool {
+	t.room.Lock()
+	defer t.room.Unlock()
 	table, d := t.table(r), between(r, 300*time.Millisecond, 1500*time.Millisecond)
 	if t.site.disk != nil {
 		if err := t.site.disk.fill(); err != nil {

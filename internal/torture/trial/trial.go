@@ -37,6 +37,7 @@ type Options struct {
 // trial is a trial under way.
 type trial struct {
 	options    Options
+	room       sync.Mutex // held while the disk is full, and while the server recovers, which it cannot without room
 	site       *site
 	crew       *crew
 	ledger     *ledger
