@@ -21,7 +21,7 @@ func TestPacer(t *testing.T) {
 						t.Fatal(err)
 					}
 					taken += p.most()
-					time.Sleep(time.Second / time.Duration(2*rate)) // of the bubble: what the batch takes
+					<-time.After(time.Second / time.Duration(2*rate)) // of the bubble: what the batch takes
 					p.took(p.most())
 				}
 			}
@@ -37,7 +37,7 @@ func TestPacer(t *testing.T) {
 			}
 			run(200)
 			within(began, taken)
-			time.Sleep(time.Minute)
+			<-time.After(time.Minute)
 			began, taken = time.Now(), 0
 			run(200)
 			within(began, taken)
