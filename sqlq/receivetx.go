@@ -27,6 +27,7 @@ type receiveTx struct {
 	savepoint bool       // one exists in the transaction
 	begun     bool       // it stands in front of this handler's work
 	waited    bool       // a statement of this handler gave up waiting for a lock
+	deadlock  bool       // likewise, because whoever held it waited for one of this transaction
 	failure   error      // the first SQL error of this handler
 	rows      []*guardedRows
 	ping      *time.Timer
@@ -37,7 +38,7 @@ type txVerdict int
 
 const (
 	txDecides txVerdict = iota
-	txYields            // it waited for a lock: it goes first in the next batch
+	txYields            // it waited for a lock, or in a circle: it goes first in the next batch
 	txLost              // the connection died: the whole batch is free again
 	txBroken            // the handler ended the transaction by itself: nothing of the batch can be settled here
 	txAborted           // a statement failed before the savepoint stood: the work of the whole batch is undone
@@ -82,7 +83,7 @@ func (tx *receiveTx) run(d *delivery) error {
 		d.exited = false
 	} else {
 		tx.mu.Lock()
-		tx.active, tx.begun, tx.waited, tx.failure, tx.verdict = true, false, false, nil, txDecides
+		tx.active, tx.begun, tx.waited, tx.deadlock, tx.failure, tx.verdict = true, false, false, false, nil, txDecides
 		tx.mu.Unlock()
 		err = tx.in.invoke(d, tx)
 	}
@@ -122,7 +123,7 @@ func (tx *receiveTx) run(d *delivery) error {
 		tx.conn.Close(tx.base)
 		return errors.Join(err, undoErr)
 	}
-	if tx.waited && tx.limited {
+	if tx.waited && tx.limited || tx.deadlock && (tx.limited || tx.in.mayWait([]*delivery{d})) {
 		tx.verdict = txYields
 	}
 	return err
@@ -183,7 +184,9 @@ func (tx *receiveTx) leave(err error) {
 func (tx *receiveTx) learn(err error) {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
-		tx.waited = tx.waited || pg.Code == lockNotAvailable
+		// A wait that ends just as the first of two locks is granted is reported as cancelled by a user.
+		tx.waited = tx.waited || pg.Code == lockNotAvailable || pg.Code == queryCanceled
+		tx.deadlock = tx.deadlock || pg.Code == deadlockDetected
 		if tx.failure == nil {
 			tx.failure = err
 		}
