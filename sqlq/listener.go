@@ -9,20 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/sqlq/sqlq/sqlq/internal/store"
-)
-
-const (
-	// lookAgain bounds the pauses between looks for transactions that were writing when the instance fell asleep.
-	lookAgainMin, lookAgainMax = 2 * time.Millisecond, 50 * time.Millisecond
-	// pollNet is the default of Config.PollInterval where LISTEN works.
-	pollNet = 30 * time.Second
-	// pollDeaf is the default of Config.PollInterval where LISTEN does not work.
-	pollDeaf = time.Second
-	// lookForPooler is how often a process that polls because of a transaction pooler looks whether it is still there.
-	lookForPooler = 5 * time.Minute
 )
 
 // listener is the one connection of a process that listens, for all queues. Its goroutine owns the session and all that
@@ -77,32 +64,6 @@ func (l *listener) listen(ctx context.Context) {
 		}
 	}
 }
-
-// onlyPoll says once that endpoints poll, and why.
-func (l *listener) onlyPoll(ctx context.Context) {
-	c := l.run.client
-	if l.pooled.Swap(true) {
-		return
-	}
-	l.silent = true
-	every := c.config.PollInterval
-	if every == 0 {
-		every = pollDeaf
-	}
-	advice := "set Config.ListenURL to a URL that leads to the database itself"
-	if c.config.ListenURL != "" {
-		advice = "Config.ListenURL leads through one too: let it lead to the database itself"
-	}
-	c.log.Warn("sqlq: polling for messages instead of being woken", "err", errPooled, "every", every, "advice", advice, "endpoints", l.run.endpoints())
-	if delayed, _, err := c.store.Tables(ctx, c.pool); err == nil { // so that this process's own mover is told
-		l.mu.Lock()
-		l.delayed = delayed.Channel()
-		l.mu.Unlock()
-	}
-}
-
-// onlyPolls says that nothing but polling is possible, so that Config.PollInterval counts, whatever it is.
-func (l *listener) onlyPolls() bool { return l.pooled.Load() }
 
 // heard says that LISTEN works: at the beginning, and when it did not.
 func (l *listener) heard() {
@@ -182,48 +143,6 @@ func (l *listener) session(ctx context.Context, retry *backoff) error {
 			return err
 		}
 	}
-}
-
-func (l *listener) pollInterval() time.Duration {
-	if d := l.run.client.config.PollInterval; d > 0 {
-		return d
-	}
-	return pollNet
-}
-
-// poll is the net under the wake-ups: one statement for all queues that sleep.
-func (l *listener) poll(ctx context.Context, c *conn) error {
-	waiting, err := l.waiting(ctx, c, l.which(func(p *post) bool { return p.rests() != deaf }))
-	if err != nil {
-		return err
-	}
-	for _, in := range waiting {
-		in.mu.Lock()
-		in.start.lastZero = time.Time{} // what was put left of the others is found too
-		in.mu.Unlock()
-		in.wake()
-	}
-	l.mu.Lock()
-	l.changed = true
-	l.mu.Unlock()
-	return nil
-}
-
-// waiting returns those of the instances in whose queues there are messages, held ones included.
-func (l *listener) waiting(ctx context.Context, c *conn, ins []*instance) (has []*instance, err error) {
-	if len(ins) == 0 {
-		return nil, nil
-	}
-	waiting, err := l.run.client.store.Waiting(ctx, c, namesOf(ins))
-	if err != nil {
-		return nil, fmt.Errorf("poll: %w", err)
-	}
-	for i, in := range ins {
-		if waiting[i] {
-			has = append(has, in)
-		}
-	}
-	return has, nil
 }
 
 // compare looks whether queues were paused or resumed, and begins anew when the queue of an instance is another table than
@@ -385,59 +304,6 @@ func (l *listener) poke() {
 	if l.interrupt != nil {
 		l.interrupt()
 	}
-}
-
-func (l *listener) tablesOf(ins []*instance) []store.TableID {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var tables []store.TableID
-	for _, in := range ins {
-		tables = append(tables, l.tables[in])
-	}
-	return tables
-}
-
-func transactions(writers []store.Writer, table store.TableID) map[string]bool {
-	found := map[string]bool{}
-	for _, w := range writers {
-		if w.Table == table {
-			found[w.Transaction] = true
-		}
-	}
-	return found
-}
-
-// look wakes instances for which a noted transaction has ended, and returns when to look again; 0: nothing to look for.
-func (l *listener) look(ctx context.Context, c *conn, last time.Duration) (time.Duration, error) {
-	l.mu.Lock()
-	var ins []*instance
-	for in, p := range l.posts {
-		if len(p.noted) > 0 {
-			ins = append(ins, in)
-		}
-	}
-	l.mu.Unlock()
-	if len(ins) == 0 {
-		return 0, nil
-	}
-	var writers []store.Writer
-	b := &pgx.Batch{}
-	l.run.client.store.Writers(b, l.tablesOf(ins), &writers)
-	if err := c.SendBatch(ctx, b).Close(); err != nil {
-		return 0, fmt.Errorf("look for writing transactions: %w", err)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, in := range ins {
-		live := transactions(writers, l.tables[in])
-		for tx := range l.posts[in].noted {
-			if !live[tx] {
-				delete(l.posts[in].noted, tx)
-				defer in.wake()
-			}
-		}
-	}
-	return min(max(2*last, lookAgainMin), lookAgainMax), nil
 }
 
 // disconnected forgets the locks, which the server has released, and has everybody poll.
