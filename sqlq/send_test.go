@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/jmoiron/sqlx"
 
 	"github.com/sqlq/sqlq/internal/devpg/pgtest"
 	"github.com/sqlq/sqlq/sqlq"
@@ -195,6 +196,16 @@ func TestSendTx(t *testing.T) {
 		},
 		"database/sql": func(f func(sqlq.DBTX, func(string) error) error) error {
 			tx, err := db.BeginTx(t.Context(), &sql.TxOptions{})
+			if err != nil {
+				return err
+			}
+			if err := f(sqlq.SQLTx(tx), func(s string) error { _, err := tx.ExecContext(t.Context(), s); return err }); err != nil {
+				return errors.Join(err, tx.Rollback())
+			}
+			return tx.Commit()
+		},
+		"sqlx": func(f func(sqlq.DBTX, func(string) error) error) error {
+			tx, err := sqlx.NewDb(db, "pgx").BeginTxx(t.Context(), nil)
 			if err != nil {
 				return err
 			}
