@@ -261,6 +261,7 @@ var varies = []struct {
 }{
 	{regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`), "ID"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z`), "TIME"},
+	{regexp.MustCompile(`(?m)^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d`), "TIME"},
 	{regexp.MustCompile(`(?m)^(host +)\S+`), "${1}HOST"},
 	// The demo's: its audit is compared as it is, what the story saw without its numbers.
 	{regexp.MustCompile(`(?m)^(\d+ orders on PostgreSQL ).*$`), "${1}VERSION"},
