@@ -214,7 +214,10 @@ func rewrite(commands []*command) {
 }
 
 // shell is where the README's commands run: in the module's root, with sqlq on the path and a database.
-type shell struct{ env []string }
+type shell struct {
+	bin string // the folder of sqlq
+	env []string
+}
 
 func newShell(t *testing.T, url string) shell {
 	t.Helper()
@@ -224,7 +227,7 @@ func newShell(t *testing.T, url string) shell {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", build, err, out)
 	}
-	return shell{env: append(os.Environ(), "DATABASE_URL="+url, "SQLQ_DATABASE_URL="+url, "SQLQ_SCHEMA="+pgtest.Schema,
+	return shell{bin: bin, env: append(os.Environ(), "DATABASE_URL="+url, "SQLQ_DATABASE_URL="+url, "SQLQ_SCHEMA="+pgtest.Schema,
 		"PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))}
 }
 
