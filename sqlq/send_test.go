@@ -14,7 +14,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
-	"github.com/jmoiron/sqlx"
 
 	"github.com/sqlq/sqlq/internal/devpg/pgtest"
 	"github.com/sqlq/sqlq/sqlq"
@@ -204,11 +203,15 @@ func TestSendTx(t *testing.T) {
 			}
 			return tx.Commit()
 		},
-		"sqlx": func(f func(sqlq.DBTX, func(string) error) error) error {
-			tx, err := sqlx.NewDb(db, "pgx").BeginTxx(t.Context(), nil)
+		"database/sql, in what a query layer puts around it": func(f func(sqlq.DBTX, func(string) error) error) error {
+			inner, err := db.BeginTx(t.Context(), nil)
 			if err != nil {
 				return err
 			}
+			tx := struct {
+				*sql.Tx
+				mapper any
+			}{Tx: inner}
 			if err := f(sqlq.SQLTx(tx), func(s string) error { _, err := tx.ExecContext(t.Context(), s); return err }); err != nil {
 				return errors.Join(err, tx.Rollback())
 			}

@@ -271,3 +271,18 @@ func normalLines(text string) string {
 	slices.Sort(lines)
 	return strings.Join(lines, "")
 }
+
+func TestReadStory(t *testing.T) {
+	t.Parallel()
+	s := readStory("Package x.\n\n\t1$ go run ./cmd/sqlq dev\n\nFirst:\n\n\t$ export A=b\n\n\t2$ go run ./examples/x/y\n\t2$ ^C\n")
+	if got := s.programs(); s.first != "export A=b; " || !slices.Equal(got, []string{"examples/x/y"}) {
+		t.Errorf("first %q, programs %q", s.first, got)
+	}
+	got := s.outputs(t, "1$ go run ./cmd/sqlq dev\n2$ go run ./examples/x/y\na\nb\n2$ ^C\n")
+	if !slices.Equal(got, []string{"", "a\nb\n", ""}) {
+		t.Errorf("outputs %q", got)
+	}
+	if readStory("Package x is run by itself:\n\n\tgo run ./examples/x") != nil {
+		t.Error("a story where there is none")
+	}
+}

@@ -18,7 +18,8 @@ const tables = `
 	CREATE TABLE IF NOT EXISTS sales_order (
 		id       bigint PRIMARY KEY,
 		customer text NOT NULL,
-		cents    bigint NOT NULL
+		cents    bigint NOT NULL,
+		placed   timestamptz NOT NULL DEFAULT now()
 	)`
 
 func main() {
@@ -28,9 +29,12 @@ func main() {
 // placeOrder writes the order and publishes the event; both commit with the end of the command, exactly once.
 func placeOrder(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[contracts.PlaceOrder]) error {
 	m := d.Message
-	if _, err := tx.Exec(ctx, `INSERT INTO sales_order VALUES ($1, $2, $3)`, m.Order, m.Customer, m.Cents); err != nil {
+	event := contracts.OrderPlaced{Order: m.Order, Customer: m.Customer, Cents: m.Cents}
+	err := tx.QueryRow(ctx, `INSERT INTO sales_order (id, customer, cents) VALUES ($1, $2, $3) RETURNING placed`,
+		m.Order, m.Customer, m.Cents).Scan(&event.Placed)
+	if err != nil {
 		return err
 	}
 	slog.Info("placed", "order", m.Order, "customer", m.Customer)
-	return d.Publish(contracts.OrderPlaced{Order: m.Order, Customer: m.Customer, Cents: m.Cents})
+	return d.Publish(event)
 }
