@@ -90,7 +90,7 @@ func (a *app) stay(ctx context.Context, server *devpg.Server, url string) error 
 		return err
 	}
 	a.say(`PostgreSQL %s (%s) runs, with sqlq in schema %q.
-In another terminal:
+In other terminals, where sqlq dev --url prints the URL, too:
   export DATABASE_URL='%s'
   sqlq queue create hello
   sqlq send hello --type Greet --body '{"name": "you"}'
