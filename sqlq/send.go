@@ -12,7 +12,8 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// DBTX is a transaction of the caller's: a pgx.Tx, a pgx connection or pool, or what SQLTx makes of a *sql.Tx.
+// DBTX is a transaction of the caller's: a pgx.Tx, a pgx connection or pool, or what SQLTx makes of one of
+// database/sql.
 type DBTX interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }

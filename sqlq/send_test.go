@@ -203,6 +203,20 @@ func TestSendTx(t *testing.T) {
 			}
 			return tx.Commit()
 		},
+		"database/sql, in what a query layer puts around it": func(f func(sqlq.DBTX, func(string) error) error) error {
+			inner, err := db.BeginTx(t.Context(), nil)
+			if err != nil {
+				return err
+			}
+			tx := struct {
+				*sql.Tx
+				mapper any
+			}{Tx: inner}
+			if err := f(sqlq.SQLTx(tx), func(s string) error { _, err := tx.ExecContext(t.Context(), s); return err }); err != nil {
+				return errors.Join(err, tx.Rollback())
+			}
+			return tx.Commit()
+		},
 	} {
 		for _, options := range [][]sqlq.SendOption{nil, {sqlq.Delay(time.Millisecond)}, {sqlq.At(time.Now())},
 			{sqlq.WithHeader("a", "b"), sqlq.ExpiresIn(time.Hour), sqlq.Delay(time.Microsecond)}} {

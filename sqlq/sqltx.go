@@ -7,11 +7,18 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// SQLTx lets SendTx and PublishTx take part in a transaction of database/sql, of any driver for PostgreSQL.
-func SQLTx(tx *sql.Tx) DBTX { return sqlTx{tx} }
+// SQLTx lets SendTx and PublishTx take part in a transaction of database/sql, of any driver for PostgreSQL: a *sql.Tx, or
+// what a query layer puts around one, if it passes statements on as they are: a *sqlx.Tx, the DBTX of sqlc, the
+// Statement.ConnPool of gorm. A bun.Tx does not, because bun has placeholders of its own: pass the *sql.Tx that it holds,
+// tx.Tx.
+func SQLTx(tx interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}) DBTX {
+	return sqlTx(tx.QueryRowContext)
+}
 
-type sqlTx struct{ tx *sql.Tx }
+type sqlTx func(ctx context.Context, query string, args ...any) *sql.Row
 
-func (t sqlTx) QueryRow(ctx context.Context, query string, args ...any) pgx.Row {
-	return t.tx.QueryRowContext(ctx, query, args...)
+func (queryRow sqlTx) QueryRow(ctx context.Context, query string, args ...any) pgx.Row {
+	return queryRow(ctx, query, args...)
 }

@@ -18,12 +18,16 @@ import (
 )
 
 func (a *app) devCommand() *cobra.Command {
-	return &cobra.Command{
+	var printURL bool
+	cmd := &cobra.Command{
 		Use:   "dev [-- COMMAND...]",
 		Short: "Start a throw-away PostgreSQL with sqlq's schema",
 		Long: `Start a throw-away PostgreSQL with sqlq's schema, print its URL, and stay until Ctrl-C. With a command, run that with
-SQLQ_DATABASE_URL and DATABASE_URL set, and end with its exit code. The server and its data are removed at the end.`,
-		Example: "  sqlq dev\n  sqlq dev -- go test ./...\n  sqlq dev -- sqlq migrate status",
+SQLQ_DATABASE_URL and DATABASE_URL set, and end with its exit code. The server and its data are removed at the end.
+
+Programs in other terminals find it by --url, which starts no server: it prints the URL of the one that was started last
+and stays.`,
+		Example: "  sqlq dev\n  export DATABASE_URL=$(sqlq dev --url)\n  sqlq dev -- go test ./...\n  sqlq dev -- sqlq migrate status",
 		Args: func(c *cobra.Command, args []string) error {
 			if before := c.ArgsLenAtDash(); len(args) > 0 && before != 0 {
 				return fmt.Errorf("put the command behind two dashes: sqlq dev -- %s", args[0])
@@ -33,6 +37,19 @@ SQLQ_DATABASE_URL and DATABASE_URL set, and end with its exit code. The server a
 		RunE: func(c *cobra.Command, command []string) (err error) {
 			if a.databaseURL != "" {
 				return usageErrorf("sqlq dev starts a server of its own: leave --database-url out")
+			}
+			if printURL {
+				if len(command) > 0 {
+					return usageErrorf("--url starts nothing: leave the command out")
+				}
+				url, err := notedURL(c.Context())
+				if err != nil {
+					return &codedError{code: exitConnect, err: err}
+				}
+				view := struct {
+					URL string `json:"url"`
+				}{url}
+				return a.printOne(view, func(w io.Writer) { fmt.Fprintln(w, url) })
 			}
 			server, err := devpg.Start(c.Context(), devpg.Options{Log: a.err})
 			if err != nil {
@@ -54,10 +71,17 @@ SQLQ_DATABASE_URL and DATABASE_URL set, and end with its exit code. The server a
 			return a.stay(c.Context(), server, url)
 		},
 	}
+	cmd.Flags().BoolVar(&printURL, "url", false, "print the URL of the server that a sqlq dev in another terminal keeps running")
+	return cmd
 }
 
 // stay prints the URL and waits for the end.
 func (a *app) stay(ctx context.Context, server *devpg.Server, url string) error {
+	if forget, err := noteURL(url); err == nil {
+		defer forget()
+	} else {
+		a.say("sqlq: sqlq dev --url will not find this server: %v", err)
+	}
 	view := struct {
 		URL    string `json:"url"`
 		Schema string `json:"schema"`
@@ -66,7 +90,7 @@ func (a *app) stay(ctx context.Context, server *devpg.Server, url string) error 
 		return err
 	}
 	a.say(`PostgreSQL %s (%s) runs, with sqlq in schema %q.
-In another terminal:
+In other terminals, where sqlq dev --url prints the URL, too:
   export DATABASE_URL='%s'
   sqlq queue create hello
   sqlq send hello --type Greet --body '{"name": "you"}'

@@ -2,9 +2,12 @@ package house
 
 import (
 	"bytes"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/sqlq/sqlq/internal/devpg/pgtest"
@@ -12,38 +15,110 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// TestExamples runs every program in examples/ on a database of its own and compares what it prints with output.txt
-// beside it.
+// TestExamples runs everything in examples/ the way its package comment says, and compares what it prints with output.txt
+// beside it. A program either runs for itself, on a database of its own, or is part of a story in several terminals.
 func TestExamples(t *testing.T) {
 	t.Parallel()
-	examples, err := filepath.Glob(filepath.Join(root, "examples", "*", "main.go"))
-	if err != nil || len(examples) == 0 {
-		t.Fatalf("no examples found (%v)", err)
-	}
-	for _, main := range examples {
-		dir := filepath.Dir(main)
-		name := filepath.Base(dir)
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			text := read(t, "examples", name, "main.go")
-			if lines := bytes.Count(text, []byte("\n")); lines >= 100 {
-				t.Errorf("%s has %d lines; an example has fewer than 100", main, lines)
+	var programs []pkg
+	stories := map[string]*story{} // by folder
+	told := map[string]bool{}      // folders of programs that are part of one
+	for _, p := range own(t) {
+		if !strings.HasPrefix(p.dir, "examples/") {
+			continue
+		}
+		if s := readStory(p.doc); s != nil {
+			stories[p.dir] = s
+			for _, program := range s.programs() {
+				told[program] = true
 			}
-			want := read(t, "examples", name, "output.txt")
-			url := pgtest.Database(t)
-			program := exec.CommandContext(t.Context(), "go", "run", "./examples/"+name)
-			program.Dir = root
-			program.Env = append(os.Environ(), "DATABASE_URL="+url)
+		}
+		if p.files[0].tree.Name.Name == "main" {
+			programs = append(programs, p)
+		}
+	}
+	if len(programs) < 5 || len(stories) == 0 {
+		t.Fatalf("found %d programs and %d stories", len(programs), len(stories))
+	}
+
+	bin := buildExamples(t, programs)
+	for _, p := range programs {
+		if told[p.dir] {
+			continue
+		}
+		t.Run(strings.TrimPrefix(p.dir, "examples/"), func(t *testing.T) {
+			t.Parallel()
+			if command := "go run ./cmd/sqlq dev -- go run ./" + p.dir; !strings.HasSuffix(p.doc, command) {
+				t.Errorf("the package comment does not end with how it is run: %s", command)
+			}
+			want := string(read(t, p.dir, "output.txt"))
+			program := exec.CommandContext(t.Context(), filepath.Join(bin, path.Base(p.dir)))
+			program.Env = append(os.Environ(), "DATABASE_URL="+pgtest.Database(t))
 			var said bytes.Buffer
 			program.Stderr = &said
 			got, err := program.Output()
 			if err != nil {
-				t.Fatalf("%s: %v\n%s", program, err, &said)
+				t.Fatalf("%v\n%s", err, &said)
 			}
-			if !bytes.Equal(got, want) {
-				t.Errorf("%s printed\n%s\nwant, from output.txt,\n%s\nand said\n%s", program, got, want, &said)
+			if normal(string(got)) != normal(want) {
+				t.Errorf("printed\n%s\nwant, from output.txt,\n%s\nand said\n%s", got, want, &said)
 			}
 		})
+	}
+	for dir, s := range stories {
+		t.Run(strings.TrimPrefix(dir, "examples/"), func(t *testing.T) {
+			t.Parallel()
+			s.tell(t, bin, string(read(t, dir, "output.txt")))
+		})
+	}
+}
+
+// buildExamples builds sqlq and the programs into one folder, each under the name of its own.
+func buildExamples(t *testing.T, programs []pkg) (bin string) {
+	t.Helper()
+	bin = t.TempDir()
+	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", bin+string(filepath.Separator), "./cmd/sqlq")
+	build.Dir = root
+	names := map[string]string{"sqlq": "cmd/sqlq"}
+	for _, p := range programs {
+		name := path.Base(p.dir)
+		if other := names[name]; other != "" {
+			t.Fatalf("%s and %s are programs of one name", other, p.dir)
+		}
+		names[name] = p.dir
+		build.Args = append(build.Args, "./"+p.dir)
+	}
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", build, err, out)
+	}
+	return bin
+}
+
+// TestExamplesAreShort sees that no file of an example has a hundred lines, and that the README lists each example.
+func TestExamplesAreShort(t *testing.T) {
+	t.Parallel()
+	readme := string(read(t, "README.md"))
+	examples, err := os.ReadDir(filepath.Join(root, "examples"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, example := range examples {
+		if !strings.Contains(readme, "](examples/"+example.Name()) {
+			t.Errorf("README.md has no link to examples/%s", example.Name())
+		}
+	}
+	files := 0
+	err = fs.WalkDir(os.DirFS(root), "examples", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		files++
+		if lines := bytes.Count(read(t, name), []byte("\n")); lines >= 100 {
+			t.Errorf("%s has %d lines; a file of an example has fewer than 100", name, lines)
+		}
+		return nil
+	})
+	if err != nil || files < 10 {
+		t.Errorf("%d files, %v", files, err)
 	}
 }
 

@@ -214,7 +214,10 @@ func rewrite(commands []*command) {
 }
 
 // shell is where the README's commands run: in the module's root, with sqlq on the path and a database.
-type shell struct{ env []string }
+type shell struct {
+	bin string // the folder of sqlq
+	env []string
+}
 
 func newShell(t *testing.T, url string) shell {
 	t.Helper()
@@ -224,7 +227,7 @@ func newShell(t *testing.T, url string) shell {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", build, err, out)
 	}
-	return shell{env: append(os.Environ(), "DATABASE_URL="+url, "SQLQ_DATABASE_URL="+url, "SQLQ_SCHEMA="+pgtest.Schema,
+	return shell{bin: bin, env: append(os.Environ(), "DATABASE_URL="+url, "SQLQ_DATABASE_URL="+url, "SQLQ_SCHEMA="+pgtest.Schema,
 		"PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))}
 }
 
@@ -261,6 +264,7 @@ var varies = []struct {
 }{
 	{regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`), "ID"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z`), "TIME"},
+	{regexp.MustCompile(`(?m)^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d`), "TIME"},
 	{regexp.MustCompile(`(?m)^(host +)\S+`), "${1}HOST"},
 	// The demo's: its audit is compared as it is, what the story saw without its numbers.
 	{regexp.MustCompile(`(?m)^(\d+ orders on PostgreSQL ).*$`), "${1}VERSION"},

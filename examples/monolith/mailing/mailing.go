@@ -1,0 +1,20 @@
+// Package mailing writes to customers.
+package mailing
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/sqlq/sqlq/examples/monolith/billing"
+	"github.com/sqlq/sqlq/sqlq"
+)
+
+// Endpoint is the module as the rest of the process sees it. It mails by send, which may be slow, and fail: then it is tried
+// again, and the other modules go on.
+func Endpoint(send func(ctx context.Context, to, text string) error) sqlq.Endpoint {
+	mail := func(ctx context.Context, d *sqlq.Delivery[billing.Invoiced]) error {
+		m := d.Message
+		return send(ctx, m.Customer, fmt.Sprintf("Invoice %d for your order %d: %d.%02d €", m.Invoice, m.Order, m.Cents/100, m.Cents%100))
+	}
+	return sqlq.Endpoint{Name: "mailing", Handlers: []sqlq.Handler{sqlq.Handle(mail)}}
+}

@@ -1,0 +1,32 @@
+// Package contracts holds what the services agree on: their messages, and where commands go.
+package contracts
+
+import "time"
+
+// PlaceOrder is the command with which a client hands an order to Sales.
+type PlaceOrder struct {
+	Order    int64  `json:"order"`
+	Customer string `json:"customer"`
+	Cents    int64  `json:"cents"`
+}
+
+func (PlaceOrder) MessageType() string { return "sales.PlaceOrder" }
+
+// OrderPlaced is the event that Sales publishes once it has written an order. It holds what the others need, so that they need
+// not ask.
+type OrderPlaced struct {
+	Order    int64     `json:"order"`
+	Customer string    `json:"customer"`
+	Cents    int64     `json:"cents"`
+	Placed   time.Time `json:"placed"`
+}
+
+func (OrderPlaced) MessageType() string { return "sales.OrderPlaced" }
+func (OrderPlaced) IsEvent()            {}
+
+// Routes says which service handles a command, for all who send it. Events have no route: whoever handles one subscribes.
+func Routes() map[string]string {
+	return map[string]string{
+		PlaceOrder{}.MessageType(): "sales",
+	}
+}

@@ -1,0 +1,288 @@
+package house
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sqlq/sqlq/internal/devpg/pgtest"
+)
+
+// story is what a package comment has its reader type into several terminals, each line with the number of one:
+//
+//	1$ go run ./cmd/sqlq dev
+//	2$ go run ./examples/x
+//	2$ ^C
+//
+// A line without a number comes first in each terminal but the first. A command that goes on is left running; the next one in
+// its terminal waits for its end. ^C interrupts it, once it has printed all that it is expected to.
+type story struct {
+	first string
+	steps []step
+}
+
+type step struct{ terminal, command string }
+
+func (s step) String() string { return s.terminal + "$ " + s.command }
+
+var typed = regexp.MustCompile(`(?m)^\t(\d?)\$ (.+)$`)
+
+// readStory finds the story in a package comment; nil if there is none.
+func readStory(doc string) *story {
+	s := &story{}
+	for _, line := range typed.FindAllStringSubmatch(doc, -1) {
+		if line[1] == "" {
+			s.first = line[2] + "; "
+		} else {
+			s.steps = append(s.steps, step{line[1], line[2]})
+		}
+	}
+	if len(s.steps) == 0 {
+		return nil
+	}
+	return s
+}
+
+var example = regexp.MustCompile(`go run \./(examples/\S+)`)
+
+// programs returns the folders of the programs that are run.
+func (s *story) programs() (dirs []string) {
+	for _, step := range s.steps {
+		for _, run := range example.FindAllStringSubmatch(step.command, -1) {
+			dirs = append(dirs, run[1])
+		}
+	}
+	return dirs
+}
+
+// told is a step that was done, or is under way.
+type told struct {
+	step
+	want    string // what it prints, as the golden file says
+	process *exec.Cmd
+	ended   chan struct{}
+	err     error // of the process, when it has ended
+
+	mu     sync.Mutex
+	output bytes.Buffer
+}
+
+func (s *told) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.output.Write(p)
+}
+
+func (s *told) printed() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.output.String()
+}
+
+// tell does what the story says and compares it with the golden file, which is the story with what each command prints,
+// in any order of lines. What `sqlq dev` prints is left out.
+func (s *story) tell(t *testing.T, bin, golden string) {
+	t.Helper()
+	pgtest.Server(t) // if one has to be fetched, then before a program would say so
+	env := append(os.Environ(), "XDG_RUNTIME_DIR="+t.TempDir(), "ADDR=localhost:0",
+		"PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+	var all []*told
+	running := map[string]*told{} // by terminal
+	for i, want := range s.outputs(t, golden) {
+		this := &told{step: s.steps[i], want: want}
+		all = append(all, this)
+		before := running[this.terminal]
+		switch {
+		case this.command == "^C":
+			before.interrupt(t)
+			delete(running, this.terminal)
+		case strings.HasPrefix(this.command, "curl "):
+			this.curl(t, all)
+		default:
+			if before != nil {
+				before.end(t)
+			}
+			first := ""
+			if i > 0 {
+				first = s.first
+			}
+			this.start(t, env, first)
+			running[this.terminal] = this
+		}
+	}
+	for _, this := range slices.Backward(all) {
+		if this.process != nil && running[this.terminal] == this {
+			this.interrupt(t)
+		}
+		if normalLines(this.printed()) != normalLines(this.want) && !this.isServer() {
+			t.Errorf("%s\nprinted\n%s\nwant, from output.txt,\n%s", this, this.printed(), this.want)
+		}
+	}
+}
+
+// outputs takes the golden file apart: what each of the story's steps prints.
+func (s *story) outputs(t *testing.T, golden string) (outputs []string) {
+	t.Helper()
+	var commands []string
+	for line := range strings.Lines(golden) {
+		if regexp.MustCompile(`^\d\$ `).MatchString(line) {
+			commands, outputs = append(commands, strings.TrimSpace(line)), append(outputs, "")
+		} else if len(outputs) > 0 {
+			outputs[len(outputs)-1] += line
+		}
+	}
+	var want []string
+	for _, step := range s.steps {
+		want = append(want, step.String())
+	}
+	if !slices.Equal(commands, want) {
+		t.Fatalf("output.txt has the commands\n%s\nthe package comment has\n%s", strings.Join(commands, "\n"), strings.Join(want, "\n"))
+	}
+	return outputs
+}
+
+// isServer says whether the command is a server of which only the end is of interest.
+func (s *told) isServer() bool { return strings.HasSuffix(s.command, "sqlq dev") }
+
+// start starts the command and returns when it has printed its first line, or has ended.
+func (s *told) start(t *testing.T, env []string, first string) {
+	t.Helper()
+	command := strings.ReplaceAll(first+"exec "+s.command, "go run ./cmd/sqlq", "sqlq")
+	command = example.ReplaceAllStringFunc(command, filepath.Base)
+	s.process = exec.Command("sh", "-c", command)
+	s.process.Env, s.process.Stdout, s.process.Stderr = env, s, s
+	if err := s.process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.ended = make(chan struct{})
+	go func() {
+		defer close(s.ended)
+		s.err = s.process.Wait()
+	}()
+	t.Cleanup(func() { // when the test gave up
+		_ = s.process.Process.Signal(os.Interrupt)
+		select {
+		case <-s.ended:
+		case <-time.After(10 * time.Second):
+			_ = s.process.Process.Kill()
+			<-s.ended
+		}
+	})
+	sign, _, _ := strings.Cut(normalStory(s.want), "\n")
+	if s.isServer() {
+		sign = "Ctrl-C stops it"
+	}
+	s.await(t, "first line", func() bool { return strings.Contains(normalStory(s.printed()), sign) })
+}
+
+// end waits for the end of the command.
+func (s *told) end(t *testing.T) {
+	t.Helper()
+	s.await(t, "end", func() bool { return false })
+	if s.err != nil {
+		t.Errorf("%s: %v\n%s", s, s.err, s.printed())
+	}
+}
+
+// interrupt waits until the command has printed what it should, and ends it in order.
+func (s *told) interrupt(t *testing.T) {
+	t.Helper()
+	if !s.isServer() {
+		s.await(t, "output", func() bool { return normalLines(s.printed()) == normalLines(s.want) })
+	}
+	_ = s.process.Process.Signal(os.Interrupt) // it may have ended by itself
+	s.end(t)
+}
+
+var address = regexp.MustCompile(`listening on http://(\S+)`)
+
+var request = regexp.MustCompile(`^curl (-i )?(?:-d '([^']*)' )?localhost:8080(\S+)$`)
+
+// curl does a request as curl would, to the program that said where it listens. Of the head it shows the status and the
+// location. What only asks is asked again until the answer is as expected.
+func (s *told) curl(t *testing.T, all []*told) {
+	t.Helper()
+	r := request.FindStringSubmatch(s.command)
+	var host []string
+	for _, other := range all {
+		host = append(host, address.FindStringSubmatch(other.printed())...)
+	}
+	if r == nil || len(host) != 2 {
+		t.Fatalf("%s: cannot be done at %q", s, host)
+	}
+	ask := func() bool {
+		var answer *http.Response
+		var err error
+		if url := "http://" + host[1] + r[3]; r[2] != "" {
+			answer, err = http.Post(url, "application/x-www-form-urlencoded", strings.NewReader(r[2]))
+		} else {
+			answer, err = http.Get(url)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		s.output.Reset()
+		if r[1] != "" {
+			s.output.WriteString(answer.Proto + " " + answer.Status + "\nLocation: " + answer.Header.Get("Location") + "\n\n")
+		}
+		if _, err := io.Copy(s, answer.Body); err != nil {
+			t.Fatal(err)
+		}
+		return r[2] != "" || normal(s.printed()) == normal(s.want)
+	}
+	s.await(t, "answer", ask)
+}
+
+// await waits until something is so, or the command has ended.
+func (s *told) await(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	const patience = 2 * time.Minute
+	deadline, tick := time.NewTimer(patience), time.NewTicker(20*time.Millisecond)
+	defer deadline.Stop()
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-s.ended:
+			return
+		case <-deadline.C:
+			t.Fatalf("%s: no %s after %v; it printed\n%s\nwant, from output.txt,\n%s", s, what, patience, s.printed(), s.want)
+		}
+	}
+}
+
+func normalStory(text string) string {
+	return address.ReplaceAllString(normal(text), "listening on http://ADDRESS")
+}
+
+// normalLines is the normal form of lines in any order.
+func normalLines(text string) string {
+	lines := slices.Collect(strings.Lines(normalStory(text)))
+	slices.Sort(lines)
+	return strings.Join(lines, "")
+}
+
+func TestReadStory(t *testing.T) {
+	t.Parallel()
+	s := readStory("Package x.\n\n\t1$ go run ./cmd/sqlq dev\n\nFirst:\n\n\t$ export A=b\n\n\t2$ go run ./examples/x/y\n\t2$ ^C\n")
+	if got := s.programs(); s.first != "export A=b; " || !slices.Equal(got, []string{"examples/x/y"}) {
+		t.Errorf("first %q, programs %q", s.first, got)
+	}
+	got := s.outputs(t, "1$ go run ./cmd/sqlq dev\n2$ go run ./examples/x/y\na\nb\n2$ ^C\n")
+	if !slices.Equal(got, []string{"", "a\nb\n", ""}) {
+		t.Errorf("outputs %q", got)
+	}
+	if readStory("Package x is run by itself:\n\n\tgo run ./examples/x") != nil {
+		t.Error("a story where there is none")
+	}
+}
