@@ -78,7 +78,7 @@ func (o *outbox) outgoing(_ context.Context, kind string, events bool) (all []re
 			r.Queue = ""
 		}
 		if !s.DueAt.IsZero() {
-			r.Delay = s.DueAt.Sub(o.made).Round(time.Millisecond)
+			r.Delay = rounded(s.DueAt.Sub(o.made))
 		}
 		if err := r.setHeaders(s.Headers); err != nil {
 			return nil, err

@@ -25,8 +25,8 @@ type Record[T sqlq.Message] struct {
 	// a flow and its id stands for both.
 	CorrelationID, ConversationID string
 
-	// Delay is how long after its sending the message is due, ExpiresIn how long it lives, both to a millisecond. 0: it is not
-	// delayed, and lives for ever.
+	// Delay is how long after its sending the message is due, ExpiresIn how long it lives; 0: it is not delayed, and lives for
+	// ever. A Harness measures them in the database and rounds them: to a second, those below 5 s to a tenth of a second.
 	Delay, ExpiresIn time.Duration
 }
 
@@ -138,7 +138,7 @@ func (h *Harness) outgoing(ctx context.Context, kind string, events bool) ([]rec
 	}
 	all := make([]record, len(found))
 	for i, f := range found {
-		all[i] = record{f.kind, Record[sqlq.Message]{ID: f.id, Body: f.body, Delay: milliseconds(f.delayUS), ExpiresIn: milliseconds(f.expiresUS)}}
+		all[i] = record{f.kind, Record[sqlq.Message]{ID: f.id, Body: f.body, Delay: measured(f.delayUS), ExpiresIn: measured(f.expiresUS)}}
 		if !events {
 			all[i].Queue = f.queue
 		}
@@ -149,12 +149,20 @@ func (h *Harness) outgoing(ctx context.Context, kind string, events bool) ([]rec
 	return all, nil
 }
 
-// milliseconds makes a duration of microseconds that were measured: the database looks at its clock for each of the two ends.
-func milliseconds(us *int64) time.Duration {
+// measured makes a duration of microseconds that were measured. The database looks at its clock for each end by itself, so it
+// is rounded to what was probably said: to a second, and to a tenth of one where it is shorter than five.
+func measured(us *int64) time.Duration {
 	if us == nil {
 		return 0
 	}
-	return (time.Duration(*us) * time.Microsecond).Round(time.Millisecond)
+	return rounded(time.Duration(*us) * time.Microsecond)
+}
+
+func rounded(d time.Duration) time.Duration {
+	if d < 5*time.Second {
+		return d.Round(100 * time.Millisecond)
+	}
+	return d.Round(time.Second)
 }
 
 func (h *Harness) codec() sqlq.Codec { return codecOf(h.Config) }

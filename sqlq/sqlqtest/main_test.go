@@ -1,9 +1,0 @@
-package sqlqtest_test
-
-import (
-	"testing"
-
-	"github.com/sqlq/sqlq/internal/devpg/pgtest"
-)
-
-func TestMain(m *testing.M) { pgtest.Main(m) }
