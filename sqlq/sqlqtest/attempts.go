@@ -26,50 +26,55 @@ type attempted struct {
 type attempt struct {
 	number int
 	began  time.Time
-	err    error // nil: it runs
+	runs   bool
+	err    error // with which it failed; while it runs, with which the one before did
 }
 
 // note is the HandleMiddleware that remembers. What succeeds is forgotten.
 func (a *attempts) note(next sqlq.HandleFunc) sqlq.HandleFunc {
 	return func(ctx context.Context, d *sqlq.Incoming) error {
-		key, this := attempted{d.ID, d.Endpoint}, attempt{number: d.Attempt, began: time.Now()}
-		a.set(key, &this)
+		key := attempted{d.ID, d.Endpoint}
+		a.begin(key, d.Attempt)
 		err := errors.New("the handler panicked, or ended its goroutine")
-		defer func() {
-			if this.err = err; err == nil {
-				a.set(key, nil)
-				return
-			}
-			a.set(key, &this)
-		}()
+		defer func() { a.end(key, err) }()
 		err = next(ctx, d)
 		return err
 	}
 }
 
-func (a *attempts) set(key attempted, to *attempt) {
+func (a *attempts) begin(key attempted, number int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if to == nil {
-		delete(a.last, key)
-		return
-	}
 	if a.last == nil {
 		a.last = map[attempted]attempt{}
 	}
-	a.last[key] = *to
+	a.last[key] = attempt{number, time.Now(), true, a.last[key].err}
 }
 
-// of says how the last attempt for a message went; "" when nothing is known.
+func (a *attempts) end(key attempted, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	this := a.last[key]
+	this.runs, this.err = false, err
+	if a.last[key] = this; err == nil {
+		delete(a.last, key)
+	}
+}
+
+// of says how the last attempt for a message went.
 func (a *attempts) of(id sqlq.ID, queue string) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	last, known := a.last[attempted{id, queue}]
 	switch {
 	case !known:
-		return ""
-	case last.err == nil:
-		return fmt.Sprintf("attempt %d has been running for %v", last.number, time.Since(last.began).Round(time.Millisecond))
+		return "no attempt was seen"
+	case !last.runs:
+		return fmt.Sprintf("attempt %d failed: %v", last.number, last.err)
 	}
-	return fmt.Sprintf("attempt %d failed: %v", last.number, last.err)
+	text := fmt.Sprintf("attempt %d has been running for %v", last.number, time.Since(last.began).Round(time.Millisecond))
+	if last.err != nil {
+		text += fmt.Sprintf(", the one before failed: %v", last.err)
+	}
+	return text
 }

@@ -52,7 +52,7 @@
 //
 // The Harness records messages where they are stored, in the database, whoever stores them: Send and SendMany, SendTx, which
 // counts when its transaction commits, handlers, which have sent nothing when they fail, and SQL functions. It forgets none
-// when they are handled. Events are recorded whether anybody has subscribed to them or not; see Harness.Record for the few
+// when they are handled. Events are recorded whether anybody has subscribed to them or not; see Harness.Watch for the few
 // publishers of which it has to be told.
 //
 // # Retries with Advance

@@ -127,39 +127,63 @@ func TestDrainAllFollows(t *testing.T) {
 func TestDrainGivesUp(t *testing.T) {
 	t.Parallel()
 	const patience = 300 * time.Millisecond
+	// giveUp runs an endpoint and, once its handler has made a second attempt, returns what Settle says.
+	giveUp := func(t *testing.T, e sqlq.Endpoint, second <-chan struct{}) string {
+		h := sqlqtest.Open(t, sqlq.Config{DrainTimeout: time.Millisecond}, e)
+		h.Send(t, &charge{17})
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- h.Client.Run(ctx, e) }()
+		<-second
+		h.Patience = patience
+		said := fake(t, func(t sqlqtest.TB) { h.Settle(t, e.Name) })
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		return said
+	}
 	t.Run("handler that hangs", func(t *testing.T) {
 		t.Parallel()
-		hung := sqlq.Endpoint{Name: "billing", Handlers: []sqlq.Handler{
+		second := make(chan struct{})
+		hangs := sqlq.Endpoint{Name: "billing", Handlers: []sqlq.Handler{
 			sqlq.Handle(func(ctx context.Context, d *sqlq.Delivery[*charge]) error {
 				if d.Attempt == 1 {
 					return errors.New("not yet")
 				}
+				close(second)
 				<-ctx.Done()
 				return ctx.Err()
 			}),
 		}}
-		said := fake(t, func(t sqlqtest.TB) {
-			h := sqlqtest.Open(t, sqlq.Config{DrainTimeout: time.Millisecond}, hung)
-			h.Patience = patience
-			h.Send(t, &charge{17})
-			h.Drain(t)
-		})
-		says(t, said, "not done after 300ms", `queue "billing": billing.Charge, `, "attempt 2 has been running for")
+		says(t, giveUp(t, hangs, second), "not done after 300ms", `queue "billing": billing.Charge, `, "attempt 2 has been running for", "the one before failed: not yet")
 	})
 	t.Run("handler that asks for the next attempt at once, again and again", func(t *testing.T) {
 		t.Parallel()
+		second := make(chan struct{})
 		again := sqlq.Endpoint{Name: "billing", Retry: sqlq.RetryPolicy{Immediate: 5_000}, Handlers: []sqlq.Handler{
 			sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[*charge]) error {
+				if d.Attempt == 2 {
+					close(second)
+				}
 				return sqlq.RetryAfter(0, errors.New("the bank is closed"))
 			}),
 		}}
-		said := fake(t, func(t sqlqtest.TB) {
-			h := sqlqtest.Open(t, sqlq.Config{}, again)
+		says(t, giveUp(t, again, second), "not done after 300ms", `queue "billing": billing.Charge, `, "attempts on record", "failed: the bank is closed")
+	})
+	t.Run("handler that defers the message for ever", func(t *testing.T) {
+		t.Parallel()
+		forever := sqlq.Endpoint{Name: "billing", Handlers: []sqlq.Handler{
+			sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[*charge]) error {
+				return d.Send(&charge{d.Message.Order + 1}, sqlq.Delay(24*time.Hour))
+			}),
+		}}
+		says(t, fake(t, func(t sqlqtest.TB) {
+			h := sqlqtest.Open(t, sqlq.Config{}, forever)
 			h.Patience = patience
 			h.Send(t, &charge{17})
 			h.DrainAll(t)
-		})
-		says(t, said, "not done after 300ms", `queue "billing": billing.Charge, `, "attempts on record", "failed: the bank is closed")
+		}), "not done after 300ms", `queue "billing": billing.Charge, `)
 	})
 	t.Run("queue that is paused", func(t *testing.T) {
 		t.Parallel()
@@ -174,7 +198,7 @@ func TestDrainGivesUp(t *testing.T) {
 			}
 			h.Drain(ft)
 		})
-		says(t, said, `queue "sales": sales.PlaceOrder, ready, message `, "0 attempts on record\n", `queue "sales": and more`, `queue "sales" is paused`)
+		says(t, said, `queue "sales": sales.PlaceOrder, ready, message `, "0 attempts on record; no attempt was seen\n", `queue "sales": and more`, `queue "sales" is paused`)
 	})
 }
 

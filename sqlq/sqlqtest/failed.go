@@ -10,11 +10,14 @@ import (
 
 // Failure is a message in the error table.
 type Failure[T sqlq.Message] struct {
-	Record[T]        // Message is zero where the body cannot be decoded, which may be why it failed; Delay and ExpiresIn are 0
-	Error     string // of the last attempt
-	Attempts  int    // since it was sent or last replayed
-	Stack     string // of a panic; "": it was not one
-	Number    int64  // by which package ops and the command line know it
+	// Record is the message as it was sent; Queue is where it failed, Delay and ExpiresIn are not known. Message is zero where
+	// the body cannot be decoded, which may be why it failed.
+	Record[T]
+
+	Error    string // of the last attempt
+	Attempts int    // since it was sent or last replayed
+	Stack    string // of a panic; "": it was not one
+	Number   int64  // by which package ops and the command line know it
 }
 
 // Failed returns the messages of type T, commands or events, that are in the error table, those that failed first at the

@@ -139,10 +139,10 @@ func (h *Harness) Publish(t TB, m sqlq.Event, options ...sqlq.SendOption) {
 	}
 }
 
-// Record has events of these types recorded that are published from now on, for Published. Only events need it which nobody
+// Watch has events of these types recorded that are published from now on, for Published. Only events need it which nobody
 // has subscribed to and which are not published with Harness.Config: by the SQL function publish, say, or by another process;
 // and those published in a transaction of the level REPEATABLE READ, which does not see who subscribes after its beginning.
-func (h *Harness) Record(t TB, events ...sqlq.Event) {
+func (h *Harness) Watch(t TB, events ...sqlq.Event) {
 	t.Helper()
 	var types []string
 	for _, e := range events {

@@ -60,7 +60,7 @@ func Sent[T sqlq.Message](t TB, from Outbox) []Record[T] {
 }
 
 // Published returns the events of type T that were published, in the order in which they were stored, each once, however
-// many have subscribed to it, or nobody. See Sent for what a Harness knows, and Harness.Record for events that it does not
+// many have subscribed to it, or nobody. See Sent for what a Harness knows, and Harness.Watch for events that it does not
 // see.
 func Published[T sqlq.Event](t TB, from Outbox) []Record[T] {
 	t.Helper()

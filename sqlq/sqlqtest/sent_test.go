@@ -113,7 +113,7 @@ func TestPublishedOnce(t *testing.T) {
 	}
 }
 
-// A Client with the Harness's Config is seen through; other publishers of events that nobody wants need Record.
+// A Client with the Harness's Config is seen through; other publishers of events that nobody wants need Watch.
 func TestOthersPublish(t *testing.T) {
 	t.Parallel()
 	h := sqlqtest.Open(t, sqlq.Config{})
@@ -129,7 +129,7 @@ func TestOthersPublish(t *testing.T) {
 	}
 	publish(sqlq.Config{}, 1)
 	sqlqtest.ExpectPublished[orderPlaced](t, h)
-	h.Record(t, orderPlaced{})
+	h.Watch(t, orderPlaced{})
 	publish(sqlq.Config{}, 2)
 	if _, err := h.Pool.Exec(t.Context(), `SELECT sqlq.publish('sales.OrderPlaced', '{"Order": 3}'), sqlq.publish('sales.OrderPlaced', '{"Order": 4}', delay => '1 h')`); err != nil {
 		t.Fatal(err)
