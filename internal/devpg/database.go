@@ -14,9 +14,23 @@ import (
 func (s *Server) CreateDatabase(ctx context.Context, name, template string) error {
 	// No STRATEGY: the default (WAL_LOG, from 15 on) is several times quicker than FILE_COPY, which waits for two
 	// checkpoints.
-	statement := fmt.Sprintf(`CREATE DATABASE %s TEMPLATE %s`, pgx.Identifier{name}.Sanitize(), pgx.Identifier{template}.Sanitize())
+	return s.onceUnused(ctx, fmt.Sprintf(`CREATE DATABASE %s TEMPLATE %s`, pgx.Identifier{name}.Sanitize(), pgx.Identifier{template}.Sanitize()))
+}
+
+// MakeTemplate gives a database another name, and lets nobody connect to it any more: a template that somebody is connected
+// to cannot be copied. Sessions that are on their way out are waited for until ctx ends.
+func (s *Server) MakeTemplate(ctx context.Context, database, name string) error {
+	err := s.Admin(ctx, fmt.Sprintf(`ALTER DATABASE %s ALLOW_CONNECTIONS false`, pgx.Identifier{database}.Sanitize()))
+	if err != nil {
+		return err
+	}
+	return s.onceUnused(ctx, fmt.Sprintf(`ALTER DATABASE %s RENAME TO %s`, pgx.Identifier{database}.Sanitize(), pgx.Identifier{name}.Sanitize()))
+}
+
+// onceUnused runs a statement that takes a database to which nobody is connected, neither a session nor autovacuum.
+func (s *Server) onceUnused(ctx context.Context, statement string) error {
 	err := s.Admin(ctx, statement)
-	for sqlState(err) == objectInUse && ctx.Err() == nil { // a session of the template, or autovacuum
+	for sqlState(err) == objectInUse && ctx.Err() == nil {
 		err = s.Admin(ctx, statement)
 	}
 	return err

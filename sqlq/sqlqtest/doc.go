@@ -30,7 +30,8 @@
 //		sqlqtest.ExpectNoneFailed(t, h)
 //	}
 //
-// Harness.Pool leads to the test's database, for tables of your own. Code under test that runs its endpoints itself does so
+// Harness.Pool leads to the test's database. Prepare gives all tests' databases tables of your own, whose migrations are run
+// once and not for each test. Code under test that runs its endpoints itself does so
 // with Harness.Client, or with a Client of its own on Harness.Pool or Harness.URL; then Settle waits as Drain does, without
 // running anything.
 //

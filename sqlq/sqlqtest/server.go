@@ -34,7 +34,7 @@ const (
 
 // Bounds of what is done to a database. It takes milliseconds, on a busy machine seconds.
 const (
-	createWithin = time.Minute
+	createWithin = 5 * time.Minute // a template of Prepare may have many migrations
 	dropWithin   = time.Minute
 )
 
@@ -43,15 +43,16 @@ type server struct {
 	*devpg.Server
 	run       uint32    // names this test binary, in the names of its databases
 	alive     *pgx.Conn // of the user's own server: holds the lock that shows that this test binary lives
+	prepare   preparation
 	created   atomic.Int64
 	templates sync.Map // schema → func() (name string, err error)
 }
 
-var theServer = sync.OnceValues(func() (*server, error) { return openServer(os.Getenv(urlVariable)) })
+var theServer = sync.OnceValues(func() (*server, error) { return openServer(os.Getenv(urlVariable), prepared) })
 
 // openServer returns the server of that URL; without one the throw-away server, which it starts.
-func openServer(url string) (*server, error) {
-	s := &server{run: newRun()}
+func openServer(url string, prepare preparation) (*server, error) {
+	s := &server{run: newRun(), prepare: prepare}
 	var err error
 	if url == "" {
 		if s.Server, err = pgtest.Start(); err != nil {
@@ -166,7 +167,7 @@ func (s *server) template(schema string) (string, error) {
 		return "", err
 	}
 	defer conn.Close(context.WithoutCancel(ctx)) // which ends the lock
-	sum, err := digest(schema, conn.Config().User)
+	sum, err := s.digest(schema, conn.Config().User)
 	if err != nil {
 		return "", err
 	}
@@ -195,24 +196,52 @@ func (s *server) fill(ctx context.Context, database, schema, name string) error 
 	if err := installRecorder(ctx, s.URL(database), schema); err != nil {
 		return err
 	}
-	// A template that somebody is connected to cannot be copied.
-	if err := s.Admin(ctx, fmt.Sprintf(`ALTER DATABASE %s ALLOW_CONNECTIONS false`, database)); err != nil {
-		return err
+	if s.prepare.apply != nil {
+		if err := s.prepare.apply(ctx, s.URL(database)); err != nil {
+			return fmt.Errorf("what Prepare was given: %w", err)
+		}
 	}
-	return s.Admin(ctx, fmt.Sprintf(`ALTER DATABASE %s RENAME TO %s`, database, name))
+	return s.MakeTemplate(ctx, database, name)
 }
 
 // digest sums up what a template is made of, and the role that may copy it.
-func digest(schema, role string) ([]byte, error) {
+func (s *server) digest(schema, role string) ([]byte, error) {
 	sum := sha256.New()
 	fmt.Fprintf(sum, "%q %q %q", schema, role, recorderSQL(schema))
-	err := fs.WalkDir(migrations.FS, ".", func(name string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
+	from := []fs.FS{migrations.FS}
+	if s.prepare.from != nil {
+		from = append(from, s.prepare.from)
+	}
+	for _, files := range from {
+		err := fs.WalkDir(files, ".", func(name string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() {
+				return err
+			}
+			text, err := fs.ReadFile(files, name)
+			fmt.Fprintf(sum, "%q %q", name, text)
 			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("read what it is made of: %w", err)
 		}
-		text, err := fs.ReadFile(migrations.FS, name)
-		fmt.Fprintf(sum, "%q %q", name, text)
-		return err
-	})
-	return sum.Sum(nil)[:8], err
+	}
+	return sum.Sum(nil)[:8], nil
+}
+
+// preparation is what Prepare was given.
+type preparation struct {
+	from  fs.FS
+	apply func(ctx context.Context, url string) error
+}
+
+var prepared preparation
+
+// Prepare has the databases of all tests of this test binary begin with more than sqlq's schema: with tables of your own,
+// say. apply is called once, with the URL of a database in which that schema is migrated already, and tests get copies of
+// what it has made. It may run migrations of yours, create roles and queues; it must close what it connects.
+//
+// from is what apply makes it of, such as the folder of your migrations: on a server of yours the copy is kept for later
+// runs, until a file of it changes. Call Prepare in TestMain or in an init function, before the first Database or Open.
+func Prepare(from fs.FS, apply func(ctx context.Context, url string) error) {
+	prepared = preparation{from, apply}
 }

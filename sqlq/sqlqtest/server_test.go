@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -64,9 +65,11 @@ func dropsOf(t *testing.T, role string) (statements []string) {
 }
 
 // open opens the user's own server as another test binary would.
-func open(t *testing.T, url string) *server {
+func open(t *testing.T, url string) *server { t.Helper(); return openPrepared(t, url, preparation{}) }
+
+func openPrepared(t *testing.T, url string, p preparation) *server {
 	t.Helper()
-	s, err := openServer(url)
+	s, err := openServer(url, p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,5 +149,56 @@ func TestOwnServerRefuses(t *testing.T) {
 	}
 	if _, err := s.create(t.Context(), "pg_own", "TestX"); err == nil || errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("create with a schema that is not allowed: %v", err)
+	}
+}
+
+// What Prepare is given is applied once, until what it is made of changes.
+func TestPrepare(t *testing.T) {
+	t.Parallel()
+	url := role(t, "sqlqtest_preparer", "CREATEDB")
+	var applied int
+	preparing := func(file string, failure error) preparation {
+		return preparation{fstest.MapFS{"00001_shop.sql": {Data: []byte(file)}}, func(ctx context.Context, url string) error {
+			applied++
+			conn, err := pgx.Connect(ctx, url)
+			if err != nil {
+				return err
+			}
+			defer conn.Close(ctx)
+			_, err = conn.Exec(ctx, file)
+			return errors.Join(err, failure)
+		}}
+	}
+	tables := func(s *server) (n int) {
+		t.Helper()
+		conn, err := pgx.Connect(t.Context(), s.URL(s.mustCreate(t, "TestX")))
+		if err == nil {
+			defer conn.Close(context.Background())
+			err = conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_class WHERE relname IN ('orders', 'invoices') OR relname = 'q_sales'`).Scan(&n)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	const one = `CREATE SCHEMA shop; CREATE TABLE shop.orders (id int); SELECT sqlq.create_queue('sales')`
+	const two = one + `; CREATE TABLE shop.invoices (id int)`
+	broken := openPrepared(t, url, preparing(one, errors.New("no luck")))
+	for range 2 {
+		if _, err := broken.create(t.Context(), "sqlq", "TestX"); err == nil || !strings.Contains(err.Error(), "what Prepare was given: no luck") {
+			t.Errorf("create: %v", err)
+		}
+	}
+	if left := databases(t, "sqlqtest_preparer"); len(left) > 0 {
+		t.Errorf("a failure has left %q", left)
+	}
+	applied = 0
+	for _, c := range []struct {
+		file                   string
+		wantTables, wantCalled int
+	}{{one, 2, 1}, {one, 2, 1}, {two, 3, 2}, {one, 2, 2}} {
+		if got := tables(openPrepared(t, url, preparing(c.file, nil))); got != c.wantTables || applied != c.wantCalled {
+			t.Errorf("%d tables after %d calls, want %d and %d", got, applied, c.wantTables, c.wantCalled)
+		}
 	}
 }

@@ -107,14 +107,14 @@ var template = sync.OnceValue(func() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if err := s.CreateDatabase(ctx, templateName, "template1"); err != nil {
+	const unfinished = templateName + "_unfinished"
+	if err := s.CreateDatabase(ctx, unfinished, "template1"); err != nil {
 		return err
 	}
-	if err := migrate.Up(ctx, s.URL(templateName), Schema); err != nil {
+	if err := migrate.Up(ctx, s.URL(unfinished), Schema); err != nil {
 		return err
 	}
-	// A template that somebody is connected to cannot be cloned.
-	return s.Admin(ctx, `ALTER DATABASE `+templateName+` ALLOW_CONNECTIONS false`)
+	return s.MakeTemplate(ctx, unfinished, templateName)
 })
 
 // createWithin and dropWithin bound one statement. They take milliseconds, on a busy machine seconds.
