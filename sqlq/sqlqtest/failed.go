@@ -3,6 +3,8 @@ package sqlqtest
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/sqlq/sqlq/sqlq"
 	"github.com/sqlq/sqlq/sqlq/ops"
@@ -82,11 +84,25 @@ func ExpectNoneFailed(t TB, h *Harness) {
 
 func (h *Harness) failures(ctx context.Context) (lines []string) {
 	err := h.eachFailed(ctx, "", func(m ops.FailedMessage) error {
-		lines = append(lines, fmt.Sprintf("%s in queue %q, message %s, after %d attempts: %s\n%s", m.Type, m.Queue, m.ID, m.Attempts, m.Error, indented(m.Body)))
+		line := fmt.Sprintf("%s in queue %q, message %s, after %d attempts: %s\n%s", m.Type, m.Queue, m.ID, m.Attempts, m.Error, indented(m.Body))
+		if m.Stack != "" {
+			line += "\n" + panicked(m.Stack)
+		}
+		lines = append(lines, line)
 		return nil
 	})
 	if err != nil {
 		lines = append(lines, err.Error())
 	}
 	return lines
+}
+
+// panicked returns the part of a stack that says where the handler has panicked.
+func panicked(stack string) string {
+	const most = 8
+	lines := strings.Split(strings.TrimSpace(stack), "\n")
+	if i := slices.IndexFunc(lines, func(line string) bool { return strings.HasPrefix(line, "panic(") }); i >= 0 {
+		lines = lines[min(i+2, len(lines)):] // its place in the runtime is left out, too
+	}
+	return strings.Join(lines[:min(most, len(lines))], "\n")
 }

@@ -1,6 +1,7 @@
 package sqlqtest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -184,7 +185,7 @@ func (l *testLog) Write(line []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.ended {
-		l.t.Logf("%s", line)
+		l.t.Logf("%s", bytes.TrimSpace(line))
 	}
 	return len(line), nil
 }

@@ -201,12 +201,12 @@ func TestOpenRefused(t *testing.T) {
 func TestNoServer(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ variable, want string }{
-		{"SQLQ_POSTGRES_BIN=/nonexistent", "set SQLQ_TEST_DATABASE_URL to a server of yours, whose role may create databases"},
+		{"SQLQ_POSTGRES_BIN=/nonexistent", "; or set SQLQ_TEST_DATABASE_URL to the URL of a server of yours, whose role may create databases"},
 		{"SQLQ_TEST_DATABASE_URL=postgres://nobody@127.0.0.1:1/none", "start that server, or unset the variable for a throw-away one"},
 		{"SQLQ_TEST_DATABASE_URL=postgres://:::", "SQLQ_TEST_DATABASE_URL: cannot parse"},
 	} {
 		child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestDatabase$")
-		child.Env = append(os.Environ(), c.variable)
+		child.Env = append(os.Environ(), "SQLQ_TEST_DATABASE_URL=", c.variable)
 		said, err := child.CombinedOutput()
 		if err == nil || !strings.Contains(string(said), c.want) {
 			t.Errorf("with %s: %v\n%s\nwant %q", c.variable, err, said, c.want)

@@ -197,3 +197,21 @@ func TestExpectationsThatFail(t *testing.T) {
 	}
 	says(t, said(func(t sqlqtest.TB) { sqlqtest.ExpectSent[placeOrder](t, many) }), "0 wanted sent, 10 are", "… and 5 more")
 }
+
+// A panic is shown with the place where it happened.
+func TestPanicIsShown(t *testing.T) {
+	t.Parallel()
+	h := sqlqtest.Open(t, sqlq.Config{}, sqlq.Endpoint{Name: "billing", Retry: sqlq.RetryPolicy{Immediate: -1, Delays: []time.Duration{}}, Handlers: []sqlq.Handler{
+		sqlq.Handle(func(context.Context, *sqlq.Delivery[*charge]) error { panicHere(); return nil }),
+	}})
+	h.Send(t, &charge{17})
+	h.Drain(t)
+	says(t, fake(t, func(t sqlqtest.TB) { sqlqtest.ExpectNoneFailed(t, h) }), "billing.Charge in queue \"billing\"", "after 1 attempts: panic: oh\n",
+		"    {\n      \"Order\": 17\n    }\n    github.com/sqlq/sqlq/sqlq/sqlqtest_test.panicHere(", "sent_test.go:")
+	if failed := sqlqtest.Failed[*charge](t, h); len(failed) != 1 || !strings.Contains(failed[0].Stack, "panicHere") {
+		t.Errorf("failed: %+v", failed)
+	}
+}
+
+//go:noinline
+func panicHere() { panic("oh") }

@@ -56,7 +56,11 @@ func openServer(url string, prepare preparation) (*server, error) {
 	var err error
 	if url == "" {
 		if s.Server, err = pgtest.Start(); err != nil {
-			return nil, fmt.Errorf("no PostgreSQL for the tests: %w\n  - set %s to a server of yours, whose role may create databases", err, urlVariable)
+			or := "; or"
+			if missing := new(devpg.NotFoundError); errors.As(err, &missing) { // which ends with a list of what helps
+				or = "\n  -"
+			}
+			return nil, fmt.Errorf("no PostgreSQL for the tests: %w%s set %s to the URL of a server of yours, whose role may create databases", err, or, urlVariable)
 		}
 		return s, nil
 	}
@@ -238,7 +242,7 @@ var prepared preparation
 
 // Prepare has the databases of all tests of this test binary begin with more than sqlq's schema: with tables of your own,
 // say. apply is called once, with the URL of a database in which that schema is migrated already, and tests get copies of
-// what it has made. It may run migrations of yours, create roles and queues; it must close what it connects.
+// what it has made. It may run migrations of yours and create queues; it must close what it connects.
 //
 // from is what apply makes it of, such as the folder of your migrations: on a server of yours the copy is kept for later
 // runs, until a file of it changes. Call Prepare in TestMain or in an init function, before the first Database or Open.
