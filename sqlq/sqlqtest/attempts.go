@@ -61,6 +61,14 @@ func (a *attempts) end(key attempted, err error) {
 	}
 }
 
+// attemptsOf counts attempts in words.
+func attemptsOf(n int) string {
+	if n == 1 {
+		return "1 attempt"
+	}
+	return fmt.Sprintf("%d attempts", n)
+}
+
 // of says how the last attempt for a message went.
 func (a *attempts) of(id sqlq.ID, queue string) string {
 	a.mu.Lock()

@@ -169,7 +169,7 @@ func TestDrainGivesUp(t *testing.T) {
 				return sqlq.RetryAfter(0, errors.New("the bank is closed"))
 			}),
 		}}
-		says(t, giveUp(t, again, second), "not done after 300ms", `queue "billing": billing.Charge, `, "attempts on record", "failed: the bank is closed")
+		says(t, giveUp(t, again, second), "not done after 300ms", `queue "billing": billing.Charge, `, "on record", "failed: the bank is closed")
 	})
 	t.Run("handler that defers the message for ever", func(t *testing.T) {
 		t.Parallel()

@@ -84,7 +84,7 @@ func ExpectNoneFailed(t TB, h *Harness) {
 
 func (h *Harness) failures(ctx context.Context) (lines []string) {
 	err := h.eachFailed(ctx, "", func(m ops.FailedMessage) error {
-		line := fmt.Sprintf("%s in queue %q, message %s, after %d attempts: %s\n%s", m.Type, m.Queue, m.ID, m.Attempts, m.Error, indented(m.Body))
+		line := fmt.Sprintf("%s in queue %q, message %s, after %s: %s\n%s", m.Type, m.Queue, m.ID, attemptsOf(m.Attempts), m.Error, indented(m.Body))
 		if m.Stack != "" {
 			line += "\n" + panicked(m.Stack)
 		}

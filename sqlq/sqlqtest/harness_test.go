@@ -206,7 +206,7 @@ func TestNoServer(t *testing.T) {
 		{"SQLQ_TEST_DATABASE_URL=postgres://:::", "SQLQ_TEST_DATABASE_URL: cannot parse"},
 	} {
 		child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestDatabase$")
-		child.Env = append(os.Environ(), "SQLQ_TEST_DATABASE_URL=", c.variable)
+		child.Env = append(os.Environ(), "SQLQ_TEST_DATABASE_URL=", "SQLQ_TEST_POSTGRES=", c.variable)
 		said, err := child.CombinedOutput()
 		if err == nil || !strings.Contains(string(said), c.want) {
 			t.Errorf("with %s: %v\n%s\nwant %q", c.variable, err, said, c.want)

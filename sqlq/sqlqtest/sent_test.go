@@ -206,7 +206,7 @@ func TestPanicIsShown(t *testing.T) {
 	}})
 	h.Send(t, &charge{17})
 	h.Drain(t)
-	says(t, fake(t, func(t sqlqtest.TB) { sqlqtest.ExpectNoneFailed(t, h) }), "billing.Charge in queue \"billing\"", "after 1 attempts: panic: oh\n",
+	says(t, fake(t, func(t sqlqtest.TB) { sqlqtest.ExpectNoneFailed(t, h) }), "billing.Charge in queue \"billing\"", "after 1 attempt: panic: oh\n",
 		"    {\n      \"Order\": 17\n    }\n    github.com/sqlq/sqlq/sqlq/sqlqtest_test.panicHere(", "sent_test.go:")
 	if failed := sqlqtest.Failed[*charge](t, h); len(failed) != 1 || !strings.Contains(failed[0].Stack, "panicHere") {
 		t.Errorf("failed: %+v", failed)
