@@ -76,8 +76,8 @@
 //
 // No clock is changed. Only due times and times to live are; SentAt, and what handlers learn from time.Now, stay.
 //
-// An endpoint with more than 10 messages that fail one after the other, or more than its Concurrency, slows down to one
-// attempt at a time, up to a second apart, as it does in earnest.
+// After 10 failures in a row, or as many as its Concurrency if that is more, an endpoint slows down to one attempt at a time,
+// up to a second apart, as it does in earnest: a test with many failing messages takes its time.
 //
 // # Where the database comes from
 //
@@ -89,11 +89,12 @@
 // binary and ends with it.
 //
 // The schema is migrated once, in a template; each test gets a copy, which takes some 40 ms, and a test that opens a Harness,
-// sends, drains and cleans up some 100 ms. So tests can run in parallel, see nothing of each other and need not tidy up. The
-// copy is dropped when the test ends; on a server of yours, where a test binary may be killed before that, the next one
-// drops what was left. There the template stays for the next run: a database called sqlqtest_template_…, one for each version of
-// the schema; drop it when you like.
+// sends and drains some 110 ms; on 2 cores with eight times as much to do it was three times that. So tests can run in
+// parallel, see nothing of each other and need not tidy up. The copy is dropped when the test ends; on a server of yours,
+// where a test binary may be killed before that, the next one drops what was left. There the template stays for the next
+// run: a database called sqlqtest_template_…, one for each version of the schema and of what Prepare makes; drop it when you like.
 //
 // A Harness takes up to 14 connections while it drains: 8 in Pool, the 2 + Config.ReceiveConnections of Client.Run, and 2 of
-// its own. A server of yours with max_connections = 100 is enough for tests on some 8 cores; lower go test -parallel for more.
+// its own. A server of yours with max_connections = 100 is sure to be enough for 6 such tests at a time; go test -parallel
+// bounds them, and go test -p the test binaries.
 package sqlqtest

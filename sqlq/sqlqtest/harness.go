@@ -40,8 +40,11 @@ type Harness struct {
 	attempts  attempts
 }
 
-// closeWithin is how long what the test has opened may take to end.
-const closeWithin = 10 * time.Second
+// closeWithin is how long the Client may take to end, and givenBackWithin how long then the last users of the pool may.
+const (
+	closeWithin     = 10 * time.Second
+	givenBackWithin = 2 * time.Second
+)
 
 // Open makes a database for the test and opens a Client on it. The endpoints are prepared, as Client.Prepare does it: their
 // queues are there, they are subscribed, their commands have a route, and the test can send to them; Drain handles. When
@@ -113,8 +116,8 @@ func (h *Harness) pool(t TB, connections int32) *pgxpool.Pool {
 		go func() { pool.Close(); close(closed) }()
 		select {
 		case <-closed:
-		case <-time.After(closeWithin):
-			t.Errorf("sqlqtest: %d connections of Harness.Pool were not given back: end each transaction and close all rows", pool.Stat().AcquiredConns())
+		case <-time.After(givenBackWithin):
+			t.Errorf("sqlqtest: connections of Harness.Pool that were not given back: %d; end each transaction and close all rows", pool.Stat().AcquiredConns())
 		}
 	})
 	return pool

@@ -128,6 +128,24 @@ func TestCleanup(t *testing.T) {
 	}
 }
 
+// A connection that was not given back is told, and keeps the test from nothing else.
+func TestConnectionNotGivenBack(t *testing.T) {
+	t.Parallel()
+	var h *sqlqtest.Harness
+	var conn *pgxpool.Conn
+	says(t, fake(t, func(ft sqlqtest.TB) {
+		h = sqlqtest.Open(ft, sqlq.Config{}, sales())
+		var err error
+		if conn, err = h.Pool.Acquire(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}), "connections of Harness.Pool that were not given back: 1; end each transaction")
+	if !gone(h.URL) {
+		t.Error("the database is still there")
+	}
+	conn.Release()
+}
+
 // Tests at the same time see nothing of each other.
 func TestIsolation(t *testing.T) {
 	t.Parallel()
