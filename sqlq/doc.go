@@ -98,8 +98,8 @@
 //
 // # Where to read next
 //
-// Client and Config, then Handle and HandleTx, RetryPolicy and SendOption. Package migrate makes the schema and package
-// ops is the operator's side. docs/design.md in the repository says why things are as they are, docs/guarantees.md what
+// Client and Config, then Handle and HandleTx, RetryPolicy and SendOption. Package migrate makes the schema, package ops is
+// the operator's side, and package sqlqtest tests what you make. docs/design.md in the repository says why things are as they are, docs/guarantees.md what
 // happens when something breaks, and examples/ has programs that run.
 //
 // In the code: client.go, send.go, flight.go, copy.go, publish.go, route.go, message.go and wake.go send. run.go starts an endpoint's parts:
@@ -107,6 +107,6 @@
 // and instance.go hand messages to handlers (handler.go, delivery.go, handletx.go), recoverability.go decides, settle.go
 // settles. attend.go and listener.go let receivers sleep and wake; keeper.go keeps house, with
 // heartbeat.go and upkeep.go; pause.go says how queues are paused, and
-// pooler.go what differs behind a transaction pooler. The SQL is in internal/store, the
+// pooler.go what differs behind a transaction pooler. handmade.go lets sqlqtest make deliveries. The SQL is in internal/store, the
 // tables are in package migrations.
 package sqlq

@@ -1,6 +1,7 @@
 package sqlq
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"sync"
@@ -9,8 +10,9 @@ import (
 // routes says which queue the commands of a type go to. Events have no route: their subscribers are in the database,
 // where publish reads them in the publishing transaction, so that none is missed.
 type routes struct {
-	mu     sync.RWMutex
-	byType map[string]string
+	mu        sync.RWMutex
+	byType    map[string]string
+	otherwise string // where types without a route go; "": nowhere. Set for deliveries made by hand only
 }
 
 // declare adds the commands that endpoints of this process handle.
@@ -49,7 +51,7 @@ func (c *Client) route(m Message, publish bool, to string) (string, error) {
 	c.routes.mu.RLock()
 	queue := c.routes.byType[m.MessageType()]
 	c.routes.mu.RUnlock()
-	if queue == "" {
+	if queue = cmp.Or(queue, c.routes.otherwise); queue == "" {
 		return "", fmt.Errorf("%w: add it to Config.Routes, give To(queue), or run its endpoint in this process", ErrNoRoute)
 	}
 	return queue, nil

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sqlq/sqlq/internal/linediff"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -135,7 +136,7 @@ func (a *app) edit(ctx context.Context, db *database, m ops.FailedMessage, e ops
 	if err != nil {
 		return err
 	}
-	changes := difference(textOf(m), textOf(edited))
+	changes := linediff.Between(textOf(m), textOf(edited))
 	switch {
 	case changes == "":
 		return a.done(outcome, "nothing changed")

@@ -16,7 +16,6 @@ package pgtest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -24,9 +23,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/sqlq/sqlq/internal/devpg"
 	"github.com/sqlq/sqlq/sqlq/migrate"
@@ -58,12 +54,15 @@ func Main(m *testing.M) {
 // Server returns the test binary's server. It is every test's: do not stop it, or change its settings.
 func Server(t testing.TB) *devpg.Server {
 	t.Helper()
-	s, err := server()
+	s, err := Start()
 	if err != nil {
 		t.Fatal("start a PostgreSQL for tests: ", err)
 	}
 	return s
 }
+
+// Start returns the test binary's server; the first call starts it. The later ones get the same result.
+func Start() (*devpg.Server, error) { return server() }
 
 // Database returns the URL of a new database with a migrated schema "sqlq". At the end of the test, after what the
 // test itself has registered, it is dropped, with whatever is connected to it.
@@ -108,14 +107,14 @@ var template = sync.OnceValue(func() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if err := admin(ctx, s, "", `CREATE DATABASE `+templateName); err != nil {
+	const unfinished = templateName + "_unfinished"
+	if err := s.CreateDatabase(ctx, unfinished, "template1"); err != nil {
 		return err
 	}
-	if err := migrate.Up(ctx, s.URL(templateName), Schema); err != nil {
+	if err := migrate.Up(ctx, s.URL(unfinished), Schema); err != nil {
 		return err
 	}
-	// A template that somebody is connected to cannot be cloned.
-	return admin(ctx, s, "", `ALTER DATABASE `+templateName+` ALLOW_CONNECTIONS false`)
+	return s.MakeTemplate(ctx, unfinished, templateName)
 })
 
 // createWithin and dropWithin bound one statement. They take milliseconds, on a busy machine seconds.
@@ -131,18 +130,13 @@ func create(t testing.TB, s *devpg.Server, template string) string {
 	name := databaseName(created.Add(1), t.Name())
 	ctx, cancel := context.WithTimeout(context.Background(), createWithin)
 	defer cancel()
-	// No STRATEGY: the default (WAL_LOG, from 15 on) is several times quicker than FILE_COPY, which waits for two
-	// checkpoints.
-	statement := fmt.Sprintf(`CREATE DATABASE %s TEMPLATE %s`, name, template)
-	err := admin(ctx, s, "", statement)
-	for inUse(err) && ctx.Err() == nil { // a session of the template, or autovacuum, is still on its way out
-		err = admin(ctx, s, "", statement)
-	}
-	if err != nil {
-		t.Fatal(statement+": ", err)
+	if err := s.CreateDatabase(ctx, name, template); err != nil {
+		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := drop(s, name); err != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), dropWithin)
+		defer cancel()
+		if err := s.DropDatabase(ctx, name); err != nil {
 			t.Error(err)
 		}
 	})
@@ -161,70 +155,4 @@ func databaseName(n int64, test string) string {
 		return '_'
 	}, test)
 	return fmt.Sprintf("t%d_%.40s", n, test)
-}
-
-// drop drops a database with its sessions and prepared transactions.
-func drop(s *devpg.Server, name string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), dropWithin)
-	defer cancel()
-	statement := fmt.Sprintf(`DROP DATABASE %s WITH (FORCE)`, name)
-	err := admin(ctx, s, "", statement)
-	if inUse(err) { // FORCE does not extend to prepared transactions
-		if err := rollbackPrepared(ctx, s, name); err != nil {
-			return fmt.Errorf("roll back the prepared transactions in %s: %w", name, err)
-		}
-		err = admin(ctx, s, "", statement)
-	}
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) && pg.Code == invalidCatalogName {
-		return nil // the test has dropped it
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", statement, err)
-	}
-	return nil
-}
-
-func rollbackPrepared(ctx context.Context, s *devpg.Server, name string) error {
-	conn, err := pgx.Connect(ctx, s.URL(name))
-	if err != nil {
-		return err
-	}
-	defer conn.Close(ctx)
-	rows, err := conn.Query(ctx, `SELECT quote_literal(gid) FROM pg_prepared_xacts WHERE database = current_database()`)
-	if err != nil {
-		return err
-	}
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return err
-	}
-	for _, id := range ids {
-		if _, err := conn.Exec(ctx, `ROLLBACK PREPARED `+id); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// admin runs a statement on a connection of its own: no pool is left to hold connections, or to break when a test
-// kills what it can.
-func admin(ctx context.Context, s *devpg.Server, database, statement string) error {
-	conn, err := pgx.Connect(ctx, s.URL(database))
-	if err != nil {
-		return err
-	}
-	defer conn.Close(ctx)
-	_, err = conn.Exec(ctx, statement)
-	return err
-}
-
-const (
-	objectInUse        = "55006"
-	invalidCatalogName = "3D000"
-)
-
-func inUse(err error) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == objectInUse
 }

@@ -1,10 +1,11 @@
-package main
+// Package linediff shows how a text has changed, line by line.
+package linediff
 
 import "strings"
 
-// difference shows how a text differs from what it was, line by line: what went with -, what came with +, and a few lines
+// Between shows how a text differs from what it was, line by line: what went with -, what came with +, and a few lines
 // around it.
-func difference(was, is string) string {
+func Between(was, is string) string {
 	a, b := strings.Split(was, "\n"), strings.Split(is, "\n")
 	head, tail := 0, 0
 	for head < min(len(a), len(b)) && a[head] == b[head] {

@@ -1,0 +1,16 @@
+// Package handmade is the door through which package sqlqtest makes a delivery by hand, without a database. Package sqlq
+// opens it, and so need not export what only tests want.
+package handmade
+
+import "github.com/sqlq/sqlq/sqlq/internal/store"
+
+// Ready makes a *sqlq.Incoming that was filled in by hand one that a handler can send through, as a Client with that
+// sqlq.Config would let it, and returns what reads what was sent so far. A command without a route goes to the queue
+// otherwise; "": it has an error. The types of package sqlq are any here, because it imports this package.
+var Ready func(incoming, config any, otherwise string) (sent func() []Sent, err error)
+
+// Sent is a message on its way out.
+type Sent struct {
+	Queue string // "" for an event
+	store.Outgoing
+}

@@ -1,0 +1,93 @@
+package sqlqtest
+
+import (
+	"context"
+	"time"
+
+	"github.com/sqlq/sqlq/sqlq"
+	"github.com/sqlq/sqlq/sqlq/internal/handmade"
+)
+
+// DeliveryOption changes what NewDelivery makes.
+type DeliveryOption func(*sqlq.Config)
+
+// WithConfig has the delivery send as a Client with this Config would: with its codec, its middleware, its bounds, and with
+// an error for commands that Config.Routes has no queue for.
+func WithConfig(config sqlq.Config) DeliveryOption {
+	return func(c *sqlq.Config) {
+		*c = config
+		if c.Routes == nil {
+			c.Routes = map[string]string{}
+		}
+	}
+}
+
+// unrouted is the queue of commands that need no route. A Record does not show it.
+const unrouted = "sqlqtest-unrouted"
+
+// NewDelivery makes a delivery by hand, to test a handler's function as any other function, without Postgres. The message
+// is encoded and decoded on its way, as a real one is. The delivery is the first attempt, made at once, in the endpoint
+// "test", and the message's id is its correlation id; set the fields of the delivery to have it otherwise.
+//
+// What the handler sends through the delivery is checked and encoded as it always is, and then in the Outbox, for Sent,
+// Published and their like. (In earnest it is stored if the handler returns nil.) Commands need no route, and have no queue,
+// unless To names one or WithConfig says how they are sent.
+func NewDelivery[T sqlq.Message](t TB, message T, options ...DeliveryOption) (*sqlq.Delivery[T], Outbox) {
+	t.Helper()
+	var config sqlq.Config
+	for _, option := range options {
+		option(&config)
+	}
+	otherwise := unrouted
+	if config.Routes != nil {
+		otherwise = ""
+	}
+	codec := codecOf(config)
+	id, now := sqlq.NewID(), time.Now()
+	incoming := &sqlq.Incoming{ID: id, Type: typeName[T](t), Endpoint: "test", Headers: sqlq.Headers{}, Attempt: 1, SentAt: now,
+		CorrelationID: id.String(), ConversationID: id.String()}
+	d := &sqlq.Delivery[T]{Incoming: incoming}
+	var err error
+	if incoming.Body, err = codec.Encode(message); err != nil {
+		fatalf(t, "sqlqtest: %s cannot be encoded: %v", incoming.Type, err)
+	}
+	if err := decode(codec, incoming.Body, &d.Message); err != nil {
+		fatalf(t, "sqlqtest: %s cannot be decoded again: %v\n%s", incoming.Type, err, indented(incoming.Body))
+	}
+	sent, err := handmade.Ready(incoming, config, otherwise)
+	if err != nil {
+		fatalf(t, "sqlqtest: %v", err)
+	}
+	return d, &outbox{config: config, sent: sent, made: now}
+}
+
+// outbox is the Outbox of a delivery that was made by hand.
+type outbox struct {
+	config sqlq.Config
+	sent   func() []handmade.Sent
+	made   time.Time
+}
+
+func (o *outbox) outgoing(_ context.Context, kind string, events bool) (all []record, err error) {
+	for _, s := range o.sent() {
+		if kind != "" && s.Type != kind || events != (s.Queue == "") {
+			continue
+		}
+		r := record{s.Type, Record[sqlq.Message]{ID: s.ID, Queue: s.Queue, Body: s.Body, Delay: s.Delay, ExpiresIn: s.TTL}}
+		if s.Queue == unrouted {
+			r.Queue = ""
+		}
+		if !s.DueAt.IsZero() {
+			r.Delay = rounded(s.DueAt.Sub(o.made))
+		}
+		if err := r.setHeaders(s.Headers); err != nil {
+			return nil, err
+		}
+		all = append(all, r)
+	}
+	return all, nil
+}
+
+func (o *outbox) codec() sqlq.Codec { return codecOf(o.config) }
+
+func (o *outbox) failures(context.Context) []string { return nil }

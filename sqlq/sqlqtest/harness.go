@@ -1,0 +1,200 @@
+package sqlqtest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sqlq/sqlq/sqlq"
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// Harness is a database with a Client for one test, and remembers what is sent there. Its methods take the test, so that a
+// subtest can use its parent's Harness. They are safe for concurrent use, but for Drain and DrainAll: one at a time.
+type Harness struct {
+	// URL of the test's database, and a pool on it.
+	URL  string
+	Pool *pgxpool.Pool
+
+	// Client sends, and Drain handles with it.
+	Client *sqlq.Client
+
+	// Config is Client's: what Open was given, and middleware that records events which nobody has subscribed to. Open further
+	// Clients with it, where the code under test opens its own.
+	Config sqlq.Config
+
+	// Patience is how long Drain, DrainAll and Settle wait. Then the test fails. Default 30 s.
+	Patience time.Duration
+
+	endpoints []sqlq.Endpoint
+	store     *store.Schema
+	own       *pgxpool.Pool // of the harness: the test's may have no connection left
+	watched   sync.Map      // event types that are recorded
+	attempts  attempts
+}
+
+// closeWithin is how long the Client may take to end, and givenBackWithin how long then the last users of the pool may.
+const (
+	closeWithin     = 10 * time.Second
+	givenBackWithin = 2 * time.Second
+)
+
+// Open makes a database for the test and opens a Client on it. The endpoints are prepared, as Client.Prepare does it: their
+// queues are there, they are subscribed, their commands have a route, and the test can send to them; Drain handles. When
+// the test ends, also by a failure, the Client is closed and the database dropped.
+//
+// config is what the program under test would give to sqlq.Open. Where it says nothing, the library logs to the test's log,
+// ReceiveConnections is 2, so that many tests fit on a server, and DrainTimeout 2 s.
+func Open(t TB, config sqlq.Config, endpoints ...sqlq.Endpoint) *Harness {
+	t.Helper()
+	if config.Schema == "" {
+		config.Schema = "sqlq"
+	}
+	if config.ReceiveConnections == 0 {
+		config.ReceiveConnections = 2
+	}
+	if config.DrainTimeout == 0 {
+		config.DrainTimeout = 2 * time.Second
+	}
+	log := &testLog{t: t}
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.NewTextHandler(log, nil))
+	}
+	h := &Harness{URL: databaseWith(t, config.Schema), Patience: 30 * time.Second, endpoints: slices.Clone(endpoints), store: store.New(config.Schema)}
+	t.Cleanup(log.end)
+	h.own = h.pool(t, 2)
+	h.Pool = h.pool(t, 8)
+	config.SendMiddleware = append(slices.Clone(config.SendMiddleware), h.recordEvents)
+	config.HandleMiddleware = append([]func(sqlq.HandleFunc) sqlq.HandleFunc{h.attempts.note}, config.HandleMiddleware...)
+	h.Config = config
+	ctx, cancel := context.WithTimeout(context.Background(), createWithin)
+	defer cancel()
+	var err error
+	if h.Client, err = sqlq.Open(ctx, h.Pool, config); err != nil {
+		fatalf(t, "sqlqtest: open the client: %v", err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
+		defer cancel()
+		if err := h.Client.Close(ctx); err != nil {
+			t.Errorf("sqlqtest: %v", err)
+		}
+	})
+	if len(endpoints) > 0 {
+		if err := h.Client.Prepare(ctx, endpoints...); err != nil {
+			fatalf(t, "sqlqtest: %v", err)
+		}
+	}
+	if err := h.recordSubscribed(ctx); err != nil {
+		fatalf(t, "sqlqtest: %v", err)
+	}
+	return h
+}
+
+// pool opens a pool on the test's database that is closed when the test ends. One whose connections the test has not given
+// back is left behind, with an error.
+func (h *Harness) pool(t TB, connections int32) *pgxpool.Pool {
+	t.Helper()
+	config, err := pgxpool.ParseConfig(h.URL)
+	if err != nil {
+		fatalf(t, "sqlqtest: %v", err)
+	}
+	config.MaxConns = connections
+	pool, err := pgxpool.NewWithConfig(context.Background(), config)
+	if err != nil {
+		fatalf(t, "sqlqtest: %v", err)
+	}
+	t.Cleanup(func() {
+		closed := make(chan struct{})
+		go func() { pool.Close(); close(closed) }()
+		select {
+		case <-closed:
+		case <-time.After(givenBackWithin):
+			t.Errorf("sqlqtest: connections of Harness.Pool that were not given back: %d; end each transaction and close all rows", pool.Stat().AcquiredConns())
+		}
+	})
+	return pool
+}
+
+// Send sends a command with the Client; an error ends the test.
+func (h *Harness) Send(t TB, m sqlq.Message, options ...sqlq.SendOption) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), h.Patience)
+	defer cancel()
+	if err := h.Client.Send(ctx, m, options...); err != nil {
+		fatalf(t, "sqlqtest: %v", err)
+	}
+}
+
+// Publish publishes an event with the Client; an error ends the test.
+func (h *Harness) Publish(t TB, m sqlq.Event, options ...sqlq.SendOption) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), h.Patience)
+	defer cancel()
+	if err := h.Client.Publish(ctx, m, options...); err != nil {
+		fatalf(t, "sqlqtest: %v", err)
+	}
+}
+
+// Watch has events of these types recorded that are published from now on, for Published. Only events need it which nobody
+// has subscribed to and which are not published with Harness.Config: by the SQL function publish, say, or by another process;
+// and those published in a transaction of the level REPEATABLE READ, which does not see who subscribes after its beginning.
+func (h *Harness) Watch(t TB, events ...sqlq.Event) {
+	t.Helper()
+	var types []string
+	for _, e := range events {
+		types = append(types, e.MessageType())
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), h.Patience)
+	defer cancel()
+	if err := h.record(ctx, types...); err != nil {
+		fatalf(t, "sqlqtest: %v", err)
+	}
+}
+
+// recordEvents is the SendMiddleware that has an event recorded before it is published.
+func (h *Harness) recordEvents(next sqlq.SendFunc) sqlq.SendFunc {
+	return func(ctx context.Context, m *sqlq.Outgoing) error {
+		if _, event := m.Message.(sqlq.Event); event {
+			if err := h.record(ctx, m.Type); err != nil {
+				return fmt.Errorf("sqlqtest: %w", err)
+			}
+		}
+		return next(ctx, m)
+	}
+}
+
+// table returns the quoted, qualified name of a table of sqlq.
+func (h *Harness) table(name string) string {
+	return pgx.Identifier{h.store.Name(), name}.Sanitize()
+}
+
+// testLog writes what the library logs to the test's log, until the test ends: later a test must not log.
+type testLog struct {
+	mu    sync.Mutex
+	t     TB
+	ended bool
+}
+
+// Write implements io.Writer.
+func (l *testLog) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.ended {
+		l.t.Logf("%s", bytes.TrimSpace(line))
+	}
+	return len(line), nil
+}
+
+func (l *testLog) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended = true
+}

@@ -1,0 +1,176 @@
+package sqlqtest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/sqlq/sqlq/sqlq"
+)
+
+// Record is a message that was sent or published.
+type Record[T sqlq.Message] struct {
+	Message T
+
+	ID      sqlq.ID
+	Queue   string       // that a command was sent to; "" for an event
+	Headers sqlq.Headers // without the library's own
+	Body    []byte       // as it was encoded
+
+	// CorrelationID and ConversationID follow along from the message whose handler sent this one; "" where the message begins
+	// a flow and its id stands for both.
+	CorrelationID, ConversationID string
+
+	// Delay is how long after its sending the message is due, ExpiresIn how long it lives; 0: it is not delayed, and lives for
+	// ever. A Harness measures them in the database and rounds them: to a second, those below 5 s to a tenth of a second.
+	Delay, ExpiresIn time.Duration
+}
+
+// Outbox is what remembers the messages that were sent: a Harness, all of its database, in whatever way they were sent; or
+// what NewDelivery returns, those that were sent through the delivery.
+type Outbox interface {
+	// outgoing returns the events or the commands of a type; "" is every type.
+	outgoing(ctx context.Context, kind string, events bool) ([]record, error)
+	codec() sqlq.Codec
+	// failures describes what has failed, for those who wonder where a message is.
+	failures(ctx context.Context) []string
+}
+
+// record is a Record whose message was not decoded yet.
+type record struct {
+	kind string // its type
+	Record[sqlq.Message]
+}
+
+// lookWithin bounds one look into an Outbox.
+const lookWithin = time.Minute
+
+// Sent returns the commands of type T that were sent, in the order in which they were stored. In a Harness they are those
+// whose transactions have committed: by Send, SendMany and SendTx, by handlers that succeeded, by SQL.
+func Sent[T sqlq.Message](t TB, from Outbox) []Record[T] {
+	t.Helper()
+	if _, event := any(*new(T)).(sqlq.Event); event {
+		fatalf(t, "sqlqtest: %v is an event: look with Published", reflect.TypeFor[T]())
+	}
+	return outgoing[T](t, from, false)
+}
+
+// Published returns the events of type T that were published, in the order in which they were stored, each once, however
+// many have subscribed to it, or nobody. See Sent for what a Harness knows, and Harness.Watch for events that it does not
+// see.
+func Published[T sqlq.Event](t TB, from Outbox) []Record[T] {
+	t.Helper()
+	return outgoing[T](t, from, true)
+}
+
+func outgoing[T sqlq.Message](t TB, from Outbox, events bool) []Record[T] {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), lookWithin)
+	defer cancel()
+	found, err := from.outgoing(ctx, typeName[T](t), events)
+	if err != nil {
+		fatalf(t, "sqlqtest: %v", err)
+	}
+	all := make([]Record[T], len(found))
+	for i, r := range found {
+		all[i] = typed[T](r.Record)
+		if err := decode(from.codec(), r.Body, &all[i].Message); err != nil {
+			fatalf(t, "sqlqtest: message %v of type %s cannot be decoded as %v: %v\n%s", r.ID, r.kind, reflect.TypeFor[T](), err, indented(r.Body))
+		}
+	}
+	return all
+}
+
+// typeName returns the message type of T.
+func typeName[T sqlq.Message](t TB) string {
+	t.Helper()
+	if reflect.TypeFor[T]().Kind() == reflect.Interface {
+		fatalf(t, "sqlqtest: %v is an interface: name a message's own type", reflect.TypeFor[T]())
+	}
+	return (*new(T)).MessageType()
+}
+
+func typed[T sqlq.Message](r Record[sqlq.Message]) Record[T] {
+	return Record[T]{ID: r.ID, Queue: r.Queue, Headers: r.Headers, Body: r.Body, CorrelationID: r.CorrelationID,
+		ConversationID: r.ConversationID, Delay: r.Delay, ExpiresIn: r.ExpiresIn}
+}
+
+// decode reads a body into a message, which may be a pointer.
+func decode[T sqlq.Message](codec sqlq.Codec, body []byte, into *T) error {
+	if goType := reflect.TypeFor[T](); goType.Kind() == reflect.Pointer {
+		*into = reflect.New(goType.Elem()).Interface().(T)
+		return codec.Decode(body, *into)
+	}
+	return codec.Decode(body, into)
+}
+
+// The library's own headers that a Record shows.
+const (
+	ownHeaders         = "sqlq-"
+	headerCorrelation  = "sqlq-correlation-id"
+	headerConversation = "sqlq-conversation-id"
+)
+
+// setHeaders reads stored headers.
+func (r *record) setHeaders(stored []byte) error {
+	if len(stored) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(stored, &r.Headers); err != nil {
+		return fmt.Errorf("headers of message %v: %w", r.ID, err)
+	}
+	r.CorrelationID, r.ConversationID = r.Headers[headerCorrelation], r.Headers[headerConversation]
+	maps.DeleteFunc(r.Headers, func(name, _ string) bool { return strings.HasPrefix(name, ownHeaders) })
+	if len(r.Headers) == 0 {
+		r.Headers = nil
+	}
+	return nil
+}
+
+func (h *Harness) outgoing(ctx context.Context, kind string, events bool) ([]record, error) {
+	found, err := h.recordedOf(ctx, kind, events)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]record, len(found))
+	for i, f := range found {
+		all[i] = record{f.kind, Record[sqlq.Message]{ID: f.id, Body: f.body, Delay: measured(f.delayUS), ExpiresIn: measured(f.expiresUS)}}
+		if !events {
+			all[i].Queue = f.queue
+		}
+		if err := all[i].setHeaders(f.headers); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// measured makes a duration of microseconds that were measured. The database looks at its clock for each end by itself, so it
+// is rounded to what was probably said: to a second, and to a tenth of one where it is shorter than five.
+func measured(us *int64) time.Duration {
+	if us == nil {
+		return 0
+	}
+	return rounded(time.Duration(*us) * time.Microsecond)
+}
+
+func rounded(d time.Duration) time.Duration {
+	if d < 5*time.Second {
+		return d.Round(100 * time.Millisecond)
+	}
+	return d.Round(time.Second)
+}
+
+func (h *Harness) codec() sqlq.Codec { return codecOf(h.Config) }
+
+// codecOf returns a Config's codec, or the default.
+func codecOf(c sqlq.Config) sqlq.Codec {
+	if c.Codec.Decode == nil {
+		return sqlq.Codec{ContentType: "application/json", Encode: json.Marshal, Decode: json.Unmarshal}
+	}
+	return c.Codec
+}
