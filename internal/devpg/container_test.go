@@ -283,8 +283,8 @@ func TestEngines(t *testing.T) {
 		"no engine": {docker: none, podman: hangs, errs: []string{
 			"docker: its engine does not answer: Cannot connect to the Docker daemon", "podman: its engine did not answer within 2s"}},
 		"offline": {docker: lacks, env: map[string]string{"SQLQ_OFFLINE": "1"}, errs: []string{
-			"docker: it has not got the image " + pinned + ", and SQLQ_OFFLINE=1 forbids the download", "podman: not in PATH"}},
-		"no registry": {docker: noRegistry, errs: []string{"docker: pull the image " + pinned + ": no such host"}},
+			"docker: it has not got the image postgres:18.4, and SQLQ_OFFLINE=1 forbids the download", "podman: not in PATH"}},
+		"no registry": {docker: noRegistry, errs: []string{"docker: pull the image postgres:18.4: no such host"}},
 		"another machine's alone": {podman: has, env: map[string]string{"CONTAINER_HOST": "ssh://me@there/run/podman.sock"}, errs: []string{
 			"podman: CONTAINER_HOST=ssh://me@there/run/podman.sock leads to another machine"}},
 	} {
@@ -311,7 +311,7 @@ func TestEngines(t *testing.T) {
 				if (c.docker == lacks) != (string(pulled) == "pull "+pinned+"\n") {
 					t.Errorf("pulled %q", pulled)
 				}
-				if c.docker == lacks && said.String() != "sqlq: downloading PostgreSQL, the image "+pinned+", with docker\n" {
+				if c.docker == lacks && said.String() != "sqlq: downloading the image postgres:18.4 of PostgreSQL with docker\n" {
 					t.Errorf("announced: %q", said.String())
 				}
 				return

@@ -116,11 +116,11 @@ func (e engine) provide(ctx context.Context, i image, getenv func(string) string
 		return err
 	}
 	if v := getenv("SQLQ_OFFLINE"); v != "" && v != "0" {
-		return fmt.Errorf("it has not got the image %s, and SQLQ_OFFLINE=%s forbids the download", i.name, v)
+		return fmt.Errorf("it has not got the image %s, and SQLQ_OFFLINE=%s forbids the download", i.tag(), v)
 	}
-	fmt.Fprintf(log, "sqlq: downloading PostgreSQL, the image %s, with %s\n", i.name, e.name)
+	fmt.Fprintf(log, "sqlq: downloading the image %s of PostgreSQL with %s\n", i.tag(), e.name)
 	if _, err := e.output(ctx, "pull", "--quiet", i.name); err != nil {
-		return fmt.Errorf("pull the image %s: %w", i.name, err)
+		return fmt.Errorf("pull the image %s: %w", i.tag(), err)
 	}
 	return nil
 }

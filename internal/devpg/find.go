@@ -30,7 +30,7 @@ func (i installation) String() string {
 	case i.engine == nil:
 		return fmt.Sprintf("PostgreSQL %s from %s", i.version, i.bin)
 	case i.version == version{}:
-		return fmt.Sprintf("a container of the image %s (%s)", i.image.name, i.engine.name)
+		return fmt.Sprintf("a container of the image %s (%s)", i.image.tag(), i.engine.name)
 	}
 	return fmt.Sprintf("PostgreSQL %s from the image %s (%s)", i.version, i.image.tag(), i.engine.name)
 }
@@ -101,11 +101,14 @@ func (f *finder) find(ctx context.Context) (installation, error) {
 	f.note("SQLQ_POSTGRES_BIN", "not set")
 	if name := f.getenv("SQLQ_POSTGRES_IMAGE"); name != "" {
 		inst, err := f.contained(ctx, image{name: name})
-		if err != nil {
-			return installation{}, fmt.Errorf("SQLQ_POSTGRES_IMAGE=%s: %w; it must be an image that Docker or Podman can run here, "+
-				"or unset, for sqlq to look for PostgreSQL", name, err)
+		switch {
+		case err == nil:
+			return inst, nil
+		case ctx.Err() != nil:
+			return installation{}, fmt.Errorf("SQLQ_POSTGRES_IMAGE: %w", context.Cause(ctx))
 		}
-		return inst, nil
+		return installation{}, fmt.Errorf("SQLQ_POSTGRES_IMAGE=%s cannot be run:%s\nIt must be an image for Docker or Podman on this machine, "+
+			"or unset, for sqlq to look for PostgreSQL", name, indent(err.Error()))
 	}
 	f.note("SQLQ_POSTGRES_IMAGE", "not set")
 	if inst, ok := f.newest(ctx, f.local(ctx)); ok {

@@ -64,7 +64,7 @@ func TestFindInOrder(t *testing.T) {
 		"npm has not every version":        {major: 99, want: "there is no package"},
 		"an image as the variable has it":  {image: "some/image", path: "16.1", cache: "18.1", want: "image some/image"},
 		"programs before an image":         {env: "14.1", image: "some/image", want: "env"},
-		"an image without an engine":       {image: "some/image", path: "16.1", noEngine: true, want: "SQLQ_POSTGRES_IMAGE=some/image: docker: not in PATH"},
+		"an image without an engine":       {image: "some/image", path: "16.1", noEngine: true, want: "SQLQ_POSTGRES_IMAGE=some/image cannot be run:\n    docker: not in PATH\n    podman: not in PATH\nIt must be an image"},
 		"an image where npm has none":      {noPackage: true, want: "image docker.io/library/postgres:18"},
 		"an image for the wanted one":      {noPackage: true, major: 15, path: "16.1", want: "image docker.io/library/postgres:15"},
 	} {
