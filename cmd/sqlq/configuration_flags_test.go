@@ -130,7 +130,7 @@ var variables = []knob{
 	{"SQLQ_SCHEMA", "sqlq", "name", "the default of `--schema`", "none"},
 	{"NO_COLOR", "not set", "anything", "no colour, where `--color` is auto", "none"},
 	{"TERM", "as the terminal has it", "name", "`dumb`: no colour, nothing that moves; `sqlq top` does not run", "none"},
-	{"VISUAL", "not set", "command line", "the editor of `sqlq error edit`", "none"},
+	{"VISUAL", "not set", "command line", "the editor of `error edit`", "none"},
 	{"EDITOR", "not set", "command line", "the same, if `VISUAL` is not set", "none"},
 	{"SQLQ_POSTGRES_BIN", "not set: sqlq looks for one", "folder", "where initdb and postgres are, for `sqlq demo`, `sqlq dev`, `sqlq bench` and tests", "none"},
 	{"SQLQ_POSTGRES_IMAGE", "not set: a container only where nothing else is found", "image", "these run a server in a container of this image, with Docker or Podman; it has sh, initdb and postgres in PATH and a user postgres, as the official one does", "slower starts; no tests that crash a server"},

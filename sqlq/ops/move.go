@@ -13,8 +13,8 @@ import (
 
 // MoveOptions says how Move works. The zero value is good.
 type MoveOptions struct {
-	// Rate is how many messages are moved at most. Default: 0, as fast as it goes. Unit: messages a second. Cost: the slower, the
-	// longer it takes.
+	// Rate is how many messages are moved at most.
+	// Default: 0, as fast as it goes. Unit: messages a second. Cost: the slower, the longer it takes.
 	Rate float64
 	Looking
 }
