@@ -33,8 +33,15 @@ type container struct {
 //go:embed container.sh
 var containerScript string
 
-// containerLabel marks the containers, so that those which were made and never started can be told from others.
-const containerLabel = "sqlq-devpg"
+// containerLabel marks the containers. Each has the time when it was made in its name, in seconds.
+const (
+	containerLabel  = "sqlq-devpg"
+	containerPrefix = "sqlq-pg-"
+)
+
+func containerName(at time.Time) string {
+	return fmt.Sprintf("%s%d-%s", containerPrefix, at.Unix(), strings.ToLower(rand.Text()[:8]))
+}
 
 // startContainer starts a server in a container.
 func startContainer(ctx context.Context, o Options, inst installation) (*Server, error) {
@@ -49,7 +56,7 @@ func startContainer(ctx context.Context, o Options, inst installation) (*Server,
 		return nil, err
 	}
 	inst.engine.sweep(ctx)
-	c := &container{engine: *inst.engine, name: "sqlq-pg-" + strings.ToLower(rand.Text()[:12]), log: new(tail)}
+	c := &container{engine: *inst.engine, name: containerName(time.Now()), log: new(tail)}
 	if err := c.run(addr, runArgs(c.name, addr, o, settings, inst.image)); err != nil {
 		return nil, fmt.Errorf("start %s: %w", inst, err)
 	}
@@ -70,7 +77,7 @@ func startContainer(ctx context.Context, o Options, inst installation) (*Server,
 func runArgs(name string, a address, o Options, settings map[string]string, i image) []string {
 	args := []string{
 		"run", "--interactive", "--rm", "--pull=never", "--sig-proxy=false",
-		"--name=" + name, "--label=" + containerLabel, "--user=postgres", "--shm-size=1g",
+		"--name=" + name, "--label=" + containerLabel, "--user=postgres", "--shm-size=1g", "--stop-timeout=1",
 		fmt.Sprintf("--publish=%s:%d:5432", a.host, a.port),
 		"--env=LC_ALL=C", "--env=SQLQ_INITDB=" + strings.Join(initdbArgs, " "),
 	}
@@ -156,7 +163,13 @@ func (c *container) abandon() error {
 // sweep removes containers that were made an hour ago or longer and do not run: their client was killed before it could start
 // them. What cannot be removed stays; that is no reason not to start.
 func (e engine) sweep(ctx context.Context) {
-	_, _ = e.output(ctx, "container", "prune", "--force", "--filter=label="+containerLabel, "--filter=until=1h")
+	names, _ := e.output(ctx, "ps", "--all", "--filter=label="+containerLabel, "--filter=status=created", "--filter=status=exited", "--format={{.Names}}")
+	for name := range strings.FieldsSeq(names) {
+		var made int64
+		if _, err := fmt.Sscanf(name, containerPrefix+"%d-", &made); err == nil && time.Since(time.Unix(made, 0)) > time.Hour {
+			_, _ = e.output(ctx, "rm", "--force", "--volumes", name)
+		}
+	}
 }
 
 // tail keeps the end of what is written to it.

@@ -207,6 +207,26 @@ func TestContainerOwnerKilled(t *testing.T) {
 	}
 }
 
+// A container that was made and never started, since its client was killed in between, is removed by a later start; but
+// not one that somebody is just starting.
+func TestContainerSweep(t *testing.T) {
+	e := withEngine(t)
+	old, recent := containerName(time.Now().Add(-2*time.Hour)), containerName(time.Now())
+	for _, name := range []string{old, recent} {
+		if _, err := e.output(t.Context(), "create", "--name="+name, "--label="+containerLabel, os.Getenv("SQLQ_POSTGRES_IMAGE"), "sh"); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _, _ = e.output(context.Background(), "rm", "--force", "--volumes", name) })
+	}
+	e.sweep(t.Context())
+	for name, stays := range map[string]bool{old: false, recent: true} {
+		found, err := e.output(t.Context(), "ps", "--all", "--quiet", "--filter=name="+name)
+		if err != nil || (found != "") != stays {
+			t.Errorf("after the sweep %s is %q, %v", name, found, err)
+		}
+	}
+}
+
 func TestContainerStartFails(t *testing.T) {
 	withEngine(t)
 	start := func(ctx context.Context, o Options) error {
