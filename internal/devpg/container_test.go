@@ -33,6 +33,7 @@ func withEngine(t *testing.T) engine {
 			t.Fatal(err)
 		}
 	}
+	t.Setenv("SQLQ_TEST_POSTGRES", "") // a child must not look for the package
 	offline := func(name string) string {
 		if name == "SQLQ_OFFLINE" {
 			return "1"
