@@ -12,64 +12,83 @@ import (
 
 // Config says how a Client works. The zero value is the default of everything.
 type Config struct {
-	// Schema holds sqlq's tables. Default "sqlq".
+	// Schema holds sqlq's tables. Processes that share queues have the same one.
+	// Default: "sqlq". Unit: a name. Cost: none.
 	Schema string
 
 	// Routes says to which queue a command goes, by message type. The commands that an endpoint of this process handles
 	// need no entry.
+	// Default: none; a command that has no route is refused with ErrNoRoute. Unit: type to queue. Cost: none.
 	Routes map[string]string
 
-	// Codec encodes and decodes bodies. Default JSON by encoding/json.
+	// Codec encodes and decodes bodies.
+	// Default: JSON by encoding/json. Cost: its time, for each message that is sent and for each attempt to handle one.
 	Codec Codec
 
-	// MaxBody bounds an encoded body, in bytes. Default 16 MiB. A receiver may hold ReceiveConnections × 16 MiB of small
-	// bodies, or one larger body for each slot of its endpoints.
+	// MaxBody bounds an encoded body; a larger one is refused with ErrBodyTooLarge.
+	// Default: 16 MiB. Unit: bytes, at most 1,023 MiB. Cost: memory. A receiver may hold ReceiveConnections × 16 MiB of
+	// small bodies, or one larger body for each slot of its endpoints.
 	MaxBody int
 
-	// Logger gets what the library says once: lost connections, crashed instances, failed messages. Default slog.Default().
+	// Logger gets what the library says once: lost connections, crashed instances, failed messages.
+	// Default: slog.Default(). Cost: a line for each of these, none for messages that are handled.
 	Logger *slog.Logger
 
 	// HandleMiddleware is put around every handler of every endpoint, the first outermost.
+	// Default: none. Cost: its time, for each attempt.
 	HandleMiddleware []func(next HandleFunc) HandleFunc
 
 	// SendMiddleware is put around every message that is sent or published, the first outermost.
+	// Default: none. Cost: its time, for each message.
 	SendMiddleware []func(next SendFunc) SendFunc
 
 	// NoNotify keeps SendTx and PublishTx from calling NOTIFY, which a transaction that is to be prepared (two-phase
-	// commit) must not do. Sleeping receivers then find the message by polling.
+	// commit) must not do.
+	// Default: off. Cost: sleeping receivers find those messages by polling, up to PollInterval later.
 	NoNotify bool
 
 	// ReceiveConnections bounds the connections on which Run receives, for all endpoints of the process together; they
-	// are opened as they are needed, and two more listen and do the housekeeping. Default 4. HandleTx handlers run one
-	// at a time on each.
+	// are opened as they are needed, and two more listen and do the housekeeping. HandleTx handlers run one at a time on
+	// each.
+	// Default: 4. Unit: connections. Cost: more: more of the server's connections, and more memory, see MaxBody. Fewer:
+	// HandleTx handlers wait for one another.
 	ReceiveConnections int
 
-	// BatchLimit bounds the messages that one fetch brings. Default 1000. Fewer: more round trips for fast handlers, and
-	// less work that is done again when a process dies.
+	// BatchLimit bounds the messages that one fetch brings.
+	// Default: 1000. Unit: messages, 1 to 10,000. Cost: fewer: more round trips for fast handlers. More: more work that
+	// is done again when a process dies.
 	BatchLimit int
 
-	// HoldLimit is how long a received batch may keep its transaction open. A message that is still being handled then
-	// is moved to the leased table, which costs an insert and a delete. Default 100 ms. Longer: fewer leases, and row
-	// locks and a snapshot-free transaction held longer.
+	// HoldLimit is how long a received batch may keep its transaction open. A message that is still being handled then is
+	// moved to the leased table.
+	// Default: 100 ms. Unit: duration, at most 5 s. Cost: shorter: more leases, each an insert and a delete. Longer: row
+	// locks are held, and a transaction is open, for longer.
 	HoldLimit time.Duration
 
-	// LeaseTime is how long after the last heartbeat a process is taken for dead, and its leased messages go to others.
-	// Default 15 s; heartbeats come three times as often. A dead connection is noticed sooner.
+	// LeaseTime is how long after the last heartbeat a process is taken for dead, and its leased messages go to others. A
+	// dead connection is noticed sooner.
+	// Default: 15 s. Unit: duration, from 1 s. Cost: shorter: more heartbeats, of which there are three in this time and
+	// one in 5 s at least, and a process that pauses counts as dead. Longer: messages wait longer where only the
+	// heartbeat tells.
 	LeaseTime time.Duration
 
 	// DrainTimeout is how long Run waits for running handlers when it ends; then their contexts are cancelled and their
-	// messages go back. Default 30 s.
+	// messages go back.
+	// Default: 30 s. Cost: shorter: work is broken off, and done again elsewhere. Longer: Run takes as long to return.
 	DrainTimeout time.Duration
 
-	// PollInterval is how often sleeping receivers look although nobody woke them. Default 30 s where LISTEN works, which
-	// is then only a net; 1 s where it does not (behind a transaction pooler), where it is the only means.
+	// PollInterval is how often sleeping receivers look although nobody woke them.
+	// Default: 30 s where LISTEN works, which is then only a net; 1 s where it does not (behind a transaction pooler),
+	// where it is the only means. Cost: a statement each time, for all endpoints of the process together; longer, and
+	// messages wait longer where LISTEN does not work.
 	PollInterval time.Duration
 
 	// ListenURL is a connection string that leads to the pool's database past a transaction pooler, such as PgBouncer, if
-	// the pool goes through one. Run then makes its two connections that need a session there: the one that listens and the
-	// one that does the housekeeping. Handlers' messages are still received through the pooler. Default: the pool's own
-	// connection string; Run finds out whether a transaction pooler stands in between, and if so polls, and says so in the
-	// log.
+	// the pool goes through one. Run then makes its two connections that need a session there: the one that listens and
+	// the one that does the housekeeping. Handlers' messages are still received through the pooler.
+	// Default: the pool's own connection string; Run finds out whether a transaction pooler stands in between, and if so
+	// polls, and says so in the log. Unit: a URL, or keywords and values. Cost: two connections for each process that the
+	// pooler does not share out.
 	ListenURL string
 
 	// strandedAfter is how old a lease must be before its instance is asked whether it knows it: longer than the round

@@ -10,26 +10,34 @@ import (
 // Endpoint is a named service that handles messages. Its queue bears its name; processes that run the same endpoint
 // share its messages.
 type Endpoint struct {
-	// Name of the endpoint and its queue: 1 to 60 ASCII letters, digits, dots, hyphens and underscores.
+	// Name of the endpoint and its queue.
+	// Default: none, it must be given. Unit: 1 to 60 ASCII letters, digits, dots, hyphens and underscores. Cost: a table
+	// in the database.
 	Name string
 
 	// Handlers, one for each message type. Run subscribes the queue to the events among them; a subscription stays until
 	// an operator removes it, also when the handler goes.
+	// Default: none, one at least must be given. Cost: of a handler of an event: a copy of every such event.
 	Handlers []Handler
 
-	// Concurrency is how many messages are handled at a time in this process. Default 4 × GOMAXPROCS. HandleTx handlers
-	// are also bounded by Config.ReceiveConnections.
+	// Concurrency is how many messages are handled at a time in this process. HandleTx handlers are also bounded by
+	// Config.ReceiveConnections.
+	// Default: 4 × GOMAXPROCS. Unit: messages, up to 10,000. Cost: more: more memory, and more of whatever handlers use,
+	// such as connections of their own.
 	Concurrency int
 
 	// SlowAfter is how long a handler may run before the log names it, once, and the instance table counts it for
-	// operators. Default 30 s. Negative: however long. It is looked at with each heartbeat, every 5 s or three times in
-	// Config.LeaseTime, and what is shorter than Config.HoldLimit does not show.
+	// operators. It is looked at with each heartbeat, every 5 s or three times in Config.LeaseTime, and what is shorter
+	// than Config.HoldLimit does not show.
+	// Default: 30 s. Negative: however long. Cost: a line in the log for each.
 	SlowAfter time.Duration
 
 	// Retry says when a failed message is tried again.
+	// Default: that of RetryPolicy. Cost: an attempt each time.
 	Retry RetryPolicy
 
 	// Middleware is put around each handler, inside of Config.HandleMiddleware, the first outermost.
+	// Default: none. Cost: its time, for each attempt.
 	Middleware []func(next HandleFunc) HandleFunc
 }
 

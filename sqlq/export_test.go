@@ -178,3 +178,13 @@ func (c *Client) Fetching(endpoint string) bool {
 	}
 	return false
 }
+
+// Defaults of what can be set.
+func ConfigDefaults() Config           { return Config{}.withDefaults() }
+func EndpointDefaults() Endpoint       { return Endpoint{}.withDefaults() }
+func RetryPolicyDefaults() RetryPolicy { return RetryPolicy{}.withDefaults() }
+
+const (
+	PollNet  = pollNet
+	PollDeaf = pollDeaf
+)

@@ -24,26 +24,32 @@ type sendOptions struct {
 }
 
 // To sends a command to a queue whatever its route says. An event cannot be sent to one queue.
+// Default: the command's route. Unit: the name of a queue. Cost: none.
 func To(queue string) SendOption {
 	return func(o *sendOptions) { o.to, o.addressed = queue, true }
 }
 
 // Delay defers the message: it is handled d after the send, by the database's clock. 0 to 100 years. An event goes to
 // those subscribed at the time of publishing.
+// Default: at once. Cost: the message is written twice, to the delayed table and to its queue.
 func Delay(d time.Duration) SendOption {
 	return func(o *sendOptions) { o.delay, o.delayed = d, true }
 }
 
 // At defers the message to a point in time, now to 100 years ahead. The database's clock decides when it has come.
+// Default: at once. Unit: a point in time. Cost: that of Delay.
 func At(t time.Time) SendOption { return func(o *sendOptions) { o.at, o.timed = t, true } }
 
 // ExpiresIn gives the message a time to live, counted from the send by the database's clock. It is not handled later,
 // and removed without a trace.
+// Default: it does not expire. Unit: duration, more than 0, at most 100 years. Cost: none.
 func ExpiresIn(d time.Duration) SendOption {
 	return func(o *sendOptions) { o.ttl, o.expires = d, true }
 }
 
 // WithHeader adds a header; see Headers for what may be in one.
+// Default: only the library's own. Unit: a name and a text. Cost: its bytes, in the message and in what it leaves
+// behind.
 func WithHeader(name, value string) SendOption {
 	return func(o *sendOptions) {
 		if o.headers == nil {
@@ -55,14 +61,17 @@ func WithHeader(name, value string) SendOption {
 
 // WithID gives the message its id, for senders that may send the same message twice and receivers that want to notice.
 // The library itself does not look for duplicates.
+// Default: a new UUIDv7. Unit: a UUID. Cost: none.
 func WithID(id ID) SendOption { return func(o *sendOptions) { o.id = id } }
 
-// WithCorrelationID sets what the message is about, an order number for example: UTF-8 text of at most 1,000 bytes. It follows along to the messages that
-// its handlers send. Without it the first message's id does.
+// WithCorrelationID sets what the message is about, an order number for example. It follows along to the messages that
+// its handlers send.
+// Default: the first message's id. Unit: UTF-8 text of at most 1,000 bytes. Cost: its bytes, in each of these messages.
 func WithCorrelationID(id string) SendOption { return func(o *sendOptions) { o.correlation = id } }
 
 // Immediately lets Client.Send and its like be called inside of a handler: the message is sent whether the handler
 // succeeds or not, and once for each attempt.
+// Default: such a call is refused with ErrInHandler. Unit: on or off. Cost: a transaction of its own.
 func Immediately() SendOption { return func(o *sendOptions) { o.immediately = true } }
 
 func collect(options []SendOption) (o sendOptions, err error) {

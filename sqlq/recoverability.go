@@ -11,12 +11,15 @@ import (
 // is the default: each round has one attempt and 2 immediate retries, and after the first round four more follow,
 // delayed by 2, 4, 8 and 16 s: 15 attempts in about half a minute.
 type RetryPolicy struct {
-	// Immediate is the number of retries at once, in each round. 0: the default, 2. −1: none.
+	// Immediate is how often a message is tried again at once, in each round.
+	// Default: 2. Unit: retries; −1: none. Cost: an attempt each, while the message's slot is taken.
 	Immediate int
-	// Delays are the pauses before the rounds after the first one. nil: the default. Empty and not nil: none.
+	// Delays are the pauses before the rounds after the first one. Empty and not nil: none.
+	// Default: 2, 4, 8 and 16 s. Unit: durations, 0 to 100 years. Cost: more and longer: a message that cannot be handled
+	// ends in the error table later. Each moves it to the delayed table and back.
 	Delays []time.Duration
 	// Jitter spreads each delay by up to this share of it, so that what failed together does not come back together.
-	// 0: the default, 0.2. −1: none.
+	// Default: 0.2. Unit: a share, up to 1; −1: none. Cost: none.
 	Jitter float64
 }
 

@@ -52,7 +52,7 @@ again: what it has meanwhile got comes with that.`,
 	c.Flags().StringSliceVar(&g.Queues, "queue", nil, "of this queue alone; several")
 	c.Flags().BoolVar(&g.Bodies, "bodies", false, "a viewer sees headers and bodies too")
 	c.Flags().BoolVar(&ch.dryRun, "dry-run", false, "only print the SQL")
-	c.Flags().StringVar(&ch.reason, "reason", "", "why, for the record that `sqlq operation ls` shows")
+	c.Flags().StringVar(&ch.reason, "reason", "", "why, for the record that 'sqlq operation ls' shows")
 	_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
 	return c
 }

@@ -121,7 +121,7 @@ func (a *app) subscriptionChangeCommand(c *cobra.Command, work func(c *cobra.Com
 		defer db.Close()
 		return work(c, db, args[0], args[1])
 	}
-	c.Flags().StringVar(&ch.reason, "reason", "", "why, for the record that `sqlq operation ls` shows")
+	c.Flags().StringVar(&ch.reason, "reason", "", "why, for the record that 'sqlq operation ls' shows")
 	return c
 }
 

@@ -89,6 +89,9 @@ func (s *Server) openLog() (*os.File, error) {
 // ours returns an error unless the server may be treated as the caller wants to.
 func (s *Server) ours(done string) error {
 	switch {
+	case s.box != nil:
+		return fmt.Errorf("the server runs in a container, and cannot be %s there: this takes PostgreSQL's programs on this machine; "+
+			"install them, or set SQLQ_POSTGRES_BIN", done)
 	case s.folder == nil:
 		return fmt.Errorf("the server was given by URL, and cannot be %s", done)
 	case s.stopped:

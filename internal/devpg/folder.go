@@ -106,8 +106,16 @@ func (f *folder) postmaster() (int, error) {
 // logTail returns the end of the server's log, to be put behind an error; empty if there is none.
 func (f *folder) logTail() string {
 	text, err := f.root.ReadFile("log")
-	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-	if err != nil || lines[0] == "" {
+	if err != nil {
+		return ""
+	}
+	return quoteLog(string(text))
+}
+
+// quoteLog returns the end of a log, to be put behind an error; empty if there is none.
+func quoteLog(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	if lines[0] == "" {
 		return ""
 	}
 	const most = 20

@@ -23,27 +23,32 @@ func newRunner(f *folder, as account, log *os.File) runner {
 // A guard is a program that does not outlive this process. How that is done is the platform's: guard_unix.go,
 // guard_windows.go.
 type guard struct {
-	cmd  *exec.Cmd
-	done chan struct{} // closed when the program has ended
-	exit error         // how, to be read once done is closed
+	started
 	leash
 }
 
+// started is a program that was started.
+type started struct {
+	cmd  *exec.Cmd
+	done chan struct{} // closed when the program has ended
+	exit error         // how, to be read once done is closed
+}
+
 // watch starts the goroutine that waits for the program. It ends with the program.
-func (g *guard) watch() {
-	g.done = make(chan struct{})
+func (p *started) watch() {
+	p.done = make(chan struct{})
 	go func() {
-		defer close(g.done)
-		g.exit = g.cmd.Wait()
+		defer close(p.done)
+		p.exit = p.cmd.Wait()
 	}()
 }
 
 // err says how the program ended; call it once done is closed.
-func (g *guard) err() error {
-	if g.exit == nil {
+func (p *started) err() error {
+	if p.exit == nil {
 		return fmt.Errorf("exit status 0")
 	}
-	return g.exit
+	return p.exit
 }
 
 // stop asks the server to end, and waits. What has not ended within the time is made to.
@@ -75,11 +80,11 @@ func (g *guard) end() {
 	g.release()
 }
 
-func (g *guard) ended(within time.Duration) bool {
+func (p *started) ended(within time.Duration) bool {
 	late := time.NewTimer(within)
 	defer late.Stop()
 	select {
-	case <-g.done:
+	case <-p.done:
 		return true
 	case <-late.C:
 		return false

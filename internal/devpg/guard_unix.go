@@ -31,8 +31,7 @@ type leash struct {
 	line *os.File // a pipe's end for writing
 }
 
-// start starts a program as the account, under a guard in a session of its own: a Ctrl-C in the terminal reaches
-// neither.
+// start starts a program as the account, under a guard.
 func (r runner) start(program string, args ...string) (*guard, error) {
 	hold, line, err := os.Pipe()
 	if err != nil {
@@ -44,16 +43,19 @@ func (r runner) start(program string, args ...string) (*guard, error) {
 	cmd.Stdout, cmd.Stderr = r.log, r.log
 	cmd.ExtraFiles = []*os.File{r.folder.lock}
 	cmd.Env = r.env
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	apart(cmd)
 	r.as.run(cmd)
 	if err := cmd.Start(); err != nil {
 		line.Close()
 		return nil, fmt.Errorf("start %s: %w", program, err)
 	}
-	g := &guard{cmd: cmd, leash: leash{line}}
+	g := &guard{started: started{cmd: cmd}, leash: leash{line}}
 	g.watch()
 	return g, nil
 }
+
+// apart gives a program a session of its own: a Ctrl-C in the terminal does not reach it.
+func apart(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} }
 
 // ask asks for the fast shutdown. An error means that the guard has ended.
 func (g *guard) ask() { _, _ = g.line.WriteString("stop\n") }

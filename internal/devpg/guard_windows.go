@@ -18,13 +18,13 @@ type leash struct {
 	data string
 }
 
-// start starts a program under a guard, in a process group of its own: a Ctrl-C in the terminal does not reach it.
+// start starts a program under a guard.
 func (r runner) start(program string, args ...string) (*guard, error) {
 	cmd := exec.Command(program, args...)
 	cmd.Dir = r.folder.path
 	cmd.Stdout, cmd.Stderr = r.log, r.log
 	cmd.Env = r.env
-	cmd.SysProcAttr = &syscall.SysProcAttr{CreationFlags: windows.CREATE_NEW_PROCESS_GROUP}
+	apart(cmd)
 	job, err := newJob()
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", program, err)
@@ -33,7 +33,7 @@ func (r runner) start(program string, args ...string) (*guard, error) {
 		windows.CloseHandle(job)
 		return nil, fmt.Errorf("start %s: %w", program, err)
 	}
-	g := &guard{cmd: cmd, leash: leash{job, filepath.Join(filepath.Dir(program), "pg_ctl.exe"), r.folder.data()}}
+	g := &guard{started: started{cmd: cmd}, leash: leash{job, filepath.Join(filepath.Dir(program), "pg_ctl.exe"), r.folder.data()}}
 	err = assign(job, cmd.Process.Pid)
 	g.watch()
 	if err != nil {
@@ -43,6 +43,11 @@ func (r runner) start(program string, args ...string) (*guard, error) {
 		return nil, fmt.Errorf("start %s: bind it to this process: %w", program, err)
 	}
 	return g, nil
+}
+
+// apart gives a program a process group of its own: a Ctrl-C in the terminal does not reach it.
+func apart(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{CreationFlags: windows.CREATE_NEW_PROCESS_GROUP}
 }
 
 func newJob() (windows.Handle, error) {

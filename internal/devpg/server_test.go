@@ -371,6 +371,7 @@ func TestServerDies(t *testing.T) {
 type childServer struct {
 	Folder, URL string
 	PID         int
+	Container   string // its name; then the process id is the client's
 }
 
 // child is the test binary as a process that starts a server and never stops it.
@@ -383,7 +384,13 @@ func child() {
 			err = childDoes(s, os.Getenv("DEVPG_TEST_DO"))
 		}
 		if err == nil {
-			err = json.NewEncoder(os.Stdout).Encode(childServer{s.folder.path, s.URL(""), s.PID()})
+			told := childServer{URL: s.URL(""), PID: s.PID()}
+			if s.box != nil {
+				told.Container, told.PID = s.box.name, s.box.cmd.Process.Pid
+			} else {
+				told.Folder = s.folder.path
+			}
+			err = json.NewEncoder(os.Stdout).Encode(told)
 		}
 	}
 	if err != nil {
@@ -411,6 +418,24 @@ func childDoes(s *Server, what string) error {
 // the server has ended.
 func startChild(t *testing.T) (*exec.Cmd, childServer, <-chan struct{}) {
 	t.Helper()
+	cmd, s := runChild(t)
+	lock, err := os.Open(filepath.Join(s.Folder, "lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	free := make(chan struct{})
+	go func() { // ends with the server
+		defer lock.Close()
+		defer close(free)
+		for syscall.Flock(int(lock.Fd()), syscall.LOCK_EX) == syscall.EINTR {
+		}
+	}()
+	return cmd, s, free
+}
+
+// runChild starts a child with a server.
+func runChild(t *testing.T) (*exec.Cmd, childServer) {
+	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "DEVPG_TEST_CHILD=1")
 	cmd.Stderr = os.Stderr
@@ -433,18 +458,7 @@ func startChild(t *testing.T) (*exec.Cmd, childServer, <-chan struct{}) {
 	if answers(s.URL) == (os.Getenv("DEVPG_TEST_DO") == "crash") {
 		t.Fatal("the child's server is not as it should be")
 	}
-	lock, err := os.Open(filepath.Join(s.Folder, "lock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	free := make(chan struct{})
-	go func() { // ends with the server
-		defer lock.Close()
-		defer close(free)
-		for syscall.Flock(int(lock.Fd()), syscall.LOCK_EX) == syscall.EINTR {
-		}
-	}()
-	return cmd, s, free
+	return cmd, s
 }
 
 func await(t *testing.T, what string, c <-chan struct{}) {

@@ -105,6 +105,18 @@ func withDatabase(given, database string) string {
 
 // configuration returns what is appended to the postgresql.conf that initdb wrote. The last line for a setting counts.
 func configuration(o Options, a address) (string, error) {
+	settings := serverSettings(o)
+	settings["unix_socket_permissions"] = "0700"
+	maps.Copy(settings, a.settings())
+	if !o.Durable && hasSockets {
+		settings["dynamic_shared_memory_type"] = "mmap" // in the folder, which goes with a postmaster that is killed
+	}
+	maps.Copy(settings, o.Settings)
+	return settingLines(settings)
+}
+
+// serverSettings are those that do not depend on where the server runs and listens.
+func serverSettings(o Options) map[string]string {
 	settings := map[string]string{
 		"max_connections":           "200",
 		"max_prepared_transactions": "20",
@@ -115,23 +127,17 @@ func configuration(o Options, a address) (string, error) {
 		"log_checkpoints":           "off",
 		"autovacuum":                "on",
 		"cluster_name":              "sqlq",
-		"unix_socket_permissions":   "0700",
 	}
-	maps.Copy(settings, a.settings())
 	if !o.Durable {
 		settings["fsync"] = "off"
 		settings["full_page_writes"] = "off"
 		settings["synchronous_commit"] = "off"
 		settings["shared_buffers"] = "64MB" // several test binaries run at once
-		if hasSockets {
-			settings["dynamic_shared_memory_type"] = "mmap" // in the folder, which goes with a postmaster that is killed
-		}
 	}
 	if o.InMemory {
 		settings["max_wal_size"] = "256MB" // it is not the disk that would fill
 	}
-	maps.Copy(settings, o.Settings)
-	return settingLines(settings)
+	return settings
 }
 
 // settingLines writes settings as postgresql.conf and postgresql.auto.conf have them.

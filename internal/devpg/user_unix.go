@@ -37,7 +37,7 @@ func serverAccount(getenv func(string) string) (account, error) {
 		}
 	}
 	return account{}, fmt.Errorf("PostgreSQL does not run as root, and there is no user postgres or nobody to run it as: " +
-		"run this as an ordinary user")
+		"run this as an ordinary user, or add a user postgres")
 }
 
 func newAccount(u *user.User) (account, error) {
@@ -106,7 +106,7 @@ func (a account) canUse(dir string, write bool) (bool, error) {
 			return false, fmt.Errorf("run a program as user %s, since PostgreSQL does not run as root: %w; "+
 				"run this as an ordinary user", a.name, err)
 		}
-		return false, err
+		return false, fmt.Errorf("run /bin/sh, without which sqlq starts no PostgreSQL: %w", err)
 	}
 	return err == nil, nil
 }

@@ -76,16 +76,33 @@ func (d *Diagnosis) Fixable() (fixable []*Finding) {
 
 // DoctorOptions say what Doctor takes for healthy. The zero value has the defaults.
 type DoctorOptions struct {
-	WantVersion int64  // the version that the schema should have: migrations.Latest; 0: any
-	Kind        string // what the role should be able to do: one of RoleKinds; "": what it seems to be meant for
-
-	Queues   []string      // of which the role should be able to do that; nil: all
-	Within   time.Duration // for each check. Default 5 s.
-	Long     time.Duration // a transaction open for longer is reported. Default 5 min.
-	Late     time.Duration // a delayed message due for longer is stuck, and one that waits for longer where no instance runs. Default 1 min.
-	Dead     int64         // more dead rows in a table are reported. Default 100,000: ten times what autovacuum waits for.
-	Bloat    int64         // more bytes of a table without rows in them are reported. Default 256 MiB.
-	Failures int64         // more messages that failed within an hour are reported. Default 1,000.
+	// WantVersion is the version that the schema should have, such as migrations.Latest.
+	// Default: 0, any. Unit: a version. Cost: none.
+	WantVersion int64
+	// Kind is what the role should be able to do, one of RoleKinds.
+	// Default: what it seems to be meant for. Unit: a kind of role. Cost: none.
+	Kind string
+	// Queues are those of which the role should be able to do that.
+	// Default: all. Unit: names. Cost: none.
+	Queues []string
+	// Within bounds each check.
+	// Default: 5 s. Cost: longer: a check that hangs takes as long.
+	Within time.Duration
+	// Long is how long a transaction may be open.
+	// Default: 5 min. Cost: none.
+	Long time.Duration
+	// Late is how long a delayed message may be due before it is stuck, and how long one may wait where no instance runs.
+	// Default: 1 min. Cost: none.
+	Late time.Duration
+	// Dead is how many dead rows a table may have.
+	// Default: 100,000, ten times what autovacuum waits for. Unit: rows. Cost: none.
+	Dead int64
+	// Bloat is how much of a table may have no rows in it.
+	// Default: 256 MiB. Unit: bytes. Cost: none.
+	Bloat int64
+	// Failures is how many messages may fail within an hour.
+	// Default: 1,000. Unit: messages. Cost: none.
+	Failures int64
 }
 
 func (d DoctorOptions) withDefaults() DoctorOptions {

@@ -50,8 +50,10 @@ func (o *Ops) ListFailed(ctx context.Context, f Filter) ([]FailedMessage, error)
 // EachOptions says how EachFailed works. The zero value is good.
 type EachOptions struct {
 	// Whole fills in Headers, Body, Chain and Stack, too.
+	// Default: off. Cost: all of their bytes are read.
 	Whole bool
-	// Progress is called every now and then with the number of messages looked at so far. Default: nobody is told.
+	// Progress is called every now and then with the number of messages looked at so far.
+	// Default: nobody is told. Cost: its time.
 	Progress func(looked int64)
 }
 

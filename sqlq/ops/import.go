@@ -28,12 +28,20 @@ const maxLeftOut = 1000
 
 // ImportOptions says how Import works. The zero value is good.
 type ImportOptions struct {
-	Continue bool  // leave damaged lines out, instead of ending at the first
-	NewIDs   bool  // give each message a new id
-	DryRun   bool  // read and check all, and store nothing
-	Skip     int64 // pass over so many lines first: to go on where another Import ended
-
-	// Progress is called after each batch with how many messages were imported. Default: nobody is told.
+	// Continue leaves damaged lines out, instead of ending at the first.
+	// Default: off. Cost: the messages of damaged lines are missing.
+	Continue bool
+	// NewIDs gives each message a new id.
+	// Default: off; each keeps its own. Cost: receivers cannot tell that a message came twice.
+	NewIDs bool
+	// DryRun reads and checks all, and stores nothing.
+	// Default: off. Cost: the reading.
+	DryRun bool
+	// Skip passes over so many lines first: to go on where another Import ended.
+	// Default: 0. Unit: lines. Cost: they are read, not checked.
+	Skip int64
+	// Progress is called after each batch with how many messages were imported.
+	// Default: nobody is told. Cost: its time.
 	Progress func(imported int64)
 }
 

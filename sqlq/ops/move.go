@@ -13,7 +13,9 @@ import (
 
 // MoveOptions says how Move works. The zero value is good.
 type MoveOptions struct {
-	Rate float64 // at most so many messages a second; 0: as fast as it goes
+	// Rate is how many messages are moved at most.
+	// Default: 0, as fast as it goes. Unit: messages a second. Cost: the slower, the longer it takes.
+	Rate float64
 	Looking
 }
 

@@ -24,8 +24,9 @@ type Purged struct {
 
 // PurgeOptions says how Purge works. The zero value is good.
 type PurgeOptions struct {
-	// Delayed removes the queue's delayed messages as well. The filter chooses among them by its own columns: its times are due
-	// times. A filter that names numbers or has a limit, which mean ready messages, is refused with it.
+	// Delayed removes the queue's delayed messages as well. The filter chooses among them by its own columns: its times
+	// are due times. A filter that names numbers or has a limit, which mean ready messages, is refused with it.
+	// Default: off. Cost: they are gone for good.
 	Delayed bool
 	Looking
 }

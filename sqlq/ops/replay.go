@@ -15,17 +15,20 @@ import (
 
 // ReplayOptions says how Replay works. The zero value is good.
 type ReplayOptions struct {
-	// To is the queue that the messages go to. Default: each to the one it came from.
+	// To is the queue that the messages go to.
+	// Default: each to the one it came from. Unit: the name of a queue. Cost: none.
 	To string
 
-	// Rate is how many messages a second are replayed at most, evenly, for receivers that cannot take them all at once.
-	// Default: as fast as it goes.
+	// Rate is how many messages are replayed at most, evenly, for receivers that cannot take them all at once.
+	// Default: 0, as fast as it goes. Unit: messages a second. Cost: the slower, the longer it takes.
 	Rate int
 
-	// Limit replays at most so many, in the order of the filter. Default: that of the filter.
+	// Limit replays at most so many, in the order of the filter.
+	// Default: that of the filter. Unit: messages. Cost: none.
 	Limit int
 
-	// Progress is called after each batch. Default: nobody is told.
+	// Progress is called after each batch.
+	// Default: nobody is told. Cost: its time.
 	Progress func(Progress)
 }
 

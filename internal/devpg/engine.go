@@ -1,0 +1,126 @@
+package devpg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// engine is a container engine, Docker's or Podman's, that has answered.
+type engine struct {
+	client string // the path of the program
+	name   string // docker or podman
+}
+
+// engines are asked in this order. A client says nothing about whether there is an engine: Docker's is often alone.
+var engines = []struct {
+	name string
+	host string // the variable that says where the engine is
+}{
+	{"docker", "DOCKER_HOST"},
+	{"podman", "CONTAINER_HOST"},
+}
+
+// answersWithin is how long an engine may take to answer. One that hangs must not make whoever has none wait.
+const answersWithin = 2 * time.Second
+
+// contained returns the image, in the first engine that answers and can get it.
+func (f *finder) contained(ctx context.Context, i image) (installation, error) {
+	var errs []error
+	for _, known := range engines {
+		client := lookPath(f.path(), known.name)
+		if client == "" {
+			errs = append(errs, f.fault(known.name, errors.New("not in PATH")))
+			continue
+		}
+		e := engine{client: client, name: known.name}
+		if err := f.ready(ctx, e, known.host, i); err != nil {
+			errs = append(errs, f.fault(client, err))
+			continue
+		}
+		return installation{version: i.version(), engine: &e, image: i}, nil
+	}
+	return installation{}, errors.Join(errs...)
+}
+
+// ready sees to it that the engine can run the image.
+func (f *finder) ready(ctx context.Context, e engine, hostVariable string, i image) error {
+	if host := f.getenv(hostVariable); elsewhere(host) {
+		return fmt.Errorf("%s=%s leads to another machine, whose ports are not reached at 127.0.0.1", hostVariable, host)
+	}
+	if err := e.answers(ctx); err != nil {
+		return err
+	}
+	return e.provide(ctx, i, f.getenv, f.log)
+}
+
+// answers asks the engine for something small.
+func (e engine) answers(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, answersWithin, fmt.Errorf("its engine did not answer within %s", answersWithin))
+	defer cancel()
+	if _, err := e.output(ctx, "ps", "--quiet"); err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		return fmt.Errorf("its engine does not answer: %w", err)
+	}
+	return nil
+}
+
+// elsewhere reports whether the address of an engine, as its variable gives it, is on another machine.
+func elsewhere(host string) bool {
+	u, err := url.Parse(host)
+	if err != nil {
+		return false // the client will say what is wrong with it
+	}
+	switch u.Scheme {
+	case "tcp", "http", "https", "ssh":
+		ip := net.ParseIP(u.Hostname())
+		return u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback())
+	}
+	return false
+}
+
+// output runs the client and returns what it prints. The error is the last line of its complaint.
+func (e engine) output(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, e.client, args...)
+	cmd.WaitDelay = time.Second
+	out, err := cmd.Output()
+	if err == nil {
+		return strings.TrimSpace(string(out)), nil
+	}
+	if ctx.Err() != nil {
+		return "", context.Cause(ctx)
+	}
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		lines := strings.Split(strings.TrimSpace(string(exit.Stderr)), "\n")
+		if last := strings.TrimSpace(lines[len(lines)-1]); last != "" {
+			return "", errors.New(last)
+		}
+	}
+	return "", err
+}
+
+// provide sees to it that the engine has the image, which it may have to download.
+func (e engine) provide(ctx context.Context, i image, getenv func(string) string, log io.Writer) error {
+	if _, err := e.output(ctx, "image", "inspect", "--format", "{{.Id}}", i.name); err == nil {
+		return nil
+	} else if ctx.Err() != nil {
+		return err
+	}
+	if v := getenv("SQLQ_OFFLINE"); v != "" && v != "0" {
+		return fmt.Errorf("it has not got the image %s, and SQLQ_OFFLINE=%s forbids the download", i.tag(), v)
+	}
+	fmt.Fprintf(log, "sqlq: downloading the image %s of PostgreSQL with %s\n", i.tag(), e.name)
+	if _, err := e.output(ctx, "pull", "--quiet", i.name); err != nil {
+		return fmt.Errorf("pull the image %s: %w", i.tag(), err)
+	}
+	return nil
+}

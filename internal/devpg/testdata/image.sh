@@ -1,0 +1,34 @@
+#!/bin/sh
+# Makes a container image from the PostgreSQL of this machine, for a container engine that can reach no registry:
+#
+#   sh internal/devpg/testdata/image.sh podman /usr/lib/postgresql/15/bin sqlq-test
+#   SQLQ_POSTGRES_IMAGE=localhost/sqlq-test go test ./internal/devpg -run Container
+#
+# The image has what internal/devpg asks of one: sh, initdb and postgres in PATH, and a user postgres.
+set -eu
+engine=$1 bin=$2 image=$3
+root=$(mktemp -d)
+trap 'rm -rf "$root"' EXIT
+chmod 755 "$root"
+add() { # a file or folder, at its own place, and what links on the way lead to
+	tar -C / -chf - "${1#/}" | tar -C "$root" -xf -
+}
+share=$("$bin/pg_config" --sharedir 2>/dev/null || echo "${bin%/bin}/share")
+mkdir -p "$root/tmp" "$root/etc" "$root/usr/bin" "$root/var/lib/postgresql"
+ln -s usr/bin "$root/bin"
+chmod 1777 "$root/tmp" "$root/var/lib/postgresql"
+echo 'postgres:x:999:999::/var/lib/postgresql:/bin/sh' >"$root/etc/passwd"
+echo 'postgres:x:999:' >"$root/etc/group"
+add "$bin"
+add "$share"
+[ ! -e /usr/share/zoneinfo/UTC ] || add /usr/share/zoneinfo/UTC
+lib=$("$bin/pg_config" --pkglibdir 2>/dev/null || echo "${bin%/bin}/lib")
+add "$lib"
+for tool in sh rm mkdir cat; do
+	add "$(command -v $tool)"
+done
+# The libraries that the programs are linked with.
+ldd "$bin/postgres" "$bin/initdb" "$lib"/*.so /bin/sh /bin/rm 2>/dev/null | sed -n 's|.* \(/[^ ]*\) (0x.*|\1|p; s|^\t\(/[^ ]*\) (0x.*|\1|p' | sort -u |
+	while read -r file; do add "$file"; done
+tar -C "$root" -cf - . | "$engine" import \
+	--change "ENV PATH=$bin:/usr/bin:/bin" --change 'ENV PGDATA=/var/lib/postgresql/data' --change 'VOLUME /var/lib/postgresql' - "$image"
