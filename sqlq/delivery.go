@@ -47,11 +47,15 @@ func (in *Incoming) Publish(m Message, options ...SendOption) error {
 }
 
 func (in *Incoming) gather(m Message, publish bool, options []SendOption) error {
+	verb := "send"
+	if publish {
+		verb = "publish"
+	}
 	return in.client.prepare(in.ctx, m, publish, in, options, func(e envelope) error {
 		in.mu.Lock()
 		defer in.mu.Unlock()
 		if in.closed {
-			return fmt.Errorf("send %s: the handler of message %v has returned, or its attempt has ended", e.Type, in.ID)
+			return fmt.Errorf("%s: the handler of message %v has returned, or its attempt has ended: send before that, or through the Client", about(verb, m), in.ID)
 		}
 		in.out = append(in.out, e)
 		return nil
@@ -79,7 +83,7 @@ func (in *Incoming) decode(into any) error {
 		contentType = jsonContentType
 	}
 	if contentType != in.codec.ContentType {
-		return fmt.Errorf("%w: content type is %q, this endpoint reads %q", ErrUndecodable, contentType, in.codec.ContentType)
+		return fmt.Errorf("%w: its content type is %q, this endpoint's Config.Codec reads %q", ErrUndecodable, contentType, in.codec.ContentType)
 	}
 	if err := in.codec.Decode(in.Body, into); err != nil {
 		return fmt.Errorf("%w as %s: %w", ErrUndecodable, in.Type, err)
@@ -93,7 +97,7 @@ func (in *Incoming) receive(m *store.Message) error {
 	if len(m.Headers) > 0 {
 		if err := json.Unmarshal(m.Headers, &in.Headers); err != nil {
 			in.Headers = nil
-			return fmt.Errorf("%w: headers: %w", ErrUndecodable, err)
+			return fmt.Errorf("%w: its headers are not a JSON object of strings: %w", ErrUndecodable, err)
 		}
 	}
 	in.CorrelationID, in.ConversationID = in.Headers[headerCorrelationID], in.Headers[headerConversationID]

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -137,6 +138,24 @@ const (
 	transactionTerminate = "25P03" // idle_in_transaction_session_timeout
 	readOnly             = "25006" // of a standby, or of a session that began while the role was read-only: another may not be
 )
+
+// serverSaid is the server's answer without what pgx says about the round trip that it came in.
+func serverSaid(err error) error {
+	var batch pgx.ErrPreprocessingBatch
+	if errors.As(err, &batch) {
+		return batch.Unwrap()
+	}
+	return err
+}
+
+// unreachable adds to the error of a connection that could not be made what to look at.
+func unreachable(err error) error {
+	var refused *pgconn.ConnectError
+	if errors.As(err, &refused) {
+		return fmt.Errorf("cannot connect; does the server run, and does the connection string lead to it? %w", err)
+	}
+	return err
+}
 
 func sqlState(err error) string {
 	var pg *pgconn.PgError

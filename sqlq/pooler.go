@@ -169,7 +169,7 @@ func (c *Client) checkListenURL(ctx context.Context, db store.DBTX) error {
 		return fmt.Errorf("compare databases: %w", err)
 	}
 	if here != there {
-		return ErrOtherDatabase
+		return fmt.Errorf("%w: let it lead to database %q and its schema %q, past the pooler", ErrOtherDatabase, c.pool.Config().ConnConfig.Database, c.config.Schema)
 	}
 	return nil
 }

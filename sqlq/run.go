@@ -41,20 +41,20 @@ type runner struct {
 func (c *Client) Run(ctx context.Context, endpoints ...Endpoint) error {
 	endpoints, err := c.validated(endpoints)
 	if err != nil {
-		return err
+		return fmt.Errorf("run: %w", err)
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	r, err := c.newRunner(ctx, stop, endpoints)
 	if err != nil {
-		return err
+		return fmt.Errorf("run: %w", err)
 	}
 	defer c.forget(r)
 	if err := r.prepare(ctx, endpoints); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
-		return fmt.Errorf("run: %w", err)
+		return fmt.Errorf("run: %w", unreachable(err))
 	}
 	return r.serve(ctx, endpoints)
 }
@@ -65,13 +65,13 @@ func (c *Client) Run(ctx context.Context, endpoints ...Endpoint) error {
 func (c *Client) Prepare(ctx context.Context, endpoints ...Endpoint) error {
 	endpoints, err := c.validated(endpoints)
 	if err != nil {
-		return err
+		return fmt.Errorf("prepare: %w", err)
 	}
 	if c.closed.Load() {
-		return ErrClosed
+		return fmt.Errorf("prepare: %w", ErrClosed)
 	}
 	if err := c.prepareQueues(ctx, endpoints); err != nil {
-		return fmt.Errorf("prepare: %w", err)
+		return fmt.Errorf("prepare: %w", unreachable(err))
 	}
 	return nil
 }
@@ -143,13 +143,13 @@ func (c *Client) prepareQueue(ctx context.Context, e Endpoint) error {
 		}
 	}
 	if sqlState(err) == insufficientPrivs {
-		return fmt.Errorf("make queue %q: %w; let one that may run `sqlq queue create %s --schema %s`: %w", e.Name, ErrNotGranted, e.Name, shellWord(c.config.Schema), err)
+		return fmt.Errorf("make queue %q: %w (let a role that may make it run: sqlq queue create %s --schema %s): %w", e.Name, ErrNotGranted, e.Name, shellWord(c.config.Schema), err)
 	}
 	if err != nil {
 		return fmt.Errorf("make queue %q: %w", e.Name, err)
 	}
 	if !may {
-		return fmt.Errorf("receive from queue %q: %w, %s", e.Name, ErrNotGranted, c.grant("consumer", e.Name))
+		return fmt.Errorf("receive from queue %q: %w (%s)", e.Name, ErrNotGranted, c.grant("consumer", e.Name))
 	}
 	var events []string
 	for _, h := range e.Handlers {
@@ -159,7 +159,7 @@ func (c *Client) prepareQueue(ctx context.Context, e Endpoint) error {
 	}
 	if len(events) > 0 {
 		if err := c.store.Subscribe(ctx, c.pool, e.Name, events); err != nil {
-			return fmt.Errorf("subscribe queue %q to %q: %w", e.Name, events, err)
+			return fmt.Errorf("subscribe queue %q to %s: %w", e.Name, quoted(events), err)
 		}
 	}
 	return nil
@@ -193,7 +193,7 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		return fmt.Errorf("run: %w", err)
+		return fmt.Errorf("run: %w", unreachable(err))
 	}
 	listening, stopListening := context.WithCancel(background)
 	defer stopListening()

@@ -248,7 +248,7 @@ func (in *instance) finishedOf(b *batch) (finished []*delivery) {
 func (r *receiver) settleAlone(in *instance, d *delivery, refused error) {
 	for range 2 {
 		if refused != nil {
-			in.refused(d, fmt.Errorf("settle: %w", refused))
+			in.refused(d, in.unsettled(d, refused))
 		}
 		if r.connect() != nil {
 			return
@@ -279,6 +279,19 @@ func (r *receiver) settleRelocked(ctx context.Context, in *instance, d *delivery
 	s := &settlement{client: r.run.client, from: store.From{Queue: in.endpoint.Name}}
 	s.add(in, d)
 	return r.commit(ctx, in, s)
+}
+
+// unsettled says why the server refused to settle a delivery: for what its handler sent, or what it wrote.
+func (in *instance) unsettled(d *delivery, err error) error {
+	err = serverSaid(err)
+	queues := queuesOf(d.out)
+	switch state := sqlState(err); {
+	case state == undefinedTable && len(queues) > 0:
+		return fmt.Errorf("settle: %w: the handler sent to %s (%s, then replay the message): %w", ErrNoQueue, quoted(queues), in.client.createQueue(queues), err)
+	case state == insufficientPrivs && len(d.out) > 0:
+		return fmt.Errorf("settle: %w for what the handler sent (%s): %w", ErrNotGranted, in.client.grant("producer", queues...), err)
+	}
+	return fmt.Errorf("settle: the server refuses what the handler did: %w", err)
 }
 
 // commit settles and ends the open transaction, then wakes whom it sent to.
