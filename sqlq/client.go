@@ -56,10 +56,10 @@ func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, erro
 		c.log.Warn("sqlq: the pool has several hosts and no connect_timeout: when one of them is cut off, sends wait for it as long as the operating system does, which can be minutes; add connect_timeout=3 to its URL")
 	}
 	if err := c.checkExecMode(ctx); err != nil {
-		return nil, fmt.Errorf("open: %w", unreachable(err))
+		return nil, fmt.Errorf("open: %w", err)
 	}
 	if err := c.checkSchema(ctx); err != nil {
-		return nil, fmt.Errorf("open: %w", unreachable(err))
+		return nil, fmt.Errorf("open: %w", err)
 	}
 	return c, nil
 }
@@ -90,7 +90,7 @@ func (c *Client) checkSchema(ctx context.Context) error {
 	case sqlState(err) == insufficientPrivs:
 		return fmt.Errorf("check schema %q: %w (%s): %w", name, ErrNotGranted, c.grant("producer"), err)
 	case err != nil:
-		return fmt.Errorf("check schema %q: %w", name, explainPooler(err))
+		return fmt.Errorf("check schema %q: %w", name, explainPooler(unreachable(err)))
 	case !exists:
 		return fmt.Errorf("%w: no tables in schema %q: run `sqlq migrate up --schema %s`", ErrSchemaMissing, name, shellWord(name))
 	case have < want:

@@ -152,7 +152,7 @@ func serverSaid(err error) error {
 func unreachable(err error) error {
 	var refused *pgconn.ConnectError
 	if errors.As(err, &refused) {
-		return fmt.Errorf("cannot connect; does the server run, and does the connection string lead to it? %w", err)
+		return fmt.Errorf("cannot connect (does the server run, and does the connection string lead to it?): %w", err)
 	}
 	return err
 }

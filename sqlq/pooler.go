@@ -136,7 +136,7 @@ func (c *Client) checkExecMode(ctx context.Context) error {
 	}
 	held, err := c.pool.Acquire(ctx)
 	if err != nil {
-		return fmt.Errorf("look for a transaction pooler: %w", err)
+		return fmt.Errorf("look for a transaction pooler: %w", unreachable(err))
 	}
 	defer held.Release()
 	pg := held.Conn().PgConn()

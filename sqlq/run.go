@@ -54,7 +54,7 @@ func (c *Client) Run(ctx context.Context, endpoints ...Endpoint) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		return fmt.Errorf("run: %w", unreachable(err))
+		return fmt.Errorf("run: %w", err)
 	}
 	return r.serve(ctx, endpoints)
 }
@@ -71,7 +71,7 @@ func (c *Client) Prepare(ctx context.Context, endpoints ...Endpoint) error {
 		return fmt.Errorf("prepare: %w", ErrClosed)
 	}
 	if err := c.prepareQueues(ctx, endpoints); err != nil {
-		return fmt.Errorf("prepare: %w", unreachable(err))
+		return fmt.Errorf("prepare: %w", err)
 	}
 	return nil
 }
@@ -116,7 +116,7 @@ func (r *runner) prepare(ctx context.Context, endpoints []Endpoint) error {
 	need := c.config.ReceiveConnections + 2 + minPool
 	has, err := c.store.Capacity(ctx, c.pool)
 	if err != nil {
-		return fmt.Errorf("ask for the connection limits: %w", err)
+		return fmt.Errorf("ask for the connection limits: %w", unreachable(err))
 	}
 	if has.Connections < need {
 		return fmt.Errorf("%w: %s allows %d, receiving takes %d and the pool at least %d: raise it, or lower Config.ReceiveConnections (now %d)",
@@ -146,7 +146,7 @@ func (c *Client) prepareQueue(ctx context.Context, e Endpoint) error {
 		return fmt.Errorf("make queue %q: %w (let a role that may make it run: sqlq queue create %s --schema %s): %w", e.Name, ErrNotGranted, e.Name, shellWord(c.config.Schema), err)
 	}
 	if err != nil {
-		return fmt.Errorf("make queue %q: %w", e.Name, err)
+		return fmt.Errorf("make queue %q: %w", e.Name, unreachable(err))
 	}
 	if !may {
 		return fmt.Errorf("receive from queue %q: %w (%s)", e.Name, ErrNotGranted, c.grant("consumer", e.Name))
@@ -193,7 +193,7 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		return fmt.Errorf("run: %w", unreachable(err))
+		return fmt.Errorf("run: %w", err)
 	}
 	listening, stopListening := context.WithCancel(background)
 	defer stopListening()

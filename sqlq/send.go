@@ -268,7 +268,7 @@ func (c *Client) sendError(err error, all ...envelope) error {
 	if err == nil {
 		return nil
 	}
-	err = explainPooler(serverSaid(err))
+	err = explainPooler(unreachable(serverSaid(err)))
 	queues := queuesOf(all)
 	what := fmt.Sprintf("send %s to queue %q", all[0].Type, all[0].queue)
 	switch {
