@@ -21,10 +21,10 @@ type Due struct {
 
 func (d Due) check() error {
 	if (!d.At.IsZero() && d.In != 0) || (!d.At.IsZero() && d.By != 0) || (d.In != 0 && d.By != 0) {
-		return errors.New("a time, a delay from now and a shift exclude one another")
+		return errors.New("a time, a delay from now and a shift exclude one another: give one of them")
 	}
 	if d.In < 0 {
-		return fmt.Errorf("a delay of %s ends in the past", d.In)
+		return fmt.Errorf("a delay of %s ends in the past: it is counted from now, from 0 on", d.In)
 	}
 	return nil
 }
@@ -205,7 +205,7 @@ func (o *Ops) changeDelayedBatch(ctx context.Context, operation int64, st store.
 		}
 		goesOn, err := o.store.AdvanceOperation(ctx, tx, operation, c.N, 0)
 		if err == nil && !goesOn {
-			err = fmt.Errorf("operation %d was cancelled", operation)
+			err = fmt.Errorf("operation %d: %w", operation, ErrCancelled)
 		}
 		return err
 	})

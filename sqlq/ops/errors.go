@@ -26,7 +26,7 @@ func (e *NoQueueError) Error() string {
 	text := fmt.Sprintf("queue %q does not exist in schema %q", e.Queue, e.Schema)
 	switch len(e.Near) {
 	case 0:
-		return text + "; make it with: sqlq queue create " + e.Queue
+		return text + "; make it with: sqlq queue create " + e.Queue + inSchema(e.Schema)
 	case 1:
 		return text + fmt.Sprintf("; there is %q", e.Near[0])
 	default:
@@ -35,6 +35,14 @@ func (e *NoQueueError) Error() string {
 }
 
 func (e *NoQueueError) Unwrap() error { return sqlq.ErrNoQueue }
+
+// inSchema is what a command that an error names needs for a schema that is not the default one.
+func inSchema(schema string) string {
+	if schema == "sqlq" {
+		return ""
+	}
+	return " --schema '" + strings.ReplaceAll(schema, "'", `'\''`) + "'"
+}
 
 // NoFailedError is returned when failed messages are named, by number or id, that are not there to be worked on. What was
 // asked for is done for the others.
@@ -92,8 +100,8 @@ func (e *InterruptedError) Error() string {
 
 func (e *InterruptedError) Unwrap() error { return e.Err }
 
-// ErrCancelled is why an operation stopped that CancelOperation has ended.
-var ErrCancelled = errors.New("the operation was cancelled")
+// ErrCancelled is why an operation stopped that CancelOperation has ended. What it has done stays done.
+var ErrCancelled = errors.New("somebody has cancelled it")
 
 // NoOperationError is returned when an operation is named that is not there.
 type NoOperationError struct {

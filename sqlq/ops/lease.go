@@ -173,7 +173,7 @@ func (o *Ops) releaseQueue(ctx context.Context, queue string, chosen store.Lease
 			}
 			goesOn, err := o.store.AdvanceOperation(ctx, tx, operation, n, 0)
 			if err == nil && !goesOn {
-				err = fmt.Errorf("operation %d was cancelled", operation)
+				err = fmt.Errorf("operation %d: %w", operation, ErrCancelled)
 			}
 			return err
 		})

@@ -152,7 +152,7 @@ func (o *Ops) ResumeOperation(ctx context.Context, id int64, progress func(Progr
 		return operation(op), fmt.Errorf("resume operation %d: %w", id, err)
 	}
 	if !resumed {
-		return operation(op), fmt.Errorf("operation %d was resumed or cancelled by somebody else just now", id)
+		return operation(op), fmt.Errorf("operation %d was resumed or cancelled by somebody else just now: look with: sqlq operation show %[1]d", id)
 	}
 	changed, err := o.perform(ctx, &c)
 	if err == nil {
@@ -184,7 +184,7 @@ func (o *Ops) again(ctx context.Context, op store.Operation) (c change, err erro
 	c = change{plan: plan{kind: op.Kind, filter: f, to: stands.Queue, limit: int64(f.limit())},
 		id: op.ID, start: op.Done, rate: rate, wanted: op.Wanted}
 	if op.UpTo == nil {
-		return c, fmt.Errorf("operation %d does not say up to which message it goes", op.ID)
+		return c, fmt.Errorf("operation %d does not say up to which message it goes: run the command again", op.ID)
 	}
 	c.upTo = *op.UpTo
 	if c.chosen, err = f.chosen(); err != nil {

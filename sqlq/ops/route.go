@@ -128,5 +128,6 @@ func typesSeen(found []store.TypeSeen) []TypeSeen {
 	return seen
 }
 
-// ErrNoSubscriber is returned by Publish for an event that no queue is subscribed to. Nothing was stored.
+// ErrNoSubscriber is returned by Publish for an event that no queue is subscribed to. Nothing was stored. Subscribe makes a
+// queue get it.
 var ErrNoSubscriber = errors.New("no queue is subscribed to it")
