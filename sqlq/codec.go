@@ -6,7 +6,7 @@ import "encoding/json"
 type Codec struct {
 	// ContentType names the format and travels as a header, unless it is "application/json". UTF-8 text of at most 200 bytes.
 	ContentType string
-	Encode      func(message any) ([]byte, error)
+	Encode      func(message any) ([]byte, error) // writes a body from a message
 	// Decode reads a body into a pointer to the message.
 	Decode func(body []byte, into any) error
 }

@@ -193,10 +193,10 @@ type SendFunc func(ctx context.Context, m *Outgoing) error
 
 // Outgoing is a message on its way out, as middleware sees it.
 type Outgoing struct {
-	ID      ID
-	Type    string
-	Queue   string // where a command goes; empty for an event
-	Headers Headers
-	Body    []byte // encoded
-	Message Message
+	ID      ID      // by which it is known on its whole way
+	Type    string  // the message type
+	Queue   string  // where a command goes; empty for an event
+	Headers Headers // the sender's; middleware may add to them
+	Body    []byte  // encoded
+	Message Message // what was given to be sent
 }

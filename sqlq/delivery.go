@@ -15,18 +15,18 @@ import (
 
 // Incoming is a received message without its Go type: what a Delivery embeds and middleware sees.
 type Incoming struct {
-	ID       ID
-	Type     string
-	Endpoint string // that handles it; also the queue that it came from
-	Headers  Headers
-	Body     []byte // as the sender encoded it; do not change it
-	Attempt  int    // 1 for the first
-	SentAt   time.Time
+	ID       ID        // which the sender gave it
+	Type     string    // the message type
+	Endpoint string    // that handles it; also the queue that it came from
+	Headers  Headers   // the sender's and the library's
+	Body     []byte    // as the sender encoded it; do not change it
+	Attempt  int       // 1 for the first
+	SentAt   time.Time // by the database's clock
 
 	// CorrelationID says what the message is about and ConversationID is the id of the first message of the flow; both
 	// follow along to what handlers send.
 	CorrelationID  string
-	ConversationID string
+	ConversationID string // see CorrelationID
 
 	client *Client
 	codec  *Codec

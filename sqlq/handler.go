@@ -21,7 +21,7 @@ type Handler struct {
 // Delivery is one message handed to one handler.
 type Delivery[T Message] struct {
 	*Incoming
-	Message T
+	Message T // decoded
 }
 
 // Handle makes a Handler for messages of type T. It runs at least once for each message: when the process or its

@@ -17,6 +17,7 @@ import (
 
 // DBTX is a transaction of the caller's: a pgx.Tx, a pgx connection or pool, or what SQLTx makes of a *sql.Tx.
 type DBTX interface {
+	// QueryRow runs a statement that returns at most one row, as in pgx.
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 

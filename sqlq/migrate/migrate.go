@@ -41,15 +41,15 @@ type Migrator struct {
 
 // Step is one migration that was applied or rolled back.
 type Step struct {
-	Version  int64
-	Name     string // file name without folder
-	Duration time.Duration
+	Version  int64         // the number that the file begins with
+	Name     string        // file name without folder
+	Duration time.Duration // how long it took
 }
 
 // State tells of one known migration whether it is applied.
 type State struct {
-	Version   int64
-	Name      string
+	Version   int64     // the number that the file begins with
+	Name      string    // file name without folder
 	AppliedAt time.Time // zero: pending
 }
 

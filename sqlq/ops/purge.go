@@ -18,8 +18,8 @@ const purgeDelayedRows = 5000
 
 // Purged says what Purge removed.
 type Purged struct {
-	Ready   int64
-	Delayed int64
+	Ready   int64 // messages that were ready
+	Delayed int64 // messages that were delayed
 }
 
 // PurgeOptions says how Purge works. The zero value is good.
