@@ -16,7 +16,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// Client sends messages, and with Run handles them. Open one for each process and database; it is safe for concurrent
+// Client sends messages, and with Run handles them. [Open] one for each process and database; it is safe for concurrent
 // use.
 type Client struct {
 	config  Config
@@ -39,8 +39,11 @@ type Client struct {
 const minPool = 2
 
 // Open returns a Client that sends through the pool. Run receives on connections of its own, made with the pool's
-// settings. Open checks the configuration and the schema: ErrSchemaMissing, ErrSchemaOutdated, ErrSchemaNewer,
-// ErrTooFewConnections, ErrUnsafeExecMode. It starts nothing; the pool stays the caller's to close, after the Client.
+// settings. Open checks the configuration and the schema, and starts nothing; the pool stays the caller's to close, after
+// the Client.
+//
+// Errors: ErrSchemaMissing, ErrSchemaOutdated, ErrSchemaNewer, ErrTooFewConnections, ErrUnsafeExecMode, ErrNotGranted, what is
+// wrong in the Config, and the database's. They say what mends them.
 func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, error) {
 	config = config.withDefaults()
 	if err := config.validate(); err != nil {

@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// SendOption changes how one message is sent or published.
+// SendOption changes how one message is sent or published: [To], [Delay], [At], [ExpiresIn], [WithHeader], [WithID],
+// [WithCorrelationID], [Immediately]. What does not fit is an error of the send.
 type SendOption func(*sendOptions)
 
 type sendOptions struct {
@@ -34,16 +35,17 @@ func Delay(d time.Duration) SendOption {
 	return func(o *sendOptions) { o.delay, o.delayed = d, true }
 }
 
-// At defers the message to a point in time, now to 100 years ahead. The database's clock decides when it has come.
+// At defers the message to a point in time, now to 100 years ahead; up to a minute ago counts as now, because clocks
+// differ. The database's clock decides when it has come. At and Delay together are ErrInvalidTime.
 func At(t time.Time) SendOption { return func(o *sendOptions) { o.at, o.timed = t, true } }
 
-// ExpiresIn gives the message a time to live, counted from the send by the database's clock. It is not handled later,
-// and removed without a trace.
+// ExpiresIn gives the message a time to live, counted from the send by the database's clock: more than 0, up to 100 years.
+// It is not handled later, and removed without a trace. Default: it lives for ever.
 func ExpiresIn(d time.Duration) SendOption {
 	return func(o *sendOptions) { o.ttl, o.expires = d, true }
 }
 
-// WithHeader adds a header; see Headers for what may be in one.
+// WithHeader adds a header; of two with the same name the last one counts. See [Headers] for what may be in one.
 func WithHeader(name, value string) SendOption {
 	return func(o *sendOptions) {
 		if o.headers == nil {
@@ -57,8 +59,8 @@ func WithHeader(name, value string) SendOption {
 // The library itself does not look for duplicates.
 func WithID(id ID) SendOption { return func(o *sendOptions) { o.id = id } }
 
-// WithCorrelationID sets what the message is about, an order number for example: UTF-8 text of at most 1,000 bytes. It follows along to the messages that
-// its handlers send. Without it the first message's id does.
+// WithCorrelationID sets what the message is about, an order number for example: UTF-8 text of at most 1,000 bytes. It
+// follows along to the messages that its handlers send. Without it the first message's id does.
 func WithCorrelationID(id string) SendOption { return func(o *sendOptions) { o.correlation = id } }
 
 // Immediately lets Client.Send and its like be called inside of a handler: the message is sent whether the handler

@@ -27,9 +27,12 @@ type envelope struct {
 	queue string // "": published
 }
 
-// Send sends a command to the queue that its type is routed to. When it returns nil the message is committed. Errors:
-// ErrNoRoute, ErrIsEvent, ErrNoQueue, ErrInHandler, those of the options, and the database's; with ErrNoQueue and its
-// like the message was not stored, while after a lost connection nobody knows.
+// Send sends a command to the queue that its type is routed to. When it returns nil the message is committed. Sends that
+// come at the same time share transactions, so many goroutines sending are quick.
+//
+// Errors: ErrNoRoute, ErrIsEvent, ErrNoQueue, ErrInvalidName, ErrInvalidTime, ErrHeadersTooLarge, ErrEncode, ErrBodyTooLarge,
+// ErrInHandler, ErrNotGranted, ErrClosed, and the database's; with those named here the message was not stored, while after a
+// lost connection, or the end of ctx, nobody knows.
 func (c *Client) Send(ctx context.Context, m Message, options ...SendOption) error {
 	if err := c.usable(ctx, about("send", m), options); err != nil {
 		return err
@@ -38,7 +41,7 @@ func (c *Client) Send(ctx context.Context, m Message, options ...SendOption) err
 }
 
 // SendTx sends a command as part of the caller's transaction: it is sent if and when that commits. The transaction is
-// the outbox.
+// the outbox. Errors are those of Send; one of the database's has ended the transaction, as any failed statement does.
 func (c *Client) SendTx(ctx context.Context, tx DBTX, m Message, options ...SendOption) error {
 	if c.closedTo(ctx) {
 		return fmt.Errorf("%s: %w", about("send", m), ErrClosed)
@@ -55,7 +58,8 @@ func (c *Client) SendTx(ctx context.Context, tx DBTX, m Message, options ...Send
 }
 
 // SendMany sends commands, each to its queue, in one transaction: all of them or none. The options count for each
-// message; WithID is refused.
+// message; WithID is refused. It is the quickest way to send thousands. Errors are those of Send; that
+// of one message says which it is.
 func (c *Client) SendMany(ctx context.Context, ms []Message, options ...SendOption) error {
 	if err := c.usable(ctx, "send many", options); err != nil {
 		return err

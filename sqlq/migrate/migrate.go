@@ -1,5 +1,9 @@
 // Package migrate brings a database schema to the version that sqlq needs.
 //
+// [Up] does it in one call, as a service may when it starts; several that start at once wait for each other. A [Migrator]
+// goes up and down, says how the schema stands, and compares it with what the migrations make. [Script] returns SQL for
+// psql or a migration tool of your own. The command line has the same as `sqlq migrate`.
+//
 // It is apart from package sqlq so that only programs that migrate link goose. The files that it applies are in package
 // migrations; goose keeps its record in the table goose_db_version of the same schema, so several schemas of one
 // database have each their own.
