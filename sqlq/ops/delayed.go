@@ -105,7 +105,7 @@ type NoDelayedError struct {
 
 // Error says what happened, where, and what to do.
 func (e *NoDelayedError) Error() string {
-	return "not among the delayed: " + strings.Join(e.Missing, ", ")
+	return "not among the delayed (see: sqlq delayed ls): " + strings.Join(e.Missing, ", ")
 }
 
 // CountDelayed says how many delayed messages a filter chooses, at least where they are more than CountLimit, and returns

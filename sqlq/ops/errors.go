@@ -58,7 +58,7 @@ type NoFailedError struct {
 func (e *NoFailedError) Error() string {
 	var parts []string
 	if e.Missing != nil {
-		parts = append(parts, "not in the error table: "+strings.Join(e.Missing, ", "))
+		parts = append(parts, "not in the error table (see: sqlq error ls --status any): "+strings.Join(e.Missing, ", "))
 	}
 	if e.Archived != nil {
 		parts = append(parts, "archived, and left as it is: "+strings.Join(e.Archived, ", "))

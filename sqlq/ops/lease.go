@@ -70,7 +70,9 @@ type NoLeaseError struct {
 }
 
 // Error says what happened, where, and what to do.
-func (e *NoLeaseError) Error() string { return "not leased: " + strings.Join(e.Missing, ", ") }
+func (e *NoLeaseError) Error() string {
+	return "not leased (see: sqlq lease ls): " + strings.Join(e.Missing, ", ")
+}
 
 // Leases returns the leased messages that a filter chooses, those that were leased first in front. Naming a queue that is not
 // there is a *NoQueueError.
