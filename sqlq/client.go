@@ -2,6 +2,7 @@ package sqlq
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -48,6 +49,9 @@ func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, erro
 	config = config.withDefaults()
 	if err := config.validate(); err != nil {
 		return nil, fmt.Errorf("open: %w", err)
+	}
+	if pool == nil {
+		return nil, errors.New("open: the pool is nil: make one with pgxpool.New, and look at its error")
 	}
 	if n := pool.Config().MaxConns; n < minPool {
 		return nil, fmt.Errorf("open: %w: the pool has MaxConns %d; a sender that waits for a connection while it holds one waits for ever: allow at least %d (pool_max_conns in the pool's URL)", ErrTooFewConnections, n, minPool)

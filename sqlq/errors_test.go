@@ -91,6 +91,7 @@ func TestErrorsAreWords(t *testing.T) {
 	p.section("Open")
 	provokeOpen(p, url)
 	p.section("Send, Publish and their like")
+	// It polls often, because nobody wakes a receiver for a message whose receive connection was lost.
 	c := open(t, admin, sqlq.Config{MaxBody: 1000, PollInterval: 100 * time.Millisecond, Routes: map[string]string{"post.Letter": "post", "post.Mute": "post", "pooled.Plain": "office"}})
 	provokeSend(p, c)
 	p.section("Roles without a privilege")
@@ -116,6 +117,7 @@ func provokeOpen(p *provoked, url string) {
 		p.add(what, err, kind)
 	}
 	good := poolOn(p, url)
+	refused("no pool", nil, sqlq.Config{}, nil)
 	refused("no schema", good, sqlq.Config{Schema: "other"}, sqlq.ErrSchemaMissing)
 	newer, older := newPool(p), newPool(p)
 	execSQL(p, newer, `INSERT INTO sqlq.goose_db_version (version_id, is_applied) VALUES ($1, true)`, migrations.Latest()+1)

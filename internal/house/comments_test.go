@@ -3,6 +3,7 @@ package house
 import (
 	"go/ast"
 	"go/token"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -66,6 +67,58 @@ var Var int
 	if n := strings.Count(got, "has no comment"); n != 7 {
 		t.Errorf("it finds %d, want 7:\n%s", n, got)
 	}
+}
+
+// A link in a comment of a public package leads somewhere.
+func TestCommentLinks(t *testing.T) {
+	t.Parallel()
+	link := regexp.MustCompile(`(?m)\[\*?([A-Z]\w*(?:\.[A-Z]\w*)?)\]`)
+	found := 0
+	for _, p := range own(t) {
+		if !isLibrary(p.dir) || strings.Contains(p.dir, "internal") {
+			continue
+		}
+		names := declared(p)
+		for _, f := range p.files {
+			for _, c := range f.tree.Comments {
+				for line := range strings.SplitSeq(c.Text(), "\n") {
+					if strings.HasPrefix(line, "\t") { // code
+						continue
+					}
+					for _, to := range link.FindAllStringSubmatch(line, -1) {
+						if found++; !names[to[1]] {
+							t.Errorf("%s: the link [%s] leads nowhere", f.line(c), to[1])
+						}
+					}
+				}
+			}
+		}
+	}
+	if found < 50 {
+		t.Errorf("found %d links only", found)
+	}
+}
+
+// declared returns what a package declares: functions, methods as Type.Name, types, variables and constants.
+func declared(p pkg) map[string]bool {
+	_, names := exportedErrors(p)
+	for _, f := range p.files {
+		for _, d := range f.tree.Decls {
+			if d, is := d.(*ast.GenDecl); is {
+				for _, spec := range d.Specs {
+					switch spec := spec.(type) {
+					case *ast.TypeSpec:
+						names[spec.Name.Name] = true
+					case *ast.ValueSpec:
+						for _, name := range spec.Names {
+							names[name.Name] = true
+						}
+					}
+				}
+			}
+		}
+	}
+	return names
 }
 
 // commentFaults lists the exported names of a public package that have no comment, and the package if it has none.

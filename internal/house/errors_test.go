@@ -53,6 +53,15 @@ func TestErrorsDoc(t *testing.T) {
 		same(t, "the errors of "+p.dir, listed, errs)
 	}
 
+	texts := string(read(t, "sqlq", "testdata", "errors.txt")) + string(read(t, "sqlq", "migrate", "errors_test.go"))
+	_, block, _ := strings.Cut(doc, "```text\n")
+	block, _, _ = strings.Cut(block, "\n```")
+	for line := range strings.SplitSeq(block, "\n") {
+		if !strings.Contains(texts, line) {
+			t.Errorf("docs/errors.md: no test provokes %s", line)
+		}
+	}
+
 	var codes []string
 	for _, row := range tableBelow(doc, "## Exit codes") {
 		codes = append(codes, row[0])
