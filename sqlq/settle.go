@@ -3,6 +3,7 @@ package sqlq
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -157,9 +158,17 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 	r.settleOneByOne(b, err)
 }
 
-// abandon gives a batch up together with its connection. Its messages are free again.
+// lookAgain is when an instance looks again for messages whose connection was lost. The first look may come while the
+// server still holds them for the session that ends, and nobody notifies when it has ended.
+var lookAgain = []time.Duration{10 * time.Millisecond, 100 * time.Millisecond, time.Second, 5 * time.Second}
+
+// abandon gives a batch up together with its connection. Its messages are free again, as soon as the server has noticed.
 func (r *receiver) abandon(b *batch, err error) {
+	in, seq := b.in, b.all[0].seq // release empties the batch
 	r.release(b)
+	for _, after := range lookAgain {
+		time.AfterFunc(after, func() { in.freedFrom(seq) })
+	}
 	r.lost(fmt.Errorf("settle queue %q: %w", b.in.endpoint.Name, err))
 }
 
@@ -225,8 +234,12 @@ func (r *receiver) settleOneByOne(b *batch, refused error) {
 
 // freed has the instance look for messages of a batch that are free again: whoever looked meanwhile found them locked.
 func (in *instance) freed(b *batch) {
+	in.freedFrom(b.all[0].seq)
+}
+
+func (in *instance) freedFrom(seq int64) {
 	in.mu.Lock()
-	in.start.freed(b.all[0].seq)
+	in.start.freed(seq)
 	in.mu.Unlock()
 	in.wake()
 }
