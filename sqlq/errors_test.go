@@ -93,8 +93,7 @@ func TestErrorsAreWords(t *testing.T) {
 	p.section("Open")
 	provokeOpen(p, url)
 	p.section("Send, Publish and their like")
-	// It polls often, because nobody wakes a receiver for a message whose receive connection was lost.
-	c := open(t, admin, sqlq.Config{MaxBody: 1000, PollInterval: 100 * time.Millisecond, Routes: map[string]string{"post.Letter": "post", "post.Mute": "post", "pooled.Plain": "office"}})
+	c := open(t, admin, sqlq.Config{MaxBody: 1000, Routes: map[string]string{"post.Letter": "post", "post.Mute": "post", "pooled.Plain": "office"}})
 	provokeSend(p, c)
 	p.section("Roles without a privilege")
 	provokeGrants(p, url, admin)
