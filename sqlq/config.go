@@ -175,7 +175,7 @@ func (c Config) validate() error {
 	}
 	for _, typ := range slices.Sorted(maps.Keys(c.Routes)) {
 		if err := errors.Join(checkTypeName(typ), checkQueueName(c.Routes[typ])); err != nil {
-			errs = append(errs, fmt.Errorf("Routes: %w", err))
+			errs = append(errs, fmt.Errorf("in Routes: %w", err))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
