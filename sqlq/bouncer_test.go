@@ -331,8 +331,8 @@ func TestAbandonedHandlerBehindBouncer(t *testing.T) {
 func TestDescribeExecIsRefusedBehindBouncer(t *testing.T) {
 	t.Parallel()
 	through, past := behindBouncer(t, bouncer.Options{}, "default_query_exec_mode=describe_exec")
-	if _, err := sqlq.Open(t.Context(), through, sqlq.Config{}); !errors.Is(err, sqlq.ErrUnsafeExecMode) {
-		t.Errorf("through the pooler: %v, want ErrUnsafeExecMode", err)
+	if _, err := sqlq.Open(t.Context(), through, sqlq.Config{}); !errors.Is(err, sqlq.ErrUnsafeExecMode) || !strings.HasPrefix(err.Error(), "open: ") || !strings.HasSuffix(err.Error(), "use exec, cache_describe or simple_protocol") {
+		t.Errorf("through the pooler: %v, want ErrUnsafeExecMode and what to do", err)
 	}
 	if _, err := sqlq.Open(t.Context(), poolOn(t, past.Config().ConnString()+"&default_query_exec_mode=describe_exec"), sqlq.Config{}); err != nil {
 		t.Errorf("past it: %v", err)

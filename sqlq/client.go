@@ -2,6 +2,7 @@ package sqlq
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -16,7 +17,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// Client sends messages, and with Run handles them. Open one for each process and database; it is safe for concurrent
+// Client sends messages, and with Run handles them. [Open] one for each process and database; it is safe for concurrent
 // use.
 type Client struct {
 	config  Config
@@ -39,15 +40,21 @@ type Client struct {
 const minPool = 2
 
 // Open returns a Client that sends through the pool. Run receives on connections of its own, made with the pool's
-// settings. Open checks the configuration and the schema: ErrSchemaMissing, ErrSchemaOutdated, ErrSchemaNewer,
-// ErrTooFewConnections, ErrUnsafeExecMode. It starts nothing; the pool stays the caller's to close, after the Client.
+// settings. Open checks the configuration and the schema, and starts nothing; the pool stays the caller's to close, after
+// the Client.
+//
+// Errors: ErrSchemaMissing, ErrSchemaOutdated, ErrSchemaNewer, ErrTooFewConnections, ErrUnsafeExecMode, ErrNotGranted, what is
+// wrong in the Config, and the database's. They say what mends them.
 func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, error) {
 	config = config.withDefaults()
 	if err := config.validate(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open: %w", err)
+	}
+	if pool == nil {
+		return nil, errors.New("open: the pool is nil: make one with pgxpool.New, and look at its error")
 	}
 	if n := pool.Config().MaxConns; n < minPool {
-		return nil, fmt.Errorf("%w: the pool has MaxConns %d; a sender that waits for a connection while it holds one waits for ever: allow at least %d", ErrTooFewConnections, n, minPool)
+		return nil, fmt.Errorf("open: %w: the pool has MaxConns %d; a sender that waits for a connection while it holds one waits for ever: allow at least %d (pool_max_conns in the pool's URL)", ErrTooFewConnections, n, minPool)
 	}
 	c := &Client{config: config, pool: pool, store: store.New(config.Schema), log: config.Logger}
 	c.routes.byType = config.Routes
@@ -56,10 +63,10 @@ func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, erro
 		c.log.Warn("sqlq: the pool has several hosts and no connect_timeout: when one of them is cut off, sends wait for it as long as the operating system does, which can be minutes; add connect_timeout=3 to its URL")
 	}
 	if err := c.checkExecMode(ctx); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open: %w", err)
 	}
 	if err := c.checkSchema(ctx); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open: %w", err)
 	}
 	return c, nil
 }
@@ -79,7 +86,7 @@ func (c *Client) Close(ctx context.Context) error {
 	case <-r.ended:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("close: endpoints are still draining: %w", ctx.Err())
+		return fmt.Errorf("close: the endpoints are still draining, which takes up to Config.DrainTimeout (%v) and a moment more: %w", c.config.DrainTimeout, ctx.Err())
 	}
 }
 
@@ -88,9 +95,9 @@ func (c *Client) checkSchema(ctx context.Context) error {
 	want, name := migrations.Latest(), c.config.Schema
 	switch {
 	case sqlState(err) == insufficientPrivs:
-		return fmt.Errorf("check schema %q: %w, %s: %w", name, ErrNotGranted, c.grant("producer", ""), err)
+		return fmt.Errorf("check schema %q: %w (%s): %w", name, ErrNotGranted, c.grant("producer"), err)
 	case err != nil:
-		return fmt.Errorf("check schema %q: %w", name, explainPooler(err))
+		return fmt.Errorf("check schema %q: %w", name, explainPooler(unreachable(err)))
 	case !exists:
 		return fmt.Errorf("%w: no tables in schema %q: run `sqlq migrate up --schema %s`", ErrSchemaMissing, name, shellWord(name))
 	case have < want:
@@ -101,14 +108,18 @@ func (c *Client) checkSchema(ctx context.Context) error {
 	return nil
 }
 
-// grant advises how the role of the pool becomes what it is not; queue may be "".
-func (c *Client) grant(kind, queue string) string {
+// grant advises how the role of the pool becomes what it is not, for some queues or, with none named, for all.
+func (c *Client) grant(kind string, names ...string) string {
 	literal := func(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 	queues := ""
-	if queue != "" {
-		queues = fmt.Sprintf(", ARRAY[%s]", literal(queue))
+	if len(names) > 0 {
+		literals := make([]string, len(names))
+		for i, name := range names {
+			literals[i] = literal(name)
+		}
+		queues = fmt.Sprintf(", ARRAY[%s]", strings.Join(literals, ", "))
 	}
-	return fmt.Sprintf("let the owner of the schema run SELECT %s(%s, '%s'%s)", pgx.Identifier{c.config.Schema, "grant_role"}.Sanitize(),
+	return fmt.Sprintf("let the owner of the schema run: SELECT %s(%s, '%s'%s)", pgx.Identifier{c.config.Schema, "grant_role"}.Sanitize(),
 		literal(c.pool.Config().ConnConfig.User), kind, queues)
 }
 
@@ -120,10 +131,10 @@ func shellWord(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// usable says whether a method that sends by itself may be called.
-func (c *Client) usable(ctx context.Context, options []SendOption) error {
+// usable says whether a method that sends by itself may be called; what names it in the error.
+func (c *Client) usable(ctx context.Context, what string, options []SendOption) error {
 	if c.closedTo(ctx) {
-		return ErrClosed
+		return fmt.Errorf("%s: %w", what, ErrClosed)
 	}
 	if ctx.Value(handlerContext{}) == nil {
 		return nil
@@ -131,7 +142,7 @@ func (c *Client) usable(ctx context.Context, options []SendOption) error {
 	if o, _ := collect(options); o.immediately {
 		return nil
 	}
-	return fmt.Errorf("%w: use the delivery's Send or Publish, which happen if and when the handler succeeds, or say Immediately()", ErrInHandler)
+	return fmt.Errorf("%s: %w: use the delivery's Send or Publish, which happen if and when the handler succeeds, or say Immediately()", what, ErrInHandler)
 }
 
 // closedTo says whether the Client is closed to the caller. While Close drains, handlers still send.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -151,11 +153,17 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// mostBody is the most that Config.MaxBody can be, in bytes.
+const mostBody = 1<<30 - 1<<20
+
 func (c Config) validate() error {
 	var errs []error
-	for name, d := range map[string]time.Duration{"HoldLimit": c.HoldLimit, "LeaseTime": c.LeaseTime, "DrainTimeout": c.DrainTimeout, "PollInterval": c.PollInterval} {
-		if d < 0 {
-			errs = append(errs, fmt.Errorf("%s is %v: it must not be negative", name, d))
+	for _, t := range []struct {
+		name string
+		time.Duration
+	}{{"HoldLimit", c.HoldLimit}, {"DrainTimeout", c.DrainTimeout}, {"PollInterval", c.PollInterval}} {
+		if t.Duration < 0 {
+			errs = append(errs, fmt.Errorf("%s is %v: it must not be negative", t.name, t.Duration))
 		}
 	}
 	if c.LeaseTime < time.Second {
@@ -164,8 +172,8 @@ func (c Config) validate() error {
 	if c.HoldLimit > 5*time.Second {
 		errs = append(errs, fmt.Errorf("HoldLimit is %v: 5 s is the most, because a transaction that idles longer is ended by the server", c.HoldLimit))
 	}
-	if c.MaxBody < 0 || c.MaxBody > 1<<30-1<<20 {
-		errs = append(errs, fmt.Errorf("MaxBody is %d bytes: PostgreSQL holds a little less than 1 GiB in a value", c.MaxBody))
+	if c.MaxBody < 0 || c.MaxBody > mostBody {
+		errs = append(errs, fmt.Errorf("MaxBody is %d bytes: it is from 1 to %d, because PostgreSQL holds a little less than 1 GiB in a value", c.MaxBody, mostBody))
 	}
 	if c.ReceiveConnections < 0 {
 		errs = append(errs, fmt.Errorf("ReceiveConnections is %d: it must not be negative", c.ReceiveConnections))
@@ -184,11 +192,13 @@ func (c Config) validate() error {
 	if len(c.Codec.ContentType) > maxContentType || cleanText(c.Codec.ContentType) != c.Codec.ContentType {
 		errs = append(errs, fmt.Errorf("Codec.ContentType %.100q of %d bytes: it is UTF-8 text without NUL of at most %d bytes", c.Codec.ContentType, len(c.Codec.ContentType), maxContentType))
 	}
-	for typ, queue := range c.Routes {
-		errs = append(errs, checkTypeName(typ), checkQueueName(queue))
+	for _, typ := range slices.Sorted(maps.Keys(c.Routes)) {
+		if err := errors.Join(checkTypeName(typ), checkQueueName(c.Routes[typ])); err != nil {
+			errs = append(errs, fmt.Errorf("in Routes: %w", err))
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("sqlq.Config: %w", err)
+		return fmt.Errorf("invalid Config: %w", err)
 	}
 	return nil
 }
@@ -202,10 +212,10 @@ type SendFunc func(ctx context.Context, m *Outgoing) error
 
 // Outgoing is a message on its way out, as middleware sees it.
 type Outgoing struct {
-	ID      ID
-	Type    string
-	Queue   string // where a command goes; empty for an event
-	Headers Headers
-	Body    []byte // encoded
-	Message Message
+	ID      ID      // by which it is known on its whole way
+	Type    string  // the message type
+	Queue   string  // where a command goes; empty for an event
+	Headers Headers // the sender's; middleware may add to them
+	Body    []byte  // encoded
+	Message Message // what was given to be sent
 }

@@ -92,7 +92,7 @@ func (c *Client) connect(ctx context.Context, why purpose) (*conn, error) {
 	}
 	raw, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
-		return nil, fmt.Errorf("connect (%s): %w", why, err)
+		return nil, fmt.Errorf("open the connection %q: %w", why, unreachable(err))
 	}
 	own := &conn{Conn: raw}
 	if err := own.setUp(ctx, c, config, why); err != nil {

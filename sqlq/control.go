@@ -24,7 +24,7 @@ func refuseControl(sql string) error {
 		default:
 			continue
 		}
-		return fmt.Errorf("%w: %s is refused", ErrTransactionOwned, words[0])
+		return fmt.Errorf("%w: %s is refused; return nil or an error instead", ErrTransactionOwned, words[0])
 	}
 	return nil
 }

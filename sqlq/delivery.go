@@ -15,18 +15,18 @@ import (
 
 // Incoming is a received message without its Go type: what a Delivery embeds and middleware sees.
 type Incoming struct {
-	ID       ID
-	Type     string
-	Endpoint string // that handles it; also the queue that it came from
-	Headers  Headers
-	Body     []byte // as the sender encoded it; do not change it
-	Attempt  int    // 1 for the first
-	SentAt   time.Time
+	ID       ID        // which the sender gave it
+	Type     string    // the message type
+	Endpoint string    // that handles it; also the queue that it came from
+	Headers  Headers   // the sender's and the library's
+	Body     []byte    // as the sender encoded it; do not change it
+	Attempt  int       // 1 for the first
+	SentAt   time.Time // by the database's clock
 
 	// CorrelationID says what the message is about and ConversationID is the id of the first message of the flow; both
 	// follow along to what handlers send.
 	CorrelationID  string
-	ConversationID string
+	ConversationID string // see CorrelationID
 
 	client *Client
 	codec  *Codec
@@ -47,11 +47,15 @@ func (in *Incoming) Publish(m Message, options ...SendOption) error {
 }
 
 func (in *Incoming) gather(m Message, publish bool, options []SendOption) error {
+	verb := "send"
+	if publish {
+		verb = "publish"
+	}
 	return in.client.prepare(in.ctx, m, publish, in, options, func(e envelope) error {
 		in.mu.Lock()
 		defer in.mu.Unlock()
 		if in.closed {
-			return fmt.Errorf("send %s: the handler of message %v has returned, or its attempt has ended", e.Type, in.ID)
+			return fmt.Errorf("%s: the handler of message %v has returned, or its attempt has ended: send before that, or through the Client", about(verb, m), in.ID)
 		}
 		in.out = append(in.out, e)
 		return nil
@@ -79,7 +83,7 @@ func (in *Incoming) decode(into any) error {
 		contentType = jsonContentType
 	}
 	if contentType != in.codec.ContentType {
-		return fmt.Errorf("%w: content type is %q, this endpoint reads %q", ErrUndecodable, contentType, in.codec.ContentType)
+		return fmt.Errorf("%w: its content type is %q, this endpoint's Config.Codec reads %q", ErrUndecodable, contentType, in.codec.ContentType)
 	}
 	if err := in.codec.Decode(in.Body, into); err != nil {
 		return fmt.Errorf("%w as %s: %w", ErrUndecodable, in.Type, err)
@@ -93,7 +97,7 @@ func (in *Incoming) receive(m *store.Message) error {
 	if len(m.Headers) > 0 {
 		if err := json.Unmarshal(m.Headers, &in.Headers); err != nil {
 			in.Headers = nil
-			return fmt.Errorf("%w: headers: %w", ErrUndecodable, err)
+			return fmt.Errorf("%w: its headers are not a JSON object of strings: %w", ErrUndecodable, err)
 		}
 	}
 	in.CorrelationID, in.ConversationID = in.Headers[headerCorrelationID], in.Headers[headerConversationID]

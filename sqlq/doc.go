@@ -25,6 +25,51 @@
 //
 //	err = client.SendTx(ctx, tx, PlaceOrder{Order: 17}, sqlq.To("sales"))
 //
+// # Lifecycle
+//
+// The tables are made by `sqlq migrate up`, or by package migrate when the program starts. [Open] makes a [Client], one for
+// each process and database, on a pool that stays yours. [Client.Run] handles messages until its context ends, then drains.
+// [Client.Close] ends the Client; close the pool after it. A program that only sends does not call Run. One [Config] has all
+// settings of a process; its zero value is good.
+//
+// # Sending
+//
+// A [Message] is any Go type with the method MessageType; with IsEvent it is an [Event]. [Client.Send] sends a command by
+// itself, [Client.SendMany] several, all or none, and [Client.SendTx] in your transaction, of pgx or, with [SQLTx], of
+// database/sql. [Client.Publish] and [Client.PublishTx] are for events. A handler sends through its delivery instead:
+// [Incoming.Send], [Incoming.Publish].
+//
+// A command goes where [To] says, else to the endpoint of this process that handles it, else where Config.Routes says. A
+// [SendOption] defers a message ([Delay], [At]), bounds its life ([ExpiresIn]) or adds to it ([WithHeader], [WithID],
+// [WithCorrelationID]).
+//
+// # Handling
+//
+// An [Endpoint] has a name, which its queue bears, and a [Handler] for each message type. [Handle] makes one that runs at
+// least once for a message; [HandleTx] one that writes in the transaction in which the message is removed, so that its effect
+// in this database happens exactly once. Both get a [Delivery]: the decoded message, and its headers, attempt and ids as an
+// [Incoming]. Middleware, in Config and Endpoint, goes around handlers and around what is sent.
+//
+// # Failing
+//
+// A handler fails by an error or a panic. The endpoint's [RetryPolicy] says how often and when it is tried again;
+// [Unrecoverable] and [RetryAfter] say so for one error. After the last attempt the message stands in the error table, with
+// the error's text, chain and stack, until an operator replays it. Whatever a handler sent or wrote in its tx is undone with it.
+//
+// # Running
+//
+// [Client.Run] makes the queues and subscriptions of its endpoints; [Client.Prepare] does only that, for programs that send
+// before they run. Processes that run the same endpoint share its messages; start as many as you like. [Client.Stats] says what
+// this process is doing.
+//
+// # Operating
+//
+// Package ops and the command sqlq look at queues, failed messages and instances, replay, pause and mend.
+//
+// # Errors
+//
+// The errors that callers can tell apart with errors.Is begin with Err. Each text says what happened, where, and what to do.
+//
 // # The way a message goes
 //
 //	Send, Publish ──► encode ──► route ──► INSERT into q_<queue>        (the caller's transaction, or a shared one)
@@ -98,15 +143,15 @@
 //
 // # Where to read next
 //
-// Client and Config, then Handle and HandleTx, RetryPolicy and SendOption. Package migrate makes the schema, package ops is
-// the operator's side, and package sqlqtest tests what you make. docs/design.md in the repository says why things are as they are, docs/guarantees.md what
-// happens when something breaks, and examples/ has programs that run.
+// The example of this package, then [Client] and [Config], [Handle] and [HandleTx], [RetryPolicy] and [SendOption]. Package
+// migrate makes the schema, package ops is the operator's side, and package sqlqtest tests what you make. In the repository
+// docs/guarantees.md says what happens when something breaks, docs/errors.md lists the errors, docs/configuration.md every
+// setting, docs/design.md says why things are as they are, and examples/ has programs that run.
 //
-// In the code: client.go, send.go, flight.go, copy.go, publish.go, route.go, message.go and wake.go send. run.go starts an endpoint's parts:
-// schedule.go shares the receive connections out, low.go says where a fetch starts, receiver.go fetches and holds, batch.go
-// and instance.go hand messages to handlers (handler.go, delivery.go, handletx.go), recoverability.go decides, settle.go
-// settles. attend.go and listener.go let receivers sleep and wake; keeper.go keeps house, with
-// heartbeat.go and upkeep.go; pause.go says how queues are paused, and
-// pooler.go what differs behind a transaction pooler. handmade.go lets sqlqtest make deliveries. The SQL is in internal/store, the
-// tables are in package migrations.
+// In the code: client.go, send.go, flight.go, copy.go, publish.go, route.go, message.go and wake.go send. run.go starts an
+// endpoint's parts: schedule.go shares the receive connections out, low.go says where a fetch starts, receiver.go fetches and
+// holds, batch.go and instance.go hand messages to handlers (handler.go, delivery.go, handletx.go), recoverability.go
+// decides, settle.go settles. attend.go, listener.go and poll.go let receivers sleep and wake; keeper.go keeps house, with
+// heartbeat.go and upkeep.go; pause.go says how queues are paused, and pooler.go what differs behind a transaction pooler.
+// handmade.go lets sqlqtest make deliveries. The SQL is in internal/store, the tables are in package migrations.
 package sqlq

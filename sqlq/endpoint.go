@@ -69,14 +69,14 @@ func (e Endpoint) validate(c Config) error {
 			continue
 		}
 		if seen[h.messageType] {
-			errs = append(errs, fmt.Errorf("two handlers for message type %q: an endpoint has one; put the work in one handler, or in two endpoints that both subscribe", h.messageType))
+			errs = append(errs, fmt.Errorf("two handlers for message type %q: an endpoint has one; put the work in one, or, of an event, in two endpoints", h.messageType))
 		}
 		seen[h.messageType] = true
 		errs = append(errs, checkTypeName(h.messageType))
 		if queue, routed := c.Routes[h.messageType]; routed && h.event {
 			errs = append(errs, fmt.Errorf("event %q is routed to queue %q in Config.Routes: events have subscribers, not a route; remove it there", h.messageType, queue))
 		} else if routed && queue != e.Name {
-			errs = append(errs, fmt.Errorf("command %q is routed to queue %q in Config.Routes, not to this endpoint", h.messageType, queue))
+			errs = append(errs, fmt.Errorf("command %q is routed to queue %q in Config.Routes, not to this endpoint; mend the route, or move the handler there", h.messageType, queue))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -88,19 +88,19 @@ func (e Endpoint) validate(c Config) error {
 // validateEndpoints checks what Run was given as a whole.
 func validateEndpoints(c Config, endpoints []Endpoint) error {
 	if len(endpoints) == 0 {
-		return fmt.Errorf("%w: none given to Run", ErrInvalidEndpoint)
+		return fmt.Errorf("%w: none given; name at least one", ErrInvalidEndpoint)
 	}
 	var errs []error
 	names, handledBy := map[string]bool{}, map[string]string{}
 	for _, e := range endpoints {
 		errs = append(errs, e.validate(c))
 		if names[e.Name] {
-			errs = append(errs, fmt.Errorf("%w %q: given to Run twice; for more at a time raise its Concurrency", ErrInvalidEndpoint, e.Name))
+			errs = append(errs, fmt.Errorf("%w %q: given twice; for more at a time raise its Concurrency", ErrInvalidEndpoint, e.Name))
 		}
 		names[e.Name] = true
 		for _, h := range e.Handlers {
 			if other, taken := handledBy[h.messageType]; taken && other != e.Name && !h.event {
-				errs = append(errs, fmt.Errorf("%w %q: command %q has a handler in endpoint %q too; a command has one receiver", ErrInvalidEndpoint, e.Name, h.messageType, other))
+				errs = append(errs, fmt.Errorf("%w %q: command %q has a handler in endpoint %q too; a command has one receiver; remove one", ErrInvalidEndpoint, e.Name, h.messageType, other))
 			}
 			handledBy[h.messageType] = e.Name
 		}

@@ -5,66 +5,73 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// ErrNotGranted: the database role lacks a privilege. Returned by Open, Run and what sends; the error says which call of
-// the SQL function grant_role mends it, where one does.
-var ErrNotGranted = errors.New("the role lacks a privilege")
-
-// Errors of Open.
+// Errors of Open. A caller tells errors apart with errors.Is; the text of each says where it happened and what to do.
+// docs/errors.md in the repository lists them all.
 var (
-	// ErrSchemaMissing: the schema has no sqlq tables. `sqlq migrate up` makes them.
+	// ErrSchemaMissing: the schema has no sqlq tables. Make them: sqlq migrate up, or package migrate.
 	ErrSchemaMissing = errors.New("the sqlq schema is missing")
-	// ErrSchemaOutdated: the schema is older than this library. `sqlq migrate up` mends it.
+	// ErrSchemaOutdated: the schema is older than this library. Migrate it: sqlq migrate up, or package migrate.
 	ErrSchemaOutdated = errors.New("the sqlq schema is older than this library")
-	// ErrSchemaNewer: the schema was migrated by a newer release. Use that release.
+	// ErrSchemaNewer: the schema was migrated by a newer release. Use that release of the library.
 	ErrSchemaNewer = errors.New("the sqlq schema is newer than this library")
-	// ErrTooFewConnections: the pool, or what the server lets the role have, is too small. Returned by Open and Run.
+	// ErrTooFewConnections: the pool, or what the server lets the role have, is too small. Returned by Open and Run. Raise
+	// the limit that it names, or lower Config.ReceiveConnections.
 	ErrTooFewConnections = errors.New("too few connections")
 	// ErrUnsafeExecMode: the pool has pgx's mode describe_exec and goes through a connection pooler, which may mix up the
 	// statements of several clients in that mode. Take exec, cache_describe or simple_protocol.
 	ErrUnsafeExecMode = errors.New("default_query_exec_mode=describe_exec is not safe through a connection pooler: use exec, cache_describe or simple_protocol")
 )
 
-// Errors of sending and publishing. The message was not stored.
+// ErrNotGranted: the database role lacks a privilege. Returned by Open, Run, Prepare and what sends. The error says which
+// call of the SQL function grant_role mends it, where one does.
+var ErrNotGranted = errors.New("the role lacks a privilege")
+
+// Errors of sending and publishing, by a Client or a delivery. The message was not stored.
 var (
-	// ErrNoRoute: nothing says which queue the command's type goes to.
+	// ErrNoRoute: nothing says which queue the command's type goes to. Name it in Config.Routes or with To, or run the
+	// endpoint that handles it in this process.
 	ErrNoRoute = errors.New("no route")
-	// ErrIsEvent: an event was sent; publish it.
+	// ErrIsEvent: an event was sent, or published To one queue. Publish it to its subscribers.
 	ErrIsEvent = errors.New("an event cannot be sent")
-	// ErrNotEvent: a command was published; send it.
+	// ErrNotEvent: a command was published. Send it, or make its type an Event.
 	ErrNotEvent = errors.New("a command cannot be published")
-	// ErrNoQueue: the queue does not exist in the schema.
+	// ErrNoQueue: the queue does not exist in the schema. Prepare or Run its endpoint makes it, and sqlq queue create. A
+	// message whose handler sends to such a queue fails with it.
 	ErrNoQueue = errors.New("no such queue")
-	// ErrInvalidName: a queue, message type or header that is not allowed.
+	// ErrInvalidName: the name of a queue or message type, a header or a correlation id that is not allowed. The error says
+	// what is. Returned by Open and Run too, for names in the Config and endpoints.
 	ErrInvalidName = errors.New("invalid name")
-	// ErrBodyTooLarge: the encoded body exceeds Config.MaxBody.
+	// ErrBodyTooLarge: the encoded body exceeds Config.MaxBody. Send a reference to the content, or raise it.
 	ErrBodyTooLarge = errors.New("body too large")
-	// ErrHeadersTooLarge: more than 100 headers, or more than 64 KiB of them.
+	// ErrHeadersTooLarge: more than 100 headers, or more than 64 KiB of them. Put the rest into the body.
 	ErrHeadersTooLarge = errors.New("headers too large")
-	// ErrEncode: the codec could not encode the message.
+	// ErrEncode: the codec could not encode the message, for the reason that the error wraps.
 	ErrEncode = errors.New("message cannot be encoded")
 	// ErrInvalidTime: a delay before now or beyond a century, or a time to live that is not positive.
 	ErrInvalidTime = errors.New("invalid time")
-	// ErrInHandler: Client.Send or another method was called with a handler's context; send through the delivery, or say
-	// Immediately().
+	// ErrInHandler: a method of the Client was called with a handler's context. Send through the delivery, or say
+	// Immediately.
 	ErrInHandler = errors.New("sending past the delivery inside of a handler")
-	// ErrClosed: the Client was closed.
+	// ErrClosed: the Client was closed. Returned by every method that uses it. Open another one.
 	ErrClosed = errors.New("client is closed")
 )
 
-// Errors of Run.
+// Errors of Run, before any message is handled.
 var (
-	// ErrInvalidEndpoint: an endpoint that cannot run: no name, no handler, the same name twice, two handlers for one type.
+	// ErrInvalidEndpoint: an endpoint that cannot run: no name, no handler, the same name twice, two handlers for one type, a
+	// number out of range. Returned by Prepare too. The error lists everything that is wrong.
 	ErrInvalidEndpoint = errors.New("invalid endpoint")
-	// ErrRunning: the Client runs already.
+	// ErrRunning: the Client runs already. Give all endpoints to one Run, or open a second Client.
 	ErrRunning = errors.New("client runs already")
 	// ErrOtherDatabase: Config.ListenURL does not lead to the database that the pool leads to, or not to the same schema.
 	ErrOtherDatabase = errors.New("Config.ListenURL leads to another database than the pool")
 )
 
-// Errors that a message can fail with. They are in the error table's chain.
+// Errors that a message can fail with. They are in the error table's chain. Mend the cause, then replay the message.
 var (
 	// ErrUndecodable: the body is not what its content type says, or does not fit the Go type.
 	ErrUndecodable = errors.New("body cannot be decoded")
@@ -75,9 +82,11 @@ var (
 	// ErrConnectionLost: the receive connection was lost again and again while a HandleTx handler ran. One that leaves rows
 	// open and idles for more than 10 s does this.
 	ErrConnectionLost = errors.New("the receive connection was lost while the handler ran")
-	// ErrTransactionOwned: a HandleTx handler tried to end the receive transaction; returned by the tx that it was given.
+	// ErrTransactionOwned: a HandleTx handler tried to end the receive transaction. Returned by the tx that it was given. An
+	// error that the handler returns undoes its work, nil commits it.
 	ErrTransactionOwned = errors.New("the receive transaction is committed by sqlq, not by a handler")
-	// ErrSwallowed: a HandleTx handler returned nil although a statement of it failed, which ended its transaction.
+	// ErrSwallowed: a HandleTx handler returned nil although a statement of it failed, which ended its transaction. Return
+	// that error, or put what may fail between tx.Begin and Rollback.
 	ErrSwallowed = errors.New("handler returned nil after an SQL error")
 )
 
@@ -138,6 +147,24 @@ const (
 	transactionTerminate = "25P03" // idle_in_transaction_session_timeout
 	readOnly             = "25006" // of a standby, or of a session that began while the role was read-only: another may not be
 )
+
+// serverSaid is the server's answer without what pgx says about the round trip that it came in.
+func serverSaid(err error) error {
+	var batch pgx.ErrPreprocessingBatch
+	if errors.As(err, &batch) {
+		return batch.Unwrap()
+	}
+	return err
+}
+
+// unreachable adds to the error of a connection that could not be made what to look at.
+func unreachable(err error) error {
+	var refused *pgconn.ConnectError
+	if errors.As(err, &refused) {
+		return fmt.Errorf("cannot connect (does the server run, and does the connection string lead to it?): %w", err)
+	}
+	return err
+}
 
 func sqlState(err error) string {
 	var pg *pgconn.PgError

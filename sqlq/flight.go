@@ -65,7 +65,7 @@ func (c *Client) sendShared(ctx context.Context, e envelope) error {
 		f.mu.Lock()
 		f.land(this)
 		f.mu.Unlock()
-		return c.sendError(e, err)
+		return c.sendError(err, e)
 	}
 	p := &passenger{envelope: e, landed: make(chan error, 1)}
 	f.waiting = append(f.waiting, p)
@@ -79,14 +79,14 @@ func (c *Client) sendShared(ctx context.Context, e envelope) error {
 	if i := slices.Index(f.waiting, p); i >= 0 {
 		f.waiting = slices.Delete(f.waiting, i, i+1)
 		f.mu.Unlock()
-		return c.sendError(e, ctx.Err())
+		return c.sendError(ctx.Err(), e)
 	}
 	f.mu.Unlock()
 	select {
 	case err := <-p.landed:
 		return err
 	default:
-		return c.sendError(e, ctx.Err())
+		return c.sendError(ctx.Err(), e)
 	}
 }
 
@@ -204,12 +204,12 @@ func (c *Client) flyWith(passengers []*passenger) {
 	err := c.storeAll(ctx, all)
 	if err == nil || connectionLost(err) {
 		for _, p := range passengers {
-			p.landed <- c.sendError(p.envelope, err)
+			p.landed <- c.sendError(err, p.envelope)
 		}
 		return
 	}
 	for _, p := range passengers {
-		p.landed <- c.sendError(p.envelope, c.storeOne(ctx, p.envelope))
+		p.landed <- c.sendError(c.storeOne(ctx, p.envelope), p.envelope)
 	}
 }
 

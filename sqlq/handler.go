@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Handler handles the messages of one type. Handle and HandleTx make one.
+// Handler handles the messages of one type. [Handle] and [HandleTx] make one.
 type Handler struct {
 	messageType string
 	event       bool
@@ -18,16 +18,16 @@ type Handler struct {
 	run         func(ctx context.Context, tx pgx.Tx, in *Incoming) error
 }
 
-// Delivery is one message handed to one handler.
+// Delivery is one message handed to one handler: decoded, and as it came.
 type Delivery[T Message] struct {
 	*Incoming
-	Message T
+	Message T // decoded
 }
 
 // Handle makes a Handler for messages of type T. It runs at least once for each message: when the process or its
 // connection dies, somebody runs it again. The error that it returns decides what becomes of the message: nil removes
-// it and sends what the handler sent through d; any other leaves it to the endpoint's RetryPolicy (see Unrecoverable
-// and RetryAfter), and nothing is sent. A panic is an error.
+// it and sends what the handler sent through d; any other leaves it to the endpoint's [RetryPolicy] (see [Unrecoverable]
+// and [RetryAfter]), and nothing is sent. A panic is an error.
 //
 // ctx is cancelled only when the process has been draining for longer than Config.DrainTimeout.
 func Handle[T Message](handle func(ctx context.Context, d *Delivery[T]) error) Handler {
@@ -35,7 +35,9 @@ func Handle[T Message](handle func(ctx context.Context, d *Delivery[T]) error) H
 }
 
 // HandleTx makes a Handler for messages of type T that works exactly once in the database of the queue: the removal of
-// the message, what the handler writes in tx and what it sends through d commit together or not at all.
+// the message, what the handler writes in tx and what it sends through d commit together or not at all. The error that it
+// returns means what it means for [Handle]. A handler that goes on after a failed statement fails with ErrSwallowed, one
+// that ends tx with ErrTransactionOwned.
 //
 // Several messages may share the transaction, one after the other; a failure undoes only its own message's work. tx
 // refuses Commit and Rollback. Row locks that the handler takes last until the batch commits, so a lock that is not to

@@ -89,7 +89,7 @@ func (b *batch) again(n int) {
 }
 
 // errEndedByHandler is the error of a handler that ended the receive transaction.
-var errEndedByHandler = Unrecoverable(fmt.Errorf("%w: the handler ended it past the tx that it was given", ErrTransactionOwned))
+var errEndedByHandler = Unrecoverable(fmt.Errorf("%w: the handler ended it past the tx that it was given; return nil or an error instead", ErrTransactionOwned))
 
 // handleLeasedTx runs a HandleTx handler for a message that was leased before, so that its attempt is counted although
 // it may kill the process. Its transaction removes the lease.
@@ -169,7 +169,7 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 			return
 		}
 		r.rollback()
-		in.refused(d, fmt.Errorf("settle: %w", err))
+		in.refused(d, in.unsettled(d, err))
 	} else {
 		r.rollback()
 	}

@@ -9,15 +9,20 @@ import (
 	"time"
 )
 
-// Message is what a service sends to another. MessageType names it on the wire, for example "sales.PlaceOrder": keep it
-// stable, whatever becomes of the Go type. It is called on zero values (and nil pointers), so it must not read fields.
-type Message interface{ MessageType() string }
+// Message is what a service sends to another: a command, or, with the method IsEvent, an [Event].
+type Message interface {
+	// MessageType names the message on the wire, for example "sales.PlaceOrder": 1 to 200 ASCII letters, digits and
+	// . _ / : -, beginning with a letter or digit. Keep it stable, whatever becomes of the Go type. It is called on zero
+	// values (and nil pointers), so it must not read fields.
+	MessageType() string
+}
 
 // Event is a Message that says what has happened, in the past tense ("sales.OrderPlaced"). It is published to every
 // queue that subscribed to it; a Message that is no Event is a command, and is sent to the one queue that its type is
-// routed to. IsEvent only marks the type.
+// routed to.
 type Event interface {
 	Message
+	// IsEvent only marks the type; it is never called.
 	IsEvent()
 }
 
@@ -66,10 +71,10 @@ func NewID() ID {
 func ParseID(s string) (ID, error) {
 	var id ID
 	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
-		return ID{}, fmt.Errorf("message id %q is not a UUID like 01890a5d-ac96-774b-bcce-b302099a8057", s)
+		return ID{}, fmt.Errorf("message id %q is not a UUID, such as 01890a5d-ac96-774b-bcce-b302099a8057", s)
 	}
 	if _, err := hex.Decode(id[:], []byte(s[:8]+s[9:13]+s[14:18]+s[19:23]+s[24:])); err != nil {
-		return ID{}, fmt.Errorf("message id %q is not a UUID: %w", s, err)
+		return ID{}, fmt.Errorf("message id %q is not a UUID, such as 01890a5d-ac96-774b-bcce-b302099a8057", s)
 	}
 	return id, nil
 }

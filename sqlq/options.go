@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// SendOption changes how one message is sent or published.
+// SendOption changes how one message is sent or published: [To], [Delay], [At], [ExpiresIn], [WithHeader], [WithID],
+// [WithCorrelationID], [Immediately]. What does not fit is an error of the send.
 type SendOption func(*sendOptions)
 
 type sendOptions struct {
@@ -36,7 +37,8 @@ func Delay(d time.Duration) SendOption {
 	return func(o *sendOptions) { o.delay, o.delayed = d, true }
 }
 
-// At defers the message to a point in time, now to 100 years ahead. The database's clock decides when it has come.
+// At defers the message to a point in time, now to 100 years ahead; up to a minute ago counts as now, because clocks
+// differ. The database's clock decides when it has come. At and Delay together are ErrInvalidTime.
 // Default: at once. Unit: a point in time. Cost: that of Delay.
 func At(t time.Time) SendOption { return func(o *sendOptions) { o.at, o.timed = t, true } }
 
@@ -47,7 +49,7 @@ func ExpiresIn(d time.Duration) SendOption {
 	return func(o *sendOptions) { o.ttl, o.expires = d, true }
 }
 
-// WithHeader adds a header; see Headers for what may be in one.
+// WithHeader adds a header; of two with the same name the last one counts. See [Headers] for what may be in one.
 // Default: only the library's own. Unit: a name and a text. Cost: its bytes, in the message and in what it leaves
 // behind.
 func WithHeader(name, value string) SendOption {

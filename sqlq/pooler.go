@@ -136,7 +136,7 @@ func (c *Client) checkExecMode(ctx context.Context) error {
 	}
 	held, err := c.pool.Acquire(ctx)
 	if err != nil {
-		return fmt.Errorf("look for a transaction pooler: %w", err)
+		return fmt.Errorf("look for a transaction pooler: %w", unreachable(err))
 	}
 	defer held.Release()
 	pg := held.Conn().PgConn()
@@ -169,7 +169,7 @@ func (c *Client) checkListenURL(ctx context.Context, db store.DBTX) error {
 		return fmt.Errorf("compare databases: %w", err)
 	}
 	if here != there {
-		return ErrOtherDatabase
+		return fmt.Errorf("%w: let it lead to database %q and its schema %q, past the pooler", ErrOtherDatabase, c.pool.Config().ConnConfig.Database, c.config.Schema)
 	}
 	return nil
 }

@@ -1,12 +1,15 @@
 package sqlq
 
-import "context"
+import (
+	"context"
+	"fmt"
+)
 
 // Publish publishes an event: a copy goes into every queue that is subscribed to its type at this moment, in one
 // transaction. An event without subscribers is stored nowhere, and that is no error. A subscription that was committed
 // before the call gets its copy. Errors: ErrNotEvent, ErrInHandler, those of the options, and the database's.
 func (c *Client) Publish(ctx context.Context, m Message, options ...SendOption) error {
-	if err := c.usable(ctx, options); err != nil {
+	if err := c.usable(ctx, about("publish", m), options); err != nil {
 		return err
 	}
 	return c.prepare(ctx, m, true, nil, options, func(e envelope) error { return c.sendShared(ctx, e) })
@@ -16,7 +19,7 @@ func (c *Client) Publish(ctx context.Context, m Message, options ...SendOption) 
 // SERIALIZABLE transaction the subscriptions are those that its snapshot shows.
 func (c *Client) PublishTx(ctx context.Context, tx DBTX, m Message, options ...SendOption) error {
 	if c.closedTo(ctx) {
-		return ErrClosed
+		return fmt.Errorf("%s: %w", about("publish", m), ErrClosed)
 	}
 	return c.prepare(ctx, m, true, nil, options, func(e envelope) error {
 		var err error
@@ -25,6 +28,6 @@ func (c *Client) PublishTx(ctx context.Context, tx DBTX, m Message, options ...S
 		} else {
 			err = c.store.PublishOne(ctx, tx, e.Outgoing, !c.config.NoNotify)
 		}
-		return c.sendError(e, err)
+		return c.sendError(err, e)
 	})
 }

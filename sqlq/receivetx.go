@@ -107,7 +107,7 @@ func (tx *receiveTx) run(d *delivery) error {
 		return err
 	case 'E':
 		if err == nil {
-			err = fmt.Errorf("%w: %w", ErrSwallowed, tx.failure)
+			err = fmt.Errorf("%w (return it, or undo the statement with a transaction of its own, tx.Begin): %w", ErrSwallowed, serverSaid(tx.failure))
 		}
 	}
 	if err == nil {
@@ -227,7 +227,7 @@ func (tx *receiveTx) Exec(ctx context.Context, sql string, args ...any) (tag pgc
 	for range n {
 		if _, err := results.Exec(); err != nil {
 			results.Close()
-			return tag, err
+			return tag, serverSaid(err)
 		}
 	}
 	tx.fronted()
@@ -267,7 +267,7 @@ func (tx *receiveTx) query(ctx context.Context, sql string, args []any) (pgx.Row
 		for range n {
 			if _, err := results.Exec(); err != nil {
 				results.Close()
-				return nil, err
+				return nil, serverSaid(err)
 			}
 		}
 		tx.fronted()

@@ -54,7 +54,7 @@ func (p RetryPolicy) validate() error {
 		}
 	}
 	if p.attempts() > math.MaxInt16 {
-		return fmt.Errorf("RetryPolicy has %d attempts: %d is the most", p.attempts(), math.MaxInt16)
+		return fmt.Errorf("RetryPolicy has %d attempts: %d is the most; lower Immediate, or give fewer Delays", p.attempts(), math.MaxInt16)
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ func (c *Client) route(m Message, publish bool, to string) (string, error) {
 	case publish && !event:
 		return "", fmt.Errorf("%w: send it; if it is an event, give its type the method IsEvent()", ErrNotEvent)
 	case publish && to != "":
-		return "", fmt.Errorf("%w: an event goes to its subscribers, not To(%q)", ErrIsEvent, to)
+		return "", fmt.Errorf("%w: an event goes to its subscribers, without To(%q)", ErrIsEvent, to)
 	case publish:
 		return "", nil
 	case event:
@@ -52,7 +52,7 @@ func (c *Client) route(m Message, publish bool, to string) (string, error) {
 	queue := c.routes.byType[m.MessageType()]
 	c.routes.mu.RUnlock()
 	if queue = cmp.Or(queue, c.routes.otherwise); queue == "" {
-		return "", fmt.Errorf("%w: add it to Config.Routes, give To(queue), or run its endpoint in this process", ErrNoRoute)
+		return "", fmt.Errorf("%w: add its type to Config.Routes, give To(queue), or run its endpoint in this process", ErrNoRoute)
 	}
 	return queue, nil
 }

@@ -41,13 +41,13 @@ type runner struct {
 func (c *Client) Run(ctx context.Context, endpoints ...Endpoint) error {
 	endpoints, err := c.validated(endpoints)
 	if err != nil {
-		return err
+		return fmt.Errorf("run: %w", err)
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	r, err := c.newRunner(ctx, stop, endpoints)
 	if err != nil {
-		return err
+		return fmt.Errorf("run: %w", err)
 	}
 	defer c.forget(r)
 	if err := r.prepare(ctx, endpoints); err != nil {
@@ -65,10 +65,10 @@ func (c *Client) Run(ctx context.Context, endpoints ...Endpoint) error {
 func (c *Client) Prepare(ctx context.Context, endpoints ...Endpoint) error {
 	endpoints, err := c.validated(endpoints)
 	if err != nil {
-		return err
+		return fmt.Errorf("prepare: %w", err)
 	}
 	if c.closed.Load() {
-		return ErrClosed
+		return fmt.Errorf("prepare: %w", ErrClosed)
 	}
 	if err := c.prepareQueues(ctx, endpoints); err != nil {
 		return fmt.Errorf("prepare: %w", err)
@@ -116,7 +116,7 @@ func (r *runner) prepare(ctx context.Context, endpoints []Endpoint) error {
 	need := c.config.ReceiveConnections + 2 + minPool
 	has, err := c.store.Capacity(ctx, c.pool)
 	if err != nil {
-		return fmt.Errorf("ask for the connection limits: %w", err)
+		return fmt.Errorf("ask for the connection limits: %w", unreachable(err))
 	}
 	if has.Connections < need {
 		return fmt.Errorf("%w: %s allows %d, receiving takes %d and the pool at least %d: raise it, or lower Config.ReceiveConnections (now %d)",
@@ -143,13 +143,13 @@ func (c *Client) prepareQueue(ctx context.Context, e Endpoint) error {
 		}
 	}
 	if sqlState(err) == insufficientPrivs {
-		return fmt.Errorf("make queue %q: %w; let one that may run `sqlq queue create %s --schema %s`: %w", e.Name, ErrNotGranted, e.Name, shellWord(c.config.Schema), err)
+		return fmt.Errorf("make queue %q: %w (let a role that may make it run: sqlq queue create %s --schema %s): %w", e.Name, ErrNotGranted, e.Name, shellWord(c.config.Schema), err)
 	}
 	if err != nil {
-		return fmt.Errorf("make queue %q: %w", e.Name, err)
+		return fmt.Errorf("make queue %q: %w", e.Name, unreachable(err))
 	}
 	if !may {
-		return fmt.Errorf("receive from queue %q: %w, %s", e.Name, ErrNotGranted, c.grant("consumer", e.Name))
+		return fmt.Errorf("receive from queue %q: %w (%s)", e.Name, ErrNotGranted, c.grant("consumer", e.Name))
 	}
 	var events []string
 	for _, h := range e.Handlers {
@@ -159,7 +159,7 @@ func (c *Client) prepareQueue(ctx context.Context, e Endpoint) error {
 	}
 	if len(events) > 0 {
 		if err := c.store.Subscribe(ctx, c.pool, e.Name, events); err != nil {
-			return fmt.Errorf("subscribe queue %q to %q: %w", e.Name, events, err)
+			return fmt.Errorf("subscribe queue %q to %s: %w", e.Name, quoted(events), err)
 		}
 	}
 	return nil

@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -15,6 +18,7 @@ import (
 // DBTX is a transaction of the caller's: a pgx.Tx, a pgx connection or pool, or what SQLTx makes of one of
 // database/sql.
 type DBTX interface {
+	// QueryRow runs a statement that returns at most one row, as in pgx.
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
@@ -24,21 +28,24 @@ type envelope struct {
 	queue string // "": published
 }
 
-// Send sends a command to the queue that its type is routed to. When it returns nil the message is committed. Errors:
-// ErrNoRoute, ErrIsEvent, ErrNoQueue, ErrInHandler, those of the options, and the database's; with ErrNoQueue and its
-// like the message was not stored, while after a lost connection nobody knows.
+// Send sends a command to the queue that its type is routed to. When it returns nil the message is committed. Sends that
+// come at the same time share transactions, so many goroutines sending are quick.
+//
+// Errors: ErrNoRoute, ErrIsEvent, ErrNoQueue, ErrInvalidName, ErrInvalidTime, ErrHeadersTooLarge, ErrEncode, ErrBodyTooLarge,
+// ErrInHandler, ErrNotGranted, ErrClosed, and the database's; with those named here the message was not stored, while after a
+// lost connection, or the end of ctx, nobody knows.
 func (c *Client) Send(ctx context.Context, m Message, options ...SendOption) error {
-	if err := c.usable(ctx, options); err != nil {
+	if err := c.usable(ctx, about("send", m), options); err != nil {
 		return err
 	}
 	return c.prepare(ctx, m, false, nil, options, func(e envelope) error { return c.sendShared(ctx, e) })
 }
 
 // SendTx sends a command as part of the caller's transaction: it is sent if and when that commits. The transaction is
-// the outbox.
+// the outbox. Errors are those of Send; one of the database's has ended the transaction, as any failed statement does.
 func (c *Client) SendTx(ctx context.Context, tx DBTX, m Message, options ...SendOption) error {
 	if c.closedTo(ctx) {
-		return ErrClosed
+		return fmt.Errorf("%s: %w", about("send", m), ErrClosed)
 	}
 	return c.prepare(ctx, m, false, nil, options, func(e envelope) error {
 		var err error
@@ -47,18 +54,19 @@ func (c *Client) SendTx(ctx context.Context, tx DBTX, m Message, options ...Send
 		} else {
 			err = c.store.InsertOne(ctx, tx, e.queue, e.Outgoing, !c.config.NoNotify)
 		}
-		return c.sendError(e, err)
+		return c.sendError(err, e)
 	})
 }
 
 // SendMany sends commands, each to its queue, in one transaction: all of them or none. The options count for each
-// message; WithID is refused.
+// message; WithID is refused. It is the quickest way to send thousands. Errors are those of Send; that
+// of one message says which it is.
 func (c *Client) SendMany(ctx context.Context, ms []Message, options ...SendOption) error {
-	if err := c.usable(ctx, options); err != nil {
+	if err := c.usable(ctx, "send many", options); err != nil {
 		return err
 	}
 	if o, _ := collect(options); o.id != (ID{}) {
-		return errors.New("send many: WithID would give every message the same id")
+		return errors.New("send many: WithID would give every message the same id: send them one by one, or let each get its own")
 	}
 	all := make([]envelope, 0, len(ms))
 	for i, m := range ms {
@@ -68,9 +76,17 @@ func (c *Client) SendMany(ctx context.Context, ms []Message, options ...SendOpti
 		}
 	}
 	if err := c.storeAll(ctx, all); err != nil {
-		return c.sendError(all[0], err)
+		return c.sendError(err, all...)
 	}
 	return nil
+}
+
+// about names a message in an error.
+func about(verb string, m Message) string {
+	if m == nil {
+		return verb
+	}
+	return verb + " " + m.MessageType()
 }
 
 // storeAll stores messages in one transaction and wakes their receivers. What a connection refuses because it was opened
@@ -187,7 +203,7 @@ func (c *Client) prepare(ctx context.Context, m Message, publish bool, in *Incom
 		verb = "publish"
 	}
 	if m == nil {
-		return fmt.Errorf("%s: no message (nil)", verb)
+		return fmt.Errorf("%s: the message is nil", verb)
 	}
 	o, err := collect(options)
 	if err != nil {
@@ -207,7 +223,7 @@ func (c *Client) prepare(ctx context.Context, m Message, publish bool, in *Incom
 		out.ID = NewID()
 	}
 	if out.Body, err = c.config.Codec.Encode(m); err != nil {
-		return fmt.Errorf("%s %s: %w: %w", verb, out.Type, ErrEncode, err)
+		return fmt.Errorf("%s %s: %w as %s: %w", verb, out.Type, ErrEncode, c.config.Codec.ContentType, err)
 	}
 	send := func(ctx context.Context, out *Outgoing) error {
 		e := envelope{queue: out.Queue, Outgoing: store.Outgoing{
@@ -253,21 +269,54 @@ func (c *Client) headers(out *Outgoing, in *Incoming, correlation string) ([]byt
 	return json.Marshal(all)
 }
 
-// sendError explains the database's answer to a message that was to be stored.
-func (c *Client) sendError(e envelope, err error) error {
+// sendError explains the database's answer to messages that were to be stored together.
+func (c *Client) sendError(err error, all ...envelope) error {
 	if err == nil {
 		return nil
 	}
-	err = explainPooler(err)
-	verb, where := "send", fmt.Sprintf("to queue %q", e.queue)
-	if e.queue == "" {
-		verb, where = "publish", "to its subscribers"
+	err = explainPooler(unreachable(serverSaid(err)))
+	queues := queuesOf(all)
+	what := fmt.Sprintf("send %s to queue %q", all[0].Type, all[0].queue)
+	switch {
+	case len(queues) == 0:
+		what = fmt.Sprintf("publish %s to its subscribers", all[0].Type)
+	case len(queues) > 1:
+		what = fmt.Sprintf("send %d messages to queues %s", len(all), quoted(queues))
+	case len(all) > 1:
+		what = fmt.Sprintf("send %d messages to queue %q", len(all), queues[0])
 	}
 	switch sqlState(err) {
 	case undefinedTable:
-		return fmt.Errorf("%s %s %s: %w: make it with `sqlq queue create`, or start its endpoint: %w", verb, e.Type, where, ErrNoQueue, err)
+		return fmt.Errorf("%s: %w (%s, or start its endpoint): %w", what, ErrNoQueue, c.createQueue(queues), err)
 	case insufficientPrivs:
-		return fmt.Errorf("%s %s %s: %w, %s: %w", verb, e.Type, where, ErrNotGranted, c.grant("producer", e.queue), err)
+		return fmt.Errorf("%s: %w (%s): %w", what, ErrNotGranted, c.grant("producer", queues...), err)
 	}
-	return fmt.Errorf("%s %s %s: %w", verb, e.Type, where, err)
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// createQueue advises how a queue is made, or, of several, the one that is missing.
+func (c *Client) createQueue(queues []string) string {
+	if len(queues) == 1 {
+		return fmt.Sprintf("make it with: sqlq queue create %s --schema %s", queues[0], shellWord(c.config.Schema))
+	}
+	return fmt.Sprintf("make the one that is missing with: sqlq queue create QUEUE --schema %s", shellWord(c.config.Schema))
+}
+
+// queuesOf lists the queues that commands go to, each once, in order of appearance.
+func queuesOf(all []envelope) (queues []string) {
+	for _, e := range all {
+		if e.queue != "" && !slices.Contains(queues, e.queue) {
+			queues = append(queues, e.queue)
+		}
+	}
+	return queues
+}
+
+// quoted lists names for an error.
+func quoted(names []string) string {
+	q := make([]string, len(names))
+	for i, name := range names {
+		q[i] = strconv.Quote(name)
+	}
+	return strings.Join(q, ", ")
 }

@@ -3,6 +3,7 @@ package sqlq
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -157,9 +158,17 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 	r.settleOneByOne(b, err)
 }
 
-// abandon gives a batch up together with its connection. Its messages are free again.
+// lookAgain is when an instance looks again for messages whose connection was lost. The first look may come while the
+// server still holds them for the session that ends, and nobody notifies when it has ended.
+var lookAgain = []time.Duration{10 * time.Millisecond, 100 * time.Millisecond, time.Second, 5 * time.Second}
+
+// abandon gives a batch up together with its connection. Its messages are free again, as soon as the server has noticed.
 func (r *receiver) abandon(b *batch, err error) {
+	in, seq := b.in, b.all[0].seq // release empties the batch
 	r.release(b)
+	for _, after := range lookAgain {
+		time.AfterFunc(after, func() { in.freedFrom(seq) })
+	}
 	r.lost(fmt.Errorf("settle queue %q: %w", b.in.endpoint.Name, err))
 }
 
@@ -225,8 +234,12 @@ func (r *receiver) settleOneByOne(b *batch, refused error) {
 
 // freed has the instance look for messages of a batch that are free again: whoever looked meanwhile found them locked.
 func (in *instance) freed(b *batch) {
+	in.freedFrom(b.all[0].seq)
+}
+
+func (in *instance) freedFrom(seq int64) {
 	in.mu.Lock()
-	in.start.freed(b.all[0].seq)
+	in.start.freed(seq)
 	in.mu.Unlock()
 	in.wake()
 }
@@ -248,7 +261,7 @@ func (in *instance) finishedOf(b *batch) (finished []*delivery) {
 func (r *receiver) settleAlone(in *instance, d *delivery, refused error) {
 	for range 2 {
 		if refused != nil {
-			in.refused(d, fmt.Errorf("settle: %w", refused))
+			in.refused(d, in.unsettled(d, refused))
 		}
 		if r.connect() != nil {
 			return
@@ -279,6 +292,19 @@ func (r *receiver) settleRelocked(ctx context.Context, in *instance, d *delivery
 	s := &settlement{client: r.run.client, from: store.From{Queue: in.endpoint.Name}}
 	s.add(in, d)
 	return r.commit(ctx, in, s)
+}
+
+// unsettled says why the server refused to settle a delivery: for what its handler sent, or what it wrote.
+func (in *instance) unsettled(d *delivery, err error) error {
+	err = serverSaid(err)
+	queues := queuesOf(d.out)
+	switch state := sqlState(err); {
+	case state == undefinedTable && len(queues) > 0:
+		return fmt.Errorf("settle: %w: the handler sent to %s (%s, then replay the message): %w", ErrNoQueue, quoted(queues), in.client.createQueue(queues), err)
+	case state == insufficientPrivs && len(d.out) > 0:
+		return fmt.Errorf("settle: %w for what the handler sent (%s): %w", ErrNotGranted, in.client.grant("producer", queues...), err)
+	}
+	return fmt.Errorf("settle: the server refuses what the handler did: %w", err)
 }
 
 // commit settles and ends the open transaction, then wakes whom it sent to.

@@ -70,7 +70,7 @@ func (r *receiver) settleLease(ctx context.Context, in *instance, d *delivery) e
 		return err
 	}
 	r.rollback()
-	in.refused(d, fmt.Errorf("settle: %w", err))
+	in.refused(d, in.unsettled(d, err))
 	if err = r.settleLeases(ctx, in, []*delivery{d}); err != nil && !connectionLost(err) {
 		r.rollback()
 		r.run.client.log.Error("sqlq: cannot settle a leased message; it stays leased until this process ends, or its lease is released: sqlq lease release", "endpoint", in.endpoint.Name, "message", d.ID, "err", err)

@@ -115,9 +115,9 @@ func (in *instance) decided(d *delivery) bool {
 	case d.handler == nil:
 		d.err = fmt.Errorf("%w %q in endpoint %q: add one, or replay the message to the endpoint that has", ErrUnknownType, d.Type, in.endpoint.Name)
 	case d.handler.inTx && in.timesLost(d) >= maxLost:
-		d.err = fmt.Errorf("%w, %d times", ErrConnectionLost, maxLost)
+		d.err = fmt.Errorf("%w, %d times: read to the end what it asks for, and leave no rows open for longer than 10 s; the server's log says what ended the connection", ErrConnectionLost, maxLost)
 	case d.crashes && d.made() >= policy.attempts():
-		d.err = fmt.Errorf("%w, %s times", ErrCrashed, d.Headers[headerCrashes])
+		d.err = fmt.Errorf("%w, %s times: find out why (out of memory, os.Exit, a panic in a goroutine of the handler's?), then replay it", ErrCrashed, d.Headers[headerCrashes])
 	default:
 		return false
 	}

@@ -10,7 +10,7 @@ type Stats struct {
 
 // EndpointStats is how one endpoint of this process stands, and counts what it has done.
 type EndpointStats struct {
-	Name string
+	Name string // of the endpoint
 	// Waits is how the endpoint learns of the next message.
 	Waits Waits
 	// Running counts handlers under way, Waiting messages in hand whose handlers have not begun.

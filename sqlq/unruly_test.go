@@ -212,3 +212,35 @@ func TestQueueGoneKeepsHeaders(t *testing.T) {
 		}
 	}
 }
+
+// A message whose receive connection was lost is handled again at once, also where nothing else is sent and nobody polls.
+func TestLostConnectionCostsNoWaiting(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t)
+	c := open(t, pool, sqlq.Config{PollInterval: time.Hour})
+	calls := 0
+	done := make(chan bool, 1)
+	endpoint := sqlq.Endpoint{Name: "post", Handlers: []sqlq.Handler{
+		sqlq.HandleTx(func(ctx context.Context, tx pgx.Tx, _ *sqlq.Delivery[letter]) error {
+			if calls++; calls%3 != 0 {
+				_, err := tx.Exec(ctx, `SELECT pg_terminate_backend(pg_backend_pid())`)
+				return err
+			}
+			done <- true
+			return nil
+		})}}
+	if err := c.Prepare(t.Context(), endpoint); err != nil {
+		t.Fatal(err)
+	}
+	run(t, c, endpoint)
+	for n := range 30 {
+		if err := c.Send(t.Context(), letter{N: n}); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-done:
+		case <-time.After(patience):
+			t.Fatalf("message %d was not handled within %v", n, patience)
+		}
+	}
+}

@@ -75,6 +75,9 @@ func actor(ch change) ops.Actor {
 
 // connectAnySchema connects to the database, whatever there is in it. Its error has the exit code for that.
 func (a *app) connectAnySchema(ctx context.Context) (*database, error) {
+	if a.schema == "" {
+		return nil, usageErrorf("--schema is empty: leave it out for sqlq's default, \"sqlq\"")
+	}
 	config, err := a.config()
 	if err != nil {
 		return nil, &codedError{code: exitConnect, err: err}
@@ -190,5 +193,5 @@ func migrateUp(schema string) string {
 	if schema == "sqlq" {
 		return "sqlq migrate up"
 	}
-	return "sqlq migrate up --schema " + schema
+	return "sqlq migrate up --schema " + shellWord(schema)
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 )
 
@@ -107,7 +108,7 @@ func (a *app) coded(ctx context.Context, command *cobra.Command, err error) *cod
 	case errors.As(err, &coded):
 		return &codedError{code: coded.code, err: hidden(coded, err)}
 	case !a.began:
-		return &codedError{code: exitUsage, err: err} // cobra found fault with the arguments
+		return &codedError{code: exitUsage, err: wrongFlag(err)} // cobra found fault with the arguments
 	case ctx.Err() != nil:
 		if errors.Is(err, context.Canceled) { // else the command has said more
 			err = fmt.Errorf("interrupted: %w", err)
@@ -119,6 +120,20 @@ func (a *app) coded(ctx context.Context, command *cobra.Command, err error) *cod
 		return &codedError{code: exitConnect, err: a.notAllowed(command.Annotations[needs], err)}
 	}
 	return &codedError{code: exitError, err: err}
+}
+
+// wrongFlag says what a flag takes, where the parser would speak of its own functions.
+func wrongFlag(err error) error {
+	var wrong *pflag.InvalidValueError
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	takes := map[string]string{"duration": "a duration such as 90s, 10m or 1h30m", "int": "a whole number", "int64": "a whole number",
+		"uint64": "a whole number from 0 on", "float64": "a number", "bool": "true or false"}[wrong.GetFlag().Value.Type()]
+	if takes == "" {
+		return err // a flag of our own says it
+	}
+	return fmt.Errorf("invalid argument %q for \"--%s\" flag: write %s", wrong.GetValue(), wrong.GetFlag().Name, takes)
 }
 
 // hidden returns the whole error, unless everything in it has been said.

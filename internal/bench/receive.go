@@ -103,10 +103,10 @@ func (r *receiving) tell(line report) {
 
 func (r *receiving) run(ctx context.Context, lines *bufio.Scanner) error {
 	if !lines.Scan() {
-		return errors.New("no job")
+		return errors.New("standard input ended before it said what to receive")
 	}
 	if err := json.Unmarshal(lines.Bytes(), &r.job); err != nil {
-		return fmt.Errorf("read the job: %w", err)
+		return fmt.Errorf("read what to receive: %w", err)
 	}
 	config, err := pgxpool.ParseConfig(r.job.URL)
 	if err != nil {

@@ -30,7 +30,7 @@ func (s *shop) openClient(ctx context.Context) (*client, error) {
 	})
 	if err != nil {
 		pool.Close()
-		return nil, fmt.Errorf("open the client: %w", err)
+		return nil, fmt.Errorf("client: %w", err)
 	}
 	return &client{sqlq: c, pool: pool, fail: s.fail, running: &s.running}, nil
 }

@@ -43,7 +43,7 @@ func (s *shop) start(ctx context.Context, name string, receiveConnections int, e
 	})
 	if err != nil {
 		pool.Close()
-		return nil, fmt.Errorf("start %s: %w", name, err)
+		return nil, fmt.Errorf("service %s: %w", name, err)
 	}
 	runs, stop := context.WithCancel(ctx)
 	v := &service{name: name, stop: stop, ended: make(chan struct{})}
@@ -51,12 +51,12 @@ func (s *shop) start(ctx context.Context, name string, receiveConnections int, e
 		defer close(v.ended)
 		defer pool.Close()
 		if err := client.Run(runs, endpoint(pool)); err != nil {
-			s.fail(fmt.Errorf("run %s: %w", name, err))
+			s.fail(fmt.Errorf("service %s: %w", name, err))
 		}
 	})
 	if err := s.awaitInstance(ctx, name); err != nil {
 		v.shutDown()
-		return nil, fmt.Errorf("start %s: %w", name, err)
+		return nil, fmt.Errorf("service %s: %w", name, err)
 	}
 	return v, nil
 }

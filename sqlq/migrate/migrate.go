@@ -1,5 +1,9 @@
 // Package migrate brings a database schema to the version that sqlq needs.
 //
+// [Up] does it in one call, as a service may when it starts; several that start at once wait for each other. A [Migrator]
+// goes up and down, says how the schema stands, and compares it with what the migrations make. [Script] returns SQL for
+// psql or a migration tool of your own. The command line has the same as `sqlq migrate`.
+//
 // It is apart from package sqlq so that only programs that migrate link goose. The files that it applies are in package
 // migrations; goose keeps its record in the table goose_db_version of the same schema, so several schemas of one
 // database have each their own.
@@ -14,17 +18,20 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 
 	"github.com/sqlq/sqlq/migrations"
 )
 
-// ErrNewerSchema is returned by Up when the schema was migrated by a newer release than this one.
+// ErrNewerSchema is returned by Up and Validate when the schema was migrated by a newer release than this one. Use that
+// release.
 var ErrNewerSchema = errors.New("the schema is newer than this program")
 
 // ErrOneConnection is returned by Up and Down when a second connection is not to be had within 15 seconds, as through a
-// pooler that gives out one: the first one waits in a transaction so that nobody else migrates meanwhile.
+// pooler that gives out one: the first one waits in a transaction so that nobody else migrates meanwhile. Connect past the
+// pooler, or let it have more.
 var ErrOneConnection = errors.New("migrating takes two connections at a time, and the second one was not to be had; connect past the pooler, or let it have more (PgBouncer: default_pool_size)")
 
 // Migrator applies migrations to one schema.
@@ -38,15 +45,15 @@ type Migrator struct {
 
 // Step is one migration that was applied or rolled back.
 type Step struct {
-	Version  int64
-	Name     string // file name without folder
-	Duration time.Duration
+	Version  int64         // the number that the file begins with
+	Name     string        // file name without folder
+	Duration time.Duration // how long it took
 }
 
 // State tells of one known migration whether it is applied.
 type State struct {
-	Version   int64
-	Name      string
+	Version   int64     // the number that the file begins with
+	Name      string    // file name without folder
 	AppliedAt time.Time // zero: pending
 }
 
@@ -55,7 +62,7 @@ type State struct {
 func Up(ctx context.Context, connString, schema string) error {
 	config, err := pgx.ParseConfig(connString)
 	if err != nil {
-		return fmt.Errorf("parse connection string: %w", err)
+		return fmt.Errorf("migrate schema %q up: the connection string is none: %w", schema, err)
 	}
 	m, err := New(config, schema)
 	if err != nil {
@@ -88,11 +95,11 @@ func checkSchemaName(schema string) error {
 	const longest = 63 // bytes: NAMEDATALEN of every PostgreSQL that is not built to order
 	switch {
 	case schema == "":
-		return errors.New("no schema named: sqlq's default is \"sqlq\"")
+		return errors.New("no schema is named; sqlq's default is \"sqlq\"")
 	case len(schema) > longest:
-		return fmt.Errorf("schema name %q has %d bytes: PostgreSQL cuts off what is beyond %d", schema, len(schema), longest)
+		return fmt.Errorf("schema name %q has %d bytes: PostgreSQL cuts off what is beyond %d; take a shorter one", schema, len(schema), longest)
 	case schema == "$user", strings.HasPrefix(schema, "pg_"), strings.ContainsRune(schema, 0):
-		return fmt.Errorf("schema name %q is not allowed: PostgreSQL takes it for another one", schema)
+		return fmt.Errorf("schema name %q is not allowed: PostgreSQL takes it for another one; take one that does not begin with pg_ or $", schema)
 	}
 	return nil
 }
@@ -117,7 +124,7 @@ func (m *Migrator) Up(ctx context.Context) ([]Step, error) {
 			return fmt.Errorf("%w: schema %q has version %d, this program knows %d; use a newer sqlq", ErrNewerSchema, m.schema, current, latest)
 		}
 		results, err := m.provider.Up(ctx)
-		steps = stepsOf(results)
+		steps, err = outcome(results, err)
 		return err
 	})
 	if err != nil {
@@ -132,7 +139,7 @@ func (m *Migrator) Down(ctx context.Context, to int64) ([]Step, error) {
 	var steps []Step
 	err := m.alone(ctx, func() error {
 		results, err := m.provider.DownTo(ctx, to)
-		steps = stepsOf(results)
+		steps, err = outcome(results, err)
 		return err
 	})
 	if err != nil {
@@ -172,7 +179,13 @@ func (m *Migrator) createSchema(ctx context.Context) error {
 	if exists {
 		return nil // the role may be one that cannot create schemas
 	}
-	if _, err := m.db.ExecContext(ctx, `CREATE SCHEMA `+pgx.Identifier{m.schema}.Sanitize()); err != nil {
+	_, err := m.db.ExecContext(ctx, `CREATE SCHEMA `+pgx.Identifier{m.schema}.Sanitize())
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Code == "42501" { // insufficient_privilege
+		return fmt.Errorf("create schema %q (let the owner of database %q run: GRANT CREATE ON DATABASE %s TO %s): %w", m.schema, m.config.Database,
+			pgx.Identifier{m.config.Database}.Sanitize(), pgx.Identifier{m.config.User}.Sanitize(), err)
+	}
+	if err != nil {
 		return fmt.Errorf("create schema %q: %w", m.schema, err)
 	}
 	return nil
@@ -207,6 +220,20 @@ func (m *Migrator) second(ctx context.Context) error {
 		return fmt.Errorf("connect a second time: %w", err)
 	}
 	return nil
+}
+
+// outcome returns what goose has done, also when it stopped half-way, and says which migration failed.
+func outcome(results []*goose.MigrationResult, err error) ([]Step, error) {
+	var partial *goose.PartialError
+	if !errors.As(err, &partial) {
+		return stepsOf(results), err
+	}
+	err = partial.Err
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		err = pg // goose repeats the file and its statement
+	}
+	return stepsOf(partial.Applied), fmt.Errorf("%s failed and changed nothing (what came before it stands; mend the cause and migrate again): %w", partial.Failed.Source.Path, err)
 }
 
 func stepsOf(results []*goose.MigrationResult) []Step {

@@ -24,7 +24,7 @@ func ScriptBetween(schema string, from, to int64) (string, error) {
 		return "", err
 	}
 	if latest := migrations.Latest(); min(from, to) < 0 || max(from, to) > latest {
-		return "", fmt.Errorf("from version %d to %d: there are 0 to %d", from, to, latest)
+		return "", fmt.Errorf("script from version %d to %d: there are versions 0 to %d", from, to, latest)
 	}
 	all, err := files()
 	if err != nil {

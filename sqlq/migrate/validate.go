@@ -16,7 +16,7 @@ import (
 	"github.com/sqlq/sqlq/migrations"
 )
 
-// ErrNoSchema is returned by Validate when no migration is applied to the schema.
+// ErrNoSchema is returned by Validate when no migration is applied to the schema. Up makes it.
 var ErrNoSchema = errors.New("the schema has no sqlq tables")
 
 // Difference is something in a schema that is not as the migrations make it.
@@ -50,12 +50,12 @@ func (m *Migrator) validate(ctx context.Context) ([]Difference, error) {
 		}
 	}
 	if applied == 0 {
-		return nil, ErrNoSchema
+		return nil, fmt.Errorf("%w: make them with Up, or: sqlq migrate up", ErrNoSchema)
 	}
 	if current, err := m.provider.GetDBVersion(ctx); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read its version: %w", err)
 	} else if current > migrations.Latest() {
-		return nil, fmt.Errorf("%w: it has version %d, this program knows %d", ErrNewerSchema, current, migrations.Latest())
+		return nil, fmt.Errorf("%w: it has version %d, this program knows %d; use a newer sqlq", ErrNewerSchema, current, migrations.Latest())
 	}
 	pattern := fmt.Sprintf("sqlq_validate_%016x", rand.Uint64())
 	script, err := ScriptBetween(pattern, 0, applied)
@@ -69,7 +69,7 @@ func (m *Migrator) validate(ctx context.Context) ([]Difference, error) {
 	defer conn.Close(context.WithoutCancel(ctx))
 	tx, err := conn.Begin(ctx)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("begin: %w", err)
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
 	script += fmt.Sprintf(`SELECT %s(%s);`, pgx.Identifier{pattern, "create_queue"}.Sanitize(), "'"+exampleQueue+"'")
@@ -78,11 +78,11 @@ func (m *Migrator) validate(ctx context.Context) ([]Difference, error) {
 	}
 	want, err := shapeOf(ctx, tx, pattern)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read what the migrations make: %w", err)
 	}
 	have, err := shapeOf(ctx, tx, m.schema)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read what is there: %w", err)
 	}
 	return compare(want, have), nil
 }

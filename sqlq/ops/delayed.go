@@ -29,19 +29,19 @@ const (
 // DelayedMessage is a message that waits for its time. What ListDelayed returns has no Headers and Body, which can be large;
 // ShowDelayed fills in all.
 type DelayedMessage struct {
-	Number    int64
-	ID        string
-	Queue     string // it moves there when it is due
-	Type      string
-	Why       Why
-	DueAt     time.Time
-	DueIn     time.Duration // by the clock of the database; negative: it is overdue
-	SentAt    time.Time
+	Number    int64           // by which it can be named
+	ID        string          // of the message; copies of an event share it
+	Queue     string          // it moves there when it is due
+	Type      string          // the message type
+	Why       Why             // WhyDelay or WhyRetry
+	DueAt     time.Time       // when it moves to its queue
+	DueIn     time.Duration   // by the clock of the database; negative: it is overdue
+	SentAt    time.Time       // by the database's clock
 	ExpiresAt *time.Time      // nil: never
 	Attempts  int             // already made
 	Error     string          // of the last attempt; "": none failed
 	Headers   json.RawMessage // a JSON object of strings; nil: none
-	Body      []byte
+	Body      []byte          // as the sender encoded it
 }
 
 // ListDelayed returns the delayed messages that a filter chooses, those that are due first at the front unless it says
@@ -100,11 +100,12 @@ func (o *Ops) ShowDelayed(ctx context.Context, name string) (DelayedMessage, err
 // NoDelayedError is returned when delayed messages are named, by number or id, that are not there: they were cancelled, or
 // have moved to their queues.
 type NoDelayedError struct {
-	Missing []string
+	Missing []string // the numbers and ids that were named
 }
 
+// Error says what happened, where, and what to do.
 func (e *NoDelayedError) Error() string {
-	return "not among the delayed: " + strings.Join(e.Missing, ", ")
+	return "not among the delayed (see: sqlq delayed ls): " + strings.Join(e.Missing, ", ")
 }
 
 // CountDelayed says how many delayed messages a filter chooses, at least where they are more than CountLimit, and returns

@@ -14,17 +14,17 @@ import (
 // Due says when delayed messages are to be due: one of its fields. The zero value is now. A time that has passed is now,
 // too.
 type Due struct {
-	At time.Time
+	At time.Time     // this time
 	In time.Duration // from now, by the clock of the database
 	By time.Duration // so much later than they were to be; earlier if it is negative
 }
 
 func (d Due) check() error {
 	if (!d.At.IsZero() && d.In != 0) || (!d.At.IsZero() && d.By != 0) || (d.In != 0 && d.By != 0) {
-		return errors.New("a time, a delay from now and a shift exclude one another")
+		return errors.New("a time, a delay from now and a shift exclude one another: give one of them")
 	}
 	if d.In < 0 {
-		return fmt.Errorf("a delay of %s ends in the past", d.In)
+		return fmt.Errorf("a delay of %s ends in the past: it is counted from now, from 0 on", d.In)
 	}
 	return nil
 }
@@ -41,9 +41,10 @@ type DelayedOptions struct {
 type UnfinishedError struct {
 	Until time.Time // those due before this are still to be moved; the others that were chosen have been
 	Left  int       // how many they are, where the filter had a limit; else 0
-	Err   error
+	Err   error     // why it ended
 }
 
+// Error says what happened, where, and what to do.
 func (e *UnfinishedError) Error() string {
 	limit := ""
 	if e.Left > 0 {
@@ -52,6 +53,7 @@ func (e *UnfinishedError) Error() string {
 	return fmt.Sprintf("%v\nTo go on without moving any twice, say it again with: --until %s%s", e.Err, e.Until.UTC().Format(time.RFC3339Nano), limit)
 }
 
+// Unwrap returns Err.
 func (e *UnfinishedError) Unwrap() error { return e.Err }
 
 // ErrDelayedFilterEmpty is returned by Cancel and Reschedule for a filter that chooses every delayed message and does not
@@ -205,7 +207,7 @@ func (o *Ops) changeDelayedBatch(ctx context.Context, operation int64, st store.
 		}
 		goesOn, err := o.store.AdvanceOperation(ctx, tx, operation, c.N, 0)
 		if err == nil && !goesOn {
-			err = fmt.Errorf("operation %d was cancelled", operation)
+			err = fmt.Errorf("operation %d: %w", operation, ErrCancelled)
 		}
 		return err
 	})

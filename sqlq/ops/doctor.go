@@ -24,13 +24,13 @@ const (
 
 // Finding is something that Doctor found.
 type Finding struct {
-	Severity Severity
-	What     string // what is the case, with names and numbers
-	Why      string // why that matters
-	Mend     string // the command that mends it, or what to do; "": nothing needs doing
-	SQL      bool   // Mend is SQL
-	Fixable  bool   // Fix can do it
-	Fixed    string // what Fix did; "": nothing yet
+	Severity Severity // how bad it is
+	What     string   // what is the case, with names and numbers
+	Why      string   // why that matters
+	Mend     string   // the command that mends it, or what to do; "": nothing needs doing
+	SQL      bool     // Mend is SQL
+	Fixable  bool     // Fix can do it
+	Fixed    string   // what Fix did; "": nothing yet
 
 	fix    func(ctx context.Context) (did string, err error)
 	fixing string // what else the same fix mends has the same
@@ -38,16 +38,16 @@ type Finding struct {
 
 // Check is one thing that Doctor looked at.
 type Check struct {
-	Name     string // one word or two
-	About    string // the question that it answers
-	Findings []Finding
-	NotRun   string // why it could not be looked at; "": it was
-	Took     time.Duration
+	Name     string        // one word or two
+	About    string        // the question that it answers
+	Findings []Finding     // none: all is well
+	NotRun   string        // why it could not be looked at; "": it was
+	Took     time.Duration // how long it looked
 }
 
 // Diagnosis is all that Doctor looked at.
 type Diagnosis struct {
-	Checks []Check
+	Checks []Check // in the order in which they were made
 }
 
 // Count returns how many findings of a severity are left, those that Fix has mended left out.

@@ -70,12 +70,12 @@ func (o *Ops) Pooled(ctx context.Context) (bool, error) {
 // Session is what a server says of itself and of who is connected.
 type Session struct {
 	Server    string // version, as the server writes it
-	Database  string
+	Database  string // its name
 	User      string // who logged in
 	Role      string // in whose name statements run
 	Owner     string // of the schema; "": there is no schema
-	Superuser bool
-	Encrypted bool // from here to what answers
+	Superuser bool   // the role may do everything
+	Encrypted bool   // from here to what answers
 }
 
 // Session asks the server what it is, and who is connected.

@@ -180,20 +180,20 @@ func SplitHeaders(headers json.RawMessage) (own, others map[string]string, reada
 
 // Past is something that operators did to a message.
 type Past struct {
-	At        time.Time
-	What      string // the kind of operation: replay, edit, archive, …
-	Operation int64  // its number; 0: none
-	Role      string // who did it: the database role, the user of the system and the host, as the program said
-	OSUser    string
-	Host      string
-	Reason    string
+	At        time.Time // when
+	What      string    // the kind of operation: replay, edit, archive, …
+	Operation int64     // its number; 0: none
+	Role      string    // who did it: the database role, the user of the system and the host, as the program said
+	OSUser    string    // who, as their machine knows them
+	Host      string    // of whom
+	Reason    string    // which they gave
 
 	// The message before it.
 	Queue    string
-	Attempts int        // 0: not known
-	FailedAt *time.Time // nil: not known
-	FailedOn string     // the host on which it did
-	Error    string
+	Attempts int             // 0: not known
+	FailedAt *time.Time      // nil: not known
+	FailedOn string          // the host on which it did
+	Error    string          // with which it had failed
 	Headers  json.RawMessage // of an edit; nil: none
 	Body     []byte          // of an edit; nil: it was not changed
 }

@@ -17,16 +17,17 @@ var ErrChanged = errors.New("somebody else has edited the message meanwhile; loo
 
 // NoQueueError is returned when a queue is named that is not there. It is a sqlq.ErrNoQueue.
 type NoQueueError struct {
-	Queue  string
-	Schema string
+	Queue  string   // that was named
+	Schema string   // in which it was looked for
 	Near   []string // existing queues with names like it, or all of them where they are few
 }
 
+// Error says what happened, where, and what to do.
 func (e *NoQueueError) Error() string {
 	text := fmt.Sprintf("queue %q does not exist in schema %q", e.Queue, e.Schema)
 	switch len(e.Near) {
 	case 0:
-		return text + "; make it with: sqlq queue create " + e.Queue
+		return text + "; make it with: sqlq queue create " + e.Queue + inSchema(e.Schema)
 	case 1:
 		return text + fmt.Sprintf("; there is %q", e.Near[0])
 	default:
@@ -34,7 +35,16 @@ func (e *NoQueueError) Error() string {
 	}
 }
 
+// Unwrap lets errors.Is find sqlq.ErrNoQueue.
 func (e *NoQueueError) Unwrap() error { return sqlq.ErrNoQueue }
+
+// inSchema is what a command that an error names needs for a schema that is not the default one.
+func inSchema(schema string) string {
+	if schema == "sqlq" {
+		return ""
+	}
+	return " --schema '" + strings.ReplaceAll(schema, "'", `'\''`) + "'"
+}
 
 // NoFailedError is returned when failed messages are named, by number or id, that are not there to be worked on. What was
 // asked for is done for the others.
@@ -44,10 +54,11 @@ type NoFailedError struct {
 	Failed   []string // there, but not archived, which Unarchive leaves alone
 }
 
+// Error says what happened, where, and what to do.
 func (e *NoFailedError) Error() string {
 	var parts []string
 	if e.Missing != nil {
-		parts = append(parts, "not in the error table: "+strings.Join(e.Missing, ", "))
+		parts = append(parts, "not in the error table (see: sqlq error ls --status any): "+strings.Join(e.Missing, ", "))
 	}
 	if e.Archived != nil {
 		parts = append(parts, "archived, and left as it is: "+strings.Join(e.Archived, ", "))
@@ -61,9 +72,10 @@ func (e *NoFailedError) Error() string {
 // QueueGoneError is returned by Replay when chosen messages belong to queues that do not exist any more. They stay in the
 // error table; the others were replayed.
 type QueueGoneError struct {
-	Queues []string
+	Queues []string // that do not exist
 }
 
+// Error says what happened, where, and what to do.
 func (e *QueueGoneError) Error() string {
 	return fmt.Sprintf("the messages of %s stay in the error table, because there is no such queue any more; make it and replay again: sqlq queue create %s",
 		quoted(e.Queues), strings.Join(e.Queues, " "))
@@ -72,13 +84,14 @@ func (e *QueueGoneError) Error() string {
 // InterruptedError is returned when a change of failed messages stopped before its end. What it has done stays done, and
 // ResumeOperation goes on with the rest, unless Err is ErrCancelled.
 type InterruptedError struct {
-	Operation int64
-	Kind      string
+	Operation int64  // its number, for ResumeOperation
+	Kind      string // replay, archive, unarchive or delete
 	Done      int64  // messages that it has changed
 	Wanted    *int64 // how many it was to change; nil: they were too many to be counted
 	Err       error  // why: the end of the context, a lost connection, ErrCancelled, …
 }
 
+// Error says what happened, where, and what to do.
 func (e *InterruptedError) Error() string {
 	text := fmt.Sprintf("%s stopped after %s", e.Kind, counted(e.Done, e.Wanted))
 	if errors.Is(e.Err, ErrCancelled) {
@@ -90,16 +103,18 @@ func (e *InterruptedError) Error() string {
 	return text + fmt.Sprintf("\nGo on with: sqlq operation resume %d", e.Operation)
 }
 
+// Unwrap returns Err.
 func (e *InterruptedError) Unwrap() error { return e.Err }
 
-// ErrCancelled is why an operation stopped that CancelOperation has ended.
-var ErrCancelled = errors.New("the operation was cancelled")
+// ErrCancelled is why an operation stopped that CancelOperation has ended. What it has done stays done.
+var ErrCancelled = errors.New("somebody has cancelled it")
 
 // NoOperationError is returned when an operation is named that is not there.
 type NoOperationError struct {
-	ID int64
+	ID int64 // that was named
 }
 
+// Error says what happened, where, and what to do.
 func (e *NoOperationError) Error() string {
 	return fmt.Sprintf("there is no operation %d; list them with: sqlq operation ls", e.ID)
 }
@@ -117,11 +132,12 @@ func counted(done int64, wanted *int64) string {
 
 // BodyError is returned for a message body that cannot be sent. Nothing was sent.
 type BodyError struct {
-	Line   int // where the body begins; 0: it did not come from lines
-	Number int // which body it is, from 1; 0: there is one only
-	Err    error
+	Line   int   // where the body begins; 0: it did not come from lines
+	Number int   // which body it is, from 1; 0: there is one only
+	Err    error // what is wrong with it
 }
 
+// Error says what happened, where, and what to do.
 func (e *BodyError) Error() string {
 	if e.Line > 0 {
 		return fmt.Sprintf("line %d: %v", e.Line, e.Err)
@@ -132,6 +148,7 @@ func (e *BodyError) Error() string {
 	return e.Err.Error()
 }
 
+// Unwrap returns Err.
 func (e *BodyError) Unwrap() error { return e.Err }
 
 func quoted(names []string) string {

@@ -13,27 +13,27 @@ import (
 // FailedMessage is a message in the error table. What ListFailed returns has no Headers, Body, Chain and Stack, which can
 // be large; ShowFailed fills in all.
 type FailedMessage struct {
-	Number        int64
-	ID            string
-	Status        Status
-	Queue         string // it came from there, and goes back there when replayed
-	Endpoint      string
-	Host          string // of the last attempt
-	Type          string
-	Attempts      int // since it was sent or last replayed
-	Replays       int // before it failed this time
-	SentAt        time.Time
-	ExpiresAt     *time.Time // end of its time to live, which does not end its stay here; nil: never
-	FirstFailedAt time.Time
-	FailedAt      time.Time
-	ArchivedAt    *time.Time
-	ErrorType     string // Go type of the innermost error, or the kind of failure
-	Error         string
+	Number        int64           // by which it can be named
+	ID            string          // of the message
+	Status        Status          // StatusFailed or StatusArchived
+	Queue         string          // it came from there, and goes back there when replayed
+	Endpoint      string          // whose handler failed
+	Host          string          // of the last attempt
+	Type          string          // the message type
+	Attempts      int             // since it was sent or last replayed
+	Replays       int             // before it failed this time
+	SentAt        time.Time       // by the database's clock
+	ExpiresAt     *time.Time      // end of its time to live, which does not end its stay here; nil: never
+	FirstFailedAt time.Time       // when its first attempt failed
+	FailedAt      time.Time       // when its last attempt failed
+	ArchivedAt    *time.Time      // nil: it is not archived
+	ErrorType     string          // Go type of the innermost error, or the kind of failure
+	Error         string          // the text of the error
 	Group         string          // equal for failures of one fault
 	Headers       json.RawMessage // a JSON object of strings; nil: none
-	Body          []byte
-	Chain         []string // the wrapped errors, outermost first
-	Stack         string   // of a panic; "": it was not one
+	Body          []byte          // as the sender encoded it
+	Chain         []string        // the wrapped errors, outermost first
+	Stack         string          // of a panic; "": it was not one
 }
 
 // ListFailed returns the failed messages that a filter chooses, in its order. Naming a queue that neither exists nor has

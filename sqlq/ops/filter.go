@@ -41,19 +41,19 @@ const (
 // Names, Queue, Type, Group, Status, Since, Until are found by an index, however many messages there are. Error, Headers,
 // Body and Attempts look at each message that those leave.
 type Filter struct {
-	Names    []string // by number or id: any of them
-	Queue    string
-	Type     string
-	Group    string // of failures: FailedMessage.Group
-	Error    string // what the text of the error contains; between slashes: a regular expression (of PostgreSQL) that it matches
-	Since    Moment // failed, due or sent then or later, according to what is chosen from
-	Until    Moment // failed, due or sent before then
-	Headers  map[string]string
-	Body     string // an SQL/JSON path: a predicate that holds, or a path that finds something. Bodies that are no JSON do not fit.
-	Attempts Range
-	Status   Status // of failed messages; default: StatusFailed
-	Order    Order  // default: Newest for failed messages, Oldest for others
-	Limit    int    // at most so many, in that order; 0: no limit
+	Names    []string          // by number or id: any of them
+	Queue    string            // which they are of
+	Type     string            // the message type
+	Group    string            // of failures: FailedMessage.Group
+	Error    string            // what the text of the error contains; between slashes: a regular expression (of PostgreSQL) that it matches
+	Since    Moment            // failed, due or sent then or later, according to what is chosen from
+	Until    Moment            // failed, due or sent before then
+	Headers  map[string]string // all of these, with these values
+	Body     string            // an SQL/JSON path: a predicate that holds, or a path that finds something. Bodies that are no JSON do not fit.
+	Attempts Range             // how many were made
+	Status   Status            // of failed messages; default: StatusFailed
+	Order    Order             // default: Newest for failed messages, Oldest for others
+	Limit    int               // at most so many, in that order; 0: no limit
 
 	// All must be set for what changes or removes messages to take a filter that chooses all of them.
 	All bool
@@ -61,7 +61,7 @@ type Filter struct {
 
 // Moment is a point in time. The zero value is none.
 type Moment struct {
-	At  time.Time
+	At  time.Time     // this time
 	Ago time.Duration // instead: so long before now, by the clock of the database; negative: after now
 	set bool          // Ago counts, although it may be 0
 }
@@ -130,7 +130,7 @@ func parseDuration(text string) (d time.Duration, at int, why string) {
 
 // Range is a span of whole numbers, both ends included; nil: no end. The zero value is every number.
 type Range struct {
-	Min, Max *int
+	Min, Max *int // bounds, included; nil: none
 }
 
 // ParseRange reads how an operator writes a range: 3, 3.., ..5, 3..5, >2, >=3, <5 or <=4.
@@ -189,11 +189,12 @@ func ParseRange(text string) (Range, error) {
 // FilterError is returned for a filter that cannot be understood. Nothing was done.
 type FilterError struct {
 	Field string // which field of the filter; "": the caller knows
-	Text  string
-	At    int // the byte of Text at which it goes wrong
-	Why   string
+	Text  string // as it was written
+	At    int    // the byte of Text at which it goes wrong
+	Why   string // what is wrong there
 }
 
+// Error says what happened, where, and what to do.
 func (e *FilterError) Error() string {
 	field := e.Field
 	if field != "" {

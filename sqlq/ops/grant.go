@@ -15,8 +15,8 @@ var RoleKinds = []string{"producer", "consumer", "operator", "viewer"}
 // Grant says what a database role is to be: a producer sends and publishes, a consumer runs endpoints, an operator does
 // everything on messages, a viewer counts and lists. A role may be several.
 type Grant struct {
-	Role   string   `json:"role"`
-	Kind   string   `json:"kind"`
+	Role   string   `json:"role"`             // a role of the database
+	Kind   string   `json:"kind"`             // one of RoleKinds
 	Queues []string `json:"queues,omitempty"` // nil: all, those included that are made later
 	Bodies bool     `json:"bodies,omitempty"` // a viewer may see headers and bodies too
 }
@@ -36,10 +36,11 @@ func (g Grant) check() error {
 
 // NoRoleError is returned when a database role is named that is not there.
 type NoRoleError struct {
-	Role string
+	Role string   // that was named
 	Near []string // roles with names like it
 }
 
+// Error says what happened, where, and what to do.
 func (e *NoRoleError) Error() string {
 	text := fmt.Sprintf("role %q does not exist on this server", e.Role)
 	if len(e.Near) > 0 {

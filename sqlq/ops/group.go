@@ -20,12 +20,12 @@ const (
 
 // Group is failures of one fault: the same error at the same place.
 type Group struct {
-	Group     string   // as in Filter.Group
-	Count     Count    // of the messages that the filter chooses
-	Archived  int64    // so many of them are archived
-	Queues    []string // their queues, in order
-	Types     []string // their types, in order
-	FirstAt   time.Time
+	Group     string    // as in Filter.Group
+	Count     Count     // of the messages that the filter chooses
+	Archived  int64     // so many of them are archived
+	Queues    []string  // their queues, in order
+	Types     []string  // their types, in order
+	FirstAt   time.Time // the first of them failed
 	LastAt    time.Time // the last of them failed
 	Number    int64     // one of them, a late one
 	ErrorType string    // its

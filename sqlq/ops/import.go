@@ -47,20 +47,23 @@ type ImportOptions struct {
 
 // Imported says what Import did.
 type Imported struct {
-	Ready   int64 // messages that are in the queue now; with DryRun: would be
-	Delayed int64 // likewise among the delayed
-	UpTo    int64 // all lines up to this were dealt with; for Skip
-	LeftOut int64 // damaged lines, with Continue
-	Damaged []*LineError
+	Ready   int64        // messages that are in the queue now; with DryRun: would be
+	Delayed int64        // likewise among the delayed
+	UpTo    int64        // all lines up to this were dealt with; for Skip
+	LeftOut int64        // damaged lines, with Continue
+	Damaged []*LineError // the first 1,000 of them
 }
 
 // LineError is a line that Import cannot read.
 type LineError struct {
 	Line int64 // from 1
-	Err  error
+	Err  error // what is wrong with it
 }
 
+// Error says what happened, where, and what to do.
 func (e *LineError) Error() string { return fmt.Sprintf("line %d: %v", e.Line, e.Err) }
+
+// Unwrap returns Err.
 func (e *LineError) Unwrap() error { return e.Err }
 
 // Import stores the messages that r has, one a line, as AppendLine writes them, in a queue, in order: those with a due time

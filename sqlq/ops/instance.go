@@ -10,7 +10,7 @@ import (
 type InstanceState string
 
 const (
-	InstanceRunning InstanceState = "running"
+	InstanceRunning InstanceState = "running" // its heartbeat is recent
 	InstanceLate    InstanceState = "late"    // it has not said for longer than its lease time that it lives; nobody has noticed yet
 	InstanceCrashed InstanceState = "crashed" // it was found dead, and what it had leased went to others
 	InstanceDrained InstanceState = "drained" // it ended in order
@@ -23,15 +23,15 @@ func (s InstanceState) Lives() bool { return s == InstanceRunning || s == Instan
 // Instance is one process's part in an endpoint. A process that runs several endpoints has an instance of each. What it
 // counts is as of LastSeen.
 type Instance struct {
-	ID          int
-	Endpoint    string
-	Host        string
-	PID         int
-	Version     string // of the program
-	Concurrency int
-	State       InstanceState
-	StartedAt   time.Time
-	LastSeen    time.Time
+	ID          int            // its number
+	Endpoint    string         // which it runs
+	Host        string         // on which it runs
+	PID         int            // its process there
+	Version     string         // of the program
+	Concurrency int            // how many messages it handles at a time
+	State       InstanceState  // how it stands
+	StartedAt   time.Time      // when it began
+	LastSeen    time.Time      // its last heartbeat
 	EndedAt     *time.Time     // when it ended in order, or was found dead; nil: neither
 	InHand      int            // handlers that run
 	Rate        float64        // messages handled a second
@@ -43,9 +43,9 @@ type Instance struct {
 
 // InstanceFilter chooses instances. The zero value is all that live.
 type InstanceFilter struct {
-	Endpoint string
-	All      bool // also those that ended, which are kept for a day
-	Limit    int  // at most so many; 0: all
+	Endpoint string // "": of all
+	All      bool   // also those that ended, which are kept for a day
+	Limit    int    // at most so many; 0: all
 }
 
 // Instances returns the instances that a filter chooses, by endpoint and the oldest first. Naming an endpoint that

@@ -19,26 +19,26 @@ const releaseBatch = 1000
 
 // Lease is a leased message: a slow one in the hands of an instance, or any that is received for a while after a crash.
 type Lease struct {
-	Number   int64
-	Message  string // id
-	Type     string
-	Queue    string
-	Instance int
-	Host     string // of the instance; "": nothing is known of it any more
-	PID      int
+	Number   int64         // by which it can be named
+	Message  string        // id
+	Type     string        // the message type
+	Queue    string        // from which it came
+	Instance int           // the number of the instance that has it
+	Host     string        // of the instance; "": nothing is known of it any more
+	PID      int           // its process there
 	State    InstanceState // of the instance
 	Attempt  int           // attempts that have ended
-	SentAt   time.Time
-	LeasedAt time.Time
+	SentAt   time.Time     // by the database's clock
+	LeasedAt time.Time     // since when the instance has it by lease
 	For      time.Duration // since then, by the clock of the database
 }
 
 // LeaseFilter chooses leased messages: those that fit every field that is set.
 type LeaseFilter struct {
-	Names    []string // by number of the lease or id of the message: any of them
-	Queue    string
-	Type     string
-	Instance int
+	Names    []string      // by number of the lease or id of the message: any of them
+	Queue    string        // "": of all
+	Type     string        // "": of all
+	Instance int           // 0: of all
 	Age      time.Duration // leased for at least that long
 	Limit    int           // at most so many; 0: no limit. ReleaseLeases has none.
 }
@@ -66,10 +66,13 @@ func (f LeaseFilter) ChoosesAll() bool {
 
 // NoLeaseError is returned when messages are named that are not leased. What was asked for is done for the others.
 type NoLeaseError struct {
-	Missing []string
+	Missing []string // the numbers and ids that were named
 }
 
-func (e *NoLeaseError) Error() string { return "not leased: " + strings.Join(e.Missing, ", ") }
+// Error says what happened, where, and what to do.
+func (e *NoLeaseError) Error() string {
+	return "not leased (see: sqlq lease ls): " + strings.Join(e.Missing, ", ")
+}
 
 // Leases returns the leased messages that a filter chooses, those that were leased first in front. Naming a queue that is not
 // there is a *NoQueueError.
@@ -95,7 +98,7 @@ func (o *Ops) Leases(ctx context.Context, f LeaseFilter) ([]Lease, error) {
 
 // Released says what ReleaseLeases did.
 type Released struct {
-	Released int64
+	Released int64 // messages that are in their queues again
 	Busy     int64 // left, because they are being settled, or handled in a transaction
 }
 
@@ -173,7 +176,7 @@ func (o *Ops) releaseQueue(ctx context.Context, queue string, chosen store.Lease
 			}
 			goesOn, err := o.store.AdvanceOperation(ctx, tx, operation, n, 0)
 			if err == nil && !goesOn {
-				err = fmt.Errorf("operation %d was cancelled", operation)
+				err = fmt.Errorf("operation %d: %w", operation, ErrCancelled)
 			}
 			return err
 		})

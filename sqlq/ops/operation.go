@@ -16,8 +16,8 @@ import (
 // Actor is who operates, for the record that every change leaves in the operation table. The database role is known there
 // anyway.
 type Actor struct {
-	OSUser string
-	Host   string
+	OSUser string // as the machine knows them
+	Host   string // the machine
 	Reason string // why, in the operator's words
 }
 
@@ -53,11 +53,11 @@ const (
 type OperationStatus string
 
 const (
-	OperationRunning     OperationStatus = statusRunning
-	OperationStalled     OperationStatus = "stalled" // it runs by the record, and has done nothing for a while: its process is dead or frozen
-	OperationDone        OperationStatus = statusDone
-	OperationInterrupted OperationStatus = statusInterrupted
-	OperationCancelled   OperationStatus = statusCancelled
+	OperationRunning     OperationStatus = statusRunning     // a process works on it
+	OperationStalled     OperationStatus = "stalled"         // it runs by the record, and has done nothing for a while: its process is dead or frozen
+	OperationDone        OperationStatus = statusDone        // it has reached its end
+	OperationInterrupted OperationStatus = statusInterrupted // it stopped before its end; most can be resumed
+	OperationCancelled   OperationStatus = statusCancelled   // somebody has ended it
 )
 
 // As they stand in the table.
@@ -70,21 +70,21 @@ const (
 
 // Operation is a change that an operator made or is making.
 type Operation struct {
-	ID        int64
-	Kind      string // replay, archive, unarchive, delete, edit, purge, drop, move, import, pause, resume, cancel, reschedule, release
-	Status    OperationStatus
+	ID        int64           // its number
+	Kind      string          // replay, archive, unarchive, delete, edit, purge, drop, move, import, pause, resume, cancel, reschedule, release
+	Status    OperationStatus // how it stands
 	Filter    json.RawMessage // which messages: a JSON object
 	Queue     string          // where they went, or what was changed; "": each its own, or none
 	Wanted    *int64          // how many messages it was to change; nil: not known
 	Done      int64           // how many it has changed
 	Role      string          // of the database
-	OSUser    string
-	Host      string
-	Reason    string
-	BeganAt   time.Time
-	UpdatedAt time.Time  // when it last did something
-	EndedAt   *time.Time // nil: it runs
-	Error     string     // what ended it early
+	OSUser    string          // the actor's
+	Host      string          // the actor's
+	Reason    string          // the actor's
+	BeganAt   time.Time       // when
+	UpdatedAt time.Time       // when it last did something
+	EndedAt   *time.Time      // nil: it runs
+	Error     string          // what ended it early
 }
 
 // Resumable says whether ResumeOperation can go on with it.
@@ -98,9 +98,9 @@ func goesByBatches(kind string) bool {
 
 // OperationFilter chooses operations: those that fit every field that is set.
 type OperationFilter struct {
-	Status OperationStatus
-	Kind   string
-	Limit  int // at most so many; default: 50
+	Status OperationStatus // "": any
+	Kind   string          // such as replay; "": any
+	Limit  int             // at most so many; default: 50
 }
 
 // Operations returns the operations that a filter chooses, the last one first. How long they are kept is for the
@@ -152,7 +152,7 @@ func (o *Ops) ResumeOperation(ctx context.Context, id int64, progress func(Progr
 		return operation(op), fmt.Errorf("resume operation %d: %w", id, err)
 	}
 	if !resumed {
-		return operation(op), fmt.Errorf("operation %d was resumed or cancelled by somebody else just now", id)
+		return operation(op), fmt.Errorf("operation %d was resumed or cancelled by somebody else just now: look with: sqlq operation show %[1]d", id)
 	}
 	changed, err := o.perform(ctx, &c)
 	if err == nil {
@@ -184,7 +184,7 @@ func (o *Ops) again(ctx context.Context, op store.Operation) (c change, err erro
 	c = change{plan: plan{kind: op.Kind, filter: f, to: stands.Queue, limit: int64(f.limit())},
 		id: op.ID, start: op.Done, rate: rate, wanted: op.Wanted}
 	if op.UpTo == nil {
-		return c, fmt.Errorf("operation %d does not say up to which message it goes", op.ID)
+		return c, fmt.Errorf("operation %d does not say up to which message it goes: run the command again", op.ID)
 	}
 	c.upTo = *op.UpTo
 	if c.chosen, err = f.chosen(); err != nil {

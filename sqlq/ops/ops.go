@@ -6,6 +6,35 @@
 //	…
 //	n, err := o.Replay(ctx, ops.Filter{Queue: "billing", Group: failed[0].Group}, ops.ReplayOptions{})
 //
+// # Queues
+//
+// [Ops.ListQueues] and [Ops.ShowQueue] say what waits, since when, and who handles it. [Ops.CreateQueue], [Ops.DropQueue],
+// [Ops.PauseQueue] and [Ops.ResumeQueue] do what they are called. [Ops.Peek], [Ops.EachReady] and [Ops.Tail] look at messages
+// without taking them; [Ops.Purge] and [Ops.Move] take them away; [AppendLine] writes them as lines that [Ops.Import] reads.
+// [Ops.ListSubscriptions], [Ops.Subscribe], [Ops.Unsubscribe] and [Ops.ExplainRoute] say and change where events go.
+//
+// # Failed messages
+//
+// [Ops.GroupFailed] shows the faults, [Ops.ListFailed] and [Ops.EachFailed] the messages, [Ops.ShowFailed] one of them with all
+// that is known of it, and [Ops.History] what was done to it. [Ops.Replay] sends them back to their queues, or to another one;
+// [Ops.Archive], [Ops.Unarchive], [Ops.Delete] and [Ops.EditFailed] do the rest, and [Ops.PreviewReplay] and its like say
+// beforehand what each would do. A [Filter] chooses, and means the same everywhere.
+//
+// # Delayed and leased messages
+//
+// [Ops.ListDelayed], [Ops.ShowDelayed], [Ops.Cancel] and [Ops.Reschedule] are for messages that wait for their time,
+// [Ops.Leases] and [Ops.ReleaseLeases] for those in the hands of an instance, [Ops.Instances] for the instances.
+//
+// # Send
+//
+// [Ops.Send] and [Ops.Publish] send bodies as they are given, without the Go types of package sqlq.
+//
+// # Who may, who did, what is wrong
+//
+// [Ops.Grant] and [Ops.Revoke] say what a database role may do. Every change is written down: [Ops.By] says in whose name,
+// [Ops.Operations] lists what was done, and [Ops.ResumeOperation] and [Ops.CancelOperation] go on with a long one, or end it.
+// [Ops.Doctor] finds what keeps messages from flowing, and [Ops.Fix] mends what can be mended safely.
+//
 // # What it costs the database
 //
 // Nothing here counts or moves without a bound: counts are exact up to CountLimit and estimated above, and what changes
@@ -14,8 +43,9 @@
 //
 // # Errors
 //
-// A queue that is not there is a *NoQueueError. The other errors that a caller may want to tell apart stand in errors.go;
-// what PostgreSQL refuses is a *pgconn.PgError inside.
+// Each says what happened, where, and what to do. A queue that is not there is a [*NoQueueError], a change that stopped
+// half-way an [*InterruptedError]; docs/errors.md in the repository lists all that a caller can tell apart with errors.Is and
+// errors.As. What PostgreSQL refuses is a *pgconn.PgError inside, whose hint says what to do.
 package ops
 
 import (

@@ -19,17 +19,17 @@ const (
 
 // Message is a ready or delayed message.
 type Message struct {
-	Seq       int64 // place in the queue; of a delayed one, its number
-	ID        string
-	Type      string
-	SentAt    time.Time
+	Seq       int64           // place in the queue; of a delayed one, its number
+	ID        string          // of the message
+	Type      string          // the message type
+	SentAt    time.Time       // by the database's clock
 	ExpiresAt *time.Time      // nil: never
 	Attempt   int             // attempts already made
 	Headers   json.RawMessage // a JSON object of strings; nil: none
-	Body      []byte
-	DueAt     *time.Time // when a delayed one becomes ready; nil: it is
-	Why       string     // a delayed one waits: delay, because its sender said so, or retry, for its next attempt
-	Error     string     // with which the last attempt failed
+	Body      []byte          // as the sender encoded it
+	DueAt     *time.Time      // when a delayed one becomes ready; nil: it is
+	Why       string          // a delayed one waits: delay, because its sender said so, or retry, for its next attempt
+	Error     string          // with which the last attempt failed
 }
 
 // Looking says how those work that look through a queue. The zero value is good.

@@ -18,8 +18,8 @@ const purgeDelayedRows = 5000
 
 // Purged says what Purge removed.
 type Purged struct {
-	Ready   int64
-	Delayed int64
+	Ready   int64 // messages that were ready
+	Delayed int64 // messages that were delayed
 }
 
 // PurgeOptions says how Purge works. The zero value is good.
@@ -126,9 +126,6 @@ func (o *Ops) take(ctx context.Context, id int64, span store.Span, left, most in
 	return nil
 }
 
-// errCancelled ends an operation that somebody has cancelled.
-var errCancelled = errors.New("the operation was cancelled")
-
 // inOperation runs a part of an operation in a transaction of its own, and writes down in it how many messages it changed and up to
 // which number everything is done.
 func (o *Ops) inOperation(ctx context.Context, id int64, do func(tx pgx.Tx) (changed, after int64, err error)) error {
@@ -139,7 +136,7 @@ func (o *Ops) inOperation(ctx context.Context, id int64, do func(tx pgx.Tx) (cha
 		}
 		goesOn, err := o.store.AdvanceOperation(ctx, tx, id, changed, after)
 		if err == nil && !goesOn {
-			err = fmt.Errorf("operation %d: %w", id, errCancelled)
+			err = fmt.Errorf("operation %d: %w", id, ErrCancelled)
 		}
 		return err
 	})

@@ -10,22 +10,22 @@ import (
 
 // Queue is what waits in a queue and around it.
 type Queue struct {
-	Name    string
-	Ready   Count // in the queue's table, those included that a receiver holds at this moment
-	Delayed Count // deferred by their sender, or waiting for their next attempt
-	Leased  Count // slow ones, in the hands of an instance
-	Failed  Count // in the error table, archived ones left out
+	Name    string // the endpoint's too
+	Ready   Count  // in the queue's table, those included that a receiver holds at this moment
+	Delayed Count  // deferred by their sender, or waiting for their next attempt
+	Leased  Count  // slow ones, in the hands of an instance
+	Failed  Count  // in the error table, archived ones left out
 
 	// OldestAt is when the oldest ready message was sent, among the first CountLimit in order of arrival, and OldestAge
 	// how long ago that was by the clock of the database; nil: none is ready.
 	OldestAt  *time.Time
-	OldestAge *time.Duration
+	OldestAge *time.Duration // see OldestAt
 
 	// In is how many messages a second arrive, from two readings of the queue's sequence that the leading instance takes
 	// ten seconds apart; nil: not known, because nobody reads. Besides those that are sent it counts those that come back: from
 	// the delayed, from leases and by replays. Out is how many its instances complete, as of their last heartbeats.
 	In  *float64
-	Out float64
+	Out float64 // see In
 
 	Instances int        // running processes that handle its messages
 	PausedAt  *time.Time // since when no message is handed out; nil: it is not paused
@@ -35,25 +35,25 @@ type Queue struct {
 // QueueDetail is a queue with what else is known of it.
 type QueueDetail struct {
 	Queue
-	CreatedAt  time.Time
-	Subscribed []string // event types
-	Running    []QueueInstance
-	Size       int64 // bytes of its table, with the index and large bodies
-	Dead       int64 // rows in it that vacuum has not removed, by the database's statistics
-	Low        int64 // no message has a seq up to this: receivers begin to look there
+	CreatedAt  time.Time       // when it was made
+	Subscribed []string        // event types
+	Running    []QueueInstance // instances of its endpoint
+	Size       int64           // bytes of its table, with the index and large bodies
+	Dead       int64           // rows in it that vacuum has not removed, by the database's statistics
+	Low        int64           // no message has a seq up to this: receivers begin to look there
 }
 
 // QueueInstance is a process that handles a queue's messages, as of its last heartbeat.
 type QueueInstance struct {
-	Number      int
-	Host        string
-	PID         int
-	Version     string
-	Concurrency int
-	InHand      int     // handlers running
-	Rate        float64 // messages a second that it completes
-	StartedAt   time.Time
-	HeartbeatAt time.Time
+	Number      int       // of the instance
+	Host        string    // on which it runs
+	PID         int       // its process there
+	Version     string    // of its program
+	Concurrency int       // how many messages it handles at a time
+	InHand      int       // handlers running
+	Rate        float64   // messages a second that it completes
+	StartedAt   time.Time // when it began
+	HeartbeatAt time.Time // its last
 }
 
 // CreateQueue makes a queue; false: it was there already.

@@ -34,7 +34,7 @@ type ReplayOptions struct {
 
 // Progress says how far a change of failed messages has come.
 type Progress struct {
-	Operation int64
+	Operation int64  // its number
 	Kind      string // replay, archive, unarchive or delete
 	Done      int64  // messages changed, those before an interruption included
 	Wanted    *int64 // how many are to be; nil: they were too many to be counted

@@ -25,7 +25,7 @@ const (
 // to (Config.Routes, To, or an endpoint of the same process): that is in the program, and the database can only tell where
 // such messages have been, and which queue bears a name that looks like it.
 type Route struct {
-	Type        string
+	Type        string         // the message type
 	Subscribers []Subscription // a published event goes to these
 	Waiting     []TypeSeen     // queues in which messages of the type wait, among the newest of each
 	Failed      []TypeSeen     // queues whose messages of the type failed, among the last to do so
@@ -35,7 +35,7 @@ type Route struct {
 
 // TypeSeen is a queue in which messages of a type were seen.
 type TypeSeen struct {
-	Queue  string
+	Queue  string    // in which it was seen
 	N      int       // how many, among those looked at
 	LastAt time.Time // when the last was sent, or failed
 }
@@ -128,5 +128,6 @@ func typesSeen(found []store.TypeSeen) []TypeSeen {
 	return seen
 }
 
-// ErrNoSubscriber is returned by Publish for an event that no queue is subscribed to. Nothing was stored.
+// ErrNoSubscriber is returned by Publish for an event that no queue is subscribed to. Nothing was stored. Subscribe makes a
+// queue get it.
 var ErrNoSubscriber = errors.New("no queue is subscribed to it")

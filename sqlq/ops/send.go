@@ -67,8 +67,8 @@ func (o *Ops) Send(ctx context.Context, queue string, m Outgoing, bodies ...json
 
 // Published is an event that Publish stored.
 type Published struct {
-	ID     string
-	Copies int // one for each subscribed queue
+	ID     string // of the event
+	Copies int    // one for each subscribed queue
 }
 
 // Publish publishes one event for each body, in order, all in one transaction, and returns them with the queues that were

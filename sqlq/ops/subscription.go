@@ -19,8 +19,8 @@ const (
 
 // Subscription is a queue that gets a copy of every event of a type.
 type Subscription struct {
-	Type      string
-	Queue     string
+	Type      string    // of the events
+	Queue     string    // that gets them
 	Since     time.Time // events published later reach the queue
 	Instances int       // running processes that handle the queue's messages
 }

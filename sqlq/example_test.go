@@ -1,0 +1,194 @@
+package sqlq_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sqlq/sqlq/internal/devpg/pgtest"
+	"github.com/sqlq/sqlq/sqlq"
+	"github.com/sqlq/sqlq/sqlq/ops"
+)
+
+// PlaceOrder is a command: it asks one endpoint to do something.
+type PlaceOrder struct{ Order int }
+
+func (PlaceOrder) MessageType() string { return "sales.PlaceOrder" }
+
+// OrderPlaced is an event: it says what has happened, to whoever wants to know.
+type OrderPlaced struct{ Order int }
+
+func (OrderPlaced) MessageType() string { return "sales.OrderPlaced" }
+func (OrderPlaced) IsEvent()            {}
+
+// Sales places orders and publishes that it did; billing is told of each.
+func Example() {
+	ctx, stop := context.WithCancel(context.Background())
+	pool, end := examplePool()
+	defer end()
+
+	client, err := sqlq.Open(ctx, pool, sqlq.Config{Logger: quietLog})
+	check(err)
+	sales := sqlq.Endpoint{Name: "sales", Handlers: []sqlq.Handler{
+		sqlq.HandleTx(func(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[PlaceOrder]) error {
+			if _, err := tx.Exec(ctx, `INSERT INTO orders (id) VALUES ($1)`, d.Message.Order); err != nil {
+				return err
+			}
+			return d.Publish(OrderPlaced{d.Message.Order}) // with the commit of the order, or not at all
+		}),
+	}}
+	billing := sqlq.Endpoint{Name: "billing", Handlers: []sqlq.Handler{
+		sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[OrderPlaced]) error {
+			fmt.Println("an invoice for order", d.Message.Order)
+			stop() // ends Run, which would go on
+			return nil
+		}),
+	}}
+	check(client.Prepare(ctx, sales, billing)) // so that the next line finds the queue of sales, and billing has subscribed
+	check(client.Send(ctx, PlaceOrder{Order: 17}))
+	check(client.Run(ctx, sales, billing))
+	// Output: an invoice for order 17
+}
+
+// A sender's transaction is the outbox: the message is sent if and when the order is there.
+func ExampleClient_SendTx() {
+	ctx := context.Background()
+	pool, end := examplePool()
+	defer end()
+	client, err := sqlq.Open(ctx, pool, sqlq.Config{Routes: map[string]string{"sales.PlaceOrder": "sales"}})
+	check(err)
+	check(client.Prepare(ctx, salesEndpoint))
+
+	for _, order := range []int{17, -1} {
+		err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+			if err := client.SendTx(ctx, tx, PlaceOrder{order}); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, `INSERT INTO orders (id) VALUES ($1)`, order)
+			return err // of order −1, which the table does not allow
+		})
+		fmt.Println("order", order, "is in:", err == nil)
+	}
+	sales, err := ops.New(pool, "sqlq").ShowQueue(ctx, "sales")
+	check(err)
+	fmt.Println("messages sent:", sales.Ready.N)
+	// Output:
+	// order 17 is in: true
+	// order -1 is in: false
+	// messages sent: 1
+}
+
+// An event goes to every queue that is subscribed when it is published, a command to one.
+func ExampleClient_Publish() {
+	ctx := context.Background()
+	pool, end := examplePool()
+	defer end()
+	client, err := sqlq.Open(ctx, pool, sqlq.Config{})
+	check(err)
+	invoice := sqlq.Handle(func(context.Context, *sqlq.Delivery[OrderPlaced]) error { return nil })
+	check(client.Prepare(ctx, sqlq.Endpoint{Name: "billing", Handlers: []sqlq.Handler{invoice}},
+		sqlq.Endpoint{Name: "shipping", Handlers: []sqlq.Handler{invoice}}))
+
+	check(client.Publish(ctx, OrderPlaced{Order: 17}))
+	fmt.Println(errors.Is(client.Publish(ctx, PlaceOrder{Order: 18}), sqlq.ErrNotEvent))
+
+	queues, err := ops.New(pool, "sqlq").ListQueues(ctx)
+	check(err)
+	for _, q := range queues {
+		fmt.Println(q.Name, q.Ready.N)
+	}
+	// Output:
+	// true
+	// billing 1
+	// shipping 1
+}
+
+// The error that a handler returns says what becomes of its message.
+func ExampleHandle() {
+	ctx, stop := context.WithCancel(context.Background())
+	pool, end := examplePool()
+	defer end()
+	client, err := sqlq.Open(ctx, pool, sqlq.Config{Logger: quietLog})
+	check(err)
+	sales := sqlq.Endpoint{Name: "sales", Handlers: []sqlq.Handler{
+		sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[PlaceOrder]) error {
+			fmt.Println("attempt", d.Attempt)
+			switch d.Attempt {
+			case 1:
+				return errors.New("no answer") // tried again, as the RetryPolicy says
+			case 2:
+				return sqlq.RetryAfter(10*time.Millisecond, errors.New("too many requests"))
+			}
+			stop()
+			return sqlq.Unrecoverable(errors.New("there is no such article")) // to the error table, at once
+		}),
+	}}
+	check(client.Prepare(ctx, sales))
+	check(client.Send(ctx, PlaceOrder{Order: 17}))
+	check(client.Run(ctx, sales))
+
+	failed, err := ops.New(pool, "sqlq").ListFailed(context.Background(), ops.Filter{Queue: "sales"})
+	check(err)
+	for _, m := range failed {
+		fmt.Printf("%s failed after %d attempts: %s\n", m.Type, m.Attempts, m.Error)
+	}
+	// Output:
+	// attempt 1
+	// attempt 2
+	// attempt 3
+	// sales.PlaceOrder failed after 3 attempts: there is no such article
+}
+
+// What a HandleTx handler writes is there once, however often it runs.
+func ExampleHandleTx() {
+	ctx, stop := context.WithCancel(context.Background())
+	pool, end := examplePool()
+	defer end()
+	client, err := sqlq.Open(ctx, pool, sqlq.Config{Logger: quietLog})
+	check(err)
+	sales := sqlq.Endpoint{Name: "sales", Handlers: []sqlq.Handler{
+		sqlq.HandleTx(func(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[PlaceOrder]) error {
+			if _, err := tx.Exec(ctx, `INSERT INTO orders (id) VALUES ($1)`, d.Message.Order); err != nil {
+				return err
+			}
+			if d.Attempt == 1 {
+				return errors.New("something else went wrong") // undoes the INSERT
+			}
+			stop()
+			return nil
+		}),
+	}}
+	check(client.Prepare(ctx, sales))
+	check(client.Send(ctx, PlaceOrder{Order: 17}))
+	check(client.Run(ctx, sales))
+
+	var orders int
+	check(pool.QueryRow(context.Background(), `SELECT count(*) FROM orders`).Scan(&orders))
+	fmt.Println(orders, "order")
+	// Output: 1 order
+}
+
+// salesEndpoint is one that is prepared only.
+var salesEndpoint = sqlq.Endpoint{Name: "sales", Handlers: []sqlq.Handler{
+	sqlq.Handle(func(context.Context, *sqlq.Delivery[PlaceOrder]) error { return nil })}}
+
+// examplePool opens a pool on a database that has been migrated, with a table of orders.
+func examplePool() (pool *pgxpool.Pool, end func()) {
+	url, drop := pgtest.Example()
+	pool, err := pgxpool.New(context.Background(), url)
+	check(err)
+	_, err = pool.Exec(context.Background(), `CREATE TABLE orders (id int PRIMARY KEY CHECK (id > 0))`)
+	check(err)
+	return pool, func() { pool.Close(); drop() }
+}
+
+func check(err error) {
+	if err != nil {
+		log.Panic(err)
+	}
+}
