@@ -11,16 +11,39 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// change is what all commands have that change messages or queues.
+// change is what all commands have that change something.
 type change struct {
 	yes    bool   // do not ask
 	dryRun bool   // only say what would be done
 	reason string // for the record of operations
 }
 
-func (ch *change) flags(c *cobra.Command) {
-	c.Flags().BoolVarP(&ch.yes, "yes", "y", false, "do it without asking")
+// asks is the annotation of every command that changes something. It says when the command wants to be told that it shall.
+const asks = "asks"
+
+const (
+	asksAlways     = "always"      // of what is done for good, or in a running system: off a terminal it needs --yes
+	asksOnTerminal = "on terminal" // where the wrong one is soon named: off a terminal it goes on
+	asksNever      = "never"       // what adds something, or can be taken back
+)
+
+// flags gives a command that changes something the flags that all of those have, and marks it.
+func (ch *change) flags(c *cobra.Command, when string) {
+	if c.Annotations == nil {
+		c.Annotations = map[string]string{}
+	}
+	c.Annotations[asks] = when
+	yes := map[string]string{
+		asksAlways:     "do it without asking",
+		asksOnTerminal: "do it without asking; off a terminal it does not ask",
+		asksNever:      "accepted; this command does not ask",
+	}
+	c.Flags().BoolVarP(&ch.yes, "yes", "y", false, yes[when])
 	c.Flags().BoolVar(&ch.dryRun, "dry-run", false, "only say what would be done")
+}
+
+// reasonFlag gives a command that is written down as an operation its --reason.
+func (ch *change) reasonFlag(c *cobra.Command) {
 	c.Flags().StringVar(&ch.reason, "reason", "", "why, for the record that 'sqlq operation ls' shows")
 }
 
@@ -38,6 +61,14 @@ func (a *app) confirm(ctx context.Context, ch change, what string) error {
 		return nil
 	}
 	return errors.New("nothing was done")
+}
+
+// confirmOnTerminal asks where somebody sits there, and goes on elsewhere.
+func (a *app) confirmOnTerminal(ctx context.Context, ch change, what string) error {
+	if !a.inTerminal || !a.errTerminal {
+		return nil
+	}
+	return a.confirm(ctx, ch, what)
 }
 
 // confirmByName asks for the name of what will be destroyed with all that it holds.

@@ -75,6 +75,13 @@ type delayedVerb struct {
 	final      bool // it cannot be undone
 }
 
+func (v delayedVerb) asks() string {
+	if v.final {
+		return asksAlways
+	}
+	return asksOnTerminal
+}
+
 // delayedSample is how many messages a command shows of those that it would change.
 const delayedSample = 5
 
@@ -131,7 +138,8 @@ func (a *app) delayedChangeCommand(v delayedVerb, c *cobra.Command, work func(co
 	a.filterFlags(c, &f, delayedMessages)
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 0, "at most so many, in the order of --order; 0: all that are chosen")
 	c.Flags().BoolVar(&f.All, "all", false, "every delayed message")
-	ch.flags(c)
+	ch.flags(c, v.asks())
+	ch.reasonFlag(c)
 	return c
 }
 

@@ -61,11 +61,11 @@ The exit code is 3 when a problem or a warning is left.`,
 				}
 			default:
 				if err := a.confirm(c.Context(), ch, fmt.Sprintf("mend %s in schema %q of %s, such as: %s", plural(int64(len(fixable)), "finding"), a.schema, db.where, oneLine(fixable[0].What))); err != nil {
-					return errors.Join(a.printDiagnosis(d), err)
+					return errors.Join(a.printDiagnosis(d, fix && ch.dryRun), err)
 				}
 				failure = db.By(actor(ch)).Fix(c.Context(), d)
 			}
-			if err := errors.Join(a.printDiagnosis(d), failure); err != nil {
+			if err := errors.Join(a.printDiagnosis(d, fix && ch.dryRun), failure); err != nil {
 				return err
 			}
 			return a.judged(d, db.where, fix)
@@ -82,7 +82,8 @@ The exit code is 3 when a problem or a warning is left.`,
 	flags.Int64Var(&o.Failures, "failures", 1_000, "report when more messages failed within an hour")
 	flags.DurationVar(&o.Within, "within", 5*time.Second, "time for each check")
 	flags.BoolVar(&fix, "fix", false, "mend what is safe to mend; asks first")
-	ch.flags(c)
+	ch.flags(c, asksAlways)
+	ch.reasonFlag(c)
 	_ = c.RegisterFlagCompletionFunc("role", cobra.FixedCompletions(ops.RoleKinds, cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
 	return c
@@ -127,6 +128,7 @@ type findingView struct {
 	MendSQL  bool         `json:"mend_is_sql,omitempty"`
 	Fixable  bool         `json:"fixable"`
 	Fixed    string       `json:"fixed,omitempty"`
+	Would    bool         `json:"would_fix,omitempty"` // a dry run says that it would
 }
 
 type checkView struct {
@@ -154,13 +156,13 @@ func resultOf(c ops.Check) string {
 	return result
 }
 
-func (a *app) printDiagnosis(d *ops.Diagnosis) error {
+func (a *app) printDiagnosis(d *ops.Diagnosis, would bool) error {
 	if a.format != formatTable {
 		var views []checkView
 		for _, c := range d.Checks {
 			v := checkView{c.Name, c.About, resultOf(c), c.NotRun, c.Took.Seconds(), []findingView{}}
 			for _, f := range c.Findings {
-				v.Findings = append(v.Findings, findingView{f.Severity, f.What, f.Why, f.Mend, f.SQL, f.Fixable, f.Fixed})
+				v.Findings = append(v.Findings, findingView{f.Severity, f.What, f.Why, f.Mend, f.SQL, f.Fixable, f.Fixed, would && f.Fixable})
 			}
 			views = append(views, v)
 		}

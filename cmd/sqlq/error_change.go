@@ -125,7 +125,12 @@ func (a *app) changeFailedCommand(v verb, f *ops.Filter, c *cobra.Command) *cobr
 		return a.changeFailed(c.Context(), v, db)
 	}
 	a.filterFlags(c, f, failedMessages)
-	ch.flags(c)
+	if v.destroys {
+		ch.flags(c, asksAlways)
+	} else {
+		ch.flags(c, asksOnTerminal) // where it is all of them
+	}
+	ch.reasonFlag(c)
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 0, v.name+" at most so many; 0: all that are chosen")
 	c.Flags().BoolVar(&f.All, "all", false, v.name+" every failed message")
 	return c
@@ -237,6 +242,7 @@ func (a *app) showPreview(v verb, p ops.Preview) error {
 	t := &table{columns: []column{{name: "number", right: true}, {name: "when"}, {name: "queue"}, {name: "type"},
 		{name: "error", cut: true}, {name: "group"}}}
 	var view struct {
+		DryRun    bool         `json:"dry_run"`
 		Would     string       `json:"would"`
 		Messages  int64        `json:"messages"`
 		Estimated bool         `json:"estimated"`
@@ -244,7 +250,7 @@ func (a *app) showPreview(v verb, p ops.Preview) error {
 		Missing   []string     `json:"missing,omitempty"`
 		Sample    []failedView `json:"sample"`
 	}
-	view.Would, view.Messages, view.Estimated, view.Gone, view.Sample = v.name, p.Messages.N, p.Messages.Estimated, p.Gone, []failedView{}
+	view.DryRun, view.Would, view.Messages, view.Estimated, view.Gone, view.Sample = true, v.name, p.Messages.N, p.Messages.Estimated, p.Gone, []failedView{}
 	if p.Unnamed != nil {
 		view.Missing = p.Unnamed.Missing
 	}

@@ -61,7 +61,8 @@ edit again, and the text is not lost. Headers that begin with sqlq- are the libr
 	c.Flags().StringVar(&e.bodyFile, "body-file", "", "take the body from this `FILE`, - for standard input")
 	c.Flags().StringArrayVar(&e.set, "set-header", nil, "give it this header, as `NAME=VALUE`; several times for several")
 	c.Flags().StringArrayVar(&e.unset, "unset-header", nil, "take the header of this `NAME` off; several times for several")
-	e.flags(c)
+	e.flags(c, asksNever)
+	e.reasonFlag(c)
 	return c
 }
 

@@ -36,7 +36,7 @@ again: what it has meanwhile got comes with that.`,
 				return usageErrorf("%w", err)
 			}
 			if ch.dryRun {
-				return a.printSQL(statement)
+				return a.printSQL(statement, true)
 			}
 			db, err := a.connectToChange(c.Context(), ch)
 			if err != nil {
@@ -51,8 +51,9 @@ again: what it has meanwhile got comes with that.`,
 	}
 	c.Flags().StringSliceVar(&g.Queues, "queue", nil, "of this queue alone; several")
 	c.Flags().BoolVar(&g.Bodies, "bodies", false, "a viewer sees headers and bodies too")
-	c.Flags().BoolVar(&ch.dryRun, "dry-run", false, "only print the SQL")
-	c.Flags().StringVar(&ch.reason, "reason", "", "why, for the record that `sqlq operation ls` shows")
+	ch.flags(c, asksNever)
+	ch.reasonFlag(c)
+	c.Flag("dry-run").Usage = "only print the SQL; asks no database"
 	_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
 	return c
 }
@@ -71,7 +72,7 @@ run as that role fail at their next statement. It asks first; off a terminal it 
 		RunE: func(c *cobra.Command, args []string) error {
 			role := args[0]
 			if ch.dryRun {
-				return a.printSQL(ops.New(nil, a.schema).RevokeSQL(role, queues))
+				return a.printSQL(ops.New(nil, a.schema).RevokeSQL(role, queues), true)
 			}
 			db, err := a.connectToChange(c.Context(), ch)
 			if err != nil {
@@ -92,7 +93,9 @@ run as that role fail at their next statement. It asks first; off a terminal it 
 		},
 	}
 	c.Flags().StringSliceVar(&queues, "queue", nil, "what it has on this queue alone; several")
-	ch.flags(c)
+	ch.flags(c, asksAlways)
+	ch.reasonFlag(c)
+	c.Flag("dry-run").Usage = "only print the SQL; asks no database"
 	_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
 	return c
 }
@@ -106,11 +109,12 @@ func completeKinds(_ *cobra.Command, args []string, _ string) ([]string, cobra.S
 }
 
 // printSQL prints statements that were not run.
-func (a *app) printSQL(statement string) error {
+func (a *app) printSQL(statement string, dryRun bool) error {
 	if a.format != formatTable {
 		return a.printData(struct {
-			SQL string `json:"sql"`
-		}{statement})
+			SQL    string `json:"sql"`
+			DryRun bool   `json:"dry_run,omitempty"`
+		}{statement, dryRun})
 	}
 	_, err := fmt.Fprintln(a.out, statement)
 	return err

@@ -68,8 +68,7 @@ func (a *app) printLeases(leases []ops.Lease) error {
 		{name: "leased"}, {name: "instance", right: true}, {name: "state"}, {name: "host", cut: true}, {name: "id"}}}
 	var views []leaseView
 	for _, l := range leases {
-		views = append(views, leaseView{l.Number, l.Message, l.Type, l.Queue, l.Attempt, l.SentAt.UTC(), l.LeasedAt.UTC(), l.For.Seconds(),
-			l.Instance, l.State, l.Host, l.PID})
+		views = append(views, viewLease(l))
 		t.add(fmt.Sprint(l.Number), l.Queue, l.Type, fmt.Sprint(l.Attempt), a.when(l.LeasedAt), fmt.Sprint(l.Instance), string(l.State), l.Host, l.Message)
 	}
 	return printList(a, views, t)
@@ -115,8 +114,7 @@ transaction, stay leased.`,
 				return errNothing("no such leased messages")
 			}
 			if ch.dryRun {
-				a.say("would release %s", releasingText(leases))
-				return a.printLeases(leases)
+				return a.releaseDryRun(leases)
 			}
 			if livingLeases(leases) > 0 {
 				if err := a.confirm(c.Context(), ch, "release "+releasingText(leases)); err != nil {
@@ -140,8 +138,26 @@ transaction, stay leased.`,
 	}
 	a.leaseFlags(c, &f)
 	c.Flags().BoolVar(&all, "all", false, "release every leased message")
-	ch.flags(c)
+	ch.flags(c, asksAlways)
+	ch.reasonFlag(c)
 	return c
+}
+
+func (a *app) releaseDryRun(leases []ops.Lease) error {
+	if a.format == formatTable {
+		a.say("would release %s", releasingText(leases))
+		return a.printLeases(leases)
+	}
+	view := struct {
+		DryRun bool        `json:"dry_run"`
+		Chosen int         `json:"chosen"`
+		Living int64       `json:"of_living_instances"` // their handlers go on
+		Leases []leaseView `json:"leases"`
+	}{DryRun: true, Chosen: len(leases), Living: livingLeases(leases)}
+	for _, l := range leases {
+		view.Leases = append(view.Leases, viewLease(l))
+	}
+	return a.printData(view)
 }
 
 func livingLeases(leases []ops.Lease) (n int64) {
@@ -176,4 +192,8 @@ type leaseView struct {
 	State    ops.InstanceState `json:"instance_state"`
 	Host     string            `json:"host"`
 	PID      int               `json:"pid"`
+}
+
+func viewLease(l ops.Lease) leaseView {
+	return leaseView{l.Number, l.Message, l.Type, l.Queue, l.Attempt, l.SentAt.UTC(), l.LeasedAt.UTC(), l.For.Seconds(), l.Instance, l.State, l.Host, l.PID}
 }

@@ -116,7 +116,7 @@ func (a *app) writeOperation(w io.Writer, op ops.Operation) {
 }
 
 func (a *app) operationResumeCommand() *cobra.Command {
-	var dryRun bool
+	var ch change
 	c := &cobra.Command{
 		Use:   "resume OPERATION",
 		Short: "Go on with an operation that was interrupted",
@@ -129,17 +129,17 @@ last message that it changed. A replay, archive, unarchive or delete of failed m
 			if err != nil {
 				return err
 			}
-			db, err := a.connectToChange(c.Context(), change{})
+			db, err := a.connectToChange(c.Context(), ch)
 			if err != nil {
 				return err
 			}
 			defer db.Close()
-			before, err := db.Operation(c.Context(), id)
+			before, err := db.TryResumeOperation(c.Context(), id)
 			if err != nil {
 				return nothingIfNoOperation(err)
 			}
-			if dryRun && before.Resumable() {
-				return a.done(viewOperation(before), "would go on with the %s of %s: %s done", before.Kind, filterText(before), doneText(before))
+			if ch.dryRun {
+				return a.done(wouldChange{viewOperation(before), true}, "would go on with the %s of %s: %s done", before.Kind, filterText(before), doneText(before))
 			}
 			line, began := a.progress(), time.Now()
 			op, err := db.ResumeOperation(c.Context(), id, func(p ops.Progress) {
@@ -152,7 +152,7 @@ last message that it changed. A replay, archive, unarchive or delete of failed m
 			return errors.Join(a.done(viewOperation(op), "operation %d: %s of %s is %s, %s of them now", id, op.Kind, messagesDone(op), op.Status, fmt.Sprint(op.Done-before.Done)), err)
 		},
 	}
-	c.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be done")
+	ch.flags(c, asksNever)
 	return c
 }
 
@@ -162,7 +162,7 @@ func (a *app) operationCancelCommand() *cobra.Command {
 		Use:   "cancel OPERATION",
 		Short: "End an operation that runs or was interrupted",
 		Long: `End an operation: one that runs stops before its next batch, one that was interrupted cannot be resumed any more. What it
-has done stays done.`,
+has done stays done. It asks first, on a terminal.`,
 		Example: "  sqlq operation cancel 7\n  sqlq operation cancel 7 --reason 'the receiver is still broken'",
 		Args:    exactly("OPERATION"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -175,22 +175,26 @@ has done stays done.`,
 				return err
 			}
 			defer db.Close()
-			if ch.dryRun {
-				op, err := db.Operation(c.Context(), id)
-				if err != nil {
-					return nothingIfNoOperation(err)
-				}
-				return a.done(viewOperation(op), "would cancel the %s, which is %s: %s done", op.Kind, op.Status, doneText(op))
+			op, err := db.TryCancelOperation(c.Context(), id)
+			if err != nil {
+				return nothingIfNoOperation(err)
 			}
-			op, err := db.CancelOperation(c.Context(), id)
+			if ch.dryRun {
+				return a.done(wouldChange{viewOperation(op), true}, "would cancel the %s, which is %s: %s done", op.Kind, op.Status, doneText(op))
+			}
+			what := fmt.Sprintf("end operation %d, the %s of %s, which is %s: %s done", id, op.Kind, filterText(op), op.Status, doneText(op))
+			if err := a.confirmOnTerminal(c.Context(), ch, what); err != nil {
+				return err
+			}
+			op, err = db.CancelOperation(c.Context(), id)
 			if err != nil {
 				return nothingIfNoOperation(err)
 			}
 			return a.done(viewOperation(op), "cancelled operation %d: %s of %s", id, op.Kind, messagesDone(op))
 		},
 	}
-	c.Flags().BoolVar(&ch.dryRun, "dry-run", false, "only say what would be done")
-	c.Flags().StringVar(&ch.reason, "reason", "", "why, for the record")
+	ch.flags(c, asksOnTerminal)
+	ch.reasonFlag(c)
 	return c
 }
 
@@ -282,6 +286,12 @@ type operationView struct {
 	EndedAt   *time.Time          `json:"ended_at"`
 	Error     string              `json:"error,omitempty"`
 	Resumable bool                `json:"resumable"`
+}
+
+// wouldChange is an operation that a dry run has looked at.
+type wouldChange struct {
+	operationView
+	DryRun bool `json:"dry_run"`
 }
 
 func viewOperation(op ops.Operation) operationView {

@@ -84,7 +84,8 @@ says how many, and can be run again.`,
 			return errors.Join(a.done(outcome, "moved %s from queue %s to queue %s in %s", plural(outcome.Moved, "message"), from, to, db.where), err)
 		},
 	}
-	ch.flags(c)
+	ch.flags(c, asksAlways)
+	ch.reasonFlag(c)
 	a.filterFlags(c, &f, readyMessages)
 	_ = c.Flags().MarkHidden("order")
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 0, "move at most so many; 0: all that are chosen")

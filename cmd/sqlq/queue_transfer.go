@@ -135,7 +135,8 @@ is there twice.`,
 			return errors.Join(a.toldImport(args[0], done, opts), a.importEnd(done, opts, err))
 		},
 	}
-	ch.flags(c)
+	ch.flags(c, asksNever)
+	ch.reasonFlag(c)
 	c.Flags().BoolVar(&opts.Continue, "continue", false, "leave damaged lines out, and list them at the end")
 	c.Flags().BoolVar(&keepIDs, "keep-ids", true, "let messages keep their ids; else each gets a new one")
 	c.Flags().Int64Var(&opts.Skip, "skip", 0, "pass over so many lines first, to go on where an import ended")

@@ -166,6 +166,17 @@ func (o *Ops) ResumeOperation(ctx context.Context, id int64, progress func(Progr
 	return operation(op), err
 }
 
+// TryResumeOperation returns an operation that ResumeOperation would go on with, and changes nothing; its error is that of
+// ResumeOperation.
+func (o *Ops) TryResumeOperation(ctx context.Context, id int64) (Operation, error) {
+	op, err := o.readOperation(ctx, id)
+	if err != nil {
+		return Operation{}, err
+	}
+	_, err = o.again(ctx, op)
+	return operation(op), err
+}
+
 // again returns the change that an operation is, to go on with it.
 func (o *Ops) again(ctx context.Context, op store.Operation) (c change, err error) {
 	stands := operation(op)
@@ -212,6 +223,18 @@ func (o *Ops) CancelOperation(ctx context.Context, id int64) (Operation, error) 
 		return Operation{}, err
 	}
 	if !cancelled {
+		return operation(op), fmt.Errorf("operation %d is %s already", id, op.Status)
+	}
+	return operation(op), nil
+}
+
+// TryCancelOperation returns an operation that CancelOperation would end, and changes nothing; its error is that of CancelOperation.
+func (o *Ops) TryCancelOperation(ctx context.Context, id int64) (Operation, error) {
+	op, err := o.readOperation(ctx, id)
+	if err != nil {
+		return Operation{}, err
+	}
+	if op.Status != statusRunning && op.Status != statusInterrupted {
 		return operation(op), fmt.Errorf("operation %d is %s already", id, op.Status)
 	}
 	return operation(op), nil

@@ -65,6 +65,19 @@ func (o *Ops) CreateQueue(ctx context.Context, name string) (made bool, err erro
 	return made, nil
 }
 
+// TryCreateQueue says whether CreateQueue would make a queue, and changes nothing: it makes it and rolls that back. Its errors
+// are those of CreateQueue.
+func (o *Ops) TryCreateQueue(ctx context.Context, name string) (would bool, err error) {
+	err = o.rolledBack(ctx, func(tx pgx.Tx) error {
+		would, err = o.store.CreateQueue(ctx, tx, name)
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("create queue %q: %w", name, err)
+	}
+	return would, nil
+}
+
 // ListQueues returns all queues by name, with their counts. It reads a bounded number of rows, however many messages wait.
 func (o *Ops) ListQueues(ctx context.Context) ([]Queue, error) {
 	// A queue may be dropped between the list and the counts; then both are made again.
