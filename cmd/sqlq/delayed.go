@@ -82,10 +82,11 @@ func (a *app) due(m ops.DelayedMessage) string {
 
 func (a *app) delayedShowCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:     "show NUMBER|ID",
-		Short:   "Show all of a delayed message",
-		Example: "  sqlq delayed show 17\n  sqlq delayed show 0198c0de-7a00-7000-8000-000000000001 -o json | jq .body",
-		Args:    exactly("NUMBER or ID"),
+		Use:               "show NUMBER|ID",
+		Short:             "Show all of a delayed message",
+		Example:           "  sqlq delayed show 17\n  sqlq delayed show 0198c0de-7a00-7000-8000-000000000001 -o json | jq .body",
+		Args:              exactly("NUMBER or ID"),
+		ValidArgsFunction: onlyFirst(a.completeDelayed),
 		RunE: func(c *cobra.Command, args []string) error {
 			db, err := a.connect(c.Context())
 			if err != nil {

@@ -136,6 +136,7 @@ func (a *app) delayedChangeCommand(v delayedVerb, c *cobra.Command, work func(co
 		return errors.Join(a.done(outcome, "%s %s", v.done, plural(changed, "message")), err)
 	}
 	a.filterFlags(c, &f, delayedMessages)
+	c.ValidArgsFunction = several(a.completeDelayed)
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 0, "at most so many, in the order of --order; 0: all that are chosen")
 	c.Flags().BoolVar(&f.All, "all", false, "every delayed message")
 	ch.flags(c, v.asks())

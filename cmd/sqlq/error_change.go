@@ -18,7 +18,7 @@ from there, also after a crash. Messages that fail after it began are left alone
 func (a *app) errorReplayCommand() *cobra.Command {
 	var f ops.Filter
 	var o ops.ReplayOptions
-	v := verb{name: "replay", past: "replayed", preview: func(ctx context.Context, db *database) (ops.Preview, error) {
+	v := verb{name: "replay", past: "replayed", of: ops.StatusFailed, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
 		return db.PreviewReplay(ctx, f, o)
 	}, change: func(ctx context.Context, db *database, progress func(ops.Progress)) (int64, error) {
 		o.Progress = progress
@@ -41,7 +41,7 @@ alone. Two replays that run at once share the messages: each is replayed once.
 
 func (a *app) errorArchiveCommand() *cobra.Command {
 	var f ops.Filter
-	v := verb{name: "archive", past: "archived", preview: func(ctx context.Context, db *database) (ops.Preview, error) {
+	v := verb{name: "archive", past: "archived", of: ops.StatusFailed, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
 		return db.PreviewArchive(ctx, f)
 	}, change: func(ctx context.Context, db *database, progress func(ops.Progress)) (int64, error) {
 		return db.Archive(ctx, f, progress)
@@ -56,7 +56,7 @@ func (a *app) errorArchiveCommand() *cobra.Command {
 
 func (a *app) errorUnarchiveCommand() *cobra.Command {
 	var f ops.Filter
-	v := verb{name: "unarchive", past: "unarchived", preview: func(ctx context.Context, db *database) (ops.Preview, error) {
+	v := verb{name: "unarchive", past: "unarchived", of: ops.StatusArchived, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
 		return db.PreviewUnarchive(ctx, f)
 	}, change: func(ctx context.Context, db *database, progress func(ops.Progress)) (int64, error) {
 		return db.Unarchive(ctx, f, progress)
@@ -73,7 +73,7 @@ func (a *app) errorUnarchiveCommand() *cobra.Command {
 
 func (a *app) errorDeleteCommand() *cobra.Command {
 	var f ops.Filter
-	v := verb{name: "delete", past: "deleted", destroys: true, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
+	v := verb{name: "delete", past: "deleted", destroys: true, of: ops.StatusAny, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
 		return db.PreviewDelete(ctx, f)
 	}, change: func(ctx context.Context, db *database, progress func(ops.Progress)) (int64, error) {
 		return db.Delete(ctx, f, progress)
@@ -92,7 +92,8 @@ off a terminal it needs --yes. Archived ones are deleted with --status archived,
 // verb is what a command does with failed messages.
 type verb struct {
 	name, past string
-	destroys   bool // they are lost: it always asks
+	destroys   bool       // they are lost: it always asks
+	of         ops.Status // of those that it is for
 	preview    func(ctx context.Context, db *database) (ops.Preview, error)
 	change     func(ctx context.Context, db *database, progress func(ops.Progress)) (int64, error)
 }
@@ -125,6 +126,7 @@ func (a *app) changeFailedCommand(v verb, f *ops.Filter, c *cobra.Command) *cobr
 		return a.changeFailed(c.Context(), v, db)
 	}
 	a.filterFlags(c, f, failedMessages)
+	c.ValidArgsFunction = several(a.completeFailed(f, v.of))
 	if v.destroys {
 		ch.flags(c, asksAlways)
 	} else {

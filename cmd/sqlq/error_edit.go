@@ -33,7 +33,8 @@ edit again, and the text is not lost. Headers that begin with sqlq- are the libr
 		Example: `  sqlq error edit 17
   sqlq error edit 17 --set-header tenant=north --unset-header trace
   sqlq error show 17 -o json | jq '.body.amount = 12 | .body' | sqlq error edit 17 --body-file -`,
-		Args: exactly("NUMBER or ID"),
+		Args:              exactly("NUMBER or ID"),
+		ValidArgsFunction: onlyFirst(a.completeFailed(&ops.Filter{}, ops.StatusAny)),
 		RunE: func(c *cobra.Command, args []string) error {
 			set, err := e.headers()
 			if err != nil {

@@ -27,7 +27,7 @@ role may be several. The owner of the schema does it, or a member of that role. 
 again: what it has meanwhile got comes with that.`,
 		Example:           "  sqlq grant web producer --queue sales --queue billing\n  sqlq grant oncall operator --dry-run",
 		Args:              exactly("ROLE", "KIND"),
-		ValidArgsFunction: completeKinds,
+		ValidArgsFunction: a.completeGrant,
 		Annotations:       map[string]string{needs: owner},
 		RunE: func(c *cobra.Command, args []string) error {
 			g.Role, g.Kind = args[0], args[1]
@@ -66,9 +66,10 @@ func (a *app) revokeCommand() *cobra.Command {
 		Short: "Take back what grant gave to a database role",
 		Long: `Take back everything that sqlq grant gave to a database role, or, with --queue, what it has on those queues. Programs that
 run as that role fail at their next statement. It asks first; off a terminal it needs --yes.`,
-		Example:     "  sqlq revoke web --queue billing\n  sqlq revoke web --dry-run",
-		Args:        exactly("ROLE"),
-		Annotations: map[string]string{needs: owner},
+		Example:           "  sqlq revoke web --queue billing\n  sqlq revoke web --dry-run",
+		Args:              exactly("ROLE"),
+		ValidArgsFunction: onlyFirst(a.completeRoles),
+		Annotations:       map[string]string{needs: owner},
 		RunE: func(c *cobra.Command, args []string) error {
 			role := args[0]
 			if ch.dryRun {
@@ -100,12 +101,12 @@ run as that role fail at their next statement. It asks first; off a terminal it 
 	return c
 }
 
-// completeKinds completes the second argument of grant.
-func completeKinds(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+// completeGrant completes a role, and what it shall be.
+func (a *app) completeGrant(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 	if len(args) == 1 {
 		return ops.RoleKinds, cobra.ShellCompDirectiveNoFileComp
 	}
-	return nil, cobra.ShellCompDirectiveNoFileComp
+	return onlyFirst(a.completeRoles)(c, args, begun)
 }
 
 // printSQL prints statements that were not run.

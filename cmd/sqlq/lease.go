@@ -22,6 +22,7 @@ func (a *app) leaseFlags(c *cobra.Command, f *ops.LeaseFilter) {
 	c.Flags().DurationVar(&f.Age, "older", 0, "those that have been leased for longer, such as 10m")
 	_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
 	_ = c.RegisterFlagCompletionFunc("type", a.completeTypes)
+	_ = c.RegisterFlagCompletionFunc("instance", a.completeInstances)
 }
 
 func (a *app) leaseListCommand() *cobra.Command {
@@ -137,6 +138,7 @@ transaction, stay leased.`,
 		},
 	}
 	a.leaseFlags(c, &f)
+	c.ValidArgsFunction = several(a.completeLeases)
 	c.Flags().BoolVar(&all, "all", false, "release every leased message")
 	ch.flags(c, asksAlways)
 	ch.reasonFlag(c)

@@ -63,17 +63,19 @@ process is dead or frozen, and it can be resumed.`,
 	c.Flags().Var(operationStatus{&f.Status}, "status", "running, stalled, done, interrupted or cancelled")
 	c.Flags().StringVar(&f.Kind, "kind", "", "those of this kind, such as replay or purge")
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 50, "list at most so many")
+	_ = c.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions(ops.OperationKinds, cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("status", cobra.FixedCompletions(operationStatuses, cobra.ShellCompDirectiveNoFileComp))
 	return a.watchable(c)
 }
 
 func (a *app) operationShowCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:         "show OPERATION",
-		Short:       "Show all that is known of an operation",
-		Example:     "  sqlq operation show 7\n  sqlq operation show 7 -o json | jq .filter",
-		Args:        exactly("OPERATION"),
-		Annotations: map[string]string{needs: "viewer"},
+		Use:               "show OPERATION",
+		Short:             "Show all that is known of an operation",
+		ValidArgsFunction: onlyFirst(a.completeOperations(func(ops.Operation) bool { return true })),
+		Example:           "  sqlq operation show 7\n  sqlq operation show 7 -o json | jq .filter",
+		Args:              exactly("OPERATION"),
+		Annotations:       map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := operationNumber(args[0])
 			if err != nil {
@@ -122,8 +124,9 @@ func (a *app) operationResumeCommand() *cobra.Command {
 		Short: "Go on with an operation that was interrupted",
 		Long: `Go on with an operation that was interrupted, or whose process has died: with its filter, snapshot, limit and rate, after the
 last message that it changed. A replay, archive, unarchive or delete of failed messages can be resumed.`,
-		Example: "  sqlq operation resume 7\n  sqlq operation resume 7 --dry-run",
-		Args:    exactly("OPERATION"),
+		ValidArgsFunction: onlyFirst(a.completeOperations(ops.Operation.Resumable)),
+		Example:           "  sqlq operation resume 7\n  sqlq operation resume 7 --dry-run",
+		Args:              exactly("OPERATION"),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := operationNumber(args[0])
 			if err != nil {
@@ -163,8 +166,9 @@ func (a *app) operationCancelCommand() *cobra.Command {
 		Short: "End an operation that runs or was interrupted",
 		Long: `End an operation: one that runs stops before its next batch, one that was interrupted cannot be resumed any more. What it
 has done stays done. It asks first, on a terminal.`,
-		Example: "  sqlq operation cancel 7\n  sqlq operation cancel 7 --reason 'the receiver is still broken'",
-		Args:    exactly("OPERATION"),
+		ValidArgsFunction: onlyFirst(a.completeOperations(ops.Operation.Cancellable)),
+		Example:           "  sqlq operation cancel 7\n  sqlq operation cancel 7 --reason 'the receiver is still broken'",
+		Args:              exactly("OPERATION"),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := operationNumber(args[0])
 			if err != nil {

@@ -81,7 +81,7 @@ func (a *app) pausing(verb, done, already string, do func(*ops.Ops, context.Cont
 	var ch change
 	c.Use = verb + " QUEUE..."
 	c.Args = atLeastOne("QUEUE")
-	c.ValidArgsFunction = a.completeQueues
+	c.ValidArgsFunction = several(a.completeQueues)
 	c.RunE = func(c *cobra.Command, names []string) error {
 		db, err := a.connectToChange(c.Context(), ch)
 		if err != nil {

@@ -83,7 +83,7 @@ is subscribed to, its running instances, and of its table: the size with index a
 not removed yet, and up to which number (low) it has no message, where receivers begin to look.`,
 		Example:           "  sqlq queue show sales\n  sqlq queue show sales billing -o yaml",
 		Args:              atLeastOne("QUEUE"),
-		ValidArgsFunction: a.completeQueues,
+		ValidArgsFunction: several(a.completeQueues),
 		Annotations:       map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, names []string) error {
 			db, err := a.connect(c.Context())

@@ -29,7 +29,7 @@ says how many, and can be run again.`,
 			if len(args) >= 2 {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
-			return a.completeQueues(c, args, begun)
+			return several(a.completeQueues)(c, args, begun)
 		},
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := a.chosenBy(&f, nil); err != nil {

@@ -24,7 +24,7 @@ A queue has one index, by the order of arrival: to choose, every message is look
 there are enough. That can be interrupted.`,
 		Example:           "  sqlq queue peek sales\n  sqlq queue peek sales --body '$.amount > 1000' -n 1 -o json | jq '.[0].body'",
 		Args:              exactly("QUEUE"),
-		ValidArgsFunction: a.completeQueues,
+		ValidArgsFunction: onlyFirst(a.completeQueues),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := a.chosenBy(&f, nil); err != nil {
 				return err
@@ -78,7 +78,7 @@ they become visible; those of a transaction that takes longer than ten seconds t
 overtake it.`,
 		Example:           "  sqlq queue tail sales\n  sqlq queue tail sales --type sales.PlaceOrder --header tenant=north --for 1m -o jsonl",
 		Args:              exactly("QUEUE"),
-		ValidArgsFunction: a.completeQueues,
+		ValidArgsFunction: onlyFirst(a.completeQueues),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := a.chosenBy(&f, nil); err != nil {
 				return err

@@ -21,7 +21,7 @@ func (a *app) queueDropCommand() *cobra.Command {
 name; off a terminal it needs --yes.`,
 		Example:           "  sqlq queue drop sales\n  sqlq queue drop sales --force --reason 'moved to the new cluster'",
 		Args:              exactly("QUEUE"),
-		ValidArgsFunction: a.completeQueues,
+		ValidArgsFunction: onlyFirst(a.completeQueues),
 		RunE: func(c *cobra.Command, args []string) error {
 			db, err := a.connectToChange(c.Context(), ch)
 			if err != nil {
@@ -84,7 +84,7 @@ off a terminal it needs --yes.
 It works in batches. One that was interrupted has removed some, says how many, and can be run again.`,
 		Example:           "  sqlq queue purge sales --delayed\n  sqlq queue purge sales --type sales.Remind --until 2d --dry-run",
 		Args:              exactly("QUEUE"),
-		ValidArgsFunction: a.completeQueues,
+		ValidArgsFunction: onlyFirst(a.completeQueues),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := a.chosenBy(&f, nil); err != nil {
 				return err

@@ -25,7 +25,7 @@ A line has id, type, headers, sent_at, expires_at, attempt, body, and of a delay
 back byte for byte: one that is not JSON, or has white space between its parts, is base64, and body_encoding says so.`,
 		Example:           "  sqlq queue export sales --delayed > sales.jsonl\n  sqlq queue export sales --type sales.PlaceOrder --since 1h | jq -c 'select(.body.amount > 100)'",
 		Args:              exactly("QUEUE"),
-		ValidArgsFunction: a.completeQueues,
+		ValidArgsFunction: onlyFirst(a.completeQueues),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := a.chosenBy(&f, nil); err != nil {
 				return err

@@ -49,6 +49,10 @@ const (
 	kindMend       = "mend" // what doctor found
 )
 
+// OperationKinds are the kinds of operations that there are.
+var OperationKinds = []string{kindReplay, kindArchive, kindUnarchive, kindDelete, kindEdit, kindPurge, kindDrop, kindMove, kindImport, kindPause,
+	kindResume, kindCancel, kindReschedule, kindRelease, kindSubscribe, kindUnsubscribe, kindGrant, kindRevoke, kindMend}
+
 // OperationStatus says how an operation stands.
 type OperationStatus string
 
@@ -71,7 +75,7 @@ const (
 // Operation is a change that an operator made or is making.
 type Operation struct {
 	ID        int64
-	Kind      string // replay, archive, unarchive, delete, edit, purge, drop, move, import, pause, resume, cancel, reschedule, release
+	Kind      string // one of OperationKinds
 	Status    OperationStatus
 	Filter    json.RawMessage // which messages: a JSON object
 	Queue     string          // where they went, or what was changed; "": each its own, or none
@@ -90,6 +94,11 @@ type Operation struct {
 // Resumable says whether ResumeOperation can go on with it.
 func (op Operation) Resumable() bool {
 	return goesByBatches(op.Kind) && (op.Status == OperationInterrupted || op.Status == OperationStalled)
+}
+
+// Cancellable says whether CancelOperation can end it.
+func (op Operation) Cancellable() bool {
+	return op.Status == OperationRunning || op.Status == OperationStalled || op.Status == OperationInterrupted
 }
 
 func goesByBatches(kind string) bool {
@@ -234,10 +243,11 @@ func (o *Ops) TryCancelOperation(ctx context.Context, id int64) (Operation, erro
 	if err != nil {
 		return Operation{}, err
 	}
-	if op.Status != statusRunning && op.Status != statusInterrupted {
-		return operation(op), fmt.Errorf("operation %d is %s already", id, op.Status)
+	shown := operation(op)
+	if !shown.Cancellable() {
+		return shown, fmt.Errorf("operation %d is %s already", id, op.Status)
 	}
-	return operation(op), nil
+	return shown, nil
 }
 
 func (o *Ops) readOperation(ctx context.Context, id int64) (store.Operation, error) {
