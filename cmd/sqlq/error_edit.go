@@ -47,7 +47,7 @@ edit again, and the text is not lost. Headers that begin with sqlq- are the libr
 			defer db.Close()
 			m, err := db.ShowFailed(c.Context(), args[0])
 			if err != nil {
-				return err
+				return a.nothingIfMissing(err)
 			}
 			if e.bodyFile == "" && len(e.set)+len(e.unset) == 0 {
 				return a.editInEditor(c.Context(), db, m, e.change)

@@ -31,7 +31,7 @@ it was replayed, and what operators did to it.`,
 			defer db.Close()
 			m, err := db.ShowFailed(c.Context(), args[0])
 			if err != nil {
-				return err
+				return a.nothingIfMissing(err)
 			}
 			history, err := db.History(c.Context(), m.ID)
 			if err != nil {

@@ -46,9 +46,7 @@ process is dead or frozen, and it can be resumed.`,
 			if err != nil {
 				return err
 			}
-			if len(operations) == 0 {
-				a.say("no such operations")
-			}
+			found := len(operations) > 0
 			operations = upTo(a, f.Limit, operations)
 			t := &table{columns: []column{{name: "operation", right: true}, {name: "began"}, {name: "kind"}, {name: "status"}, {name: "done", right: true},
 				{name: "who"}, {name: "what", cut: true}, {name: "reason", cut: true}}}
@@ -57,7 +55,10 @@ process is dead or frozen, and it can be resumed.`,
 				views = append(views, viewOperation(op))
 				t.add(fmt.Sprint(op.ID), a.when(op.BeganAt), op.Kind, string(op.Status), doneText(op), who(op), filterText(op), op.Reason)
 			}
-			return printList(a, views, t)
+			if err := printList(a, views, t); err != nil || found {
+				return err
+			}
+			return a.noneFound(f.Status != "" || f.Kind != "", "no such operations")
 		},
 	}
 	c.Flags().Var(operationStatus{&f.Status}, "status", "running, stalled, done, interrupted or cancelled")

@@ -56,6 +56,9 @@ says how many, and can be run again.`,
 			if err != nil {
 				return err
 			}
+			if n == (ops.Count{}) && !f.ChoosesAll() {
+				return errNothing("nothing was moved: no ready message of queue %s fits", from)
+			}
 			what := fmt.Sprintf("move %s of queue %q to queue %q in schema %q of %s", thoseReady(f, n), from, to, a.schema, db.where)
 			outcome := struct {
 				From   string `json:"from"`

@@ -21,7 +21,7 @@ func (a *app) queuePeekCommand() *cobra.Command {
 an instance holds at this moment are among them.
 
 A queue has one index, by the order of arrival: to choose, every message is looked at, ten thousand in a statement, until
-there are enough. That can be interrupted.`,
+there are enough. That can be interrupted. With a choice that nothing fits the exit code is 5.`,
 		Example:           "  sqlq queue peek sales\n  sqlq queue peek sales --body '$.amount > 1000' -n 1 -o json | jq '.[0].body'",
 		Args:              exactly("QUEUE"),
 		ValidArgsFunction: onlyFirst(a.completeQueues),
@@ -42,13 +42,6 @@ there are enough. That can be interrupted.`,
 			if err != nil && len(messages) == 0 {
 				return err
 			}
-			if len(messages) == 0 {
-				if f.ChoosesAll() {
-					a.say("no message is ready in queue %s", args[0])
-				} else {
-					a.say("no such message is ready in queue %s", args[0])
-				}
-			}
 			t := &table{columns: []column{{name: "seq", right: true}, {name: "sent"}, {name: "type"}, {name: "attempt", right: true},
 				{name: "id"}, {name: "body", cut: true}}}
 			var views []messageView
@@ -56,7 +49,13 @@ there are enough. That can be interrupted.`,
 				views = append(views, viewMessage(m))
 				t.add(fmt.Sprint(m.Seq), a.when(m.SentAt), m.Type, fmt.Sprint(m.Attempt), m.ID, begin(m.Body))
 			}
-			return errors.Join(printList(a, views, t), err)
+			if err = errors.Join(printList(a, views, t), err); err != nil || len(messages) > 0 {
+				return err
+			}
+			if f.ChoosesAll() {
+				return a.noneFound(false, "no message is ready in queue "+args[0])
+			}
+			return a.noneFound(true, "no such message is ready in queue "+args[0])
 		},
 	}
 	a.filterFlags(c, &f, readyMessages)

@@ -102,6 +102,9 @@ It works in batches. One that was interrupted has removed some, says how many, a
 			if err != nil {
 				return err
 			}
+			if ready == (ops.Count{}) && delayed == (ops.Count{}) && !f.ChoosesAll() {
+				return errNothing("nothing was removed: no such message of queue %s fits", q.Name)
+			}
 			what := fmt.Sprintf("remove %s", thoseReady(f, ready))
 			if opts.Delayed {
 				what += fmt.Sprintf(" and %s delayed messages", count(delayed))

@@ -65,6 +65,9 @@ back byte for byte: one that is not JSON, or has white space between its parts, 
 			if err != nil && exported == 0 {
 				return err
 			}
+			if exported == 0 {
+				return a.noneFound(!f.ChoosesAll(), "exported 0 messages")
+			}
 			a.say("exported %s", plural(exported, "message"))
 			return err
 		},

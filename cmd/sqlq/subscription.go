@@ -33,16 +33,16 @@ func (a *app) subscriptionListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if len(found) == 0 {
-				a.say("no such subscription; an endpoint subscribes to the events that it handles when it starts")
-			}
 			t := &table{columns: []column{{name: "type"}, {name: "queue"}, {name: "since"}, {name: "instances", right: true}}}
 			views := make([]subscriptionView, len(found))
 			for i, s := range found {
 				views[i] = viewSubscription(s)
 				t.add(s.Type, s.Queue, a.when(s.Since), fmt.Sprint(s.Instances))
 			}
-			return printList(a, views, t)
+			if err := printList(a, views, t); err != nil || len(found) > 0 {
+				return err
+			}
+			return a.noneFound(messageType != "" || queue != "", "no such subscription; an endpoint subscribes to the events that it handles when it starts")
 		},
 	}
 	c.Flags().StringVar(&messageType, "type", "", "those of this event type")
