@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,6 +35,9 @@ time and reads a bounded number of rows; one that this role may not make is skip
 With --fix it mends what is safe to mend: it marks crashed instances and gives their messages back, moves delayed messages
 that are due, and sets the tables' lost settings for autovacuum. That is written down as an operation.
 
+Behind a transaction pooler name the address past it that endpoints have as their Config.ListenURL: then the pooler is a
+note, and the check of notifications is made there. What else is as it should be, for now, can be named with --known.
+
 The exit code is 3 when a problem or a warning is left.`,
 		Example:     "  sqlq doctor\n  sqlq doctor --role consumer --queue billing --long 1m\n  sqlq doctor --fix --yes -o json",
 		Args:        noMoreThan(0),
@@ -41,6 +45,20 @@ The exit code is 3 when a problem or a warning is left.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if o.Kind != "" && !slices.Contains(ops.RoleKinds, o.Kind) {
 				return usageErrorf("--role %s: there are %s", o.Kind, strings.Join(ops.RoleKinds, ", "))
+			}
+			for _, name := range o.Known {
+				if !slices.Contains(ops.CheckNames(), name) {
+					return usageErrorf("--known %q: there are %s", name, strings.Join(ops.CheckNames(), ", "))
+				}
+			}
+			source := "--listen-url"
+			if o.ListenURL == "" {
+				o.ListenURL, source = os.Getenv("SQLQ_LISTEN_URL"), "$SQLQ_LISTEN_URL"
+			}
+			if o.ListenURL != "" {
+				if _, err := parsed(o.ListenURL, source); err != nil {
+					return usageErrorf("%w", err)
+				}
 			}
 			db, err := a.connectAnySchema(c.Context())
 			if err != nil {
@@ -74,6 +92,8 @@ The exit code is 3 when a problem or a warning is left.`,
 	flags := c.Flags()
 	flags.StringVar(&o.Kind, "role", "", "what this role should be: producer, consumer, operator or viewer (default: what it seems meant for)")
 	flags.StringSliceVar(&o.Queues, "queue", nil, "the queues that it should be that of; several (default: all)")
+	flags.StringVar(&o.ListenURL, "listen-url", "", "the endpoints' Config.ListenURL, past a transaction pooler (default $SQLQ_LISTEN_URL)")
+	flags.StringSliceVar(&o.Known, "known", nil, "what this `CHECK` finds is known: it is told as a note; several")
 	flags.DurationVar(&o.Long, "long", 5*time.Minute, "report transactions that are open for longer")
 	flags.DurationVar(&o.Late, "late", time.Minute, "report messages that nobody has moved or handled for longer")
 	flags.Int64Var(&o.Dead, "dead", 100_000, "report tables with more dead rows")
@@ -86,6 +106,7 @@ The exit code is 3 when a problem or a warning is left.`,
 	ch.reasonFlag(c)
 	_ = c.RegisterFlagCompletionFunc("role", cobra.FixedCompletions(ops.RoleKinds, cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
+	_ = c.RegisterFlagCompletionFunc("known", cobra.FixedCompletions(ops.CheckNames(), cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
 

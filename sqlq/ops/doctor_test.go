@@ -223,6 +223,23 @@ func TestDoctorFindsPooler(t *testing.T) {
 	if pooled, err := o.Pooled(t.Context()); !pooled || err != nil {
 		t.Errorf("Pooled: %v, %v", pooled, err)
 	}
+
+	// Where it is known it is a note; whether notifications arrive past it is looked at.
+	clean := func(diagnosis *ops.Diagnosis) {
+		t.Helper()
+		found(t, diagnosis, "pooler", ops.SeverityNote, "PgBouncer")
+		if n := diagnosis.Count(ops.SeverityProblem) + diagnosis.Count(ops.SeverityWarning); n != 0 {
+			t.Errorf("%d findings:\n%s", n, findings(diagnosis))
+		}
+	}
+	clean(doctor(t, o, ops.DoctorOptions{Known: []string{"pooler"}}, "listen"))
+	clean(doctor(t, o, ops.DoctorOptions{ListenURL: url}))
+	short := ops.DoctorOptions{ListenURL: b.URL(config.ConnConfig.Database, "default_query_exec_mode=exec"), Within: 3 * time.Second}
+	found(t, doctor(t, o, short), "listen", ops.SeverityProblem, "did not arrive within 3s", "lead to the same database, and not through a pooler")
+	found(t, doctor(t, o, ops.DoctorOptions{ListenURL: "postgres://ann:secret@127.0.0.1:1/x"}), "listen", ops.SeverityProblem, "no connection to listen on: ", "refused", "correct the URL")
+	if _, err := o.Doctor(t.Context(), ops.DoctorOptions{Known: []string{"poler"}}); err == nil || !strings.Contains(err.Error(), `there is no check "poler": there are "server", "pooler", `) {
+		t.Errorf("an unknown check: %v", err)
+	}
 }
 
 func TestDoctorFindsBloat(t *testing.T) {
