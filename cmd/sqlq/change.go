@@ -105,13 +105,14 @@ func (a *app) answer(ctx context.Context) string {
 // progress shows on a terminal how far a command is; its last word is wiped by end.
 type progress struct {
 	to    io.Writer // nil: nobody looks
-	width int
+	most  int       // columns of the terminal; 0: unknown
+	width int       // of what stands there
 }
 
 func (a *app) progress() *progress {
 	p := &progress{}
 	if a.errTerminal {
-		p.to = a.err
+		p.to, p.most = a.err, a.width
 	}
 	return p
 }
@@ -121,6 +122,9 @@ func (p *progress) show(format string, args ...any) {
 		return
 	}
 	line := fmt.Sprintf(format, args...)
+	if p.most > 0 { // a longer one would leave its beginning behind
+		line = cut(line, p.most-1)
+	}
 	fmt.Fprintf(p.to, "\r%-*s", p.width, line)
 	p.width = len([]rune(line))
 }

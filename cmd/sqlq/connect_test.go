@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -83,6 +84,39 @@ func TestOnTerminal(t *testing.T) {
 	_, out, _ = command(t, "-", url, "queue", "ls")
 	if !strings.Contains(out, "s ago  ") {
 		t.Errorf("ls:\n%s", out)
+	}
+}
+
+// Every list fits a terminal of 80 columns, whatever its texts are like, has times that tell how long ago, and no colours
+// where NO_COLOR is set.
+func TestListsFit(t *testing.T) {
+	f := fail(t, 3)
+	f.exec(`UPDATE sqlq.error SET type = 'billing.ChargeTheCardOfTheCustomer', message = repeat('connection refused ', 20), fingerprint = '22a2d762cc497df3'`)
+	f.exec(`INSERT INTO sqlq.delayed (due_at, id, why, queue, type, body, error) VALUES (now() + interval '1 day', gen_random_uuid(), 'retry', 'sales', 'billing.ChargeTheCardOfTheCustomer', '{}', repeat('connection refused ', 20))`)
+	f.exec(`INSERT INTO sqlq.instance (endpoint, host, pid, version, concurrency, session_lock, lease_time, heartbeat_at, handled, failed, slow, slowest)
+		VALUES ('sales', 'web-1.eu-central-1.compute.internal', 4711, 'v1.2.3-20261121-abcdef', 8, true, '1 day', now() - interval '7 min', 1234567, 12345, 1, '45 s')`)
+	f.exec(`INSERT INTO sqlq.leased (instance, queue, seq, leased_at, id, sent_at, attempt, type, body) VALUES (1, 'sales', 1, now() - interval '7 min', gen_random_uuid(), now(), 2, 'billing.ChargeTheCardOfTheCustomer', '{}')`)
+	f.exec(`INSERT INTO sqlq.subscription (type, queue) VALUES ('billing.TheCardOfTheCustomerWasChargedAfterTheThirdReminderHadBeenSent', 'sales')`)
+	f.exec(`INSERT INTO sqlq.operation (kind, status, filter, wanted, done, os_user, host, reason, began_at) VALUES ('reschedule', 'interrupted', '{"type":"billing.ChargeTheCardOfTheCustomer","limit":1000}', 1000, 400, 'ann', 'laptop.office.example', 'the bank is back, says Bob', now() - interval '7 min')`)
+	f.exec(`SELECT sqlq.send('sales', 'billing.ChargeTheCardOfTheCustomer', '{"order": 17}')`)
+	f.exec(`SELECT sqlq.create_queue('a-very-long-queue-name-for-invoices-of-the-european-region')`)
+	for _, line := range []string{"queue ls", "queue peek sales", "error ls", "error groups", "error replay --all --dry-run", "delayed ls", "lease ls", "subscription ls",
+		"instance ls", "instance ls --all", "operation ls", "migrate status", "config show --color always"} {
+		t.Setenv("NO_COLOR", "")
+		args := append(strings.Fields(line), "--database-url", f.url)
+		code, out, said := command(t, "-", args...)
+		if code != 0 || regexp.MustCompile(`20\d\d-\d\d-\d\dT`).MatchString(out) || !strings.Contains(out, "\x1b[") {
+			t.Errorf("%s: exit code %d\n%s%s", line, code, out, said)
+		}
+		for text := range strings.Lines(out) {
+			if wide := ansi.StringWidth(strings.TrimSuffix(text, "\n")); wide > 80 {
+				t.Errorf("%s: %d columns: %q", line, wide, text)
+			}
+		}
+		t.Setenv("NO_COLOR", "1")
+		if _, out, _ := command(t, "-", args...); !strings.Contains(line, "--color") && strings.Contains(out, "\x1b[") {
+			t.Errorf("%s: colours in spite of NO_COLOR:\n%q", line, out)
+		}
 	}
 }
 

@@ -58,8 +58,8 @@ Times are found by an index. Everything else looks at one message after the othe
 }
 
 func (a *app) printDelayed(found []ops.DelayedMessage) error {
-	t := &table{columns: []column{{name: "number", right: true}, {name: "due"}, {name: "queue"}, {name: "type"}, {name: "why"},
-		{name: "attempts", right: true}, {name: "error", cut: true}}}
+	t := &table{columns: []column{{name: "number", right: true}, {name: "due"}, {name: "queue", cut: true}, {name: "type", cut: true}, {name: "why", spare: 1},
+		{name: "attempts", right: true, spare: 2}, {name: "error", cut: true}}}
 	views := make([]delayedView, len(found))
 	for i, m := range found {
 		views[i] = viewDelayed(m)

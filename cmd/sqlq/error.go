@@ -59,8 +59,8 @@ func (a *app) lookBy(c *cobra.Command, f *ops.Filter) error {
 func (a *app) listFailed(ctx context.Context, db *database, f ops.Filter) error {
 	limit := f.Limit
 	f.Limit = oneMore(limit)
-	t := &table{columns: []column{{name: "number", right: true}, {name: "when"}, {name: "queue"}, {name: "type"},
-		{name: "attempts", right: true}, {name: "error", cut: true}, {name: "group"}}}
+	t := &table{columns: []column{{name: "number", right: true}, {name: "when"}, {name: "queue", cut: true}, {name: "type", cut: true},
+		{name: "attempts", right: true, spare: 2}, {name: "error", cut: true}, {name: "group", spare: 1}}}
 	var views []failedView
 	found := 0
 	p := a.progress()
@@ -163,8 +163,8 @@ estimated and marked ~. The flags choose as in: sqlq error ls.`,
 			if err != nil {
 				return err
 			}
-			t := &table{columns: []column{{name: "group"}, {name: "count", right: true}, {name: "queue"}, {name: "type"}, {name: "first"},
-				{name: "last"}, {name: "status"}, {name: "error", cut: true}}}
+			t := &table{columns: []column{{name: "group"}, {name: "count", right: true}, {name: "queue", cut: true}, {name: "type", cut: true}, {name: "first", spare: 1},
+				{name: "last"}, {name: "status", spare: 2}, {name: "error", cut: true}}}
 			var views []groupView
 			for _, g := range groups {
 				v := viewGroup(g)

@@ -241,8 +241,8 @@ func messages(c ops.Count) string {
 
 // showPreview prints what a command would do.
 func (a *app) showPreview(v verb, p ops.Preview) error {
-	t := &table{columns: []column{{name: "number", right: true}, {name: "when"}, {name: "queue"}, {name: "type"},
-		{name: "error", cut: true}, {name: "group"}}}
+	t := &table{columns: []column{{name: "number", right: true}, {name: "when"}, {name: "queue", cut: true}, {name: "type", cut: true},
+		{name: "error", cut: true}, {name: "group", spare: 1}}}
 	var view struct {
 		DryRun    bool         `json:"dry_run"`
 		Would     string       `json:"would"`
@@ -266,7 +266,7 @@ func (a *app) showPreview(v verb, p ops.Preview) error {
 		}
 	} else {
 		a.say("would %s %s, as of now; among them:", v.name, messages(p.Messages))
-		if err := t.print(a.out, a.width); err != nil {
+		if err := a.printTable(t); err != nil {
 			return err
 		}
 		if p.Gone != nil {

@@ -53,9 +53,9 @@ of their last heartbeat, at most 5 s ago while they are well:
 			}
 			found := len(instances) > 0
 			instances = upTo(a, f.Limit, instances)
-			t := &table{columns: []column{{name: "endpoint"}, {name: "id", right: true}, {name: "host", cut: true}, {name: "pid", right: true},
-				{name: "version", cut: true}, {name: "state"}, {name: "started"}, {name: "last seen"}, {name: "in hand", right: true},
-				{name: "rate", right: true}, {name: "handled", right: true}, {name: "failed", right: true},
+			t := &table{columns: []column{{name: "endpoint", cut: true}, {name: "id", right: true}, {name: "host", cut: true}, {name: "pid", right: true, spare: 3},
+				{name: "version", cut: true, spare: 4}, {name: "state"}, {name: "started", spare: 5}, {name: "last seen"}, {name: "in hand", right: true},
+				{name: "rate", right: true}, {name: "handled", right: true, spare: 2}, {name: "failed", right: true, spare: 1},
 				{name: "slow", right: true}}}
 			var views []instanceView
 			for _, i := range instances {

@@ -65,8 +65,8 @@ endpoint.`,
 }
 
 func (a *app) printLeases(leases []ops.Lease) error {
-	t := &table{columns: []column{{name: "lease", right: true}, {name: "queue"}, {name: "type", cut: true}, {name: "attempts", right: true},
-		{name: "leased"}, {name: "instance", right: true}, {name: "state"}, {name: "host", cut: true}, {name: "id"}}}
+	t := &table{columns: []column{{name: "lease", right: true}, {name: "queue", cut: true}, {name: "type", cut: true}, {name: "attempts", right: true, spare: 2},
+		{name: "leased"}, {name: "instance", right: true}, {name: "state"}, {name: "host", cut: true, spare: 1}, {name: "id", spare: 3}}}
 	var views []leaseView
 	for _, l := range leases {
 		views = append(views, viewLease(l))

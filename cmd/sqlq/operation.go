@@ -49,7 +49,7 @@ process is dead or frozen, and it can be resumed.`,
 			found := len(operations) > 0
 			operations = upTo(a, f.Limit, operations)
 			t := &table{columns: []column{{name: "operation", right: true}, {name: "began"}, {name: "kind"}, {name: "status"}, {name: "done", right: true},
-				{name: "who"}, {name: "what", cut: true}, {name: "reason", cut: true}}}
+				{name: "who", cut: true, spare: 1}, {name: "what", cut: true}, {name: "reason", cut: true, spare: 2}}}
 			var views []operationView
 			for _, op := range operations {
 				views = append(views, viewOperation(op))

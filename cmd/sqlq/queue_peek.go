@@ -42,8 +42,8 @@ there are enough. That can be interrupted. With a choice that nothing fits the e
 			if err != nil && len(messages) == 0 {
 				return err
 			}
-			t := &table{columns: []column{{name: "seq", right: true}, {name: "sent"}, {name: "type"}, {name: "attempt", right: true},
-				{name: "id"}, {name: "body", cut: true}}}
+			t := &table{columns: []column{{name: "seq", right: true}, {name: "sent"}, {name: "type", cut: true}, {name: "attempt", right: true, spare: 1},
+				{name: "id", spare: 2}, {name: "body", cut: true}}}
 			var views []messageView
 			for _, m := range messages {
 				views = append(views, viewMessage(m))

@@ -33,7 +33,7 @@ func (a *app) subscriptionListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			t := &table{columns: []column{{name: "type"}, {name: "queue"}, {name: "since"}, {name: "instances", right: true}}}
+			t := &table{columns: []column{{name: "type", cut: true}, {name: "queue", cut: true}, {name: "since", spare: 1}, {name: "instances", right: true, spare: 2}}}
 			views := make([]subscriptionView, len(found))
 			for i, s := range found {
 				views[i] = viewSubscription(s)
