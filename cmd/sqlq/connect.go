@@ -124,6 +124,10 @@ func parsed(url, source string) (*pgxpool.Config, error) {
 		if i := strings.LastIndex(why, "`: "); i >= 0 {
 			why = why[i+len("`: "):]
 		}
+		// What it quotes may be a part of one, too, where there is a blank in it.
+		if first, last := strings.Index(why, `"`), strings.LastIndex(why, `"`); first < last {
+			why = why[:first] + "…" + why[last+1:]
+		}
 		return nil, fmt.Errorf("%s cannot be understood: %s; write postgres://user@host:5432/database", source, why)
 	}
 	if strings.Contains(config.ConnConfig.Host+config.ConnConfig.Database, "@") {
@@ -198,5 +202,5 @@ func migrateUp(schema string) string {
 	if schema == "sqlq" {
 		return "sqlq migrate up"
 	}
-	return "sqlq migrate up --schema " + schema
+	return "sqlq migrate up --schema " + shellWord(schema)
 }

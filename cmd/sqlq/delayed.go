@@ -49,7 +49,7 @@ Times are found by an index. Everything else looks at one message after the othe
 			if err := a.printDelayed(upTo(a, f.Limit, found)); err != nil || len(found) > 0 {
 				return err
 			}
-			return a.noneFound(!f.ChoosesAll(), "no such messages among the delayed")
+			return a.noneFound(c.Context(), db, !f.ChoosesAll(), f.Type, "no such messages among the delayed")
 		},
 	}
 	a.filterFlags(c, &f, delayedMessages)

@@ -112,7 +112,7 @@ func (a *app) delayedChangeCommand(v delayedVerb, c *cobra.Command, work func(co
 			return nothingDelayed(err, n)
 		}
 		if n == 0 {
-			return errNothing("nothing was done: no delayed message fits")
+			return errNoneOf(c.Context(), db, f.Type, "nothing was done: no delayed message fits")
 		}
 		what := fmt.Sprintf("%s %s", v.verb, atLeast(n, more, "delayed message"))
 		if ch.dryRun {
@@ -200,8 +200,14 @@ type duration struct {
 	signed bool
 }
 
-func (s duration) String() string { return "" }
-func (s duration) Type() string   { return "DURATION" }
+func (s duration) String() string {
+	if s.Duration == nil || *s.Duration == 0 {
+		return ""
+	}
+	return s.Duration.String()
+}
+
+func (s duration) Type() string { return "DURATION" }
 func (s duration) Set(text string) error {
 	rest, sign := text, time.Duration(1)
 	if s.signed {
@@ -210,6 +216,10 @@ func (s duration) Set(text string) error {
 		} else {
 			rest = strings.TrimPrefix(text, "+")
 		}
+	}
+	if rest == "0" { // needs no unit
+		*s.Duration = 0
+		return nil
 	}
 	d, err := ops.ParseDuration(rest)
 	*s.Duration = sign * d

@@ -94,13 +94,14 @@ The exit code is 3 when a problem or a warning is left.`,
 	flags.StringSliceVar(&o.Queues, "queue", nil, "the queues that it should be that of; several (default: all)")
 	flags.StringVar(&o.ListenURL, "listen-url", "", "the endpoints' Config.ListenURL, past a transaction pooler (default $SQLQ_LISTEN_URL)")
 	flags.StringSliceVar(&o.Known, "known", nil, "what this `CHECK` finds is known: it is told as a note; several")
-	flags.DurationVar(&o.Long, "long", 5*time.Minute, "report transactions that are open for longer")
-	flags.DurationVar(&o.Late, "late", time.Minute, "report messages that nobody has moved or handled for longer")
+	o.Long, o.Late, o.Within = 5*time.Minute, time.Minute, 5*time.Second
+	flags.Var(duration{&o.Long, false}, "long", "report transactions that are open for longer")
+	flags.Var(duration{&o.Late, false}, "late", "report messages that nobody has moved or handled for longer")
 	flags.Int64Var(&o.Dead, "dead", 100_000, "report tables with more dead rows")
 	o.Bloat = 256 << 20
 	flags.Var((*size)(&o.Bloat), "bloat", "report tables with more empty space")
 	flags.Int64Var(&o.Failures, "failures", 1_000, "report when more messages failed within an hour")
-	flags.DurationVar(&o.Within, "within", 5*time.Second, "time for each check")
+	flags.Var(duration{&o.Within, false}, "within", "time for each check")
 	flags.BoolVar(&fix, "fix", false, "mend what is safe to mend; asks first")
 	ch.flags(c, asksAlways)
 	ch.reasonFlag(c)

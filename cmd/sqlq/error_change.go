@@ -123,7 +123,7 @@ func (a *app) changeFailedCommand(v verb, f *ops.Filter, c *cobra.Command) *cobr
 		if err := a.confirmChange(c.Context(), v, f, ch, db); err != nil {
 			return err
 		}
-		return a.changeFailed(c.Context(), v, db)
+		return a.changeFailed(c.Context(), v, f, db)
 	}
 	a.filterFlags(c, f, failedMessages)
 	c.ValidArgsFunction = several(a.completeFailed(f, v.of))
@@ -182,7 +182,7 @@ func (a *app) confirmChange(ctx context.Context, v verb, f *ops.Filter, ch chang
 }
 
 // changeFailed does it, and tells what was done, also when it was interrupted.
-func (a *app) changeFailed(ctx context.Context, v verb, db *database) error {
+func (a *app) changeFailed(ctx context.Context, v verb, f *ops.Filter, db *database) error {
 	line, began := a.progress(), time.Now()
 	var operation int64
 	changed, err := v.change(ctx, db, func(p ops.Progress) {
@@ -195,7 +195,7 @@ func (a *app) changeFailed(ctx context.Context, v verb, db *database) error {
 		operation = stopped.Operation
 	} else if changed == 0 {
 		if err == nil {
-			return errNothing("no such messages in the error table: nothing was %s", v.past)
+			return errNoneOf(ctx, db, f.Type, "no such messages in the error table: nothing was %s", v.past)
 		}
 		return a.nothingIfMissing(err)
 	}

@@ -47,7 +47,7 @@ They stay where they are. sqlq queue import reads the lines. A body that is no J
 			case err != nil:
 				return err
 			case found == 0:
-				return a.noFailed(f)
+				return a.noFailed(c.Context(), db, f)
 			}
 			a.say("exported %s", plural(int64(found), "failed message"))
 			return nil

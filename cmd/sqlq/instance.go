@@ -70,7 +70,7 @@ of their last heartbeat, at most 5 s ago while they are well:
 			if err := printList(a, views, t); err != nil || found {
 				return err
 			}
-			return a.noneFound(f.Endpoint != "", none)
+			return a.noneFound(c.Context(), db, f.Endpoint != "", "", none)
 		},
 	}
 	c.Flags().StringVar(&f.Endpoint, "endpoint", "", "those of this endpoint")

@@ -19,7 +19,7 @@ func (a *app) leaseFlags(c *cobra.Command, f *ops.LeaseFilter) {
 	c.Flags().StringVar(&f.Queue, "queue", "", "those of this queue")
 	c.Flags().StringVar(&f.Type, "type", "", "those of this message type")
 	c.Flags().IntVar(&f.Instance, "instance", 0, "those in the hands of the instance with this `ID`")
-	c.Flags().DurationVar(&f.Age, "older", 0, "those that have been leased for longer, such as 10m")
+	c.Flags().Var(duration{&f.Age, false}, "older", "those that have been leased for longer, such as 10m")
 	_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
 	_ = c.RegisterFlagCompletionFunc("type", a.completeTypes)
 	_ = c.RegisterFlagCompletionFunc("instance", a.completeInstances)
@@ -56,7 +56,7 @@ endpoint.`,
 			if err := a.printLeases(upTo(a, f.Limit, leases)); err != nil || len(leases) > 0 {
 				return err
 			}
-			return a.noneFound(!f.ChoosesAll(), "no such leased messages")
+			return a.noneFound(c.Context(), db, !f.ChoosesAll(), f.Type, "no such leased messages")
 		},
 	}
 	a.leaseFlags(c, &f)
@@ -112,7 +112,7 @@ transaction, stay leased.`,
 				return err
 			}
 			if len(leases) == 0 {
-				return errNothing("no such leased messages")
+				return errNoneOf(c.Context(), db, f.Type, "no such leased messages")
 			}
 			if ch.dryRun {
 				return a.releaseDryRun(leases)

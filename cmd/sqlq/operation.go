@@ -35,6 +35,9 @@ process is dead or frozen, and it can be resumed.`,
 			if f.Limit < 1 {
 				return usageErrorf("--limit %d: it takes a number from 1", f.Limit)
 			}
+			if f.Kind != "" && !slices.Contains(ops.OperationKinds, f.Kind) {
+				return usageErrorf("--kind %s: there are %s", f.Kind, strings.Join(ops.OperationKinds, ", "))
+			}
 			db, err := a.connect(c.Context())
 			if err != nil {
 				return err
@@ -58,7 +61,7 @@ process is dead or frozen, and it can be resumed.`,
 			if err := printList(a, views, t); err != nil || found {
 				return err
 			}
-			return a.noneFound(f.Status != "" || f.Kind != "", "no such operations")
+			return a.noneFound(c.Context(), db, f.Status != "" || f.Kind != "", "", "no such operations")
 		},
 	}
 	c.Flags().Var(operationStatus{&f.Status}, "status", "running, stalled, done, interrupted or cancelled")

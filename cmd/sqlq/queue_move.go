@@ -57,7 +57,7 @@ says how many, and can be run again.`,
 				return err
 			}
 			if n == (ops.Count{}) && !f.ChoosesAll() {
-				return errNothing("nothing was moved: no ready message of queue %s fits", from)
+				return errNoneOf(c.Context(), db, f.Type, "nothing was moved: no ready message of queue %s fits", from)
 			}
 			what := fmt.Sprintf("move %s of queue %q to queue %q in schema %q of %s", thoseReady(f, n), from, to, a.schema, db.where)
 			outcome := struct {

@@ -53,9 +53,9 @@ there are enough. That can be interrupted. With a choice that nothing fits the e
 				return err
 			}
 			if f.ChoosesAll() {
-				return a.noneFound(false, "no message is ready in queue "+args[0])
+				return a.noneFound(c.Context(), db, false, "", "no message is ready in queue "+args[0])
 			}
-			return a.noneFound(true, "no such message is ready in queue "+args[0])
+			return a.noneFound(c.Context(), db, true, f.Type, "no such message is ready in queue "+args[0])
 		},
 	}
 	a.filterFlags(c, &f, readyMessages)
@@ -87,8 +87,6 @@ overtake it.`,
 				return usageErrorf("-o json is one document, and tail has no end: use -o jsonl")
 			case f.Order != "":
 				return usageErrorf("--order: tail shows messages as they arrive")
-			case lasting < 0:
-				return usageErrorf("--for %s: it takes a time from now on", lasting)
 			}
 			db, err := a.connect(c.Context())
 			if err != nil {
@@ -127,7 +125,7 @@ overtake it.`,
 	a.filterFlags(c, &f, readyMessages)
 	_ = c.Flags().MarkHidden("order")
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 0, "end after so many; 0: go on")
-	c.Flags().DurationVar(&lasting, "for", 0, "end after this time, such as 90s; 0: go on")
+	c.Flags().Var(duration{&lasting, false}, "for", "end after this time, such as 90s; 0: go on")
 	return c
 }
 

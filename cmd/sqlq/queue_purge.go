@@ -103,7 +103,7 @@ It works in batches. One that was interrupted has removed some, says how many, a
 				return err
 			}
 			if ready == (ops.Count{}) && delayed == (ops.Count{}) && !f.ChoosesAll() {
-				return errNothing("nothing was removed: no such message of queue %s fits", q.Name)
+				return errNoneOf(c.Context(), db, f.Type, "nothing was removed: no such message of queue %s fits", q.Name)
 			}
 			what := fmt.Sprintf("remove %s", thoseReady(f, ready))
 			if opts.Delayed {

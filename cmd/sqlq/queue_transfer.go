@@ -66,7 +66,7 @@ back byte for byte: one that is not JSON, or has white space between its parts, 
 				return err
 			}
 			if exported == 0 {
-				return a.noneFound(!f.ChoosesAll(), "exported 0 messages")
+				return a.noneFound(c.Context(), db, !f.ChoosesAll(), f.Type, "exported 0 messages")
 			}
 			a.say("exported %s", plural(exported, "message"))
 			return err

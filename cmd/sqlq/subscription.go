@@ -42,7 +42,7 @@ func (a *app) subscriptionListCommand() *cobra.Command {
 			if err := printList(a, views, t); err != nil || len(found) > 0 {
 				return err
 			}
-			return a.noneFound(messageType != "" || queue != "", "no such subscription; an endpoint subscribes to the events that it handles when it starts")
+			return a.noneFound(c.Context(), db, messageType != "" || queue != "", messageType, "no such subscription; an endpoint subscribes to the events that it handles when it starts")
 		},
 	}
 	c.Flags().StringVar(&messageType, "type", "", "those of this event type")

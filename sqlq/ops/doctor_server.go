@@ -125,7 +125,7 @@ func (e *examination) checkListen(ctx context.Context) ([]Finding, error) {
 	}
 	conn, err := e.listener(ctx)
 	if err != nil && e.listening != nil && ctx.Err() == nil {
-		return []Finding{problem("no connection to listen on: " + oneLine(err.Error()),
+		return []Finding{problem("no connection to listen on: "+oneLine(err.Error()),
 			"endpoints with this Config.ListenURL poll, and take up to a second to notice a message", "correct the URL, or let its user in")}, nil
 	}
 	if err != nil {

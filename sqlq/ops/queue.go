@@ -3,6 +3,7 @@ package ops
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -113,6 +114,17 @@ func (o *Ops) TypeNames(ctx context.Context) ([]string, error) {
 		return nil, fmt.Errorf("list message types: %w", err)
 	}
 	return names, nil
+}
+
+// NearTypes returns the message types, among those of TypeNames, that somebody who wrote name may have meant; nil: it is one of
+// them, or none is like it.
+func (o *Ops) NearTypes(ctx context.Context, name string) ([]string, error) {
+	names, err := o.TypeNames(ctx)
+	if err != nil || slices.Contains(names, name) {
+		return nil, err
+	}
+	found := alike(name, names)
+	return found[:min(len(found), 8)], nil
 }
 
 // ShowQueue returns one queue with all that is known of it.
