@@ -102,6 +102,33 @@ func (a *app) answer(ctx context.Context) string {
 	}
 }
 
+// reading is standard input, of which a Read ends when ctx does: a terminal, or a pipe that nobody writes to, would hold the
+// command up.
+func (a *app) reading(ctx context.Context) io.Reader { return interruptible{ctx, a.in} }
+
+type interruptible struct {
+	ctx  context.Context
+	from io.Reader
+}
+
+func (r interruptible) Read(p []byte) (int, error) {
+	type outcome struct {
+		n   int
+		err error
+	}
+	read, buffer := make(chan outcome, 1), make([]byte, len(p)) // p is the caller's again when ctx has ended
+	go func() {
+		n, err := r.from.Read(buffer)
+		read <- outcome{n, err}
+	}()
+	select {
+	case got := <-read:
+		return copy(p, buffer[:got.n]), got.err
+	case <-r.ctx.Done():
+		return 0, r.ctx.Err()
+	}
+}
+
 // progress shows on a terminal how far a command is; its last word is wiped by end.
 type progress struct {
 	to    io.Writer // nil: nobody looks

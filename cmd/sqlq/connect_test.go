@@ -57,6 +57,36 @@ func TestConfirmInterrupted(t *testing.T) {
 	}
 }
 
+// Ctrl-C ends a command that waits for its input, and nothing was done.
+func TestReadingInterrupted(t *testing.T) {
+	t.Parallel()
+	url := "--database-url=" + pgtest.Database(t)
+	if code, _, err := command(t, "", url, "queue", "create", "sales"); code != 0 {
+		t.Fatal(err)
+	}
+	for _, line := range []string{"send sales T", "publish T", "queue import sales"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		asked := cancelling{cancel: cancel}
+		s := streams{in: never{}, out: &strings.Builder{}, err: &asked, inTerminal: true, errTerminal: true}
+		if code := run(ctx, append(strings.Fields(line), url), s); code != exitInterrupted || !strings.Contains(asked.String(), "interrupted") {
+			t.Errorf("%s: exit code %d: %s", line, code, &asked)
+		}
+	}
+}
+
+// cancelling interrupts a command as soon as it says that it reads.
+type cancelling struct {
+	strings.Builder
+	cancel func()
+}
+
+func (c *cancelling) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), "Ctrl-D ends it") {
+		c.cancel()
+	}
+	return c.Builder.Write(p)
+}
+
 // never is a terminal on which nobody types.
 type never struct{}
 

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -110,7 +109,7 @@ is there twice.`,
 			if opts.Skip < 0 {
 				return usageErrorf("--skip %d: it takes a number of lines", opts.Skip)
 			}
-			var from io.Reader = a.in
+			from := a.reading(c.Context())
 			if len(args) == 2 && args[1] != "-" {
 				file, err := os.Open(args[1])
 				if err != nil {

@@ -150,7 +150,7 @@ func (a *app) bodies(c *cobra.Command, out *outgoing, args []string) (bodies []j
 	if sources > 1 {
 		return nil, usageErrorf("bodies come from one place: from BODY, --body or --file")
 	}
-	from, source := a.in, "standard input"
+	from, source := a.reading(c.Context()), "standard input"
 	switch {
 	case text != nil:
 		from, source = strings.NewReader(*text), "the body"
