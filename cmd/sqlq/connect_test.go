@@ -19,13 +19,13 @@ func TestConfirm(t *testing.T) {
 	if code, _, err := command(t, "", url, "queue", "create", "sales", "billing"); code != 0 {
 		t.Fatal(err)
 	}
-	refused := func(verb, question string, answers ...string) {
+	refused := func(line, question string, answers ...string) {
 		t.Helper()
 		for _, answer := range answers {
-			code, out, err := command(t, answer, url, "queue", verb, "sales")
+			code, out, err := command(t, answer, append(strings.Fields("queue "+line), "sales", url)...)
 			if code != exitError || out != "" || !strings.Contains(err, "This will ") || !strings.Contains(err, `queue "sales"`) ||
 				!strings.Contains(err, "of database ") || !strings.Contains(err, question) || !strings.Contains(err, "nothing was done") {
-				t.Errorf("%s %q: exit code %d\n%s", verb, answer, code, err)
+				t.Errorf("%s %q: exit code %d\n%s", line, answer, code, err)
 			}
 		}
 	}
@@ -39,8 +39,8 @@ func TestConfirm(t *testing.T) {
 	done("Y\n", "queue", "purge", "sales")
 	done("y\n", "queue", "drop", "billing")
 	done("", "send", "sales", "--type", "T", "--body", "{}")
-	for _, verb := range []string{"purge", "drop"} {
-		refused(verb, `Type "sales" to go on: `, "\n", "y\n", "yes\n", "Sales\n", "\x04")
+	for _, line := range []string{"purge", "drop --force"} {
+		refused(line, `Type "sales" to go on: `, "\n", "y\n", "yes\n", "Sales\n", "\x04")
 	}
 	done("sales\n", "queue", "drop", "sales", "--force")
 	done("yes\n", "migrate", "down")

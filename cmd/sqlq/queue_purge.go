@@ -47,6 +47,10 @@ name; off a terminal it needs --yes.`,
 				}
 				return a.done(outcome, "this would %s", what)
 			}
+			if holds > 0 && !force { // to ask first would be for nothing
+				return fmt.Errorf("queue %q holds %s ready, %s delayed and %s leased messages; empty it with: sqlq queue purge %s --delayed\nOr drop it with them, for good: --force",
+					q.Name, count(q.Ready), count(q.Delayed), count(q.Leased), q.Name)
+			}
 			if err := a.confirmDestruction(c.Context(), ch, what, q.Name, holds > 0); err != nil {
 				return err
 			}
