@@ -11,16 +11,39 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// change is what all commands have that change messages or queues.
+// change is what all commands have that change something.
 type change struct {
 	yes    bool   // do not ask
 	dryRun bool   // only say what would be done
 	reason string // for the record of operations
 }
 
-func (ch *change) flags(c *cobra.Command) {
-	c.Flags().BoolVarP(&ch.yes, "yes", "y", false, "do it without asking")
+// asks is the annotation of every command that changes something. It says when the command wants to be told that it shall.
+const asks = "asks"
+
+const (
+	asksAlways     = "always"      // of what is done for good, or in a running system: off a terminal it needs --yes
+	asksOnTerminal = "on terminal" // where the wrong one is soon named: off a terminal it goes on
+	asksNever      = "never"       // what adds something, or can be taken back
+)
+
+// flags gives a command that changes something the flags that all of those have, and marks it.
+func (ch *change) flags(c *cobra.Command, when string) {
+	if c.Annotations == nil {
+		c.Annotations = map[string]string{}
+	}
+	c.Annotations[asks] = when
+	yes := map[string]string{
+		asksAlways:     "do it without asking",
+		asksOnTerminal: "do it without asking; off a terminal it does not ask",
+		asksNever:      "accepted; this command does not ask",
+	}
+	c.Flags().BoolVarP(&ch.yes, "yes", "y", false, yes[when])
 	c.Flags().BoolVar(&ch.dryRun, "dry-run", false, "only say what would be done")
+}
+
+// reasonFlag gives a command that is written down as an operation its --reason.
+func (ch *change) reasonFlag(c *cobra.Command) {
 	c.Flags().StringVar(&ch.reason, "reason", "", "why, for the record that 'sqlq operation ls' shows")
 }
 
@@ -38,6 +61,14 @@ func (a *app) confirm(ctx context.Context, ch change, what string) error {
 		return nil
 	}
 	return errors.New("nothing was done")
+}
+
+// confirmOnTerminal asks where somebody sits there, and goes on elsewhere.
+func (a *app) confirmOnTerminal(ctx context.Context, ch change, what string) error {
+	if !a.inTerminal || !a.errTerminal {
+		return nil
+	}
+	return a.confirm(ctx, ch, what)
 }
 
 // confirmByName asks for the name of what will be destroyed with all that it holds.
@@ -71,16 +102,44 @@ func (a *app) answer(ctx context.Context) string {
 	}
 }
 
+// reading is standard input, of which a Read ends when ctx does: a terminal, or a pipe that nobody writes to, would hold the
+// command up.
+func (a *app) reading(ctx context.Context) io.Reader { return interruptible{ctx, a.in} }
+
+type interruptible struct {
+	ctx  context.Context
+	from io.Reader
+}
+
+func (r interruptible) Read(p []byte) (int, error) {
+	type outcome struct {
+		n   int
+		err error
+	}
+	read, buffer := make(chan outcome, 1), make([]byte, len(p)) // p is the caller's again when ctx has ended
+	go func() {
+		n, err := r.from.Read(buffer)
+		read <- outcome{n, err}
+	}()
+	select {
+	case got := <-read:
+		return copy(p, buffer[:got.n]), got.err
+	case <-r.ctx.Done():
+		return 0, r.ctx.Err()
+	}
+}
+
 // progress shows on a terminal how far a command is; its last word is wiped by end.
 type progress struct {
 	to    io.Writer // nil: nobody looks
-	width int
+	most  int       // columns of the terminal; 0: unknown
+	width int       // of what stands there
 }
 
 func (a *app) progress() *progress {
 	p := &progress{}
 	if a.errTerminal {
-		p.to = a.err
+		p.to, p.most = a.err, a.width
 	}
 	return p
 }
@@ -90,6 +149,9 @@ func (p *progress) show(format string, args ...any) {
 		return
 	}
 	line := fmt.Sprintf(format, args...)
+	if p.most > 0 { // a longer one would leave its beginning behind
+		line = cut(line, p.most-1)
+	}
 	fmt.Fprintf(p.to, "\r%-*s", p.width, line)
 	p.width = len([]rune(line))
 }

@@ -99,7 +99,23 @@ func (a *app) connectAnySchema(ctx context.Context) (*database, error) {
 }
 
 func (a *app) config() (*pgxpool.Config, error) {
-	url, source := a.connString()
+	config, err := parsed(a.connString())
+	if err != nil {
+		return nil, err
+	}
+	config.MaxConns = 2
+	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec // nothing is prepared, so it works behind any pooler
+	if config.ConnConfig.ConnectTimeout == 0 {
+		config.ConnConfig.ConnectTimeout = 10 * time.Second
+	}
+	if config.ConnConfig.RuntimeParams["application_name"] == "" {
+		config.ConnConfig.RuntimeParams["application_name"] = "sqlq"
+	}
+	return config, nil
+}
+
+// parsed reads a connection string that comes from source. Its errors show no part of it that may be a password.
+func parsed(url, source string) (*pgxpool.Config, error) {
 	// Only with these the text is read as a URL. Any other would become the name of a setting, password and all.
 	if scheme, _, found := strings.Cut(url, "://"); found && !strings.Contains(scheme, "=") && scheme != "postgres" && scheme != "postgresql" {
 		return nil, fmt.Errorf("%s is not a PostgreSQL URL: it must begin with postgres:// or postgresql://", source)
@@ -111,19 +127,15 @@ func (a *app) config() (*pgxpool.Config, error) {
 		if i := strings.LastIndex(why, "`: "); i >= 0 {
 			why = why[i+len("`: "):]
 		}
+		// What it quotes may be a part of one, too, where there is a blank in it.
+		if first, last := strings.Index(why, `"`), strings.LastIndex(why, `"`); first < last {
+			why = why[:first] + "…" + why[last+1:]
+		}
 		return nil, fmt.Errorf("%s cannot be understood: %s; write postgres://user@host:5432/database", source, why)
 	}
 	if strings.Contains(config.ConnConfig.Host+config.ConnConfig.Database, "@") {
 		// What stands before the @ belongs to the password, and must not be shown as if it were a host.
 		return nil, fmt.Errorf("%s cannot be understood: write @, / and : in the password as %%40, %%2F and %%3A", source)
-	}
-	config.MaxConns = 2
-	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec // nothing is prepared, so it works behind any pooler
-	if config.ConnConfig.ConnectTimeout == 0 {
-		config.ConnConfig.ConnectTimeout = 10 * time.Second
-	}
-	if config.ConnConfig.RuntimeParams["application_name"] == "" {
-		config.ConnConfig.RuntimeParams["application_name"] = "sqlq"
 	}
 	return config, nil
 }

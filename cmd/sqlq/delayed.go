@@ -49,7 +49,7 @@ Times are found by an index. Everything else looks at one message after the othe
 			if err := a.printDelayed(upTo(a, f.Limit, found)); err != nil || len(found) > 0 {
 				return err
 			}
-			return a.noneFound(!f.ChoosesAll(), "no such messages among the delayed")
+			return a.noneFound(c.Context(), db, !f.ChoosesAll(), f.Type, "no such messages among the delayed")
 		},
 	}
 	a.filterFlags(c, &f, delayedMessages)
@@ -58,8 +58,8 @@ Times are found by an index. Everything else looks at one message after the othe
 }
 
 func (a *app) printDelayed(found []ops.DelayedMessage) error {
-	t := &table{columns: []column{{name: "number", right: true}, {name: "due"}, {name: "queue"}, {name: "type"}, {name: "why"},
-		{name: "attempts", right: true}, {name: "error", cut: true}}}
+	t := &table{columns: []column{{name: "number", right: true}, {name: "due"}, {name: "queue", cut: true}, {name: "type", cut: true}, {name: "why", spare: 1},
+		{name: "attempts", right: true, spare: 2}, {name: "error", cut: true}}}
 	views := make([]delayedView, len(found))
 	for i, m := range found {
 		views[i] = viewDelayed(m)
@@ -82,10 +82,11 @@ func (a *app) due(m ops.DelayedMessage) string {
 
 func (a *app) delayedShowCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:     "show NUMBER|ID",
-		Short:   "Show all of a delayed message",
-		Example: "  sqlq delayed show 17\n  sqlq delayed show 0198c0de-7a00-7000-8000-000000000001 -o json | jq .body",
-		Args:    exactly("NUMBER or ID"),
+		Use:               "show NUMBER|ID",
+		Short:             "Show all of a delayed message",
+		Example:           "  sqlq delayed show 17\n  sqlq delayed show 0198c0de-7a00-7000-8000-000000000001 -o json | jq .body",
+		Args:              exactly("NUMBER or ID"),
+		ValidArgsFunction: onlyFirst(a.completeDelayed),
 		RunE: func(c *cobra.Command, args []string) error {
 			db, err := a.connect(c.Context())
 			if err != nil {

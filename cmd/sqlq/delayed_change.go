@@ -75,6 +75,13 @@ type delayedVerb struct {
 	final      bool // it cannot be undone
 }
 
+func (v delayedVerb) asks() string {
+	if v.final {
+		return asksAlways
+	}
+	return asksOnTerminal
+}
+
 // delayedSample is how many messages a command shows of those that it would change.
 const delayedSample = 5
 
@@ -105,7 +112,7 @@ func (a *app) delayedChangeCommand(v delayedVerb, c *cobra.Command, work func(co
 			return nothingDelayed(err, n)
 		}
 		if n == 0 {
-			return errNothing("nothing was done: no delayed message fits")
+			return errNoneOf(c.Context(), db, f.Type, "nothing was done: no delayed message fits")
 		}
 		what := fmt.Sprintf("%s %s", v.verb, atLeast(n, more, "delayed message"))
 		if ch.dryRun {
@@ -129,9 +136,11 @@ func (a *app) delayedChangeCommand(v delayedVerb, c *cobra.Command, work func(co
 		return errors.Join(a.done(outcome, "%s %s", v.done, plural(changed, "message")), err)
 	}
 	a.filterFlags(c, &f, delayedMessages)
+	c.ValidArgsFunction = several(a.completeDelayed)
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 0, "at most so many, in the order of --order; 0: all that are chosen")
 	c.Flags().BoolVar(&f.All, "all", false, "every delayed message")
-	ch.flags(c)
+	ch.flags(c, v.asks())
+	ch.reasonFlag(c)
 	return c
 }
 
@@ -191,8 +200,14 @@ type duration struct {
 	signed bool
 }
 
-func (s duration) String() string { return "" }
-func (s duration) Type() string   { return "DURATION" }
+func (s duration) String() string {
+	if s.Duration == nil || *s.Duration == 0 {
+		return ""
+	}
+	return s.Duration.String()
+}
+
+func (s duration) Type() string { return "DURATION" }
 func (s duration) Set(text string) error {
 	rest, sign := text, time.Duration(1)
 	if s.signed {
@@ -201,6 +216,10 @@ func (s duration) Set(text string) error {
 		} else {
 			rest = strings.TrimPrefix(text, "+")
 		}
+	}
+	if rest == "0" { // needs no unit
+		*s.Duration = 0
+		return nil
 	}
 	d, err := ops.ParseDuration(rest)
 	*s.Duration = sign * d

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,6 +35,9 @@ time and reads a bounded number of rows; one that this role may not make is skip
 With --fix it mends what is safe to mend: it marks crashed instances and gives their messages back, moves delayed messages
 that are due, and sets the tables' lost settings for autovacuum. That is written down as an operation.
 
+Behind a transaction pooler name the address past it that endpoints have as their Config.ListenURL: then the pooler is a
+note, and the check of notifications is made there. What else is as it should be, for now, can be named with --known.
+
 The exit code is 3 when a problem or a warning is left.`,
 		Example:     "  sqlq doctor\n  sqlq doctor --role consumer --queue billing --long 1m\n  sqlq doctor --fix --yes -o json",
 		Args:        noMoreThan(0),
@@ -41,6 +45,20 @@ The exit code is 3 when a problem or a warning is left.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if o.Kind != "" && !slices.Contains(ops.RoleKinds, o.Kind) {
 				return usageErrorf("--role %s: there are %s", o.Kind, strings.Join(ops.RoleKinds, ", "))
+			}
+			for _, name := range o.Known {
+				if !slices.Contains(ops.CheckNames(), name) {
+					return usageErrorf("--known %q: there are %s", name, strings.Join(ops.CheckNames(), ", "))
+				}
+			}
+			source := "--listen-url"
+			if o.ListenURL == "" {
+				o.ListenURL, source = os.Getenv("SQLQ_LISTEN_URL"), "$SQLQ_LISTEN_URL"
+			}
+			if o.ListenURL != "" {
+				if _, err := parsed(o.ListenURL, source); err != nil {
+					return usageErrorf("%w", err)
+				}
 			}
 			db, err := a.connectAnySchema(c.Context())
 			if err != nil {
@@ -61,11 +79,11 @@ The exit code is 3 when a problem or a warning is left.`,
 				}
 			default:
 				if err := a.confirm(c.Context(), ch, fmt.Sprintf("mend %s in schema %q of %s, such as: %s", plural(int64(len(fixable)), "finding"), a.schema, db.where, oneLine(fixable[0].What))); err != nil {
-					return errors.Join(a.printDiagnosis(d), err)
+					return errors.Join(a.printDiagnosis(d, fix && ch.dryRun), err)
 				}
 				failure = db.By(actor(ch)).Fix(c.Context(), d)
 			}
-			if err := errors.Join(a.printDiagnosis(d), failure); err != nil {
+			if err := errors.Join(a.printDiagnosis(d, fix && ch.dryRun), failure); err != nil {
 				return err
 			}
 			return a.judged(d, db.where, fix)
@@ -74,17 +92,22 @@ The exit code is 3 when a problem or a warning is left.`,
 	flags := c.Flags()
 	flags.StringVar(&o.Kind, "role", "", "what this role should be: producer, consumer, operator or viewer (default: what it seems meant for)")
 	flags.StringSliceVar(&o.Queues, "queue", nil, "the queues that it should be that of; several (default: all)")
-	flags.DurationVar(&o.Long, "long", 5*time.Minute, "report transactions that are open for longer")
-	flags.DurationVar(&o.Late, "late", time.Minute, "report messages that nobody has moved or handled for longer")
+	flags.StringVar(&o.ListenURL, "listen-url", "", "the endpoints' Config.ListenURL, past a transaction pooler (default $SQLQ_LISTEN_URL)")
+	flags.StringSliceVar(&o.Known, "known", nil, "what this `CHECK` finds is known: it is told as a note; several")
+	o.Long, o.Late, o.Within = 5*time.Minute, time.Minute, 5*time.Second
+	flags.Var(duration{&o.Long, false}, "long", "report transactions that are open for longer")
+	flags.Var(duration{&o.Late, false}, "late", "report messages that nobody has moved or handled for longer")
 	flags.Int64Var(&o.Dead, "dead", 100_000, "report tables with more dead rows")
 	o.Bloat = 256 << 20
 	flags.Var((*size)(&o.Bloat), "bloat", "report tables with more empty space")
 	flags.Int64Var(&o.Failures, "failures", 1_000, "report when more messages failed within an hour")
-	flags.DurationVar(&o.Within, "within", 5*time.Second, "time for each check")
+	flags.Var(duration{&o.Within, false}, "within", "time for each check")
 	flags.BoolVar(&fix, "fix", false, "mend what is safe to mend; asks first")
-	ch.flags(c)
+	ch.flags(c, asksAlways)
+	ch.reasonFlag(c)
 	_ = c.RegisterFlagCompletionFunc("role", cobra.FixedCompletions(ops.RoleKinds, cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
+	_ = c.RegisterFlagCompletionFunc("known", cobra.FixedCompletions(ops.CheckNames(), cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
 
@@ -127,6 +150,7 @@ type findingView struct {
 	MendSQL  bool         `json:"mend_is_sql,omitempty"`
 	Fixable  bool         `json:"fixable"`
 	Fixed    string       `json:"fixed,omitempty"`
+	Would    bool         `json:"would_fix,omitempty"` // a dry run says that it would
 }
 
 type checkView struct {
@@ -154,13 +178,13 @@ func resultOf(c ops.Check) string {
 	return result
 }
 
-func (a *app) printDiagnosis(d *ops.Diagnosis) error {
+func (a *app) printDiagnosis(d *ops.Diagnosis, would bool) error {
 	if a.format != formatTable {
 		var views []checkView
 		for _, c := range d.Checks {
 			v := checkView{c.Name, c.About, resultOf(c), c.NotRun, c.Took.Seconds(), []findingView{}}
 			for _, f := range c.Findings {
-				v.Findings = append(v.Findings, findingView{f.Severity, f.What, f.Why, f.Mend, f.SQL, f.Fixable, f.Fixed})
+				v.Findings = append(v.Findings, findingView{f.Severity, f.What, f.Why, f.Mend, f.SQL, f.Fixable, f.Fixed, would && f.Fixable})
 			}
 			views = append(views, v)
 		}

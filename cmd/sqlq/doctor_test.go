@@ -61,4 +61,15 @@ func TestDoctorNames(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
 	}
+
+	// A pooler that is known to be there does not make the exit code.
+	if _, err := conn.Exec(t.Context(), `ROLLBACK`); err != nil {
+		t.Fatal(err)
+	}
+	for _, known := range []string{"--known=pooler", "--listen-url=" + url} {
+		code, out, stderr = command(t, "", "--database-url="+through, "doctor", "--within", "1m", known)
+		if code != 0 || !strings.Contains(out, "note     pooler ") || strings.Contains(out, "ok       listen ") != strings.HasPrefix(known, "--listen") {
+			t.Errorf("%s: exit code %d\n%s%s", known, code, out, stderr)
+		}
+	}
 }

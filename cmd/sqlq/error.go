@@ -59,8 +59,8 @@ func (a *app) lookBy(c *cobra.Command, f *ops.Filter) error {
 func (a *app) listFailed(ctx context.Context, db *database, f ops.Filter) error {
 	limit := f.Limit
 	f.Limit = oneMore(limit)
-	t := &table{columns: []column{{name: "number", right: true}, {name: "when"}, {name: "queue"}, {name: "type"},
-		{name: "attempts", right: true}, {name: "error", cut: true}, {name: "group"}}}
+	t := &table{columns: []column{{name: "number", right: true}, {name: "when"}, {name: "queue", cut: true}, {name: "type", cut: true},
+		{name: "attempts", right: true, spare: 2}, {name: "error", cut: true}, {name: "group", spare: 1}}}
 	var views []failedView
 	found := 0
 	p := a.progress()
@@ -84,7 +84,7 @@ func (a *app) listFailed(ctx context.Context, db *database, f ops.Filter) error 
 	case err != nil:
 		return err
 	case found == 0:
-		return a.noFailed(f)
+		return a.noFailed(ctx, db, f)
 	case limit > 0 && found > limit:
 		a.sayMore(limit)
 	}
@@ -96,8 +96,8 @@ func looking(p *progress, found *int) func(looked int64) {
 	return func(looked int64) { p.show("looked at %s, found %d", plural(looked, "failed message"), *found) }
 }
 
-func (a *app) noFailed(f ops.Filter) error {
-	return a.noneFound(!f.ChoosesAll() || f.Status != "", "no such messages in the error table")
+func (a *app) noFailed(ctx context.Context, db *database, f ops.Filter) error {
+	return a.noneFound(ctx, db, !f.ChoosesAll() || f.Status != "", f.Type, "no such messages in the error table")
 }
 
 func (a *app) errorCountCommand() *cobra.Command {
@@ -131,7 +131,7 @@ that nothing fits it prints 0, and the exit code is 5.`,
 			if err := a.printOne(view, func(w io.Writer) { fmt.Fprintln(w, count(n)) }); err != nil || n.N > 0 || n.Estimated {
 				return err
 			}
-			return a.noFailed(f)
+			return a.noFailed(c.Context(), db, f)
 		},
 	}
 	a.choiceFlags(c, &f, failedMessages)
@@ -163,8 +163,8 @@ estimated and marked ~. The flags choose as in: sqlq error ls.`,
 			if err != nil {
 				return err
 			}
-			t := &table{columns: []column{{name: "group"}, {name: "count", right: true}, {name: "queue"}, {name: "type"}, {name: "first"},
-				{name: "last"}, {name: "status"}, {name: "error", cut: true}}}
+			t := &table{columns: []column{{name: "group"}, {name: "count", right: true}, {name: "queue", cut: true}, {name: "type", cut: true}, {name: "first", spare: 1},
+				{name: "last"}, {name: "status", spare: 2}, {name: "error", cut: true}}}
 			var views []groupView
 			for _, g := range groups {
 				v := viewGroup(g)
@@ -174,7 +174,7 @@ estimated and marked ~. The flags choose as in: sqlq error ls.`,
 			if err := printList(a, views, t); err != nil || len(groups) > 0 {
 				return err
 			}
-			return a.noFailed(f)
+			return a.noFailed(c.Context(), db, f)
 		},
 	}
 	a.choiceFlags(c, &f, failedMessages)

@@ -18,7 +18,7 @@ from there, also after a crash. Messages that fail after it began are left alone
 func (a *app) errorReplayCommand() *cobra.Command {
 	var f ops.Filter
 	var o ops.ReplayOptions
-	v := verb{name: "replay", past: "replayed", preview: func(ctx context.Context, db *database) (ops.Preview, error) {
+	v := verb{name: "replay", past: "replayed", of: ops.StatusFailed, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
 		return db.PreviewReplay(ctx, f, o)
 	}, change: func(ctx context.Context, db *database, progress func(ops.Progress)) (int64, error) {
 		o.Progress = progress
@@ -41,7 +41,7 @@ alone. Two replays that run at once share the messages: each is replayed once.
 
 func (a *app) errorArchiveCommand() *cobra.Command {
 	var f ops.Filter
-	v := verb{name: "archive", past: "archived", preview: func(ctx context.Context, db *database) (ops.Preview, error) {
+	v := verb{name: "archive", past: "archived", of: ops.StatusFailed, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
 		return db.PreviewArchive(ctx, f)
 	}, change: func(ctx context.Context, db *database, progress func(ops.Progress)) (int64, error) {
 		return db.Archive(ctx, f, progress)
@@ -56,7 +56,7 @@ func (a *app) errorArchiveCommand() *cobra.Command {
 
 func (a *app) errorUnarchiveCommand() *cobra.Command {
 	var f ops.Filter
-	v := verb{name: "unarchive", past: "unarchived", preview: func(ctx context.Context, db *database) (ops.Preview, error) {
+	v := verb{name: "unarchive", past: "unarchived", of: ops.StatusArchived, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
 		return db.PreviewUnarchive(ctx, f)
 	}, change: func(ctx context.Context, db *database, progress func(ops.Progress)) (int64, error) {
 		return db.Unarchive(ctx, f, progress)
@@ -73,7 +73,7 @@ func (a *app) errorUnarchiveCommand() *cobra.Command {
 
 func (a *app) errorDeleteCommand() *cobra.Command {
 	var f ops.Filter
-	v := verb{name: "delete", past: "deleted", destroys: true, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
+	v := verb{name: "delete", past: "deleted", destroys: true, of: ops.StatusAny, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
 		return db.PreviewDelete(ctx, f)
 	}, change: func(ctx context.Context, db *database, progress func(ops.Progress)) (int64, error) {
 		return db.Delete(ctx, f, progress)
@@ -92,7 +92,8 @@ off a terminal it needs --yes. Archived ones are deleted with --status archived,
 // verb is what a command does with failed messages.
 type verb struct {
 	name, past string
-	destroys   bool // they are lost: it always asks
+	destroys   bool       // they are lost: it always asks
+	of         ops.Status // of those that it is for
 	preview    func(ctx context.Context, db *database) (ops.Preview, error)
 	change     func(ctx context.Context, db *database, progress func(ops.Progress)) (int64, error)
 }
@@ -122,10 +123,16 @@ func (a *app) changeFailedCommand(v verb, f *ops.Filter, c *cobra.Command) *cobr
 		if err := a.confirmChange(c.Context(), v, f, ch, db); err != nil {
 			return err
 		}
-		return a.changeFailed(c.Context(), v, db)
+		return a.changeFailed(c.Context(), v, f, db)
 	}
 	a.filterFlags(c, f, failedMessages)
-	ch.flags(c)
+	c.ValidArgsFunction = several(a.completeFailed(f, v.of))
+	if v.destroys {
+		ch.flags(c, asksAlways)
+	} else {
+		ch.flags(c, asksOnTerminal) // where it is all of them
+	}
+	ch.reasonFlag(c)
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 0, v.name+" at most so many; 0: all that are chosen")
 	c.Flags().BoolVar(&f.All, "all", false, v.name+" every failed message")
 	return c
@@ -175,7 +182,7 @@ func (a *app) confirmChange(ctx context.Context, v verb, f *ops.Filter, ch chang
 }
 
 // changeFailed does it, and tells what was done, also when it was interrupted.
-func (a *app) changeFailed(ctx context.Context, v verb, db *database) error {
+func (a *app) changeFailed(ctx context.Context, v verb, f *ops.Filter, db *database) error {
 	line, began := a.progress(), time.Now()
 	var operation int64
 	changed, err := v.change(ctx, db, func(p ops.Progress) {
@@ -188,7 +195,7 @@ func (a *app) changeFailed(ctx context.Context, v verb, db *database) error {
 		operation = stopped.Operation
 	} else if changed == 0 {
 		if err == nil {
-			return errNothing("no such messages in the error table: nothing was %s", v.past)
+			return errNoneOf(ctx, db, f.Type, "no such messages in the error table: nothing was %s", v.past)
 		}
 		return a.nothingIfMissing(err)
 	}
@@ -234,9 +241,10 @@ func messages(c ops.Count) string {
 
 // showPreview prints what a command would do.
 func (a *app) showPreview(v verb, p ops.Preview) error {
-	t := &table{columns: []column{{name: "number", right: true}, {name: "when"}, {name: "queue"}, {name: "type"},
-		{name: "error", cut: true}, {name: "group"}}}
+	t := &table{columns: []column{{name: "number", right: true}, {name: "when"}, {name: "queue", cut: true}, {name: "type", cut: true},
+		{name: "error", cut: true}, {name: "group", spare: 1}}}
 	var view struct {
+		DryRun    bool         `json:"dry_run"`
 		Would     string       `json:"would"`
 		Messages  int64        `json:"messages"`
 		Estimated bool         `json:"estimated"`
@@ -244,7 +252,7 @@ func (a *app) showPreview(v verb, p ops.Preview) error {
 		Missing   []string     `json:"missing,omitempty"`
 		Sample    []failedView `json:"sample"`
 	}
-	view.Would, view.Messages, view.Estimated, view.Gone, view.Sample = v.name, p.Messages.N, p.Messages.Estimated, p.Gone, []failedView{}
+	view.DryRun, view.Would, view.Messages, view.Estimated, view.Gone, view.Sample = true, v.name, p.Messages.N, p.Messages.Estimated, p.Gone, []failedView{}
 	if p.Unnamed != nil {
 		view.Missing = p.Unnamed.Missing
 	}
@@ -258,7 +266,7 @@ func (a *app) showPreview(v verb, p ops.Preview) error {
 		}
 	} else {
 		a.say("would %s %s, as of now; among them:", v.name, messages(p.Messages))
-		if err := t.print(a.out, a.width); err != nil {
+		if err := a.printTable(t); err != nil {
 			return err
 		}
 		if p.Gone != nil {

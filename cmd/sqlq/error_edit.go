@@ -34,7 +34,8 @@ edit again, and the text is not lost. Headers that begin with sqlq- are the libr
 		Example: `  sqlq error edit 17
   sqlq error edit 17 --set-header tenant=north --unset-header trace
   sqlq error show 17 -o json | jq '.body.amount = 12 | .body' | sqlq error edit 17 --body-file -`,
-		Args: exactly("NUMBER or ID"),
+		Args:              exactly("NUMBER or ID"),
+		ValidArgsFunction: onlyFirst(a.completeFailed(&ops.Filter{}, ops.StatusAny)),
 		RunE: func(c *cobra.Command, args []string) error {
 			set, err := e.headers()
 			if err != nil {
@@ -47,7 +48,7 @@ edit again, and the text is not lost. Headers that begin with sqlq- are the libr
 			defer db.Close()
 			m, err := db.ShowFailed(c.Context(), args[0])
 			if err != nil {
-				return err
+				return a.nothingIfMissing(err)
 			}
 			if e.bodyFile == "" && len(e.set)+len(e.unset) == 0 {
 				return a.editInEditor(c.Context(), db, m, e.change)
@@ -62,7 +63,8 @@ edit again, and the text is not lost. Headers that begin with sqlq- are the libr
 	c.Flags().StringVar(&e.bodyFile, "body-file", "", "take the body from this `FILE`, - for standard input")
 	c.Flags().StringArrayVar(&e.set, "set-header", nil, "give it this header, as `NAME=VALUE`; several times for several")
 	c.Flags().StringArrayVar(&e.unset, "unset-header", nil, "take the header of this `NAME` off; several times for several")
-	e.flags(c)
+	e.flags(c, asksNever)
+	e.reasonFlag(c)
 	return c
 }
 

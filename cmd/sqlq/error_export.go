@@ -17,6 +17,7 @@ func (a *app) errorExportCommand() *cobra.Command {
 They stay where they are. sqlq queue import reads the lines. A body that is no JSON is in base64, as body_encoding says.`,
 		Example: `  sqlq error export --group 5f2ab81c02d9e6a4 > failed.jsonl
   sqlq error export --queue billing --since 1d | jq -r .body.customer | sort | uniq -c`,
+		ValidArgsFunction: several(a.completeFailed(&f, ops.StatusFailed)),
 		RunE: func(c *cobra.Command, names []string) error {
 			if a.format == formatJSON || a.format == formatYAML {
 				return usageErrorf("-o %s: an export is JSON lines", a.format)
@@ -46,7 +47,7 @@ They stay where they are. sqlq queue import reads the lines. A body that is no J
 			case err != nil:
 				return err
 			case found == 0:
-				return a.noFailed(f)
+				return a.noFailed(c.Context(), db, f)
 			}
 			a.say("exported %s", plural(int64(found), "failed message"))
 			return nil

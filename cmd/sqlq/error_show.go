@@ -20,8 +20,9 @@ func (a *app) errorShowCommand() *cobra.Command {
 		Short: "Show all that was kept of a failed message",
 		Long: `Show all that was kept of a failed message: how it failed, its headers and body, and its history: how it had failed before
 it was replayed, and what operators did to it.`,
-		Example: "  sqlq error show 17\n  sqlq error show 17 -o json | jq .body",
-		Args:    exactly("NUMBER or ID"),
+		Example:           "  sqlq error show 17\n  sqlq error show 17 -o json | jq .body",
+		Args:              exactly("NUMBER or ID"),
+		ValidArgsFunction: onlyFirst(a.completeFailed(&ops.Filter{}, ops.StatusAny)),
 		RunE: func(c *cobra.Command, args []string) error {
 			db, err := a.connect(c.Context())
 			if err != nil {
@@ -30,7 +31,7 @@ it was replayed, and what operators did to it.`,
 			defer db.Close()
 			m, err := db.ShowFailed(c.Context(), args[0])
 			if err != nil {
-				return err
+				return a.nothingIfMissing(err)
 			}
 			history, err := db.History(c.Context(), m.ID)
 			if err != nil {

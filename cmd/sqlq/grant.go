@@ -27,7 +27,7 @@ role may be several. The owner of the schema does it, or a member of that role. 
 again: what it has meanwhile got comes with that.`,
 		Example:           "  sqlq grant web producer --queue sales --queue billing\n  sqlq grant oncall operator --dry-run",
 		Args:              exactly("ROLE", "KIND"),
-		ValidArgsFunction: completeKinds,
+		ValidArgsFunction: a.completeGrant,
 		Annotations:       map[string]string{needs: owner},
 		RunE: func(c *cobra.Command, args []string) error {
 			g.Role, g.Kind = args[0], args[1]
@@ -36,7 +36,7 @@ again: what it has meanwhile got comes with that.`,
 				return usageErrorf("%w", err)
 			}
 			if ch.dryRun {
-				return a.printSQL(statement)
+				return a.printSQL(statement, true)
 			}
 			db, err := a.connectToChange(c.Context(), ch)
 			if err != nil {
@@ -51,8 +51,9 @@ again: what it has meanwhile got comes with that.`,
 	}
 	c.Flags().StringSliceVar(&g.Queues, "queue", nil, "of this queue alone; several")
 	c.Flags().BoolVar(&g.Bodies, "bodies", false, "a viewer sees headers and bodies too")
-	c.Flags().BoolVar(&ch.dryRun, "dry-run", false, "only print the SQL")
-	c.Flags().StringVar(&ch.reason, "reason", "", "why, for the record that 'sqlq operation ls' shows")
+	ch.flags(c, asksNever)
+	ch.reasonFlag(c)
+	c.Flag("dry-run").Usage = "only print the SQL; asks no database"
 	_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
 	return c
 }
@@ -65,13 +66,14 @@ func (a *app) revokeCommand() *cobra.Command {
 		Short: "Take back what grant gave to a database role",
 		Long: `Take back everything that sqlq grant gave to a database role, or, with --queue, what it has on those queues. Programs that
 run as that role fail at their next statement. It asks first; off a terminal it needs --yes.`,
-		Example:     "  sqlq revoke web --queue billing\n  sqlq revoke web --dry-run",
-		Args:        exactly("ROLE"),
-		Annotations: map[string]string{needs: owner},
+		Example:           "  sqlq revoke web --queue billing\n  sqlq revoke web --dry-run",
+		Args:              exactly("ROLE"),
+		ValidArgsFunction: onlyFirst(a.completeRoles),
+		Annotations:       map[string]string{needs: owner},
 		RunE: func(c *cobra.Command, args []string) error {
 			role := args[0]
 			if ch.dryRun {
-				return a.printSQL(ops.New(nil, a.schema).RevokeSQL(role, queues))
+				return a.printSQL(ops.New(nil, a.schema).RevokeSQL(role, queues), true)
 			}
 			db, err := a.connectToChange(c.Context(), ch)
 			if err != nil {
@@ -92,25 +94,28 @@ run as that role fail at their next statement. It asks first; off a terminal it 
 		},
 	}
 	c.Flags().StringSliceVar(&queues, "queue", nil, "what it has on this queue alone; several")
-	ch.flags(c)
+	ch.flags(c, asksAlways)
+	ch.reasonFlag(c)
+	c.Flag("dry-run").Usage = "only print the SQL; asks no database"
 	_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
 	return c
 }
 
-// completeKinds completes the second argument of grant.
-func completeKinds(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+// completeGrant completes a role, and what it shall be.
+func (a *app) completeGrant(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 	if len(args) == 1 {
 		return ops.RoleKinds, cobra.ShellCompDirectiveNoFileComp
 	}
-	return nil, cobra.ShellCompDirectiveNoFileComp
+	return onlyFirst(a.completeRoles)(c, args, begun)
 }
 
 // printSQL prints statements that were not run.
-func (a *app) printSQL(statement string) error {
+func (a *app) printSQL(statement string, dryRun bool) error {
 	if a.format != formatTable {
 		return a.printData(struct {
-			SQL string `json:"sql"`
-		}{statement})
+			SQL    string `json:"sql"`
+			DryRun bool   `json:"dry_run,omitempty"`
+		}{statement, dryRun})
 	}
 	_, err := fmt.Fprintln(a.out, statement)
 	return err

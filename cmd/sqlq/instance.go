@@ -47,16 +47,15 @@ of their last heartbeat, at most 5 s ago while they are well:
 			if err != nil {
 				return err
 			}
-			switch {
-			case len(instances) == 0 && f.All:
-				a.say("no instances")
-			case len(instances) == 0:
-				a.say("no instance runs; --all lists those that ended within a day")
+			none := "no instance runs; --all lists those that ended within a day"
+			if f.All {
+				none = "no instances"
 			}
+			found := len(instances) > 0
 			instances = upTo(a, f.Limit, instances)
-			t := &table{columns: []column{{name: "endpoint"}, {name: "id", right: true}, {name: "host", cut: true}, {name: "pid", right: true},
-				{name: "version", cut: true}, {name: "state"}, {name: "started"}, {name: "last seen"}, {name: "in hand", right: true},
-				{name: "rate", right: true}, {name: "handled", right: true}, {name: "failed", right: true},
+			t := &table{columns: []column{{name: "endpoint", cut: true}, {name: "id", right: true}, {name: "host", cut: true}, {name: "pid", right: true, spare: 3},
+				{name: "version", cut: true, spare: 4}, {name: "state"}, {name: "started", spare: 5}, {name: "last seen"}, {name: "in hand", right: true},
+				{name: "rate", right: true}, {name: "handled", right: true, spare: 2}, {name: "failed", right: true, spare: 1},
 				{name: "slow", right: true}}}
 			var views []instanceView
 			for _, i := range instances {
@@ -68,7 +67,10 @@ of their last heartbeat, at most 5 s ago while they are well:
 				t.add(i.Endpoint, fmt.Sprint(i.ID), i.Host, fmt.Sprint(i.PID), i.Version, string(i.State), a.when(i.StartedAt), a.when(i.LastSeen),
 					inHand, rate, fmt.Sprint(i.Handled), fmt.Sprint(i.Failed), slow)
 			}
-			return printList(a, views, t)
+			if err := printList(a, views, t); err != nil || found {
+				return err
+			}
+			return a.noneFound(c.Context(), db, f.Endpoint != "", "", none)
 		},
 	}
 	c.Flags().StringVar(&f.Endpoint, "endpoint", "", "those of this endpoint")

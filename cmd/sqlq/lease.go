@@ -19,9 +19,10 @@ func (a *app) leaseFlags(c *cobra.Command, f *ops.LeaseFilter) {
 	c.Flags().StringVar(&f.Queue, "queue", "", "those of this queue")
 	c.Flags().StringVar(&f.Type, "type", "", "those of this message type")
 	c.Flags().IntVar(&f.Instance, "instance", 0, "those in the hands of the instance with this `ID`")
-	c.Flags().DurationVar(&f.Age, "older", 0, "those that have been leased for longer, such as 10m")
+	c.Flags().Var(duration{&f.Age, false}, "older", "those that have been leased for longer, such as 10m")
 	_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
 	_ = c.RegisterFlagCompletionFunc("type", a.completeTypes)
+	_ = c.RegisterFlagCompletionFunc("instance", a.completeInstances)
 }
 
 func (a *app) leaseListCommand() *cobra.Command {
@@ -55,7 +56,7 @@ endpoint.`,
 			if err := a.printLeases(upTo(a, f.Limit, leases)); err != nil || len(leases) > 0 {
 				return err
 			}
-			return a.noneFound(!f.ChoosesAll(), "no such leased messages")
+			return a.noneFound(c.Context(), db, !f.ChoosesAll(), f.Type, "no such leased messages")
 		},
 	}
 	a.leaseFlags(c, &f)
@@ -64,12 +65,11 @@ endpoint.`,
 }
 
 func (a *app) printLeases(leases []ops.Lease) error {
-	t := &table{columns: []column{{name: "lease", right: true}, {name: "queue"}, {name: "type", cut: true}, {name: "attempts", right: true},
-		{name: "leased"}, {name: "instance", right: true}, {name: "state"}, {name: "host", cut: true}, {name: "id"}}}
+	t := &table{columns: []column{{name: "lease", right: true}, {name: "queue", cut: true}, {name: "type", cut: true}, {name: "attempts", right: true, spare: 2},
+		{name: "leased"}, {name: "instance", right: true}, {name: "state"}, {name: "host", cut: true, spare: 1}, {name: "id", spare: 3}}}
 	var views []leaseView
 	for _, l := range leases {
-		views = append(views, leaseView{l.Number, l.Message, l.Type, l.Queue, l.Attempt, l.SentAt.UTC(), l.LeasedAt.UTC(), l.For.Seconds(),
-			l.Instance, l.State, l.Host, l.PID})
+		views = append(views, viewLease(l))
 		t.add(fmt.Sprint(l.Number), l.Queue, l.Type, fmt.Sprint(l.Attempt), a.when(l.LeasedAt), fmt.Sprint(l.Instance), string(l.State), l.Host, l.Message)
 	}
 	return printList(a, views, t)
@@ -112,11 +112,10 @@ transaction, stay leased.`,
 				return err
 			}
 			if len(leases) == 0 {
-				return errNothing("no such leased messages")
+				return errNoneOf(c.Context(), db, f.Type, "no such leased messages")
 			}
 			if ch.dryRun {
-				a.say("would release %s", releasingText(leases))
-				return a.printLeases(leases)
+				return a.releaseDryRun(leases)
 			}
 			if livingLeases(leases) > 0 {
 				if err := a.confirm(c.Context(), ch, "release "+releasingText(leases)); err != nil {
@@ -139,9 +138,28 @@ transaction, stay leased.`,
 		},
 	}
 	a.leaseFlags(c, &f)
+	c.ValidArgsFunction = several(a.completeLeases)
 	c.Flags().BoolVar(&all, "all", false, "release every leased message")
-	ch.flags(c)
+	ch.flags(c, asksAlways)
+	ch.reasonFlag(c)
 	return c
+}
+
+func (a *app) releaseDryRun(leases []ops.Lease) error {
+	if a.format == formatTable {
+		a.say("would release %s", releasingText(leases))
+		return a.printLeases(leases)
+	}
+	view := struct {
+		DryRun bool        `json:"dry_run"`
+		Chosen int         `json:"chosen"`
+		Living int64       `json:"of_living_instances"` // their handlers go on
+		Leases []leaseView `json:"leases"`
+	}{DryRun: true, Chosen: len(leases), Living: livingLeases(leases)}
+	for _, l := range leases {
+		view.Leases = append(view.Leases, viewLease(l))
+	}
+	return a.printData(view)
 }
 
 func livingLeases(leases []ops.Lease) (n int64) {
@@ -176,4 +194,8 @@ type leaseView struct {
 	State    ops.InstanceState `json:"instance_state"`
 	Host     string            `json:"host"`
 	PID      int               `json:"pid"`
+}
+
+func viewLease(l ops.Lease) leaseView {
+	return leaseView{l.Number, l.Message, l.Type, l.Queue, l.Attempt, l.SentAt.UTC(), l.LeasedAt.UTC(), l.For.Seconds(), l.Instance, l.State, l.Host, l.PID}
 }

@@ -1,6 +1,12 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
 
 // limitFlag gives a list its --limit; 0 is no limit.
 func limitFlag(c *cobra.Command, limit *int) {
@@ -35,10 +41,21 @@ func (a *app) sayMore(limit int) {
 	a.say("there are more than these %d; --limit says how many to list", limit)
 }
 
+// errNoneOf is errNothing, and names the types that may have been meant where one was chosen.
+func errNoneOf(ctx context.Context, db *database, messageType, format string, args ...any) error {
+	text := fmt.Sprintf(format, args...)
+	if messageType != "" {
+		if near, err := db.NearTypes(ctx, messageType); err == nil && len(near) > 0 {
+			text += fmt.Sprintf("; there is type %s", oneLine(strings.Join(near, ", ")))
+		}
+	}
+	return errNothing("%s", text)
+}
+
 // noneFound says that a list is empty: all is well where everything was wanted, else the exit code is 5.
-func (a *app) noneFound(chosen bool, sentence string) error {
+func (a *app) noneFound(ctx context.Context, db *database, chosen bool, messageType, sentence string) error {
 	if chosen {
-		return errNothing("%s", sentence)
+		return errNoneOf(ctx, db, messageType, "%s", sentence)
 	}
 	a.say("%s", sentence)
 	return nil

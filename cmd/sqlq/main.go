@@ -175,6 +175,9 @@ func (a *app) rootCommand() *cobra.Command {
 	root.SilenceErrors = true // run prints them
 	root.SilenceUsage = true
 	root.CompletionOptions.DisableDefaultCmd = true // there is one of our own
+	root.Version = programVersion()
+	root.SetVersionTemplate(versionText())
+	root.SetFlagErrorFunc(flagError)
 	root.SetHelpTemplate(a.helpTemplate())
 	root.SetUsageTemplate(a.usageTemplate())
 	root.SetIn(a.in)
@@ -198,7 +201,7 @@ func (a *app) rootCommand() *cobra.Command {
 	flags.StringVar(&a.databaseURL, "database-url", "", "database to work on, as URL or key=value (default $SQLQ_DATABASE_URL, $DATABASE_URL, then PG*)")
 	flags.StringVar(&a.schema, "schema", envOr("SQLQ_SCHEMA", "sqlq"), "schema that holds sqlq's tables; $SQLQ_SCHEMA")
 	flags.VarP(&a.format, "output", "o", "output format: table, json (one document), jsonl (an object a line) or yaml")
-	flags.DurationVar(&a.timeout, "timeout", 0, "give up after this time; 0: never")
+	flags.Var(duration{&a.timeout, false}, "timeout", "give up after this time, such as 30s (default never)")
 	flags.Var(&a.color, "color", "auto (on a terminal, unless $NO_COLOR is set), always or never")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "jsonl", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = root.RegisterFlagCompletionFunc("color", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
@@ -248,6 +251,25 @@ func noCommand(c *cobra.Command, args []string) error {
 		text += "; there is " + strings.Join(near, ", ")
 	}
 	return errors.New(text)
+}
+
+// flagError adds to the error of a flag that there is not those that may have been meant.
+func flagError(c *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) || unknown.GetSpecifiedShortnames() != "" {
+		return err
+	}
+	named := &cobra.Command{SuggestionsMinimumDistance: 2} // cobra knows what is like a command
+	c.Flags().VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			named.AddCommand(&cobra.Command{Use: f.Name, Run: func(*cobra.Command, []string) {}})
+		}
+	})
+	near := named.SuggestionsFor(unknown.GetSpecifiedName())
+	if len(near) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w; there is --%s", err, strings.Join(near, ", --"))
 }
 
 // exactly wants one argument for each of the names.

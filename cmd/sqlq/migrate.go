@@ -21,7 +21,7 @@ func (a *app) migrateCommand() *cobra.Command {
 }
 
 func (a *app) migrateUpCommand() *cobra.Command {
-	var dryRun bool
+	var ch change
 	c := &cobra.Command{
 		Use:   "up",
 		Short: "Apply the migrations that are pending",
@@ -32,7 +32,7 @@ at once are safe.`,
 		Annotations: map[string]string{needs: owner},
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.migrating(c.Context(), func(db *database, m *migrate.Migrator) error {
-				if dryRun {
+				if ch.dryRun {
 					return a.wouldMigrate(c.Context(), db, m, migrations.Latest())
 				}
 				steps, err := m.Up(c.Context())
@@ -43,7 +43,7 @@ at once are safe.`,
 			})
 		},
 	}
-	c.Flags().BoolVar(&dryRun, "dry-run", false, "only list what would be applied")
+	ch.flags(c, asksNever)
 	return c
 }
 
@@ -64,15 +64,16 @@ func (a *app) wouldMigrate(ctx context.Context, db *database, m *migrate.Migrato
 		Version int64  `json:"version"`
 		Name    string `json:"name"`
 		Would   string `json:"would"`
+		DryRun  bool   `json:"dry_run"`
 	}
 	t := &table{columns: []column{{name: "version", right: true}, {name: "migration"}, {name: "would be"}}}
 	var views []view
 	for _, s := range states {
 		switch {
 		case s.AppliedAt.IsZero() && s.Version <= to:
-			views = append(views, view{s.Version, s.Name, "applied"})
+			views = append(views, view{s.Version, s.Name, "applied", true})
 		case !s.AppliedAt.IsZero() && s.Version > to:
-			views = append([]view{{s.Version, s.Name, "rolled back"}}, views...)
+			views = append([]view{{s.Version, s.Name, "rolled back", true}}, views...)
 		}
 	}
 	for _, v := range views {
@@ -87,7 +88,7 @@ func (a *app) wouldMigrate(ctx context.Context, db *database, m *migrate.Migrato
 }
 
 func (a *app) migrateDownCommand() *cobra.Command {
-	var yes, dryRun bool
+	var ch change
 	var to int64
 	c := &cobra.Command{
 		Use:   "down",
@@ -122,10 +123,10 @@ tables that go are lost. It asks first; off a terminal it needs --yes.`,
 				if target >= have {
 					return usageErrorf("schema %q has version %d: --to takes a lower one", a.schema, have)
 				}
-				if dryRun {
+				if ch.dryRun {
 					return a.wouldMigrate(c.Context(), db, m, target)
 				}
-				if err := a.confirm(c.Context(), change{yes: yes}, fmt.Sprintf("roll schema %q of %s back from version %d to %d, and remove the messages in the tables that go, for good",
+				if err := a.confirm(c.Context(), ch, fmt.Sprintf("roll schema %q of %s back from version %d to %d, and remove the messages in the tables that go, for good",
 					a.schema, db.where, have, target)); err != nil {
 					return err
 				}
@@ -134,8 +135,7 @@ tables that go are lost. It asks first; off a terminal it needs --yes.`,
 			})
 		},
 	}
-	yesFlag(c, &yes)
-	c.Flags().BoolVar(&dryRun, "dry-run", false, "only list what would be rolled back")
+	ch.flags(c, asksAlways)
 	c.Flags().Int64Var(&to, "to", -1, "version to go back to; 0: no tables at all (default: one migration back)")
 	c.Flag("to").DefValue = ""
 	return c
@@ -216,7 +216,7 @@ another version than --from. It keeps the record of versions that the library an
 				return usageErrorf("%w", err)
 			}
 			if a.format != formatTable {
-				return a.printSQL(script)
+				return a.printSQL(script, false)
 			}
 			_, err = io.WriteString(a.out, script)
 			return err

@@ -35,6 +35,9 @@ process is dead or frozen, and it can be resumed.`,
 			if f.Limit < 1 {
 				return usageErrorf("--limit %d: it takes a number from 1", f.Limit)
 			}
+			if f.Kind != "" && !slices.Contains(ops.OperationKinds, f.Kind) {
+				return usageErrorf("--kind %s: there are %s", f.Kind, strings.Join(ops.OperationKinds, ", "))
+			}
 			db, err := a.connect(c.Context())
 			if err != nil {
 				return err
@@ -46,34 +49,37 @@ process is dead or frozen, and it can be resumed.`,
 			if err != nil {
 				return err
 			}
-			if len(operations) == 0 {
-				a.say("no such operations")
-			}
+			found := len(operations) > 0
 			operations = upTo(a, f.Limit, operations)
 			t := &table{columns: []column{{name: "operation", right: true}, {name: "began"}, {name: "kind"}, {name: "status"}, {name: "done", right: true},
-				{name: "who"}, {name: "what", cut: true}, {name: "reason", cut: true}}}
+				{name: "who", cut: true, spare: 1}, {name: "what", cut: true}, {name: "reason", cut: true, spare: 2}}}
 			var views []operationView
 			for _, op := range operations {
 				views = append(views, viewOperation(op))
 				t.add(fmt.Sprint(op.ID), a.when(op.BeganAt), op.Kind, string(op.Status), doneText(op), who(op), filterText(op), op.Reason)
 			}
-			return printList(a, views, t)
+			if err := printList(a, views, t); err != nil || found {
+				return err
+			}
+			return a.noneFound(c.Context(), db, f.Status != "" || f.Kind != "", "", "no such operations")
 		},
 	}
 	c.Flags().Var(operationStatus{&f.Status}, "status", "running, stalled, done, interrupted or cancelled")
 	c.Flags().StringVar(&f.Kind, "kind", "", "those of this kind, such as replay or purge")
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 50, "list at most so many")
+	_ = c.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions(ops.OperationKinds, cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("status", cobra.FixedCompletions(operationStatuses, cobra.ShellCompDirectiveNoFileComp))
 	return a.watchable(c)
 }
 
 func (a *app) operationShowCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:         "show OPERATION",
-		Short:       "Show all that is known of an operation",
-		Example:     "  sqlq operation show 7\n  sqlq operation show 7 -o json | jq .filter",
-		Args:        exactly("OPERATION"),
-		Annotations: map[string]string{needs: "viewer"},
+		Use:               "show OPERATION",
+		Short:             "Show all that is known of an operation",
+		ValidArgsFunction: onlyFirst(a.completeOperations(func(ops.Operation) bool { return true })),
+		Example:           "  sqlq operation show 7\n  sqlq operation show 7 -o json | jq .filter",
+		Args:              exactly("OPERATION"),
+		Annotations:       map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := operationNumber(args[0])
 			if err != nil {
@@ -116,30 +122,31 @@ func (a *app) writeOperation(w io.Writer, op ops.Operation) {
 }
 
 func (a *app) operationResumeCommand() *cobra.Command {
-	var dryRun bool
+	var ch change
 	c := &cobra.Command{
 		Use:   "resume OPERATION",
 		Short: "Go on with an operation that was interrupted",
 		Long: `Go on with an operation that was interrupted, or whose process has died: with its filter, snapshot, limit and rate, after the
 last message that it changed. A replay, archive, unarchive or delete of failed messages can be resumed.`,
-		Example: "  sqlq operation resume 7\n  sqlq operation resume 7 --dry-run",
-		Args:    exactly("OPERATION"),
+		ValidArgsFunction: onlyFirst(a.completeOperations(ops.Operation.Resumable)),
+		Example:           "  sqlq operation resume 7\n  sqlq operation resume 7 --dry-run",
+		Args:              exactly("OPERATION"),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := operationNumber(args[0])
 			if err != nil {
 				return err
 			}
-			db, err := a.connectToChange(c.Context(), change{})
+			db, err := a.connectToChange(c.Context(), ch)
 			if err != nil {
 				return err
 			}
 			defer db.Close()
-			before, err := db.Operation(c.Context(), id)
+			before, err := db.TryResumeOperation(c.Context(), id)
 			if err != nil {
 				return nothingIfNoOperation(err)
 			}
-			if dryRun && before.Resumable() {
-				return a.done(viewOperation(before), "would go on with the %s of %s: %s done", before.Kind, filterText(before), doneText(before))
+			if ch.dryRun {
+				return a.done(wouldChange{viewOperation(before), true}, "would go on with the %s of %s: %s done", before.Kind, filterText(before), doneText(before))
 			}
 			line, began := a.progress(), time.Now()
 			op, err := db.ResumeOperation(c.Context(), id, func(p ops.Progress) {
@@ -152,7 +159,7 @@ last message that it changed. A replay, archive, unarchive or delete of failed m
 			return errors.Join(a.done(viewOperation(op), "operation %d: %s of %s is %s, %s of them now", id, op.Kind, messagesDone(op), op.Status, fmt.Sprint(op.Done-before.Done)), err)
 		},
 	}
-	c.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be done")
+	ch.flags(c, asksNever)
 	return c
 }
 
@@ -162,9 +169,10 @@ func (a *app) operationCancelCommand() *cobra.Command {
 		Use:   "cancel OPERATION",
 		Short: "End an operation that runs or was interrupted",
 		Long: `End an operation: one that runs stops before its next batch, one that was interrupted cannot be resumed any more. What it
-has done stays done.`,
-		Example: "  sqlq operation cancel 7\n  sqlq operation cancel 7 --reason 'the receiver is still broken'",
-		Args:    exactly("OPERATION"),
+has done stays done. It asks first, on a terminal.`,
+		ValidArgsFunction: onlyFirst(a.completeOperations(ops.Operation.Cancellable)),
+		Example:           "  sqlq operation cancel 7\n  sqlq operation cancel 7 --reason 'the receiver is still broken'",
+		Args:              exactly("OPERATION"),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := operationNumber(args[0])
 			if err != nil {
@@ -175,22 +183,26 @@ has done stays done.`,
 				return err
 			}
 			defer db.Close()
-			if ch.dryRun {
-				op, err := db.Operation(c.Context(), id)
-				if err != nil {
-					return nothingIfNoOperation(err)
-				}
-				return a.done(viewOperation(op), "would cancel the %s, which is %s: %s done", op.Kind, op.Status, doneText(op))
+			op, err := db.TryCancelOperation(c.Context(), id)
+			if err != nil {
+				return nothingIfNoOperation(err)
 			}
-			op, err := db.CancelOperation(c.Context(), id)
+			if ch.dryRun {
+				return a.done(wouldChange{viewOperation(op), true}, "would cancel the %s, which is %s: %s done", op.Kind, op.Status, doneText(op))
+			}
+			what := fmt.Sprintf("end operation %d, the %s of %s, which is %s: %s done", id, op.Kind, filterText(op), op.Status, doneText(op))
+			if err := a.confirmOnTerminal(c.Context(), ch, what); err != nil {
+				return err
+			}
+			op, err = db.CancelOperation(c.Context(), id)
 			if err != nil {
 				return nothingIfNoOperation(err)
 			}
 			return a.done(viewOperation(op), "cancelled operation %d: %s of %s", id, op.Kind, messagesDone(op))
 		},
 	}
-	c.Flags().BoolVar(&ch.dryRun, "dry-run", false, "only say what would be done")
-	c.Flags().StringVar(&ch.reason, "reason", "", "why, for the record")
+	ch.flags(c, asksOnTerminal)
+	ch.reasonFlag(c)
 	return c
 }
 
@@ -282,6 +294,12 @@ type operationView struct {
 	EndedAt   *time.Time          `json:"ended_at"`
 	Error     string              `json:"error,omitempty"`
 	Resumable bool                `json:"resumable"`
+}
+
+// wouldChange is an operation that a dry run has looked at.
+type wouldChange struct {
+	operationView
+	DryRun bool `json:"dry_run"`
 }
 
 func viewOperation(op ops.Operation) operationView {

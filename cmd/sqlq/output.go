@@ -55,8 +55,17 @@ func printList[T any](a *app, items []T, t *table) error {
 	if t == nil {
 		return nil
 	}
+	return a.printTable(t)
+}
+
+// printTable prints a table into the width of the terminal, and says what did not find room.
+func (a *app) printTable(t *table) error {
 	t.paint = a.paint
-	return t.print(a.out, a.width)
+	err := t.print(a.out, a.width)
+	if t.leftOut != nil {
+		a.say("no room for %s; -o yaml shows all", strings.Join(t.leftOut, ", "))
+	}
+	return err
 }
 
 // printOne prints an item as JSON, or the text that write writes where a table is wanted.
@@ -137,115 +146,6 @@ func headersOf(headers json.RawMessage) json.RawMessage {
 		return json.RawMessage(`{}`)
 	}
 	return headers
-}
-
-// table is text in columns.
-type table struct {
-	columns []column
-	rows    [][]string
-	paint   func(style, string) string // nil: no colours
-}
-
-type column struct {
-	name  string
-	right bool // aligned to the right, as numbers are
-	cut   bool // gives way where the terminal is too narrow
-
-	// style says how a cell looks where colours are wanted; nil: plain. It has no part in the widths.
-	style func(cell string) style
-}
-
-// some is the style of a column of counts in which anything but none stands out.
-func some(s style) func(cell string) style {
-	return func(cell string) style {
-		if cell == "0" || cell == "~0" || cell == "-" || cell == "" {
-			return plainText
-		}
-		return s
-	}
-}
-
-// always is the style of a column all of whose cells look the same.
-func always(s style) func(cell string) style { return func(string) style { return s } }
-
-func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
-
-const columnGap = "  "
-
-// print prints the table with its names above. A width other than 0 is that of the terminal, into which the columns that
-// may be cut are made to fit.
-func (t *table) print(w io.Writer, width int) error {
-	if len(t.rows) == 0 {
-		return nil
-	}
-	widths := make([]int, len(t.columns))
-	total := len(columnGap) * (len(widths) - 1)
-	lines := make([][]string, 0, len(t.rows)+1)
-	names := make([]string, len(t.columns))
-	for i, c := range t.columns {
-		names[i] = strings.ToUpper(c.name)
-	}
-	lines = append(lines, names)
-	for _, row := range t.rows {
-		cells := make([]string, len(row))
-		for i, cell := range row {
-			cells[i] = oneLine(cell)
-		}
-		lines = append(lines, cells)
-	}
-	for i := range widths {
-		for _, line := range lines {
-			widths[i] = max(widths[i], utf8.RuneCountInString(line[i]))
-		}
-		total += widths[i]
-	}
-	for i, c := range t.columns {
-		if c.cut && width > 0 && total > width {
-			narrower := min(widths[i], max(utf8.RuneCountInString(names[i]), 12, widths[i]-(total-width)))
-			total -= widths[i] - narrower
-			widths[i] = narrower
-		}
-	}
-	var out bytes.Buffer
-	for n, line := range lines {
-		gap := "" // blanks before the next cell; those at the end of a line are left out
-		for i, cell := range line {
-			cell = cut(cell, widths[i])
-			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
-			if t.columns[i].right {
-				gap, pad = gap+pad, ""
-			}
-			if cell != "" {
-				out.WriteString(gap + t.painted(n, i, cell))
-				gap = ""
-			}
-			gap += pad + columnGap
-		}
-		out.WriteByte('\n')
-	}
-	_, err := w.Write(out.Bytes())
-	return err
-}
-
-// painted puts a cell into its style; line 0 holds the names of the columns.
-func (t *table) painted(line, i int, cell string) string {
-	switch {
-	case t.paint == nil:
-		return cell
-	case line == 0:
-		return t.paint(bold, cell)
-	case t.columns[i].style == nil:
-		return cell
-	}
-	return t.paint(t.columns[i].style(oneLine(t.rows[line-1][i])), cell)
-}
-
-// cut shortens text to so many characters.
-func cut(text string, width int) string {
-	if utf8.RuneCountInString(text) <= width {
-		return text
-	}
-	return strings.TrimRight(string([]rune(text)[:max(0, width-1)]), " ") + "…"
 }
 
 // oneLine makes text from outside fit to stand in a line of a terminal: white space becomes single blanks, and what a

@@ -35,6 +35,35 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// Where cutting is not enough spare columns are left out, those first that are worth least; what may be cut shares the room.
+func TestTableOnNarrowTerminal(t *testing.T) {
+	t.Parallel()
+	table := &table{columns: []column{{name: "n", right: true}, {name: "type", cut: true}, {name: "attempts", right: true, spare: 2},
+		{name: "error", cut: true}, {name: "group", spare: 1}}}
+	table.add("17", "billing.ChargeTheCard", "15", "charge the card: connection refused by the bank", "22a2d762cc497df3")
+	for _, c := range []struct {
+		width   int
+		want    string
+		leftOut string
+	}{
+		{200, "17  billing.ChargeTheCard        15  charge the card: connection refused by the bank  22a2d762cc497df3", ""},
+		{80, "17  billing.ChargeTheCard        15  charge the card: connect…  22a2d762cc497df3", ""},
+		{60, "17  billing.Char…        15  charge the c…  22a2d762cc497df3", ""},
+		{50, "17  billing.Char…  charge the c…  22a2d762cc497df3", "ATTEMPTS"},
+		{40, "17  billing.ChargeTh…  charge the card:…", "ATTEMPTS GROUP"},
+		{20, "17  billing.Cha…  charge the…", "ATTEMPTS GROUP"},
+	} {
+		var out bytes.Buffer
+		if err := table.print(&out, c.width); err != nil {
+			t.Fatal(err)
+		}
+		_, row, _ := strings.Cut(out.String(), "\n")
+		if got, left := strings.TrimSpace(row), strings.Join(table.leftOut, " "); got != c.want || left != c.leftOut {
+			t.Errorf("width %d: got\n%s\nwant\n%s\nleft out %q", c.width, got, c.want, left)
+		}
+	}
+}
+
 // What comes from messages must not steer the operator's terminal.
 func TestVisible(t *testing.T) {
 	t.Parallel()

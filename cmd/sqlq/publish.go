@@ -39,6 +39,16 @@ nothing was stored.`,
 				return err
 			}
 			defer db.Close()
+			if out.dryRun {
+				copies, queues, err := db.TryPublish(c.Context(), out.Outgoing, bodies...)
+				if errors.Is(err, ops.ErrNoSubscriber) {
+					return errNothing("nothing would be published: no queue is subscribed to %s; subscribe one with: sqlq subscription add %[1]s QUEUE", out.Type)
+				}
+				if err != nil {
+					return err
+				}
+				return a.wouldPublish(out.Type, len(bodies), copies, queues)
+			}
 			events, queues, err := db.Publish(c.Context(), out.Outgoing, bodies...)
 			if errors.Is(err, ops.ErrNoSubscriber) {
 				return errNothing("nothing was published: no queue is subscribed to %s; subscribe one with: sqlq subscription add %[1]s QUEUE", out.Type)
@@ -70,15 +80,30 @@ func (a *app) printPublished(messageType string, events []ops.Published, queues 
 	if a.format != formatTable {
 		return printList(a, views, nil)
 	}
-	to := ""
-	if len(queues) > 0 {
-		to = ", to " + strings.Join(queues, ", ")
-	}
-	several := fmt.Sprintf("%d copies", copies)
-	if copies == 1 {
-		several = "1 copy"
-	}
-	a.say("published %s of %s: %s%s", plural(int64(len(events)), "event"), messageType, several, to)
+	a.say("published %s of %s: %s", plural(int64(len(events)), "event"), messageType, copiesText(copies, queues))
 	_, err := a.out.Write([]byte(ids.String()))
 	return err
+}
+
+// wouldPublish tells what publishing would do, each event in so many copies.
+func (a *app) wouldPublish(messageType string, events, copies int, queues []string) error {
+	outcome := struct {
+		Type   string   `json:"type"`
+		Events int      `json:"events"`
+		Copies int      `json:"copies"`
+		Queues []string `json:"queues"` // null: this role may not see them
+		DryRun bool     `json:"dry_run"`
+	}{messageType, events, events * copies, queues, true}
+	return a.done(outcome, "would publish %s of %s: %s", plural(int64(events), "event"), messageType, copiesText(outcome.Copies, queues))
+}
+
+func copiesText(copies int, queues []string) string {
+	text := fmt.Sprintf("%d copies", copies)
+	if copies == 1 {
+		text = "1 copy"
+	}
+	if len(queues) > 0 {
+		text += ", to " + strings.Join(queues, ", ")
+	}
+	return text
 }

@@ -16,7 +16,8 @@ func (a *app) queueCommand() *cobra.Command {
 }
 
 func (a *app) queueCreateCommand() *cobra.Command {
-	return &cobra.Command{
+	var ch change
+	c := &cobra.Command{
 		Use:     "create QUEUE...",
 		Short:   "Make queues; one that is there already stays as it is",
 		Example: "  sqlq queue create sales billing\n  sqlq queue create invoices -o json",
@@ -30,23 +31,33 @@ func (a *app) queueCreateCommand() *cobra.Command {
 			type view struct {
 				Queue   string `json:"queue"`
 				Created bool   `json:"created"`
+				DryRun  bool   `json:"dry_run,omitempty"`
 			}
 			var views []view
+			create, done := db.CreateQueue, "made queue %s"
+			if ch.dryRun {
+				create, done = db.TryCreateQueue, "would make queue %s"
+			}
 			for _, name := range names {
-				made, err := db.CreateQueue(c.Context(), name)
+				made, err := create(c.Context(), name)
 				if err != nil {
 					return errors.Join(err, printList(a, views, nil))
 				}
-				views = append(views, view{name, made})
-				if made {
-					a.say("made queue %s", name)
-				} else {
+				views = append(views, view{name, made, ch.dryRun})
+				switch {
+				case made:
+					a.say(done, name)
+				case ch.dryRun:
+					a.say("queue %s is there already", name)
+				default:
 					a.say("queue %s was there already", name)
 				}
 			}
 			return printList(a, views, nil)
 		},
 	}
+	ch.flags(c, asksNever)
+	return c
 }
 
 func (a *app) queuePauseCommand() *cobra.Command {
@@ -70,7 +81,7 @@ func (a *app) pausing(verb, done, already string, do func(*ops.Ops, context.Cont
 	var ch change
 	c.Use = verb + " QUEUE..."
 	c.Args = atLeastOne("QUEUE")
-	c.ValidArgsFunction = a.completeQueues
+	c.ValidArgsFunction = several(a.completeQueues)
 	c.RunE = func(c *cobra.Command, names []string) error {
 		db, err := a.connectToChange(c.Context(), ch)
 		if err != nil {
@@ -80,6 +91,7 @@ func (a *app) pausing(verb, done, already string, do func(*ops.Ops, context.Cont
 		type view struct {
 			Queue   string `json:"queue"`
 			Changed bool   `json:"changed"`
+			DryRun  bool   `json:"dry_run,omitempty"`
 		}
 		var views []view
 		for _, name := range names {
@@ -87,13 +99,13 @@ func (a *app) pausing(verb, done, already string, do func(*ops.Ops, context.Cont
 			if ch.dryRun {
 				q, err := db.ShowQueue(c.Context(), name)
 				if err != nil {
-					return err
+					return errors.Join(err, printList(a, views, nil))
 				}
 				changed = (q.PausedAt == nil) == (verb == "pause")
 			} else if changed, err = do(db.Ops, c.Context(), name); err != nil {
 				return errors.Join(err, printList(a, views, nil))
 			}
-			views = append(views, view{name, changed})
+			views = append(views, view{name, changed, ch.dryRun})
 			switch {
 			case !changed:
 				a.say("queue %s %s", name, already)
@@ -105,12 +117,9 @@ func (a *app) pausing(verb, done, already string, do func(*ops.Ops, context.Cont
 		}
 		return printList(a, views, nil)
 	}
-	ch.flags(c)
+	ch.flags(c, asksNever)
+	ch.reasonFlag(c)
 	return c
-}
-
-func yesFlag(c *cobra.Command, yes *bool) {
-	c.Flags().BoolVar(yes, "yes", false, "do not ask")
 }
 
 func atLeastOne(name string) cobra.PositionalArgs {

@@ -58,9 +58,9 @@ func (a *app) listQueues(ctx context.Context, db *database) ([]queueView, *table
 	if err != nil {
 		return nil, nil, err
 	}
-	t := &table{columns: []column{{name: "queue", cut: true}, {name: "ready", right: true}, {name: "delayed", right: true},
-		{name: "leased", right: true}, {name: "failed", right: true}, {name: "oldest"}, {name: "in/s", right: true}, {name: "out/s", right: true},
-		{name: "inst", right: true}, {name: "paused"}}}
+	t := &table{columns: []column{{name: "queue", cut: true}, {name: "ready", right: true}, {name: "delayed", right: true, spare: 3},
+		{name: "leased", right: true, spare: 4}, {name: "failed", right: true}, {name: "oldest"}, {name: "in/s", right: true, spare: 1}, {name: "out/s", right: true, spare: 2},
+		{name: "inst", right: true, spare: 5}, {name: "paused"}}}
 	var views []queueView
 	for _, q := range queues {
 		views = append(views, viewQueue(q))
@@ -83,7 +83,7 @@ is subscribed to, its running instances, and of its table: the size with index a
 not removed yet, and up to which number (low) it has no message, where receivers begin to look.`,
 		Example:           "  sqlq queue show sales\n  sqlq queue show sales billing -o yaml",
 		Args:              atLeastOne("QUEUE"),
-		ValidArgsFunction: a.completeQueues,
+		ValidArgsFunction: several(a.completeQueues),
 		Annotations:       map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, names []string) error {
 			db, err := a.connect(c.Context())
@@ -136,8 +136,8 @@ func (a *app) writeQueue(w io.Writer, q ops.QueueDetail) {
 	field(w, "dead rows", fmt.Sprint(q.Dead))
 	field(w, "low", fmt.Sprint(q.Low))
 	var text strings.Builder
-	t := &table{columns: []column{{name: "number", right: true}, {name: "host", cut: true}, {name: "pid", right: true}, {name: "version", cut: true},
-		{name: "in hand", right: true}, {name: "out/s", right: true}, {name: "started"}, {name: "heartbeat"}}}
+	t := &table{columns: []column{{name: "number", right: true}, {name: "host", cut: true}, {name: "pid", right: true, spare: 1}, {name: "version", cut: true, spare: 2},
+		{name: "in hand", right: true}, {name: "out/s", right: true}, {name: "started", spare: 3}, {name: "heartbeat"}}}
 	for _, i := range q.Running {
 		t.add(fmt.Sprint(i.Number), i.Host, fmt.Sprint(i.PID), i.Version, fmt.Sprintf("%d/%d", i.InHand, i.Concurrency), perSecond(&i.Rate),
 			a.when(i.StartedAt), a.when(i.HeartbeatAt))

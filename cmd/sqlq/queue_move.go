@@ -29,7 +29,7 @@ says how many, and can be run again.`,
 			if len(args) >= 2 {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
-			return a.completeQueues(c, args, begun)
+			return several(a.completeQueues)(c, args, begun)
 		},
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := a.chosenBy(&f, nil); err != nil {
@@ -55,6 +55,9 @@ says how many, and can be run again.`,
 			n, err := a.countChosen(c.Context(), db, from, f)
 			if err != nil {
 				return err
+			}
+			if n == (ops.Count{}) && !f.ChoosesAll() {
+				return errNoneOf(c.Context(), db, f.Type, "nothing was moved: no ready message of queue %s fits", from)
 			}
 			what := fmt.Sprintf("move %s of queue %q to queue %q in schema %q of %s", thoseReady(f, n), from, to, a.schema, db.where)
 			outcome := struct {
@@ -84,7 +87,8 @@ says how many, and can be run again.`,
 			return errors.Join(a.done(outcome, "moved %s from queue %s to queue %s in %s", plural(outcome.Moved, "message"), from, to, db.where), err)
 		},
 	}
-	ch.flags(c)
+	ch.flags(c, asksAlways)
+	ch.reasonFlag(c)
 	a.filterFlags(c, &f, readyMessages)
 	_ = c.Flags().MarkHidden("order")
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 0, "move at most so many; 0: all that are chosen")

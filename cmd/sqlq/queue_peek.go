@@ -21,10 +21,10 @@ func (a *app) queuePeekCommand() *cobra.Command {
 an instance holds at this moment are among them.
 
 A queue has one index, by the order of arrival: to choose, every message is looked at, ten thousand in a statement, until
-there are enough. That can be interrupted.`,
+there are enough. That can be interrupted. With a choice that nothing fits the exit code is 5.`,
 		Example:           "  sqlq queue peek sales\n  sqlq queue peek sales --body '$.amount > 1000' -n 1 -o json | jq '.[0].body'",
 		Args:              exactly("QUEUE"),
-		ValidArgsFunction: a.completeQueues,
+		ValidArgsFunction: onlyFirst(a.completeQueues),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := a.chosenBy(&f, nil); err != nil {
 				return err
@@ -42,21 +42,20 @@ there are enough. That can be interrupted.`,
 			if err != nil && len(messages) == 0 {
 				return err
 			}
-			if len(messages) == 0 {
-				if f.ChoosesAll() {
-					a.say("no message is ready in queue %s", args[0])
-				} else {
-					a.say("no such message is ready in queue %s", args[0])
-				}
-			}
-			t := &table{columns: []column{{name: "seq", right: true}, {name: "sent"}, {name: "type"}, {name: "attempt", right: true},
-				{name: "id"}, {name: "body", cut: true}}}
+			t := &table{columns: []column{{name: "seq", right: true}, {name: "sent"}, {name: "type", cut: true}, {name: "attempt", right: true, spare: 1},
+				{name: "id", spare: 2}, {name: "body", cut: true}}}
 			var views []messageView
 			for _, m := range messages {
 				views = append(views, viewMessage(m))
 				t.add(fmt.Sprint(m.Seq), a.when(m.SentAt), m.Type, fmt.Sprint(m.Attempt), m.ID, begin(m.Body))
 			}
-			return errors.Join(printList(a, views, t), err)
+			if err = errors.Join(printList(a, views, t), err); err != nil || len(messages) > 0 {
+				return err
+			}
+			if f.ChoosesAll() {
+				return a.noneFound(c.Context(), db, false, "", "no message is ready in queue "+args[0])
+			}
+			return a.noneFound(c.Context(), db, true, f.Type, "no such message is ready in queue "+args[0])
 		},
 	}
 	a.filterFlags(c, &f, readyMessages)
@@ -78,7 +77,7 @@ they become visible; those of a transaction that takes longer than ten seconds t
 overtake it.`,
 		Example:           "  sqlq queue tail sales\n  sqlq queue tail sales --type sales.PlaceOrder --header tenant=north --for 1m -o jsonl",
 		Args:              exactly("QUEUE"),
-		ValidArgsFunction: a.completeQueues,
+		ValidArgsFunction: onlyFirst(a.completeQueues),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := a.chosenBy(&f, nil); err != nil {
 				return err
@@ -88,8 +87,6 @@ overtake it.`,
 				return usageErrorf("-o json is one document, and tail has no end: use -o jsonl")
 			case f.Order != "":
 				return usageErrorf("--order: tail shows messages as they arrive")
-			case lasting < 0:
-				return usageErrorf("--for %s: it takes a time from now on", lasting)
 			}
 			db, err := a.connect(c.Context())
 			if err != nil {
@@ -128,7 +125,7 @@ overtake it.`,
 	a.filterFlags(c, &f, readyMessages)
 	_ = c.Flags().MarkHidden("order")
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 0, "end after so many; 0: go on")
-	c.Flags().DurationVar(&lasting, "for", 0, "end after this time, such as 90s; 0: go on")
+	c.Flags().Var(duration{&lasting, false}, "for", "end after this time, such as 90s; 0: go on")
 	return c
 }
 

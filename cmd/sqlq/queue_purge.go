@@ -21,7 +21,7 @@ func (a *app) queueDropCommand() *cobra.Command {
 name; off a terminal it needs --yes.`,
 		Example:           "  sqlq queue drop sales\n  sqlq queue drop sales --force --reason 'moved to the new cluster'",
 		Args:              exactly("QUEUE"),
-		ValidArgsFunction: a.completeQueues,
+		ValidArgsFunction: onlyFirst(a.completeQueues),
 		RunE: func(c *cobra.Command, args []string) error {
 			db, err := a.connectToChange(c.Context(), ch)
 			if err != nil {
@@ -38,13 +38,18 @@ name; off a terminal it needs --yes.`,
 			outcome := struct {
 				Queue   string `json:"queue"`
 				Removed int64  `json:"messages_removed"`
+				Refused bool   `json:"needs_force,omitempty"`
 				DryRun  bool   `json:"dry_run,omitempty"`
-			}{q.Name, holds, ch.dryRun}
+			}{Queue: q.Name, Removed: holds, DryRun: ch.dryRun}
 			if ch.dryRun {
-				if holds > 0 && !force {
+				if outcome.Refused = holds > 0 && !force; outcome.Refused {
 					what += "; it holds messages, and would be refused without --force"
 				}
 				return a.done(outcome, "this would %s", what)
+			}
+			if holds > 0 && !force { // to ask first would be for nothing
+				return fmt.Errorf("queue %q holds %s ready, %s delayed and %s leased messages; empty it with: sqlq queue purge %s --delayed\nOr drop it with them, for good: --force",
+					q.Name, count(q.Ready), count(q.Delayed), count(q.Leased), q.Name)
 			}
 			if err := a.confirmDestruction(c.Context(), ch, what, q.Name, holds > 0); err != nil {
 				return err
@@ -55,7 +60,8 @@ name; off a terminal it needs --yes.`,
 			return a.done(outcome, "dropped queue %s and %s in %s", q.Name, plural(outcome.Removed, "message"), db.where)
 		},
 	}
-	ch.flags(c)
+	ch.flags(c, asksAlways)
+	ch.reasonFlag(c)
 	c.Flags().BoolVar(&force, "force", false, "drop it even if it holds messages, which are lost")
 	return c
 }
@@ -82,7 +88,7 @@ off a terminal it needs --yes.
 It works in batches. One that was interrupted has removed some, says how many, and can be run again.`,
 		Example:           "  sqlq queue purge sales --delayed\n  sqlq queue purge sales --type sales.Remind --until 2d --dry-run",
 		Args:              exactly("QUEUE"),
-		ValidArgsFunction: a.completeQueues,
+		ValidArgsFunction: onlyFirst(a.completeQueues),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := a.chosenBy(&f, nil); err != nil {
 				return err
@@ -96,13 +102,16 @@ It works in batches. One that was interrupted has removed some, says how many, a
 			if err != nil {
 				return err
 			}
-			ready, err := a.countChosen(c.Context(), db, q.Name, f)
+			ready, delayed, err := a.countToPurge(c.Context(), db, q.Queue, f, opts)
 			if err != nil {
 				return err
 			}
+			if ready == (ops.Count{}) && delayed == (ops.Count{}) && !f.ChoosesAll() {
+				return errNoneOf(c.Context(), db, f.Type, "nothing was removed: no such message of queue %s fits", q.Name)
+			}
 			what := fmt.Sprintf("remove %s", thoseReady(f, ready))
 			if opts.Delayed {
-				what = fmt.Sprintf("remove %s and %s delayed messages", thoseReady(f, ready), map[bool]string{true: count(q.Delayed), false: "the fitting"}[f.ChoosesAll()])
+				what += fmt.Sprintf(" and %s delayed messages", count(delayed))
 			}
 			what += fmt.Sprintf(" of queue %q in schema %q of %s", q.Name, a.schema, db.where)
 			outcome := struct {
@@ -110,14 +119,11 @@ It works in batches. One that was interrupted has removed some, says how many, a
 				Ready   int64  `json:"ready_removed"`
 				Delayed int64  `json:"delayed_removed"`
 				DryRun  bool   `json:"dry_run,omitempty"`
-			}{Queue: q.Name, Ready: ready.N, DryRun: ch.dryRun}
+			}{q.Name, ready.N, delayed.N, ch.dryRun}
 			if ch.dryRun {
-				if opts.Delayed && f.ChoosesAll() {
-					outcome.Delayed = q.Delayed.N
-				}
 				return a.done(outcome, "this would %s", what)
 			}
-			if err := a.confirmDestruction(c.Context(), ch, what, q.Name, ready.N > 0 || opts.Delayed && q.Delayed.N > 0); err != nil {
+			if err := a.confirmDestruction(c.Context(), ch, what, q.Name, ready.N+delayed.N > 0); err != nil {
 				return err
 			}
 			p := a.progress()
@@ -137,11 +143,24 @@ It works in batches. One that was interrupted has removed some, says how many, a
 			return errors.Join(a.done(outcome, "removed %d ready and %d delayed messages of queue %s in %s", purged.Ready, purged.Delayed, q.Name, db.where), err)
 		},
 	}
-	ch.flags(c)
+	ch.flags(c, asksAlways)
+	ch.reasonFlag(c)
 	a.filterFlags(c, &f, readyMessages)
 	c.Flags().BoolVar(&opts.Delayed, "delayed", false, "remove the queue's delayed messages too; --since and --until are then due times")
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 0, "remove at most so many; 0: all that are chosen")
 	return c
+}
+
+// countToPurge counts what a purge would remove, and says on a terminal how far it is.
+func (a *app) countToPurge(ctx context.Context, db *database, q ops.Queue, f ops.Filter, opts ops.PurgeOptions) (ready, delayed ops.Count, err error) {
+	p := a.progress()
+	defer p.end()
+	opts.Progress = func(looked, chosen int64) { p.show("looked at %d messages, found %d", looked, chosen) }
+	ready, delayed, err = db.PreviewPurge(ctx, q.Name, f, opts)
+	if opts.Delayed && f.ChoosesAll() && f.Limit == 0 {
+		delayed = q.Delayed
+	}
+	return ready, delayed, err
 }
 
 // countChosen counts the ready messages that a filter chooses, and says on a terminal how far it is.

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -25,7 +24,7 @@ A line has id, type, headers, sent_at, expires_at, attempt, body, and of a delay
 back byte for byte: one that is not JSON, or has white space between its parts, is base64, and body_encoding says so.`,
 		Example:           "  sqlq queue export sales --delayed > sales.jsonl\n  sqlq queue export sales --type sales.PlaceOrder --since 1h | jq -c 'select(.body.amount > 100)'",
 		Args:              exactly("QUEUE"),
-		ValidArgsFunction: a.completeQueues,
+		ValidArgsFunction: onlyFirst(a.completeQueues),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := a.chosenBy(&f, nil); err != nil {
 				return err
@@ -64,6 +63,9 @@ back byte for byte: one that is not JSON, or has white space between its parts, 
 			err = errors.Join(err, out.Flush())
 			if err != nil && exported == 0 {
 				return err
+			}
+			if exported == 0 {
+				return a.noneFound(c.Context(), db, !f.ChoosesAll(), f.Type, "exported 0 messages")
 			}
 			a.say("exported %s", plural(exported, "message"))
 			return err
@@ -107,7 +109,7 @@ is there twice.`,
 			if opts.Skip < 0 {
 				return usageErrorf("--skip %d: it takes a number of lines", opts.Skip)
 			}
-			var from io.Reader = a.in
+			from := a.reading(c.Context())
 			if len(args) == 2 && args[1] != "-" {
 				file, err := os.Open(args[1])
 				if err != nil {
@@ -135,7 +137,8 @@ is there twice.`,
 			return errors.Join(a.toldImport(args[0], done, opts), a.importEnd(done, opts, err))
 		},
 	}
-	ch.flags(c)
+	ch.flags(c, asksNever)
+	ch.reasonFlag(c)
 	c.Flags().BoolVar(&opts.Continue, "continue", false, "leave damaged lines out, and list them at the end")
 	c.Flags().BoolVar(&keepIDs, "keep-ids", true, "let messages keep their ids; else each gets a new one")
 	c.Flags().Int64Var(&opts.Skip, "skip", 0, "pass over so many lines first, to go on where an import ended")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -45,6 +46,9 @@ that is not JSON, and none is sent. Prints their ids.`,
 				return err
 			}
 			defer db.Close()
+			if out.dryRun {
+				return a.wouldSend(c.Context(), db, args[0], out, bodies)
+			}
 			ids, err := db.Send(c.Context(), args[0], out.Outgoing, bodies...)
 			if err != nil {
 				return err
@@ -67,9 +71,23 @@ that is not JSON, and none is sent. Prints their ids.`,
 	return c
 }
 
+func (a *app) wouldSend(ctx context.Context, db *database, queue string, out outgoing, bodies []json.RawMessage) error {
+	if err := db.TrySend(ctx, queue, out.Outgoing, bodies...); err != nil {
+		return err
+	}
+	outcome := struct {
+		Queue    string `json:"queue"`
+		Type     string `json:"type"`
+		Messages int    `json:"messages"`
+		DryRun   bool   `json:"dry_run"`
+	}{queue, out.Type, len(bodies), true}
+	return a.done(outcome, "would send %s of %s to queue %s in %s", plural(int64(len(bodies)), "message"), out.Type, queue, db.where)
+}
+
 // outgoing is what the commands that send have in common: what the messages share, and where their bodies come from.
 type outgoing struct {
 	ops.Outgoing
+	change
 	headers    []string
 	body, file string
 	lines      bool
@@ -86,6 +104,7 @@ func (a *app) outgoingFlags(c *cobra.Command, out *outgoing) {
 	flags.StringVar(&out.body, "body", "", "the body, instead of the argument BODY")
 	flags.StringVar(&out.file, "file", "", "read the bodies from this file; -: from standard input")
 	flags.BoolVar(&out.lines, "lines", false, "each line is a body, none goes over several")
+	out.flags(c, asksNever)
 	c.MarkFlagsMutuallyExclusive("delay", "at")
 	_ = c.RegisterFlagCompletionFunc("type", a.completeTypes)
 }
@@ -131,7 +150,7 @@ func (a *app) bodies(c *cobra.Command, out *outgoing, args []string) (bodies []j
 	if sources > 1 {
 		return nil, usageErrorf("bodies come from one place: from BODY, --body or --file")
 	}
-	from, source := a.in, "standard input"
+	from, source := a.reading(c.Context()), "standard input"
 	switch {
 	case text != nil:
 		from, source = strings.NewReader(*text), "the body"

@@ -33,16 +33,16 @@ func (a *app) subscriptionListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if len(found) == 0 {
-				a.say("no such subscription; an endpoint subscribes to the events that it handles when it starts")
-			}
-			t := &table{columns: []column{{name: "type"}, {name: "queue"}, {name: "since"}, {name: "instances", right: true}}}
+			t := &table{columns: []column{{name: "type", cut: true}, {name: "queue", cut: true}, {name: "since", spare: 1}, {name: "instances", right: true, spare: 2}}}
 			views := make([]subscriptionView, len(found))
 			for i, s := range found {
 				views[i] = viewSubscription(s)
 				t.add(s.Type, s.Queue, a.when(s.Since), fmt.Sprint(s.Instances))
 			}
-			return printList(a, views, t)
+			if err := printList(a, views, t); err != nil || len(found) > 0 {
+				return err
+			}
+			return a.noneFound(c.Context(), db, messageType != "" || queue != "", messageType, "no such subscription; an endpoint subscribes to the events that it handles when it starts")
 		},
 	}
 	c.Flags().StringVar(&messageType, "type", "", "those of this event type")
@@ -53,55 +53,75 @@ func (a *app) subscriptionListCommand() *cobra.Command {
 }
 
 func (a *app) subscriptionAddCommand() *cobra.Command {
-	return a.subscriptionChangeCommand(&cobra.Command{
+	return a.subscriptionChangeCommand(asksNever, &cobra.Command{
 		Use:   "add TYPE QUEUE",
 		Short: "Let a queue have a copy of every event of a type from now on",
 		Long: `Let a queue have a copy of every event of a type that is published from now on. Endpoints do that by themselves for the
 events that they handle; this is for queues that are read by something else, and for events to be kept before the
 endpoint is deployed. Without a handler for the type the endpoint of the queue cannot handle them: they fail.`,
 		Example: "  sqlq subscription add sales.OrderPlaced audit\n  sqlq subscription add sales.OrderPlaced loyalty --reason 'events to be kept until it is deployed'",
-	}, func(c *cobra.Command, db *database, messageType, queue string) error {
-		added, err := db.Subscribe(c.Context(), messageType, queue)
+	}, func(c *cobra.Command, db *database, ch change, messageType, queue string) error {
+		subscribe, done := db.Subscribe, "subscribed queue %s to %s"
+		if ch.dryRun {
+			subscribe, done = db.TrySubscribe, "would subscribe queue %s to %s"
+		}
+		added, err := subscribe(c.Context(), messageType, queue)
 		if err != nil {
 			return err
 		}
 		outcome := struct {
-			Type  string `json:"type"`
-			Queue string `json:"queue"`
-			Added bool   `json:"added"`
-		}{messageType, queue, added}
+			Type   string `json:"type"`
+			Queue  string `json:"queue"`
+			Added  bool   `json:"added"`
+			DryRun bool   `json:"dry_run,omitempty"`
+		}{messageType, queue, added, ch.dryRun}
 		if !added {
-			return a.done(outcome, "queue %s was subscribed to %s already", queue, messageType)
+			done = "queue %s was subscribed to %s already"
 		}
-		return a.done(outcome, "subscribed queue %s to %s", queue, messageType)
+		return a.done(outcome, done, queue, messageType)
 	})
 }
 
 func (a *app) subscriptionRemoveCommand() *cobra.Command {
-	return a.subscriptionChangeCommand(&cobra.Command{
+	return a.subscriptionChangeCommand(asksOnTerminal, &cobra.Command{
 		Use:   "rm TYPE QUEUE",
 		Short: "End a subscription",
 		Long: `End a subscription: the queue gets no more events of the type. Copies that wait in it stay. An endpoint that handles the
-event subscribes again when it next starts.`,
+event subscribes again when it next starts. It asks first, on a terminal.`,
 		Example: "  sqlq subscription rm sales.OrderPlaced audit\n  sqlq subscription rm sales.OrderPlaced loyalty --reason 'the service is gone'",
-	}, func(c *cobra.Command, db *database, messageType, queue string) error {
-		removed, err := db.Unsubscribe(c.Context(), messageType, queue)
+	}, func(c *cobra.Command, db *database, ch change, messageType, queue string) error {
+		there, err := db.ListSubscriptions(c.Context(), messageType, queue)
 		if err != nil {
 			return err
 		}
-		if !removed {
+		if len(there) == 0 {
 			return errNothing("queue %s is not subscribed to %s", queue, messageType)
 		}
 		outcome := struct {
 			Type    string `json:"type"`
 			Queue   string `json:"queue"`
 			Removed bool   `json:"removed"`
-		}{messageType, queue, true}
+			DryRun  bool   `json:"dry_run,omitempty"`
+		}{messageType, queue, true, ch.dryRun}
+		if ch.dryRun {
+			return a.done(outcome, "would unsubscribe queue %s from %s", queue, messageType)
+		}
+		what := fmt.Sprintf("end the subscription of queue %q to %s in schema %q of %s: events that are published meanwhile do not reach it", queue, messageType, a.schema, db.where)
+		if err := a.confirmOnTerminal(c.Context(), ch, what); err != nil {
+			return err
+		}
+		removed, err := db.Unsubscribe(c.Context(), messageType, queue)
+		if err != nil {
+			return err
+		}
+		if !removed {
+			return errNothing("queue %s is not subscribed to %s any more", queue, messageType)
+		}
 		return a.done(outcome, "unsubscribed queue %s from %s", queue, messageType)
 	})
 }
 
-func (a *app) subscriptionChangeCommand(c *cobra.Command, work func(c *cobra.Command, db *database, messageType, queue string) error) *cobra.Command {
+func (a *app) subscriptionChangeCommand(when string, c *cobra.Command, work func(c *cobra.Command, db *database, ch change, messageType, queue string) error) *cobra.Command {
 	var ch change
 	c.Args = exactly("TYPE", "QUEUE")
 	c.ValidArgsFunction = func(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
@@ -119,9 +139,10 @@ func (a *app) subscriptionChangeCommand(c *cobra.Command, work func(c *cobra.Com
 			return err
 		}
 		defer db.Close()
-		return work(c, db, args[0], args[1])
+		return work(c, db, ch, args[0], args[1])
 	}
-	c.Flags().StringVar(&ch.reason, "reason", "", "why, for the record that 'sqlq operation ls' shows")
+	ch.flags(c, when)
+	ch.reasonFlag(c)
 	return c
 }
 

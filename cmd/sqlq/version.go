@@ -24,10 +24,15 @@ func (a *app) versionCommand() *cobra.Command {
 				Go      string `json:"go"`
 			}{programVersion(), migrations.Latest(), runtime.Version()}
 			return a.printOne(v, func(w io.Writer) {
-				fmt.Fprintf(w, "sqlq %s (schema version %d, %s)\n", v.Version, v.Schema, v.Go)
+				_, _ = io.WriteString(w, versionText())
 			})
 		},
 	}
+}
+
+// versionText is what --version prints, too.
+func versionText() string {
+	return fmt.Sprintf("sqlq %s (schema version %d, %s)\n", programVersion(), migrations.Latest(), runtime.Version())
 }
 
 func programVersion() string {

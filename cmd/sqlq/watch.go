@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -27,7 +28,15 @@ func (a *app) watchable(c *cobra.Command) *cobra.Command {
 		if every == 0 {
 			return list(c, args)
 		}
-		return a.watch(c, time.Duration(every), func() error { return list(c, args) })
+		return a.watch(c, time.Duration(every), func() error {
+			err := list(c, args)
+			var coded *codedError
+			if errors.As(err, &coded) && coded.code == exitNothing { // not yet, or not any more
+				a.say("%s", describe(err))
+				return nil
+			}
+			return err
+		})
 	}
 	c.Flags().VarPF(&every, "watch", "", "list anew after this time, until Ctrl-C").NoOptDefVal = "2s"
 	return c

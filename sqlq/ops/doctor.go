@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
@@ -103,6 +104,13 @@ type DoctorOptions struct {
 	// Failures is how many messages may fail within an hour.
 	// Default: 1,000. Unit: messages. Cost: none.
 	Failures int64
+	// ListenURL is where the endpoints' Config.ListenURL leads: past a transaction pooler, to the database itself. With it the
+	// check "listen" is made there, and the pooler is a note.
+	// Default: notifications come as the pool's connections do. Unit: a URL. Cost: a connection.
+	ListenURL string
+	// Known are the names of checks, see CheckNames, whose findings are known and all right for now: they are told as notes.
+	// Default: none. Unit: names. Cost: none.
+	Known []string
 }
 
 func (d DoctorOptions) withDefaults() DoctorOptions {
@@ -129,16 +137,17 @@ func (d DoctorOptions) withDefaults() DoctorOptions {
 type examination struct {
 	*Ops
 	DoctorOptions
-	server   store.Server
-	pooled   bool
-	exists   bool // the schema
-	may      bool // use it
-	owner    string
-	version  int64 // of the schema; 0: it has none
-	queues   []string
-	mayMend  bool // mark instances, give leases back, move messages
-	health   []store.TableHealth
-	healthOf error
+	listening *pgx.ConnConfig // nil: as the pool's connections
+	server    store.Server
+	pooled    bool
+	exists    bool // the schema
+	may       bool // use it
+	owner     string
+	version   int64 // of the schema; 0: it has none
+	queues    []string
+	mayMend   bool // mark instances, give leases back, move messages
+	health    []store.TableHealth
+	healthOf  error
 }
 
 // Doctor looks at everything that keeps messages from flowing, or will. It changes nothing; see Fix. Each check takes at most
@@ -148,16 +157,54 @@ func (o *Ops) Doctor(ctx context.Context, options DoctorOptions) (*Diagnosis, er
 	if options.Kind != "" && !slices.Contains(RoleKinds, options.Kind) {
 		return nil, fmt.Errorf("kind of role %q is not known: there are %s", options.Kind, quoted(RoleKinds))
 	}
+	for _, name := range options.Known {
+		if !slices.Contains(CheckNames(), name) {
+			return nil, fmt.Errorf("there is no check %q: there are %s", name, quoted(CheckNames()))
+		}
+	}
 	e := &examination{Ops: o, DoctorOptions: options.withDefaults()}
+	var err error
+	if e.listening, err = listening(options); err != nil {
+		return nil, err
+	}
 	if err := e.look(ctx); err != nil {
 		return nil, err
 	}
 	d := &Diagnosis{}
-	for _, c := range []struct {
-		name, about string
-		needs       need
-		run         func(context.Context) ([]Finding, error)
-	}{
+	for _, c := range e.checks() {
+		check := Check{Name: c.name, About: c.about}
+		if why := e.lacks(c.needs); why != "" {
+			check.NotRun = why
+		} else {
+			began := time.Now()
+			bounded, cancel := context.WithTimeout(ctx, e.Within)
+			findings, err := c.run(bounded)
+			cancel()
+			check.Took, check.Findings, check.NotRun = time.Since(began), findings, e.whyNot(err)
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if slices.Contains(e.Known, c.name) {
+			for i := range check.Findings {
+				check.Findings[i].Severity = SeverityNote
+			}
+		}
+		d.Checks = append(d.Checks, check)
+	}
+	return d, nil
+}
+
+// checkup is a check that Doctor makes.
+type checkup struct {
+	name, about string
+	needs       need
+	run         func(context.Context) ([]Finding, error)
+}
+
+// checks are all checks, in the order in which they are made: the pooler before what depends on it.
+func (e *examination) checks() []checkup {
+	return []checkup{
 		{"server", "Is it a server, and a database, that sqlq runs on?", nothing, e.checkServer},
 		{"pooler", "Is the connection a session of its own, with no transaction pooler in between?", nothing, e.checkPooler},
 		{"listen", "Does a notification arrive?", nothing, e.checkListen},
@@ -177,23 +224,15 @@ func (o *Ops) Doctor(ctx context.Context, options DoctorOptions) (*Diagnosis, er
 		{"autovacuum", "Is autovacuum on, and set for queues?", nothing, e.checkAutovacuum},
 		{"wraparound", "Are there transaction ids and numbers enough?", tables, e.checkHeadroom},
 		{"indexes", "Are all indexes in use?", tables, e.checkIndexes},
-	} {
-		check := Check{Name: c.name, About: c.about}
-		if why := e.lacks(c.needs); why != "" {
-			check.NotRun = why
-		} else {
-			began := time.Now()
-			bounded, cancel := context.WithTimeout(ctx, e.Within)
-			findings, err := c.run(bounded)
-			cancel()
-			check.Took, check.Findings, check.NotRun = time.Since(began), findings, e.whyNot(err)
-		}
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		d.Checks = append(d.Checks, check)
 	}
-	return d, nil
+}
+
+// CheckNames returns the names of the checks that Doctor makes, in their order.
+func CheckNames() (names []string) {
+	for _, c := range new(examination).checks() {
+		names = append(names, c.name)
+	}
+	return names
 }
 
 // look finds out what all checks want to know.

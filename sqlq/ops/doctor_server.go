@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
@@ -40,6 +41,26 @@ func (e *examination) alone(ctx context.Context) (*pgx.Conn, error) {
 	return pgx.ConnectConfig(ctx, e.pool.Config().ConnConfig)
 }
 
+// listening returns where DoctorOptions.ListenURL leads; nil: there is none.
+func listening(options DoctorOptions) (*pgx.ConnConfig, error) {
+	if options.ListenURL == "" {
+		return nil, nil
+	}
+	config, err := pgxpool.ParseConfig(options.ListenURL) // takes the settings of a pool too, as Config.ListenURL does
+	if err != nil {
+		return nil, fmt.Errorf("ListenURL: %w", err)
+	}
+	return config.ConnConfig, nil
+}
+
+// listener opens the connection on which notifications are waited for.
+func (e *examination) listener(ctx context.Context) (*pgx.Conn, error) {
+	if e.listening == nil {
+		return e.alone(ctx)
+	}
+	return pgx.ConnectConfig(ctx, e.listening)
+}
+
 func (e *examination) checkPooler(ctx context.Context) ([]Finding, error) {
 	conn, err := e.alone(ctx)
 	if err != nil {
@@ -53,9 +74,13 @@ func (e *examination) checkPooler(ctx context.Context) ([]Finding, error) {
 	if e.pooled, err = store.Pooled(ctx, e.pool.Config().ConnConfig, conn.PgConn(), pid); err != nil || !e.pooled {
 		return nil, err
 	}
-	return []Finding{warning("a transaction pooler, such as PgBouncer, stands between this program and the database",
+	const what = "a transaction pooler, such as PgBouncer, stands between this program and the database"
+	if e.listening != nil {
+		return []Finding{note(what, "LISTEN does not work through it; endpoints that have this Config.ListenURL are woken past it: see listen", "")}, nil
+	}
+	return []Finding{warning(what,
 		"LISTEN does not work through it, so endpoints that connect here poll and take up to a second to notice a message, and a crash is noticed by the heartbeat alone",
-		"give endpoints Config.ListenURL, or this command --database-url, with an address that leads past the pooler; sending through it is fine")}, nil
+		"give endpoints Config.ListenURL, or this command --database-url, with an address that leads past the pooler; sending through it is fine. Where endpoints have one: sqlq doctor --listen-url URL")}, nil
 }
 
 // Pooled says whether a transaction pooler stands between this program and the database.
@@ -93,12 +118,16 @@ func (o *Ops) Session(ctx context.Context) (Session, error) {
 
 func (e *examination) checkListen(ctx context.Context) ([]Finding, error) {
 	switch {
-	case e.pooled:
+	case e.pooled && e.listening == nil:
 		return nil, &cannotCheckError{"not through a transaction pooler: whoever connects here polls"}
 	case e.server.Standby:
 		return nil, &cannotCheckError{"not on a standby"}
 	}
-	conn, err := e.alone(ctx)
+	conn, err := e.listener(ctx)
+	if err != nil && e.listening != nil && ctx.Err() == nil {
+		return []Finding{problem("no connection to listen on: "+oneLine(err.Error()),
+			"endpoints with this Config.ListenURL poll, and take up to a second to notice a message", "correct the URL, or let its user in")}, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -112,6 +141,10 @@ func (e *examination) checkListen(ctx context.Context) ([]Finding, error) {
 	}
 	if _, err := conn.WaitForNotification(ctx); err != nil && ctx.Err() == nil {
 		return nil, err
+	} else if err != nil && e.listening != nil {
+		return []Finding{problem(fmt.Sprintf("a notification did not arrive within %s", e.Within),
+			"endpoints with this Config.ListenURL do not notice new messages until they poll",
+			"let it lead to the same database, and not through a pooler; see also whether the server's notification queue is full: SELECT pg_notification_queue_usage()")}, nil
 	} else if err != nil {
 		return []Finding{problem(fmt.Sprintf("a notification did not arrive within %s", e.Within),
 			"endpoints do not notice new messages until they poll",

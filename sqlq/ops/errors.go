@@ -193,17 +193,22 @@ func (o *Ops) unknownQueue(ctx context.Context, queue string) error {
 
 // near returns those names that somebody who wrote name may have meant: all of them when they are few.
 func near(name string, names []string) []string {
-	var found []string
+	found := alike(name, names)
+	if found == nil && len(names) <= 8 {
+		return names
+	}
+	return found[:min(len(found), 8)]
+}
+
+// alike returns the names that look like a name.
+func alike(name string, names []string) (found []string) {
 	for _, n := range names {
 		a, b := strings.ToLower(name), strings.ToLower(n)
 		if strings.HasPrefix(b, a) || strings.HasPrefix(a, b) || distance(a, b) <= max(2, len(name)/3) {
 			found = append(found, n)
 		}
 	}
-	if found == nil && len(names) <= 8 {
-		return names
-	}
-	return found[:min(len(found), 8)]
+	return found
 }
 
 // distance counts the characters to insert, delete or replace to turn a into b.

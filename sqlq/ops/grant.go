@@ -68,6 +68,15 @@ func (o *Ops) Revoke(ctx context.Context, role string, queues []string) error {
 	})
 }
 
+// RoleNames returns the names of the server's roles, in their order, those that the server makes itself left out.
+func (o *Ops) RoleNames(ctx context.Context) ([]string, error) {
+	names, err := o.store.Roles(ctx, o.pool)
+	if err != nil {
+		return nil, fmt.Errorf("list roles: %w", err)
+	}
+	return names, nil
+}
+
 // GrantSQL is the statement that Grant runs.
 func (o *Ops) GrantSQL(g Grant) (string, error) {
 	return o.store.GrantRoleSQL(g.Role, g.Kind, g.Queues, g.Bodies), g.check()

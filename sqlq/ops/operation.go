@@ -49,6 +49,10 @@ const (
 	kindMend       = "mend" // what doctor found
 )
 
+// OperationKinds are the kinds of operations that there are.
+var OperationKinds = []string{kindReplay, kindArchive, kindUnarchive, kindDelete, kindEdit, kindPurge, kindDrop, kindMove, kindImport, kindPause,
+	kindResume, kindCancel, kindReschedule, kindRelease, kindSubscribe, kindUnsubscribe, kindGrant, kindRevoke, kindMend}
+
 // OperationStatus says how an operation stands.
 type OperationStatus string
 
@@ -71,7 +75,7 @@ const (
 // Operation is a change that an operator made or is making.
 type Operation struct {
 	ID        int64           // its number
-	Kind      string          // replay, archive, unarchive, delete, edit, purge, drop, move, import, pause, resume, cancel, reschedule, release
+	Kind      string          // one of OperationKinds
 	Status    OperationStatus // how it stands
 	Filter    json.RawMessage // which messages: a JSON object
 	Queue     string          // where they went, or what was changed; "": each its own, or none
@@ -90,6 +94,11 @@ type Operation struct {
 // Resumable says whether ResumeOperation can go on with it.
 func (op Operation) Resumable() bool {
 	return goesByBatches(op.Kind) && (op.Status == OperationInterrupted || op.Status == OperationStalled)
+}
+
+// Cancellable says whether CancelOperation can end it.
+func (op Operation) Cancellable() bool {
+	return op.Status == OperationRunning || op.Status == OperationStalled || op.Status == OperationInterrupted
 }
 
 func goesByBatches(kind string) bool {
@@ -166,6 +175,17 @@ func (o *Ops) ResumeOperation(ctx context.Context, id int64, progress func(Progr
 	return operation(op), err
 }
 
+// TryResumeOperation returns an operation that ResumeOperation would go on with, and changes nothing; its error is that of
+// ResumeOperation.
+func (o *Ops) TryResumeOperation(ctx context.Context, id int64) (Operation, error) {
+	op, err := o.readOperation(ctx, id)
+	if err != nil {
+		return Operation{}, err
+	}
+	_, err = o.again(ctx, op)
+	return operation(op), err
+}
+
 // again returns the change that an operation is, to go on with it.
 func (o *Ops) again(ctx context.Context, op store.Operation) (c change, err error) {
 	stands := operation(op)
@@ -215,6 +235,19 @@ func (o *Ops) CancelOperation(ctx context.Context, id int64) (Operation, error) 
 		return operation(op), fmt.Errorf("operation %d is %s already", id, op.Status)
 	}
 	return operation(op), nil
+}
+
+// TryCancelOperation returns an operation that CancelOperation would end, and changes nothing; its error is that of CancelOperation.
+func (o *Ops) TryCancelOperation(ctx context.Context, id int64) (Operation, error) {
+	op, err := o.readOperation(ctx, id)
+	if err != nil {
+		return Operation{}, err
+	}
+	shown := operation(op)
+	if !shown.Cancellable() {
+		return shown, fmt.Errorf("operation %d is %s already", id, op.Status)
+	}
+	return shown, nil
 }
 
 func (o *Ops) readOperation(ctx context.Context, id int64) (store.Operation, error) {

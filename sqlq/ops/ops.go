@@ -98,6 +98,16 @@ func (o *Ops) within(ctx context.Context, d time.Duration, f func(tx pgx.Tx) err
 	return err == nil, err
 }
 
+// rolledBack runs f in a transaction of which nothing stays.
+func (o *Ops) rolledBack(ctx context.Context, f func(tx pgx.Tx) error) error {
+	tx, err := o.pool.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // a connection on which it fails is closed
+	return f(tx)
+}
+
 // wake notifies a sleeping receiver after a commit. It does so even when ctx has just ended, because the messages are
 // there; a receiver that is not told finds them at its next poll.
 func (o *Ops) wake(ctx context.Context, channel string) error {

@@ -36,13 +36,9 @@ type PurgeOptions struct {
 // leased are being handled, and stay; so do failed ones. It works in batches, so one that was interrupted has removed some and
 // can be called again.
 func (o *Ops) Purge(ctx context.Context, queue string, f Filter, opts PurgeOptions) (purged Purged, err error) {
-	chosen, err := f.chosenReady()
+	chosen, err := f.chosenToPurge(opts)
 	if err != nil {
 		return purged, err
-	}
-	chosen.Queue = ""
-	if opts.Delayed && (len(chosen.Seqs) > 0 || f.Limit > 0) {
-		return purged, errors.New("numbers and a limit are of ready messages; purge the delayed ones apart")
 	}
 	if err := o.try(ctx, chosen); err != nil {
 		return purged, err
@@ -61,6 +57,33 @@ func (o *Ops) Purge(ctx context.Context, queue string, f Filter, opts PurgeOptio
 		err = o.noQueue(ctx, queue, fmt.Errorf("purge queue %q: %w", queue, err))
 	}
 	return purged, errors.Join(err, o.end(ctx, id, err))
+}
+
+// PreviewPurge counts what Purge would remove, and changes nothing. A queue that is not there is a *NoQueueError.
+func (o *Ops) PreviewPurge(ctx context.Context, queue string, f Filter, opts PurgeOptions) (ready, delayed Count, err error) {
+	if _, err := f.chosenToPurge(opts); err != nil {
+		return ready, delayed, err
+	}
+	if ready, err = o.CountReady(ctx, queue, f, opts.Looking); err != nil || !opts.Delayed {
+		return ready, delayed, err
+	}
+	f.Queue = queue
+	n, more, _, err := o.CountDelayed(ctx, f, 0)
+	var gone *NoDelayedError
+	if errors.As(err, &gone) { // it is among the ready ones, or nowhere
+		err = nil
+	}
+	return ready, Count{N: n, Estimated: more}, err
+}
+
+// chosenToPurge is what the filter of a purge chooses by.
+func (f Filter) chosenToPurge(opts PurgeOptions) (store.Filter, error) {
+	chosen, err := f.chosenReady()
+	chosen.Queue = ""
+	if err == nil && opts.Delayed && (len(chosen.Seqs) > 0 || f.Limit > 0) {
+		err = errors.New("numbers and a limit are of ready messages; purge the delayed ones apart")
+	}
+	return chosen, err
 }
 
 func (o *Ops) purge(ctx context.Context, queue string, id int64, f store.Filter, span store.Span, left int64, opts PurgeOptions, purged *Purged) error {

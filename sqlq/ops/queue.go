@@ -3,6 +3,7 @@ package ops
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -65,6 +66,19 @@ func (o *Ops) CreateQueue(ctx context.Context, name string) (made bool, err erro
 	return made, nil
 }
 
+// TryCreateQueue says whether CreateQueue would make a queue, and changes nothing: it makes it and rolls that back. Its errors
+// are those of CreateQueue.
+func (o *Ops) TryCreateQueue(ctx context.Context, name string) (would bool, err error) {
+	err = o.rolledBack(ctx, func(tx pgx.Tx) error {
+		would, err = o.store.CreateQueue(ctx, tx, name)
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("create queue %q: %w", name, err)
+	}
+	return would, nil
+}
+
 // ListQueues returns all queues by name, with their counts. It reads a bounded number of rows, however many messages wait.
 func (o *Ops) ListQueues(ctx context.Context) ([]Queue, error) {
 	// A queue may be dropped between the list and the counts; then both are made again.
@@ -100,6 +114,17 @@ func (o *Ops) TypeNames(ctx context.Context) ([]string, error) {
 		return nil, fmt.Errorf("list message types: %w", err)
 	}
 	return names, nil
+}
+
+// NearTypes returns the message types, among those of TypeNames, that somebody who wrote name may have meant; nil: it is one of
+// them, or none is like it.
+func (o *Ops) NearTypes(ctx context.Context, name string) ([]string, error) {
+	names, err := o.TypeNames(ctx)
+	if err != nil || slices.Contains(names, name) {
+		return nil, err
+	}
+	found := alike(name, names)
+	return found[:min(len(found), 8)], nil
 }
 
 // ShowQueue returns one queue with all that is known of it.

@@ -65,6 +65,25 @@ func (o *Ops) Send(ctx context.Context, queue string, m Outgoing, bodies ...json
 	return ids, nil
 }
 
+// TrySend sends nothing and returns the error that Send would: it looks at all bodies, and sends the first one in a
+// transaction that it rolls back.
+func (o *Ops) TrySend(ctx context.Context, queue string, m Outgoing, bodies ...json.RawMessage) error {
+	common, err := m.common(bodies)
+	if err != nil || len(bodies) == 0 {
+		return err
+	}
+	common.Body = bodies[0]
+	err = o.rolledBack(ctx, func(tx pgx.Tx) error {
+		var batch pgx.Batch
+		o.store.SendJSON(&batch, queue, common, func(string) {})
+		return tx.SendBatch(ctx, &batch).Close()
+	})
+	if err != nil {
+		return o.noQueue(ctx, queue, fmt.Errorf("send to queue %q: %w", queue, err))
+	}
+	return nil
+}
+
 // Published is an event that Publish stored.
 type Published struct {
 	ID     string // of the event
@@ -82,17 +101,8 @@ func (o *Ops) Publish(ctx context.Context, m Outgoing, bodies ...json.RawMessage
 	copies := 0
 	// Repeatable read, so that the queues that are told are those that were published to.
 	err = pgx.BeginTxFunc(ctx, o.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead}, func(tx pgx.Tx) error {
-		if may, err := o.store.MaySeeSubscriptions(ctx, tx); err != nil {
+		if queues, err = o.subscribed(ctx, tx, m.Type); err != nil {
 			return err
-		} else if may {
-			subscribed, err := o.store.ListSubscriptions(ctx, tx, m.Type, "")
-			if err != nil {
-				return err
-			}
-			queues = []string{}
-			for _, s := range subscribed {
-				queues = append(queues, s.Queue)
-			}
 		}
 		for i := 0; i < len(bodies); {
 			var batch pgx.Batch
@@ -118,6 +128,44 @@ func (o *Ops) Publish(ctx context.Context, m Outgoing, bodies ...json.RawMessage
 		return nil, nil, fmt.Errorf("publish %q: %w", m.Type, err)
 	}
 	return events, queues, nil
+}
+
+// TryPublish publishes nothing and returns how many copies of each event Publish would store, in which queues, and the error that it
+// would return: it looks at all bodies, and publishes the first one in a transaction that it rolls back.
+func (o *Ops) TryPublish(ctx context.Context, m Outgoing, bodies ...json.RawMessage) (copies int, queues []string, err error) {
+	common, err := m.common(bodies)
+	if err != nil || len(bodies) == 0 {
+		return 0, nil, err
+	}
+	common.Body = bodies[0]
+	err = o.rolledBack(ctx, func(tx pgx.Tx) error {
+		if queues, err = o.subscribed(ctx, tx, m.Type); err != nil {
+			return err
+		}
+		var batch pgx.Batch
+		o.store.PublishJSON(&batch, common, func(n int) { copies = n })
+		return tx.SendBatch(ctx, &batch).Close()
+	})
+	if err == nil && copies == 0 {
+		err = ErrNoSubscriber
+	}
+	if err != nil {
+		return 0, nil, fmt.Errorf("publish %q: %w", m.Type, err)
+	}
+	return copies, queues, nil
+}
+
+// subscribed returns the queues that are subscribed to a type; nil: this role may not see them.
+func (o *Ops) subscribed(ctx context.Context, tx pgx.Tx, messageType string) (queues []string, err error) {
+	if may, err := o.store.MaySeeSubscriptions(ctx, tx); err != nil || !may {
+		return nil, err
+	}
+	subscriptions, err := o.store.ListSubscriptions(ctx, tx, messageType, "")
+	queues = []string{}
+	for _, s := range subscriptions {
+		queues = append(queues, s.Queue)
+	}
+	return queues, err
 }
 
 // common returns what the store sends for each body, after it has looked at all of them.

@@ -58,6 +58,21 @@ func (o *Ops) Subscribe(ctx context.Context, messageType, queue string) (added b
 	return added, nil
 }
 
+// TrySubscribe says whether Subscribe would add a subscription, and changes nothing. Its errors are those of Subscribe.
+func (o *Ops) TrySubscribe(ctx context.Context, messageType, queue string) (would bool, err error) {
+	if err := o.mustExist(ctx, queue); err != nil {
+		return false, err
+	}
+	err = o.rolledBack(ctx, func(tx pgx.Tx) error {
+		would, err = o.store.AddSubscription(ctx, tx, messageType, queue)
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("subscribe queue %q to %q: %w", queue, messageType, err)
+	}
+	return would, nil
+}
+
 // Unsubscribe ends a subscription; false: there is none. Copies that are in the queue stay. A running endpoint that handles
 // the event subscribes again when it next starts.
 func (o *Ops) Unsubscribe(ctx context.Context, messageType, queue string) (removed bool, err error) {

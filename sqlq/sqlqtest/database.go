@@ -5,12 +5,12 @@ import "context"
 // TB is what the harness needs of a test: a *testing.T, a *testing.B or what other test frameworks have like them. Name
 // names the database.
 type TB interface {
-	Helper()
-	Name() string
-	Logf(format string, args ...any)
-	Errorf(format string, args ...any)
-	FailNow()
-	Cleanup(func())
+	Helper()                           // marks a function that is not where a failure is told
+	Name() string                      // of the test
+	Logf(format string, args ...any)   // tells something
+	Errorf(format string, args ...any) // fails the test, which goes on
+	FailNow()                          // ends it
+	Cleanup(func())                    // has something done when it has ended
 }
 
 func fatalf(t TB, format string, args ...any) {

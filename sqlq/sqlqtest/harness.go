@@ -19,9 +19,8 @@ import (
 // Harness is a database with a Client for one test, and remembers what is sent there. Its methods take the test, so that a
 // subtest can use its parent's Harness. They are safe for concurrent use, but for Drain and DrainAll: one at a time.
 type Harness struct {
-	// URL of the test's database, and a pool on it.
-	URL  string
-	Pool *pgxpool.Pool
+	URL  string        // of the test's database
+	Pool *pgxpool.Pool // of connections to it
 
 	// Client sends, and Drain handles with it.
 	Client *sqlq.Client

@@ -14,9 +14,9 @@ import (
 
 // Record is a message that was sent or published.
 type Record[T sqlq.Message] struct {
-	Message T
+	Message T // as it was decoded
 
-	ID      sqlq.ID
+	ID      sqlq.ID      // of the message
 	Queue   string       // that a command was sent to; "" for an event
 	Headers sqlq.Headers // without the library's own
 	Body    []byte       // as it was encoded
