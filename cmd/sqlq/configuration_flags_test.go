@@ -111,6 +111,8 @@ func flagKnob(f *pflag.Flag, cost string) knob {
 		k.unit = "duration; bare: " + f.NoOptDefVal
 	case k.unit == "int" || k.unit == "float":
 		k.unit = "number"
+	case k.unit == "DURATION":
+		k.unit = "duration"
 	case k.unit == "string":
 		k.unit = "text"
 	case k.unit == "strings":
@@ -128,6 +130,7 @@ var variables = []knob{
 	{"DATABASE_URL", "none", "URL, or keywords and values", "the same, if `SQLQ_DATABASE_URL` is not set", "none"},
 	{"PGHOST", "as libpq has it", "text", "the host, if neither is set; likewise `PGPORT`, `PGUSER`, `PGPASSWORD`, `PGPASSFILE`, `PGDATABASE`, `PGSSLMODE`, `PGSERVICE` and the other variables of libpq that pgx knows", "none"},
 	{"SQLQ_SCHEMA", "sqlq", "name", "the default of `--schema`", "none"},
+	{"SQLQ_LISTEN_URL", "none", "URL, or keywords and values", "the default of `--listen-url` of `sqlq doctor`", "none"},
 	{"NO_COLOR", "not set", "anything", "no colour, where `--color` is auto", "none"},
 	{"TERM", "as the terminal has it", "name", "`dumb`: no colour, nothing that moves; `sqlq top` does not run", "none"},
 	{"VISUAL", "not set", "command line", "the editor of `error edit`", "none"},
@@ -136,6 +139,8 @@ var variables = []knob{
 	{"SQLQ_POSTGRES_IMAGE", "not set: a container only where nothing else is found", "image", "these run a server in a container of this image, with Docker or Podman; it has sh, initdb and postgres in PATH and a user postgres, as the official one does", "slower starts; no tests that crash a server"},
 	{"SQLQ_OFFLINE", "not set", "1", "these download neither a package nor an image", "none"},
 	{"SQLQ_TEST_POSTGRES", "not set: any", "major version, 14 to 18", "tests use this version, fetched once", "a download of about 25 MB"},
+	{"SQLQ_TEST_DATABASE_URL", "not set: a throw-away server", "URL, or keywords and values", "package sqlqtest makes its databases on this server", "a template stays there, and a database for each running test"},
+	{"XDG_RUNTIME_DIR", "the user's cache folder", "folder", "where `sqlq dev` notes the URL that `sqlq dev --url` prints", "none"},
 	{"XDG_CACHE_HOME", "the system's cache folder of the user; root's is /var/cache", "folder", "where fetched packages, and what makes the next start quick, are kept", "about 100 MB a version"},
 	{"DOCKER_HOST", "Docker's own", "URL", "where Docker's engine is; one on another machine is not used", "none"},
 	{"CONTAINER_HOST", "Podman's own", "URL", "where Podman's engine is; one on another machine is not used", "none"},
@@ -148,7 +153,7 @@ func writeVariables(b *strings.Builder) (faults []string) {
 	for _, v := range variables {
 		listed[v.name] = true
 	}
-	for _, dir := range []string{".", "../../internal/devpg", "../../sqlq", "../../sqlq/migrate", "../../sqlq/ops"} {
+	for _, dir := range []string{".", "../../internal/devpg", "../../sqlq", "../../sqlq/migrate", "../../sqlq/ops", "../../sqlq/sqlqtest"} {
 		files, err := goFiles(dir)
 		if err != nil {
 			return []string{err.Error()}
