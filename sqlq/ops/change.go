@@ -83,7 +83,7 @@ func (o *Ops) batches(ctx context.Context, c *change) (changed int64, err error)
 			}
 		}
 		if c.progress != nil {
-			c.progress(Progress{Operation: c.id, Kind: c.kind, Done: done.total, Wanted: c.wanted, At: done.at, UpTo: c.upTo})
+			c.progress(Progress{Operation: c.id, Kind: c.kind, Done: done.total, Wanted: c.wanted, At: done.number(), UpTo: c.upTo})
 		}
 		if done.end {
 			return changed, nil
@@ -94,34 +94,39 @@ func (o *Ops) batches(ctx context.Context, c *change) (changed int64, err error)
 // batched is what a batch did.
 type batched struct {
 	n        int64
-	total    int64 // of the operation
-	at       int64 // everything up to this number has been looked at
-	end      bool  // it was the last
+	total    int64            // of the operation
+	at       *store.FailedKey // everything up to there has been looked at; nil: nothing was there
+	end      bool             // it was the last
 	channels []string
 	queues   []string // that messages were moved to
 }
+
+func (b batched) number() int64 { return place(b.at).Seq }
 
 // batch changes up to most messages in one transaction, from where the operation has come to. The operation is locked
 // first: whoever goes on with it after a crash waits until the crashed batch is committed or undone, and several that go on
 // with the same operation take turns.
 func (o *Ops) batch(ctx context.Context, c *change, most int64) (done batched, err error) {
 	err = pgx.BeginTxFunc(ctx, o.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite}, func(tx pgx.Tx) error {
-		place, err := o.store.LockOperation(ctx, tx, c.id)
+		at, err := o.store.LockOperation(ctx, tx, c.id)
 		if err != nil {
 			return fmt.Errorf("read operation %d: %w", c.id, err)
 		}
-		switch place.Status {
+		switch at.Status {
 		case statusRunning:
 		case statusCancelled:
 			return ErrCancelled
 		case statusDone: // by somebody else who went on with it
-			done = batched{total: place.Done, at: place.After, end: true}
+			done = batched{total: at.Done, end: true}
 			return nil
 		default:
-			return fmt.Errorf("operation %d is %s", c.id, place.Status)
+			return fmt.Errorf("operation %d is %s", c.id, at.Status)
 		}
-		after := place.After
-		left := c.limit - place.Done
+		var after *store.FailedKey
+		if !at.After.At.IsZero() {
+			after = &store.FailedKey{FailedAt: at.After.At, Seq: at.After.Seq}
+		}
+		left := c.limit - at.Done
 		most := min(most, left)
 		ahead := int(most)
 		if c.chosen.Scans() {
@@ -132,21 +137,23 @@ func (o *Ops) batch(ctx context.Context, c *change, most int64) (done batched, e
 			if done.at, done.end, err = o.store.LookAhead(ctx, tx, c.chosen, after, c.upTo, ahead); err != nil {
 				return fmt.Errorf("look for messages: %w", err)
 			}
-			if locked, err = o.store.LockFailed(ctx, tx, c.chosen, c.except, after, done.at, most); err != nil {
+		}
+		if done.at != nil {
+			if locked, err = o.store.LockFailed(ctx, tx, c.chosen, c.except, after, *done.at, c.upTo, most); err != nil {
 				return fmt.Errorf("lock messages: %w", err)
 			}
 		}
 		if n := int64(len(locked)); n == most { // there may be more before the place that it looked ahead to
 			done.end = n == left
 			if n > 0 {
-				done.at = locked[n-1].Seq
+				done.at = &store.FailedKey{FailedAt: locked[n-1].FailedAt, Seq: locked[n-1].Seq}
 			}
 		}
 		if err := o.apply(ctx, tx, c, locked, &done); err != nil {
 			return err
 		}
-		done.total = place.Done + done.n
-		goesOn, err := o.store.AdvanceOperation(ctx, tx, c.id, done.n, done.at)
+		done.total = at.Done + done.n
+		goesOn, err := o.store.AdvanceOperation(ctx, tx, c.id, done.n, place(done.at))
 		if err != nil {
 			return fmt.Errorf("write operation %d down: %w", c.id, err)
 		}
@@ -172,6 +179,7 @@ func (o *Ops) apply(ctx context.Context, tx pgx.Tx, c *change, locked []store.Lo
 	for i, m := range locked {
 		seqs[i] = m.Seq
 	}
+	slices.Sort(seqs)
 	switch c.kind {
 	case kindReplay:
 		if c.to != "" {
@@ -179,7 +187,9 @@ func (o *Ops) apply(ctx context.Context, tx pgx.Tx, c *change, locked []store.Lo
 				locked[i].Queue = c.to
 			}
 		}
-		slices.SortStableFunc(locked, func(a, b store.LockedFailed) int { return cmp.Compare(a.Queue, b.Queue) })
+		slices.SortFunc(locked, func(a, b store.LockedFailed) int {
+			return cmp.Or(cmp.Compare(a.Queue, b.Queue), cmp.Compare(a.Seq, b.Seq))
+		})
 		for from := 0; from < len(locked); {
 			queue, until := locked[from].Queue, from
 			for ; until < len(locked) && locked[until].Queue == queue; until++ {

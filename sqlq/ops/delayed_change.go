@@ -203,7 +203,7 @@ func (o *Ops) changeDelayedBatch(ctx context.Context, operation int64, st store.
 		if c, err = change(ctx, tx, st, operation, delayedBatch); err != nil || c.N == 0 {
 			return err
 		}
-		goesOn, err := o.store.AdvanceOperation(ctx, tx, operation, c.N, 0)
+		goesOn, err := o.store.AdvanceOperation(ctx, tx, operation, c.N, store.Place{})
 		if err == nil && !goesOn {
 			err = fmt.Errorf("operation %d was cancelled", operation)
 		}

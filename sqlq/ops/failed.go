@@ -188,7 +188,7 @@ func (o *Ops) checkQueue(ctx context.Context, queue string) error {
 	}
 	known, err := o.store.QueueExists(ctx, o.pool, queue)
 	if err == nil && !known {
-		known, err = o.store.AnyFailed(ctx, o.pool, store.Filter{Queue: queue}, 0, math.MaxInt64)
+		known, err = o.store.AnyFailed(ctx, o.pool, store.Filter{Queue: queue}, math.MaxInt64)
 	}
 	if err != nil {
 		return fmt.Errorf("look for queue %q: %w", queue, err)

@@ -98,7 +98,7 @@ func TestResumeKeepsFilter(t *testing.T) {
 	}
 	// As if two hours had passed.
 	d.exec(`UPDATE sqlq.error SET failed_at = failed_at - interval '2 hours'`)
-	d.exec(`UPDATE sqlq.operation SET filter = jsonb_set(filter::jsonb, '{since}', to_jsonb((filter->>'since')::timestamptz - interval '2 hours'))::json`)
+	d.exec(`UPDATE sqlq.operation SET after_at = after_at - interval '2 hours', filter = jsonb_set(filter::jsonb, '{since}', to_jsonb((filter->>'since')::timestamptz - interval '2 hours'))::json`)
 	d.fail("sales", "g1", 10)
 	op, err := d.ResumeOperation(t.Context(), stopped.Operation, nil)
 	if err != nil || op.Done != 4990 || op.Queue != "other" {

@@ -136,7 +136,7 @@ func (o *Ops) inOperation(ctx context.Context, id int64, do func(tx pgx.Tx) (cha
 		if err != nil {
 			return err
 		}
-		goesOn, err := o.store.AdvanceOperation(ctx, tx, id, changed, after)
+		goesOn, err := o.store.AdvanceOperation(ctx, tx, id, changed, store.Place{Seq: after})
 		if err == nil && !goesOn {
 			err = fmt.Errorf("operation %d: %w", id, errCancelled)
 		}

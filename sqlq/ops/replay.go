@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
@@ -123,8 +121,8 @@ func (o *Ops) changeFailed(ctx context.Context, kind string, f Filter, opts Repl
 	if c.id, err = o.begin(ctx, kind, write(p.filter, opts.Rate), op); err != nil {
 		return 0, err
 	}
-	if p.after > 0 {
-		if _, err := o.store.AdvanceOperation(ctx, o.pool, c.id, 0, p.after); err != nil {
+	if p.after != nil {
+		if _, err := o.store.AdvanceOperation(ctx, o.pool, c.id, 0, place(p.after)); err != nil {
 			return 0, fmt.Errorf("write operation %d down: %w", c.id, err)
 		}
 	}
@@ -139,10 +137,10 @@ type plan struct {
 	kind    string
 	filter  Filter // its times absolute
 	chosen  store.Filter
-	to      string   // a queue; "": each its own
-	except  []string // queues that are gone, whose messages stay
-	after   int64    // messages up to this number are left alone
-	upTo    int64    // messages with higher numbers failed after it began
+	to      string           // a queue; "": each its own
+	except  []string         // queues that are gone, whose messages stay
+	after   *store.FailedKey // messages up to there are left alone; nil: none
+	upTo    int64            // messages with higher numbers failed after it began
 	limit   int64
 	unnamed error // *NoFailedError for names that are not there
 }
@@ -198,22 +196,8 @@ func (o *Ops) exceptGone(ctx context.Context, p *plan) error {
 	return nil
 }
 
-// skipOlder has a plan begin at the first message that it chooses, where that is quickly found: of times, and of the newest
-// with a limit.
+// skipOlder has a plan that is about the newest so many messages begin at the first of them.
 func (o *Ops) skipOlder(ctx context.Context, p *plan) error {
-	var first int64
-	if p.filter.Since != (Moment{}) {
-		found, err := o.within(ctx, countWithin, func(tx pgx.Tx) (err error) {
-			first, err = o.store.FirstPlanned(ctx, tx, p.chosen, p.upTo)
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("look for the first message: %w", err)
-		}
-		if found {
-			p.after = max(0, first-1)
-		}
-	}
 	if p.filter.Order != Newest || p.limit == math.MaxInt {
 		return nil
 	}
@@ -221,8 +205,18 @@ func (o *Ops) skipOlder(ctx context.Context, p *plan) error {
 	if err != nil {
 		return fmt.Errorf("look for the newest %d messages: %w", p.limit, err)
 	}
-	p.after = max(p.after, first-1)
+	if first != nil {
+		p.after = &store.FailedKey{FailedAt: first.FailedAt, Seq: first.Seq - 1}
+	}
 	return nil
+}
+
+// place returns a place in the order of failure as it stands in the operation table.
+func place(k *store.FailedKey) store.Place {
+	if k == nil {
+		return store.Place{}
+	}
+	return store.Place{At: k.FailedAt, Seq: k.Seq}
 }
 
 // from returns the moment as an absolute one, given what time it is.
@@ -258,7 +252,7 @@ func (o *Ops) goneOf(ctx context.Context, p plan) (queues []string, err error) {
 			continue
 		}
 		f.Queue = name
-		any, err := o.store.AnyFailed(ctx, o.pool, f, 0, p.upTo)
+		any, err := o.store.AnyFailed(ctx, o.pool, f, p.upTo)
 		if err != nil {
 			return nil, fmt.Errorf("look for messages of queue %q: %w", name, err)
 		}

@@ -29,6 +29,8 @@ type scene struct {
 	server *devpg.Server
 	pool   *pgxpool.Pool
 	ops    *ops.Ops
+
+	number, id string // of a failed message in the middle
 }
 
 func (s *scene) close() {

@@ -41,10 +41,14 @@ func (m Moment) isZero() bool { return m.At.IsZero() && m.Ago == nil }
 // filter must not ask for it.
 type filtered struct {
 	status, queue, fingerprint, time, attempts, err string
+
+	statuses []string // where a filter says no status: all there are, for indexes that begin with it; nil: the caller says them
 }
 
 var (
-	filteredError   = filtered{status: "status", queue: "queue", fingerprint: "fingerprint", time: "failed_at", attempts: "attempts", err: "message"}
+	filteredOrdered = filtered{status: "status", queue: "queue", fingerprint: "fingerprint", time: "failed_at", attempts: "attempts", err: "message"}
+	filteredError   = filtered{status: "status", queue: "queue", fingerprint: "fingerprint", time: "failed_at", attempts: "attempts", err: "message",
+		statuses: []string{"failed", "archived"}}
 	filteredDelayed = filtered{queue: "queue", time: "due_at", attempts: "attempt", err: "error"}
 	filteredReady   = filtered{time: "sent_at", attempts: "attempt"}
 )
@@ -56,8 +60,9 @@ func (f Filter) Scans() bool {
 
 // where returns the filter as two conditions whose parameters follow args, and the parameters with args in front. The
 // first can use indexes, and holds only what is asked for, so that the planner can choose among them: of the error table
-// (status, queue, seq), (status, failed_at, seq), (type, failed_at, seq), (fingerprint, seq), (id) and the primary key. The
-// second must look at every message that the first leaves. Of some it says null: they do not fit.
+// (status, failed_at, seq), (status, queue, failed_at, seq), (status, type, failed_at, seq), (fingerprint, status, failed_at,
+// seq), (id) and the primary key. The second must look at every message that the first leaves. Of some it says null: they do
+// not fit.
 func (s *Schema) where(t filtered, f Filter, args ...any) (indexed, scanned string, _ []any) {
 	var conds, scans []string
 	param := func(v any) int { args = append(args, v); return len(args) }
@@ -65,6 +70,9 @@ func (s *Schema) where(t filtered, f Filter, args ...any) (indexed, scanned stri
 		if value != "" {
 			conds = append(conds, fmt.Sprintf(`%s = $%d::text`, column, param(value)))
 		}
+	}
+	if f.Status == "" && t.statuses != nil {
+		conds = append(conds, fmt.Sprintf(`%s IN ('%s')`, t.status, strings.Join(t.statuses, `', '`)))
 	}
 	equal(t.status, f.Status)
 	if t.queue != "" {
