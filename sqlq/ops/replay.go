@@ -107,7 +107,7 @@ func (o *Ops) changeFailed(ctx context.Context, kind string, f Filter, opts Repl
 	if sure && n == 0 {
 		return 0, o.told(ctx, p, 0)
 	}
-	if err := o.skipOlder(ctx, &p); err != nil {
+	if err := o.skipOlder(ctx, o.pool, &p); err != nil {
 		return 0, err
 	}
 	c := change{plan: p, rate: opts.Rate, progress: opts.Progress}
@@ -197,11 +197,11 @@ func (o *Ops) exceptGone(ctx context.Context, p *plan) error {
 }
 
 // skipOlder has a plan that is about the newest so many messages begin at the first of them.
-func (o *Ops) skipOlder(ctx context.Context, p *plan) error {
+func (o *Ops) skipOlder(ctx context.Context, db store.DBTX, p *plan) error {
 	if p.filter.Order != Newest || p.limit == math.MaxInt {
 		return nil
 	}
-	first, err := o.store.NewestPlanned(ctx, o.pool, p.chosen, p.except, p.upTo, p.limit)
+	first, err := o.store.NewestPlanned(ctx, db, p.chosen, p.except, p.upTo, p.limit)
 	if err != nil {
 		return fmt.Errorf("look for the newest %d messages: %w", p.limit, err)
 	}
