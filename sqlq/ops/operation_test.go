@@ -113,9 +113,9 @@ func TestResumeKeepsFilter(t *testing.T) {
 func TestOperationsThatCannotBeResumed(t *testing.T) {
 	t.Parallel()
 	d := open(t)
-	d.exec(`INSERT INTO sqlq.operation (kind, status, filter) VALUES ('purge', 'interrupted', '{}'), ('replay', 'interrupted', '{"colour":"red"}')`)
-	if _, err := d.ResumeOperation(t.Context(), 1, nil); err == nil || !strings.Contains(err.Error(), "is a purge, which cannot be resumed: run it again") {
-		t.Errorf("a purge: err %v", err)
+	d.exec(`INSERT INTO sqlq.operation (kind, status, filter) VALUES ('import', 'interrupted', '{}'), ('replay', 'interrupted', '{"colour":"red"}')`)
+	if _, err := d.ResumeOperation(t.Context(), 1, nil); err == nil || !strings.Contains(err.Error(), "is of the kind \"import\", which cannot be resumed: run it again") {
+		t.Errorf("an import: err %v", err)
 	}
 	if _, err := d.ResumeOperation(t.Context(), 2, nil); err == nil || !strings.Contains(err.Error(), `"colour"`) {
 		t.Errorf("a condition that is not known: err %v", err)

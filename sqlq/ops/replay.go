@@ -110,7 +110,7 @@ func (o *Ops) changeFailed(ctx context.Context, kind string, f Filter, opts Repl
 	if err := o.skipOlder(ctx, o.pool, &p); err != nil {
 		return 0, err
 	}
-	c := change{plan: p, rate: opts.Rate, progress: opts.Progress}
+	c := change{plan: p, running: running{kind: kind}, rate: opts.Rate, progress: opts.Progress}
 	op := store.Operation{UpTo: &p.upTo}
 	if sure {
 		op.Wanted, c.wanted = &n, &n
@@ -118,7 +118,7 @@ func (o *Ops) changeFailed(ctx context.Context, kind string, f Filter, opts Repl
 	if opts.To != "" {
 		op.Queue = &opts.To
 	}
-	if c.id, err = o.begin(ctx, kind, write(p.filter, opts.Rate), op); err != nil {
+	if c.id, err = o.begin(ctx, kind, write(p.filter, float64(opts.Rate)), op); err != nil {
 		return 0, err
 	}
 	if p.after != nil {
