@@ -16,9 +16,10 @@ type Filter struct {
 	Queue        string
 	Type         string
 	Fingerprint  string
-	Seqs         []int64  // those with these numbers
-	IDs          []string // or these ids
-	Since, Until Moment   // by the table's own time
+	Seqs         []int64      // those with these numbers
+	IDs          []string     // or these ids
+	Keys         []DelayedKey // of delayed messages: they lie here, as FindDelayed says; nil: anywhere
+	Since, Until Moment       // by the table's own time
 
 	// These look at each message that the others leave.
 	MinAttempts *int
