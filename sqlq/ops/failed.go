@@ -71,11 +71,8 @@ const (
 // A filter whose regular expression or jsonpath is wrong is a *FilterError, naming a queue that neither exists nor has
 // failed messages a *NoQueueError.
 func (o *Ops) EachFailed(ctx context.Context, f Filter, opts EachOptions, each func(FailedMessage) error) error {
-	chosen, err := f.chosen()
+	chosen, err := o.choose(ctx, f)
 	if err != nil {
-		return err
-	}
-	if err := o.try(ctx, chosen); err != nil {
 		return err
 	}
 	scan := store.FailedScan{Oldest: f.Order == Oldest, Sizes: opts.Whole, Look: lookAtOnce}

@@ -44,11 +44,8 @@ type Group struct {
 // more than 500 groups, and with a filter that asks for more than status, group and times, a small group may be missing that
 // has not failed lately. Errors are those of EachFailed.
 func (o *Ops) GroupFailed(ctx context.Context, f Filter) ([]Group, error) {
-	chosen, err := f.chosen()
+	chosen, err := o.choose(ctx, f)
 	if err != nil {
-		return nil, err
-	}
-	if err := o.try(ctx, chosen); err != nil {
 		return nil, err
 	}
 	var parts []store.FailedGroup
@@ -85,7 +82,7 @@ func (o *Ops) estimateGroups(ctx context.Context, f Filter, chosen store.Filter)
 		return nil, err
 	}
 	groups := joinGroups(parts, true)
-	if chosen.Scans() || f.Queue != "" || f.Type != "" || len(f.Names) > 0 {
+	if chosen.Scans() || chosen.Queues != nil || f.Queue != "" || f.Type != "" || len(f.Names) > 0 {
 		return groups, nil
 	}
 	var upTo int64
@@ -196,11 +193,8 @@ func (o *Ops) fillGroups(ctx context.Context, groups []Group) error {
 // CountFailed counts the failed messages that a filter chooses, whatever its limit. The count is exact up to CountLimit,
 // and where it takes longer than a quarter of a second estimated from a sample of the table. Errors are those of EachFailed.
 func (o *Ops) CountFailed(ctx context.Context, f Filter) (Count, error) {
-	chosen, err := f.chosen()
+	chosen, err := o.choose(ctx, f)
 	if err != nil {
-		return Count{}, err
-	}
-	if err := o.try(ctx, chosen); err != nil {
 		return Count{}, err
 	}
 	var n int64

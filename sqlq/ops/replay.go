@@ -160,10 +160,7 @@ func (o *Ops) plan(ctx context.Context, kind string, f Filter, to string) (p pla
 	case f.ChoosesAll() && !f.All:
 		return p, ErrFilterEmpty
 	}
-	if p.chosen, err = f.chosen(); err != nil {
-		return p, err
-	}
-	if err := o.try(ctx, p.chosen); err != nil {
+	if p.chosen, err = o.choose(ctx, f); err != nil {
 		return p, err
 	}
 	now, err := o.store.FailedSnapshot(ctx, o.pool)
@@ -181,7 +178,17 @@ func (o *Ops) plan(ctx context.Context, kind string, f Filter, to string) (p pla
 
 // exceptGone has a replay leave out the messages of queues that are gone.
 func (o *Ops) exceptGone(ctx context.Context, p *plan) error {
-	if p.kind != kindReplay || p.to != "" {
+	if p.kind != kindReplay || p.to != "" || p.chosen.Queues != nil { // those that may be seen are there
+		return nil
+	}
+	if queue := p.chosen.Queue; queue != "" {
+		exists, err := o.store.QueueExists(ctx, o.pool, queue)
+		if err != nil {
+			return fmt.Errorf("look for queue %q: %w", queue, err)
+		}
+		if !exists {
+			p.except = []string{queue}
+		}
 		return nil
 	}
 	queues, err := o.store.FailedQueues(ctx, o.pool)

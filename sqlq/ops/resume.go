@@ -81,7 +81,7 @@ func (o *Ops) again(ctx context.Context, op store.Operation, progress func(Progr
 
 // failedAgain returns what does the rest of a change of failed messages.
 func (o *Ops) failedAgain(ctx context.Context, r running, op store.Operation, f Filter, told written, progress func(Progress)) (func(context.Context) error, error) {
-	chosen, err := f.chosen()
+	chosen, err := o.choose(ctx, f)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 type Filter struct {
 	Status       string // of the error table: failed or archived
 	Queue        string
+	Queues       []string // of the error table: one of these, beside what Queue says; nil: any
 	Type         string
 	Fingerprint  string
 	Seqs         []int64      // those with these numbers
@@ -79,6 +80,9 @@ func (s *Schema) where(t filtered, f Filter, args ...any) (indexed, scanned stri
 	if t.queue != "" {
 		equal(t.queue, f.Queue)
 	}
+	if f.Queues != nil && t.statuses != nil {
+		conds = append(conds, fmt.Sprintf(`queue = ANY ($%d::text[])`, param(f.Queues)))
+	}
 	equal("type", f.Type)
 	equal(t.fingerprint, f.Fingerprint)
 	if f.Seqs != nil || f.IDs != nil {
@@ -123,6 +127,15 @@ func all(conds []string) string {
 		return `true`
 	}
 	return strings.Join(conds, ` AND `)
+}
+
+// SeenQueues returns the queues whose failed messages the role may see; nil: those of all, but for some. Row security leaves the
+// others out anyway, but only after it has looked at each message. Locks nothing.
+func (s *Schema) SeenQueues(ctx context.Context, db DBTX) (queues []string, err error) {
+	err = db.QueryRow(ctx, fmt.Sprintf(`
+		SELECT CASE WHEN row_security_active(%s::regclass) AND NOT %s(NULL, 'SELECT') THEN %s('SELECT') END`,
+		quote(s.table("error")), s.table("queue_allows"), s.table("queues_apart"))).Scan(&queues)
+	return queues, err
 }
 
 // TryPattern has the database read a regular expression; an error with SQLSTATE 2201B says what is wrong with it.

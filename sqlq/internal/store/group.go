@@ -42,7 +42,7 @@ func (s *Schema) EstimateGroups(ctx context.Context, db DBTX, f Filter) ([]Faile
 	if f.Status != "" {
 		ofStatus = `status = ` + quote(f.Status)
 	}
-	newest := s.inOrder(f.Status, columnsFor(f), ofStatus, `DESC`, `5000`)
+	newest := s.inOrder(f, columnsFor(f), ofStatus, `DESC`, `5000`)
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT fingerprint, queue, type, status, max(n)::bigint, min(first), max(last), max(seq) FROM (
 			SELECT %[1]s FROM %[2]s WHERE %[3]s AND %[4]s GROUP BY fingerprint, queue, type, status

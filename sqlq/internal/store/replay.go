@@ -130,7 +130,7 @@ func (s *Schema) PlannedFailed(ctx context.Context, db DBTX, f Filter, except []
 	behind, args := later(after, args)
 	where := fmt.Sprintf(`%s AND seq <= $1::bigint AND queue <> ALL ($2::text[]) AND %s AND %s`, behind, indexed, scanned)
 	columns := columnsFor(Filter{})
-	from := s.inOrder(f.Status, columns, where, `ASC`, `$3::bigint`)
+	from := s.inOrder(f, columns, where, `ASC`, `$3::bigint`)
 	if sampled {
 		sample, _ := s.failedSample()
 		from = fmt.Sprintf(`SELECT %s FROM %s WHERE %s`, columns, sample, where)
@@ -158,7 +158,7 @@ func (s *Schema) NewestPlanned(ctx context.Context, db DBTX, f Filter, except []
 	var key FailedKey
 	err := db.QueryRow(ctx, fmt.Sprintf(`
 		SELECT failed_at, seq FROM (%s) e ORDER BY failed_at DESC, seq DESC OFFSET $3::bigint - 1 LIMIT 1`,
-		s.inOrder(f.Status, `failed_at, seq`, where, `DESC`, `$3::bigint`)), args...).Scan(&key.FailedAt, &key.Seq)
+		s.inOrder(f, `failed_at, seq`, where, `DESC`, `$3::bigint`)), args...).Scan(&key.FailedAt, &key.Seq)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
@@ -175,7 +175,7 @@ func (s *Schema) LookAhead(ctx context.Context, db DBTX, f Filter, after *Failed
 	indexed, _, args := s.where(filteredOrdered, f.unscanned(), upTo, most, batchBytes)
 	behind, args := later(after, args)
 	// The size of a body is known without reading it.
-	read := s.inOrder(f.Status, `failed_at, seq, octet_length(body)::bigint AS size`, behind+` AND seq <= $1::bigint AND `+indexed, `ASC`, `$2::bigint`)
+	read := s.inOrder(f, `failed_at, seq, octet_length(body)::bigint AS size`, behind+` AND seq <= $1::bigint AND `+indexed, `ASC`, `$2::bigint`)
 	var all, taken int
 	var at *time.Time
 	var seq *int64
