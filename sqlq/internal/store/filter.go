@@ -62,7 +62,7 @@ func (f Filter) Scans() bool {
 
 // where returns the filter as two conditions whose parameters follow args, and the parameters with args in front. The
 // first can use indexes, and holds only what is asked for, so that the planner can choose among them: of the error table
-// (status, failed_at, seq), (status, queue, failed_at, seq), (status, type, failed_at, seq), (fingerprint, status, failed_at,
+// (status, failed_at, seq), (status, queue, failed_at, seq), (status, type, failed_at, seq), (status, fingerprint, failed_at,
 // seq), (id) and the primary key. The second must look at every message that the first leaves. Of some it says null: they do
 // not fit.
 func (s *Schema) where(t filtered, f Filter, args ...any) (indexed, scanned string, _ []any) {

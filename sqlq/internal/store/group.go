@@ -60,13 +60,12 @@ func (s *Schema) EstimateGroups(ctx context.Context, db DBTX, f Filter) ([]Faile
 
 // ListGroups looks the groups up one by one, up to most of them in the order of their fingerprints: of each status how many
 // messages the indexed part of a filter chooses, counted up to a number, which it returns, the first and the last, and of the last its queue and
-// type. Only a filter by status, fingerprint and times can be asked. Locks nothing. Relies on the index (fingerprint, status,
+// type. Only a filter by status, fingerprint and times can be asked. Locks nothing. Relies on the index (status, fingerprint,
 // failed_at, seq): it reads an entry a group and those that it counts, but under row security whatever lies between messages that
 // may be seen. Limit the statement.
 func (s *Schema) ListGroups(ctx context.Context, db DBTX, f Filter, most int) (groups []FailedGroup, upTo int64, err error) {
-	first := f
-	first.Since, first.Until = Moment{}, Moment{}
-	statuses, _, args := s.where(filteredError, first, most)
+	fingerprint := Filter{Fingerprint: f.Fingerprint}
+	only, _, args := s.where(filteredOrdered, fingerprint, most)
 	times, _, args := s.where(filtered{time: "failed_at"}, Filter{Since: f.Since, Until: f.Until}, args...)
 	of := `'failed', 'archived'`
 	if f.Status != "" {
@@ -74,22 +73,24 @@ func (s *Schema) ListGroups(ctx context.Context, db DBTX, f Filter, most int) (g
 	}
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		WITH RECURSIVE g AS (
-			(SELECT fingerprint, 1 AS n FROM %[1]s WHERE %[2]s ORDER BY fingerprint LIMIT 1)
+			SELECT s.status, (SELECT e.fingerprint FROM %[1]s e WHERE e.status = s.status AND %[2]s ORDER BY e.fingerprint LIMIT 1) AS fingerprint, 1 AS n
+			FROM unnest(ARRAY[%[3]s]) s (status)
 			UNION ALL
-			SELECT (SELECT e.fingerprint FROM %[1]s e WHERE e.fingerprint > g.fingerprint AND %[2]s ORDER BY e.fingerprint LIMIT 1), g.n + 1
+			SELECT g.status, (SELECT e.fingerprint FROM %[1]s e WHERE e.status = g.status AND e.fingerprint > g.fingerprint AND %[2]s
+				ORDER BY e.fingerprint LIMIT 1), g.n + 1
 			FROM g WHERE g.fingerprint IS NOT NULL AND g.n < $1::bigint
 		), share AS (
 			SELECT greatest(%[5]d, least(%[6]d, %[7]d / greatest(count(*), 1))) AS most FROM g
 		)
-		SELECT g.fingerprint, last.queue, last.type, s.status, c.n, first.failed_at, last.failed_at, last.seq, share.most
-		FROM g, share, unnest(ARRAY[%[3]s]) s (status),
-			LATERAL (SELECT e.failed_at FROM %[1]s e WHERE e.fingerprint = g.fingerprint AND e.status = s.status AND %[4]s
+		SELECT g.fingerprint, last.queue, last.type, g.status, c.n, first.failed_at, last.failed_at, last.seq, share.most
+		FROM g, share,
+			LATERAL (SELECT e.failed_at FROM %[1]s e WHERE e.fingerprint = g.fingerprint AND e.status = g.status AND %[4]s
 				ORDER BY e.failed_at, e.seq LIMIT 1) first,
-			LATERAL (SELECT e.failed_at, e.seq, e.queue, e.type FROM %[1]s e WHERE e.fingerprint = g.fingerprint AND e.status = s.status AND %[4]s
+			LATERAL (SELECT e.failed_at, e.seq, e.queue, e.type FROM %[1]s e WHERE e.fingerprint = g.fingerprint AND e.status = g.status AND %[4]s
 				ORDER BY e.failed_at DESC, e.seq DESC LIMIT 1) last,
-			LATERAL (SELECT count(*) AS n FROM (SELECT FROM %[1]s e WHERE e.fingerprint = g.fingerprint AND e.status = s.status AND %[4]s
+			LATERAL (SELECT count(*) AS n FROM (SELECT FROM %[1]s e WHERE e.fingerprint = g.fingerprint AND e.status = g.status AND %[4]s
 				ORDER BY e.failed_at, e.seq LIMIT share.most) m) c
-		WHERE g.fingerprint IS NOT NULL`, s.table("error"), statuses, of, times, leastInGroup, mostInGroup, mostInGroups), args...)
+		WHERE g.fingerprint IS NOT NULL`, s.table("error"), only, of, times, leastInGroup, mostInGroup, mostInGroups), args...)
 	if err != nil {
 		return nil, 0, err
 	}
