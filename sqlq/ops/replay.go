@@ -27,13 +27,13 @@ type ReplayOptions struct {
 	Progress func(Progress)
 }
 
-// Progress says how far a change of failed messages has come.
+// Progress says how far a change has come that goes by batches.
 type Progress struct {
 	Operation int64
-	Kind      string // replay, archive, unarchive or delete
+	Kind      string // of Operation
 	Done      int64  // messages changed, those before an interruption included
 	Wanted    *int64 // how many are to be; nil: they were too many to be counted
-	At, UpTo  int64  // it has looked at the messages up to the number At, and ends at UpTo
+	At, UpTo  int64  // of failed messages: it has come to the number At, and ends at UpTo; else 0
 }
 
 // Replay moves the failed messages that a filter chooses back to their queues, the oldest first, and returns how many, also
