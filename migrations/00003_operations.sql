@@ -31,8 +31,14 @@ COMMENT ON COLUMN instance.rate IS 'Messages a second settled as complete betwee
 COMMENT ON COLUMN instance.slow IS 'Handlers that at the last heartbeat had been running for longer than the endpoint warns after (SlowAfter).';
 COMMENT ON COLUMN instance.slowest IS 'For how long the oldest running handler had been running at the last heartbeat; null: none was.';
 
+-- One for each way to choose, and all in the order of failure: lists and batches read on from a place, and nothing that lies
+-- between two messages that were chosen. The status comes first although few messages are archived: the planner judges by the
+-- first column how well an index goes with the order of the table, and would rather follow the time alone past millions.
+DROP INDEX error_status_queue, error_fingerprint;
 CREATE INDEX error_status_time ON error (status, failed_at, seq);
-CREATE INDEX error_type ON error (type, failed_at, seq);
+CREATE INDEX error_status_queue ON error (status, queue, failed_at, seq);
+CREATE INDEX error_status_type ON error (status, type, failed_at, seq);
+CREATE INDEX error_status_group ON error (status, fingerprint, failed_at, seq);
 
 CREATE TABLE operation (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -42,6 +48,7 @@ CREATE TABLE operation (
     queue      text,
     up_to      bigint,
     after      bigint NOT NULL DEFAULT 0,
+    after_at   timestamptz,
     wanted     bigint,
     done       bigint NOT NULL DEFAULT 0,
     db_role    text NOT NULL DEFAULT session_user,
@@ -60,7 +67,8 @@ COMMENT ON COLUMN operation.status IS 'running: also when its process died, see 
 COMMENT ON COLUMN operation.filter IS 'Which messages, as the operator chose them.';
 COMMENT ON COLUMN operation.queue IS 'The queue that the messages went to, or that was changed; null: each its own, or none.';
 COMMENT ON COLUMN operation.up_to IS 'The last number that existed when it began: later messages are not part of it; null: it does not go by number.';
-COMMENT ON COLUMN operation.after IS 'Everything up to this number has been done.';
+COMMENT ON COLUMN operation.after IS 'Everything up to this number has been done; where after_at is set: of what has that time.';
+COMMENT ON COLUMN operation.after_at IS 'For what goes by the time of failure or by the due time: everything up to this time has been done, or, if it goes from the last one to the first, from this time on; null: it goes by number, or has done nothing yet.';
 COMMENT ON COLUMN operation.wanted IS 'How many messages it was to change, counted when it began or as its limit said; null: not known.';
 COMMENT ON COLUMN operation.done IS 'How many it has changed, written in the same transaction as the change.';
 COMMENT ON COLUMN operation.db_role IS 'The role that was logged in.';
@@ -101,6 +109,43 @@ COMMENT ON COLUMN history.host IS 'The host on which it did.';
 COMMENT ON COLUMN history.error IS 'Text of its error.';
 COMMENT ON COLUMN history.headers IS 'For an edit: the headers before.';
 COMMENT ON COLUMN history.body IS 'For an edit: the body before; null: it was not changed.';
+
+-- A queue's table is that in this schema. One in pg_temp would be the caller's own: what runs as the owner would fill it, and
+-- run the caller's triggers as the owner.
+-- +goose StatementBegin
+DO $$
+DECLARE
+    f regproc;
+BEGIN
+    FOREACH f IN ARRAY ARRAY['queue_table', 'queue_allows', 'move_due', 'recover_leased']::regproc[] LOOP
+        EXECUTE replace(pg_get_functiondef(f), 'to_regclass(quote_ident(''q_''', 'to_regclass(quote_ident(current_schema()) || ''.'' || quote_ident(''q_''');
+    END LOOP;
+END $$;
+-- +goose StatementEnd
+
+-- To ask about the queue of each row is too dear where there may be millions. This asks about all queues, once for each
+-- statement.
+-- +goose StatementBegin
+CREATE FUNCTION queues_apart(privilege text) RETURNS text[]
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+AS $$
+DECLARE
+    gone boolean := queue_allows(NULL, privilege);
+BEGIN
+    RETURN ARRAY(
+        SELECT substr(c.relname, 3) FROM pg_class c
+        WHERE c.relname >= 'q_' AND c.relname < 'q`' AND c.relnamespace = quote_ident(current_schema())::regnamespace AND c.relkind = 'r'
+            AND queue_allows(substr(c.relname, 3), privilege) <> gone
+    );
+END $$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION queues_apart IS 'The queues of which queue_allows says another thing to the current role than of one that is gone: the allowed ones of a role that has some queues, the refused ones of a role that has all.';
+ALTER FUNCTION queue_allows(text, text) PARALLEL SAFE;
+
+ALTER POLICY readable ON delayed USING ((queue = ANY ((SELECT queues_apart('SELECT'))::text[])) <> (SELECT queue_allows(NULL, 'SELECT')));
+ALTER POLICY writable ON delayed USING ((queue = ANY ((SELECT queues_apart('DELETE'))::text[])) <> (SELECT queue_allows(NULL, 'DELETE')));
+ALTER POLICY readable ON error USING ((queue = ANY ((SELECT queues_apart('SELECT'))::text[])) <> (SELECT queue_allows(NULL, 'SELECT')));
+ALTER POLICY writable ON error USING ((queue = ANY ((SELECT queues_apart('DELETE'))::text[])) <> (SELECT queue_allows(NULL, 'DELETE')));
 
 -- Who may see a message may see what became of it; who may change it writes it down.
 CREATE POLICY readable ON history FOR SELECT USING (queue_allows(queue, 'SELECT'));
@@ -294,11 +339,9 @@ BEGIN
         || CASE WHEN replay.id IS NOT NULL THEN ' AND e.id = $4' ELSE '' END;
     FOR place, seqs IN EXECUTE format($q$
         WITH picked AS MATERIALIZED (
-            SELECT e.seq, e.queue FROM error e WHERE e.status = 'failed' %s ORDER BY %s LIMIT $5 FOR UPDATE SKIP LOCKED
+            SELECT e.seq, e.queue FROM error e WHERE e.status = 'failed' %s ORDER BY e.failed_at, e.seq LIMIT $5 FOR UPDATE SKIP LOCKED
         )
-        SELECT p.queue, array_agg(p.seq ORDER BY p.seq) FROM picked p GROUP BY p.queue ORDER BY p.queue$q$, wanted,
-            -- As the index goes: that by type is in the order of failure.
-            CASE WHEN num_nonnulls(replay.queue, replay.fingerprint, replay.id) = 0 THEN 'e.failed_at, e.seq' ELSE 'e.seq' END)
+        SELECT p.queue, array_agg(p.seq ORDER BY p.seq) FROM picked p GROUP BY p.queue ORDER BY p.queue$q$, wanted)
         USING replay.queue, replay.type, replay.fingerprint, replay.id, most
     LOOP
         IF op IS NULL THEN
@@ -447,6 +490,7 @@ BEGIN
         END IF;
     ELSE
     END CASE;
+    calls := calls || ARRAY['queues_apart']; -- row security asks it
     FOREACH word IN ARRAY others LOOP
         EXECUTE format('GRANT %s TO %I', word, role);
     END LOOP;
@@ -473,15 +517,21 @@ COMMENT ON FUNCTION revoke_role IS 'Takes everything that grant_role gave to a r
 -- +goose StatementBegin
 DO $$
 DECLARE
-    f regprocedure;
+    f   regprocedure;
+    who regrole;
 BEGIN
     FOR f IN
         SELECT p.oid FROM pg_proc p
-        WHERE p.pronamespace = quote_ident(current_schema())::regnamespace AND p.proname IN ('body_json', 'header_value', 'read_traffic',
+        WHERE p.pronamespace = quote_ident(current_schema())::regnamespace AND p.proname IN ('queues_apart', 'body_json', 'header_value', 'read_traffic',
             'forget_history', 'send_many', 'backlog', 'replay', 'cancel', 'set_paused', 'pause', 'resume', 'grant_role', 'revoke_role')
     LOOP
         EXECUTE format('ALTER FUNCTION %s SET search_path = %I, pg_temp', f, current_schema());
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
+    END LOOP;
+    FOR who IN -- roles that were granted before
+        SELECT a.grantee FROM pg_proc p, aclexplode(p.proacl) a WHERE p.oid = 'queue_allows'::regproc AND a.grantee NOT IN (0, p.proowner)
+    LOOP
+        EXECUTE format('GRANT EXECUTE ON FUNCTION queues_apart TO %s', who);
     END LOOP;
 END $$;
 -- +goose StatementEnd
@@ -502,6 +552,24 @@ COMMENT ON FUNCTION grant_role IS 'Lets a role be producer (sends, publishes, re
 COMMENT ON FUNCTION revoke_role IS 'Takes everything that grant_role gave to a role: with null all of it, use of the schema included, else what it has on the tables of the named queues.';
 DROP FUNCTION resume, pause, set_paused, cancel, replay, backlog, send_many, forget_history, read_traffic, header_value, body_json;
 DROP TABLE history, operation, traffic;
-DROP INDEX error_type, error_status_time;
+ALTER POLICY readable ON delayed USING (queue_allows(queue, 'SELECT'));
+ALTER POLICY writable ON delayed USING (queue_allows(queue, 'DELETE'));
+ALTER POLICY readable ON error USING (queue_allows(queue, 'SELECT'));
+ALTER POLICY writable ON error USING (queue_allows(queue, 'DELETE'));
+DROP FUNCTION queues_apart;
+ALTER FUNCTION queue_allows(text, text) PARALLEL UNSAFE;
+-- +goose StatementBegin
+DO $$
+DECLARE
+    f regproc;
+BEGIN
+    FOREACH f IN ARRAY ARRAY['queue_table', 'queue_allows', 'move_due', 'recover_leased']::regproc[] LOOP
+        EXECUTE replace(pg_get_functiondef(f), 'to_regclass(quote_ident(current_schema()) || ''.'' || quote_ident(''q_''', 'to_regclass(quote_ident(''q_''');
+    END LOOP;
+END $$;
+-- +goose StatementEnd
+DROP INDEX error_status_group, error_status_type, error_status_queue, error_status_time;
+CREATE INDEX error_status_queue ON error (status, queue, seq);
+CREATE INDEX error_fingerprint ON error (fingerprint, seq);
 ALTER TABLE instance DROP handled, DROP failed, DROP in_hand, DROP rate, DROP slow, DROP slowest;
 ALTER TABLE queue DROP paused_at, DROP paused_by;

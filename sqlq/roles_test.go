@@ -334,3 +334,47 @@ func TestOperator(t *testing.T) {
 	}
 	refused(t, some, `SELECT body FROM sqlq.q_theirs`, `DELETE FROM sqlq.q_theirs`, `SELECT sqlq.drop_queue('mine')`, `SELECT sqlq.create_queue('x')`)
 }
+
+// A table of the caller's own that bears the name of a queue's, in pg_temp, is no queue: it opens no rows, and what runs as the
+// owner does not fill it, nor run its triggers.
+func TestTemporaryTableIsNoQueue(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t)
+	admin := twoQueues(t, url)
+	execSQL(t, admin, `INSERT INTO sqlq.delayed (due_at, id, why, queue, type, body) VALUES (now(), gen_random_uuid(), 'delay', 'gone', 'T', '{}')`)
+	execSQL(t, admin, `INSERT INTO sqlq.leased (instance, queue, seq, id, sent_at, attempt, type, body) VALUES (-1, 'gone', 1, gen_random_uuid(), now(), 0, 'T', '{}')`)
+	execSQL(t, admin, `INSERT INTO sqlq.error (id, queue, endpoint, host, type, body, attempts, sent_at, first_failed_at, error_type, message, fingerprint)
+		VALUES (gen_random_uuid(), 'gone', 'gone', 'h', 'T', '{}', 1, now(), now(), 'e', 'm', 'f')`)
+	operator, consumer := granted(t, url, "operator", "mine"), granted(t, url, "consumer", "mine")
+	for _, pool := range []*pgxpool.Pool{operator, consumer} {
+		conn, err := pool.Acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Release()
+		for _, sql := range []string{
+			`CREATE TEMPORARY TABLE q_gone (seq bigint GENERATED ALWAYS AS IDENTITY, id uuid, sent_at timestamptz, expires_at timestamptz, attempt smallint, type text, headers json, body bytea)`,
+			`CREATE FUNCTION pg_temp.took() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''it ran as %'', current_user; END'`,
+			`CREATE TRIGGER took BEFORE INSERT ON q_gone FOR EACH ROW EXECUTE FUNCTION pg_temp.took()`,
+		} {
+			if _, err := conn.Exec(t.Context(), sql); err != nil {
+				t.Fatalf("%s: %v", sql, err)
+			}
+		}
+		var seen int
+		if pool == operator {
+			err = conn.QueryRow(t.Context(), `SELECT (SELECT count(*) FROM sqlq.error) + (SELECT count(*) FROM sqlq.delayed) + (SELECT count(*) FROM sqlq.leased)`).Scan(&seen)
+			if err != nil || seen != 0 {
+				t.Errorf("%d rows are seen, err %v", seen, err)
+			}
+		}
+		for _, sql := range []string{`SELECT sqlq.recover_leased()`, `SELECT sqlq.move_due('-infinity', 10)`} {
+			if _, err := conn.Exec(t.Context(), sql); err != nil {
+				t.Errorf("%s: %v", sql, err)
+			}
+		}
+	}
+	if n := count(t, admin, `SELECT count(*) FROM sqlq.error WHERE error_type = 'NoQueue'`); n != 1 {
+		t.Errorf("%d delayed messages of the queue that is gone came to the error table, want 1", n)
+	}
+}

@@ -17,8 +17,8 @@ func (a *app) delayedCancelCommand() *cobra.Command {
 		Use:   "cancel [NUMBER|ID]...",
 		Short: "Remove delayed messages, for good",
 		Long: `Remove delayed messages, for good: they never reach their queues. Messages that are moving to their queues at this
-moment are left alone. It asks first; off a terminal it needs --yes. It works in batches: one that was interrupted has
-removed some and can be run again.`,
+moment are left alone. It asks first; off a terminal it needs --yes. It works in batches: one that was interrupted says how
+many it has removed and how to go on.`,
 		Example: "  sqlq delayed cancel 0198c0de-7a00-7000-8000-000000000001\n  sqlq delayed cancel --type sales.Remind --body '$.order == 17' --dry-run",
 	}, func(ctx context.Context, db *database, f ops.Filter, o ops.DelayedOptions) (int64, error) {
 		return db.Cancel(ctx, f, o)
@@ -31,8 +31,7 @@ func (a *app) delayedRescheduleCommand() *cobra.Command {
 		Use:   "reschedule [NUMBER|ID]... --at TIME|--in DURATION|--by DURATION",
 		Short: "Give delayed messages another due time",
 		Long: `Give delayed messages another due time: all the same one with --at or --in, or each a later or earlier one with --by. None
-is before now. It works in batches: one that was interrupted has moved some and can be run again; with --by it says how,
-so that none is moved twice.`,
+is before now. It works in batches: one that was interrupted says how many have another one and how to go on.`,
 		Example: "  sqlq delayed reschedule --queue billing --by +1h\n  sqlq delayed reschedule 17 --at 2026-03-01T09:00",
 		PreRunE: func(c *cobra.Command, _ []string) error {
 			given := 0
@@ -125,10 +124,6 @@ func (a *app) delayedChangeCommand(v delayedVerb, c *cobra.Command, work func(co
 		p.end()
 		if err != nil && changed == 0 {
 			return nothingDelayed(err, changed)
-		}
-		var unfinished *ops.UnfinishedError
-		if err != nil && c.Context().Err() != nil && !errors.As(err, &unfinished) {
-			err = fmt.Errorf("%w\nTo do the rest, run it again", err)
 		}
 		outcome := struct {
 			Changed int64 `json:"changed"`

@@ -43,9 +43,9 @@ func (f failures) exec(sql string, args ...any) {
 	}
 }
 
-func (f failures) number(sql string) (n int64) {
+func (f failures) number(sql string, args ...any) (n int64) {
 	f.t.Helper()
-	if err := f.conn.QueryRow(f.t.Context(), sql).Scan(&n); err != nil {
+	if err := f.conn.QueryRow(f.t.Context(), sql, args...).Scan(&n); err != nil {
 		f.t.Fatalf("%s: %v", sql, err)
 	}
 	return n

@@ -127,7 +127,8 @@ func (a *app) operationResumeCommand() *cobra.Command {
 		Use:   "resume OPERATION",
 		Short: "Go on with an operation that was interrupted",
 		Long: `Go on with an operation that was interrupted, or whose process has died: with its filter, snapshot, limit and rate, after the
-last message that it changed. A replay, archive, unarchive or delete of failed messages can be resumed.`,
+last message that it changed. What goes by batches can be resumed: a replay, archive, unarchive or delete of failed messages,
+a move or purge of a queue, and a cancel or reschedule of delayed messages.`,
 		ValidArgsFunction: onlyFirst(a.completeOperations(ops.Operation.Resumable)),
 		Example:           "  sqlq operation resume 7\n  sqlq operation resume 7 --dry-run",
 		Args:              exactly("OPERATION"),
@@ -256,8 +257,8 @@ func filterText(op ops.Operation) string {
 		if json.Unmarshal(raw, &text) == nil {
 			value = text
 		}
-		if name == "status" && value == string(ops.StatusFailed) {
-			continue // it goes without saying
+		if name == "status" && value == string(ops.StatusFailed) || name == "first" || name == "last" {
+			continue // it goes without saying, or says nothing to people
 		}
 		if value == "true" {
 			parts = append(parts, name)

@@ -21,8 +21,8 @@ func (a *app) queueMoveCommand() *cobra.Command {
 their ids, times, attempts, headers and bodies. Messages that arrive after it began stay, so do those that are being
 handled.
 
-It works in batches, each in one of the queues or in the other, whatever happens. One that was interrupted has moved some,
-says how many, and can be run again.`,
+It works in batches, each in one of the queues or in the other, whatever happens. One that was interrupted says how many it
+has moved and how to go on.`,
 		Example: "  sqlq queue move sales sales-slow --type sales.Report\n  sqlq queue move billing billing-eu --header region=eu --rate 500 --dry-run",
 		Args:    exactly("FROM", "TO"),
 		ValidArgsFunction: func(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
@@ -80,9 +80,6 @@ says how many, and can be run again.`,
 			p.end()
 			if err != nil && outcome.Moved == 0 {
 				return err
-			}
-			if err != nil {
-				err = fmt.Errorf("%w\nThe others are still in queue %s; the same command goes on", err, from)
 			}
 			return errors.Join(a.done(outcome, "moved %s from queue %s to queue %s in %s", plural(outcome.Moved, "message"), from, to, db.where), err)
 		},

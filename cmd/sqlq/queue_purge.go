@@ -85,7 +85,7 @@ func (a *app) queuePurgeCommand() *cobra.Command {
 delayed messages go too. Messages that are being handled stay, so do failed ones. It asks for the queue's name first;
 off a terminal it needs --yes.
 
-It works in batches. One that was interrupted has removed some, says how many, and can be run again.`,
+It works in batches. One that was interrupted says how many it has removed and how to go on.`,
 		Example:           "  sqlq queue purge sales --delayed\n  sqlq queue purge sales --type sales.Remind --until 2d --dry-run",
 		Args:              exactly("QUEUE"),
 		ValidArgsFunction: onlyFirst(a.completeQueues),
@@ -137,7 +137,7 @@ It works in batches. One that was interrupted has removed some, says how many, a
 			if q.Delayed.N > 0 && !opts.Delayed {
 				a.say("%s delayed messages are left; --delayed removes them too", count(q.Delayed))
 			}
-			if err != nil {
+			if err != nil && opts.Delayed {
 				err = fmt.Errorf("%w\nThe others are still there; the same command goes on", err)
 			}
 			return errors.Join(a.done(outcome, "removed %d ready and %d delayed messages of queue %s in %s", purged.Ready, purged.Delayed, q.Name, db.where), err)

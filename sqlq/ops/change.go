@@ -3,6 +3,7 @@ package ops
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -27,35 +28,16 @@ const (
 // change is a plan that is being performed.
 type change struct {
 	plan
-	id       int64 // of the operation
-	start    int64 // messages that the operation had changed before
-	rate     int   // messages a second; 0: any
-	wanted   *int64
+	running
+	rate     int // messages a second; 0: any
 	progress func(Progress)
 }
 
 // perform does what is left of an operation, and writes down how it ended. It returns how many messages it changed, also
 // together with an error.
 func (o *Ops) perform(ctx context.Context, c *change) (changed int64, err error) {
-	if changed, err = o.batches(ctx, c); err == nil {
-		return changed, o.end(ctx, c.id, nil)
-	}
-	stopped := &InterruptedError{Operation: c.id, Kind: c.kind, Done: changed, Wanted: c.wanted, Err: err}
-	if ctx.Err() != nil {
-		stopped.Err = ctx.Err()
-	}
-	// This waits for a batch of which we do not know whether it was committed. Where the database is away it fails, and
-	// the operation is taken for stalled before long.
-	if endErr := o.end(ctx, c.id, stopped.Err); endErr != nil {
-		return changed, stopped
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	if op, err := o.store.ReadOperation(ctx, o.pool, c.id); err == nil {
-		changed = max(changed, op.Done-c.start)
-		stopped.Done = op.Done
-	}
-	return changed, stopped
+	changed, err = o.batches(ctx, c)
+	return o.conclude(ctx, c.running, changed, err)
 }
 
 // batches changes batch after batch until there are no more, and returns how many messages it has changed.
@@ -66,6 +48,9 @@ func (o *Ops) batches(ctx context.Context, c *change) (changed int64, err error)
 			return changed, err
 		}
 		done, err := o.batch(ctx, c, pace.most())
+		if errors.Is(err, errEnded) { // by somebody else who went on with it
+			return changed, nil
+		}
 		if err != nil && o.lostQueue(ctx, c, done) {
 			continue
 		}
@@ -83,7 +68,7 @@ func (o *Ops) batches(ctx context.Context, c *change) (changed int64, err error)
 			}
 		}
 		if c.progress != nil {
-			c.progress(Progress{Operation: c.id, Kind: c.kind, Done: done.total, Wanted: c.wanted, At: done.at, UpTo: c.upTo})
+			c.progress(Progress{Operation: c.id, Kind: c.plan.kind, Done: done.total, Wanted: c.wanted, At: done.number(), UpTo: c.upTo})
 		}
 		if done.end {
 			return changed, nil
@@ -94,34 +79,23 @@ func (o *Ops) batches(ctx context.Context, c *change) (changed int64, err error)
 // batched is what a batch did.
 type batched struct {
 	n        int64
-	total    int64 // of the operation
-	at       int64 // everything up to this number has been looked at
-	end      bool  // it was the last
+	total    int64            // of the operation
+	at       *store.FailedKey // everything up to there has been looked at; nil: nothing was there
+	end      bool             // it was the last
 	channels []string
 	queues   []string // that messages were moved to
 }
 
-// batch changes up to most messages in one transaction, from where the operation has come to. The operation is locked
-// first: whoever goes on with it after a crash waits until the crashed batch is committed or undone, and several that go on
-// with the same operation take turns.
+func (b batched) number() int64 { return place(b.at).Seq }
+
+// batch changes up to most messages in one transaction, from where the operation has come to.
 func (o *Ops) batch(ctx context.Context, c *change, most int64) (done batched, err error) {
-	err = pgx.BeginTxFunc(ctx, o.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite}, func(tx pgx.Tx) error {
-		place, err := o.store.LockOperation(ctx, tx, c.id)
-		if err != nil {
-			return fmt.Errorf("read operation %d: %w", c.id, err)
+	err = o.inOperation(ctx, c.id, func(tx pgx.Tx, at store.OperationPlace) (_ int64, _ store.Place, err error) {
+		var after *store.FailedKey
+		if !at.After.At.IsZero() {
+			after = &store.FailedKey{FailedAt: at.After.At, Seq: at.After.Seq}
 		}
-		switch place.Status {
-		case statusRunning:
-		case statusCancelled:
-			return ErrCancelled
-		case statusDone: // by somebody else who went on with it
-			done = batched{total: place.Done, at: place.After, end: true}
-			return nil
-		default:
-			return fmt.Errorf("operation %d is %s", c.id, place.Status)
-		}
-		after := place.After
-		left := c.limit - place.Done
+		left := c.limit - at.Done
 		most := min(most, left)
 		ahead := int(most)
 		if c.chosen.Scans() {
@@ -130,30 +104,25 @@ func (o *Ops) batch(ctx context.Context, c *change, most int64) (done batched, e
 		var locked []store.LockedFailed
 		if most > 0 {
 			if done.at, done.end, err = o.store.LookAhead(ctx, tx, c.chosen, after, c.upTo, ahead); err != nil {
-				return fmt.Errorf("look for messages: %w", err)
+				return 0, store.Place{}, fmt.Errorf("look for messages: %w", err)
 			}
-			if locked, err = o.store.LockFailed(ctx, tx, c.chosen, c.except, after, done.at, most); err != nil {
-				return fmt.Errorf("lock messages: %w", err)
+		}
+		if done.at != nil {
+			if locked, err = o.store.LockFailed(ctx, tx, c.chosen, c.except, after, *done.at, c.upTo, most); err != nil {
+				return 0, store.Place{}, fmt.Errorf("lock messages: %w", err)
 			}
 		}
 		if n := int64(len(locked)); n == most { // there may be more before the place that it looked ahead to
 			done.end = n == left
 			if n > 0 {
-				done.at = locked[n-1].Seq
+				done.at = &store.FailedKey{FailedAt: locked[n-1].FailedAt, Seq: locked[n-1].Seq}
 			}
 		}
 		if err := o.apply(ctx, tx, c, locked, &done); err != nil {
-			return err
+			return 0, store.Place{}, err
 		}
-		done.total = place.Done + done.n
-		goesOn, err := o.store.AdvanceOperation(ctx, tx, c.id, done.n, done.at)
-		if err != nil {
-			return fmt.Errorf("write operation %d down: %w", c.id, err)
-		}
-		if !goesOn {
-			return ErrCancelled
-		}
-		return nil
+		done.total = at.Done + done.n
+		return done.n, place(done.at), nil
 	})
 	if err != nil {
 		done.n, done.channels = 0, nil
@@ -172,21 +141,24 @@ func (o *Ops) apply(ctx context.Context, tx pgx.Tx, c *change, locked []store.Lo
 	for i, m := range locked {
 		seqs[i] = m.Seq
 	}
-	switch c.kind {
+	slices.Sort(seqs)
+	switch c.plan.kind {
 	case kindReplay:
 		if c.to != "" {
 			for i := range locked {
 				locked[i].Queue = c.to
 			}
 		}
-		slices.SortStableFunc(locked, func(a, b store.LockedFailed) int { return cmp.Compare(a.Queue, b.Queue) })
+		slices.SortFunc(locked, func(a, b store.LockedFailed) int {
+			return cmp.Or(cmp.Compare(a.Queue, b.Queue), cmp.Compare(a.Seq, b.Seq))
+		})
 		for from := 0; from < len(locked); {
 			queue, until := locked[from].Queue, from
 			for ; until < len(locked) && locked[until].Queue == queue; until++ {
 				seqs[until] = locked[until].Seq
 			}
 			done.queues = append(done.queues, queue)
-			o.store.ReplayFailed(changes, queue, seqs[from:until], c.id, c.kind, func(n int64, channel string) {
+			o.store.ReplayFailed(changes, queue, seqs[from:until], c.id, c.plan.kind, func(n int64, channel string) {
 				count(n)
 				if channel != "" {
 					done.channels = append(done.channels, channel)
@@ -195,12 +167,12 @@ func (o *Ops) apply(ctx context.Context, tx pgx.Tx, c *change, locked []store.Lo
 			from = until
 		}
 	case kindArchive, kindUnarchive:
-		o.store.ArchiveFailed(changes, c.kind == kindArchive, seqs, c.id, c.kind, count)
+		o.store.ArchiveFailed(changes, c.plan.kind == kindArchive, seqs, c.id, c.plan.kind, count)
 	case kindDelete:
-		o.store.DeleteFailed(changes, seqs, c.id, c.kind, count)
+		o.store.DeleteFailed(changes, seqs, c.id, c.plan.kind, count)
 	}
 	if err := tx.SendBatch(ctx, changes).Close(); err != nil {
-		return fmt.Errorf("%s messages: %w", c.kind, err)
+		return fmt.Errorf("%s messages: %w", c.plan.kind, err)
 	}
 	return nil
 }

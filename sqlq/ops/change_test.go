@@ -74,9 +74,9 @@ func TestFilterIsWrittenDown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, rate, err := read(text)
-	if err != nil || rate != 100 || !reflect.DeepEqual(got, f) {
-		t.Errorf("%s: read %+v, rate %d, err %v; want %+v", text, got, rate, err, f)
+	got, told, err := read(text)
+	if err != nil || told.Rate != 100 || !reflect.DeepEqual(got, f) {
+		t.Errorf("%s: read %+v, rate %g, err %v; want %+v", text, got, told.Rate, err, f)
 	}
 	if got, _, err := read(json.RawMessage(`{}`)); err != nil || !reflect.DeepEqual(got, Filter{}) {
 		t.Errorf("nothing: read %+v, err %v", got, err)

@@ -2,6 +2,7 @@ package ops
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -60,14 +61,15 @@ func (o *Ops) count(ctx context.Context, states []store.QueueState) ([]Queue, er
 	wait.Go(func() {
 		ready, errs[0] = o.countEach(ctx, names, func(ctx context.Context, db store.DBTX, queues []string, limit int64) ([]store.Counted, error) {
 			return o.store.CountReady(ctx, db, queues, low, limit)
-		}, func(ctx context.Context, db store.DBTX, queues []string) ([]store.Counted, error) {
-			n := len(queues)
-			return o.store.EstimateReady(ctx, db, queues, share(samplePages, n, 4, 300), share(sampleNewest, n, 50, CountLimit))
-		})
+		}, o.estimateReady)
 	})
 	wait.Go(func() {
-		failed, errs[1] = o.countEach(ctx, names, o.store.CountFailed, func(ctx context.Context, db store.DBTX, _ []string) ([]store.Counted, error) {
-			return o.store.EstimateFailed(ctx, db)
+		failed, errs[1] = o.countEach(ctx, names, o.store.CountFailed, func(ctx context.Context, _ []string) (counted []store.Counted, err error) {
+			_, err = o.within(ctx, 0, func(tx pgx.Tx) (err error) {
+				counted, err = o.store.EstimateFailed(ctx, tx)
+				return err
+			})
+			return counted, err
 		})
 	})
 	wait.Go(func() {
@@ -109,7 +111,7 @@ type queueCount struct {
 // on only if few do.
 func (o *Ops) countEach(ctx context.Context, names []string,
 	exact func(ctx context.Context, db store.DBTX, queues []string, limit int64) ([]store.Counted, error),
-	estimate func(ctx context.Context, db store.DBTX, queues []string) ([]store.Counted, error),
+	estimate func(ctx context.Context, queues []string) ([]store.Counted, error),
 ) (map[string]queueCount, error) {
 	counts := map[string]queueCount{}
 	var more, toEstimate []string // more have reached the limit
@@ -169,11 +171,8 @@ func (o *Ops) countEach(ctx context.Context, names []string,
 	if toEstimate == nil {
 		return counts, nil
 	}
-	var estimated []store.Counted
-	if _, err := o.within(ctx, 0, func(tx pgx.Tx) (err error) {
-		estimated, err = estimate(ctx, tx, toEstimate)
-		return err
-	}); err != nil {
+	estimated, err := estimate(ctx, toEstimate)
+	if err != nil {
 		return nil, err
 	}
 	estimates := map[string]store.Counted{} // none for a queue of which nothing was in the sample
@@ -189,6 +188,26 @@ func (o *Ops) countEach(ctx context.Context, names []string,
 		counts[name] = c
 	}
 	return counts, nil
+}
+
+// estimateReady estimates the ready messages of queues: in several statements at once, as far as the pool has connections, for
+// with many queues it is the server's planner that takes the time.
+func (o *Ops) estimateReady(ctx context.Context, queues []string) (estimated []store.Counted, err error) {
+	n := len(queues)
+	parts := make([][]store.Counted, (n+countTogether-1)/countTogether)
+	errs := make([]error, len(parts))
+	var wait sync.WaitGroup
+	for i := range parts {
+		wait.Go(func() {
+			_, errs[i] = o.within(ctx, 0, func(tx pgx.Tx) (err error) {
+				parts[i], err = o.store.EstimateReady(ctx, tx, queues[i*countTogether:min(n, (i+1)*countTogether)],
+					share(samplePages, n, 4, 300), share(sampleNewest, n, 50, CountLimit))
+				return err
+			})
+		})
+	}
+	wait.Wait()
+	return slices.Concat(parts...), errors.Join(errs...)
 }
 
 // countTable counts by queue in a table that all queues share, and estimates where it holds too many messages.

@@ -36,54 +36,23 @@ type DelayedOptions struct {
 	Progress func(looked, changed int64)
 }
 
-// UnfinishedError is returned by Reschedule when it ended before its time while it moved messages by a shift, which must
-// not be done to them twice.
-type UnfinishedError struct {
-	Until time.Time // those due before this are still to be moved; the others that were chosen have been
-	Left  int       // how many they are, where the filter had a limit; else 0
-	Err   error     // why it ended
-}
-
-// Error says what happened, where, and what to do.
-func (e *UnfinishedError) Error() string {
-	limit := ""
-	if e.Left > 0 {
-		limit = fmt.Sprintf(" --limit %d", e.Left)
-	}
-	return fmt.Sprintf("%v\nTo go on without moving any twice, say it again with: --until %s%s", e.Err, e.Until.UTC().Format(time.RFC3339Nano), limit)
-}
-
-// Unwrap returns Err.
-func (e *UnfinishedError) Unwrap() error { return e.Err }
-
 // ErrDelayedFilterEmpty is returned by Cancel and Reschedule for a filter that chooses every delayed message and does not
 // say All.
 var ErrDelayedFilterEmpty = errors.New("the filter chooses every delayed message: name a queue, a type or messages, or say that all are meant")
 
 // Cancel removes the delayed messages that a filter chooses, for good, and returns how many, also together with an error.
 // Messages that come to be delayed after it began stay, and so do those that move to their queues at this moment. It works
-// in batches, each a transaction: one that was interrupted has removed some and can be called again. Each message is
-// in the history, the whole in the table of operations.
+// in batches, each a transaction: one that was interrupted returns an *InterruptedError, and ResumeOperation does the rest.
+// Each message is in the history, the whole in the table of operations.
 func (o *Ops) Cancel(ctx context.Context, f Filter, opts DelayedOptions) (cancelled int64, err error) {
-	work, err := o.prepareDelayed(ctx, f)
-	if err != nil {
-		return 0, err
-	}
-	cancelled, _, err = o.changeDelayed(ctx, kindCancel, delayedRecord(f, ""), work, false, opts, func(ctx context.Context, tx pgx.Tx, st store.DelayedStretch, operation int64, limit int) (store.DelayedChange, error) {
-		return o.store.CancelDelayed(ctx, tx, st, work.filter, operation, limit)
-	})
-	return cancelled, errors.Join(err, work.unnamed)
+	return o.changeDelayed(ctx, kindCancel, f, store.Due{}, opts)
 }
 
 // Reschedule gives the delayed messages that a filter chooses another due time, never before now, and returns how many have
 // one, also together with an error; those that are due then anyway are not counted. It works in batches like Cancel, and
-// wakes those who move messages that are due. A shift (Due.By) that was interrupted is an *UnfinishedError.
+// wakes those who move messages that are due.
 func (o *Ops) Reschedule(ctx context.Context, f Filter, to Due, opts DelayedOptions) (changed int64, err error) {
 	if err := to.check(); err != nil {
-		return 0, err
-	}
-	work, err := o.prepareDelayed(ctx, f)
-	if err != nil {
 		return 0, err
 	}
 	due := store.Due{At: to.At.Truncate(time.Microsecond), By: to.By}
@@ -93,133 +62,126 @@ func (o *Ops) Reschedule(ctx context.Context, f Filter, to Due, opts DelayedOpti
 		}
 		due.At = due.At.Add(to.In)
 	}
-	// The due time is the order in which they are read: they must move to where nobody will look again.
-	newest := to.By > 0
-	changed, at, err := o.changeDelayed(ctx, kindReschedule, delayedRecord(f, to.String()), work, newest, opts, func(ctx context.Context, tx pgx.Tx, st store.DelayedStretch, operation int64, limit int) (store.DelayedChange, error) {
-		return o.store.RescheduleDelayed(ctx, tx, st, work.filter, due, operation, limit)
-	})
-	if err != nil && newest && at != nil {
-		// Those due at that very time that are done have moved on.
-		unfinished := &UnfinishedError{Until: at.DueAt.Add(time.Microsecond), Err: err}
-		if f.Limit > 0 {
-			unfinished.Left = max(1, f.Limit-int(changed))
-		}
-		err = unfinished
+	return o.changeDelayed(ctx, kindReschedule, f, due, opts)
+}
+
+// changeDelayed writes a Cancel or Reschedule down and performs it.
+func (o *Ops) changeDelayed(ctx context.Context, kind string, f Filter, due store.Due, opts DelayedOptions) (changed int64, err error) {
+	if f, err = o.absolute(ctx, f); err != nil {
+		return 0, err
 	}
+	work, err := o.prepareDelayed(ctx, f)
+	if err != nil || work.none {
+		return 0, errors.Join(err, work.unnamed)
+	}
+	told := write(f, 0)
+	told.First, told.Last = writePlace(work.lo), writePlace(work.hi)
+	if kind == kindReschedule && due.By != 0 {
+		told.By = due.By.String()
+	} else if kind == kindReschedule {
+		told.Due = &due.At
+	}
+	work.running, work.due = running{kind: kind}, due
+	if work.id, err = o.begin(ctx, kind, told, store.Operation{UpTo: &work.upTo}); err != nil {
+		return 0, err
+	}
+	changed, err = o.performDelayed(ctx, work, opts.Progress)
 	return changed, errors.Join(err, work.unnamed)
 }
 
-// String says it for the record.
-func (d Due) String() string {
+// delayedAgain returns what does the rest of a Cancel or Reschedule.
+func (o *Ops) delayedAgain(r running, upTo int64, f Filter, told written, tell func(_, _ int64)) (goOn func(context.Context) error, err error) {
+	work := delayedWork{running: r, upTo: upTo, lo: told.First.read(), hi: told.Last.read()}
+	if work.filter, err = f.chosenDelayed(); err != nil {
+		return nil, err
+	}
 	switch {
-	case !d.At.IsZero():
-		return d.At.UTC().Format(time.RFC3339Nano)
-	case d.By != 0:
-		return "by " + d.By.String()
+	case r.kind == kindCancel:
+	case told.Due != nil:
+		work.due.At = *told.Due
 	default:
-		return "in " + d.In.String()
+		if work.due.By, err = time.ParseDuration(told.By); err != nil {
+			return nil, fmt.Errorf("it does not say by how much: %w", err)
+		}
 	}
+	return func(ctx context.Context) error {
+		_, err := o.performDelayed(ctx, work, tell)
+		return err
+	}, nil
 }
 
-// delayedTold is what Cancel or Reschedule was told, as it stands in the operation table.
-type delayedTold struct {
-	Names   []string          `json:"names,omitempty"`
-	Queue   string            `json:"queue,omitempty"`
-	Type    string            `json:"type,omitempty"`
-	Error   string            `json:"error,omitempty"`
-	Since   string            `json:"since,omitempty"` // as ParseMoment reads it: what is relative counts from when it began
-	Until   string            `json:"until,omitempty"`
-	Headers map[string]string `json:"headers,omitempty"`
-	Body    string            `json:"body,omitempty"`
-	Min     *int              `json:"min_attempts,omitempty"`
-	Max     *int              `json:"max_attempts,omitempty"`
-	Order   Order             `json:"order,omitempty"`
-	Limit   int               `json:"limit,omitempty"`
-	All     bool              `json:"all,omitempty"`
-	Due     string            `json:"due,omitempty"`
+func writePlace(k *store.DelayedKey) *writtenPlace {
+	if k == nil {
+		return nil
+	}
+	return &writtenPlace{At: k.DueAt, Number: k.Seq}
 }
 
-func delayedRecord(f Filter, due string) delayedTold {
-	return delayedTold{f.Names, f.Queue, f.Type, f.Error, f.Since.told(), f.Until.told(), f.Headers, f.Body, f.Attempts.Min, f.Attempts.Max,
-		f.Order, f.Limit, f.All, due}
+func (p *writtenPlace) read() *store.DelayedKey {
+	if p == nil {
+		return nil
+	}
+	return &store.DelayedKey{DueAt: p.At, Seq: p.Number}
 }
 
-// told writes a moment as ParseMoment reads it; "" is none.
-func (m Moment) told() string {
-	switch {
-	case !m.At.IsZero():
-		return m.At.UTC().Format(time.RFC3339Nano)
-	case m.Ago < 0:
-		return "+" + (-m.Ago).String()
-	case m.set || m.Ago > 0:
-		return m.Ago.String()
-	default:
-		return ""
-	}
-}
-
-// changeDelayed runs the batches of Cancel or Reschedule, those due last first if newest, and returns how many messages
-// they changed. With an error comes the place up to which they are done; nil: none is.
-func (o *Ops) changeDelayed(ctx context.Context, kind string, told any, work delayedWork, newest bool, opts DelayedOptions, change delayedChange) (changed int64, at *store.DelayedKey, err error) {
-	if work.none {
-		return 0, nil, nil
-	}
-	operation, err := o.begin(ctx, kind, told, store.Operation{UpTo: &work.upTo})
-	if err != nil {
-		return 0, nil, err
-	}
-	stretch := work.stretch(newest)
-	for looked := int64(0); ; {
+// performDelayed does what is left of a Cancel or Reschedule, and writes down how it ended. It returns how many messages it
+// changed.
+func (o *Ops) performDelayed(ctx context.Context, work delayedWork, progress func(looked, changed int64)) (changed int64, err error) {
+	for looked, end := int64(0), false; !end && err == nil; {
+		if err = ctx.Err(); err != nil {
+			break
+		}
 		var c store.DelayedChange
-		if err = ctx.Err(); err == nil {
-			c, err = o.changeDelayedBatch(ctx, operation, stretch, change)
+		if c, err = o.changeDelayedBatch(ctx, work); errors.Is(err, errEnded) {
+			err = nil
+			break
 		}
 		if err != nil {
-			err = fmt.Errorf("%s delayed messages: %w", kind, err)
-			return changed, at, errors.Join(err, o.end(ctx, operation, err))
+			err = fmt.Errorf("%s delayed messages: %w", work.kind, err)
+			break
 		}
 		changed += c.N
 		looked += delayedBatch
-		if err := o.wake(ctx, c.Channel); err != nil {
-			return changed, c.Next, errors.Join(err, o.end(ctx, operation, err))
+		err, end = o.wake(ctx, c.Channel), c.Next == nil
+		if progress != nil {
+			progress(looked, changed)
 		}
-		if opts.Progress != nil {
-			opts.Progress(looked, changed)
-		}
-		if c.Next == nil {
-			return changed, nil, o.end(ctx, operation, nil)
-		}
-		at, stretch.From = c.Next, c.Next
 	}
+	return o.conclude(ctx, work.running, changed, err)
 }
 
-// changeDelayedBatch runs one batch. It is short, and is not interrupted half-way: then nobody would know whether it was
-// committed.
-func (o *Ops) changeDelayedBatch(ctx context.Context, operation int64, st store.DelayedStretch, change delayedChange) (c store.DelayedChange, err error) {
+// changeDelayedBatch runs one batch, from where the operation has come to. It is short, and is not interrupted half-way: then
+// nobody would know whether it was committed.
+func (o *Ops) changeDelayedBatch(ctx context.Context, work delayedWork) (c store.DelayedChange, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
-	err = pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
+	// The due time is the order in which they are read: they must move to where nobody will look again.
+	st := work.stretch(work.due.By > 0)
+	err = o.inOperation(ctx, work.id, func(tx pgx.Tx, at store.OperationPlace) (_ int64, after store.Place, err error) {
+		if !at.After.At.IsZero() {
+			st.From = &store.DelayedKey{DueAt: at.After.At, Seq: at.After.Seq}
+		}
 		if err := o.store.FindByKey(ctx, tx); err != nil {
-			return err
+			return 0, after, err
 		}
-		if c, err = change(ctx, tx, st, operation, delayedBatch); err != nil || c.N == 0 {
-			return err
+		if work.kind == kindCancel {
+			c, err = o.store.CancelDelayed(ctx, tx, st, work.filter, work.id, delayedBatch)
+		} else {
+			c, err = o.store.RescheduleDelayed(ctx, tx, st, work.filter, work.due, work.id, delayedBatch)
 		}
-		goesOn, err := o.store.AdvanceOperation(ctx, tx, operation, c.N, 0)
-		if err == nil && !goesOn {
-			err = fmt.Errorf("operation %d: %w", operation, ErrCancelled)
+		if c.Next != nil {
+			after = store.Place{At: c.Next.DueAt, Seq: c.Next.Seq}
 		}
-		return err
+		return c.N, after, err
 	})
 	return c, err
 }
 
-// delayedChange changes what a filter chooses of the next so many messages of a stretch.
-type delayedChange func(ctx context.Context, tx pgx.Tx, st store.DelayedStretch, operation int64, limit int) (store.DelayedChange, error)
-
 // delayedWork is what Cancel or Reschedule sets out to do.
 type delayedWork struct {
+	running
 	filter  store.Filter
+	due     store.Due         // of a Reschedule
 	upTo    int64             // messages with higher numbers came to be delayed after it began
 	lo, hi  *store.DelayedKey // those due first and last that it is about; nil: there is no such bound
 	none    bool              // it is about none

@@ -261,31 +261,35 @@ func TestReschedule(t *testing.T) {
 	}
 }
 
-// A shift that is interrupted says how to go on, and then each message has been shifted once, also those that share a time.
+// A shift that is interrupted is resumed, and then each message has been shifted once, also those that share a time, and those
+// that came to be delayed meanwhile have not.
 func TestRescheduleInterrupted(t *testing.T) {
 	t.Parallel()
-	d := open(t)
-	d.exec(`INSERT INTO sqlq.delayed (due_at, id, why, queue, type, body)
-		SELECT timestamptz '2100-01-01' + (i / 700) * interval '1 second', gen_random_uuid(), 'delay', 'sales', 'T', '{}' FROM generate_series(1, 3000) i`)
-	d.exec(`CREATE TABLE before AS SELECT * FROM sqlq.delayed`)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	f := ops.Filter{Queue: "sales", Limit: 2500}
-	n, err := d.Reschedule(ctx, f, ops.Due{By: time.Second}, ops.DelayedOptions{Progress: func(int64, int64) { cancel() }})
-	var unfinished *ops.UnfinishedError
-	if n != 1000 || !errors.As(err, &unfinished) || unfinished.Left != 1500 || !errors.Is(err, context.Canceled) {
-		t.Fatalf("interrupted: rescheduled %d, err %v", n, err)
-	}
-	f.Until, err = ops.ParseMoment(unfinished.Until.Format(time.RFC3339Nano))
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.Limit = unfinished.Left
-	if n, err := d.Reschedule(t.Context(), f, ops.Due{By: time.Second}, ops.DelayedOptions{}); n != 1500 || err != nil {
-		t.Errorf("the rest: rescheduled %d, err %v", n, err)
-	}
-	if n := d.number(`SELECT count(*) FROM sqlq.delayed d JOIN before b USING (seq, id) WHERE d.due_at = b.due_at + CASE WHEN seq <= 2500 THEN interval '1 second' ELSE '0' END`); n != 3000 {
-		t.Errorf("%d are as they should be, want 3000", n)
+	for _, by := range []time.Duration{time.Second, -time.Second} {
+		t.Run(by.String(), func(t *testing.T) {
+			t.Parallel()
+			d := open(t)
+			d.exec(`INSERT INTO sqlq.delayed (due_at, id, why, queue, type, body)
+				SELECT timestamptz '2100-01-01' + (i / 700) * interval '1 second', gen_random_uuid(), 'delay', 'sales', 'T', '{}' FROM generate_series(1, 3000) i`)
+			d.exec(`CREATE TABLE before AS SELECT * FROM sqlq.delayed`)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			n, err := d.Reschedule(ctx, ops.Filter{Queue: "sales", Limit: 2500}, ops.Due{By: by}, ops.DelayedOptions{Progress: func(int64, int64) { cancel() }})
+			var stopped *ops.InterruptedError
+			if n != 1000 || !errors.As(err, &stopped) || stopped.Done != 1000 || !errors.Is(err, context.Canceled) {
+				t.Fatalf("interrupted: rescheduled %d, err %v", n, err)
+			}
+			d.exec(`INSERT INTO sqlq.delayed (due_at, id, why, queue, type, body)
+				SELECT timestamptz '2100-01-01' + (i / 7) * interval '1 second', gen_random_uuid(), 'delay', 'sales', 'T', '{}' FROM generate_series(1, 30) i`)
+			op, err := d.ResumeOperation(t.Context(), stopped.Operation, nil)
+			if err != nil || op.Status != ops.OperationDone || op.Done != 2500 {
+				t.Errorf("the rest: %+v, err %v", op, err)
+			}
+			if n := d.number(`SELECT count(*) FROM sqlq.delayed d JOIN before b USING (seq, id)
+				WHERE d.due_at = b.due_at + CASE WHEN seq <= 2500 THEN $1::bigint * interval '1 second' ELSE '0' END`, int64(by/time.Second)); n != 3000 {
+				t.Errorf("%d are as they should be, want 3000", n)
+			}
+		})
 	}
 }
 

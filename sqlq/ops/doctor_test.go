@@ -326,7 +326,7 @@ func TestDoctorFindsMore(t *testing.T) {
 	d.exec(`ALTER TABLE sqlq.delayed DISABLE ROW LEVEL SECURITY`)
 	d.exec(`ALTER TABLE sqlq.error FORCE ROW LEVEL SECURITY`)
 	d.exec(`ALTER TABLE sqlq."q_Old" OWNER TO pg_database_owner`)
-	d.exec(`UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'sqlq.error_type'::regclass`)
+	d.exec(`UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'sqlq.error_status_type'::regclass`)
 	d.exec(`ALTER SEQUENCE sqlq.s_sales RESTART WITH 8000000000000000000`)
 	d.exec(`SELECT nextval('sqlq.s_sales')`)
 	diagnosis := doctor(t, d.Ops, ops.DoctorOptions{Failures: 10})
@@ -338,7 +338,7 @@ func TestDoctorFindsMore(t *testing.T) {
 	found(t, diagnosis, "row security", ops.SeverityProblem, "row security of table delayed is off", `ALTER TABLE "sqlq"."delayed" ENABLE ROW LEVEL SECURITY`)
 	found(t, diagnosis, "row security", ops.SeverityProblem, "row security of table error binds its owner too")
 	found(t, diagnosis, "row security", ops.SeverityProblem, `table q_Old belongs to "pg_database_owner"`, `ALTER TABLE "sqlq"."q_Old" OWNER TO`)
-	found(t, diagnosis, "indexes", ops.SeverityProblem, "index error_type of table error is not valid", `REINDEX INDEX CONCURRENTLY "sqlq"."error_type"`)
+	found(t, diagnosis, "indexes", ops.SeverityProblem, "index error_status_type of table error is not valid", `REINDEX INDEX CONCURRENTLY "sqlq"."error_status_type"`)
 	found(t, diagnosis, "wraparound", ops.SeverityProblem, "sequence s_sales has given out 8000000000000000000 of 9223372036854775807 numbers")
 	if fixable := diagnosis.Fixable(); len(fixable) > 0 {
 		t.Errorf("it would mend %s", fixable[0].What)

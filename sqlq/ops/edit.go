@@ -69,7 +69,7 @@ func (o *Ops) EditFailed(ctx context.Context, m FailedMessage, e Edit) (changed 
 		if !done {
 			return o.whyNotEdited(ctx, tx, m)
 		}
-		if _, err := o.store.AdvanceOperation(ctx, tx, id, 1, m.Number); err != nil {
+		if _, err := o.store.AdvanceOperation(ctx, tx, id, 1, store.Place{Seq: m.Number}); err != nil {
 			return err
 		}
 		return o.store.EndOperation(ctx, tx, id, "done", "")

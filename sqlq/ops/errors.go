@@ -81,7 +81,7 @@ func (e *QueueGoneError) Error() string {
 		quoted(e.Queues), strings.Join(e.Queues, " "))
 }
 
-// InterruptedError is returned when a change of failed messages stopped before its end. What it has done stays done, and
+// InterruptedError is returned when a change that goes by batches stopped before its end. What it has done stays done, and
 // ResumeOperation goes on with the rest, unless Err is ErrCancelled.
 type InterruptedError struct {
 	Operation int64  // its number, for ResumeOperation

@@ -73,11 +73,8 @@ const (
 // A filter whose regular expression or jsonpath is wrong is a *FilterError, naming a queue that neither exists nor has
 // failed messages a *NoQueueError.
 func (o *Ops) EachFailed(ctx context.Context, f Filter, opts EachOptions, each func(FailedMessage) error) error {
-	chosen, err := f.chosen()
+	chosen, err := o.choose(ctx, f)
 	if err != nil {
-		return err
-	}
-	if err := o.try(ctx, chosen); err != nil {
 		return err
 	}
 	scan := store.FailedScan{Oldest: f.Order == Oldest, Sizes: opts.Whole, Look: lookAtOnce}
@@ -190,7 +187,7 @@ func (o *Ops) checkQueue(ctx context.Context, queue string) error {
 	}
 	known, err := o.store.QueueExists(ctx, o.pool, queue)
 	if err == nil && !known {
-		known, err = o.store.AnyFailed(ctx, o.pool, store.Filter{Queue: queue}, 0, math.MaxInt64)
+		known, err = o.store.AnyFailed(ctx, o.pool, store.Filter{Queue: queue}, math.MaxInt64)
 	}
 	if err != nil {
 		return fmt.Errorf("look for queue %q: %w", queue, err)

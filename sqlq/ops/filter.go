@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -226,6 +227,32 @@ func (f Filter) chosen() (store.Filter, error) {
 	chosen.Fingerprint = f.Group
 	return chosen, err
 }
+
+// choose returns the filter as the store wants it, for failed messages, after the database has read what is in its languages.
+func (o *Ops) choose(ctx context.Context, f Filter) (store.Filter, error) {
+	chosen, err := f.chosen()
+	if err != nil {
+		return chosen, err
+	}
+	if err := o.try(ctx, chosen); err != nil {
+		return chosen, err
+	}
+	seen, err := o.store.SeenQueues(ctx, o.pool)
+	if err != nil {
+		return chosen, fmt.Errorf("read which queues may be seen: %w", err)
+	}
+	switch {
+	case seen == nil:
+	case f.Queue != "" && !slices.Contains(seen, f.Queue):
+		chosen.Queues = []string{}
+	case f.Queue == "" && len(seen) <= seenQueues:
+		chosen.Queues = seen
+	}
+	return chosen, nil
+}
+
+// seenQueues is among how many queues that may be seen each is looked through by itself.
+const seenQueues = 20
 
 // chosenDelayed returns the filter as the store wants it, for delayed messages.
 func (f Filter) chosenDelayed() (store.Filter, error) {

@@ -12,11 +12,17 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// How long failed messages may be counted one by one. What takes longer is estimated.
+// How long failed messages may be counted one by one. What takes longer is estimated, and what is sure to take longer, because
+// the indexes lead to so many, at once.
 const (
-	groupWithin       = time.Second
+	groupWithin       = 500 * time.Millisecond
+	listGroupsWithin  = 300 * time.Millisecond
 	countFailedWithin = 250 * time.Millisecond
+	countedAtMost     = 400_000
 )
+
+// listedGroups is how many groups are looked up one by one where their messages cannot all be counted.
+const listedGroups = 500
 
 // Group is failures of one fault: the same error at the same place.
 type Group struct {
@@ -34,34 +40,91 @@ type Group struct {
 
 // GroupFailed returns the failed messages that a filter chooses by group, the largest group first; with Order Newest that
 // which failed last, with Oldest that which failed first. Limit is of groups. Where there are so many messages that
-// counting them takes more than a second, the counts are estimated from a sample of the table: then a small group may be
-// missing that has not failed lately. Errors are those of EachFailed.
+// counting them takes more than half a second, the counts are estimated from a sample of the table, but for small groups. Then with
+// more than 500 groups, and with a filter that asks for more than status, group and times, a small group may be missing that
+// has not failed lately. Errors are those of EachFailed.
 func (o *Ops) GroupFailed(ctx context.Context, f Filter) ([]Group, error) {
-	chosen, err := f.chosen()
+	chosen, err := o.choose(ctx, f)
 	if err != nil {
 		return nil, err
 	}
-	if err := o.try(ctx, chosen); err != nil {
-		return nil, err
-	}
 	var parts []store.FailedGroup
-	exact, err := o.within(ctx, groupWithin, func(tx pgx.Tx) (err error) {
-		parts, err = o.store.GroupFailed(ctx, tx, chosen)
-		return err
-	})
-	if err == nil && !exact {
-		parts, err = o.store.EstimateGroups(ctx, o.pool, chosen)
+	exact := false
+	expected, err := o.store.ExpectFailed(ctx, o.pool, chosen)
+	if err == nil && expected <= countedAtMost {
+		exact, err = o.within(ctx, groupWithin, func(tx pgx.Tx) (err error) {
+			parts, err = o.store.GroupFailed(ctx, tx, chosen)
+			return err
+		})
 	}
 	if err != nil {
 		return nil, fmt.Errorf("group failed messages: %w", err)
 	}
-	if len(parts) == 0 {
+	var groups []Group
+	if exact {
+		groups = joinGroups(parts, false)
+	} else if groups, err = o.estimateGroups(ctx, f, chosen); err != nil {
+		return nil, fmt.Errorf("estimate groups of failed messages: %w", err)
+	}
+	if len(groups) == 0 {
 		return nil, o.checkQueue(ctx, f.Queue)
 	}
-	groups := joinGroups(parts, !exact)
 	sortGroups(groups, f.Order)
 	groups = groups[:min(len(groups), f.limit())]
 	return groups, o.fillGroups(ctx, groups)
+}
+
+// estimateGroups makes the groups from a sample, and looks them up one by one where that is quick: then none is missing, and
+// the small ones are counted.
+func (o *Ops) estimateGroups(ctx context.Context, f Filter, chosen store.Filter) ([]Group, error) {
+	parts, err := o.store.EstimateGroups(ctx, o.pool, chosen)
+	if err != nil {
+		return nil, err
+	}
+	groups := joinGroups(parts, true)
+	if chosen.Scans() || chosen.Queues != nil || f.Queue != "" || f.Type != "" || len(f.Names) > 0 {
+		return groups, nil
+	}
+	var upTo int64
+	listed, err := o.within(ctx, listGroupsWithin, func(tx pgx.Tx) (err error) {
+		parts, upTo, err = o.store.ListGroups(ctx, tx, chosen, listedGroups)
+		return err
+	})
+	if err != nil || !listed {
+		return groups, err
+	}
+	estimated := map[string]Group{}
+	for _, g := range groups {
+		estimated[g.Group] = g
+	}
+	more := map[string]bool{} // there are more than were counted
+	for _, p := range parts {
+		more[p.Fingerprint] = more[p.Fingerprint] || p.N >= upTo
+	}
+	groups = joinGroups(parts, false)
+	for i, g := range groups {
+		e := estimated[g.Group]
+		delete(estimated, g.Group)
+		g.Queues, g.Types = union(g.Queues, e.Queues), union(g.Types, e.Types)
+		if more[g.Group] {
+			g.Count, g.Archived = Count{N: max(g.Count.N, e.Count.N), Estimated: true}, max(g.Archived, e.Archived)
+		}
+		groups[i] = g
+	}
+	if len(groups) < listedGroups { // these are all
+		return groups, nil
+	}
+	for _, g := range estimated {
+		groups = append(groups, g)
+	}
+	return groups, nil
+}
+
+// union returns the names that are in one of two lists, in order.
+func union(a, b []string) []string {
+	all := append(slices.Clone(a), b...)
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // joinGroups makes a group of its parts in each queue, type and status.
@@ -130,11 +193,8 @@ func (o *Ops) fillGroups(ctx context.Context, groups []Group) error {
 // CountFailed counts the failed messages that a filter chooses, whatever its limit. The count is exact up to CountLimit,
 // and where it takes longer than a quarter of a second estimated from a sample of the table. Errors are those of EachFailed.
 func (o *Ops) CountFailed(ctx context.Context, f Filter) (Count, error) {
-	chosen, err := f.chosen()
+	chosen, err := o.choose(ctx, f)
 	if err != nil {
-		return Count{}, err
-	}
-	if err := o.try(ctx, chosen); err != nil {
 		return Count{}, err
 	}
 	var n int64

@@ -81,6 +81,71 @@ func TestGroupsEstimated(t *testing.T) {
 	}
 }
 
+// Groups that are looked up one by one are those that counting all finds, each with its first and last failure.
+func TestGroupsListed(t *testing.T) {
+	t.Parallel()
+	d := many(t)
+	s := store.New("sqlq")
+	for _, f := range []store.Filter{{}, {Status: "failed"}, {Status: "archived"}, {Status: "failed", Fingerprint: "g1"}, {Fingerprint: "none"},
+		{Since: store.Moment{At: at(t, "2026-01-01T10:03:00Z").At}, Until: store.Moment{At: at(t, "2026-01-01T10:08:00Z").At}}} {
+		all, err := s.GroupFailed(t.Context(), d.pool, f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		type group struct {
+			n           int64
+			first, last time.Time
+		}
+		want, got := map[string]group{}, map[string]group{}
+		for _, g := range all {
+			w, there := want[g.Fingerprint+g.Status]
+			if !there || g.FirstAt.Before(w.first) {
+				w.first = g.FirstAt
+			}
+			if g.LastAt.After(w.last) {
+				w.last = g.LastAt
+			}
+			w.n += g.N
+			want[g.Fingerprint+g.Status] = w
+		}
+		listed, upTo, err := s.ListGroups(t.Context(), d.pool, f, 100)
+		if err != nil || upTo < 100 && len(listed) > 0 {
+			t.Fatalf("%+v: counted up to %d, err %v", f, upTo, err)
+		}
+		for _, g := range listed {
+			got[g.Fingerprint+g.Status] = group{g.N, g.FirstAt, g.LastAt}
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("%+v: listed %v, want %v", f, got, want)
+		}
+	}
+	if listed, _, err := s.ListGroups(t.Context(), d.pool, store.Filter{Status: "failed"}, 2); err != nil || len(listed) != 2 {
+		t.Errorf("two of them: %v, err %v", listed, err)
+	}
+}
+
+// Where the planner expects very many messages, groups come from a sample and from looking them up: none is missing, and the
+// small ones are counted.
+func TestGroupsOfVeryMany(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	d.fail("sales", "large", 2000)
+	d.fail("sales", "small", 3)
+	d.exec(`UPDATE sqlq.error SET status = 'archived', archived_at = now() WHERE seq = 2001`)
+	d.exec(`ANALYZE sqlq.error`)
+	d.exec(`UPDATE pg_class SET reltuples = reltuples * 1000 WHERE oid = 'sqlq.error'::regclass`)
+	groups, err := d.GroupFailed(t.Context(), ops.Filter{Status: ops.StatusAny})
+	if err != nil || len(groups) != 2 {
+		t.Fatalf("%+v, err %v", groups, err)
+	}
+	if g := groups[0]; g.Group != "large" || g.Count != (ops.Count{N: 2000, Estimated: true}) { // the sample is the whole table
+		t.Errorf("%+v", g)
+	}
+	if g := groups[1]; g.Group != "small" || g.Count != (ops.Count{N: 3}) || g.Archived != 1 || g.Number != 2003 || g.ErrorType == "" || fmt.Sprint(g.Queues) != "[sales]" {
+		t.Errorf("%+v", g)
+	}
+}
+
 // Counts are exact up to the limit, and estimated above it.
 func TestCountFailed(t *testing.T) {
 	t.Parallel()

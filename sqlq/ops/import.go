@@ -182,18 +182,18 @@ func (o *Ops) storeBatch(ctx context.Context, queue string, id, line int64, b im
 		}
 	}
 	var channel string
-	err := o.inOperation(ctx, id, func(tx pgx.Tx) (_, _ int64, err error) {
+	err := o.inOperation(ctx, id, func(tx pgx.Tx, _ store.OperationPlace) (_ int64, after store.Place, err error) {
 		if len(ready) > 0 {
 			if channel, err = o.store.ImportReady(ctx, tx, queue, ready); err != nil {
-				return 0, 0, err
+				return 0, after, err
 			}
 		}
 		if len(delayed) > 0 {
 			if err = o.store.ImportDelayed(ctx, tx, queue, delayed); err != nil {
-				return 0, 0, err
+				return 0, after, err
 			}
 		}
-		return int64(len(b.messages)), line, nil
+		return int64(len(b.messages)), store.Place{Seq: line}, nil
 	})
 	if err != nil {
 		return err

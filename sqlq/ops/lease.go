@@ -174,7 +174,7 @@ func (o *Ops) releaseQueue(ctx context.Context, queue string, chosen store.Lease
 			if n, channel, err = o.store.ReleaseLeased(ctx, tx, queue, chosen, operation, releaseBatch); err != nil {
 				return err
 			}
-			goesOn, err := o.store.AdvanceOperation(ctx, tx, operation, n, 0)
+			goesOn, err := o.store.AdvanceOperation(ctx, tx, operation, n, store.Place{})
 			if err == nil && !goesOn {
 				err = fmt.Errorf("operation %d: %w", operation, ErrCancelled)
 			}

@@ -2,7 +2,6 @@ package ops
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -24,7 +23,7 @@ type MoveOptions struct {
 // message keeps everything but its place: id, time, attempts, headers and body.
 //
 // It works in batches, each one statement: a message is in one of the queues, whatever happens. Two that run at once share
-// the messages. One that was interrupted has moved some and can be called again.
+// the messages. One that was interrupted returns an *InterruptedError, and ResumeOperation does the rest.
 func (o *Ops) Move(ctx context.Context, from, to string, f Filter, opts MoveOptions) (moved int64, err error) {
 	if from == to {
 		return 0, fmt.Errorf("messages of queue %q cannot be moved to itself", from)
@@ -44,31 +43,61 @@ func (o *Ops) Move(ctx context.Context, from, to string, f Filter, opts MoveOpti
 	if err != nil {
 		return 0, o.noQueue(ctx, from, fmt.Errorf("move from queue %q: %w", from, err))
 	}
-	f.Queue = from
-	id, err := o.begin(ctx, kindMove, f, store.Operation{Queue: &to, UpTo: &span.UpTo})
-	if err != nil {
+	if f, err = o.absolute(ctx, f); err != nil {
 		return 0, err
 	}
-	began := time.Now()
-	var channel string
-	most := int64(takeBatch)
-	if opts.Rate > 0 {
-		most = max(1, min(most, int64(opts.Rate/4)))
+	f.Queue = from
+	m := moving{running: running{kind: kindMove}, from: from, to: to, filter: f, span: span, rate: opts.Rate, Looking: opts.Looking}
+	if m.id, err = o.begin(ctx, kindMove, write(f, opts.Rate), store.Operation{Queue: &to, UpTo: &span.UpTo}); err != nil {
+		return 0, err
 	}
-	err = o.take(ctx, id, span, int64(f.limit()), most, opts.Looking, func(tx pgx.Tx, span store.Span) (t store.Taken, err error) {
-		t, channel, err = o.store.MoveReady(ctx, tx, from, to, chosen, span.After, span.UpTo, span.Look, span.Want)
-		return t, err
-	}, func(t store.Taken) error {
-		moved += t.N
-		if err := o.wake(ctx, channel); err != nil || opts.Rate <= 0 {
-			return err
+	return o.move(ctx, m)
+}
+
+// moveAgain returns what does the rest of a Move.
+func (o *Ops) moveAgain(r running, op Operation, upTo int64, f Filter, told written, tell func(_, _ int64)) func(context.Context) error {
+	m := moving{running: r, from: f.Queue, to: op.Queue, filter: f, span: store.Span{UpTo: upTo}, rate: told.Rate, Looking: Looking{Progress: tell}}
+	return func(ctx context.Context) error {
+		_, err := o.move(ctx, m)
+		return err
+	}
+}
+
+// moving is a Move that is being performed.
+type moving struct {
+	running
+	from, to string
+	filter   Filter // its times absolute
+	span     store.Span
+	rate     float64
+	Looking
+}
+
+func (o *Ops) move(ctx context.Context, m moving) (moved int64, err error) {
+	chosen, err := m.filter.chosenReady()
+	if err == nil {
+		chosen.Queue = ""
+		began := time.Now()
+		var channel string
+		most := int64(takeBatch)
+		if m.rate > 0 {
+			most = max(1, min(most, int64(m.rate/4)))
 		}
-		return wait(ctx, time.Until(began.Add(time.Duration(float64(moved)/opts.Rate*float64(time.Second)))))
-	})
-	if err != nil {
-		err = o.noQueue(ctx, to, o.noQueue(ctx, from, fmt.Errorf("move from queue %q to %q: %w", from, to, err)))
+		err = o.take(ctx, m.id, m.span, int64(m.filter.limit()), most, m.Looking, func(tx pgx.Tx, span store.Span) (t store.Taken, err error) {
+			t, channel, err = o.store.MoveReady(ctx, tx, m.from, m.to, chosen, span.After, span.UpTo, span.Look, span.Want)
+			return t, err
+		}, func(t store.Taken) error {
+			moved += t.N
+			if err := o.wake(ctx, channel); err != nil || m.rate <= 0 {
+				return err
+			}
+			return wait(ctx, time.Until(began.Add(time.Duration(float64(moved)/m.rate*float64(time.Second)))))
+		})
 	}
-	return moved, errors.Join(err, o.end(ctx, id, err))
+	if err != nil {
+		err = o.noQueue(ctx, m.to, o.noQueue(ctx, m.from, fmt.Errorf("move from queue %q to %q: %w", m.from, m.to, err)))
+	}
+	return o.conclude(ctx, m.running, moved, err)
 }
 
 // wait waits for d, or for the end of ctx, which is an error.

@@ -28,22 +28,22 @@ func (o *Ops) By(a Actor) *Ops {
 	return &by
 }
 
-// Kinds of operations. The first four go by batches and can be resumed.
+// Kinds of operations. The first eight go by batches and can be resumed.
 const (
 	kindReplay     = "replay"
 	kindArchive    = "archive"
 	kindUnarchive  = "unarchive"
 	kindDelete     = "delete"
-	kindEdit       = "edit"
-	kindPurge      = "purge"
-	kindDrop       = "drop"
 	kindMove       = "move"
+	kindPurge      = "purge"
+	kindCancel     = "cancel"     // of delayed messages
+	kindReschedule = "reschedule" // likewise
+	kindEdit       = "edit"
+	kindDrop       = "drop"
 	kindImport     = "import"
 	kindPause      = "pause"
 	kindResume     = "resume"
-	kindCancel     = "cancel"     // of delayed messages
-	kindReschedule = "reschedule" // likewise
-	kindRelease    = "release"    // of leases
+	kindRelease    = "release" // of leases
 	kindGrant      = "grant"
 	kindRevoke     = "revoke"
 	kindMend       = "mend" // what doctor found
@@ -102,7 +102,11 @@ func (op Operation) Cancellable() bool {
 }
 
 func goesByBatches(kind string) bool {
-	return kind == kindReplay || kind == kindArchive || kind == kindUnarchive || kind == kindDelete
+	switch kind {
+	case kindReplay, kindArchive, kindUnarchive, kindDelete, kindMove, kindPurge, kindCancel, kindReschedule:
+		return true
+	}
+	return false
 }
 
 // OperationFilter chooses operations: those that fit every field that is set.
@@ -141,76 +145,6 @@ func (o *Ops) Operation(ctx context.Context, id int64) (Operation, error) {
 		return Operation{}, err
 	}
 	return operation(op), nil
-}
-
-// ResumeOperation goes on with an operation that was interrupted or has stalled, as it was begun: with its filter, its
-// snapshot, its limit and its rate, after the last message that it changed. It returns how the operation stands then, also
-// together with an error, which is one of those of Replay. That somebody else goes on with it at the same time does no harm.
-func (o *Ops) ResumeOperation(ctx context.Context, id int64, progress func(Progress)) (Operation, error) {
-	op, err := o.readOperation(ctx, id)
-	if err != nil {
-		return Operation{}, err
-	}
-	c, err := o.again(ctx, op)
-	if err != nil {
-		return operation(op), err
-	}
-	c.progress = progress
-	resumed, err := o.store.ResumeOperation(ctx, o.pool, id)
-	if err != nil {
-		return operation(op), fmt.Errorf("resume operation %d: %w", id, err)
-	}
-	if !resumed {
-		return operation(op), fmt.Errorf("operation %d was resumed or cancelled by somebody else just now: look with: sqlq operation show %[1]d", id)
-	}
-	changed, err := o.perform(ctx, &c)
-	if err == nil {
-		err = o.told(ctx, c.plan, op.Done+changed)
-	}
-	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	if now, readErr := o.readOperation(after, id); readErr == nil {
-		op = now
-	}
-	return operation(op), err
-}
-
-// TryResumeOperation returns an operation that ResumeOperation would go on with, and changes nothing; its error is that of
-// ResumeOperation.
-func (o *Ops) TryResumeOperation(ctx context.Context, id int64) (Operation, error) {
-	op, err := o.readOperation(ctx, id)
-	if err != nil {
-		return Operation{}, err
-	}
-	_, err = o.again(ctx, op)
-	return operation(op), err
-}
-
-// again returns the change that an operation is, to go on with it.
-func (o *Ops) again(ctx context.Context, op store.Operation) (c change, err error) {
-	stands := operation(op)
-	switch {
-	case !goesByBatches(op.Kind):
-		return c, fmt.Errorf("operation %d is a %s, which cannot be resumed: run it again", op.ID, op.Kind)
-	case stands.Status == OperationRunning:
-		return c, fmt.Errorf("operation %d is running; one whose process has died can be resumed when it has done nothing for %s", op.ID, store.StalledAfter)
-	case !stands.Resumable():
-		return c, fmt.Errorf("operation %d is %s: there is nothing to resume", op.ID, stands.Status)
-	}
-	f, rate, err := read(op.Filter)
-	if err != nil {
-		return c, fmt.Errorf("operation %d: %w", op.ID, err)
-	}
-	c = change{plan: plan{kind: op.Kind, filter: f, to: stands.Queue, limit: int64(f.limit())},
-		id: op.ID, start: op.Done, rate: rate, wanted: op.Wanted}
-	if op.UpTo == nil {
-		return c, fmt.Errorf("operation %d does not say up to which message it goes: run the command again", op.ID)
-	}
-	c.upTo = *op.UpTo
-	if c.chosen, err = f.chosen(); err != nil {
-		return c, fmt.Errorf("operation %d: %w", op.ID, err)
-	}
-	return c, o.exceptGone(ctx, &c.plan)
 }
 
 // CancelOperation ends an operation: one that runs stops before its next batch, one that was interrupted cannot be resumed
@@ -276,8 +210,8 @@ func operation(op store.Operation) Operation {
 	return shown
 }
 
-// written is a filter of failed messages as it stands in the operation table, for people and to go on with: its times are
-// absolute.
+// written is what an operation that goes by batches was told, as it stands in the operation table, for people and to go on
+// with: its times are absolute.
 type written struct {
 	Names    []string          `json:"names,omitempty"`
 	Queue    string            `json:"queue,omitempty"`
@@ -293,7 +227,18 @@ type written struct {
 	Order    Order             `json:"order,omitempty"`
 	Limit    int               `json:"limit,omitempty"`
 	All      bool              `json:"all,omitempty"`
-	Rate     int               `json:"rate,omitempty"` // messages a second
+	Rate     float64           `json:"rate,omitempty"`    // messages a second
+	Delayed  bool              `json:"delayed,omitempty"` // of a purge: the delayed messages, too
+	Due      *time.Time        `json:"due,omitempty"`     // of a reschedule: to that time
+	By       string            `json:"by,omitempty"`      // or by so much
+	First    *writtenPlace     `json:"first,omitempty"`   // of delayed messages: the first and the last that it is about, where there is a limit
+	Last     *writtenPlace     `json:"last,omitempty"`
+}
+
+// writtenPlace is a place in the order of the delayed messages.
+type writtenPlace struct {
+	At     time.Time `json:"at"`
+	Number int64     `json:"number"`
 }
 
 type writtenRange struct {
@@ -302,7 +247,7 @@ type writtenRange struct {
 }
 
 // write returns a filter whose times are absolute, and a rate, for the operation table.
-func write(f Filter, rate int) written {
+func write(f Filter, rate float64) written {
 	w := written{Names: f.Names, Queue: f.Queue, Type: f.Type, Group: f.Group, Error: f.Error, Headers: f.Headers, Body: f.Body,
 		Status: f.Status, Order: f.Order, Limit: f.Limit, All: f.All, Rate: rate}
 	if f.Attempts != (Range{}) {
@@ -317,14 +262,13 @@ func write(f Filter, rate int) written {
 	return w
 }
 
-// read returns the filter and the rate that write has written. A condition that it does not know is an error: without it
-// other messages would be chosen.
-func read(text json.RawMessage) (f Filter, rate int, err error) {
-	var w written
+// read returns what write has written, and its filter. A condition that it does not know is an error: without it other
+// messages would be chosen.
+func read(text json.RawMessage) (f Filter, w written, err error) {
 	in := json.NewDecoder(bytes.NewReader(text))
 	in.DisallowUnknownFields()
 	if err := in.Decode(&w); err != nil {
-		return f, 0, fmt.Errorf("its filter cannot be understood: %w", err)
+		return f, w, fmt.Errorf("its filter cannot be understood: %w", err)
 	}
 	f = Filter{Names: w.Names, Queue: w.Queue, Type: w.Type, Group: w.Group, Error: w.Error, Headers: w.Headers, Body: w.Body,
 		Status: w.Status, Order: w.Order, Limit: w.Limit, All: w.All}
@@ -337,7 +281,17 @@ func read(text json.RawMessage) (f Filter, rate int, err error) {
 	if w.Until != nil {
 		f.Until.At = *w.Until
 	}
-	return f, w.Rate, nil
+	return f, w, nil
+}
+
+// absolute returns a filter whose times are absolute, by the clock of the database.
+func (o *Ops) absolute(ctx context.Context, f Filter) (Filter, error) {
+	now, err := o.store.Clock(ctx, o.pool)
+	if err != nil {
+		return f, fmt.Errorf("read the clock of the database: %w", err)
+	}
+	f.Since, f.Until = f.Since.from(now), f.Until.from(now)
+	return f, nil
 }
 
 // begin writes down that an operation begins, and returns its number. filter is what it was told, for people and for going

@@ -98,7 +98,7 @@ func TestResumeKeepsFilter(t *testing.T) {
 	}
 	// As if two hours had passed.
 	d.exec(`UPDATE sqlq.error SET failed_at = failed_at - interval '2 hours'`)
-	d.exec(`UPDATE sqlq.operation SET filter = jsonb_set(filter::jsonb, '{since}', to_jsonb((filter->>'since')::timestamptz - interval '2 hours'))::json`)
+	d.exec(`UPDATE sqlq.operation SET after_at = after_at - interval '2 hours', filter = jsonb_set(filter::jsonb, '{since}', to_jsonb((filter->>'since')::timestamptz - interval '2 hours'))::json`)
 	d.fail("sales", "g1", 10)
 	op, err := d.ResumeOperation(t.Context(), stopped.Operation, nil)
 	if err != nil || op.Done != 4990 || op.Queue != "other" {
@@ -113,9 +113,9 @@ func TestResumeKeepsFilter(t *testing.T) {
 func TestOperationsThatCannotBeResumed(t *testing.T) {
 	t.Parallel()
 	d := open(t)
-	d.exec(`INSERT INTO sqlq.operation (kind, status, filter) VALUES ('purge', 'interrupted', '{}'), ('replay', 'interrupted', '{"colour":"red"}')`)
-	if _, err := d.ResumeOperation(t.Context(), 1, nil); err == nil || !strings.Contains(err.Error(), "is a purge, which cannot be resumed: run it again") {
-		t.Errorf("a purge: err %v", err)
+	d.exec(`INSERT INTO sqlq.operation (kind, status, filter) VALUES ('import', 'interrupted', '{}'), ('replay', 'interrupted', '{"colour":"red"}')`)
+	if _, err := d.ResumeOperation(t.Context(), 1, nil); err == nil || !strings.Contains(err.Error(), "is of the kind \"import\", which cannot be resumed: run it again") {
+		t.Errorf("an import: err %v", err)
 	}
 	if _, err := d.ResumeOperation(t.Context(), 2, nil); err == nil || !strings.Contains(err.Error(), `"colour"`) {
 		t.Errorf("a condition that is not known: err %v", err)

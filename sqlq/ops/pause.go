@@ -49,7 +49,7 @@ func (o *Ops) record(ctx context.Context, tx pgx.Tx, kind, queue string, changed
 	if err != nil {
 		return fmt.Errorf("write the operation down: %w", err)
 	}
-	if _, err := o.store.AdvanceOperation(ctx, tx, id, changed, 0); err != nil {
+	if _, err := o.store.AdvanceOperation(ctx, tx, id, changed, store.Place{}); err != nil {
 		return fmt.Errorf("write down what operation %d did: %w", id, err)
 	}
 	if err := o.store.EndOperation(ctx, tx, id, "done", ""); err != nil {

@@ -70,15 +70,17 @@ func (o *Ops) preview(ctx context.Context, kind string, f Filter, to string) (v 
 	if sure && n == 0 {
 		return v, nil
 	}
-	if err := o.skipOlder(ctx, &p); err != nil {
-		return v, err
-	}
 	var sample []store.Failed
 	look := func(db store.DBTX, sampled bool) error {
 		sample, err = o.store.PlannedFailed(ctx, db, p.chosen, p.except, p.after, p.upTo, previewSample, sampled)
 		return err
 	}
-	found, err := o.within(ctx, sampleWithin, func(tx pgx.Tx) error { return look(tx, false) })
+	found, err := o.within(ctx, sampleWithin, func(tx pgx.Tx) error {
+		if err := o.skipOlder(ctx, tx, &p); err != nil {
+			return err
+		}
+		return look(tx, false)
+	})
 	if err == nil && !found {
 		err = look(o.pool, true)
 	}
@@ -93,10 +95,13 @@ func (o *Ops) preview(ctx context.Context, kind string, f Filter, to string) (v 
 
 // countPlan returns how many messages a plan chooses: sure, or an estimate where counting takes too long.
 func (o *Ops) countPlan(ctx context.Context, p plan, within time.Duration) (n int64, sure bool, err error) {
-	sure, err = o.within(ctx, within, func(tx pgx.Tx) error {
-		n, err = o.store.CountPlanned(ctx, tx, p.chosen, p.except, p.upTo)
-		return err
-	})
+	expected, err := o.store.ExpectFailed(ctx, o.pool, p.chosen)
+	if err == nil && expected <= countedAtMost {
+		sure, err = o.within(ctx, within, func(tx pgx.Tx) error {
+			n, err = o.store.CountPlanned(ctx, tx, p.chosen, p.except, p.upTo)
+			return err
+		})
+	}
 	if err == nil && !sure {
 		n, err = o.store.EstimatePlanned(ctx, o.pool, p.chosen, p.except, p.upTo)
 	}

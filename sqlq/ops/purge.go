@@ -33,8 +33,8 @@ type PurgeOptions struct {
 
 // Purge removes the ready messages of a queue that a filter chooses and that were there when it began, for good, and returns
 // how many, also together with an error. The zero Filter chooses all. Messages that a receiver holds or an instance has
-// leased are being handled, and stay; so do failed ones. It works in batches, so one that was interrupted has removed some and
-// can be called again.
+// leased are being handled, and stay; so do failed ones. It works in batches: one that was interrupted returns an
+// *InterruptedError, and ResumeOperation does the rest, unless it is about delayed messages, too: then it can be called again.
 func (o *Ops) Purge(ctx context.Context, queue string, f Filter, opts PurgeOptions) (purged Purged, err error) {
 	chosen, err := f.chosenToPurge(opts)
 	if err != nil {
@@ -47,16 +47,39 @@ func (o *Ops) Purge(ctx context.Context, queue string, f Filter, opts PurgeOptio
 	if err != nil {
 		return purged, o.noQueue(ctx, queue, fmt.Errorf("purge queue %q: %w", queue, err))
 	}
-	f.Queue = queue
-	id, err := o.begin(ctx, kindPurge, f, store.Operation{Queue: &queue, UpTo: &span.UpTo})
-	if err != nil {
+	if f, err = o.absolute(ctx, f); err != nil {
 		return purged, err
 	}
-	err = o.purge(ctx, queue, id, chosen, span, int64(f.limit()), opts, &purged)
+	told := write(f, 0)
+	told.Delayed = opts.Delayed
+	r := running{kind: kindPurge}
+	if r.id, err = o.begin(ctx, kindPurge, told, store.Operation{Queue: &queue, UpTo: &span.UpTo}); err != nil {
+		return purged, err
+	}
+	err = o.purge(ctx, queue, r.id, chosen, span, int64(f.limit()), opts, &purged)
 	if err != nil {
 		err = o.noQueue(ctx, queue, fmt.Errorf("purge queue %q: %w", queue, err))
 	}
-	return purged, errors.Join(err, o.end(ctx, id, err))
+	if opts.Delayed {
+		return purged, errors.Join(err, o.end(ctx, r.id, err))
+	}
+	purged.Ready, err = o.conclude(ctx, r, purged.Ready, err)
+	return purged, err
+}
+
+// purgeAgain returns what does the rest of a Purge.
+func (o *Ops) purgeAgain(r running, op Operation, upTo int64, f Filter, told written, tell func(_, _ int64)) (func(context.Context) error, error) {
+	if told.Delayed {
+		return nil, errors.New("a purge of delayed messages cannot be resumed: run it again")
+	}
+	chosen, err := f.chosenReady()
+	chosen.Queue = ""
+	return func(ctx context.Context) error {
+		var purged Purged
+		err := o.purge(ctx, op.Queue, r.id, chosen, store.Span{UpTo: upTo}, int64(f.limit()), PurgeOptions{Looking: Looking{Progress: tell}}, &purged)
+		_, err = o.conclude(ctx, r, purged.Ready, err)
+		return err
+	}, err
 }
 
 // PreviewPurge counts what Purge would remove, and changes nothing. A queue that is not there is a *NoQueueError.
@@ -96,9 +119,9 @@ func (o *Ops) purge(ctx context.Context, queue string, id int64, f store.Filter,
 		for place := (&store.DelayedKey{}); place != nil; {
 			var n int64
 			at := *place
-			err := o.inOperation(ctx, id, func(tx pgx.Tx) (_, _ int64, err error) {
+			err := o.inOperation(ctx, id, func(tx pgx.Tx, _ store.OperationPlace) (_ int64, after store.Place, err error) {
 				n, place, err = o.store.PurgeDelayed(ctx, tx, queue, f, at, last, purgeDelayedRows)
-				return n, 0, err
+				return n, after, err
 			})
 			if err != nil {
 				return err
@@ -120,18 +143,26 @@ func (o *Ops) purge(ctx context.Context, queue string, id int64, f store.Filter,
 	})
 }
 
-// take takes messages out of a queue, in batches of most that are part of an operation, until left are taken or the span is
-// through. then is called after the commit of each.
-func (o *Ops) take(ctx context.Context, id int64, span store.Span, left, most int64, l Looking, one func(pgx.Tx, store.Span) (store.Taken, error), then func(store.Taken) error) error {
+// take takes messages out of a queue, in batches of most that are part of an operation, until the operation has taken limit or
+// the span is through. then is called after the commit of each.
+func (o *Ops) take(ctx context.Context, id int64, span store.Span, limit, most int64, l Looking, one func(pgx.Tx, store.Span) (store.Taken, error), then func(store.Taken) error) error {
 	var looked, taken int64
-	for span.Look = lookRows; left > taken; {
-		span.Want = int(min(most, left-taken))
+	for span.Look = lookRows; ; {
 		var t store.Taken
-		err := o.inOperation(ctx, id, func(tx pgx.Tx) (int64, int64, error) {
-			var err error
+		end := true
+		err := o.inOperation(ctx, id, func(tx pgx.Tx, at store.OperationPlace) (_ int64, after store.Place, err error) {
+			span.After = max(span.After, at.After.Seq)
+			if limit <= at.Done {
+				return 0, after, nil
+			}
+			span.Want = int(min(most, limit-at.Done))
 			t, err = one(tx, span)
-			return t.N, t.Last, err
+			end = t.N < int64(span.Want) && t.Looked < int64(span.Look)
+			return t.N, store.Place{Seq: t.Last}, err
 		})
+		if errors.Is(err, errEnded) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -141,26 +172,8 @@ func (o *Ops) take(ctx context.Context, id int64, span store.Span, left, most in
 			return err
 		}
 		l.tell(looked, taken)
-		if t.N < int64(span.Want) && t.Looked < int64(span.Look) {
+		if end {
 			return nil
 		}
-		span.After = t.Last
 	}
-	return nil
-}
-
-// inOperation runs a part of an operation in a transaction of its own, and writes down in it how many messages it changed and up to
-// which number everything is done.
-func (o *Ops) inOperation(ctx context.Context, id int64, do func(tx pgx.Tx) (changed, after int64, err error)) error {
-	return pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
-		changed, after, err := do(tx)
-		if err != nil {
-			return err
-		}
-		goesOn, err := o.store.AdvanceOperation(ctx, tx, id, changed, after)
-		if err == nil && !goesOn {
-			err = fmt.Errorf("operation %d: %w", id, ErrCancelled)
-		}
-		return err
-	})
 }

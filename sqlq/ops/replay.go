@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
@@ -32,13 +30,13 @@ type ReplayOptions struct {
 	Progress func(Progress)
 }
 
-// Progress says how far a change of failed messages has come.
+// Progress says how far a change has come that goes by batches.
 type Progress struct {
 	Operation int64  // its number
-	Kind      string // replay, archive, unarchive or delete
+	Kind      string // of Operation
 	Done      int64  // messages changed, those before an interruption included
 	Wanted    *int64 // how many are to be; nil: they were too many to be counted
-	At, UpTo  int64  // it has looked at the messages up to the number At, and ends at UpTo
+	At, UpTo  int64  // of failed messages: it has come to the number At, and ends at UpTo; else 0
 }
 
 // Replay moves the failed messages that a filter chooses back to their queues, the oldest first, and returns how many, also
@@ -112,10 +110,10 @@ func (o *Ops) changeFailed(ctx context.Context, kind string, f Filter, opts Repl
 	if sure && n == 0 {
 		return 0, o.told(ctx, p, 0)
 	}
-	if err := o.skipOlder(ctx, &p); err != nil {
+	if err := o.skipOlder(ctx, o.pool, &p); err != nil {
 		return 0, err
 	}
-	c := change{plan: p, rate: opts.Rate, progress: opts.Progress}
+	c := change{plan: p, running: running{kind: kind}, rate: opts.Rate, progress: opts.Progress}
 	op := store.Operation{UpTo: &p.upTo}
 	if sure {
 		op.Wanted, c.wanted = &n, &n
@@ -123,11 +121,11 @@ func (o *Ops) changeFailed(ctx context.Context, kind string, f Filter, opts Repl
 	if opts.To != "" {
 		op.Queue = &opts.To
 	}
-	if c.id, err = o.begin(ctx, kind, write(p.filter, opts.Rate), op); err != nil {
+	if c.id, err = o.begin(ctx, kind, write(p.filter, float64(opts.Rate)), op); err != nil {
 		return 0, err
 	}
-	if p.after > 0 {
-		if _, err := o.store.AdvanceOperation(ctx, o.pool, c.id, 0, p.after); err != nil {
+	if p.after != nil {
+		if _, err := o.store.AdvanceOperation(ctx, o.pool, c.id, 0, place(p.after)); err != nil {
 			return 0, fmt.Errorf("write operation %d down: %w", c.id, err)
 		}
 	}
@@ -142,10 +140,10 @@ type plan struct {
 	kind    string
 	filter  Filter // its times absolute
 	chosen  store.Filter
-	to      string   // a queue; "": each its own
-	except  []string // queues that are gone, whose messages stay
-	after   int64    // messages up to this number are left alone
-	upTo    int64    // messages with higher numbers failed after it began
+	to      string           // a queue; "": each its own
+	except  []string         // queues that are gone, whose messages stay
+	after   *store.FailedKey // messages up to there are left alone; nil: none
+	upTo    int64            // messages with higher numbers failed after it began
 	limit   int64
 	unnamed error // *NoFailedError for names that are not there
 }
@@ -165,10 +163,7 @@ func (o *Ops) plan(ctx context.Context, kind string, f Filter, to string) (p pla
 	case f.ChoosesAll() && !f.All:
 		return p, ErrFilterEmpty
 	}
-	if p.chosen, err = f.chosen(); err != nil {
-		return p, err
-	}
-	if err := o.try(ctx, p.chosen); err != nil {
+	if p.chosen, err = o.choose(ctx, f); err != nil {
 		return p, err
 	}
 	now, err := o.store.FailedSnapshot(ctx, o.pool)
@@ -186,7 +181,17 @@ func (o *Ops) plan(ctx context.Context, kind string, f Filter, to string) (p pla
 
 // exceptGone has a replay leave out the messages of queues that are gone.
 func (o *Ops) exceptGone(ctx context.Context, p *plan) error {
-	if p.kind != kindReplay || p.to != "" {
+	if p.kind != kindReplay || p.to != "" || p.chosen.Queues != nil { // those that may be seen are there
+		return nil
+	}
+	if queue := p.chosen.Queue; queue != "" {
+		exists, err := o.store.QueueExists(ctx, o.pool, queue)
+		if err != nil {
+			return fmt.Errorf("look for queue %q: %w", queue, err)
+		}
+		if !exists {
+			p.except = []string{queue}
+		}
 		return nil
 	}
 	queues, err := o.store.FailedQueues(ctx, o.pool)
@@ -201,31 +206,27 @@ func (o *Ops) exceptGone(ctx context.Context, p *plan) error {
 	return nil
 }
 
-// skipOlder has a plan begin at the first message that it chooses, where that is quickly found: of times, and of the newest
-// with a limit.
-func (o *Ops) skipOlder(ctx context.Context, p *plan) error {
-	var first int64
-	if p.filter.Since != (Moment{}) {
-		found, err := o.within(ctx, countWithin, func(tx pgx.Tx) (err error) {
-			first, err = o.store.FirstPlanned(ctx, tx, p.chosen, p.upTo)
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("look for the first message: %w", err)
-		}
-		if found {
-			p.after = max(0, first-1)
-		}
-	}
+// skipOlder has a plan that is about the newest so many messages begin at the first of them.
+func (o *Ops) skipOlder(ctx context.Context, db store.DBTX, p *plan) error {
 	if p.filter.Order != Newest || p.limit == math.MaxInt {
 		return nil
 	}
-	first, err := o.store.NewestPlanned(ctx, o.pool, p.chosen, p.except, p.upTo, p.limit)
+	first, err := o.store.NewestPlanned(ctx, db, p.chosen, p.except, p.upTo, p.limit)
 	if err != nil {
 		return fmt.Errorf("look for the newest %d messages: %w", p.limit, err)
 	}
-	p.after = max(p.after, first-1)
+	if first != nil {
+		p.after = &store.FailedKey{FailedAt: first.FailedAt, Seq: first.Seq - 1}
+	}
 	return nil
+}
+
+// place returns a place in the order of failure as it stands in the operation table.
+func place(k *store.FailedKey) store.Place {
+	if k == nil {
+		return store.Place{}
+	}
+	return store.Place{At: k.FailedAt, Seq: k.Seq}
 }
 
 // from returns the moment as an absolute one, given what time it is.
@@ -261,7 +262,7 @@ func (o *Ops) goneOf(ctx context.Context, p plan) (queues []string, err error) {
 			continue
 		}
 		f.Queue = name
-		any, err := o.store.AnyFailed(ctx, o.pool, f, 0, p.upTo)
+		any, err := o.store.AnyFailed(ctx, o.pool, f, p.upTo)
 		if err != nil {
 			return nil, fmt.Errorf("look for messages of queue %q: %w", name, err)
 		}

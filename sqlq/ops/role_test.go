@@ -11,7 +11,7 @@ import (
 )
 
 // as returns what a role of a kind can do, which is no superuser and owns nothing.
-func (d database) as(kind string) *ops.Ops {
+func (d database) as(kind string, queues ...string) *ops.Ops {
 	d.t.Helper()
 	role := fmt.Sprintf("%s_of_%s", kind, d.text(`SELECT current_database()`)) // roles are those of the whole server
 	d.exec(fmt.Sprintf(`CREATE ROLE %q LOGIN`, role))
@@ -22,7 +22,7 @@ func (d database) as(kind string) *ops.Ops {
 			}
 		}
 	})
-	d.exec(`SELECT sqlq.grant_role($1::name, $2::text)`, role, kind)
+	d.exec(`SELECT sqlq.grant_role($1::name, $2::text, $3::text[])`, role, kind, queues)
 	config := d.pool.Config().Copy()
 	config.ConnConfig.User = role
 	pool, err := pgxpool.NewWithConfig(d.t.Context(), config)
@@ -31,6 +31,46 @@ func (d database) as(kind string) *ops.Ops {
 	}
 	d.t.Cleanup(pool.Close)
 	return ops.New(pool, "sqlq")
+}
+
+// A role that may see one queue of several gets its messages, in order, and those of no other.
+func TestFailedOfSomeQueues(t *testing.T) {
+	t.Parallel()
+	d := many(t)
+	d.create("sales", "billing")
+	one := d.as("operator", "sales")
+	for _, order := range []ops.Order{ops.Newest, ops.Oldest} {
+		for _, status := range []ops.Status{"", ops.StatusAny} {
+			want, err := d.ListFailed(t.Context(), ops.Filter{Queue: "sales", Order: order, Status: status})
+			if err != nil || len(want) == 0 {
+				t.Fatalf("%v, err %v", want, err)
+			}
+			f := ops.Filter{Order: order, Status: status}
+			list, err := one.ListFailed(t.Context(), f)
+			if err != nil || numbers(list) != numbers(want) {
+				t.Errorf("%+v: list %s, err %v, want %s", f, numbers(list), err, numbers(want))
+			}
+			if n, err := one.CountFailed(t.Context(), f); err != nil || n.N != int64(len(want)) {
+				t.Errorf("%+v: count %v, err %v", f, n, err)
+			}
+			groups, err := one.GroupFailed(t.Context(), f)
+			for _, g := range groups {
+				if fmt.Sprint(g.Queues) != "[sales]" {
+					t.Errorf("%+v: group %+v", f, g)
+				}
+			}
+			if err != nil || len(groups) == 0 {
+				t.Errorf("%+v: groups %v, err %v", f, groups, err)
+			}
+		}
+	}
+	if list, _ := one.ListFailed(t.Context(), ops.Filter{Queue: "billing", Status: ops.StatusAny}); len(list) > 0 {
+		t.Errorf("it sees another queue's: %s", numbers(list))
+	}
+	n := d.number(`SELECT count(*) FROM sqlq.error WHERE queue = 'sales' AND status = 'failed'`)
+	if replayed, err := one.Replay(t.Context(), ops.Filter{All: true}, ops.ReplayOptions{}); err != nil || replayed != n {
+		t.Errorf("replayed %d, err %v, want %d", replayed, err, n)
+	}
 }
 
 // A viewer, who may not read headers and bodies, lists, counts and groups; an operator besides reads all, and edits.

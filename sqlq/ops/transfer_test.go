@@ -75,7 +75,7 @@ func TestMoveInterrupted(t *testing.T) {
 	moved, err = d.Move(t.Context(), "sales", "other", ops.Filter{}, ops.MoveOptions{Looking: ops.Looking{Progress: func(int64, int64) {
 		d.exec(`UPDATE sqlq.operation SET status = 'cancelled' WHERE status = 'running'`)
 	}}})
-	if err == nil || !strings.Contains(err.Error(), "somebody has cancelled it") || moved != 1000 || d.number(`SELECT count(*) FROM sqlq.q_other`) != 2000 {
+	if err == nil || !strings.Contains(err.Error(), "has cancelled operation 2") || moved != 1000 || d.number(`SELECT count(*) FROM sqlq.q_other`) != 2000 {
 		t.Errorf("cancelled: moved %d, err %v", moved, err)
 	}
 	if got := d.text(`SELECT string_agg(status || ' ' || done || ' ' || after, ', ' ORDER BY id) FROM sqlq.operation`); got != "interrupted 1000 1000, cancelled 1000 2000" {

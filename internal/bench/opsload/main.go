@@ -4,6 +4,9 @@
 //
 //	go run ./internal/bench/opsload -o json
 //
+// With -filters it looks by every filter that an index serves, as the owner and as roles with row security. Ten million failed
+// messages (-failed 10000000 -filters -replay 200000) want 20 GB of disk and some minutes to be made.
+//
 // It prints the milliseconds of each look, and replays half of the failed messages, interrupted half-way and resumed. It
 // exits with 1 if one of them was lost or doubled.
 package main
@@ -33,7 +36,9 @@ func run(ctx context.Context, args []string, server devpg.Options, out, errs io.
 	flags.SetOutput(errs)
 	var size size
 	flags.IntVar(&size.waiting, "waiting", 1_000_000, "messages that wait in the queues")
-	flags.IntVar(&size.failed, "failed", 200_000, "failed messages; half of them are replayed")
+	flags.IntVar(&size.failed, "failed", 200_000, "failed messages")
+	flags.IntVar(&size.replayed, "replay", 0, "failed messages that are replayed; 0: half of them")
+	flags.BoolVar(&size.filters, "filters", false, "look by each filter of failed messages, too, as the owner, an operator and a viewer")
 	flags.IntVar(&size.runs, "runs", 7, "how often each look is measured; the median counts")
 	format := flags.String("o", "text", "text or json")
 	if flags.Parse(args) != nil {
@@ -43,9 +48,12 @@ func run(ctx context.Context, args []string, server devpg.Options, out, errs io.
 		fmt.Fprintf(errs, "-o %s: it is text or json\n", *format)
 		return 2
 	}
-	if size.waiting < 0 || size.failed < groups || size.runs < 1 {
-		fmt.Fprintf(errs, "-waiting must not be negative, -failed be at least %d, -runs at least 1\n", groups)
+	if size.waiting < 0 || size.failed < groups || size.runs < 1 || size.replayed < 0 || size.replayed > size.failed {
+		fmt.Fprintf(errs, "-waiting must not be negative, -failed be at least %d, -runs at least 1, -replay not more than -failed\n", groups)
 		return 2
+	}
+	if size.replayed == 0 {
+		size.replayed = size.failed / 2
 	}
 	result, err := measure(ctx, size, server, func(step string) {
 		fmt.Fprintf(errs, "%s %s\n", time.Now().Format(time.TimeOnly), step)

@@ -53,7 +53,15 @@ func measure(ctx context.Context, z size, server devpg.Options, told func(step s
 		return nil, err
 	}
 	told("looking")
-	for _, l := range s.looks() {
+	looks := s.looks()
+	if z.filters {
+		more, err := s.allFilterLooks(ctx)
+		if err != nil {
+			return nil, err
+		}
+		looks = append(looks, more...)
+	}
+	for _, l := range looks {
 		measured, err := l.measure(ctx, z.runs)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", l.name, err)
@@ -61,7 +69,7 @@ func measure(ctx context.Context, z size, server devpg.Options, told func(step s
 		r.Looks = append(r.Looks, measured)
 	}
 	told("replaying")
-	if r.Replay, err = s.replay(ctx, int64(z.failed/2)); err != nil {
+	if r.Replay, err = s.replay(ctx, int64(z.replayed)); err != nil {
 		return nil, fmt.Errorf("replay: %w", err)
 	}
 	return r, nil

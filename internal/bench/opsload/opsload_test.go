@@ -16,7 +16,7 @@ func TestSmallRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out, errs bytes.Buffer
-	if code := run(t.Context(), []string{"-waiting", "1000", "-failed", "24000", "-runs", "1", "-o", "json"}, server, &out, &errs); code != 0 {
+	if code := run(t.Context(), []string{"-waiting", "1000", "-failed", "24000", "-runs", "1", "-filters", "-o", "json"}, server, &out, &errs); code != 0 {
 		t.Fatalf("exit code %d: %s", code, &errs)
 	}
 	var r result
@@ -38,7 +38,7 @@ func TestSmallRun(t *testing.T) {
 
 func TestWrongFlags(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{"-o", "xml"}, {"-failed", "7"}, {"-runs", "0"}, {"-waiting", "-1"}, {"-colour"}} {
+	for _, args := range [][]string{{"-o", "xml"}, {"-failed", "7"}, {"-runs", "0"}, {"-waiting", "-1"}, {"-replay", "300000"}, {"-colour"}} {
 		var out, errs bytes.Buffer
 		if code := run(t.Context(), args, devpg.Options{}, &out, &errs); code != 2 || errs.Len() == 0 || out.Len() != 0 {
 			t.Errorf("%v: exit code %d: %s%s", args, code, &out, &errs)

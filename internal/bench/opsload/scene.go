@@ -14,7 +14,8 @@ import (
 
 // size is how much there is, and how often it is looked at.
 type size struct {
-	waiting, failed, runs int
+	waiting, failed, replayed, runs int
+	filters                         bool
 }
 
 const (
@@ -29,9 +30,15 @@ type scene struct {
 	server *devpg.Server
 	pool   *pgxpool.Pool
 	ops    *ops.Ops
+
+	number, id string          // of a failed message in the middle
+	others     []*pgxpool.Pool // as other roles
 }
 
 func (s *scene) close() {
+	for _, pool := range s.others {
+		pool.Close()
+	}
 	if s.pool != nil {
 		s.pool.Close()
 	}
@@ -91,7 +98,7 @@ func (s *scene) fill(ctx context.Context, z size, told func(step string)) error 
 		INSERT INTO sqlq.error (id, queue, endpoint, host, type, headers, body, attempts, sent_at, first_failed_at, failed_at,
 			error_type, message, chain, fingerprint)
 		SELECT gen_random_uuid(), queue, queue, 'host-' || n % 5, queue || '.Type' || g % 4, '{"tenant":"north"}',
-			convert_to(format('{"order":%s,"note":"%s"}', n, repeat('x', 170)), 'UTF8'), 7, at - interval '1 minute', at - interval '30 seconds', at,
+			convert_to(format('{"order":%s,"note":"%s"}', n, repeat('x', 170)), 'UTF8'), CASE WHEN n % 1000 = 0 THEN 3 ELSE 7 END, at - interval '1 minute', at - interval '30 seconds', at,
 			'*net.OpError', format(CASE WHEN g % 5 = 0 THEN 'call %s of order %s: timeout after 5s' ELSE 'call %s of order %s: connection refused' END, g, n),
 			ARRAY['*fmt.wrapError: call', '*net.OpError: connection'], 'group-' || g
 		FROM (

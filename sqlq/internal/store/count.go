@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -61,8 +63,8 @@ func (s *Schema) CountFailed(ctx context.Context, db DBTX, queues []string, limi
 // EstimateReady estimates the ready messages of each queue. It reads about so many pages, or all of a smaller table, and
 // besides the newest messages, which a sample of a bloated table can miss, up to newest of them: a bounded effort, whatever
 // the state of the table. The pages are spread evenly, which makes a better estimate than TABLESAMPLE does, whose number of
-// pages is random. Locks nothing. The sizes are asked for first: with many queues, planning a statement that finds them
-// out itself takes longer than all the rest.
+// pages is random. Locks nothing. The sizes are asked for first, and what was read is put together
+// here: with many queues, planning a statement that does it itself takes longer than all the rest.
 func (s *Schema) EstimateReady(ctx context.Context, db DBTX, queues []string, pages, newest int) ([]Counted, error) {
 	tables := make([]string, len(queues))
 	for i, queue := range queues {
@@ -82,29 +84,37 @@ func (s *Schema) EstimateReady(ctx context.Context, db DBTX, queues []string, pa
 	for i, queue := range queues {
 		at[queue] = sizes[i]
 	}
-	return s.countEach(ctx, db, queues, func(queue string) string {
+	parts, err := s.countEach(ctx, db, queues, func(queue string) string {
 		size := at[queue]
 		step := max(1, (size+int64(pages)-1)/int64(pages))
 		first := step / 2
 		scale := float64(size) / float64(max(1, (size-1-first)/step+1))
-		last := s.lastReady(queue)
+		const oldest = `min(sent_at), (extract(epoch FROM clock_timestamp() - min(sent_at)) * 1000000)::bigint`
 		return fmt.Sprintf(`
-		SELECT %[1]s, greatest(round(m.n * %[2]f)::bigint, newest.n), least(m.oldest, newest.oldest),
-			(extract(epoch FROM clock_timestamp() - least(m.oldest, newest.oldest)) * 1000000)::bigint
-		FROM (SELECT count(*) AS n, min(sent_at) AS oldest FROM generate_series(%[3]d, %[4]d, %[5]d) b,
-				LATERAL (SELECT sent_at FROM %[6]s WHERE `+onPage+` OFFSET 0) m) m,
-			(SELECT count(*) AS n, min(sent_at) AS oldest FROM (
-				SELECT sent_at FROM %[6]s WHERE seq > %[7]s - 2 * %[8]d ORDER BY seq DESC LIMIT %[8]d
-			) n) newest`,
-			quote(queue), scale, first, size-1, step, s.ready(queue), last, newest)
+		SELECT %[1]s, round(count(*) * %[8]f)::bigint, `+oldest+` FROM generate_series(%[2]d, %[3]d, %[4]d) b, LATERAL (SELECT sent_at FROM %[5]s WHERE `+onPage+` OFFSET 0) m
+		UNION ALL
+		SELECT %[1]s, count(*), `+oldest+` FROM (SELECT sent_at FROM %[5]s WHERE seq > %[6]s - 2 * %[7]d ORDER BY seq DESC LIMIT %[7]d) n`,
+			quote(queue), first, size-1, step, s.ready(queue), s.lastReady(queue), newest, scale)
 	})
+	if err != nil {
+		return nil, err
+	}
+	of := map[string]Counted{}
+	for _, part := range parts {
+		c, there := of[part.Queue]
+		if c.Queue, c.N = part.Queue, max(c.N, part.N); !there || c.OldestAt == nil || part.OldestAt != nil && part.OldestAt.Before(*c.OldestAt) {
+			c.OldestAt, c.OldestAge = part.OldestAt, part.OldestAge
+		}
+		of[part.Queue] = c
+	}
+	return slices.Collect(maps.Values(of)), nil
 }
 
 // onPage is an SQL condition on the rows of a table: they lie on page b. It is a scan of a range of row addresses, which
 // PostgreSQL has since 14, but only if it does not end up as the condition of a join: OFFSET 0 behind it keeps it out.
 const onPage = `ctid >= ('(' || b || ',0)')::tid AND ctid < ('(' || b + 1 || ',0)')::tid`
 
-// countEach runs one statement that makes a row (queue, count, oldest, its age in microseconds) for each queue.
+// countEach runs one statement that makes rows (queue, count, oldest, its age in microseconds) for each queue.
 func (s *Schema) countEach(ctx context.Context, db DBTX, queues []string, count func(queue string) string) ([]Counted, error) {
 	if len(queues) == 0 {
 		return nil, nil

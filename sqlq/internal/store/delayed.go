@@ -151,6 +151,13 @@ func (s *Schema) reading(st DelayedStretch, f Filter, limit int, args ...any) (r
 	if st.To != nil {
 		times += fmt.Sprintf(` AND (due_at, seq) %s ($%d::timestamptz, $%d::bigint)`, within, param(st.To.DueAt), param(st.To.Seq))
 	}
+	if f.Keys != nil {
+		due, seqs := make([]time.Time, len(f.Keys)), make([]int64, len(f.Keys))
+		for i, k := range f.Keys {
+			due[i], seqs[i] = k.DueAt, k.Seq
+		}
+		times += fmt.Sprintf(` AND (due_at, seq) IN (SELECT * FROM unnest($%d::timestamptz[], $%d::bigint[]))`, param(due), param(seqs))
+	}
 	columns := `due_at, seq, id, sent_at, expires_at, attempt, why, queue, type, error`
 	if len(f.Headers) > 0 {
 		columns += `, headers`
@@ -166,6 +173,22 @@ func (s *Schema) reading(st DelayedStretch, f Filter, limit int, args ...any) (r
 	}
 	indexed, scanned, args := s.where(filteredDelayed, f, args...)
 	return read, where + indexed + ` AND ` + scanned, order, args
+}
+
+// FindDelayed returns where the delayed messages with these numbers or ids lie. There is no index for that, which every delayed
+// retry would pay for (76 bytes of WAL beside 541, and something for vacuum): it reads the table, at about 0.1 s a million
+// messages. Locks nothing.
+func (s *Schema) FindDelayed(ctx context.Context, db DBTX, seqs []int64, ids []string) ([]DelayedKey, error) {
+	rows, err := db.Query(ctx, fmt.Sprintf(`
+		SELECT due_at, seq FROM %s WHERE seq = ANY ($1::bigint[]) OR id = ANY ($2::text[]::uuid[])`, s.table("delayed")), seqs, ids)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := pgx.CollectRows(rows, pgx.RowToStructByPos[DelayedKey])
+	if keys == nil {
+		keys = []DelayedKey{}
+	}
+	return keys, err
 }
 
 // ListDelayed looks at the next chunk delayed messages of a stretch and returns up to limit of those that a filter

@@ -78,8 +78,7 @@ type FailedChunk struct {
 
 // NextFailed looks at the next messages in the order of their failure, and returns those that a filter chooses. However
 // rare they are, it ends after o.Look messages that fit the indexed part of the filter, so a whole scan is many short
-// statements and none holds vacuum back. Locks nothing. Relies on the indexes (status, failed_at, seq) and (type,
-// failed_at, seq), which have the order; what others find is sorted first.
+// statements and none holds vacuum back. Locks nothing. Relies on the indexes on the error table, which all have the order.
 func (s *Schema) NextFailed(ctx context.Context, db DBTX, f Filter, o FailedScan) (FailedChunk, error) {
 	direction, beyond := `DESC`, `<`
 	if o.Oldest {
@@ -89,7 +88,7 @@ func (s *Schema) NextFailed(ctx context.Context, db DBTX, f Filter, o FailedScan
 	if o.Sizes {
 		size, columns = `size`, columns+`, octet_length(body) AS size`
 	}
-	indexed, scanned, args := s.where(filteredError, f, o.Look, o.Limit)
+	indexed, scanned, args := s.where(filteredOrdered, f, o.Look, o.Limit)
 	if o.After != nil {
 		args = append(args, o.After.FailedAt, o.After.Seq)
 		indexed += fmt.Sprintf(` AND (failed_at, seq) %s ($%d::timestamptz, $%d::bigint)`, beyond, len(args)-1, len(args))
@@ -106,7 +105,7 @@ func (s *Schema) NextFailed(ctx context.Context, db DBTX, f Filter, o FailedScan
 				FROM (%[5]s) e ORDER BY failed_at %[4]s, seq %[4]s LIMIT $1::bigint
 			) c OFFSET 0
 		) m WHERE fits OR n = $1::bigint LIMIT $2::bigint`,
-		size, failedColumns, scanned, direction, s.inOrder(f.Status, columns, indexed, direction, `$1::bigint`)), args...)
+		size, failedColumns, scanned, direction, s.inOrder(f, columns, indexed, direction, `$1::bigint`)), args...)
 	if err != nil {
 		return FailedChunk{}, err
 	}
@@ -141,17 +140,31 @@ func columnsFor(f Filter) string {
 	return columns
 }
 
-// inOrder selects the first messages of the error table in the order of their failure. Where both statuses are wanted each
-// is read on its own, because only so the index (status, failed_at, seq) has the order.
-func (s *Schema) inOrder(status, columns, indexed, direction, limit string) string {
-	ofOne := func(and string) string {
-		return fmt.Sprintf(`(SELECT %[1]s FROM %[2]s WHERE %[3]s%[4]s ORDER BY failed_at %[5]s, seq %[5]s LIMIT %[6]s)`,
-			columns, s.table("error"), indexed, and, direction, limit)
+// inOrder selects the first messages of the error table in the order of their failure, by the status and the queues of a filter
+// and a condition for which filteredOrdered was asked. Where several of them are wanted each is read on its own, because only
+// so the indexes have the order.
+func (s *Schema) inOrder(f Filter, columns, indexed, direction, limit string) string {
+	var each []string
+	ofOne := func(and string) {
+		each = append(each, fmt.Sprintf(`(SELECT %[1]s FROM %[2]s WHERE %[3]s%[4]s ORDER BY failed_at %[5]s, seq %[5]s LIMIT %[6]s)`,
+			columns, s.table("error"), indexed, and, direction, limit))
 	}
-	if status != "" {
-		return ofOne("")
+	statuses := []string{``}
+	if f.Status == "" {
+		statuses = []string{` AND status = 'failed'`, ` AND status = 'archived'`}
 	}
-	return ofOne(` AND status = 'failed'`) + ` UNION ALL ` + ofOne(` AND status = 'archived'`)
+	for _, status := range statuses {
+		switch {
+		case f.Queues == nil:
+			ofOne(status)
+		case len(f.Queues) == 0:
+			ofOne(status + ` AND false`)
+		}
+		for _, queue := range f.Queues {
+			ofOne(status + ` AND queue = ` + quote(queue))
+		}
+	}
+	return strings.Join(each, ` UNION ALL `)
 }
 
 // scanned returns where the columns of failedColumns go.

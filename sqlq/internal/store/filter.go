@@ -14,11 +14,13 @@ import (
 type Filter struct {
 	Status       string // of the error table: failed or archived
 	Queue        string
+	Queues       []string // of the error table: one of these, beside what Queue says; nil: any
 	Type         string
 	Fingerprint  string
-	Seqs         []int64  // those with these numbers
-	IDs          []string // or these ids
-	Since, Until Moment   // by the table's own time
+	Seqs         []int64      // those with these numbers
+	IDs          []string     // or these ids
+	Keys         []DelayedKey // of delayed messages: they lie here, as FindDelayed says; nil: anywhere
+	Since, Until Moment       // by the table's own time
 
 	// These look at each message that the others leave.
 	MinAttempts *int
@@ -41,10 +43,14 @@ func (m Moment) isZero() bool { return m.At.IsZero() && m.Ago == nil }
 // filter must not ask for it.
 type filtered struct {
 	status, queue, fingerprint, time, attempts, err string
+
+	statuses []string // where a filter says no status: all there are, for indexes that begin with it; nil: the caller says them
 }
 
 var (
-	filteredError   = filtered{status: "status", queue: "queue", fingerprint: "fingerprint", time: "failed_at", attempts: "attempts", err: "message"}
+	filteredOrdered = filtered{status: "status", queue: "queue", fingerprint: "fingerprint", time: "failed_at", attempts: "attempts", err: "message"}
+	filteredError   = filtered{status: "status", queue: "queue", fingerprint: "fingerprint", time: "failed_at", attempts: "attempts", err: "message",
+		statuses: []string{"failed", "archived"}}
 	filteredDelayed = filtered{queue: "queue", time: "due_at", attempts: "attempt", err: "error"}
 	filteredReady   = filtered{time: "sent_at", attempts: "attempt"}
 )
@@ -56,8 +62,9 @@ func (f Filter) Scans() bool {
 
 // where returns the filter as two conditions whose parameters follow args, and the parameters with args in front. The
 // first can use indexes, and holds only what is asked for, so that the planner can choose among them: of the error table
-// (status, queue, seq), (status, failed_at, seq), (type, failed_at, seq), (fingerprint, seq), (id) and the primary key. The
-// second must look at every message that the first leaves. Of some it says null: they do not fit.
+// (status, failed_at, seq), (status, queue, failed_at, seq), (status, type, failed_at, seq), (status, fingerprint, failed_at,
+// seq), (id) and the primary key. The second must look at every message that the first leaves. Of some it says null: they do
+// not fit.
 func (s *Schema) where(t filtered, f Filter, args ...any) (indexed, scanned string, _ []any) {
 	var conds, scans []string
 	param := func(v any) int { args = append(args, v); return len(args) }
@@ -66,9 +73,15 @@ func (s *Schema) where(t filtered, f Filter, args ...any) (indexed, scanned stri
 			conds = append(conds, fmt.Sprintf(`%s = $%d::text`, column, param(value)))
 		}
 	}
+	if f.Status == "" && t.statuses != nil {
+		conds = append(conds, fmt.Sprintf(`%s IN ('%s')`, t.status, strings.Join(t.statuses, `', '`)))
+	}
 	equal(t.status, f.Status)
 	if t.queue != "" {
 		equal(t.queue, f.Queue)
+	}
+	if f.Queues != nil && t.statuses != nil {
+		conds = append(conds, fmt.Sprintf(`queue = ANY ($%d::text[])`, param(f.Queues)))
 	}
 	equal("type", f.Type)
 	equal(t.fingerprint, f.Fingerprint)
@@ -114,6 +127,15 @@ func all(conds []string) string {
 		return `true`
 	}
 	return strings.Join(conds, ` AND `)
+}
+
+// SeenQueues returns the queues whose failed messages the role may see; nil: those of all, but for some. Row security leaves the
+// others out anyway, but only after it has looked at each message. Locks nothing.
+func (s *Schema) SeenQueues(ctx context.Context, db DBTX) (queues []string, err error) {
+	err = db.QueryRow(ctx, fmt.Sprintf(`
+		SELECT CASE WHEN row_security_active(%s::regclass) AND NOT %s(NULL, 'SELECT') THEN %s('SELECT') END`,
+		quote(s.table("error")), s.table("queue_allows"), s.table("queues_apart"))).Scan(&queues)
+	return queues, err
 }
 
 // TryPattern has the database read a regular expression; an error with SQLSTATE 2201B says what is wrong with it.

@@ -42,7 +42,7 @@ func (s *Schema) EstimateGroups(ctx context.Context, db DBTX, f Filter) ([]Faile
 	if f.Status != "" {
 		ofStatus = `status = ` + quote(f.Status)
 	}
-	newest := s.inOrder(f.Status, columnsFor(f), ofStatus, `DESC`, `5000`)
+	newest := s.inOrder(f, columnsFor(f), ofStatus, `DESC`, `5000`)
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT fingerprint, queue, type, status, max(n)::bigint, min(first), max(last), max(seq) FROM (
 			SELECT %[1]s FROM %[2]s WHERE %[3]s AND %[4]s GROUP BY fingerprint, queue, type, status
@@ -56,6 +56,73 @@ func (s *Schema) EstimateGroups(ctx context.Context, db DBTX, f Filter) ([]Faile
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[FailedGroup])
+}
+
+// ListGroups looks the groups up one by one, up to most of them in the order of their fingerprints: of each status how many
+// messages the indexed part of a filter chooses, counted up to a number, which it returns, the first and the last, and of the last its queue and
+// type. Only a filter by status, fingerprint and times can be asked. Locks nothing. Relies on the index (status, fingerprint,
+// failed_at, seq): it reads an entry a group and those that it counts, but under row security whatever lies between messages that
+// may be seen. Limit the statement.
+func (s *Schema) ListGroups(ctx context.Context, db DBTX, f Filter, most int) (groups []FailedGroup, upTo int64, err error) {
+	fingerprint := Filter{Fingerprint: f.Fingerprint}
+	only, _, args := s.where(filteredOrdered, fingerprint, most)
+	times, _, args := s.where(filtered{time: "failed_at"}, Filter{Since: f.Since, Until: f.Until}, args...)
+	of := `'failed', 'archived'`
+	if f.Status != "" {
+		of = quote(f.Status)
+	}
+	rows, err := db.Query(ctx, fmt.Sprintf(`
+		WITH RECURSIVE g AS (
+			SELECT s.status, (SELECT e.fingerprint FROM %[1]s e WHERE e.status = s.status AND %[2]s ORDER BY e.fingerprint LIMIT 1) AS fingerprint, 1 AS n
+			FROM unnest(ARRAY[%[3]s]) s (status)
+			UNION ALL
+			SELECT g.status, (SELECT e.fingerprint FROM %[1]s e WHERE e.status = g.status AND e.fingerprint > g.fingerprint AND %[2]s
+				ORDER BY e.fingerprint LIMIT 1), g.n + 1
+			FROM g WHERE g.fingerprint IS NOT NULL AND g.n < $1::bigint
+		), share AS (
+			SELECT greatest(%[5]d, least(%[6]d, %[7]d / greatest(count(*), 1))) AS most FROM g
+		)
+		SELECT g.fingerprint, last.queue, last.type, g.status, c.n, first.failed_at, last.failed_at, last.seq, share.most
+		FROM g, share,
+			LATERAL (SELECT e.failed_at FROM %[1]s e WHERE e.fingerprint = g.fingerprint AND e.status = g.status AND %[4]s
+				ORDER BY e.failed_at, e.seq LIMIT 1) first,
+			LATERAL (SELECT e.failed_at, e.seq, e.queue, e.type FROM %[1]s e WHERE e.fingerprint = g.fingerprint AND e.status = g.status AND %[4]s
+				ORDER BY e.failed_at DESC, e.seq DESC LIMIT 1) last,
+			LATERAL (SELECT count(*) AS n FROM (SELECT FROM %[1]s e WHERE e.fingerprint = g.fingerprint AND e.status = g.status AND %[4]s
+				ORDER BY e.failed_at, e.seq LIMIT share.most) m) c
+		WHERE g.fingerprint IS NOT NULL`, s.table("error"), only, of, times, leastInGroup, mostInGroup, mostInGroups), args...)
+	if err != nil {
+		return nil, 0, err
+	}
+	var g FailedGroup
+	_, err = pgx.ForEachRow(rows, []any{&g.Fingerprint, &g.Queue, &g.Type, &g.Status, &g.N, &g.FirstAt, &g.LastAt, &g.Seq, &upTo}, func() error {
+		groups = append(groups, g)
+		return nil
+	})
+	return groups, upTo, err
+}
+
+// Up to how many messages ListGroups counts: of a status in a group, and about so many of all groups.
+const (
+	leastInGroup = 100
+	mostInGroup  = 1000
+	mostInGroups = 50_000
+)
+
+// ExpectFailed returns how many failed messages the planner believes a filter to choose, from its statistics: a guess that
+// costs nothing, to choose a way by. Locks nothing.
+func (s *Schema) ExpectFailed(ctx context.Context, db DBTX, f Filter) (n float64, err error) {
+	indexed, _, args := s.where(filteredError, f.unscanned())
+	var plan []struct {
+		Plan struct {
+			Rows float64 `json:"Plan Rows"`
+		}
+	}
+	err = db.QueryRow(ctx, fmt.Sprintf(`EXPLAIN (FORMAT JSON) SELECT FROM %s WHERE %s`, s.table("error"), indexed), args...).Scan(&plan)
+	if err != nil || len(plan) == 0 {
+		return 0, err
+	}
+	return plan[0].Plan.Rows, nil
 }
 
 // FailedText is how a message failed.

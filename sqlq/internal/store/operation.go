@@ -17,7 +17,6 @@ type Operation struct {
 	Filter    json.RawMessage // which messages: a JSON object
 	Queue     *string         // where they went, or what was changed; nil: each its own, or none
 	UpTo      *int64          // later messages are not part of it; nil: it does not go by number
-	After     int64           // everything up to this number has been done
 	Wanted    *int64          // how many messages it was to change; nil: not known
 	Done      int64           // how many it has changed
 	Role      string
@@ -35,7 +34,7 @@ type Operation struct {
 const StalledAfter = 15 * time.Second
 
 // operationColumns are those of Operation. $1 is StalledAfter in microseconds.
-const operationColumns = `id, kind, status, filter, queue, up_to, after, wanted, done, db_role, os_user, host, reason,
+const operationColumns = `id, kind, status, filter, queue, up_to, wanted, done, db_role, os_user, host, reason,
 	began_at, updated_at, ended_at, error, ` + operationStalled
 
 const operationStalled = `status = 'running' AND updated_at < clock_timestamp() - $1::bigint * interval '1 microsecond'`
@@ -50,12 +49,21 @@ func (s *Schema) BeginOperation(ctx context.Context, db DBTX, op Operation) (id 
 	return id, err
 }
 
-// AdvanceOperation adds what a batch has changed, in the batch's transaction. It says false when the operation was
-// cancelled or has ended: then the batch must be rolled back. It locks the operation's row.
-func (s *Schema) AdvanceOperation(ctx context.Context, db DBTX, id, changed, after int64) (goesOn bool, err error) {
+// Place is up to where everything has been done: by number, or, where At is set, by the time of failure or the due time and
+// then the number.
+type Place struct {
+	At  time.Time
+	Seq int64
+}
+
+// AdvanceOperation adds what a batch has changed, in the batch's transaction, and the place that it came to; the zero Place:
+// none. It says false when the operation was cancelled or has ended: then the batch must be rolled back. It locks the
+// operation's row.
+func (s *Schema) AdvanceOperation(ctx context.Context, db DBTX, id, changed int64, after Place) (goesOn bool, err error) {
 	tag, err := db.Exec(ctx, fmt.Sprintf(`
-		UPDATE %s SET done = done + $2::bigint, after = greatest(after, $3::bigint), updated_at = clock_timestamp()
-		WHERE id = $1::bigint AND status = 'running'`, s.table("operation")), id, changed, after)
+		UPDATE %s SET done = done + $2::bigint, after = CASE WHEN $4::timestamptz IS NULL THEN greatest(after, $3::bigint) ELSE $3::bigint END,
+			after_at = coalesce($4::timestamptz, after_at), updated_at = clock_timestamp()
+		WHERE id = $1::bigint AND status = 'running'`, s.table("operation")), id, changed, after.Seq, timeOrNil(after.At))
 	return tag.RowsAffected() == 1, err
 }
 
@@ -70,7 +78,7 @@ func (s *Schema) EndOperation(ctx context.Context, db DBTX, id int64, status, fa
 // OperationPlace is how far an operation has come.
 type OperationPlace struct {
 	Status string
-	After  int64
+	After  Place
 	Done   int64
 }
 
@@ -78,9 +86,13 @@ type OperationPlace struct {
 // with it, or cancels it, waits for this batch; pgx.ErrNoRows when there is none of that number. They do not wait for ever:
 // a process that is frozen in the middle of a batch loses it.
 func (s *Schema) LockOperation(ctx context.Context, tx pgx.Tx, id int64) (p OperationPlace, err error) {
+	var at *time.Time
 	err = tx.QueryRow(ctx, fmt.Sprintf(`
-		SELECT status, after, done, set_config('idle_in_transaction_session_timeout', '10s', true)
-		FROM %s WHERE id = $1::bigint FOR NO KEY UPDATE`, s.table("operation")), id).Scan(&p.Status, &p.After, &p.Done, nil)
+		SELECT status, after, after_at, done, set_config('idle_in_transaction_session_timeout', '10s', true)
+		FROM %s WHERE id = $1::bigint FOR NO KEY UPDATE`, s.table("operation")), id).Scan(&p.Status, &p.After.Seq, &at, &p.Done, nil)
+	if at != nil {
+		p.After.At = *at
+	}
 	return p, err
 }
 

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -37,7 +38,7 @@ type FailedQueue struct {
 }
 
 // FailedQueues returns the queues of all messages with status failed. Locks nothing. Relies on the index (status,
-// queue, seq), of which it reads one entry a queue.
+// queue, failed_at, seq), of which it reads one entry a queue.
 func (s *Schema) FailedQueues(ctx context.Context, db DBTX) ([]FailedQueue, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		WITH RECURSIVE f AS (
@@ -54,12 +55,12 @@ func (s *Schema) FailedQueues(ctx context.Context, db DBTX) ([]FailedQueue, erro
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[FailedQueue])
 }
 
-// AnyFailed says whether a filter chooses a message with after < seq <= upTo. Locks nothing. Relies on the index that the
-// filter names.
-func (s *Schema) AnyFailed(ctx context.Context, db DBTX, f Filter, after, upTo int64) (any bool, err error) {
-	indexed, scanned, args := s.where(filteredError, f, after, upTo)
+// AnyFailed says whether a filter chooses a message with seq <= upTo. Locks nothing. Relies on the index that the filter
+// names.
+func (s *Schema) AnyFailed(ctx context.Context, db DBTX, f Filter, upTo int64) (any bool, err error) {
+	indexed, scanned, args := s.where(filteredError, f, upTo)
 	err = db.QueryRow(ctx, fmt.Sprintf(`
-		SELECT EXISTS (SELECT FROM %s WHERE seq > $1::bigint AND seq <= $2::bigint AND %s AND %s)`, s.table("error"), indexed, scanned), args...).Scan(&any)
+		SELECT EXISTS (SELECT FROM %s WHERE seq <= $1::bigint AND %s AND %s)`, s.table("error"), indexed, scanned), args...).Scan(&any)
 	return any, err
 }
 
@@ -108,32 +109,39 @@ func (s *Schema) failedSample() (from, scale string) {
 	return from, fmt.Sprintf(`greatest(1.0, %s / 1000.0)`, s.pages(table))
 }
 
-// PlannedFailed returns the first failed messages with after < seq <= upTo that a filter chooses, the oldest first, those of some
-// queues left out. Locks nothing. Where the filter chooses few it may read much, so give it a time limit; sampled looks at
-// a thousand pages only, and finds any of them.
-func (s *Schema) PlannedFailed(ctx context.Context, db DBTX, f Filter, except []string, after, upTo int64, limit int, sampled bool) ([]Failed, error) {
-	indexed, scanned, args := s.where(filteredError, f, upTo, nonNil(except), limit, after)
-	from := s.table("error")
+// later is a condition on the error table: behind a place in the order of failure, whose parameters it adds; nil: everywhere.
+func later(after *FailedKey, args []any) (string, []any) {
+	if after == nil {
+		return `true`, args
+	}
+	n := len(args)
+	return fmt.Sprintf(`(failed_at, seq) > ($%d::timestamptz, $%d::bigint)`, n+1, n+2), append(args, after.FailedAt, after.Seq)
+}
+
+// PlannedFailed returns the first failed messages behind a place, with seq <= upTo, that a filter chooses, the oldest first,
+// those of some queues left out. Locks nothing. Relies on the index that the filter names, which has the order. Where the
+// filter chooses few it may read much, so give it a time limit; sampled looks at a thousand pages only, and finds any of them.
+func (s *Schema) PlannedFailed(ctx context.Context, db DBTX, f Filter, except []string, after *FailedKey, upTo int64, limit int, sampled bool) ([]Failed, error) {
+	table := filteredOrdered
 	if sampled {
-		from, _ = s.failedSample()
+		table = filteredError
+	}
+	indexed, scanned, args := s.where(table, f, upTo, nonNil(except), limit)
+	behind, args := later(after, args)
+	where := fmt.Sprintf(`%s AND seq <= $1::bigint AND queue <> ALL ($2::text[]) AND %s AND %s`, behind, indexed, scanned)
+	columns := columnsFor(Filter{})
+	from := s.inOrder(f, columns, where, `ASC`, `$3::bigint`)
+	if sampled {
+		sample, _ := s.failedSample()
+		from = fmt.Sprintf(`SELECT %s FROM %s WHERE %s`, columns, sample, where)
 	}
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT %s, NULL::text, NULL::bytea, NULL::text[], NULL::text
-		FROM %s WHERE seq > $4::bigint AND seq <= $1::bigint AND queue <> ALL ($2::text[]) AND %s AND %s ORDER BY seq LIMIT $3::bigint`, failedColumns, from, indexed, scanned), args...)
+		FROM (%s) e ORDER BY failed_at, seq LIMIT $3::bigint`, failedColumns, from), args...)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[Failed])
-}
-
-// FirstPlanned returns the lowest number <= upTo that the indexed part of a filter chooses; 0: there is none. It finds the
-// chosen messages by the filter's index, where what reads them by number would have to pass all that failed before. Locks
-// nothing. It reads all that the index leads to, so give it a time limit.
-func (s *Schema) FirstPlanned(ctx context.Context, db DBTX, f Filter, upTo int64) (seq int64, err error) {
-	indexed, _, args := s.where(filteredError, f.unscanned(), upTo)
-	err = db.QueryRow(ctx, fmt.Sprintf(`
-		SELECT coalesce(min(seq + 0), 0) FROM %s WHERE seq <= $1::bigint AND %s`, s.table("error"), indexed), args...).Scan(&seq)
-	return seq, err
 }
 
 // unscanned returns the part of a filter that indexes serve. A parameter that no condition uses would be refused.
@@ -142,56 +150,74 @@ func (f Filter) unscanned() Filter {
 	return f
 }
 
-// NewestPlanned returns the number of the n-th newest failed message with seq <= upTo that a filter chooses, those of some
-// queues left out; 0: there are fewer. Locks nothing.
-func (s *Schema) NewestPlanned(ctx context.Context, db DBTX, f Filter, except []string, upTo, n int64) (seq int64, err error) {
-	indexed, scanned, args := s.where(filteredError, f, upTo, nonNil(except), n-1)
-	err = db.QueryRow(ctx, fmt.Sprintf(`
-		SELECT coalesce((SELECT seq FROM %s WHERE seq <= $1::bigint AND queue <> ALL ($2::text[]) AND %s AND %s
-			ORDER BY seq DESC OFFSET $3::bigint LIMIT 1), 0)`, s.table("error"), indexed, scanned), args...).Scan(&seq)
-	return seq, err
+// NewestPlanned returns the place of the n-th newest failed message with seq <= upTo that a filter chooses, those of some
+// queues left out; nil: there are fewer. Locks nothing. Relies on the index that the filter names.
+func (s *Schema) NewestPlanned(ctx context.Context, db DBTX, f Filter, except []string, upTo, n int64) (*FailedKey, error) {
+	indexed, scanned, args := s.where(filteredOrdered, f, upTo, nonNil(except), n)
+	where := fmt.Sprintf(`seq <= $1::bigint AND queue <> ALL ($2::text[]) AND %s AND %s`, indexed, scanned)
+	var key FailedKey
+	err := db.QueryRow(ctx, fmt.Sprintf(`
+		SELECT failed_at, seq FROM (%s) e ORDER BY failed_at DESC, seq DESC OFFSET $3::bigint - 1 LIMIT 1`,
+		s.inOrder(f, `failed_at, seq`, where, `DESC`, `$3::bigint`)), args...).Scan(&key.FailedAt, &key.Seq)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	return &key, err
 }
 
 // batchBytes is how many bytes of bodies a batch may have, beyond its first message.
 const batchBytes = 16 << 20
 
-// LookAhead returns up to which number a batch that begins after a number is to go: over up to most messages with
-// seq <= upTo that the indexed part of a filter chooses, and over so many bytes as one transaction should move; end says
-// that there are no more. Locks nothing. Relies on the index that the filter names.
-func (s *Schema) LookAhead(ctx context.Context, db DBTX, f Filter, after, upTo int64, most int) (last int64, end bool, err error) {
-	indexed, _, args := s.where(filteredError, f.unscanned(), after, upTo, most, batchBytes)
-	var all, taken int
+// LookAhead returns up to which place a batch that begins behind a place is to go: over up to most messages with
+// seq <= upTo that the indexed part of a filter chooses, and over so many bytes as one transaction should move; nil: there
+// are none. end says that there are no more. Locks nothing. Relies on the index that the filter names, which has the order.
+func (s *Schema) LookAhead(ctx context.Context, db DBTX, f Filter, after *FailedKey, upTo int64, most int) (last *FailedKey, end bool, err error) {
+	indexed, _, args := s.where(filteredOrdered, f.unscanned(), upTo, most, batchBytes)
+	behind, args := later(after, args)
 	// The size of a body is known without reading it.
+	read := s.inOrder(f, `failed_at, seq, octet_length(body)::bigint AS size`, behind+` AND seq <= $1::bigint AND `+indexed, `ASC`, `$2::bigint`)
+	var all, taken int
+	var at *time.Time
+	var seq *int64
 	err = db.QueryRow(ctx, fmt.Sprintf(`
-		SELECT count(*), count(*) FILTER (WHERE ahead < $4::bigint), coalesce(max(seq) FILTER (WHERE ahead < $4::bigint), $1::bigint) FROM (
-			SELECT seq, sum(size) OVER (ORDER BY seq) - size AS ahead FROM (
-				SELECT seq, octet_length(body)::bigint AS size FROM %s
-				WHERE seq > $1::bigint AND seq <= $2::bigint AND %s ORDER BY seq LIMIT $3::bigint
-			) r
-		) b`, s.table("error"), indexed), args...).Scan(&all, &taken, &last)
-	return last, taken == all && all < most, err
+		WITH b AS MATERIALIZED (
+			SELECT failed_at, seq, sum(size) OVER (ORDER BY failed_at, seq) - size < $3::bigint AS fits
+			FROM (SELECT * FROM (%s) e ORDER BY failed_at, seq LIMIT $2::bigint) r
+		), last AS (
+			SELECT failed_at, seq FROM b WHERE fits ORDER BY failed_at DESC, seq DESC LIMIT 1
+		)
+		SELECT (SELECT count(*) FROM b), (SELECT count(*) FROM b WHERE fits), (SELECT failed_at FROM last), (SELECT seq FROM last)`, read), args...).
+		Scan(&all, &taken, &at, &seq)
+	if err != nil || seq == nil {
+		return nil, true, err
+	}
+	return &FailedKey{*at, *seq}, taken == all && all < most, nil
 }
 
 // LockedFailed is a failed message that this transaction has locked.
 type LockedFailed struct {
-	Seq   int64
-	Queue string
+	Seq      int64
+	FailedAt time.Time
+	Queue    string
 }
 
-// LockFailed locks up to limit failed messages that a filter chooses, with after < seq <= upTo, those of some queues left
-// out, and returns them by number. It passes over messages that others hold. Relies on the index that the filter names.
-func (s *Schema) LockFailed(ctx context.Context, tx pgx.Tx, f Filter, except []string, after, upTo int64, limit int64) ([]LockedFailed, error) {
-	indexed, scanned, args := s.where(filteredError, f, after, upTo, nonNil(except), limit)
+// LockFailed locks up to limit failed messages that a filter chooses, behind a place and up to last, with seq <= upTo, those
+// of some queues left out, and returns them in the order of their failure. It passes over messages that others hold. Relies on
+// the index that the filter names; LookAhead has seen to it that few lie between the places.
+func (s *Schema) LockFailed(ctx context.Context, tx pgx.Tx, f Filter, except []string, after *FailedKey, last FailedKey, upTo int64, limit int64) ([]LockedFailed, error) {
+	indexed, scanned, args := s.where(filteredError, f, last.FailedAt, last.Seq, upTo, nonNil(except), limit)
+	behind, args := later(after, args)
 	rows, err := tx.Query(ctx, fmt.Sprintf(`
-		SELECT seq, queue FROM %s WHERE seq > $1::bigint AND seq <= $2::bigint AND queue <> ALL ($3::text[]) AND %s AND %s
-		ORDER BY seq LIMIT $4::bigint FOR UPDATE SKIP LOCKED`, s.table("error"), indexed, scanned), args...)
+		SELECT seq, failed_at, queue FROM %s
+		WHERE %s AND (failed_at, seq) <= ($1::timestamptz, $2::bigint) AND seq <= $3::bigint AND queue <> ALL ($4::text[]) AND %s AND %s
+		ORDER BY failed_at, seq LIMIT $5::bigint FOR UPDATE SKIP LOCKED`, s.table("error"), behind, indexed, scanned), args...)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[LockedFailed])
 }
 
-// The changes of locked messages below take their numbers in order, and write a row of history for each, of that operation
+// The changes of locked messages below take their numbers in ascending order, and write a row of history for each, of that operation
 // and kind. They rely on the primary key: the first and the last number are named apart, or the planner, who sees thousands
 // of them, may read the whole table.
 
@@ -204,7 +230,7 @@ func lockedArgs(seqs []int64, operation int64, kind string) []any {
 // noted is an SQL statement: it writes down what is done with the messages that a statement returned under that name.
 func (s *Schema) noted(from string) string {
 	return fmt.Sprintf(`INSERT INTO %s (message, what, operation, queue, attempts, failed_at, host, error)
-			SELECT id, $5::text, $4::bigint, queue, attempts, failed_at, host, message FROM %s ORDER BY seq`, s.table("history"), from)
+			SELECT id, $5::text, $4::bigint, queue, attempts, failed_at, host, message FROM %s ORDER BY failed_at, seq`, s.table("history"), from)
 }
 
 // ReplayFailed moves locked messages from the error table to a queue. They start afresh: attempt 0, and no time to live
@@ -226,7 +252,7 @@ func (s *Schema) ReplayFailed(b *pgx.Batch, queue string, seqs []int64, operatio
 		), stored AS (
 			INSERT INTO %[2]s (id, sent_at, expires_at, attempt, type, headers, body)
 			SELECT id, sent_at, CASE WHEN expires_at > clock_timestamp() THEN expires_at END, 0, type, %[5]s, body
-			FROM gone ORDER BY seq
+			FROM gone ORDER BY failed_at, seq
 			RETURNING 1
 		)
 		SELECT count(*), CASE WHEN count(*) > 0 THEN %[6]s END FROM stored`,
