@@ -25,7 +25,7 @@ func TestErrorsAreWords(t *testing.T) {
 	d.create("sales", "billing")
 	d.fail("sales", "g1", 2)
 	d.fail("gone", "g2", 1)
-	d.exec(`INSERT INTO sqlq.operation (kind, status, filter) VALUES ('purge', 'interrupted', '{}'), ('replay', 'done', '{}')`)
+	d.exec(`INSERT INTO sqlq.operation (kind, status, filter) VALUES ('import', 'interrupted', '{}'), ('replay', 'done', '{}')`)
 	d.exec(`SELECT sqlq.send('billing', 't', '{}')`)
 	first, role := d.failed("1"), d.role("words")
 	d.exec(`UPDATE sqlq.error SET body = '{"order":2}' WHERE seq = 1`)
@@ -57,7 +57,7 @@ func TestErrorsAreWords(t *testing.T) {
 		{"two times", err(d.Reschedule(ctx, ops.Filter{Queue: "sales"}, ops.Due{In: time.Hour, By: time.Hour}, ops.DelayedOptions{})), nil, `a time, a delay from now and a shift exclude one another: give one of them`},
 		{"leases that are not there", err(d.ReleaseLeases(ctx, ops.LeaseFilter{Names: []string{"77"}})), kindOf[*ops.NoLeaseError], `not leased (see: sqlq lease ls): 77`},
 		{"an operation that is not there", err(d.Operation(ctx, 77)), kindOf[*ops.NoOperationError], `there is no operation 77; list them with: sqlq operation ls`},
-		{"one that cannot be resumed", err(d.ResumeOperation(ctx, 1, nil)), nil, `operation 1 is a purge, which cannot be resumed: run it again`},
+		{"one that cannot be resumed", err(d.ResumeOperation(ctx, 1, nil)), nil, `operation 1 is of the kind "import", which cannot be resumed: run it again`},
 		{"one that is done", err(d.ResumeOperation(ctx, 2, nil)), nil, `operation 2 is done: there is nothing to resume`},
 		{"no subscriber", published(d.Publish(ctx, ops.Outgoing{Type: "sales.OrderPlaced"}, body)), is(ops.ErrNoSubscriber), `publish "sales.OrderPlaced": no queue is subscribed to it`},
 		{"a body that is none", sent(d.Send(ctx, "sales", ops.Outgoing{Type: "t"}, json.RawMessage(`{`))), kindOf[*ops.BodyError], `body 1: the body is not JSON: unexpected end of JSON input`},
