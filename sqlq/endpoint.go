@@ -29,6 +29,16 @@ type Endpoint struct {
 	// Retry says when a failed message is tried again.
 	Retry RetryPolicy
 
+	// AtMostOnce commits the removal of a message before its handler runs: it is never handled twice, and a message whose
+	// process or connection dies is gone. For what must not be repeated and may be lost. A handler that fails puts its
+	// message into the error table after this one attempt, from where an operator may replay it; Retry must be empty.
+	// What a handler sends through its delivery is stored after it has succeeded. HandleTx handlers are refused: they
+	// cannot share a transaction with a removal that is committed.
+	//
+	// No more messages are fetched than slots are free, a commit a fetch, so that little is lost with a process. Short
+	// handlers make a fraction of the messages a second that they make without it; slow ones need no lease. Default off.
+	AtMostOnce bool
+
 	// Middleware is put around each handler, inside of Config.HandleMiddleware, the first outermost.
 	Middleware []func(next HandleFunc) HandleFunc
 }
@@ -40,7 +50,9 @@ func (e Endpoint) withDefaults() Endpoint {
 	if e.SlowAfter == 0 {
 		e.SlowAfter = 30 * time.Second
 	}
-	e.Retry = e.Retry.withDefaults()
+	if !e.AtMostOnce { // the empty policy has one attempt
+		e.Retry = e.Retry.withDefaults()
+	}
 	return e
 }
 
@@ -50,6 +62,9 @@ func (e Endpoint) validate(c Config) error {
 	errs = append(errs, checkQueueName(e.Name), e.Retry.validate())
 	if e.Concurrency < 0 || e.Concurrency > 10_000 {
 		errs = append(errs, fmt.Errorf("its Concurrency is %d: it is from 1 to 10,000", e.Concurrency))
+	}
+	if e.AtMostOnce && (e.Retry.Immediate != 0 || e.Retry.Delays != nil || e.Retry.Jitter != 0) {
+		errs = append(errs, errors.New("AtMostOnce and a Retry policy: a message that is handled at most once has one attempt; leave Retry empty, or AtMostOnce off"))
 	}
 	if len(e.Handlers) == 0 {
 		errs = append(errs, errors.New("no handler: give Handlers at least one"))
@@ -64,6 +79,9 @@ func (e Endpoint) validate(c Config) error {
 			errs = append(errs, fmt.Errorf("two handlers for message type %q: an endpoint has one; put the work in one handler, or in two endpoints that both subscribe", h.messageType))
 		}
 		seen[h.messageType] = true
+		if e.AtMostOnce && h.inTx {
+			errs = append(errs, fmt.Errorf("AtMostOnce and a HandleTx handler for %q: its transaction removes the message, and at most once means that the removal is committed before; make it with Handle, or leave AtMostOnce off", h.messageType))
+		}
 		errs = append(errs, checkTypeName(h.messageType))
 		if queue, routed := c.Routes[h.messageType]; routed && h.event {
 			errs = append(errs, fmt.Errorf("event %q is routed to queue %q in Config.Routes: events have subscribers, not a route; remove it there", h.messageType, queue))

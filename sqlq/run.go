@@ -210,6 +210,7 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 	<-ctx.Done()
 	r.drain(cancelHandlers)
 	r.schedule.close()
+	defer r.nameLost()
 	if !waitFor(&receivers, 5*time.Second) {
 		cancelHard()
 		c.log.Error("sqlq: a handler ignores that its context has ended; leaving it behind")
@@ -290,12 +291,12 @@ func waitFor(g *sync.WaitGroup, d time.Duration) bool {
 	}
 }
 
-// giveBackWaiting returns leased messages that have not begun to their queue; held ones go with their batch.
+// giveBackWaiting returns leased and removed messages that have not begun to their queue; held ones go with their batch.
 func (in *instance) giveBackWaiting() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for _, b := range in.batches {
-		if b.byLease {
+		if b.byLease || b.removed {
 			in.returnLeased(in.unstart(b))
 		}
 	}

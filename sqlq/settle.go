@@ -23,6 +23,8 @@ type settlement struct {
 	rows     []pgtype.TID // instead, of what it holds
 	retries  []store.Retry
 	failures []store.Failure
+	removed  []*store.Message // of failures, what the database has no more
+	gone     int              // completed, and removed at their fetch
 	out      []envelope
 
 	running  []*delivery     // to be leased, their handlers go on
@@ -39,9 +41,12 @@ func (s *settlement) add(in *instance, d *delivery) {
 	}
 	switch d.outcome.verdict {
 	case complete:
-		if s.holds {
+		switch {
+		case d.removed != nil:
+			s.gone++
+		case s.holds:
 			s.rows = append(s.rows, d.row)
-		} else {
+		default:
 			s.complete = append(s.complete, d.key())
 		}
 		s.out = append(s.out, d.out...)
@@ -50,6 +55,9 @@ func (s *settlement) add(in *instance, d *delivery) {
 		f.Key, f.Attempts, f.Endpoint, f.Host = d.key(), d.made(), in.endpoint.Name, s.client.config.host
 		f.FirstFailedAt, f.Replays, f.Headers = d.history()
 		s.failures = append(s.failures, f)
+		if d.removed != nil {
+			s.removed = append(s.removed, d.removed)
+		}
 	default:
 		s.retries = append(s.retries, store.Retry{Key: d.key(), Attempt: d.made(), Delay: d.outcome.delay,
 			Error: clip(d.err.Error(), maxErrorText), Headers: d.headersUpToFirstFailure()})
@@ -60,7 +68,7 @@ func (s *settlement) add(in *instance, d *delivery) {
 func (in *instance) count(s *settlement) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.done.Handled += uint64(len(s.complete) + len(s.rows))
+	in.done.Handled += uint64(len(s.complete) + len(s.rows) + s.gone)
 	in.done.Retried += uint64(len(s.retries))
 	in.done.Failed += uint64(len(s.failures))
 	in.done.Leased += uint64(len(s.leases))
@@ -80,7 +88,11 @@ func (s *settlement) queue(b *pgx.Batch) error {
 	if len(s.retries) > 0 {
 		st.Delay(b, s.from, s.retries, then)
 	}
-	if len(s.failures) > 0 {
+	if len(s.removed) > 0 {
+		if err := st.FailRemoved(b, s.from.Queue, s.removed, s.failures); err != nil {
+			return err
+		}
+	} else if len(s.failures) > 0 {
 		if err := st.Fail(b, s.from, s.failures); err != nil {
 			return err
 		}

@@ -24,6 +24,10 @@ func (r *receiver) settleFinished() {
 // settleLeased settles deliveries that were leased: first those together, and when the server refuses that, each by
 // itself. Without the database they are kept for later.
 func (r *receiver) settleLeased(in *instance, ds []*delivery) {
+	if in.endpoint.AtMostOnce {
+		r.settleRemoved(in, ds)
+		return
+	}
 	ctx, cancel := r.timeout()
 	defer cancel()
 	byNumber := map[int32][]*delivery{} // an instance that was thought dead goes on under another number
