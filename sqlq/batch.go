@@ -26,6 +26,8 @@ type delivery struct {
 	expires  time.Time
 	broken   error // why it cannot be handled at all
 
+	claim store.Claim // of its id, where the endpoint deduplicates
+
 	started  bool
 	leasing  bool // its lease is being committed
 	lost     bool // its transaction was lost: somebody else has it by now
@@ -68,9 +70,9 @@ type batch struct {
 	savepoint bool // one of a HandleTx handler stands in the transaction
 }
 
-// newBatch turns messages that were fetched as w says into deliveries. Messages that are under suspicion are received by
+// newBatch turns messages that were fetched as w says into deliveries, with the claims on their ids. Messages that are under suspicion are received by
 // lease only: of a held batch they are left out, and the instance receives by lease from now on.
-func newBatch(in *instance, ms []store.Message, w work) *batch {
+func newBatch(in *instance, ms []store.Message, w work, claims map[[16]byte]store.Claim) *batch {
 	suspects := false
 	b := &batch{in: in, began: time.Now(), byLease: w.byLease, removed: w.removes, all: newDeliveries(ms), done: make(chan struct{})}
 	for i := range ms {
@@ -79,6 +81,9 @@ func newBatch(in *instance, ms []store.Message, w work) *batch {
 		d.attempts.Store(int32(m.Attempt))
 		if b.byLease {
 			d.leasedBy = w.by
+		}
+		if d.claim = claims[m.ID]; d.claim == store.Claimed {
+			claims[m.ID] = store.InHandsElse // of a second one in the batch
 		}
 		if b.removed {
 			kept := *m
@@ -95,7 +100,7 @@ func newBatch(in *instance, ms []store.Message, w work) *batch {
 			suspects = true // its row is freed by the commit
 			continue
 		}
-		if d.handler != nil && d.handler.inTx && d.broken == nil {
+		if d.handler != nil && d.handler.inTx && d.broken == nil && d.claim <= store.Claimed {
 			b.inTx = append(b.inTx, d)
 		} else {
 			b.waiting = append(b.waiting, d)

@@ -40,6 +40,7 @@ type childSpec struct {
 	Concurrency int
 	InTx        bool // only HandleTx, else only Handle
 	AtMostOnce  bool
+	Deduplicate bool
 }
 
 // peril is a command for a Handle handler, perilTx one for a HandleTx handler. aftermath is what they send.
@@ -154,6 +155,9 @@ func (p *perils) run(ctx context.Context, told string) error {
 	e := p.endpoint(spec.Concurrency, spec.InTx)
 	if spec.AtMostOnce {
 		e.AtMostOnce, e.Retry = true, sqlq.RetryPolicy{}
+	}
+	if spec.Deduplicate {
+		e.Deduplicate = time.Minute
 	}
 	return c.Run(ctx, e)
 }

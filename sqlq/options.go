@@ -53,8 +53,8 @@ func WithHeader(name, value string) SendOption {
 	}
 }
 
-// WithID gives the message its id, for senders that may send the same message twice and receivers that want to notice.
-// The library itself does not look for duplicates.
+// WithID gives the message its id, for senders that may send the same message twice, because they do not know whether the
+// first time succeeded. Both are stored; an endpoint with a window (Endpoint.Deduplicate) handles one of them.
 func WithID(id ID) SendOption { return func(o *sendOptions) { o.id = id } }
 
 // WithCorrelationID sets what the message is about, an order number for example: UTF-8 text of at most 1,000 bytes. It follows along to the messages that

@@ -240,7 +240,14 @@ func (r *receiver) take(ctx context.Context, w work, ms []store.Message) (*batch
 			return nil, err
 		}
 	}
-	b := newBatch(w.in, ms, w)
+	var claims map[[16]byte]store.Claim
+	if w.in.endpoint.Deduplicate > 0 {
+		var err error
+		if claims, err = r.claim(ctx, w, ms); err != nil {
+			return nil, err
+		}
+	}
+	b := newBatch(w.in, ms, w, claims)
 	b.freed = b.freed || len(ms) < whole
 	w.in.add(b)
 	w.in.endFetch(w, true)

@@ -151,6 +151,13 @@ func (c *Client) prepareQueue(ctx context.Context, e Endpoint) error {
 	if !may {
 		return fmt.Errorf("receive from queue %q: %w, %s", e.Name, ErrNotGranted, c.grant("consumer", e.Name))
 	}
+	if e.Deduplicate > 0 {
+		if may, err := c.store.MayClaim(ctx, c.pool); err != nil {
+			return fmt.Errorf("look for the inbox of queue %q: %w", e.Name, err)
+		} else if !may {
+			return fmt.Errorf("deduplicate in queue %q: %w, %s", e.Name, ErrNotGranted, c.grant("consumer", e.Name))
+		}
+	}
 	var events []string
 	for _, h := range e.Handlers {
 		if h.event {

@@ -2,7 +2,9 @@ package sqlq
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -18,14 +20,19 @@ type commandTag = pgconn.CommandTag
 type settlement struct {
 	client   *Client
 	from     store.From
-	holds    bool // the rows have been locked since their fetch, by this transaction
+	window   time.Duration // of the endpoint that deduplicates
+	holds    bool          // the rows have been locked since their fetch, by this transaction
 	complete []int64
 	rows     []pgtype.TID // instead, of what it holds
 	retries  []store.Retry
 	failures []store.Failure
 	removed  []*store.Message // of failures, what the database has no more
 	gone     int              // completed, and removed at their fetch
-	out      []envelope
+
+	claims     store.Claims // on ids, of what was claimed
+	duplicates int          // completed without being handled
+	waits      int          // of retries, those that had no attempt
+	out        []envelope
 
 	running  []*delivery     // to be leased, their handlers go on
 	attempts []int           // of running, noted under the instance's lock: immediate retries count on
@@ -36,6 +43,7 @@ type settlement struct {
 
 // add takes a finished delivery in.
 func (s *settlement) add(in *instance, d *delivery) {
+	s.claimed(d)
 	if d.giveUp {
 		return // its row stays: held, the commit frees it
 	}
@@ -59,8 +67,13 @@ func (s *settlement) add(in *instance, d *delivery) {
 			s.removed = append(s.removed, d.removed)
 		}
 	default:
-		s.retries = append(s.retries, store.Retry{Key: d.key(), Attempt: d.made(), Delay: d.outcome.delay,
-			Error: clip(d.err.Error(), maxErrorText), Headers: d.headersUpToFirstFailure()})
+		retry := store.Retry{Key: d.key(), Attempt: d.made(), Delay: d.outcome.delay, Error: clip(d.err.Error(), maxErrorText)}
+		if d.claim == store.InHandsElse {
+			s.waits++ // it has not failed
+		} else {
+			retry.Headers = d.headersUpToFirstFailure()
+		}
+		s.retries = append(s.retries, retry)
 	}
 }
 
@@ -68,8 +81,9 @@ func (s *settlement) add(in *instance, d *delivery) {
 func (in *instance) count(s *settlement) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.done.Handled += uint64(len(s.complete) + len(s.rows) + s.gone)
-	in.done.Retried += uint64(len(s.retries))
+	in.done.Handled += uint64(len(s.complete) + len(s.rows) + s.gone - s.duplicates)
+	in.done.Duplicates += uint64(s.duplicates)
+	in.done.Retried += uint64(len(s.retries) - s.waits)
 	in.done.Failed += uint64(len(s.failures))
 	in.done.Leased += uint64(len(s.leases))
 }
@@ -105,6 +119,7 @@ func (s *settlement) queue(b *pgx.Batch) error {
 		s.leases = map[int64]int64{}
 		st.Lease(b, s.from.Queue, s.by, seqs, s.attempts, s.leases)
 	}
+	s.queueClaims(b)
 	return nil
 }
 
@@ -112,7 +127,7 @@ func (s *settlement) queue(b *pgx.Batch) error {
 // is freed by the commit.
 func (r *receiver) settlementOf(b *batch) (*settlement, error) {
 	in := b.in
-	s := &settlement{client: r.run.client, from: store.From{Queue: in.endpoint.Name}, by: in.number()}
+	s := &settlement{client: r.run.client, from: store.From{Queue: in.endpoint.Name}, by: in.number(), window: in.endpoint.Deduplicate}
 	s.holds = len(b.inTx) == 0 // a HandleTx handler had the connection: who knows what it did
 	if s.holds {
 		s.rows = make([]pgtype.TID, 0, len(b.all))
@@ -126,6 +141,8 @@ func (r *receiver) settlementOf(b *batch) (*settlement, error) {
 	for _, d := range b.all {
 		if d.finished && !d.leasing {
 			s.add(in, d)
+		} else {
+			s.claimed(d)
 		}
 	}
 	return s, nil
@@ -288,7 +305,10 @@ func (r *receiver) settleRelocked(ctx context.Context, in *instance, d *delivery
 	if len(free) == 0 {
 		return r.exec(ctx, `ROLLBACK`)
 	}
-	s := &settlement{client: r.run.client, from: store.From{Queue: in.endpoint.Name}}
+	if mine, err := r.reclaim(ctx, in, d); err != nil || !mine {
+		return errors.Join(err, r.exec(ctx, `ROLLBACK`))
+	}
+	s := &settlement{client: r.run.client, from: store.From{Queue: in.endpoint.Name}, window: in.endpoint.Deduplicate}
 	s.add(in, d)
 	return r.commit(ctx, in, s)
 }

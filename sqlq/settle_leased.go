@@ -101,7 +101,7 @@ func (r *receiver) settleLeases(ctx context.Context, in *instance, ds []*deliver
 	for _, lease := range mine {
 		ours[lease] = true
 	}
-	s := &settlement{client: r.run.client, from: in.from(ds[0])}
+	s := &settlement{client: r.run.client, from: in.from(ds[0]), window: in.endpoint.Deduplicate}
 	var back []int64
 	for _, d := range ds {
 		switch {
@@ -109,6 +109,7 @@ func (r *receiver) settleLeases(ctx context.Context, in *instance, ds []*deliver
 			r.run.client.log.Warn("sqlq: a handler finished after its message was given to another receiver", "endpoint", in.endpoint.Name, "message", d.ID)
 		case d.giveUp:
 			back = append(back, d.lease)
+			s.claimed(d)
 		default:
 			s.add(in, d)
 		}

@@ -112,6 +112,9 @@ func (in *instance) decided(d *delivery) bool {
 	case !d.expires.IsZero() && !time.Now().Before(d.expires):
 		d.expired, d.outcome = true, outcome{verdict: complete}
 		return true
+	case d.claim > store.Claimed:
+		in.decideByClaim(d)
+		return true
 	case d.broken != nil:
 		d.err = d.broken
 	case d.handler == nil:
