@@ -372,7 +372,7 @@ func (w *world) checkVisits(p string, l *line, visits []*visit) {
 		case w.refusals && !l.inTx: // a refused batch frees those that are under way, too
 		case v.overlapped:
 			w.blame("%s: two handlers at once, attempt %d", p, v.attempt)
-		case i > 0 && visits[i-1].completed && l.twice():
+		case i > 0 && visits[i-1].completed && l.twice() && !l.inTx:
 			w.blame("%s: handled again (attempt %d) after it was completed", p, v.attempt)
 		case l.twice(): // each of them counts its own attempts
 		case l.inTx: // those whose batch was refused, or yielded, come again with the same attempt
