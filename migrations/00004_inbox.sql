@@ -27,7 +27,7 @@ BEGIN
                 id       uuid NOT NULL,
                 instance integer,
                 queue    text NOT NULL,
-                PRIMARY KEY (queue, id)
+                PRIMARY KEY (id, queue)
             ) WITH (autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 1000000)$q$, tab);
         EXECUTE format('CREATE INDEX %I ON %I (instance) WHERE instance IS NOT NULL', tab || '_instance', tab);
         EXECUTE format('COMMENT ON TABLE %I IS %L', tab, 'Ids of messages that were handled, or are being handled by lease; see inbox.');
@@ -79,13 +79,14 @@ DECLARE
     one     uuid;
 BEGIN
     tabs := inbox_tables(claim_messages.queue, keep);
+    -- One look into the index for each id, whatever the planner believes of the tables.
     lookup := $q$
-        SELECT i.id, i.instance IS NULL AS done FROM %I i
-        WHERE i.queue = $1 AND i.id = ANY ($2) AND (i.instance IS NULL AND i.at > clock_timestamp() - $3
-            OR i.instance IS NOT NULL AND EXISTS (SELECT FROM leased l WHERE l.instance = i.instance AND l.queue = i.queue AND l.id = i.id))$q$;
-    EXECUTE format('SELECT array_agg(k.id) FILTER (WHERE k.done), array_agg(k.id) FILTER (WHERE NOT k.done) FROM ('
-        || lookup || ' UNION ALL ' || lookup || ') k', tabs.written, tabs.other)
-    INTO known, busy USING claim_messages.queue, ids, keep;
+        SELECT u.id, i.instance IS NULL AS done
+        FROM unnest($2) u (id), LATERAL (SELECT * FROM %I o WHERE o.id = u.id AND o.queue = $1 OFFSET 0) i
+        WHERE i.instance IS NULL AND i.at > clock_timestamp() - $3
+            OR i.instance IS NOT NULL AND EXISTS (SELECT FROM leased l WHERE l.instance = i.instance AND l.queue = i.queue AND l.id = i.id)$q$;
+    lookup := 'SELECT array_agg(k.id) FILTER (WHERE k.done), array_agg(k.id) FILTER (WHERE NOT k.done) FROM (' || lookup || ') k';
+    EXECUTE format(lookup, tabs.other) INTO known, busy USING claim_messages.queue, ids, keep;
     IF known IS NOT NULL OR busy IS NOT NULL THEN
         free := ARRAY(SELECT unnest(ids) EXCEPT SELECT unnest(known) EXCEPT SELECT unnest(busy));
     END IF;
@@ -115,6 +116,11 @@ BEGIN
             END;
         END LOOP;
     END;
+    IF cardinality(claimed) < cardinality(free) THEN
+        EXECUTE format(lookup, tabs.written) INTO got, busy
+        USING claim_messages.queue, ARRAY(SELECT unnest(free) EXCEPT SELECT unnest(claimed)), keep;
+        known := known || got;
+    END IF;
     RETURN QUERY SELECT u.id, 'claimed' FROM unnest(claimed) u (id) UNION ALL SELECT u.id, 'handled' FROM unnest(known) u (id);
 END $$;
 -- +goose StatementEnd

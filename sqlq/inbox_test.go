@@ -418,3 +418,35 @@ func TestInboxIsForConsumersOfTheQueue(t *testing.T) {
 		t.Errorf("as a member of another role: %v, want the other's queue and not one's own", err)
 	}
 }
+
+// A claim costs the same however many ids are kept, whatever the statistics say: each id is looked up by itself.
+func TestClaimCostsTheSameWhateverIsKept(t *testing.T) {
+	t.Parallel()
+	h := newDedupHouse(t)
+	for _, table := range []string{"inbox_minutes_a", "inbox_minutes_b"} {
+		execSQL(t, h.pool, `INSERT INTO sqlq.`+table+` (queue, id) SELECT 'house', sqlq.uuid_v7() FROM generate_series(1, 20000)`)
+	}
+	for _, statistics := range []string{`SELECT`, `ANALYZE sqlq.inbox_minutes_a, sqlq.inbox_minutes_b`} {
+		execSQL(t, h.pool, statistics)
+		err := pgx.BeginFunc(t.Context(), h.pool, func(tx pgx.Tx) error {
+			for _, sql := range []string{
+				`CREATE TEMP TABLE fresh ON COMMIT DROP AS SELECT array_agg(sqlq.uuid_v7()) AS ids FROM generate_series(1, 50)`,
+				`SELECT sqlq.claim_messages('house', ids, '1 minute', NULL) FROM fresh`,
+				`SELECT sqlq.settle_claims('house', '1 minute', ids[40:50], ids[1:10], ids[20:30], false, 1) FROM fresh`,
+			} {
+				if _, err := tx.Exec(t.Context(), sql); err != nil {
+					return err
+				}
+			}
+			var read int
+			err := tx.QueryRow(t.Context(), `SELECT sum(coalesce(idx_tup_fetch, 0) + seq_tup_read) FROM pg_stat_xact_user_tables WHERE relname LIKE 'inbox_minutes_%'`).Scan(&read)
+			if read > 500 {
+				t.Errorf("after %s: it took reading %d rows to claim and settle 50 ids", statistics, read)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -106,7 +106,7 @@ func deedOf(queue string, k key) deed {
 	case hearsQueue:
 		return pick(p, 20, failOnce, 5, failEver, 5, slowly)
 	case mostQueue:
-		return pick(p, 15, failEver, 5, panicEver, 15, slowly, 60, sendsOn)
+		return pick(p, 40, failEver, 10, panicEver, 30, slowly, 500, sendsOn)
 	case onceQueue: // whose handlers all send on: that tells how many of them were settled
 		return pick(p, 40, failOnce, 15, failLong, 10, failEver, 5, giveUp, 3, panics, 15, slowly)
 	case booksQueue:
