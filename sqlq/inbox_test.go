@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/sqlq/sqlq/internal/bouncer"
 	"github.com/sqlq/sqlq/internal/devpg/pgtest"
 	"github.com/sqlq/sqlq/sqlq"
 )
@@ -448,5 +449,46 @@ func TestClaimCostsTheSameWhateverIsKept(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// Both guarantees by choice hold through a transaction pooler.
+func TestChoicesThroughBouncer(t *testing.T) {
+	t.Parallel()
+	bouncer.Need(t)
+	for _, mode := range []string{"exec", "simple_protocol"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			through, past := behindBouncer(t, bouncer.Options{}, "default_query_exec_mode="+mode)
+			h := &dedupHouse{pool: past, do: func(_ context.Context, _ *sqlq.Incoming, m chore) error {
+				if m.Do == "fail" {
+					return errors.New("no water")
+				}
+				return nil
+			}}
+			execSQL(t, past, `SELECT sqlq.create_queue(q) FROM unnest(ARRAY['house', 'shed', 'ledger']) q`)
+			c := open(t, through, sqlq.Config{Routes: choreRoute, PollInterval: 20 * time.Millisecond})
+			most := h.endpoint(false)
+			most.Name, most.Deduplicate, most.AtMostOnce, most.Retry = "shed", 0, true, sqlq.RetryPolicy{}
+			id := sqlq.NewID()
+			for range 3 {
+				if err := c.Send(t.Context(), chore{N: 1}, sqlq.WithID(id)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := c.SendMany(t.Context(), []sqlq.Message{chore{N: 2}, chore{N: 3, Do: "fail"}}, sqlq.To("shed")); err != nil {
+				t.Fatal(err)
+			}
+			other := open(t, through, sqlq.Config{Routes: map[string]string{"ledger.Entry": "ledger"}, PollInterval: 20 * time.Millisecond})
+			run(t, c, h.endpoint(false))
+			run(t, other, most)
+			h.done(t)
+			eventuallyCount(t, past, 0, `SELECT count(*) FROM sqlq.q_shed`)
+			eventuallyCount(t, past, 2, `SELECT count(*) FROM sqlq.q_ledger`)
+			eventuallyCount(t, past, 1, `SELECT count(*) FROM sqlq.error WHERE queue = 'shed' AND attempts = 1`)
+			if n := h.times(id); n != 1 {
+				t.Errorf("sent three times with one id, handled %d times", n)
+			}
+		})
 	}
 }
