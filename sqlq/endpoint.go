@@ -50,7 +50,8 @@ type Endpoint struct {
 	//
 	// It costs a row in the inbox for each message, 240 bytes of WAL, three times the database's processor time, and a
 	// round trip more for each fetch; ids are kept for up to twice 10 minutes, 3 hours, 2 days or 31 days, whichever
-	// the window fits in, and then truncated away. Endpoints without it pay nothing.
+	// the window fits in, and then truncated away. Endpoints without it pay nothing. Each of these keeps its own ids, so
+	// all processes of the endpoint are to have the same window, and a change of it may forget what was handled before.
 	Deduplicate time.Duration
 
 	// Middleware is put around each handler, inside of Config.HandleMiddleware, the first outermost.

@@ -370,6 +370,29 @@ func TestInboxRotates(t *testing.T) {
 	}
 }
 
+// Each window has the inbox that keeps ids for the shortest time that is long enough.
+func TestEachWindowHasItsInbox(t *testing.T) {
+	t.Parallel()
+	h := newDedupHouse(t)
+	c := open(t, h.pool, sqlq.Config{Routes: choreRoute})
+	for _, tc := range []struct {
+		window time.Duration
+		table  string
+	}{
+		{time.Second, "inbox_minutes_a"}, {10 * time.Minute, "inbox_minutes_a"}, {10*time.Minute + time.Second, "inbox_hours_a"},
+		{3 * time.Hour, "inbox_hours_a"}, {48 * time.Hour, "inbox_days_a"}, {49 * time.Hour, "inbox_weeks_a"}, {31 * 24 * time.Hour, "inbox_weeks_a"},
+	} {
+		e, id := h.endpoint(false), sqlq.NewID()
+		e.Deduplicate = tc.window
+		stop := run(t, c, e)
+		if err := c.Send(t.Context(), chore{}, sqlq.WithID(id)); err != nil {
+			t.Fatal(err)
+		}
+		eventuallyCount(t, h.pool, 1, `SELECT count(*) FROM sqlq.`+tc.table+` WHERE queue = 'house' AND id = $1 AND instance IS NULL`, id.String())
+		stop()
+	}
+}
+
 // A role needs what the consumers of this version are granted, and of a queue that it has not it can claim nothing.
 func TestInboxIsForConsumersOfTheQueue(t *testing.T) {
 	t.Parallel()
