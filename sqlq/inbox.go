@@ -42,6 +42,21 @@ func (r *receiver) claim(ctx context.Context, w work, ms []store.Message) (map[[
 	return r.run.client.store.Claim(ctx, r.conn, w.in.endpoint.Name, ids, w.in.endpoint.Deduplicate, by)
 }
 
+// returnUnclaimed has messages that were leased and could not be claimed given back. Held ones are free with their
+// transaction.
+func (in *instance) returnUnclaimed(w work, ms []store.Message) {
+	if !w.byLease {
+		return
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for i, d := range newDeliveries(ms) {
+		d.ID, d.lease, d.leasedBy, d.giveUp = ms[i].ID, ms[i].Lease, w.by, true
+		in.leases[d.lease] = d
+		in.finished = append(in.finished, d)
+	}
+}
+
 // decideByClaim brings a delivery that may not be handled to its verdict.
 func (in *instance) decideByClaim(d *delivery) {
 	if d.claim == store.Duplicate {

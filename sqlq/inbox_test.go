@@ -283,6 +283,37 @@ func TestDeduplicateKilledProcess(t *testing.T) {
 	}
 }
 
+// What cannot be claimed is free again at once, held or leased.
+func TestDeduplicateFreesWhatItCannotClaim(t *testing.T) {
+	t.Parallel()
+	for _, wary := range []bool{false, true} {
+		t.Run(fmt.Sprint("by lease: ", wary), func(t *testing.T) {
+			t.Parallel()
+			h := newDedupHouse(t)
+			if wary {
+				execSQL(t, h.pool, `INSERT INTO sqlq.instance (endpoint, host, pid, version, concurrency, session_lock, lease_time, crashed_at)
+					VALUES ('house', 'of the past', 1, '', 1, true, interval '1 second', clock_timestamp())`)
+			}
+			c := open(t, h.pool, sqlq.Config{Routes: choreRoute})
+			run(t, c, h.endpoint(false))
+			execSQL(t, h.pool, `ALTER FUNCTION sqlq.claim_messages RENAME TO away`)
+			id := sqlq.NewID()
+			if err := c.Send(t.Context(), chore{}, sqlq.WithID(id)); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "it was fetched", func() (bool, string) {
+				s := c.Stats()
+				return len(s.Endpoints) > 0 && s.Endpoints[0].Received > 0, fmt.Sprintf("%+v", s)
+			})
+			execSQL(t, h.pool, `ALTER FUNCTION sqlq.away RENAME TO claim_messages`)
+			h.done(t)
+			if n := h.times(id); n != 1 {
+				t.Errorf("handled %d times", n)
+			}
+		})
+	}
+}
+
 // Where the server refuses a batch, its messages are claimed anew, one by one.
 func TestDeduplicateRefusedSettle(t *testing.T) {
 	t.Parallel()

@@ -244,6 +244,7 @@ func (r *receiver) take(ctx context.Context, w work, ms []store.Message) (*batch
 	if w.in.endpoint.Deduplicate > 0 {
 		var err error
 		if claims, err = r.claim(ctx, w, ms); err != nil {
+			w.in.returnUnclaimed(w, ms)
 			return nil, err
 		}
 	}
