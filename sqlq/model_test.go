@@ -152,8 +152,9 @@ func (w *world) live() {
 		w.account()
 	}
 	repeated, visits := w.repeated()
-	w.t.Logf("%d messages (audited: %v, wary: %v, frayed: %v), %d visits of handlers, %d of them repeated, %d backends terminated, %v",
-		len(w.lines), w.audited, w.wary, w.frayed, visits, repeated, len(w.kills), time.Since(began).Round(time.Millisecond))
+	turned := count(w.t, w.db, `SELECT count(*) FROM sqlq.inbox WHERE name = 'hours' AND current = 'b'`)
+	w.t.Logf("%d messages (audited: %v, wary: %v, frayed: %v, inbox turned: %d), %d visits of handlers, %d of them repeated, %d backends terminated, %v",
+		len(w.lines), w.audited, w.wary, w.frayed, turned, visits, repeated, len(w.kills), time.Since(began).Round(time.Millisecond))
 }
 
 // pool opens a pool for an actor, whose backends the spoiler knows.
@@ -527,6 +528,7 @@ func (w *world) pauser(until chan struct{}, actor uint64) {
 		mark(w.t, w.db, queue, true, true)
 		pause(ctx, rng, 150*time.Millisecond)
 		mark(w.t, w.db, queue, false, true)
+		w.rotate(ctx)
 	}
 }
 

@@ -95,7 +95,7 @@ func compose(r *rand.Rand) *batch {
 		b.To = exactQueue
 	case p < 82:
 		b.To = mostQueue
-	case p < 88:
+	case p < 92:
 		b.To = onceQueue
 	}
 	switch q := r.IntN(10); {
