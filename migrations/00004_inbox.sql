@@ -91,14 +91,13 @@ BEGIN
         free := ARRAY(SELECT unnest(ids) EXCEPT SELECT unnest(known) EXCEPT SELECT unnest(busy));
     END IF;
     -- Sorted, so that two who claim the same ids do not wait for each other. What another transaction has claimed and not
-    -- committed is waited for a moment; what has expired, or was claimed by a lease that is gone, is taken over.
+    -- committed is waited for a moment; what has expired is taken over.
     claim := format($q$
         WITH claimed AS (
             INSERT INTO %1$I AS i (queue, id, instance)
             SELECT DISTINCT $1, u.id, $4 FROM unnest($2) u (id) ORDER BY u.id
             ON CONFLICT ON CONSTRAINT %2$I DO UPDATE SET at = clock_timestamp(), instance = EXCLUDED.instance
             WHERE i.instance IS NULL AND i.at <= clock_timestamp() - $3
-                OR i.instance IS NOT NULL AND NOT EXISTS (SELECT FROM leased l WHERE l.instance = i.instance AND l.queue = i.queue AND l.id = i.id)
             RETURNING i.id
         )
         SELECT coalesce(array_agg(c.id), '{}') FROM claimed c$q$, tabs.written, tabs.written || '_pkey');
@@ -117,9 +116,26 @@ BEGIN
         END LOOP;
     END;
     IF cardinality(claimed) < cardinality(free) THEN
-        EXECUTE format(lookup, tabs.written) INTO got, busy
-        USING claim_messages.queue, ARRAY(SELECT unnest(free) EXCEPT SELECT unnest(claimed)), keep;
+        free := ARRAY(SELECT unnest(free) EXCEPT SELECT unnest(claimed));
+        EXECUTE format(lookup, tabs.written) INTO got, busy USING claim_messages.queue, free, keep;
         known := known || got;
+        -- What a lease claimed that is gone is taken over: by a statement of its own, which sees the lease of every claim that
+        -- it sees, and only if the claim is still the same when it is locked. Who takes one over changes its time.
+        EXECUTE format($q$
+            WITH void AS MATERIALIZED (
+                SELECT i.id, i.instance, i.at
+                FROM unnest($2) u (id), LATERAL (SELECT * FROM %1$I o WHERE o.id = u.id AND o.queue = $1 OFFSET 0) i
+                WHERE i.instance IS NOT NULL
+                    AND NOT EXISTS (SELECT FROM leased l WHERE l.instance = i.instance AND l.queue = i.queue AND l.id = i.id)
+            ), picked AS MATERIALIZED (
+                SELECT i.id FROM void v JOIN %1$I i ON i.id = v.id AND i.queue = $1 AND i.instance = v.instance AND i.at = v.at
+                FOR UPDATE OF i SKIP LOCKED
+            ), claimed AS (
+                UPDATE %1$I i SET at = clock_timestamp(), instance = $3 FROM picked p WHERE i.id = p.id AND i.queue = $1 RETURNING i.id
+            )
+            SELECT coalesce(array_agg(c.id), '{}') FROM claimed c$q$, tabs.written)
+        INTO got USING claim_messages.queue, free, claim_messages.instance;
+        claimed := claimed || got;
     END IF;
     RETURN QUERY SELECT u.id, 'claimed' FROM unnest(claimed) u (id) UNION ALL SELECT u.id, 'handled' FROM unnest(known) u (id);
 END $$;

@@ -15,6 +15,43 @@ import (
 	"github.com/sqlq/sqlq/sqlq"
 )
 
+// A claim that waits for another's, which turns into a lease meanwhile, does not take it for one whose lease is gone.
+func TestClaimWhileAnotherIsLeased(t *testing.T) {
+	t.Parallel()
+	h := newDedupHouse(t)
+	for range 100 {
+		id := sqlq.NewID().String()
+		tx, err := h.pool.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, sql := range []string{
+			`SELECT sqlq.claim_messages('house', ARRAY[$1::uuid], '1 minute', NULL)`,
+			`INSERT INTO sqlq.leased (instance, queue, seq, id, sent_at, attempt, type, body) VALUES (7, 'house', 1, $1, now(), 0, 't', '')`,
+			`SELECT sqlq.settle_claims('house', '1 minute', '{}', '{}', ARRAY[$1::uuid], false, 7)`,
+		} {
+			if _, err := tx.Exec(t.Context(), sql, id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		others := make(chan int, 1)
+		go func() {
+			n := -1
+			_ = h.pool.QueryRow(t.Context(), `SELECT count(*) FROM sqlq.claim_messages('house', ARRAY[$1::uuid], '1 minute', NULL)`, id).Scan(&n)
+			others <- n
+		}()
+		eventually(t, "it waits, or has waited", func() (bool, string) {
+			return len(others) > 0 || count(t, h.pool, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) > 0, ""
+		})
+		if err := tx.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if n := <-others; n != 0 {
+			t.Fatalf("another claim of a leased message returned %d, want that it is in somebody's hands", n)
+		}
+	}
+}
+
 // The inbox forgets by truncating the half that has been kept for its time, and never what a lease still claims.
 func TestInboxRotates(t *testing.T) {
 	t.Parallel()
