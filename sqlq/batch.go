@@ -16,14 +16,17 @@ type delivery struct {
 	batch    *batch
 	handler  *Handler // nil: unknown type
 	seq      int64
-	row      pgtype.TID   // of the seq, while it is held
-	lease    int64        // 0: held by the receiver's transaction
-	leasedBy int32        // the instance number that the lease is in the name of
-	attempts atomic.Int32 // made, the running one included
-	crashes  bool         // a process died with it in hand: it runs alone, by lease
-	apart    bool         // and does so: no other such message of the process may run until it is settled
+	row      pgtype.TID     // of the seq, while it is held
+	lease    int64          // 0: held by the receiver's transaction
+	leasedBy int32          // the instance number that the lease is in the name of
+	removed  *store.Message // what it was: at most once, the database has it no more
+	attempts atomic.Int32   // made, the running one included
+	crashes  bool           // a process died with it in hand: it runs alone, by lease
+	apart    bool           // and does so: no other such message of the process may run until it is settled
 	expires  time.Time
 	broken   error // why it cannot be handled at all
+
+	claim store.Claim // of its id, where the endpoint deduplicates
 
 	started  bool
 	leasing  bool // its lease is being committed
@@ -55,6 +58,7 @@ type batch struct {
 	in      *instance
 	began   time.Time
 	byLease bool        // leased already at the fetch; nothing is held
+	removed bool        // gone already from the database; nothing is held
 	all     []*delivery // until it is settled
 	waiting []*delivery // plain ones that have not begun, in order
 	inTx    []*delivery // ones whose handlers want the receive transaction, in order
@@ -66,31 +70,37 @@ type batch struct {
 	savepoint bool // one of a HandleTx handler stands in the transaction
 }
 
-// newBatch turns fetched messages into deliveries. by is the instance number that the leases are in the name of. Messages
-// that are under suspicion are received by lease only: of a held batch they are left out, and the instance receives by
-// lease from now on.
-func newBatch(in *instance, ms []store.Message, byLease bool, by int32) *batch {
+// newBatch turns messages that were fetched as w says into deliveries, with the claims on their ids. Messages that are under suspicion are received by
+// lease only: of a held batch they are left out, and the instance receives by lease from now on.
+func newBatch(in *instance, ms []store.Message, w work, claims map[[16]byte]store.Claim) *batch {
 	suspects := false
-	b := &batch{in: in, began: time.Now(), byLease: byLease, all: newDeliveries(ms), done: make(chan struct{})}
+	b := &batch{in: in, began: time.Now(), byLease: w.byLease, removed: w.removes, all: newDeliveries(ms), done: make(chan struct{})}
 	for i := range ms {
 		d, m := b.all[i], &ms[i]
 		d.batch, d.seq, d.row, d.lease = b, m.Seq, m.Row, m.Lease
 		d.attempts.Store(int32(m.Attempt))
-		if byLease {
-			d.leasedBy = by
+		if b.byLease {
+			d.leasedBy = w.by
+		}
+		if d.claim = claims[m.ID]; d.claim == store.Claimed {
+			claims[m.ID] = store.InHandsElse // of a second one in the batch
+		}
+		if b.removed {
+			kept := *m
+			d.removed = &kept
 		}
 		d.client, d.codec, d.ctx, d.Endpoint = in.client, &in.client.config.Codec, in.ctx, in.endpoint.Name
 		d.broken = d.receive(m)
 		if m.Left != nil {
 			d.expires = b.began.Add(*m.Left)
 		}
-		d.crashes = d.Headers[headerCrashes] != ""
+		d.crashes = d.Headers[headerCrashes] != "" && !b.removed // which cannot come again
 		d.handler = in.handlers[m.Type]
-		if d.crashes && !byLease {
+		if d.crashes && !b.byLease {
 			suspects = true // its row is freed by the commit
 			continue
 		}
-		if d.handler != nil && d.handler.inTx && d.broken == nil {
+		if d.handler != nil && d.handler.inTx && d.broken == nil && d.claim <= store.Claimed {
 			b.inTx = append(b.inTx, d)
 		} else {
 			b.waiting = append(b.waiting, d)

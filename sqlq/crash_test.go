@@ -39,6 +39,8 @@ type childSpec struct {
 	Connections int
 	Concurrency int
 	InTx        bool // only HandleTx, else only Handle
+	AtMostOnce  bool
+	Deduplicate bool
 }
 
 // peril is a command for a Handle handler, perilTx one for a HandleTx handler. aftermath is what they send.
@@ -150,7 +152,14 @@ func (p *perils) run(ctx context.Context, told string) error {
 	if err != nil {
 		return err
 	}
-	return c.Run(ctx, p.endpoint(spec.Concurrency, spec.InTx))
+	e := p.endpoint(spec.Concurrency, spec.InTx)
+	if spec.AtMostOnce {
+		e.AtMostOnce, e.Retry = true, sqlq.RetryPolicy{}
+	}
+	if spec.Deduplicate {
+		e.Deduplicate = time.Minute
+	}
+	return c.Run(ctx, e)
 }
 
 // childProcess is a running child.

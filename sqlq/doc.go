@@ -100,6 +100,7 @@
 //   - error table: where failed messages are. Replay: move one back to its queue. Archive: keep it out of replays.
 //   - correlation id: what a message is about. Conversation id: the first message of a flow. Both follow along.
 //   - backlog: the messages that wait in a queue.
+//   - inbox: the ids of messages that an endpoint with a window has handled, or has claimed because it is handling them.
 //   - pause: stop handing out the messages of a queue, for all its endpoint's instances, until it is resumed.
 //
 // # What is guaranteed
@@ -113,6 +114,8 @@
 //     what it does elsewhere may happen more often.
 //   - Handle: at least once. What it sends through the delivery, and the removal of the message, commit together, after it
 //     has returned.
+//   - By choice, Endpoint.AtMostOnce: the removal of the message is committed before its handler runs, once or never.
+//     Endpoint.Deduplicate: messages of one id (WithID) are handled once within a window.
 //   - When a process dies, what it held is free as soon as the server notices the lost connection; what it had leased goes
 //     back when its death is known: with its connections, else when its heartbeat is older than Config.LeaseTime.
 //   - A message that kills its process is not tried for ever. For a minute after a crash the instances of the endpoint
@@ -153,5 +156,5 @@
 // holds, batch.go and instance.go hand messages to handlers (handler.go, delivery.go, handletx.go), recoverability.go
 // decides, settle.go settles. attend.go, listener.go and poll.go let receivers sleep and wake; keeper.go keeps house, with
 // heartbeat.go and upkeep.go; pause.go says how queues are paused, and pooler.go what differs behind a transaction pooler.
-// handmade.go lets sqlqtest make deliveries. The SQL is in internal/store, the tables are in package migrations.
+// atmostonce.go and inbox.go are the guarantees by choice; handmade.go lets sqlqtest make deliveries. The SQL is in internal/store, the tables are in package migrations.
 package sqlq

@@ -36,6 +36,33 @@ type Endpoint struct {
 	// Default: that of RetryPolicy. Cost: an attempt each time.
 	Retry RetryPolicy
 
+	// AtMostOnce commits the removal of a message before its handler runs: it is never handled twice, and a message whose
+	// process or connection dies is gone. For what must not be repeated and may be lost. A handler that fails puts its
+	// message into the error table after this one attempt, from where an operator may replay it; Retry must be empty.
+	// What a handler sends through its delivery is stored after it has succeeded. HandleTx handlers are refused: they
+	// cannot share a transaction with a removal that is committed.
+	//
+	// No more messages are fetched than slots are free, a commit a fetch, so that little is lost with a process. Slow handlers
+	// need no lease.
+	// Default: off. Cost: a commit for each few messages, so that short handlers make a fraction of the messages a second
+	// that they make without it.
+	AtMostOnce bool
+
+	// Deduplicate is a window of time: a message whose id this endpoint has handled within it is removed without being
+	// handled. For senders that send again when they do not know whether the first time succeeded, with the same WithID.
+	//
+	// Of messages with one id that are there at the same time one is handled; the others come again a second later. What
+	// failed, has expired or was given back does not count as handled. It is messages that are recognised, not effects:
+	// a Handle handler whose message was not settled, because its process died, runs again for the same message. With
+	// HandleTx the effects are in the same transaction, and so happen once for each id.
+	//
+	// Ids are kept for up to twice 10 minutes, 3 hours, 2 days or 31 days, whichever the window fits in, and then truncated
+	// away. Each of these keeps its own, so all processes of the endpoint are to have the same window, and a change of it
+	// may forget what was handled before.
+	// Default: off. Unit: duration, at most 31 days. Cost: a row in the inbox for each message, 240 bytes of WAL, three times
+	// the database's processor time for receiving, and a round trip more for each fetch.
+	Deduplicate time.Duration
+
 	// Middleware is put around each handler, inside of Config.HandleMiddleware, the first outermost.
 	// Default: none. Cost: its time, for each attempt.
 	Middleware []func(next HandleFunc) HandleFunc
@@ -48,7 +75,9 @@ func (e Endpoint) withDefaults() Endpoint {
 	if e.SlowAfter == 0 {
 		e.SlowAfter = 30 * time.Second
 	}
-	e.Retry = e.Retry.withDefaults()
+	if !e.AtMostOnce { // the empty policy has one attempt
+		e.Retry = e.Retry.withDefaults()
+	}
 	return e
 }
 
@@ -58,6 +87,15 @@ func (e Endpoint) validate(c Config) error {
 	errs = append(errs, checkQueueName(e.Name), e.Retry.validate())
 	if e.Concurrency < 0 || e.Concurrency > 10_000 {
 		errs = append(errs, fmt.Errorf("its Concurrency is %d: it is from 1 to 10,000", e.Concurrency))
+	}
+	if e.AtMostOnce && (e.Retry.Immediate != 0 || e.Retry.Delays != nil || e.Retry.Jitter != 0) {
+		errs = append(errs, errors.New("AtMostOnce and a Retry policy: a message that is handled at most once has one attempt; leave Retry empty, or AtMostOnce off"))
+	}
+	switch {
+	case e.Deduplicate < 0 || e.Deduplicate > maxWindow:
+		errs = append(errs, fmt.Errorf("its Deduplicate is %v: a window is from 0, which is off, to 31 days", e.Deduplicate))
+	case e.Deduplicate > 0 && e.AtMostOnce:
+		errs = append(errs, errors.New("AtMostOnce and Deduplicate: what is handled at most once is gone before anybody could say that it was handled; choose one"))
 	}
 	if len(e.Handlers) == 0 {
 		errs = append(errs, errors.New("no handler: give Handlers at least one"))
@@ -72,6 +110,9 @@ func (e Endpoint) validate(c Config) error {
 			errs = append(errs, fmt.Errorf("two handlers for message type %q: an endpoint has one; put the work in one, or, of an event, in two endpoints", h.messageType))
 		}
 		seen[h.messageType] = true
+		if e.AtMostOnce && h.inTx {
+			errs = append(errs, fmt.Errorf("AtMostOnce and a HandleTx handler for %q: its transaction removes the message, and at most once means that the removal is committed before; make it with Handle, or leave AtMostOnce off", h.messageType))
+		}
 		errs = append(errs, checkTypeName(h.messageType))
 		if queue, routed := c.Routes[h.messageType]; routed && h.event {
 			errs = append(errs, fmt.Errorf("event %q is routed to queue %q in Config.Routes: events have subscribers, not a route; remove it there", h.messageType, queue))

@@ -82,7 +82,7 @@ func LastValue(t *testing.T, pool *pgxpool.Pool, queue string) int64 {
 	return values[0]
 }
 
-// FetchPlans returns the plans of what a receive connection runs on a queue: a fetch, a fetch by lease, settles
+// FetchPlans returns the plans of what a receive connection runs on a queue: a fetch, one by lease, one at most once, settles
 // by seq and by ctid.
 func FetchPlans(t *testing.T, pool *pgxpool.Pool, queue string) []string {
 	t.Helper()
@@ -97,6 +97,7 @@ func FetchPlans(t *testing.T, pool *pgxpool.Pool, queue string) []string {
 	var ms []store.Message
 	st.FetchHeld(b, queue, 0, 500, 1000, &ms)
 	st.FetchLeased(b, queue, 1, 0, 500, 1000, &ms)
+	st.FetchRemoved(b, queue, 0, 500, 1000, &ms)
 	st.Complete(b, store.From{Queue: queue}, []int64{1, 2, 3})
 	st.CompleteHeld(b, queue, []pgtype.TID{{OffsetNumber: 1, Valid: true}, {OffsetNumber: 2, Valid: true}})
 	var plans []string

@@ -25,9 +25,9 @@ type Delivery[T Message] struct {
 }
 
 // Handle makes a Handler for messages of type T. It runs at least once for each message: when the process or its
-// connection dies, somebody runs it again. The error that it returns decides what becomes of the message: nil removes
-// it and sends what the handler sent through d; any other leaves it to the endpoint's [RetryPolicy] (see [Unrecoverable]
-// and [RetryAfter]), and nothing is sent. A panic is an error.
+// connection dies, somebody runs it again (unless [Endpoint].AtMostOnce is set). The error that it returns decides what
+// becomes of the message: nil removes it and sends what the handler sent through d; any other leaves it to the endpoint's
+// [RetryPolicy] (see [Unrecoverable] and [RetryAfter]), and nothing is sent. A panic is an error.
 //
 // ctx is cancelled only when the process has been draining for longer than Config.DrainTimeout.
 func Handle[T Message](handle func(ctx context.Context, d *Delivery[T]) error) Handler {

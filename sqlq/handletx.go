@@ -147,7 +147,7 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 		r.settleLeased(in, []*delivery{d})
 		return
 	}
-	s := &settlement{client: r.run.client, from: in.from(d)}
+	s := &settlement{client: r.run.client, from: in.from(d), window: in.endpoint.Deduplicate}
 	if !givenBack {
 		s.add(in, d)
 		ctx, cancel := r.timeout()

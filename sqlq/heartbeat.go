@@ -187,6 +187,11 @@ func (in *instance) counters(now time.Time) (c store.Counters, slow []*delivery)
 			note(d)
 		}
 	}
+	for d := range in.removed {
+		if plain(d) {
+			note(d)
+		}
+	}
 	for _, b := range held {
 		for _, d := range b.all {
 			if d.lease == 0 && plain(d) {

@@ -81,7 +81,7 @@ func TestHeartbeatCounts(t *testing.T) {
 	}
 }
 
-// A role that was granted before there were counters, traffic and history runs its endpoint as ever, and the log says what
+// A role that was granted before there were counters, traffic, history and an inbox runs its endpoint as ever, and the log says what
 // it may not do, once each.
 func TestRoleGrantedBefore(t *testing.T) {
 	t.Parallel()
@@ -99,12 +99,12 @@ func TestRoleGrantedBefore(t *testing.T) {
 	beats(t, admin, "mine")
 	eventually(t, "the log says it", func() (bool, string) {
 		text := said.all()
-		return strings.Count(text, "may not") == 3, text
+		return strings.Count(text, "may not") == 4, text
 	})
 	beats(t, admin, "mine")
 	stop()
 	eventuallyCount(t, admin, 1, `SELECT count(*) FROM sqlq.instance WHERE drained_at IS NOT NULL`)
-	for _, what := range []string{"what its instances have done", "how much arrives", "old records of operations"} {
+	for _, what := range []string{"what its instances have done", "how much arrives", "forget ids of handled messages", "old records of operations"} {
 		if n := strings.Count(said.all(), what); n != 1 {
 			t.Errorf("%q is said %d times, want once:\n%s", what, n, said.all())
 		}

@@ -38,8 +38,10 @@ type instance struct {
 	finished  []*delivery   // leased ones to be settled
 	settling  int           // leased ones whose settle is under way
 	leases    map[int64]*delivery
-	lostUnder map[ID]int // how often the connection was lost under a HandleTx handler, by message
-	troubles  map[ID]int // how often the server was in trouble over the settle of a message
+	removed   map[*delivery]struct{} // at most once: in hand, and nowhere else
+	asked     int                    // at most once: messages that fetches under way may bring
+	lostUnder map[ID]int             // how often the connection was lost under a HandleTx handler, by message
+	troubles  map[ID]int             // how often the server was in trouble over the settle of a message
 
 	start     start // where fetches start
 	awake     bool  // the queue may hold messages: fetch
@@ -61,7 +63,7 @@ type instance struct {
 func newInstance(r *runner, e Endpoint) *instance {
 	in := &instance{
 		client: r.client, run: r, endpoint: e, handlers: map[string]*Handler{}, ctx: r.handlerCtx,
-		leases: map[int64]*delivery{}, lostUnder: map[ID]int{}, troubles: map[ID]int{}, short: make(chan struct{}, 1), woken: make(chan struct{}, 1), awake: true,
+		leases: map[int64]*delivery{}, removed: map[*delivery]struct{}{}, lostUnder: map[ID]int{}, troubles: map[ID]int{}, short: make(chan struct{}, 1), woken: make(chan struct{}, 1), awake: true,
 		breaker: breaker{limit: max(10, e.Concurrency)},
 	}
 	for i := range e.Handlers {
@@ -78,6 +80,7 @@ type work struct {
 	finished []*delivery
 	n        int   // messages to fetch
 	byLease  bool  // fetch by lease, because a process of the endpoint died
+	removes  bool  // fetch at most once: commit the removal
 	by       int32 // the instance number that leases
 	wakes    int
 
@@ -94,7 +97,8 @@ func (in *instance) wants(now time.Time, draining bool) (w work, ok bool) {
 	in.settling += len(w.finished)
 	in.finished = nil
 	if !draining {
-		w.byLease = now.Before(in.until)
+		w.removes = in.endpoint.AtMostOnce
+		w.byLease = now.Before(in.until) && !w.removes
 		w.n = in.room(now, w.byLease)
 	}
 	if w.n > 0 {
@@ -108,6 +112,9 @@ func (in *instance) wants(now time.Time, draining bool) (w work, ok bool) {
 		if in.hasTx {
 			in.busyTx++
 		}
+		if w.removes {
+			in.asked += w.n
+		}
 		in.fetching++
 	}
 	return w, w.n > 0 || len(w.finished) > 0
@@ -115,7 +122,7 @@ func (in *instance) wants(now time.Time, draining bool) (w work, ok bool) {
 
 // room is the number of messages to fetch: what the slots finish within batchTime, less what is in hand.
 func (in *instance) room(now time.Time, byLease bool) int {
-	inHand := in.busy + in.waiting
+	inHand := in.busy + in.waiting + in.asked
 	switch {
 	case !in.awake || in.paused || now.Before(in.notBefore):
 		return 0
@@ -130,6 +137,9 @@ func (in *instance) room(now time.Time, byLease bool) int {
 		return 1
 	}
 	slots, mean := in.endpoint.Concurrency, in.mean
+	if in.endpoint.AtMostOnce {
+		return max(0, min(slots-inHand, in.client.config.BatchLimit))
+	}
 	if mean == 0 {
 		mean = in.meanTx // until a plain one has run, if there are any: else nothing would ever be known of them
 	}
@@ -258,6 +268,13 @@ func (in *instance) add(b *batch) {
 		for _, d := range b.all {
 			in.leases[d.lease] = d
 		}
+	}
+	if b.removed {
+		for _, d := range b.all {
+			in.removed[d] = struct{}{}
+		}
+	}
+	if b.byLease || b.removed {
 		b.all = nil // each is settled by itself
 	}
 	if len(b.waiting) == 0 {
@@ -332,6 +349,7 @@ func (in *instance) settledLeases(ds []*delivery, ok bool) {
 	}
 	for _, d := range ds {
 		delete(in.leases, d.lease)
+		delete(in.removed, d)
 		in.settled(d)
 	}
 }

@@ -41,6 +41,7 @@ type line struct {
 	life       lifetime
 	parent     *line // whose handler sends it; nil: fate says whether it was sent
 	fate       fate
+	copies     [2]int // of one that is sent more than once with its id: committed, and unknown
 }
 
 // visit is one call of a handler.
@@ -269,6 +270,8 @@ func (w *world) handled(l *line, all map[string]*found) (handled, known bool) {
 	}
 	f := all[place(l.key, l.queue)]
 	switch {
+	case l.twice() && w.faults && f != nil && f.failed > 0 && !foresee(l.task, w.policies[l.queue]).fails:
+		return false, false // one of them may have been handled
 	case f != nil && f.failed > 0, l.life == waits, l.life == diesWaiting:
 		return false, true
 	case l.inTx:
@@ -277,7 +280,7 @@ func (w *world) handled(l *line, all map[string]*found) (handled, known bool) {
 	for _, v := range w.visits[place(l.key, l.queue)] {
 		handled = handled || v.completed
 	}
-	return handled, true
+	return handled, !handled || l.queue != "most" || !w.faults // what it sent may be lost
 }
 
 // check accounts for one message on one queue.
@@ -292,6 +295,9 @@ func (w *world) check(p string, l *line, f *found, all map[string]*found) {
 		}
 		return
 	case !known && !seen:
+		return
+	}
+	if w.checkByChoice(p, l, f, visits) {
 		return
 	}
 	if w.audited && (f.ids != 1 || f.came != 1 || f.torn != 0 || f.went > 1 || f.went+f.delayed+f.failed != 1) {
@@ -366,6 +372,9 @@ func (w *world) checkVisits(p string, l *line, visits []*visit) {
 		case w.refusals && !l.inTx: // a refused batch frees those that are under way, too
 		case v.overlapped:
 			w.blame("%s: two handlers at once, attempt %d", p, v.attempt)
+		case i > 0 && visits[i-1].completed && l.twice() && !l.inTx:
+			w.blame("%s: handled again (attempt %d) after it was completed", p, v.attempt)
+		case l.twice(): // each of them counts its own attempts
 		case l.inTx: // those whose batch was refused, or yielded, come again with the same attempt
 			if v.attempt > last+1 {
 				w.blame("%s: attempt %d follows attempt %d", p, v.attempt, last)
@@ -457,7 +466,7 @@ func (w *world) audit() {
 		DO $$
 		DECLARE tab text;
 		BEGIN
-			FOREACH tab IN ARRAY ARRAY['q_plain', 'q_tx', 'q_mixed', 'delayed', 'leased', 'error'] LOOP
+			FOREACH tab IN ARRAY ARRAY['q_plain', 'q_tx', 'q_mixed', 'q_most', 'q_once', 'delayed', 'leased', 'error'] LOOP
 				EXECUTE format('CREATE TRIGGER came AFTER INSERT ON sqlq.%I REFERENCING NEW TABLE AS m FOR EACH STATEMENT EXECUTE FUNCTION audit_came()', tab);
 				EXECUTE format('CREATE TRIGGER went AFTER DELETE ON sqlq.%I REFERENCING OLD TABLE AS m FOR EACH STATEMENT EXECUTE FUNCTION audit_went()', tab);
 			END LOOP;

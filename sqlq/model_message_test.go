@@ -66,6 +66,9 @@ type (
 	mixedTxTask struct{ task } // command to endpoint mixed, HandleTx
 	happened    struct{ task } // event for plain and tx
 	noticed     struct{ task } // event for plain, Handle, and mixed, HandleTx
+	mostTask    struct{ task } // command to endpoint most, Handle, at most once
+	onceTask    struct{ task } // command to endpoint once, Handle, which deduplicates
+	onceTxTask  struct{ task } // command to endpoint once, HandleTx
 	strangeTask struct{ task } // command without a handler
 	garbledTask struct {       // a plainTask that cannot be read
 		Key  string
@@ -79,6 +82,9 @@ func (mixedTask) MessageType() string   { return "model.Mixed" }
 func (mixedTxTask) MessageType() string { return "model.MixedTx" }
 func (happened) MessageType() string    { return "model.Happened" }
 func (noticed) MessageType() string     { return "model.Noticed" }
+func (mostTask) MessageType() string    { return "model.Most" }
+func (onceTask) MessageType() string    { return "model.Once" }
+func (onceTxTask) MessageType() string  { return "model.OnceTx" }
 func (strangeTask) MessageType() string { return "model.Strange" }
 func (garbledTask) MessageType() string { return "model.Plain" }
 func (happened) IsEvent()               {}
@@ -86,6 +92,7 @@ func (noticed) IsEvent()                {}
 
 var modelRoutes = map[string]string{
 	"model.Plain": "plain", "model.Tx": "tx", "model.Mixed": "mixed", "model.MixedTx": "mixed", "model.Strange": "plain",
+	"model.Most": "most", "model.Once": "once", "model.OnceTx": "once",
 }
 
 // kinds are the messages by name: where they go, who handles them in the receive transaction, and how one is made.
@@ -101,6 +108,9 @@ var kinds = map[string]struct {
 	"mixedTx":  {queues: []string{"mixed"}, inTx: []string{"mixed"}, make: func(t task) sqlq.Message { return mixedTxTask{t} }},
 	"happened": {queues: []string{"plain", "tx"}, inTx: []string{"tx"}, event: true, make: func(t task) sqlq.Message { return happened{t} }},
 	"noticed":  {queues: []string{"plain", "mixed"}, inTx: []string{"mixed"}, event: true, make: func(t task) sqlq.Message { return noticed{t} }},
+	"most":     {queues: []string{"most"}, make: func(t task) sqlq.Message { return mostTask{t} }},
+	"once":     {queues: []string{"once"}, make: func(t task) sqlq.Message { return onceTask{t} }},
+	"onceTx":   {queues: []string{"once"}, inTx: []string{"once"}, make: func(t task) sqlq.Message { return onceTxTask{t} }},
 	"strange":  {queues: []string{"plain"}, make: func(t task) sqlq.Message { return strangeTask{t} }},
 	"garbled":  {queues: []string{"plain"}, make: func(t task) sqlq.Message { return garbledTask{Key: t.Key, Fail: "x"} }},
 }
@@ -111,10 +121,16 @@ func (w *world) modelEndpoints(c *sqlq.Client, concurrency int, names ...string)
 		"plain": {handlePlain[plainTask](w, c), handlePlain[happened](w, c), handlePlain[noticed](w, c)},
 		"tx":    {handleInTx[txTask](w, c), handleInTx[happened](w, c)},
 		"mixed": {handlePlain[mixedTask](w, c), handleInTx[mixedTxTask](w, c), handleInTx[noticed](w, c)},
+		"most":  {handlePlain[mostTask](w, c)},
+		"once":  {handlePlain[onceTask](w, c), handleInTx[onceTxTask](w, c)},
 	}
 	var endpoints []sqlq.Endpoint
 	for _, name := range names {
-		endpoints = append(endpoints, sqlq.Endpoint{Name: name, Concurrency: concurrency, Retry: w.policies[name], Handlers: all[name]})
+		e := sqlq.Endpoint{Name: name, Concurrency: concurrency, Retry: w.policies[name], Handlers: all[name], AtMostOnce: name == "most"}
+		if name == "once" {
+			e.Deduplicate = time.Hour
+		}
+		endpoints = append(endpoints, e)
 	}
 	return endpoints
 }
@@ -393,7 +409,7 @@ func (a *author) task(kind string, depth int) task {
 }
 
 func (a *author) child(depth int) child {
-	c := child{Kind: a.one("plain", "tx", "mixed", "mixedTx", "happened", "noticed"), Tx: a.in(30)}
+	c := child{Kind: a.one("plain", "tx", "mixed", "mixedTx", "happened", "noticed", "most", "once", "onceTx"), Tx: a.in(30)}
 	c.Task = a.task(c.Kind, depth)
 	if a.in(15) {
 		c.Delay = 1 + a.IntN(100)

@@ -85,7 +85,7 @@ func newWorld(t *testing.T, seed uint64, kind string) *world {
 		CREATE TABLE hot (id int PRIMARY KEY, n int DEFAULT 0);
 		INSERT INTO hot SELECT generate_series(1, 4);
 		CREATE TABLE refused (key text UNIQUE DEFERRABLE INITIALLY DEFERRED);
-		SELECT sqlq.create_queue(q) FROM unnest(ARRAY['plain', 'tx', 'mixed']) q;
+		SELECT sqlq.create_queue(q) FROM unnest(ARRAY['plain', 'tx', 'mixed', 'most', 'once']) q;
 		INSERT INTO sqlq.subscription (type, queue) VALUES ('model.Happened', 'plain'), ('model.Happened', 'tx'),
 			('model.Noticed', 'plain'), ('model.Noticed', 'mixed')`)
 	rng := w.rng(0)
@@ -100,6 +100,7 @@ func newWorld(t *testing.T, seed uint64, kind string) *world {
 		}
 		w.policies[name] = p
 	}
+	w.policies["most"], w.policies["once"] = sqlq.RetryPolicy{}, w.policies["plain"]
 	if w.audited = rng.IntN(2) == 0; w.audited {
 		w.audit()
 	}
@@ -107,7 +108,7 @@ func newWorld(t *testing.T, seed uint64, kind string) *world {
 	if w.wary = rng.IntN(4) == 0; w.wary {
 		execSQL(t, w.db, `
 			INSERT INTO sqlq.instance (endpoint, host, pid, version, concurrency, session_lock, lease_time, crashed_at)
-			SELECT e, 'of the past', 1, '', 1, true, interval '1 second', clock_timestamp() FROM unnest(ARRAY['plain', 'tx', 'mixed']) e`)
+			SELECT e, 'of the past', 1, '', 1, true, interval '1 second', clock_timestamp() FROM unnest(ARRAY['plain', 'tx', 'mixed', 'most', 'once']) e`)
 	}
 	return w
 }
@@ -122,9 +123,9 @@ func (w *world) live() {
 	defer cancel()
 	var receivers, senders, spoilers sync.WaitGroup
 	done := make(chan struct{})
-	receivers.Go(func() { w.receiver(ctx, 10, "plain", "tx", "mixed") })
-	receivers.Go(func() { w.receiver(ctx, 11, "plain", "mixed") })
-	receivers.Go(func() { w.receiver(ctx, 12, "tx", "mixed") })
+	receivers.Go(func() { w.receiver(ctx, 10, "plain", "tx", "mixed", "most", "once") })
+	receivers.Go(func() { w.receiver(ctx, 11, "plain", "mixed", "once") })
+	receivers.Go(func() { w.receiver(ctx, 12, "tx", "mixed", "most", "once") })
 	for actor := range uint64(4) {
 		senders.Go(func() { w.sender(20+actor, *modelSends/4) })
 	}
@@ -151,8 +152,9 @@ func (w *world) live() {
 		w.account()
 	}
 	repeated, visits := w.repeated()
-	w.t.Logf("%d messages (audited: %v, wary: %v, frayed: %v), %d visits of handlers, %d of them repeated, %d backends terminated, %v",
-		len(w.lines), w.audited, w.wary, w.frayed, visits, repeated, len(w.kills), time.Since(began).Round(time.Millisecond))
+	turned := count(w.t, w.db, `SELECT count(*) FROM sqlq.inbox WHERE name = 'hours' AND current = 'b'`)
+	w.t.Logf("%d messages (audited: %v, wary: %v, frayed: %v, inbox turned: %d), %d visits of handlers, %d of them repeated, %d backends terminated, %v",
+		len(w.lines), w.audited, w.wary, w.frayed, turned, visits, repeated, len(w.kills), time.Since(began).Round(time.Millisecond))
 }
 
 // pool opens a pool for an actor, whose backends the spoiler knows.
@@ -416,7 +418,7 @@ func (s *sender) kind() string {
 	if s.in(4) {
 		return s.one("strange", "garbled")
 	}
-	return s.one("plain", "plain", "tx", "tx", "mixed", "mixedTx", "happened", "noticed")
+	return s.one("plain", "plain", "tx", "tx", "mixed", "mixedTx", "happened", "noticed", "most", "once", "onceTx")
 }
 
 func (d draft) message() sqlq.Message { return kinds[d.kind].make(d.task) }
@@ -424,6 +426,10 @@ func (d draft) message() sqlq.Message { return kinds[d.kind].make(d.task) }
 // alone sends or publishes one message.
 func (s *sender) alone(ctx context.Context) {
 	d := s.draft(s.kind())
+	if kinds[d.kind].queues[0] == "once" && d.life == ordinary && s.in(60) {
+		s.twice(ctx, d)
+		return
+	}
 	b := s.enter(d.kind, d.task, nil, d.life)
 	if kinds[d.kind].event {
 		s.settleFate(b, s.client.Publish(ctx, d.message(), d.options...), "publish")
@@ -518,10 +524,11 @@ func (w *world) pauser(until chan struct{}, actor uint64) {
 		}
 	}()
 	for pause(ctx, rng, 400*time.Millisecond) {
-		queue := []string{"plain", "tx", "mixed"}[rng.IntN(3)]
+		queue := []string{"plain", "tx", "mixed", "most", "once"}[rng.IntN(5)]
 		mark(w.t, w.db, queue, true, true)
 		pause(ctx, rng, 150*time.Millisecond)
 		mark(w.t, w.db, queue, false, true)
+		w.rotate(ctx)
 	}
 }
 
@@ -578,6 +585,7 @@ func (w *world) mayFail(err error) bool {
 func (w *world) quiet() bool {
 	const open = `
 		SELECT (SELECT count(*) FROM sqlq.q_plain) + (SELECT count(*) FROM sqlq.q_tx) + (SELECT count(*) FROM sqlq.q_mixed)
+			+ (SELECT count(*) FROM sqlq.q_most) + (SELECT count(*) FROM sqlq.q_once)
 			+ (SELECT count(*) FROM sqlq.leased) + (SELECT count(*) FROM sqlq.delayed WHERE due_at < now() + interval '30 minutes')`
 	deadline, tick := time.NewTimer(2*patience), time.NewTicker(10*time.Millisecond)
 	defer deadline.Stop()
@@ -607,6 +615,8 @@ func (w *world) state() string {
 		`SELECT 'plain', seq, attempt, xmax, type, headers::text, left(convert_from(body, 'UTF8'), 80) FROM sqlq.q_plain LIMIT 20`,
 		`SELECT 'tx', seq, attempt, xmax, type, headers::text, left(convert_from(body, 'UTF8'), 80) FROM sqlq.q_tx LIMIT 20`,
 		`SELECT 'mixed', seq, attempt, xmax, type, headers::text, left(convert_from(body, 'UTF8'), 80) FROM sqlq.q_mixed LIMIT 20`,
+		`SELECT 'most', seq, attempt, xmax, type, headers::text, left(convert_from(body, 'UTF8'), 80) FROM sqlq.q_most LIMIT 20`,
+		`SELECT 'once', seq, attempt, xmax, id, type, headers::text, left(convert_from(body, 'UTF8'), 80) FROM sqlq.q_once LIMIT 20`,
 		`SELECT 'leased', instance, lease, queue, attempt, leased_at::text, type, headers::text, left(convert_from(body, 'UTF8'), 80) FROM sqlq.leased LIMIT 20`,
 		`SELECT 'delayed', queue, due_at::text, clock_timestamp()::text, attempt, left(convert_from(body, 'UTF8'), 80) FROM sqlq.delayed WHERE due_at < now() + interval '30 minutes' LIMIT 20`,
 		`SELECT 'instance', id, endpoint, heartbeat_at::text, drained_at::text, crashed_at::text FROM sqlq.instance ORDER BY id DESC LIMIT 12`,

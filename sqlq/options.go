@@ -61,8 +61,8 @@ func WithHeader(name, value string) SendOption {
 	}
 }
 
-// WithID gives the message its id, for senders that may send the same message twice and receivers that want to notice.
-// The library itself does not look for duplicates.
+// WithID gives the message its id, for senders that may send the same message twice, because they do not know whether the
+// first time succeeded. Both are stored; an endpoint with a window (Endpoint.Deduplicate) handles one of them.
 // Default: a new UUIDv7. Unit: a UUID. Cost: none.
 func WithID(id ID) SendOption { return func(o *sendOptions) { o.id = id } }
 

@@ -59,16 +59,17 @@ func (r *receiver) serve(w work) {
 			held = nil
 			continue
 		}
-		if len(w.finished) > 0 {
-			if held != nil { // leased messages have transactions of their own
-				_, err := r.round(held, work{in: held.in})
-				held = nil
-				if err != nil {
-					r.putBack(w)
-					r.failed(work{in: w.in}, err)
-					return
-				}
+		// What is finished has a transaction of its own, and what a fetch removes must not depend on another's settle.
+		if held != nil && (len(w.finished) > 0 || w.removes) {
+			_, err := r.round(held, work{in: held.in})
+			held = nil
+			if err != nil {
+				r.putBack(w)
+				r.failed(work{in: w.in}, err)
+				return
 			}
+		}
+		if len(w.finished) > 0 {
 			r.settleLeased(w.in, w.finished)
 			w.finished = nil
 		}
@@ -116,6 +117,9 @@ func (in *instance) endFetch(w work, handles bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.fetching--
+	if w.removes {
+		in.asked -= w.n
+	}
 	if w.leftmost {
 		now := time.Now()
 		in.start.scanned(now, now.Sub(w.began))
@@ -173,10 +177,14 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 	}
 	if w.n > 0 {
 		r.conn.queueBegin(pipeline)
-		if w.byLease {
+		switch {
+		case w.removes: // what its commit does not answer for is not handled
+			r.run.client.store.FetchRemoved(pipeline, w.in.endpoint.Name, w.after, w.n, math.MaxInt32, &ms)
+			pipeline.Queue(`COMMIT`).Exec(committed)
+		case w.byLease:
 			r.run.client.store.FetchLeased(pipeline, w.in.endpoint.Name, w.by, w.after, w.n, math.MaxInt32, &ms)
 			pipeline.Queue(`COMMIT`)
-		} else {
+		default:
 			r.run.client.store.FetchHeld(pipeline, w.in.endpoint.Name, w.after, w.n, max(fetchBytes/w.n, 32<<10), &ms)
 		}
 	}
@@ -217,7 +225,7 @@ func (r *receiver) take(ctx context.Context, w work, ms []store.Message) (*batch
 	w.in.fetched(w, len(ms), high)
 	if len(ms) == 0 {
 		w.in.endFetch(w, false)
-		if w.byLease {
+		if w.byLease || w.removes {
 			return nil, nil
 		}
 		if err := r.exec(ctx, `ROLLBACK`); err != nil {
@@ -226,17 +234,28 @@ func (r *receiver) take(ctx context.Context, w work, ms []store.Message) (*batch
 		return nil, nil
 	}
 	whole := len(ms)
-	if !w.byLease {
+	if !w.byLease && !w.removes {
 		var err error
 		if ms, err = r.loadBodies(ctx, w.in, ms); err != nil {
 			return nil, err
 		}
 	}
-	b := newBatch(w.in, ms, w.byLease, w.by)
+	var claims map[[16]byte]store.Claim
+	if w.in.endpoint.Deduplicate > 0 {
+		var err error
+		if claims, err = r.claim(ctx, w, ms); err != nil {
+			w.in.returnUnclaimed(w, ms)
+			return nil, err
+		}
+	}
+	b := newBatch(w.in, ms, w, claims)
 	b.freed = b.freed || len(ms) < whole
 	w.in.add(b)
 	w.in.endFetch(w, true)
 	r.run.schedule.signal() // there may be more, which nobody else looked for meanwhile
+	if w.removes {
+		return nil, nil
+	}
 	if !w.byLease {
 		return b, nil
 	}

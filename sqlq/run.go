@@ -151,6 +151,13 @@ func (c *Client) prepareQueue(ctx context.Context, e Endpoint) error {
 	if !may {
 		return fmt.Errorf("receive from queue %q: %w (%s)", e.Name, ErrNotGranted, c.grant("consumer", e.Name))
 	}
+	if e.Deduplicate > 0 {
+		if may, err := c.store.MayClaim(ctx, c.pool); err != nil {
+			return fmt.Errorf("look for the inbox of queue %q: %w", e.Name, err)
+		} else if !may {
+			return fmt.Errorf("deduplicate in queue %q: %w, %s", e.Name, ErrNotGranted, c.grant("consumer", e.Name))
+		}
+	}
 	var events []string
 	for _, h := range e.Handlers {
 		if h.event {
@@ -210,6 +217,7 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 	<-ctx.Done()
 	r.drain(cancelHandlers)
 	r.schedule.close()
+	defer r.nameLost()
 	if !waitFor(&receivers, 5*time.Second) {
 		cancelHard()
 		c.log.Error("sqlq: a handler ignores that its context has ended; leaving it behind")
@@ -290,12 +298,12 @@ func waitFor(g *sync.WaitGroup, d time.Duration) bool {
 	}
 }
 
-// giveBackWaiting returns leased messages that have not begun to their queue; held ones go with their batch.
+// giveBackWaiting returns leased and removed messages that have not begun to their queue; held ones go with their batch.
 func (in *instance) giveBackWaiting() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for _, b := range in.batches {
-		if b.byLease {
+		if b.byLease || b.removed {
 			in.returnLeased(in.unstart(b))
 		}
 	}

@@ -2,6 +2,7 @@ package sqlq
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -19,12 +20,19 @@ type commandTag = pgconn.CommandTag
 type settlement struct {
 	client   *Client
 	from     store.From
-	holds    bool // the rows have been locked since their fetch, by this transaction
+	window   time.Duration // of the endpoint that deduplicates
+	holds    bool          // the rows have been locked since their fetch, by this transaction
 	complete []int64
 	rows     []pgtype.TID // instead, of what it holds
 	retries  []store.Retry
 	failures []store.Failure
-	out      []envelope
+	removed  []*store.Message // of failures, what the database has no more
+	gone     int              // completed, and removed at their fetch
+
+	claims     store.Claims // on ids, of what was claimed
+	duplicates int          // completed without being handled
+	waits      int          // of retries, those that had no attempt
+	out        []envelope
 
 	running  []*delivery     // to be leased, their handlers go on
 	attempts []int           // of running, noted under the instance's lock: immediate retries count on
@@ -35,14 +43,18 @@ type settlement struct {
 
 // add takes a finished delivery in.
 func (s *settlement) add(in *instance, d *delivery) {
+	s.claimed(d)
 	if d.giveUp {
 		return // its row stays: held, the commit frees it
 	}
 	switch d.outcome.verdict {
 	case complete:
-		if s.holds {
+		switch {
+		case d.removed != nil:
+			s.gone++
+		case s.holds:
 			s.rows = append(s.rows, d.row)
-		} else {
+		default:
 			s.complete = append(s.complete, d.key())
 		}
 		s.out = append(s.out, d.out...)
@@ -51,9 +63,17 @@ func (s *settlement) add(in *instance, d *delivery) {
 		f.Key, f.Attempts, f.Endpoint, f.Host = d.key(), d.made(), in.endpoint.Name, s.client.config.host
 		f.FirstFailedAt, f.Replays, f.Headers = d.history()
 		s.failures = append(s.failures, f)
+		if d.removed != nil {
+			s.removed = append(s.removed, d.removed)
+		}
 	default:
-		s.retries = append(s.retries, store.Retry{Key: d.key(), Attempt: d.made(), Delay: d.outcome.delay,
-			Error: clip(d.err.Error(), maxErrorText), Headers: d.headersUpToFirstFailure()})
+		retry := store.Retry{Key: d.key(), Attempt: d.made(), Delay: d.outcome.delay, Error: clip(d.err.Error(), maxErrorText)}
+		if d.claim == store.InHandsElse {
+			s.waits++ // it has not failed
+		} else {
+			retry.Headers = d.headersUpToFirstFailure()
+		}
+		s.retries = append(s.retries, retry)
 	}
 }
 
@@ -61,8 +81,9 @@ func (s *settlement) add(in *instance, d *delivery) {
 func (in *instance) count(s *settlement) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.done.Handled += uint64(len(s.complete) + len(s.rows))
-	in.done.Retried += uint64(len(s.retries))
+	in.done.Handled += uint64(len(s.complete) + len(s.rows) + s.gone - s.duplicates)
+	in.done.Duplicates += uint64(s.duplicates)
+	in.done.Retried += uint64(len(s.retries) - s.waits)
 	in.done.Failed += uint64(len(s.failures))
 	in.done.Leased += uint64(len(s.leases))
 }
@@ -81,7 +102,11 @@ func (s *settlement) queue(b *pgx.Batch) error {
 	if len(s.retries) > 0 {
 		st.Delay(b, s.from, s.retries, then)
 	}
-	if len(s.failures) > 0 {
+	if len(s.removed) > 0 {
+		if err := st.FailRemoved(b, s.from.Queue, s.removed, s.failures); err != nil {
+			return err
+		}
+	} else if len(s.failures) > 0 {
 		if err := st.Fail(b, s.from, s.failures); err != nil {
 			return err
 		}
@@ -94,6 +119,7 @@ func (s *settlement) queue(b *pgx.Batch) error {
 		s.leases = map[int64]int64{}
 		st.Lease(b, s.from.Queue, s.by, seqs, s.attempts, s.leases)
 	}
+	s.queueClaims(b)
 	return nil
 }
 
@@ -101,7 +127,7 @@ func (s *settlement) queue(b *pgx.Batch) error {
 // is freed by the commit.
 func (r *receiver) settlementOf(b *batch) (*settlement, error) {
 	in := b.in
-	s := &settlement{client: r.run.client, from: store.From{Queue: in.endpoint.Name}, by: in.number()}
+	s := &settlement{client: r.run.client, from: store.From{Queue: in.endpoint.Name}, by: in.number(), window: in.endpoint.Deduplicate}
 	s.holds = len(b.inTx) == 0 // a HandleTx handler had the connection: who knows what it did
 	if s.holds {
 		s.rows = make([]pgtype.TID, 0, len(b.all))
@@ -115,6 +141,8 @@ func (r *receiver) settlementOf(b *batch) (*settlement, error) {
 	for _, d := range b.all {
 		if d.finished && !d.leasing {
 			s.add(in, d)
+		} else {
+			s.claimed(d)
 		}
 	}
 	return s, nil
@@ -289,7 +317,10 @@ func (r *receiver) settleRelocked(ctx context.Context, in *instance, d *delivery
 	if len(free) == 0 {
 		return r.exec(ctx, `ROLLBACK`)
 	}
-	s := &settlement{client: r.run.client, from: store.From{Queue: in.endpoint.Name}}
+	if mine, err := r.reclaim(ctx, in, d); err != nil || !mine {
+		return errors.Join(err, r.exec(ctx, `ROLLBACK`))
+	}
+	s := &settlement{client: r.run.client, from: store.From{Queue: in.endpoint.Name}, window: in.endpoint.Deduplicate}
 	s.add(in, d)
 	return r.commit(ctx, in, s)
 }

@@ -24,6 +24,10 @@ func (r *receiver) settleFinished() {
 // settleLeased settles deliveries that were leased: first those together, and when the server refuses that, each by
 // itself. Without the database they are kept for later.
 func (r *receiver) settleLeased(in *instance, ds []*delivery) {
+	if in.endpoint.AtMostOnce {
+		r.settleRemoved(in, ds)
+		return
+	}
 	ctx, cancel := r.timeout()
 	defer cancel()
 	byNumber := map[int32][]*delivery{} // an instance that was thought dead goes on under another number
@@ -97,7 +101,7 @@ func (r *receiver) settleLeases(ctx context.Context, in *instance, ds []*deliver
 	for _, lease := range mine {
 		ours[lease] = true
 	}
-	s := &settlement{client: r.run.client, from: in.from(ds[0])}
+	s := &settlement{client: r.run.client, from: in.from(ds[0]), window: in.endpoint.Deduplicate}
 	var back []int64
 	for _, d := range ds {
 		switch {
@@ -105,6 +109,7 @@ func (r *receiver) settleLeases(ctx context.Context, in *instance, ds []*deliver
 			r.run.client.log.Warn("sqlq: a handler finished after its message was given to another receiver", "endpoint", in.endpoint.Name, "message", d.ID)
 		case d.giveUp:
 			back = append(back, d.lease)
+			s.claimed(d)
 		default:
 			s.add(in, d)
 		}

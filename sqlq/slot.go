@@ -25,7 +25,7 @@ func (in *instance) goOn(exited *delivery) {
 	if exited != nil {
 		exited.exited = false
 		exited.end()
-		if in.ctx.Err() != nil {
+		if in.ctx.Err() != nil && exited.removed == nil {
 			in.giveUp(exited)
 		} else {
 			in.refused(exited, errGoexit)
@@ -81,6 +81,8 @@ func (in *instance) next() *delivery {
 func (in *instance) finish(d *delivery) {
 	d.finished = true
 	switch {
+	case d.removed != nil:
+		in.finishRemoved(d)
 	case d.lease != 0:
 		in.finished = append(in.finished, d)
 	case d.lost:
@@ -109,6 +111,9 @@ func (in *instance) decided(d *delivery) bool {
 	switch {
 	case !d.expires.IsZero() && !time.Now().Before(d.expires):
 		d.expired, d.outcome = true, outcome{verdict: complete}
+		return true
+	case d.claim > store.Claimed:
+		in.decideByClaim(d)
 		return true
 	case d.broken != nil:
 		d.err = d.broken
@@ -230,7 +235,7 @@ func (in *instance) attempt(d *delivery, tx *receiveTx) {
 		if tx != nil && tx.verdict != txDecides {
 			return // the batch ends here, the message is neither handled nor failed
 		}
-		if d.err != nil && in.ctx.Err() != nil {
+		if d.err != nil && in.ctx.Err() != nil && d.removed == nil {
 			in.giveUp(d)
 			return
 		}

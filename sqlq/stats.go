@@ -24,6 +24,9 @@ type EndpointStats struct {
 	// Handled, Retried and Failed count settled messages: removed after success or because they had expired, stored for a
 	// delayed retry, and moved to the error table.
 	Handled, Retried, Failed uint64
+	// Duplicates counts messages that were removed without being handled, because one of the same id was handled within
+	// Endpoint.Deduplicate.
+	Duplicates uint64
 	// Leased counts messages that moved to the leased table because they still ran at the hold limit.
 	Leased uint64
 }

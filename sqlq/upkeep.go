@@ -11,6 +11,8 @@ const (
 	sweepEvery, sweepRows = time.Minute, 20_000
 	// trafficEvery is the pause between readings of how much arrives in the queues.
 	trafficEvery = 10 * time.Second
+	// rotateEvery is the pause between looks whether ids in the inbox have been kept for their time.
+	rotateEvery = time.Minute
 	// forgetEvery is the pause between looks for records of operations that are too old to be kept, forgetRows how many one
 	// transaction removes, and forgetAgain the pause while there are more.
 	forgetEvery, forgetRows, forgetAgain = time.Hour, 1_000, time.Second
@@ -18,10 +20,10 @@ const (
 
 // upkeep is when the leading process does next what has no hurry.
 type upkeep struct {
-	sweep, traffic, forget time.Time
-	upTo                   map[string]int64 // where the sweep of each queue goes on
+	sweep, traffic, rotate, forget time.Time
+	upTo                           map[string]int64 // where the sweep of each queue goes on
 
-	mayNotRead, mayNotForget bool // the role lacks the privilege: it was granted by an older grant_role
+	mayNotRead, mayNotRotate, mayNotForget bool // the role lacks the privilege: it was granted by an older grant_role
 }
 
 func newUpkeep() upkeep {
@@ -43,6 +45,12 @@ func (k *keeper) keepUp(ctx context.Context) error {
 	if now.After(u.traffic) && !u.mayNotRead {
 		u.traffic = now.Add(trafficEvery)
 		if err := k.readTraffic(ctx); err != nil {
+			return err
+		}
+	}
+	if now.After(u.rotate) && !u.mayNotRotate {
+		u.rotate = now.Add(rotateEvery)
+		if err := k.rotateInbox(ctx); err != nil {
 			return err
 		}
 	}
@@ -83,6 +91,20 @@ func (k *keeper) readTraffic(ctx context.Context) error {
 	}
 	if err != nil && sqlState(err) != lockNotAvailable { // else somebody is dropping a queue, and the next reading will do
 		return fmt.Errorf("read how much arrives in the queues: %w", err)
+	}
+	return nil
+}
+
+// rotateInbox forgets ids of handled messages that were kept for their time.
+func (k *keeper) rotateInbox(ctx context.Context) error {
+	err := k.run.client.store.RotateInbox(ctx, k.conn)
+	if sqlState(err) == insufficientPrivs {
+		k.upkeep.mayNotRotate = true
+		k.mayNot("forget ids of handled messages that were kept for their time, so they pile up", err)
+		return nil
+	}
+	if err != nil && sqlState(err) != lockNotAvailable { // else a transaction has them for long, and the next time will do
+		return fmt.Errorf("forget ids of handled messages: %w", err)
 	}
 	return nil
 }

@@ -52,6 +52,9 @@ func (a *app) benchmarkCommand(b bench.Benchmark) *cobra.Command {
 	flags.DurationVar(&o.Duration, "duration", b.Duration, "how long to measure, about; making and filling tables comes on top")
 	flags.BoolVar(&o.Force, "force", false, "drop a schema sqlq_bench that is there already, with all that is in it")
 	flags.StringVar(&o.Profile, "cpuprofile", "", "write CPU profiles for go tool pprof to files whose names begin so")
+	if b.Guarantees {
+		flags.StringVar((*string)(&o.Guarantee), "guarantee", string(bench.AtLeastOnce), "what the endpoint promises: at-least-once, at-most-once or deduplicate")
+	}
 	if b.Delayed {
 		flags.BoolVar(&o.Delayed, "delayed", false, "measure instead how late delayed messages are")
 	}

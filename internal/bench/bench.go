@@ -43,6 +43,7 @@ type Benchmark struct {
 	ConcurrencyUsage string
 	Duration         time.Duration
 	Delayed          bool // has --delayed
+	Guarantees       bool // has --guarantee
 
 	statements bool // counts statements
 	run        func(ctx context.Context, l *lab) (Result, error)
@@ -65,6 +66,7 @@ type Options struct {
 	Concurrency int
 	Duration    time.Duration
 	Delayed     bool
+	Guarantee   Guarantee
 
 	// Receiver returns a command that starts this program again as a receiving process, which calls Receive.
 	Receiver func() *exec.Cmd
@@ -82,11 +84,23 @@ func (o Options) validate() error {
 		return fmt.Errorf("--size %d: a body has %d to %d bytes here", o.Size, minSize, maxSize)
 	case o.Concurrency < 0 || o.Concurrency > 10_000:
 		return fmt.Errorf("--concurrency %d: it is from 1 to 10,000", o.Concurrency)
+	case o.Guarantee != "" && o.Guarantee != AtLeastOnce && o.Guarantee != AtMostOnce && o.Guarantee != Deduplicate:
+		return fmt.Errorf("--guarantee %q: it is %s, %s or %s", o.Guarantee, AtLeastOnce, AtMostOnce, Deduplicate)
 	case o.Duration <= 0:
 		return fmt.Errorf("--duration %v: it must be more than nothing", o.Duration)
 	}
 	return nil
 }
+
+// Guarantee is how receiving endpoints handle a message.
+type Guarantee string
+
+// Guarantees that an endpoint may be asked for.
+const (
+	AtLeastOnce Guarantee = "at-least-once"
+	AtMostOnce  Guarantee = "at-most-once"
+	Deduplicate Guarantee = "deduplicate"
+)
 
 // ErrOptions is wrapped by errors about Options.
 var ErrOptions = errors.New("option out of range")

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -16,29 +17,33 @@ column into Go's types, the body undecoded.
 
 WAL is counted from before the first SendMany to after the last settle, for the whole server. A checkpoint is made before
 each round, and none should come in between: then nearly all pages are new, and the WAL has next to no full-page images,
-as where messages live for a short time. Vacuum comes later, and is not in it.`,
+as where messages live for a short time. Vacuum comes later, and is not in it.
+
+With --guarantee at-most-once or deduplicate the endpoint has Endpoint.AtMostOnce, or Endpoint.Deduplicate with an hour.`,
 	N: 200_000, NUsage: "messages in the backlog",
 	ConcurrencyUsage: "messages handled at a time (default 4 × cores)",
 	Duration:         30 * time.Second,
+	Guarantees:       true,
 	run:              runDrain,
 }
 
 type drainResult struct {
 	Head
-	Messages           int      `json:"messages"`
-	Rounds             int      `json:"rounds"`
-	Rate               float64  `json:"rate"`
-	FloorRate          float64  `json:"floor_rate"`
-	Ratio              float64  `json:"ratio"`
-	WALBytesPerMessage float64  `json:"wal_bytes_per_message"`
-	WALBytesSend       float64  `json:"wal_bytes_per_message_send"`
-	WALBytesReceive    float64  `json:"wal_bytes_per_message_receive"`
-	FullPageImages     int64    `json:"full_page_images"`
-	DeadTuples         int64    `json:"dead_tuples"`
-	PeakRSSMiB         *float64 `json:"peak_rss_mib"`
-	CPUPerMessage      *float64 `json:"receiver_cpu_us_per_message"`
-	DatabaseCPU        *float64 `json:"database_cpu_us_per_message"` // of receiving
-	Connections        int64    `json:"connections"`
+	Guarantee          Guarantee `json:"guarantee"`
+	Messages           int       `json:"messages"`
+	Rounds             int       `json:"rounds"`
+	Rate               float64   `json:"rate"`
+	FloorRate          float64   `json:"floor_rate"`
+	Ratio              float64   `json:"ratio"`
+	WALBytesPerMessage float64   `json:"wal_bytes_per_message"`
+	WALBytesSend       float64   `json:"wal_bytes_per_message_send"`
+	WALBytesReceive    float64   `json:"wal_bytes_per_message_receive"`
+	FullPageImages     int64     `json:"full_page_images"`
+	DeadTuples         int64     `json:"dead_tuples"`
+	PeakRSSMiB         *float64  `json:"peak_rss_mib"`
+	CPUPerMessage      *float64  `json:"receiver_cpu_us_per_message"`
+	DatabaseCPU        *float64  `json:"database_cpu_us_per_message"` // of receiving
+	Connections        int64     `json:"connections"`
 }
 
 // drainRound is what one round found.
@@ -54,7 +59,7 @@ type drainRound struct {
 
 func runDrain(ctx context.Context, l *lab) (Result, error) {
 	const queue = "drain"
-	r := &drainResult{Messages: l.N}
+	r := &drainResult{Messages: l.N, Guarantee: cmp.Or(l.Guarantee, AtLeastOnce)}
 	if err := l.queues(ctx, queue); err != nil {
 		return nil, err
 	}
@@ -123,7 +128,7 @@ func (l *lab) drainRound(ctx context.Context, queue string, n int) (d drainRound
 
 // drain has one process handle what is in a queue, sees that all of it was, and counts the process's connections.
 func (l *lab) drain(ctx context.Context, queue string) (r receipts, connections int64, err error) {
-	all, err := l.hire(ctx, 1, job{Queues: []string{queue}, Handler: counting})
+	all, err := l.hire(ctx, 1, job{Queues: []string{queue}, Handler: counting, Guarantee: l.Guarantee})
 	if err != nil {
 		return r, 0, err
 	}

@@ -29,9 +29,10 @@ type job struct {
 	Queues      []string // that it receives from
 	Handler     handlerKind
 	Sleep       time.Duration // of the sleeping ones
-	Concurrency int           // of each endpoint; 0: the library's default
-	BatchLimit  int           // 0: the library's default
-	Channel     string        // of floorReceiver
+	Guarantee   Guarantee
+	Concurrency int    // of each endpoint; 0: the library's default
+	BatchLimit  int    // 0: the library's default
+	Channel     string // of floorReceiver
 	Profile     string
 }
 
@@ -178,7 +179,11 @@ func (r *receiving) receive(ctx context.Context, pool *pgxpool.Pool) error {
 	}
 	var endpoints []sqlq.Endpoint
 	for _, q := range r.job.Queues {
-		endpoints = append(endpoints, sqlq.Endpoint{Name: q, Concurrency: r.job.Concurrency, Handlers: []sqlq.Handler{r.handler()}})
+		e := sqlq.Endpoint{Name: q, Concurrency: r.job.Concurrency, Handlers: []sqlq.Handler{r.handler()}, AtMostOnce: r.job.Guarantee == AtMostOnce}
+		if r.job.Guarantee == Deduplicate {
+			e.Deduplicate = time.Hour
+		}
+		endpoints = append(endpoints, e)
 	}
 	return client.Run(ctx, endpoints...)
 }

@@ -189,9 +189,17 @@ func (a *accountant) judge(b *batch) {
 				do = b.Do[i]
 				a.judgePoison(w, do)
 			}
+			onward := where{onwardQueue, w.k}
+			switch {
+			case q == mostQueue:
+				a.judgeMost(w, do, b)
+				continue
+			case q == onceQueue:
+				a.judgeTwice(w, onward)
+			}
 			a.judgeOne(w, do)
-			if do == sendsOn && a.effects[w] > 0 {
-				a.judgeOne(where{onwardQueue, w.k}, succeed)
+			if do.sendsOnFrom(q) && a.effects[w] > 0 {
+				a.judgeOne(onward, succeed)
 			}
 		}
 	}
@@ -227,7 +235,7 @@ func (a *accountant) judgeOne(w where, do deed) {
 	case effects == 0 && len(failures) == 0:
 		a.result.Lost++
 		a.blame(w, "it is nowhere")
-	case len(failures) > 1, len(failures) == 1 && effects > 0:
+	case len(failures) > 1 && !(w.queue == onceQueue && len(failures) == 2 && effects == 0), len(failures) > 0 && effects > 0:
 		a.result.Unaccounted++
 		a.blame(w, "it is in the error table %d times and has %d effects", len(failures), effects)
 	case do.fails() && len(failures) == 0:

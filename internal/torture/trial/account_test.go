@@ -1,6 +1,7 @@
 package trial
 
 import (
+	"reflect"
 	"testing"
 	"time"
 )
@@ -47,6 +48,51 @@ func TestJudge(t *testing.T) {
 			got.Failed != c.want.Failed || got.WrongAttempts != c.want.WrongAttempts || got.UnknownOutcomes != c.want.UnknownOutcomes || got.UnknownStored != c.want.UnknownStored ||
 			got.Killers != c.want.Killers || got.KillersFailed != c.want.KillersFailed || got.Neighbours != c.want.Neighbours || got.NeighboursHandled != c.want.NeighboursHandled {
 			t.Errorf("%s: got %+v\nwant %+v", name, got, c.want)
+		}
+	}
+}
+
+// It finds what the guarantees by choice forbid, and lets pass what they allow.
+func TestJudgeByChoice(t *testing.T) {
+	find := func(queue string, do deed) key {
+		k := firstKey(7)
+		for deedOf(queue, k) != do {
+			k++
+		}
+		return k
+	}
+	plainly, failing, sending := find(mostQueue, succeed), find(mostQueue, failEver), find(mostQueue, sendsOn)
+	once := find(onceQueue, succeed)
+	one := []failure{{attempts: 1}}
+	for name, c := range map[string]struct {
+		k       key
+		queue   string
+		faulty  bool
+		found   accountant
+		want    Result
+		isWrong bool
+	}{
+		"handled":                {plainly, mostQueue, false, accountant{effects: map[where]int{{mostQueue, plainly}: 1}}, Result{Messages: 1, AtMostOnce: 1}, false},
+		"twice":                  {plainly, mostQueue, true, accountant{effects: map[where]int{{mostQueue, plainly}: 2}}, Result{Messages: 1, AtMostOnce: 1, AtMostOnceTwice: 1}, true},
+		"lost":                   {plainly, mostQueue, false, accountant{}, Result{Messages: 1, AtMostOnce: 1, AtMostOnceLost: 1, LostUnexplained: 1}, true},
+		"lost by a fault":        {plainly, mostQueue, true, accountant{}, Result{Messages: 1, AtMostOnce: 1, AtMostOnceLost: 1}, false},
+		"failed":                 {failing, mostQueue, false, accountant{effects: map[where]int{{mostQueue, failing}: 1}, failures: map[where][]failure{{mostQueue, failing}: one}}, Result{Messages: 1, AtMostOnce: 1, Failed: 1}, false},
+		"failed twice":           {failing, mostQueue, true, accountant{failures: map[where][]failure{{mostQueue, failing}: append(one, one...)}}, Result{Messages: 1, AtMostOnce: 1, Failed: 2, Unaccounted: 1}, true},
+		"failed and ought not":   {plainly, mostQueue, false, accountant{failures: map[where][]failure{{mostQueue, plainly}: one}}, Result{Messages: 1, AtMostOnce: 1, Failed: 1, AtMostOnceLost: 1, LostUnexplained: 1}, true},
+		"sent on":                {sending, mostQueue, false, accountant{effects: map[where]int{{mostQueue, sending}: 1, {onwardQueue, sending}: 1}}, Result{Messages: 2, AtMostOnce: 1}, false},
+		"what it sent is lost":   {sending, mostQueue, false, accountant{effects: map[where]int{{mostQueue, sending}: 1}}, Result{Messages: 1, AtMostOnce: 1, AtMostOnceLost: 1, LostUnexplained: 1}, true},
+		"sent twice":             {once, onceQueue, false, accountant{effects: map[where]int{{onceQueue, once}: 1, {onwardQueue, once}: 1}}, Result{Messages: 2, SentTwice: 1}, false},
+		"handled again, settled": {once, onceQueue, true, accountant{effects: map[where]int{{onceQueue, once}: 2, {onwardQueue, once}: 2}}, Result{Messages: 2, SentTwice: 1, SettledTwice: 1, DoubleEffects: 1}, true},
+	} {
+		a := c.found
+		a.result, a.expected, a.trial = &Result{}, map[where]bool{}, &trial{faults: newFaults()}
+		if c.faulty {
+			a.trial.faults.struck("kill", "receiver-a#1", "killed")()
+		}
+		a.judge(&batch{First: c.k, N: 1, To: c.queue, acked: true})
+		a.uninvited()
+		if got := *a.result; !reflect.DeepEqual(got, c.want) || (len(got.Wrong()) > 0) != c.isWrong {
+			t.Errorf("%s: got %+v\nwant %+v\nwrong: %q", name, got, c.want, got.Wrong())
 		}
 	}
 }

@@ -82,6 +82,18 @@ func (f *faults) explains(process string, from, to time.Time) bool {
 	return false
 }
 
+// struckSince says whether anything was done to anybody since a time, but for poison, which has receivers of its own.
+func (f *faults) struckSince(when time.Time) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, i := range f.incidents {
+		if i.kind != "" && i.on != poisonQueue && (i.underway || !i.ended.Before(when)) {
+			return true
+		}
+	}
+	return false
+}
+
 // fault is a kind of fault. strike does it, and returns when it is over, or, when it lasts, has it end in the background;
 // false when there was nobody to strike.
 type fault struct {

@@ -24,6 +24,8 @@ type (
 	onward struct{ work } // sent by handlers of the two above
 	event  struct{ work }
 	poison struct{ work }
+	most   struct{ work } // handled at most once
+	once   struct{ work } // each is sent twice with its id
 )
 
 func (plain) MessageType() string  { return "torture.Plain" }
@@ -31,6 +33,8 @@ func (exact) MessageType() string  { return "torture.Exact" }
 func (onward) MessageType() string { return "torture.Onward" }
 func (event) MessageType() string  { return "torture.Happened" }
 func (poison) MessageType() string { return "torture.Poison" }
+func (most) MessageType() string   { return "torture.Most" }
+func (once) MessageType() string   { return "torture.Once" }
 func (event) IsEvent()             {}
 
 // Queues, which are also the kinds of effects.
@@ -41,13 +45,16 @@ const (
 	hearsQueue  = "hears"  // subscriber, Handle
 	booksQueue  = "books"  // subscriber, HandleTx
 	poisonQueue = "poison" // Handle
+	mostQueue   = "most"   // Handle, at most once
+	onceQueue   = "once"   // Handle, deduplicates
 )
 
-var queues = []string{plainQueue, exactQueue, onwardQueue, hearsQueue, booksQueue, poisonQueue}
+var queues = []string{plainQueue, exactQueue, onwardQueue, hearsQueue, booksQueue, poisonQueue, mostQueue, onceQueue}
 
 var routes = map[string]string{
 	plain{}.MessageType(): plainQueue, exact{}.MessageType(): exactQueue,
 	onward{}.MessageType(): onwardQueue, poison{}.MessageType(): poisonQueue,
+	most{}.MessageType(): mostQueue, once{}.MessageType(): onceQueue,
 }
 
 // inTx says whether the queue's handlers are HandleTx.
@@ -98,6 +105,10 @@ func deedOf(queue string, k key) deed {
 		return pick(p, 40, failOnce, 15, failLong, 10, failEver, 5, giveUp, 3, panics, 5, slowly, 80, sendsOn)
 	case hearsQueue:
 		return pick(p, 20, failOnce, 5, failEver, 5, slowly)
+	case mostQueue:
+		return pick(p, 40, failEver, 10, panicEver, 30, slowly, 500, sendsOn)
+	case onceQueue: // whose handlers all send on: that tells how many of them were settled
+		return pick(p, 40, failOnce, 15, failLong, 10, failEver, 5, giveUp, 3, panics, 15, slowly)
 	case booksQueue:
 		return pick(p, 15, failOnce, 5, failEver)
 	}
@@ -116,6 +127,9 @@ func pick(p uint64, sharesAndDeeds ...any) deed {
 	return succeed
 }
 
+// sendsOnFrom says whether the handler of a queue sends on.
+func (d deed) sendsOnFrom(queue string) bool { return d == sendsOn || queue == onceQueue && !d.fails() }
+
 // mix is the finaliser of splitmix64: neighbouring keys get unrelated numbers.
 func mix(x uint64) uint64 {
 	x += 0x9e3779b97f4a7c15
@@ -127,6 +141,8 @@ func mix(x uint64) uint64 {
 const (
 	// lease is the LeaseTime of all processes: short, so that the trial sees many recoveries.
 	lease = 2 * time.Second
+	// window is longer than a trial: no id is forgotten.
+	window = 24 * time.Hour
 	// drainTimeout is how long they wait for handlers when they are asked to end.
 	drainTimeout = time.Second
 )

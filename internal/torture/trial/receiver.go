@@ -27,8 +27,11 @@ var poisonRetries = sqlq.RetryPolicy{Immediate: 2, Delays: []time.Duration{}}
 
 // attemptsOf is how often a failing message of a queue is tried.
 func attemptsOf(queue string) int {
-	if queue == poisonQueue {
+	switch queue {
+	case poisonQueue:
 		return 3
+	case mostQueue:
+		return 1
 	}
 	return 6
 }
@@ -53,6 +56,12 @@ func (c *child) endpoints() []sqlq.Endpoint {
 		{Name: hearsQueue, Concurrency: 24, Retry: retries, Handlers: []sqlq.Handler{sqlq.Handle(func(ctx context.Context, d *sqlq.Delivery[event]) error {
 			return c.handle(ctx, nil, d.Incoming, d.Message.K)
 		})}},
+		{Name: mostQueue, Concurrency: 24, AtMostOnce: true, Handlers: []sqlq.Handler{sqlq.Handle(func(ctx context.Context, d *sqlq.Delivery[most]) error {
+			return c.handle(ctx, nil, d.Incoming, d.Message.K)
+		})}},
+		{Name: onceQueue, Concurrency: 24, Retry: retries, Deduplicate: window, Handlers: []sqlq.Handler{sqlq.Handle(func(ctx context.Context, d *sqlq.Delivery[once]) error {
+			return c.handle(ctx, nil, d.Incoming, d.Message.K)
+		})}},
 		{Name: booksQueue, Concurrency: 2, Retry: retries, Handlers: []sqlq.Handler{sqlq.HandleTx(func(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[event]) error {
 			return c.handle(ctx, tx, d.Incoming, d.Message.K)
 		})}},
@@ -63,17 +72,22 @@ func (c *child) endpoints() []sqlq.Endpoint {
 var errDeed = errors.New("the message says so")
 
 // handle does what the message's key says. A HandleTx handler writes its effect before it fails, so that an effect of a
-// failed attempt would be seen.
+// failed attempt would be seen, and so does one that is to be called once at most.
 func (c *child) handle(ctx context.Context, tx pgx.Tx, in *sqlq.Incoming, k key) error {
 	c.note(in.Endpoint, k, in.Attempt, "begins")
 	do := deedOf(in.Endpoint, k)
-	if do == sendsOn {
+	if do.sendsOnFrom(in.Endpoint) {
 		if err := in.Send(onward{work{K: k}}); err != nil {
 			return err
 		}
 	}
 	if tx != nil {
 		if err := c.recordTx(ctx, tx, in.Endpoint, k, in.Attempt); err != nil {
+			return err
+		}
+	}
+	if in.Endpoint == mostQueue {
+		if err := c.record(ctx, in.Endpoint, k, in.Attempt); err != nil {
 			return err
 		}
 	}
@@ -84,10 +98,10 @@ func (c *child) handle(ctx context.Context, tx pgx.Tx, in *sqlq.Incoming, k key)
 		return errDeed
 	case do == giveUp:
 		return sqlq.Unrecoverable(errDeed)
-	case do == panics && in.Attempt <= 1:
+	case do == panics && in.Attempt <= 1, do == panicEver:
 		panic(errDeed)
 	}
-	if tx == nil {
+	if tx == nil && in.Endpoint != mostQueue {
 		if err := c.record(ctx, in.Endpoint, k, in.Attempt); err != nil {
 			return err
 		}

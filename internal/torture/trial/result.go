@@ -29,6 +29,13 @@ type Result struct {
 	Neighbours        int `json:"neighbours"`     // messages sent together with poison
 	NeighboursHandled int `json:"neighbours_handled"`
 
+	AtMostOnce      int `json:"at_most_once"`             // messages of an endpoint that handles at most once
+	AtMostOnceLost  int `json:"at_most_once_lost"`        // of these, not handled, or their failure or what they sent is nowhere
+	AtMostOnceTwice int `json:"at_most_once_twice"`       // of these, handled more than once
+	LostUnexplained int `json:"at_most_once_unexplained"` // of those lost, with no fault that explains it
+	SentTwice       int `json:"sent_twice"`               // messages, each sent twice with its id, to an endpoint that deduplicates
+	SettledTwice    int `json:"settled_twice"`            // of these, handled more than once and settled
+
 	SlowestStop float64        `json:"slowest_stop_seconds"` // from SIGTERM to the end of a process
 	Faults      map[string]int `json:"faults"`
 	Skipped     []string       `json:"skipped,omitempty"`
@@ -50,6 +57,9 @@ func (r *Result) Wrong() (wrong []string) {
 	zero(r.Unexplained, "repeated without a fault that explains it")
 	zero(r.Killers-r.KillersFailed, "killers not in the error table")
 	zero(r.Neighbours-r.NeighboursHandled, "neighbours of poison not handled")
+	zero(r.AtMostOnceTwice, "handled twice by an endpoint that handles at most once")
+	zero(r.LostUnexplained, "lost by an endpoint that handles at most once, without a fault that explains it")
+	zero(r.SettledTwice, "settled twice by an endpoint that deduplicates")
 	if r.Messages == 0 {
 		wrong = append(wrong, "no messages")
 	}

@@ -27,7 +27,7 @@ type batch struct {
 	First key
 	N     int
 	To    string // a queue; "" publishes
-	How   string // send, many, tx
+	How   string // send, many, tx, twice
 	Do    []deed `json:",omitempty"` // of poison
 	Delay time.Duration
 
@@ -84,7 +84,6 @@ func (c *child) sendOn(ctx context.Context, r *rand.Rand, rate float64, next *at
 	}
 }
 
-// compose decides on the next batch.
 // compose decides on the next batch, but for its keys.
 func compose(r *rand.Rand) *batch {
 	b := &batch{N: 1}
@@ -94,6 +93,10 @@ func compose(r *rand.Rand) *batch {
 		b.To = plainQueue
 	case p < 75:
 		b.To = exactQueue
+	case p < 82:
+		b.To = mostQueue
+	case p < 92:
+		b.To = onceQueue
 	}
 	switch q := r.IntN(10); {
 	case b.To == "":
@@ -112,6 +115,9 @@ func compose(r *rand.Rand) *batch {
 		if r.IntN(2) == 0 {
 			b.N = 1 + r.IntN(60)
 		}
+	}
+	if b.To == onceQueue {
+		b.How, b.N = "twice", 1
 	}
 	if r.IntN(12) == 0 {
 		b.Delay = time.Duration(1+r.IntN(4000)) * time.Millisecond
@@ -134,6 +140,10 @@ func (b *batch) messages() []sqlq.Message {
 			all[i] = plain{w}
 		case exactQueue:
 			all[i] = exact{w}
+		case mostQueue:
+			all[i] = most{w}
+		case onceQueue:
+			all[i] = once{w}
 		case poisonQueue:
 			all[i] = poison{w}
 		default:
@@ -150,6 +160,8 @@ func (c *child) sendBatch(ctx context.Context, b *batch) error {
 	}
 	ms := b.messages()
 	switch {
+	case b.How == "twice":
+		return c.sendTwice(ctx, ms[0], options)
 	case b.How == "many":
 		return c.client.SendMany(ctx, ms, options...)
 	case b.How == "send" && b.To == "":
@@ -175,4 +187,14 @@ func (c *child) sendBatch(ctx context.Context, b *batch) error {
 		}
 		return nil
 	})
+}
+
+// sendTwice sends a message two times with one id, whatever became of the first. It is sent if either was.
+func (c *child) sendTwice(ctx context.Context, m sqlq.Message, options []sqlq.SendOption) error {
+	options = append(options, sqlq.WithID(sqlq.NewID()))
+	first := c.client.Send(ctx, m, options...)
+	if err := c.client.Send(ctx, m, options...); err != nil {
+		return first
+	}
+	return nil
 }

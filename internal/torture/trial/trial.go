@@ -273,11 +273,12 @@ func (t *trial) remains(ctx context.Context) (told string) {
 	return told
 }
 
-// replay moves back what a fault made fail. Poison is left where it is: its neighbours are not to fail at all.
+// replay moves back what a fault made fail. Poison is left where it is: its neighbours are not to fail at all;
+// and so is what is to be handled at most once.
 func (t *trial) replay(ctx context.Context) (int64, error) {
 	var names []string
-	err := t.site.admin.QueryRow(ctx, `SELECT coalesce(array_agg(seq::text), '{}') FROM sqlq.error WHERE queue <> $1 AND message NOT LIKE '%' || $2 || '%'`,
-		poisonQueue, errDeed.Error()).Scan(&names)
+	err := t.site.admin.QueryRow(ctx, `SELECT coalesce(array_agg(seq::text), '{}') FROM sqlq.error WHERE queue <> ALL ($1) AND message NOT LIKE '%' || $2 || '%'`,
+		[]string{poisonQueue, mostQueue}, errDeed.Error()).Scan(&names)
 	if err != nil || len(names) == 0 {
 		return 0, err
 	}

@@ -16,6 +16,7 @@ type Message struct {
 	Seq     int64      // its place in the queue
 	Row     pgtype.TID // where the held row lies; it stays there for as long as it is held
 	Lease   int64      // names the lease; 0: the row is in the queue's table
+	Expires *time.Time // of one that was removed, when its time to live ends; nil: never
 	ID      [16]byte
 	Type    string
 	Headers []byte // JSON object of strings; nil: none

@@ -113,6 +113,12 @@ type Failure struct {
 
 // Fail moves messages to the error table. Bodies stay inside the server.
 func (s *Schema) Fail(b *pgx.Batch, from From, failures []Failure) error {
+	return s.fail(b, s.taken(from), from.Queue, failures)
+}
+
+// fail stores failures in the error table, of messages that the CTE "taken" has by key. Its parameters are the keys, $1, and
+// whatever comes from $5 on.
+func (s *Schema) fail(b *pgx.Batch, taken, queue string, failures []Failure, more ...any) error {
 	keys, headers := make([]int64, len(failures)), make([]*string, len(failures))
 	for i, f := range failures {
 		keys[i], headers[i] = f.Key, f.Headers
@@ -132,8 +138,8 @@ func (s *Schema) Fail(b *pgx.Batch, from From, failures []Failure) error {
 			JOIN unnest($1::bigint[], $2::text[]) h (key, headers) ON h.key = t.key
 			JOIN jsonb_to_recordset($3::text::jsonb) f (key bigint, attempts int, endpoint text, host text, replays int,
 				first_failed_at timestamptz, error_type text, message text, chain text[], stack text, fingerprint text) ON f.key = t.key
-		ORDER BY t.key`, s.taken(from), s.table("error")),
-		keys, headers, string(details), from.Queue)
+		ORDER BY t.key`, taken, s.table("error")),
+		append([]any{keys, headers, string(details), queue}, more...)...)
 	return nil
 }
 

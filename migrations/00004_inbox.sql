@@ -1,0 +1,251 @@
+-- The inbox: which messages an endpoint has handled of late, so that those sent twice are handled once.
+
+-- +goose Up
+
+CREATE TABLE inbox (
+    name       text PRIMARY KEY,
+    keeps      interval NOT NULL,
+    current    text NOT NULL DEFAULT 'a' CHECK (current IN ('a', 'b')),
+    rotated_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE inbox IS 'The inboxes, by how long they keep ids. Of the two tables of each, inbox_X_a and inbox_X_b, one is written; when it has been for so long, the other is emptied by TRUNCATE and they change places. So nothing is deleted row by row.';
+COMMENT ON COLUMN inbox.name IS 'Name, part of the names of its tables.';
+COMMENT ON COLUMN inbox.keeps IS 'How long an id is kept at least, and the longest window that an endpoint of this inbox may have.';
+COMMENT ON COLUMN inbox.current IS 'Which of its tables is written: a or b.';
+COMMENT ON COLUMN inbox.rotated_at IS 'Since when.';
+INSERT INTO inbox (name, keeps) VALUES ('minutes', '10 minutes'), ('hours', '3 hours'), ('days', '2 days'), ('weeks', '31 days');
+
+-- +goose StatementBegin
+DO $$
+DECLARE
+    tab text;
+BEGIN
+    FOR tab IN SELECT 'inbox_' || i.name || '_' || ab FROM inbox i, unnest(ARRAY['a', 'b']) ab ORDER BY i.keeps, ab LOOP
+        EXECUTE format($q$
+            CREATE TABLE %1$I (
+                at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+                id       uuid NOT NULL,
+                instance integer,
+                queue    text NOT NULL,
+                PRIMARY KEY (id, queue)
+            ) WITH (autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 1000000)$q$, tab);
+        EXECUTE format('CREATE INDEX %I ON %I (instance) WHERE instance IS NOT NULL', tab || '_instance', tab);
+        EXECUTE format('COMMENT ON TABLE %I IS %L', tab, 'Ids of messages that were handled, or are being handled by lease; see inbox.');
+        EXECUTE format('COMMENT ON COLUMN %I.at IS %L', tab, 'When the message was handled.');
+        EXECUTE format('COMMENT ON COLUMN %I.id IS %L', tab, 'Message id, given by the sender.');
+        EXECUTE format('COMMENT ON COLUMN %I.instance IS %L', tab, 'The instance that has leased the message and handles it; null: it was handled.');
+        EXECUTE format('COMMENT ON COLUMN %I.queue IS %L', tab, 'The queue, and endpoint, that it was handled in.');
+    END LOOP;
+END $$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE FUNCTION inbox_tables(queue text, keep interval, OUT written text, OUT other text)
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    inbox_name text;
+BEGIN
+    -- It is called as the owner, for a role that must have the queue: SET ROLE shows in the setting.
+    IF NOT has_table_privilege(coalesce(nullif(current_setting('role'), 'none'), session_user::text)::name, queue_table(inbox_tables.queue), 'DELETE') THEN
+        RAISE insufficient_privilege USING MESSAGE = format('permission denied for queue %s', to_json(inbox_tables.queue));
+    END IF;
+    SELECT i.name INTO inbox_name FROM inbox i WHERE i.keeps >= keep ORDER BY i.keeps LIMIT 1;
+    IF inbox_name IS NULL THEN
+        RAISE invalid_parameter_value USING MESSAGE = format('no inbox keeps ids for %s', keep), HINT = 'The longest window is 31 days.';
+    END IF;
+    -- Its tables do not change places until this transaction ends. Only then is what the next statement reads final.
+    EXECUTE format('LOCK TABLE %I IN ROW EXCLUSIVE MODE', 'inbox_' || inbox_name || '_a');
+    SELECT 'inbox_' || inbox_name || '_' || i.current, 'inbox_' || inbox_name || '_' || CASE i.current WHEN 'a' THEN 'b' ELSE 'a' END
+    INTO written, other FROM inbox i WHERE i.name = inbox_name;
+END $$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION inbox_tables IS 'The tables of the inbox for a window: the one that is written and the other. They stay that to the end of the transaction.';
+
+-- +goose StatementBegin
+CREATE FUNCTION claim_messages(queue text, ids uuid[], keep interval, instance integer) RETURNS TABLE (id uuid, state text)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off SET lock_timeout = '2s'
+AS $$
+DECLARE
+    tabs    record;
+    lookup  text;
+    claim   text;
+    known   uuid[]; -- handled within the window
+    busy    uuid[]; -- being handled by lease
+    free    uuid[] := ids;
+    claimed uuid[] := '{}';
+    got     uuid[];
+    one     uuid;
+BEGIN
+    tabs := inbox_tables(claim_messages.queue, keep);
+    -- One look into the index for each id, whatever the planner believes of the tables.
+    lookup := $q$
+        SELECT u.id, i.instance IS NULL AS done
+        FROM unnest($2) u (id), LATERAL (SELECT * FROM %I o WHERE o.id = u.id AND o.queue = $1 OFFSET 0) i
+        WHERE i.instance IS NULL AND i.at > clock_timestamp() - $3
+            OR i.instance IS NOT NULL AND EXISTS (SELECT FROM leased l WHERE l.instance = i.instance AND l.queue = i.queue AND l.id = i.id)$q$;
+    lookup := 'SELECT array_agg(k.id) FILTER (WHERE k.done), array_agg(k.id) FILTER (WHERE NOT k.done) FROM (' || lookup || ') k';
+    EXECUTE format(lookup, tabs.other) INTO known, busy USING claim_messages.queue, ids, keep;
+    IF known IS NOT NULL OR busy IS NOT NULL THEN
+        free := ARRAY(SELECT unnest(ids) EXCEPT SELECT unnest(known) EXCEPT SELECT unnest(busy));
+    END IF;
+    -- Sorted, so that two who claim the same ids do not wait for each other. What another transaction has claimed and not
+    -- committed is waited for a moment; what has expired is taken over.
+    claim := format($q$
+        WITH claimed AS (
+            INSERT INTO %1$I AS i (queue, id, instance)
+            SELECT DISTINCT $1, u.id, $4 FROM unnest($2) u (id) ORDER BY u.id
+            ON CONFLICT ON CONSTRAINT %2$I DO UPDATE SET at = clock_timestamp(), instance = EXCLUDED.instance
+            WHERE i.instance IS NULL AND i.at <= clock_timestamp() - $3
+            RETURNING i.id
+        )
+        SELECT coalesce(array_agg(c.id), '{}') FROM claimed c$q$, tabs.written, tabs.written || '_pkey');
+    BEGIN
+        PERFORM set_config('lock_timeout', '10ms', true);
+        EXECUTE claim INTO claimed USING claim_messages.queue, free, keep, claim_messages.instance;
+    EXCEPTION WHEN lock_not_available THEN
+        PERFORM set_config('lock_timeout', '1ms', true);
+        FOR one IN SELECT DISTINCT u.id FROM unnest(free) u (id) ORDER BY u.id LOOP
+            BEGIN
+                EXECUTE claim INTO got USING claim_messages.queue, ARRAY[one], keep, claim_messages.instance;
+                claimed := claimed || got;
+            EXCEPTION WHEN lock_not_available THEN
+                NULL;
+            END;
+        END LOOP;
+    END;
+    IF cardinality(claimed) < cardinality(free) THEN
+        free := ARRAY(SELECT unnest(free) EXCEPT SELECT unnest(claimed));
+        EXECUTE format(lookup, tabs.written) INTO got, busy USING claim_messages.queue, free, keep;
+        known := known || got;
+        -- What a lease claimed that is gone is taken over: by a statement of its own, which sees the lease of every claim that
+        -- it sees, and only if the claim is still the same when it is locked. Who takes one over changes its time.
+        EXECUTE format($q$
+            WITH void AS MATERIALIZED (
+                SELECT i.id, i.instance, i.at
+                FROM unnest($2) u (id), LATERAL (SELECT * FROM %1$I o WHERE o.id = u.id AND o.queue = $1 OFFSET 0) i
+                WHERE i.instance IS NOT NULL
+                    AND NOT EXISTS (SELECT FROM leased l WHERE l.instance = i.instance AND l.queue = i.queue AND l.id = i.id)
+            ), picked AS MATERIALIZED (
+                SELECT i.id FROM void v JOIN %1$I i ON i.id = v.id AND i.queue = $1 AND i.instance = v.instance AND i.at = v.at
+                FOR UPDATE OF i SKIP LOCKED
+            ), claimed AS (
+                UPDATE %1$I i SET at = clock_timestamp(), instance = $3 FROM picked p WHERE i.id = p.id AND i.queue = $1 RETURNING i.id
+            )
+            SELECT coalesce(array_agg(c.id), '{}') FROM claimed c$q$, tabs.written)
+        INTO got USING claim_messages.queue, free, claim_messages.instance;
+        claimed := claimed || got;
+    END IF;
+    RETURN QUERY SELECT u.id, 'claimed' FROM unnest(claimed) u (id) UNION ALL SELECT u.id, 'handled' FROM unnest(known) u (id);
+END $$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION claim_messages IS 'Claims messages by id before they are handled: until the transaction ends, or as long as the lease of the instance, if one is given. State claimed: whoever asked may handle it, and when nothing more is said it has been; handled: it was, within the window. Of one that is not returned somebody else has another copy in hand.';
+
+-- +goose StatementBegin
+CREATE FUNCTION settle_claims(queue text, keep interval, handled uuid[], unhandled uuid[], leasing uuid[], leased boolean, instance integer) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+AS $$
+DECLARE
+    tabs record;
+    tab  text;
+BEGIN
+    tabs := inbox_tables(settle_claims.queue, keep);
+    IF cardinality(leasing) > 0 THEN
+        EXECUTE format('UPDATE %I i SET instance = $3 WHERE i.queue = $1 AND i.id = ANY ($2)', tabs.written)
+        USING settle_claims.queue, leasing, settle_claims.instance;
+    END IF;
+    -- What was claimed for a lease may be in either.
+    FOREACH tab IN ARRAY ARRAY[tabs.written, tabs.other] LOOP
+        IF cardinality(handled) > 0 THEN
+            EXECUTE format('UPDATE %I i SET instance = NULL, at = clock_timestamp() WHERE i.queue = $1 AND i.id = ANY ($2) AND i.instance = $3', tab)
+            USING settle_claims.queue, handled, settle_claims.instance;
+        END IF;
+        IF cardinality(unhandled) > 0 THEN
+            EXECUTE format('DELETE FROM %I i WHERE i.queue = $1 AND i.id = ANY ($2) AND i.instance IS NOT DISTINCT FROM $3', tab)
+            USING settle_claims.queue, unhandled, CASE WHEN leased THEN settle_claims.instance END;
+        END IF;
+    END LOOP;
+END $$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION settle_claims IS 'Says what became of messages that were claimed: handled by lease, not handled, or leased from now on, by an instance. Leased says whether those not handled were claimed for it, or by this transaction.';
+
+-- +goose StatementBegin
+CREATE FUNCTION rotate_inbox() RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET lock_timeout = '250ms' -- a transaction with handlers in it, or a dump, may have the tables for longer
+AS $$
+DECLARE
+    i       record;
+    spare   text;
+    written boolean;
+    leases  json;
+    rotated integer := 0;
+BEGIN
+    FOR i IN SELECT * FROM inbox b WHERE b.rotated_at < clock_timestamp() - b.keeps ORDER BY b.keeps LOOP
+        EXECUTE format('SELECT EXISTS (SELECT FROM %I) OR EXISTS (SELECT FROM %I)', 'inbox_' || i.name || '_a', 'inbox_' || i.name || '_b') INTO written;
+        CONTINUE WHEN NOT written;
+        EXECUTE format('LOCK TABLE %I IN SHARE ROW EXCLUSIVE MODE', 'inbox_' || i.name || '_a');
+        SELECT * INTO i FROM inbox b WHERE b.name = i.name AND b.rotated_at < clock_timestamp() - b.keeps;
+        CONTINUE WHEN NOT FOUND; -- somebody else was here
+        spare := CASE i.current WHEN 'a' THEN 'b' ELSE 'a' END;
+        -- What is being handled by lease stays claimed, however long that takes.
+        EXECUTE format($q$
+            SELECT json_agg(o) FROM %I o
+            WHERE o.instance IS NOT NULL AND EXISTS (SELECT FROM leased l WHERE l.instance = o.instance AND l.queue = o.queue AND l.id = o.id)$q$,
+            'inbox_' || i.name || '_' || spare) INTO leases;
+        EXECUTE format('TRUNCATE %I', 'inbox_' || i.name || '_' || spare);
+        EXECUTE format('INSERT INTO %1$I SELECT r.* FROM json_populate_recordset(NULL::%1$I, $1) r', 'inbox_' || i.name || '_' || spare) USING leases;
+        UPDATE inbox b SET current = spare, rotated_at = clock_timestamp() WHERE b.name = i.name;
+        rotated := rotated + 1;
+    END LOOP;
+    RETURN rotated;
+END $$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION rotate_inbox IS 'Empties the older table of each inbox whose time has come, by TRUNCATE, and has it written from now on. Returns how many. An error with SQLSTATE 55P03 says that somebody has them for long: it is to be tried again.';
+
+-- What came before grants stays as it is; this adds what came here.
+ALTER FUNCTION grant_role(name, text, text[], boolean) RENAME TO grant_operations;
+COMMENT ON FUNCTION grant_operations IS 'The part of grant_role that is about messages and operations.';
+
+-- +goose StatementBegin
+CREATE FUNCTION grant_role(role name, kind text, queues text[] DEFAULT NULL, bodies boolean DEFAULT false) RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    word text;
+BEGIN
+    PERFORM grant_operations(role, kind, queues, bodies);
+    IF kind = 'consumer' THEN
+        FOREACH word IN ARRAY ARRAY['claim_messages', 'settle_claims', 'rotate_inbox'] LOOP
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %I TO %I', word, role);
+        END LOOP;
+    END IF;
+END $$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION grant_role IS 'Lets a role be producer (sends, publishes, reads nothing), consumer (runs endpoints), operator (everything on messages; of all queues: makes and drops them) or viewer (counts and lists, no headers and bodies unless bodies), of the named queues or, with null, of all, those included that are made later. A role may be several.';
+
+-- +goose StatementBegin
+DO $$
+DECLARE
+    f regprocedure;
+BEGIN
+    FOR f IN
+        SELECT p.oid FROM pg_proc p
+        WHERE p.pronamespace = quote_ident(current_schema())::regnamespace AND p.proname IN ('inbox_tables', 'claim_messages', 'settle_claims',
+            'rotate_inbox', 'grant_role')
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s SET search_path = %I, pg_temp', f, current_schema());
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
+    END LOOP;
+END $$;
+-- +goose StatementEnd
+
+-- +goose Down
+
+DROP FUNCTION grant_role;
+ALTER FUNCTION grant_operations(name, text, text[], boolean) RENAME TO grant_role;
+COMMENT ON FUNCTION grant_role IS 'Lets a role be producer (sends, publishes, reads nothing), consumer (runs endpoints), operator (everything on messages; of all queues: makes and drops them) or viewer (counts and lists, no headers and bodies unless bodies), of the named queues or, with null, of all, those included that are made later. A role may be several.';
+DROP FUNCTION rotate_inbox, settle_claims, claim_messages, inbox_tables;
+DROP TABLE inbox_minutes_a, inbox_minutes_b, inbox_hours_a, inbox_hours_b, inbox_days_a, inbox_days_b, inbox_weeks_a, inbox_weeks_b, inbox;

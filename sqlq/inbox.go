@@ -1,0 +1,119 @@
+package sqlq
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// An endpoint that deduplicates claims the ids of what it has fetched, before any handler runs:
+//
+//   - Held messages are claimed in the receive transaction. Its commit, which removes what was handled, makes the claims
+//     of these last; those of all others are taken back before.
+//   - A message that is leased stays claimed by a row that names the instance. That row counts for as long as the lease
+//     is there, so whatever ends a lease ends the claim: a settle, the death of the process, an operator.
+//
+// So no two handlers of one id run at the same time, and none runs after one that was settled.
+
+const (
+	// maxWindow is the longest Endpoint.Deduplicate: what the inbox that keeps the longest keeps.
+	maxWindow = 31 * 24 * time.Hour
+	// waitElse is how long a message waits, among the delayed, while another of its id is in hand.
+	waitElse = time.Second
+)
+
+// errInHandsElse is why a message waits that has not failed.
+var errInHandsElse = errors.New("another message with this id is being handled")
+
+// claim claims the ids of fetched messages: held ones by the receive transaction, leased ones for their leases.
+func (r *receiver) claim(ctx context.Context, w work, ms []store.Message) (map[[16]byte]store.Claim, error) {
+	ids := make([][16]byte, len(ms))
+	for i := range ms {
+		ids[i] = ms[i].ID
+	}
+	var by int32
+	if w.byLease {
+		by = w.by
+	}
+	return r.run.client.store.Claim(ctx, r.conn, w.in.endpoint.Name, ids, w.in.endpoint.Deduplicate, by)
+}
+
+// returnUnclaimed has messages that were leased and could not be claimed given back. Held ones are free with their
+// transaction.
+func (in *instance) returnUnclaimed(w work, ms []store.Message) {
+	if !w.byLease {
+		return
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for i, d := range newDeliveries(ms) {
+		d.ID, d.lease, d.leasedBy, d.giveUp = ms[i].ID, ms[i].Lease, w.by, true
+		in.leases[d.lease] = d
+		in.finished = append(in.finished, d)
+	}
+}
+
+// decideByClaim brings a delivery that may not be handled to its verdict.
+func (in *instance) decideByClaim(d *delivery) {
+	if d.claim == store.Duplicate {
+		d.outcome = outcome{verdict: complete}
+		in.client.log.Debug("sqlq: removed a message whose id was handled before", "endpoint", in.endpoint.Name, "type", d.Type, "message", d.ID)
+		return
+	}
+	d.err, d.outcome = errInHandsElse, outcome{verdict: retryLater, delay: waitElse}
+}
+
+// claimed notes what becomes of the claim on a delivery's id. That of a held message that was handled is left as it is.
+func (s *settlement) claimed(d *delivery) {
+	completed := d.finished && !d.giveUp && d.outcome.verdict == complete && !d.expired
+	switch {
+	case d.claim == store.Duplicate && completed:
+		s.duplicates++
+	case d.claim != store.Claimed:
+	case d.leasing:
+		s.claims.Leasing = append(s.claims.Leasing, d.ID)
+	case !completed:
+		s.claims.Unhandled = append(s.claims.Unhandled, d.ID)
+	case d.lease != 0:
+		s.claims.Handled = append(s.claims.Handled, d.ID)
+	}
+}
+
+// queueClaims adds what is to be said of claims to a round trip.
+func (s *settlement) queueClaims(b *pgx.Batch) {
+	if !s.claims.Any() {
+		return
+	}
+	leased, by := s.from.Instance != 0, s.by
+	if leased {
+		by = s.from.Instance
+	}
+	s.client.store.SettleClaims(b, s.from.Queue, s.window, s.claims, leased, by)
+}
+
+// reclaim claims the id of a held delivery anew, whose claim went with its transaction, and says whether it is to be settled.
+// If another of its id was handled meanwhile this one is a duplicate after all, and what its handler sent is not stored.
+func (r *receiver) reclaim(ctx context.Context, in *instance, d *delivery) (settle bool, err error) {
+	if d.claim != store.Claimed {
+		return true, nil
+	}
+	if d.outcome.verdict != complete || d.expired {
+		d.claim = store.Unclaimed
+		return true, nil
+	}
+	claims, err := r.run.client.store.Claim(ctx, r.conn, in.endpoint.Name, [][16]byte{d.ID}, in.endpoint.Deduplicate, 0)
+	if err != nil {
+		return false, err
+	}
+	switch claims[d.ID] {
+	case store.InHandsElse:
+		return false, nil
+	case store.Duplicate:
+		d.claim, d.out = store.Duplicate, nil
+	}
+	return true, nil
+}

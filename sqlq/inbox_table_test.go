@@ -1,0 +1,255 @@
+package sqlq_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/internal/bouncer"
+	"github.com/sqlq/sqlq/internal/devpg/pgtest"
+	"github.com/sqlq/sqlq/sqlq"
+)
+
+// A claim that waits for another's, which turns into a lease meanwhile, does not take it for one whose lease is gone.
+func TestClaimWhileAnotherIsLeased(t *testing.T) {
+	t.Parallel()
+	h := newDedupHouse(t)
+	for range 100 {
+		id := sqlq.NewID().String()
+		tx, err := h.pool.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, sql := range []string{
+			`SELECT sqlq.claim_messages('house', ARRAY[$1::uuid], '1 minute', NULL)`,
+			`INSERT INTO sqlq.leased (instance, queue, seq, id, sent_at, attempt, type, body) VALUES (7, 'house', 1, $1, now(), 0, 't', '')`,
+			`SELECT sqlq.settle_claims('house', '1 minute', '{}', '{}', ARRAY[$1::uuid], false, 7)`,
+		} {
+			if _, err := tx.Exec(t.Context(), sql, id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		others := make(chan int, 1)
+		go func() {
+			n := -1
+			_ = h.pool.QueryRow(t.Context(), `SELECT count(*) FROM sqlq.claim_messages('house', ARRAY[$1::uuid], '1 minute', NULL)`, id).Scan(&n)
+			others <- n
+		}()
+		eventually(t, "it waits, or has waited", func() (bool, string) {
+			return len(others) > 0 || count(t, h.pool, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) > 0, ""
+		})
+		if err := tx.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if n := <-others; n != 0 {
+			t.Fatalf("another claim of a leased message returned %d, want that it is in somebody's hands", n)
+		}
+	}
+}
+
+// The inbox forgets by truncating the half that has been kept for its time, and never what a lease still claims.
+func TestInboxRotates(t *testing.T) {
+	t.Parallel()
+	h := newDedupHouse(t)
+	began, goOn := make(chan struct{}), make(chan struct{})
+	h.do = func(_ context.Context, _ *sqlq.Incoming, m chore) error {
+		if m.Slow {
+			close(began)
+			<-goOn
+		}
+		return nil
+	}
+	c := open(t, h.pool, sqlq.Config{Routes: choreRoute, HoldLimit: 10 * time.Millisecond})
+	slow, quick := sqlq.NewID(), sqlq.NewID()
+	run(t, c, h.endpoint(false))
+	for id, m := range map[sqlq.ID]chore{slow: {Slow: true}, quick: {}} {
+		if err := c.Send(t.Context(), m, sqlq.WithID(id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-began
+	eventuallyCount(t, h.pool, 1, `SELECT count(*) FROM sqlq.leased`)
+	eventuallyCount(t, h.pool, 0, `SELECT count(*) FROM sqlq.q_house`)
+	rotate := func(want int) {
+		t.Helper()
+		eventually(t, "rotated", func() (bool, string) { // while nobody has a batch in hand
+			var n int
+			err := h.pool.QueryRow(t.Context(), `SELECT sqlq.rotate_inbox()`).Scan(&n)
+			return err == nil && n == want, fmt.Sprint(n, err)
+		})
+	}
+	rotate(0) // it is not time
+	age := func() {
+		execSQL(t, h.pool, `UPDATE sqlq.inbox SET rotated_at = rotated_at - interval '11 minutes' WHERE name IN ('minutes', 'hours')`)
+	}
+	age()
+	rotate(1)
+	if n := count(t, h.pool, inboxRows); n != 2 {
+		t.Errorf("%d ids are kept after one turn, want both", n)
+	}
+	age()
+	rotate(1)
+	if n := count(t, h.pool, inboxRows); n != 1 {
+		t.Errorf("%d ids are kept after two turns, want that which is claimed", n)
+	}
+	if err := c.Send(t.Context(), chore{}, sqlq.WithID(slow)); err != nil {
+		t.Fatal(err)
+	}
+	eventuallyCount(t, h.pool, 1, `SELECT count(*) FROM sqlq.delayed WHERE error LIKE 'another message with this id%'`)
+	close(goOn)
+	h.done(t)
+	if n := h.times(slow); n != 1 {
+		t.Errorf("handled %d times", n)
+	}
+}
+
+// Each window has the inbox that keeps ids for the shortest time that is long enough.
+func TestEachWindowHasItsInbox(t *testing.T) {
+	t.Parallel()
+	h := newDedupHouse(t)
+	c := open(t, h.pool, sqlq.Config{Routes: choreRoute})
+	for _, tc := range []struct {
+		window time.Duration
+		table  string
+	}{
+		{time.Second, "inbox_minutes_a"}, {10 * time.Minute, "inbox_minutes_a"}, {10*time.Minute + time.Second, "inbox_hours_a"},
+		{3 * time.Hour, "inbox_hours_a"}, {48 * time.Hour, "inbox_days_a"}, {49 * time.Hour, "inbox_weeks_a"}, {31 * 24 * time.Hour, "inbox_weeks_a"},
+	} {
+		e, id := h.endpoint(false), sqlq.NewID()
+		e.Deduplicate = tc.window
+		stop := run(t, c, e)
+		if err := c.Send(t.Context(), chore{}, sqlq.WithID(id)); err != nil {
+			t.Fatal(err)
+		}
+		eventuallyCount(t, h.pool, 1, `SELECT count(*) FROM sqlq.`+tc.table+` WHERE queue = 'house' AND id = $1 AND instance IS NULL`, id.String())
+		stop()
+	}
+}
+
+// A role needs what the consumers of this version are granted, and of a queue that it has not it can claim nothing.
+func TestInboxIsForConsumersOfTheQueue(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t)
+	h := &dedupHouse{pool: poolOn(t, url), do: func(context.Context, *sqlq.Incoming, chore) error { return nil }}
+	execSQL(t, h.pool, `SELECT sqlq.create_queue(q) FROM unnest(ARRAY['house', 'ledger']) q`)
+	role, pool := newRole(t, url, "consumer_")
+	execSQL(t, h.pool, `SELECT sqlq.grant_operations($1, 'consumer', ARRAY['house'])`, role) // what an older grant_role did
+	c := open(t, pool, sqlq.Config{Routes: choreRoute})
+	if err := c.Run(t.Context(), h.endpoint(false)); !errors.Is(err, sqlq.ErrNotGranted) || !strings.Contains(err.Error(), "deduplicate in queue") {
+		t.Fatalf("without the grant: %v", err)
+	}
+	execSQL(t, h.pool, `SELECT sqlq.grant_role($1, 'consumer', ARRAY['house']), sqlq.grant_role($1, 'producer', ARRAY['ledger'])`, role)
+	run(t, c, h.endpoint(false))
+	id := sqlq.NewID()
+	for range 2 {
+		execSQL(t, h.pool, `SELECT sqlq.send('house', 'house.Chore', '{}', id => $1)`, id.String())
+	}
+	h.done(t)
+	if n := h.times(id); n != 1 {
+		t.Errorf("handled %d times", n)
+	}
+	for _, sql := range []string{
+		`SELECT sqlq.claim_messages('ledger', ARRAY[gen_random_uuid()], '1 minute', NULL)`,
+		`SELECT sqlq.settle_claims('ledger', '1 minute', '{}', ARRAY[gen_random_uuid()], '{}', false, NULL)`,
+		`SELECT FROM sqlq.inbox_minutes_a`,
+	} {
+		if _, err := pool.Exec(t.Context(), sql); sqlStateOf(err) != "42501" {
+			t.Errorf("%s: %v, want that the privilege lacks", sql, err)
+		}
+	}
+	// A login that has set another role is asked by that one.
+	member, _ := newRole(t, url, "member_")
+	execSQL(t, h.pool, `GRANT `+pgx.Identifier{member}.Sanitize()+` TO `+pgx.Identifier{role}.Sanitize())
+	execSQL(t, h.pool, `SELECT sqlq.grant_role($1, 'consumer', ARRAY['ledger'])`, member)
+	err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+		_, err := tx.Exec(t.Context(), `SET LOCAL ROLE `+pgx.Identifier{member}.Sanitize())
+		if err == nil {
+			_, err = tx.Exec(t.Context(), `SELECT sqlq.claim_messages('ledger', ARRAY[gen_random_uuid()], '1 minute', NULL)`)
+		}
+		if err == nil {
+			_, err = tx.Exec(t.Context(), `SELECT sqlq.claim_messages('house', ARRAY[gen_random_uuid()], '1 minute', NULL)`)
+		}
+		return err
+	})
+	if sqlStateOf(err) != "42501" || !strings.Contains(err.Error(), "house") {
+		t.Errorf("as a member of another role: %v, want the other's queue and not one's own", err)
+	}
+}
+
+// A claim costs the same however many ids are kept, whatever the statistics say: each id is looked up by itself.
+func TestClaimCostsTheSameWhateverIsKept(t *testing.T) {
+	t.Parallel()
+	h := newDedupHouse(t)
+	for _, table := range []string{"inbox_minutes_a", "inbox_minutes_b"} {
+		execSQL(t, h.pool, `INSERT INTO sqlq.`+table+` (queue, id) SELECT 'house', sqlq.uuid_v7() FROM generate_series(1, 20000)`)
+	}
+	for _, statistics := range []string{`SELECT`, `ANALYZE sqlq.inbox_minutes_a, sqlq.inbox_minutes_b`} {
+		execSQL(t, h.pool, statistics)
+		err := pgx.BeginFunc(t.Context(), h.pool, func(tx pgx.Tx) error {
+			for _, sql := range []string{
+				`CREATE TEMP TABLE fresh ON COMMIT DROP AS SELECT array_agg(sqlq.uuid_v7()) AS ids FROM generate_series(1, 50)`,
+				`SELECT sqlq.claim_messages('house', ids, '1 minute', NULL) FROM fresh`,
+				`SELECT sqlq.settle_claims('house', '1 minute', ids[40:50], ids[1:10], ids[20:30], false, 1) FROM fresh`,
+			} {
+				if _, err := tx.Exec(t.Context(), sql); err != nil {
+					return err
+				}
+			}
+			var read int
+			err := tx.QueryRow(t.Context(), `SELECT sum(coalesce(idx_tup_fetch, 0) + seq_tup_read) FROM pg_stat_xact_user_tables WHERE relname LIKE 'inbox_minutes_%'`).Scan(&read)
+			if read > 500 {
+				t.Errorf("after %s: it took reading %d rows to claim and settle 50 ids", statistics, read)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Both guarantees by choice hold through a transaction pooler.
+func TestChoicesThroughBouncer(t *testing.T) {
+	t.Parallel()
+	bouncer.Need(t)
+	for _, mode := range []string{"exec", "simple_protocol"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			through, past := behindBouncer(t, bouncer.Options{}, "default_query_exec_mode="+mode)
+			h := &dedupHouse{pool: past, do: func(_ context.Context, _ *sqlq.Incoming, m chore) error {
+				if m.Do == "fail" {
+					return errors.New("no water")
+				}
+				return nil
+			}}
+			execSQL(t, past, `SELECT sqlq.create_queue(q) FROM unnest(ARRAY['house', 'shed', 'ledger']) q`)
+			c := open(t, through, sqlq.Config{Routes: choreRoute, PollInterval: 20 * time.Millisecond})
+			most := h.endpoint(false)
+			most.Name, most.Deduplicate, most.AtMostOnce, most.Retry = "shed", 0, true, sqlq.RetryPolicy{}
+			id := sqlq.NewID()
+			for range 3 {
+				if err := c.Send(t.Context(), chore{N: 1}, sqlq.WithID(id)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := c.SendMany(t.Context(), []sqlq.Message{chore{N: 2}, chore{N: 3, Do: "fail"}}, sqlq.To("shed")); err != nil {
+				t.Fatal(err)
+			}
+			other := open(t, through, sqlq.Config{Routes: map[string]string{"ledger.Entry": "ledger"}, PollInterval: 20 * time.Millisecond})
+			run(t, c, h.endpoint(false))
+			run(t, other, most)
+			h.done(t)
+			eventuallyCount(t, past, 0, `SELECT count(*) FROM sqlq.q_shed`)
+			eventuallyCount(t, past, 2, `SELECT count(*) FROM sqlq.q_ledger`)
+			eventuallyCount(t, past, 1, `SELECT count(*) FROM sqlq.error WHERE queue = 'shed' AND attempts = 1`)
+			if n := h.times(id); n != 1 {
+				t.Errorf("sent three times with one id, handled %d times", n)
+			}
+		})
+	}
+}

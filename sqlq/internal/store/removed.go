@@ -1,0 +1,81 @@
+package store
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// FetchRemoved removes up to limit ready messages after a seq and appends them to into, in order. Once that is committed
+// whoever asked has the only copies. Rows that others hold are passed over. Relies on the queue's primary key.
+func (s *Schema) FetchRemoved(b *pgx.Batch, queue string, after int64, limit, maxBody int, into *[]Message) {
+	b.Queue(fmt.Sprintf(`
+		WITH picked AS MATERIALIZED (
+			SELECT seq FROM %[1]s WHERE seq > $1 ORDER BY seq LIMIT $2 FOR UPDATE SKIP LOCKED
+		), m AS (
+			DELETE FROM %[1]s q USING picked WHERE q.seq = picked.seq RETURNING q.*
+		)
+		SELECT m.expires_at, `+fetched+` FROM m ORDER BY m.seq`, s.ready(queue)), after, limit, maxBody).Query(func(rows pgx.Rows) error {
+		var m Message
+		return scanMessages(rows, &m, &m.Expires, into)
+	})
+}
+
+// removed are messages that the database has no more, as parameters.
+type removed struct {
+	columns
+	keys     []int64
+	sentAt   []time.Time
+	expires  []*time.Time
+	attempts []int16
+}
+
+func removedOf(ms []*Message) removed {
+	c := removed{columns: columns{ids: make([]pgtype.UUID, len(ms))}}
+	for i, m := range ms {
+		c.ids[i] = pgtype.UUID{Bytes: m.ID, Valid: true}
+		var headers *string
+		if m.Headers != nil {
+			text := string(m.Headers)
+			headers = &text
+		}
+		c.types, c.headers, c.bodies = append(c.types, m.Type), append(c.headers, headers), append(c.bodies, m.Body)
+		c.keys, c.sentAt, c.expires = append(c.keys, m.Seq), append(c.sentAt, m.SentAt), append(c.expires, m.Expires)
+		c.attempts = append(c.attempts, int16(min(m.Attempt, 32767)))
+	}
+	return c
+}
+
+// FailRemoved stores messages that were removed in the error table, each with the failure of the same place. Bodies go to
+// the server anew.
+func (s *Schema) FailRemoved(b *pgx.Batch, queue string, ms []*Message, failures []Failure) error {
+	c := removedOf(ms)
+	failures = slices.Clone(failures)
+	for i := range failures { // a seq may come twice, of a queue that was dropped and made again
+		c.keys[i], failures[i].Key = int64(i), int64(i)
+	}
+	return s.fail(b, `taken AS (
+			SELECT r.key, r.id, r.sent_at, r.expires_at, r.type, r.headers::json AS headers, r.body
+			FROM unnest($5::bigint[], $6::uuid[], $7::timestamptz[], $8::timestamptz[], $9::text[], $10::text[], $11::bytea[])
+				r (key, id, sent_at, expires_at, type, headers, body)
+		)`, queue, failures, c.keys, c.ids, c.sentAt, c.expires, c.types, c.headers, c.bodies)
+}
+
+// PutBack stores messages that were removed in their queue again, in order, with the attempts that they had before, and
+// hands the channel to notify after the commit to then. Locks nothing.
+func (s *Schema) PutBack(b *pgx.Batch, queue string, ms []*Message, then func(channel string)) {
+	c := removedOf(ms)
+	b.Queue(fmt.Sprintf(`
+		WITH stored AS (
+			INSERT INTO %s (id, sent_at, expires_at, attempt, type, headers, body)
+			SELECT r.id, r.sent_at, r.expires_at, r.attempt, r.type, r.headers::json, r.body
+			FROM unnest($1::bigint[], $2::uuid[], $3::timestamptz[], $4::timestamptz[], $5::smallint[], $6::text[], $7::text[], $8::bytea[])
+				r (key, id, sent_at, expires_at, attempt, type, headers, body)
+			ORDER BY r.key
+		)
+		SELECT %s`, s.ready(queue), s.asleep(queue)),
+		c.keys, c.ids, c.sentAt, c.expires, c.attempts, c.types, c.headers, c.bodies).QueryRow(scanChannel(then))
+}
