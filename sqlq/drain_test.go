@@ -290,3 +290,39 @@ func TestRunAgain(t *testing.T) {
 		t.Errorf("%d instances have not ended in order", n)
 	}
 }
+
+// A process that was thought dead takes a new number. When that meets its end, the record under the new number is ended too.
+func TestEndMeetsANewNumber(t *testing.T) {
+	t.Parallel()
+	c, pool, count := ledger(t, sqlq.Config{LeaseTime: time.Second})
+	stop := run(t, c, sqlq.Endpoint{Name: "ledger", Handlers: []sqlq.Handler{sqlq.HandleTx(book)}})
+	eventually(t, "the instance is there", func() (bool, string) { return count(`SELECT count(*) FROM sqlq.instance`) == 1, "none" })
+	execSQL(t, pool, `CREATE FUNCTION halt() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN NEW; END'`)
+	execSQL(t, pool, `CREATE TRIGGER halt BEFORE INSERT ON sqlq.instance FOR EACH ROW EXECUTE FUNCTION halt()`)
+	barrier, err := pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer barrier.Release()
+	if _, err := barrier.Exec(t.Context(), `SELECT pg_advisory_lock(4711)`); err != nil {
+		t.Fatal(err)
+	}
+	execSQL(t, pool, `UPDATE sqlq.instance SET crashed_at = now()`)
+	sessions := func(more string) int {
+		return count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND ` + more)
+	}
+	eventually(t, "it takes a new number", func() (bool, string) { return sessions(`wait_event = 'advisory'`) == 1, "it does not" })
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		stop()
+	}()
+	eventually(t, "it ends", func() (bool, string) { return sessions(`application_name = 'sqlq listen'`) == 0, "it listens" })
+	if _, err := barrier.Exec(t.Context(), `SELECT pg_advisory_unlock(4711)`); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+	if alive, all := count(`SELECT count(*) FROM sqlq.instance WHERE drained_at IS NULL AND crashed_at IS NULL`), count(`SELECT count(*) FROM sqlq.instance`); alive != 0 || all != 2 {
+		t.Errorf("of %d instances %d are taken for alive; want none of 2", all, alive)
+	}
+}

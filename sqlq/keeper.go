@@ -82,17 +82,16 @@ func (k *keeper) start(ctx context.Context) error {
 	return k.beat(ctx)
 }
 
-// keep does the housekeeping until ctx ends.
-func (k *keeper) keep(ctx context.Context) {
-	defer k.disconnect()
-	defer k.keepLast()
+// keep does the housekeeping until stop ends. What is under way then is finished, unless ctx ends: cut off, it might leave the
+// record of an instance that nobody ends, and the connection, whose locks show that the instances live.
+func (k *keeper) keep(ctx, stop context.Context) {
 	var retry backoff
 	every := min(k.run.client.config.LeaseTime/3, 5*time.Second)
 	beat := time.Now().Add(every)
 	next := time.Duration(0)
 	for {
 		pause := max(0, min(time.Until(beat), next))
-		if !k.pause(ctx, pause) {
+		if !k.pause(stop, pause) {
 			return
 		}
 		// Bounded, so that no piece of work can keep the heartbeat waiting until this process is thought dead.
@@ -125,14 +124,14 @@ func (k *keeper) keep(ctx context.Context) {
 			retry.reset()
 			continue
 		}
-		if ctx.Err() != nil {
+		k.disconnect()
+		if stop.Err() != nil {
 			return
 		}
 		k.run.client.log.Warn("sqlq: housekeeping failed, trying again", "err", err)
-		k.disconnect()
 		beat = time.Now() // at once: the lead went with the connection
 		k.run.restart()
-		retry.wait(ctx)
+		retry.wait(stop)
 	}
 }
 
@@ -146,7 +145,7 @@ func (k *keeper) pause(ctx context.Context, d time.Duration) bool {
 	case <-timer.C:
 	case <-k.kick:
 	}
-	return true
+	return ctx.Err() == nil
 }
 
 // tryLead makes this process the leader if nobody else is: with the session lock, or, without a session, as the oldest
@@ -284,8 +283,10 @@ func (k *keeper) leadsNow() bool {
 	return k.leads
 }
 
-// end records that the instances ended in order, and wakes others for the messages that were given back.
+// end records that the instances ended in order, and wakes others for the messages that were given back. Only then does it
+// let go of the locks that show that they live.
 func (k *keeper) end() {
+	defer k.disconnect()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	st := k.run.client.store
@@ -298,6 +299,7 @@ func (k *keeper) end() {
 	if err != nil {
 		k.run.client.log.Warn("sqlq: cannot record the end of this instance; others will take it for crashed", "err", err)
 	}
+	k.keepLast()
 }
 
 func (k *keeper) connect(ctx context.Context) (err error) {

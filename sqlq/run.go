@@ -196,7 +196,6 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 	defer stopBackground()
 	if err := r.keeper.start(ctx); err != nil {
 		r.keeper.end() // it may have registered
-		r.keeper.disconnect()
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -204,9 +203,11 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 	}
 	listening, stopListening := context.WithCancel(background)
 	defer stopListening()
-	var receivers, helpers, listener sync.WaitGroup
+	working, cutShort := context.WithCancel(r.hardCtx)
+	defer cutShort()
+	var receivers, helpers, keeper, listener sync.WaitGroup
 	listener.Go(func() { r.listener.listen(listening) })
-	helpers.Go(func() { r.keeper.keep(background) })
+	keeper.Go(func() { r.keeper.keep(working, background) })
 	for _, in := range r.instances {
 		helpers.Go(func() { in.attend(background) })
 	}
@@ -225,9 +226,13 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 	}
 	stopListening()
 	listener.Wait() // whom the keeper wakes finds the watch free
-	r.keeper.end()
 	stopBackground()
 	helpers.Wait()
+	if !waitFor(&keeper, 5*time.Second) {
+		cutShort()
+		keeper.Wait()
+	}
+	r.keeper.end()
 	return nil
 }
 
