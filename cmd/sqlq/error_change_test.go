@@ -100,13 +100,14 @@ func TestReplayCtrlC(t *testing.T) {
 	code, said := f.replayUntil(os.Interrupt)
 	done := f.number(`SELECT done FROM sqlq.operation WHERE status = 'interrupted'`)
 	if code != exitInterrupted || done == 0 || done == total || !strings.Contains(said, "Go on with: sqlq operation resume 1\n") ||
-		!strings.Contains(said, "interrupted: ") || !strings.Contains(said, "3000 messages") {
+		!strings.Contains(said, "interrupted: replay stopped after ") {
 		t.Errorf("exit code %d, %d done: %s", code, done, said)
 	}
 	f.whole(total, done)
 	f.exec(`UPDATE sqlq.operation SET filter = '{"all":true}'`) // without the rate: this test has no time
 	code, _, said = command(t, "", "operation", "resume", "1", "--database-url", f.url)
-	if code != 0 || !strings.HasPrefix(said, "operation 1: replay of 3000 of 3000 messages is done") {
+	// Where counting took too long at the beginning it does not say of how many.
+	if code != 0 || !strings.HasPrefix(strings.Replace(said, "3000 of 3000", "3000", 1), "operation 1: replay of 3000 messages is done") {
 		t.Errorf("resumed: exit code %d: %s", code, said)
 	}
 	f.whole(total, total)
