@@ -93,7 +93,7 @@
 // where a test binary may be killed before that, the next one drops what was left. There the template stays for the next
 // run: a database called sqlqtest_template_…, one for each version of the schema and of what Prepare makes; drop it when you like.
 //
-// A Harness takes up to 14 connections while it drains: 8 in Pool, the 2 + Config.ReceiveConnections of Client.Run, and 2 of
+// A Harness takes up to 14 connections while it drains: 8 in Pool, 2 + Config.ReceiveConnections (here 2) of Client.Run, and 2 of
 // its own. A server of yours with max_connections = 100 is sure to be enough for 6 such tests at a time; go test -parallel
 // bounds them, and go test -p the test binaries.
 package sqlqtest
