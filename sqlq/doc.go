@@ -45,10 +45,11 @@
 //
 // # Handling
 //
-// An [Endpoint] has a name, which its queue bears, and a [Handler] for each message type. [Handle] makes one that runs at
-// least once for a message; [HandleTx] one that writes in the transaction in which the message is removed, so that its effect
-// in this database happens exactly once. Both get a [Delivery]: the decoded message, and its headers, attempt and ids as an
-// [Incoming]. Middleware, in Config and Endpoint, goes around handlers and around what is sent.
+// An [Endpoint] has a name, which its queue bears, and a [Handler] for each message type. [Handle] makes one that runs
+// at least once for a message; [HandleTx] one that writes in the transaction in which the message is removed, so that
+// its effect in this database happens exactly once. An endpoint chooses otherwise by its fields AtMostOnce and
+// Deduplicate. Both get a [Delivery]: the decoded message, and its headers, attempt and ids as an [Incoming].
+// Middleware, in Config and Endpoint, goes around handlers and around what is sent.
 //
 // # Failing
 //
@@ -97,10 +98,12 @@
 //   - settle: end a delivery; complete, retry, or fail.
 //   - hold: keep a fetched message locked by the open transaction. Lease: keep it in the table leased, in the name of an
 //     instance.
-//   - error table: where failed messages are. Replay: move one back to its queue. Archive: keep it out of replays.
+//   - error table: where failed messages are. Group: the failures of one fault. Replay: move one back to its queue. Archive:
+//     keep it out of replays.
 //   - correlation id: what a message is about. Conversation id: the first message of a flow. Both follow along.
 //   - backlog: the messages that wait in a queue.
-//   - inbox: the ids of messages that an endpoint with a window has handled, or has claimed because it is handling them.
+//   - window: the time in which an endpoint handles messages of one id once (Endpoint.Deduplicate). Inbox: the ids that
+//     endpoints with a window have handled, or have claimed because they are handling them.
 //   - pause: stop handing out the messages of a queue, for all its endpoint's instances, until it is resumed.
 //
 // # What is guaranteed
@@ -118,9 +121,10 @@
 //     Endpoint.Deduplicate: messages of one id (WithID) are handled once within a window.
 //   - When a process dies, what it held is free as soon as the server notices the lost connection; what it had leased goes
 //     back when its death is known: with its connections, else when its heartbeat is older than Config.LeaseTime.
-//   - A message that kills its process is not tried for ever. For a minute after a crash the instances of the endpoint
-//     write down what they have in hand before they handle it; a message that was in hand in a crash runs alone, each
-//     attempt counted before it begins, and is failed with ErrCrashed when its attempts are spent.
+//   - A message that kills its process is not tried for ever (unless its endpoint is AtMostOnce: then it is gone). For
+//     a minute after a crash the instances of the endpoint write down what they have in hand before they handle it; a
+//     message that was in hand in a crash runs alone, each attempt counted before it begins, and is failed with
+//     ErrCrashed when its attempts are spent.
 //   - An event published after a subscription was committed reaches the subscriber. An event without subscribers is stored
 //     nowhere.
 //   - A received message that cannot be understood goes to the error table unchanged.
@@ -156,5 +160,6 @@
 // holds, batch.go and instance.go hand messages to handlers (handler.go, delivery.go, handletx.go), recoverability.go
 // decides, settle.go settles. attend.go, listener.go and poll.go let receivers sleep and wake; keeper.go keeps house, with
 // heartbeat.go and upkeep.go; pause.go says how queues are paused, and pooler.go what differs behind a transaction pooler.
-// atmostonce.go and inbox.go are the guarantees by choice; handmade.go lets sqlqtest make deliveries. The SQL is in internal/store, the tables are in package migrations.
+// atmostonce.go and inbox.go are the guarantees by choice; handmade.go lets sqlqtest make deliveries. The SQL is in
+// internal/store, the tables are in package migrations.
 package sqlq

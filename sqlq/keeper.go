@@ -27,9 +27,9 @@ const (
 )
 
 // keeper owns the connection of a process that keeps house: heartbeats, and, in the one process that leads, moving due
-// messages, giving back what crashed instances had, and the upkeep. Leading is a session lock, so that
-// a dead leader is followed at the next heartbeat of another (but see tryLead); that a frozen one gets nothing done is noticed by the
-// others, who then do it once.
+// messages, giving back what crashed instances had, and the upkeep. Leading is a session lock, so that a dead leader is followed
+// at the next heartbeat of another (but see tryLead); that a frozen one gets nothing done is noticed by the others, who then do
+// it once.
 type keeper struct {
 	run       *runner
 	conn      *conn

@@ -76,10 +76,10 @@ setting of the library is its default.
 			writeSendOptions(&b, sources[settings[i-1].dir], &faults)
 			b.WriteString("\n## The operator's Go API\n")
 		}
-		fmt.Fprintf(&b, "\n### %s\n\n%s\n", name, about)
+		fmt.Fprintf(&b, "\n### %s\n\n%s\n", name, strings.Join(wrap(about, 128), "\n"))
 		writeKnobs(&b, "field", knobs)
 	}
-	b.WriteString("\n## The command line\n\nFlags that read the same, have the same default and cost the same in several commands are one row. ")
+	b.WriteString("\n## The command line\n\nFlags that read the same, have the same default and cost the same in several commands are one row.\n")
 	b.WriteString("[The pages of the commands](cli/README.md) have them by command.\n")
 	faults = append(faults, writeFlags(&b, tree())...)
 	b.WriteString("\n## The environment\n")

@@ -81,11 +81,12 @@ func (e *QueueGoneError) Error() string {
 		quoted(e.Queues), strings.Join(e.Queues, " "))
 }
 
-// InterruptedError is returned when a change that goes by batches stopped before its end. What it has done stays done, and
-// ResumeOperation goes on with the rest, unless Err is ErrCancelled.
+// InterruptedError is returned when a change that goes by batches stopped before its end: by Replay, Archive, Unarchive,
+// Delete, Move, Purge, Cancel, Reschedule and ResumeOperation. What it has done stays done, and ResumeOperation goes on with
+// the rest, unless Err is ErrCancelled.
 type InterruptedError struct {
 	Operation int64  // its number, for ResumeOperation
-	Kind      string // replay, archive, unarchive or delete
+	Kind      string // replay, archive, unarchive, delete, move, purge, cancel or reschedule
 	Done      int64  // messages that it has changed
 	Wanted    *int64 // how many it was to change; nil: they were too many to be counted
 	Err       error  // why: the end of the context, a lost connection, ErrCancelled, …

@@ -38,8 +38,8 @@
 // # What it costs the database
 //
 // Nothing here counts or moves without a bound: counts are exact up to CountLimit and estimated above, and what changes
-// many messages does so in batches, each a transaction of its own. A call that is interrupted says how far it came and can
-// be made again.
+// many messages does so in batches, each a transaction of its own. A call that is interrupted says how far it came:
+// [Ops.ResumeOperation] does the rest, or the same call again where that cannot.
 //
 // # Errors
 //

