@@ -330,20 +330,3 @@ func (k *keeper) disconnect() {
 	k.conn.Close(ctx)
 	k.conn = nil
 }
-
-// numbers are the instances' numbers in the instance table.
-func (r *runner) numbers() []int32 {
-	var ids []int32
-	for _, in := range r.instances {
-		ids = append(ids, in.number())
-	}
-	return ids
-}
-
-func (r *runner) endpoints() []string {
-	var names []string
-	for _, in := range r.instances {
-		names = append(names, in.endpoint.Name)
-	}
-	return names
-}

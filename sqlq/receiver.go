@@ -104,40 +104,6 @@ func (r *receiver) putBack(w work) {
 	}
 }
 
-// notFetched has the next fetch begin where one failed, or was not begun.
-func (in *instance) notFetched(w work) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.start.freed(w.after + 1)
-}
-
-// endFetch ends what wants began: what came, if anything, is in hand. Unless a batch is now handled on the connection,
-// the connection counts no more as a slot of HandleTx handlers.
-func (in *instance) endFetch(w work, handles bool) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.fetching--
-	if w.removes {
-		in.asked -= w.n
-	}
-	if w.leftmost {
-		now := time.Now()
-		in.start.scanned(now, now.Sub(w.began))
-	}
-	if in.hasTx && !handles {
-		in.busyTx--
-	}
-}
-
-// endTx ends what endFetch left: the batch's HandleTx handlers are done.
-func (in *instance) endTx() {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if in.hasTx {
-		in.busyTx--
-	}
-}
-
 // round settles the held batch, if there is one, commits, and fetches what w asks for, if anything: all in one round
 // trip. It returns the new batch when it holds rows. A settle that fails has been taken care of when round returns.
 func (r *receiver) round(held *batch, w work) (*batch, error) {
@@ -323,13 +289,6 @@ func (r *receiver) hold(b *batch) {
 	}
 }
 
-// number is the instance's number in the instance table.
-func (in *instance) number() int32 {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.id
-}
-
 // failed deals with an error of a round that settled what was held, or held nothing.
 func (r *receiver) failed(w work, err error) {
 	if w.n > 0 {
@@ -345,79 +304,4 @@ func (r *receiver) failed(w work, err error) {
 	if w.in != nil {
 		w.in.missing(fmt.Errorf("fetch from queue %q: %w", w.in.endpoint.Name, err))
 	}
-}
-
-// lost gives the connection up. Another one may reach another server.
-func (r *receiver) lost(err error) {
-	r.disconnect()
-	r.run.restart()
-	r.unreachable(err)
-}
-
-// unreachable says once that the database cannot be reached, and waits a little.
-func (r *receiver) unreachable(err error) {
-	if !r.warned {
-		r.warned = true
-		r.run.client.log.Warn("sqlq: lost the database, trying again", "err", err)
-	}
-	r.retry.wait(r.run.hardCtx)
-}
-
-func (r *receiver) connect() error {
-	if r.conn != nil && !r.conn.IsClosed() {
-		return nil
-	}
-	var err error
-	if r.conn, err = r.run.client.connect(r.run.hardCtx, forReceiving); err != nil {
-		return err
-	}
-	if pg := r.conn.PgConn(); r.conn.pooled {
-		socket := pg.Conn()
-		r.socket.Store(&socket)
-	} else {
-		r.pid.Store(pg.PID())
-	}
-	return nil
-}
-
-func (r *receiver) disconnect() {
-	if r.conn == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	r.conn.Close(ctx)
-	r.conn = nil
-	r.pid.Store(0)
-	r.socket.Store(nil)
-}
-
-// rollback ends whatever transaction there is.
-func (r *receiver) rollback() {
-	if r.conn == nil || r.conn.IsClosed() || r.conn.PgConn().TxStatus() == 'I' {
-		return
-	}
-	ctx, cancel := r.timeout()
-	defer cancel()
-	if err := r.exec(ctx, `ROLLBACK`); err != nil {
-		r.disconnect()
-	}
-}
-
-func (r *receiver) exec(ctx context.Context, sql string) error {
-	_, err := r.conn.Exec(ctx, sql)
-	return err
-}
-
-// timeout bounds a round trip of the library's own: a network that hangs must not hold a receiver for ever.
-func (r *receiver) timeout() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(r.run.hardCtx, 30*time.Second)
-}
-
-// committed refuses a COMMIT that the server turned into a rollback, because the transaction had failed before.
-func committed(tag commandTag) error {
-	if tag.String() != "COMMIT" {
-		return errors.New("the server rolled the transaction back instead of committing it")
-	}
-	return nil
 }
