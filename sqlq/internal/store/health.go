@@ -279,23 +279,6 @@ func (s *Schema) OverdueDelayed(ctx context.Context, db DBTX, late time.Duration
 	})
 }
 
-// PausedQueue is a queue whose messages are not handed out.
-type PausedQueue struct {
-	Queue string
-	Since time.Time
-	By    string
-}
-
-// PausedQueues returns the queues that are paused.
-func (s *Schema) PausedQueues(ctx context.Context, db DBTX) ([]PausedQueue, error) {
-	rows, err := db.Query(ctx, fmt.Sprintf(`
-		SELECT name, paused_at, coalesce(paused_by, '') FROM %s WHERE paused_at IS NOT NULL ORDER BY name`, s.table("queue")))
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, pgx.RowToStructByPos[PausedQueue])
-}
-
 // FailedSince counts the messages that failed within a time and wait for an operator, up to a limit. Relies on the index
 // (status, failed_at).
 func (s *Schema) FailedSince(ctx context.Context, db DBTX, within time.Duration, limit int) (n int64, err error) {

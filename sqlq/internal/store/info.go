@@ -88,24 +88,3 @@ func (s *Schema) QueueInstances(ctx context.Context, db DBTX, queue string) ([]Q
 	}
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[QueueInstance])
 }
-
-// PauseQueue marks a queue as paused in the name of who, with a reason, and tells the receivers as part of the
-// transaction. It says false when the queue is paused already, or not there. who "" is the role that is logged in. Locks the
-// queue's row in the registry.
-func (s *Schema) PauseQueue(ctx context.Context, db DBTX, queue, who, reason string) (changed bool, err error) {
-	return s.setPaused(ctx, db, `paused_at = clock_timestamp(),
-			paused_by = concat_ws(': ', coalesce(nullif($2::text, ''), session_user), nullif($3::text, ''))`, `paused_at IS NULL`, queue, who, reason)
-}
-
-// ResumeQueue takes the mark of PauseQueue off. It says false when the queue is not paused, or not there.
-func (s *Schema) ResumeQueue(ctx context.Context, db DBTX, queue string) (changed bool, err error) {
-	return s.setPaused(ctx, db, `paused_at = NULL, paused_by = NULL`, `paused_at IS NOT NULL`, queue)
-}
-
-func (s *Schema) setPaused(ctx context.Context, db DBTX, set, where string, args ...any) (changed bool, err error) {
-	err = db.QueryRow(ctx, fmt.Sprintf(`
-		WITH changed AS (UPDATE %s SET %s WHERE name = $1::text AND %s RETURNING 1)
-		SELECT count(pg_notify('sqlq_' || %s::regclass::oid, '')::text) > 0 FROM changed`,
-		s.table("queue"), set, where, quote(s.table("queue"))), args...).Scan(&changed)
-	return changed, err
-}

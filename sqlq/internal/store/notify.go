@@ -21,6 +21,18 @@ func (s *Schema) asleep(queue string) string {
 			ELSE 'sqlq_' || %[2]s END`, key, table)
 }
 
+// scanChannel hands the channel in a row to then.
+func scanChannel(then func(channel string)) func(pgx.Row) error {
+	return func(row pgx.Row) error {
+		var channel *string
+		if err := row.Scan(&channel); err != nil {
+			return err
+		}
+		then(deref(channel))
+		return nil
+	}
+}
+
 // Notify wakes the receivers that listen on the channels. Run it outside of every transaction that writes: NOTIFY
 // makes commits wait for one another across the whole server.
 func (s *Schema) Notify(ctx context.Context, db DBTX, channels []string) error {

@@ -13,11 +13,30 @@ func (s *Schema) CreateQueue(ctx context.Context, db DBTX, name string) (made bo
 	return made, err
 }
 
+// EnsureQueue makes a queue where there is none.
+func (s *Schema) EnsureQueue(ctx context.Context, db DBTX, name string) error {
+	var made bool
+	return db.QueryRow(ctx, fmt.Sprintf(`SELECT %s($1)`, s.table("create_queue")), name).Scan(&made)
+}
+
 // DropQueue removes a queue, with force also one that holds messages, and returns how many went with it. Takes the
 // advisory lock of queue DDL and locks the queue's table against everyone.
 func (s *Schema) DropQueue(ctx context.Context, db DBTX, name string, force bool) (removed int64, err error) {
 	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT %s($1::text, $2::boolean)`, s.table("drop_queue")), name, force).Scan(&removed)
 	return removed, err
+}
+
+// QueueExists says whether there is such a queue.
+func (s *Schema) QueueExists(ctx context.Context, db DBTX, name string) (exists bool, err error) {
+	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT EXISTS (SELECT FROM %s WHERE name = $1)`, s.table("queue")), name).Scan(&exists)
+	return exists, err
+}
+
+// QueueNames returns all queues of the registry.
+func (s *Schema) QueueNames(ctx context.Context, db DBTX) ([]string, error) {
+	var names []string
+	err := db.QueryRow(ctx, fmt.Sprintf(`SELECT coalesce(array_agg(name ORDER BY name), '{}') FROM %s`, s.table("queue"))).Scan(&names)
+	return names, err
 }
 
 // TypeNames returns the event types that are subscribed and the types of failed messages. Locks nothing. Relies on the index
