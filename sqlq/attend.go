@@ -104,10 +104,7 @@ func (in *instance) wake() {
 	in.mu.Lock()
 	in.wakes++
 	in.mu.Unlock()
-	select {
-	case in.woken <- struct{}{}:
-	default:
-	}
+	nudge(in.woken)
 }
 
 // pollPause is how long an instance sleeps at most. While somebody wakes it, the listener polls for all instances. But

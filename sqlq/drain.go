@@ -75,14 +75,17 @@ func (r *runner) inHand() (n int) {
 	return n
 }
 
-// waitFor waits for a group, but not longer than d.
-func waitFor(g *sync.WaitGroup, d time.Duration) bool {
+// endWithin is how long the receivers, and then the keeper, may take to end once they have nothing more to do.
+const endWithin = 5 * time.Second
+
+// waitFor waits for a group, but not longer than endWithin, and says whether it has ended.
+func waitFor(g *sync.WaitGroup) bool {
 	done := make(chan struct{})
 	go func() { g.Wait(); close(done) }()
 	select {
 	case <-done:
 		return true
-	case <-time.After(d):
+	case <-time.After(endWithin):
 		return false
 	}
 }

@@ -31,7 +31,7 @@ func (in *instance) wants(now time.Time, draining bool) (w work, ok bool) {
 	in.finished = nil
 	if !draining {
 		w.removes = in.endpoint.AtMostOnce
-		w.byLease = now.Before(in.until) && !w.removes
+		w.byLease = now.Before(in.suspectUntil) && !w.removes
 		w.n = in.room(now, w.byLease)
 	}
 	if w.n > 0 {
@@ -114,18 +114,12 @@ func (in *instance) fetched(w work, got int, high int64) {
 	in.start.full = got >= w.n && got > 1
 	if got >= w.n || w.wakes != in.wakes || !w.leftmost {
 		if in.awake = true; !in.looking {
-			select {
-			case in.woken <- struct{}{}: // somebody must see the end of it
-			default:
-			}
+			nudge(in.woken) // somebody must see the end of it
 		}
 		return
 	}
 	in.awake = false
-	select {
-	case in.short <- struct{}{}:
-	default:
-	}
+	nudge(in.short)
 }
 
 // notFetched has the next fetch begin where one failed, or was not begun.

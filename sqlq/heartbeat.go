@@ -150,7 +150,7 @@ func (k *keeper) learn(crashes []store.Crash) {
 		k.crashes[crash.Endpoint] = crash.At
 		for _, in := range k.run.instances {
 			if in.endpoint.Name == crash.Endpoint {
-				in.suspect(time.Now().Add(suspicion))
+				in.suspect()
 			}
 		}
 	}

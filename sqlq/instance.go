@@ -30,35 +30,37 @@ type instance struct {
 	waiting   int           // messages in hand that have not begun
 	mean      time.Duration // of the time that a handler takes, plain
 	meanTx    time.Duration // likewise, HandleTx
-	finished  []*delivery   // leased ones to be settled
-	settling  int           // leased ones whose settle is under way
+	finished  []*delivery   // leased or removed ones to be settled
+	settling  int           // of these, those whose settle is under way
 	leases    map[int64]*delivery
 	removed   map[*delivery]struct{} // at most once: in hand, and nowhere else
 	asked     int                    // at most once: messages that fetches under way may bring
 	lostUnder map[ID]int             // how often the connection was lost under a HandleTx handler, by message
 	troubles  map[ID]int             // how often the server was in trouble over the settle of a message
 
-	start     start // where fetches start
-	awake     bool  // the queue may hold messages: fetch
-	looking   bool  // attend waits for a fetch that comes back short
-	wakes     int   // counts wake-ups, so that a fetch that began before one does not put the instance to sleep
-	fetches   int   // that brought something since the instance was last woken
-	short     chan struct{}
-	woken     chan struct{}
-	one       int // so many messages are to be received one at a time, after an error that named no culprit
-	until     time.Time
+	start     start         // where fetches start
+	awake     bool          // the queue may hold messages: fetch
+	looking   bool          // attend waits for a fetch that comes back short
+	wakes     int           // counts wake-ups, so that a fetch that began before one does not put the instance to sleep
+	fetches   int           // that brought something since the instance was last woken
+	one       int           // so many messages are to be received one at a time, after an error that named no culprit
 	done      EndpointStats // its counts
 	counted   uint64        // messages handled by countedAt, the last heartbeat
 	countedAt time.Time
 	paused    bool // an operator paused the queue: nothing is fetched
 	breaker   breaker
 	notBefore time.Time // no fetch before: the queue is missing
+
+	short        chan struct{} // filled when a fetch comes back short
+	woken        chan struct{} // filled when somebody wakes the instance
+	suspectUntil time.Time     // receives by lease until then: a process of the endpoint has crashed
 }
 
 func newInstance(r *runner, e Endpoint) *instance {
 	in := &instance{
 		client: r.client, run: r, endpoint: e, handlers: map[string]*Handler{}, ctx: r.handlerCtx,
-		leases: map[int64]*delivery{}, removed: map[*delivery]struct{}{}, lostUnder: map[ID]int{}, troubles: map[ID]int{}, short: make(chan struct{}, 1), woken: make(chan struct{}, 1), awake: true,
+		leases: map[int64]*delivery{}, removed: map[*delivery]struct{}{}, lostUnder: map[ID]int{}, troubles: map[ID]int{},
+		short: make(chan struct{}, 1), woken: make(chan struct{}, 1), awake: true,
 		breaker: breaker{limit: max(10, e.Concurrency)},
 	}
 	for i := range e.Handlers {
@@ -152,7 +154,7 @@ func (in *instance) leased(running []*delivery, leases map[int64]int64, by int32
 	in.run.schedule.kick()
 }
 
-// settledLeases forgets leased deliveries that were settled, or takes those back whose settle failed.
+// settledLeases forgets leased or removed deliveries that were settled, or takes those back whose settle failed.
 func (in *instance) settledLeases(ds []*delivery, ok bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()

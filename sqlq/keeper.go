@@ -76,7 +76,7 @@ func (k *keeper) start(ctx context.Context) error {
 	}
 	for _, in := range k.run.instances {
 		if slices.Contains(doubtful, in.endpoint.Name) {
-			in.suspect(time.Now().Add(suspicion))
+			in.suspect()
 		}
 	}
 	return k.beat(ctx)
@@ -199,7 +199,7 @@ func (k *keeper) recover(ctx context.Context) error {
 		freed = append(freed, d.Endpoint)
 		for _, in := range k.run.instances {
 			if in.endpoint.Name == d.Endpoint {
-				in.suspect(time.Now().Add(suspicion))
+				in.suspect()
 				in.wake()
 			}
 		}
@@ -269,13 +269,7 @@ func (k *keeper) moveOnce(ctx context.Context, from time.Time) (n int, err error
 }
 
 // dueSoon has the mover look at once.
-func (k *keeper) dueSoon() bool {
-	select {
-	case k.kick <- struct{}{}:
-	default:
-	}
-	return true
-}
+func (k *keeper) dueSoon() { nudge(k.kick) }
 
 func (k *keeper) leadsNow() bool {
 	k.mu.Lock()

@@ -55,8 +55,8 @@ type start struct {
 	writers map[string]bool
 }
 
-// after returns the seq to fetch n messages after, and whether that is as far left as a message can be; not ok when another fetch
-// already looks there and there is no other place to look.
+// after returns the seq to fetch n messages after, and whether that is as far left as a message can be; not ok when
+// another fetch already looks there and there is no other place to look.
 func (s *start) after(now time.Time, n int) (seq int64, leftmost, ok bool) {
 	if s.full && s.high > s.low && (s.scanning || now.Before(s.nextLow) && now.Sub(s.lastZero) < zeroEvery) {
 		seq = max(s.high, s.claimed)

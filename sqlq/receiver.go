@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"net"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
@@ -109,7 +109,6 @@ func (r *receiver) putBack(w work) {
 func (r *receiver) round(held *batch, w work) (*batch, error) {
 	ctx, cancel := r.timeout()
 	defer cancel()
-	pipeline := &pgx.Batch{}
 	if held != nil && held.ended {
 		held.in.leased(held.in.cut(held), nil, 0)
 		r.settleOneByOne(held, nil)
@@ -119,40 +118,21 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 			return nil, err
 		}
 	}
+	pipeline := &pgx.Batch{}
 	var s *settlement
-	settled := held == nil
+	settled := false
 	if held != nil {
 		var err error
-		if s, err = r.settlementOf(held); err != nil {
+		if s, err = r.queueSettle(pipeline, held, &settled); err != nil {
 			return nil, err
 		}
-		if len(held.inTx) > 0 {
-			queueSettleSettings(pipeline, held.savepoint)
-		}
-		if err := s.queue(pipeline); err != nil {
-			return nil, err
-		}
-		pipeline.Queue(`COMMIT`).Exec(func(tag commandTag) error {
-			settled = true
-			return committed(tag)
-		})
 	}
 	ms := r.fetch[:0]
 	if held == nil && w.n > 0 {
 		r.learnLow(ctx, &w)
 	}
 	if w.n > 0 {
-		r.conn.queueBegin(pipeline)
-		switch {
-		case w.removes: // what its commit does not answer for is not handled
-			r.run.client.store.FetchRemoved(pipeline, w.in.endpoint.Name, w.after, w.n, math.MaxInt32, &ms)
-			pipeline.Queue(`COMMIT`).Exec(committed)
-		case w.byLease:
-			r.run.client.store.FetchLeased(pipeline, w.in.endpoint.Name, w.by, w.after, w.n, math.MaxInt32, &ms)
-			pipeline.Queue(`COMMIT`)
-		default:
-			r.run.client.store.FetchHeld(pipeline, w.in.endpoint.Name, w.after, w.n, max(fetchBytes/w.n, 32<<10), &ms)
-		}
+		r.queueFetch(pipeline, w, &ms)
 	}
 	var err error
 	if pipeline.Len() > 0 {
@@ -179,6 +159,38 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 		r.fetch = ms
 	}()
 	return r.take(ctx, w, ms)
+}
+
+// queueSettle adds the end of a held batch to a round trip; settled is set when it has been committed.
+func (r *receiver) queueSettle(pipeline *pgx.Batch, held *batch, settled *bool) (*settlement, error) {
+	s := r.settlementOf(held)
+	if len(held.inTx) > 0 {
+		queueSettleSettings(pipeline, held.savepoint)
+	}
+	if err := s.queue(pipeline); err != nil {
+		return nil, err
+	}
+	pipeline.Queue(`COMMIT`).Exec(func(tag pgconn.CommandTag) error {
+		*settled = true
+		return committed(tag)
+	})
+	return s, nil
+}
+
+// queueFetch adds the fetch that w asks for to a round trip.
+func (r *receiver) queueFetch(pipeline *pgx.Batch, w work, into *[]store.Message) {
+	st, queue := r.run.client.store, w.in.endpoint.Name
+	r.conn.queueBegin(pipeline)
+	switch {
+	case w.removes: // what its commit does not answer for is not handled
+		st.FetchRemoved(pipeline, queue, w.after, w.n, into)
+		pipeline.Queue(`COMMIT`).Exec(committed)
+	case w.byLease:
+		st.FetchLeased(pipeline, queue, w.by, w.after, w.n, into)
+		pipeline.Queue(`COMMIT`)
+	default:
+		st.FetchHeld(pipeline, queue, w.after, w.n, max(fetchBytes/w.n, 32<<10), into)
+	}
 }
 
 // take makes a batch of fetched messages and hands it to the instance.

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
+// connect makes sure that there is a connection.
 func (r *receiver) connect() error {
 	if r.conn != nil && !r.conn.IsClosed() {
 		return nil
@@ -74,7 +77,7 @@ func (r *receiver) timeout() (context.Context, context.CancelFunc) {
 }
 
 // committed refuses a COMMIT that the server turned into a rollback, because the transaction had failed before.
-func committed(tag commandTag) error {
+func committed(tag pgconn.CommandTag) error {
 	if tag.String() != "COMMIT" {
 		return errors.New("the server rolled the transaction back instead of committing it")
 	}

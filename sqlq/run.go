@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"time"
 )
 
 // runner is one Run: the endpoints' instances, the receivers that serve them, and the two connections that listen and
@@ -31,8 +30,8 @@ type runner struct {
 // missing, where the role may, and subscribes them to the events that the endpoints handle; both are committed before
 // the first message is handled. A lost database is waited for, not returned.
 //
-// Errors, before any message is handled: ErrInvalidEndpoint, ErrTooFewConnections, ErrOtherDatabase, ErrRunning, ErrClosed, and the
-// database's.
+// Errors, before any message is handled: ErrInvalidEndpoint, ErrTooFewConnections, ErrOtherDatabase, ErrRunning,
+// ErrClosed, and the database's.
 func (c *Client) Run(ctx context.Context, endpoints ...Endpoint) error {
 	endpoints, err := c.validated(endpoints)
 	if err != nil {
@@ -133,7 +132,7 @@ func (c *Client) prepareQueues(ctx context.Context, endpoints []Endpoint) error 
 func (c *Client) prepareQueue(ctx context.Context, e Endpoint) error {
 	exists, may, err := c.store.MayReceive(ctx, c.pool, e.Name)
 	if err == nil && !exists {
-		if err = c.store.EnsureQueue(ctx, c.pool, e.Name); err == nil {
+		if _, err = c.store.CreateQueue(ctx, c.pool, e.Name); err == nil {
 			_, may, err = c.store.MayReceive(ctx, c.pool, e.Name)
 		}
 	}
@@ -175,18 +174,7 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 	defer cancelHandlers()
 	r.hardCtx, cancelHard = context.WithCancel(r.hardCtx)
 	defer cancelHard()
-	var instances []*instance
-	for _, e := range endpoints {
-		instances = append(instances, newInstance(r, e))
-	}
-	c.mu.Lock() // Stats reads them
-	r.instances = instances
-	c.mu.Unlock()
-	r.schedule.instances = instances
-	for range c.config.ReceiveConnections {
-		r.receivers = append(r.receivers, &receiver{run: r, cut: make(chan struct{}, 1)})
-	}
-
+	r.equip(endpoints)
 	background, stopBackground := context.WithCancel(r.hardCtx)
 	defer stopBackground()
 	if err := r.keeper.start(ctx); err != nil {
@@ -214,7 +202,7 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 	r.drain(cancelHandlers)
 	r.schedule.close()
 	defer r.nameLost()
-	if !waitFor(&receivers, 5*time.Second) {
+	if !waitFor(&receivers) {
 		cancelHard()
 		c.log.Error("sqlq: a handler ignores that its context has ended; leaving it behind")
 		r.abandon()
@@ -223,12 +211,28 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 	listener.Wait() // whom the keeper wakes finds the watch free
 	stopBackground()
 	helpers.Wait()
-	if !waitFor(&keeper, 5*time.Second) {
+	if !waitFor(&keeper) {
 		cutShort()
 		keeper.Wait()
 	}
 	r.keeper.end()
 	return nil
+}
+
+// equip makes the instances of the endpoints, and the receivers that serve them.
+func (r *runner) equip(endpoints []Endpoint) {
+	c := r.client
+	var instances []*instance
+	for _, e := range endpoints {
+		instances = append(instances, newInstance(r, e))
+	}
+	c.mu.Lock() // Stats reads them
+	r.instances = instances
+	c.mu.Unlock()
+	r.schedule.instances = instances
+	for range c.config.ReceiveConnections {
+		r.receivers = append(r.receivers, &receiver{run: r, cut: make(chan struct{}, 1)})
+	}
 }
 
 // numbers are the instances' numbers in the instance table.

@@ -7,19 +7,17 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-type commandTag = pgconn.CommandTag
-
 // settlementOf ends a held batch as far as it is: what is finished is settled, what runs is leased, what has not begun
 // is freed by the commit.
-func (r *receiver) settlementOf(b *batch) (*settlement, error) {
+func (r *receiver) settlementOf(b *batch) *settlement {
 	in := b.in
-	s := &settlement{client: r.run.client, from: store.From{Queue: in.endpoint.Name}, by: in.number(), window: in.endpoint.Deduplicate}
+	s := newSettlement(in, store.From{Queue: in.endpoint.Name})
+	s.by = in.number()
 	s.holds = len(b.inTx) == 0 // a HandleTx handler had the connection: who knows what it did
 	if s.holds {
 		s.rows = make([]pgtype.TID, 0, len(b.all))
@@ -37,7 +35,7 @@ func (r *receiver) settlementOf(b *batch) (*settlement, error) {
 			s.claimed(d)
 		}
 	}
-	return s, nil
+	return s
 }
 
 // settledBatch takes in how the settle of a held batch went.
@@ -198,6 +196,7 @@ func (r *receiver) settleAlone(in *instance, d *delivery, refused error) {
 	r.run.client.log.Error("sqlq: cannot settle a message; it stays in its queue", "endpoint", in.endpoint.Name, "message", d.ID, "err", refused)
 }
 
+// settleRelocked settles a delivery whose batch was rolled back, in a transaction of its own, if it is free.
 func (r *receiver) settleRelocked(ctx context.Context, in *instance, d *delivery) error {
 	if err := r.conn.begin(ctx); err != nil {
 		return err
@@ -212,7 +211,7 @@ func (r *receiver) settleRelocked(ctx context.Context, in *instance, d *delivery
 	if mine, err := r.reclaim(ctx, in, d); err != nil || !mine {
 		return errors.Join(err, r.exec(ctx, `ROLLBACK`))
 	}
-	s := &settlement{client: r.run.client, from: store.From{Queue: in.endpoint.Name}, window: in.endpoint.Deduplicate}
+	s := newSettlement(in, store.From{Queue: in.endpoint.Name})
 	s.add(in, d)
 	return r.commit(ctx, in, s)
 }

@@ -35,6 +35,14 @@ type settlement struct {
 	channels []string        // to notify after the commit
 }
 
+// newSettlement begins a settlement of rows of an instance that are where from says.
+func newSettlement(in *instance, from store.From) *settlement {
+	return &settlement{client: in.client, from: from, window: in.endpoint.Deduplicate}
+}
+
+// notify notes a channel that is to be notified after the commit; "" is none.
+func (s *settlement) notify(channel string) { s.channels = append(s.channels, channel) }
+
 // add takes a finished delivery in.
 func (s *settlement) add(in *instance, d *delivery) {
 	s.claimed(d)
@@ -74,8 +82,7 @@ func (s *settlement) add(in *instance, d *delivery) {
 // queue adds the settlement's statements to a round trip.
 func (s *settlement) queue(b *pgx.Batch) error {
 	st := s.client.store
-	then := func(channel string) { s.channels = append(s.channels, channel) }
-	s.client.queueOutgoing(b, s.out, then)
+	s.client.queueOutgoing(b, s.out, s.notify)
 	if len(s.complete) > 0 {
 		st.Complete(b, s.from, s.complete)
 	}
@@ -83,7 +90,7 @@ func (s *settlement) queue(b *pgx.Batch) error {
 		st.CompleteHeld(b, s.from.Queue, s.rows)
 	}
 	if len(s.retries) > 0 {
-		st.Delay(b, s.from, s.retries, then)
+		st.Delay(b, s.from, s.retries, s.notify)
 	}
 	if len(s.removed) > 0 {
 		if err := st.FailRemoved(b, s.from.Queue, s.removed, s.failures); err != nil {

@@ -81,17 +81,15 @@ func (in *instance) settled(d *delivery) {
 }
 
 // suspect has the instance receive by lease for a while, because a process of its endpoint died with messages in hand.
-func (in *instance) suspect(until time.Time) {
+func (in *instance) suspect() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if until.After(in.until) {
-		in.until = until
-	}
+	in.suspectUntil = time.Now().Add(suspicion)
 }
 
 // suspicious says whether a process of the endpoint died lately.
 func (in *instance) suspicious() bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return time.Now().Before(in.until)
+	return time.Now().Before(in.suspectUntil)
 }

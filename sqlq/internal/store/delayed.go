@@ -29,14 +29,7 @@ func (s *Schema) Defer(ctx context.Context, db Querier, queue string, m Outgoing
 // QueueDefer is Defer as part of a round trip; then gets the channel to notify after the commit.
 func (s *Schema) QueueDefer(b *pgx.Batch, queue string, m Outgoing, then func(channel string)) {
 	sql, args := s.deferring(queue, m, false)
-	b.Queue(sql, args...).QueryRow(func(row pgx.Row) error {
-		var c *string
-		if err := row.Scan(&c); err != nil {
-			return err
-		}
-		then(deref(c))
-		return nil
-	})
+	b.Queue(sql, args...).QueryRow(scanChannel(then))
 }
 
 func (s *Schema) deferring(queue string, m Outgoing, notify bool) (sql string, args []any) {
@@ -57,13 +50,6 @@ func (s *Schema) deferring(queue string, m Outgoing, notify bool) (sql string, a
 		SELECT CASE WHEN %[2]s < clock_timestamp() + interval '%[4]d milliseconds'
 			THEN CASE WHEN $8::boolean THEN pg_notify('sqlq_' || %[5]s::regclass::oid, '')::text ELSE 'sqlq_' || %[5]s::regclass::oid END END`,
 		s.table("delayed"), dueAt, s.table("queue_table"), soon.Milliseconds(), quote(s.table("delayed"))), append(args, queue)
-}
-
-func timeOrNil(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
 }
 
 // Moved is what became of the delayed messages of a queue that were due.

@@ -209,11 +209,7 @@ func (s *Schema) SeenInstances(ctx context.Context, db DBTX, within time.Duratio
 		var silent, lease int64
 		var crashed *int64
 		err = row.Scan(&i.ID, &i.Endpoint, &i.Host, &i.PID, &i.Version, &silent, &lease, &i.Ended, &crashed)
-		i.Silent, i.LeaseTime = time.Duration(silent)*time.Microsecond, time.Duration(lease)*time.Microsecond
-		if crashed != nil {
-			d := time.Duration(*crashed) * time.Microsecond
-			i.Crashed = &d
-		}
+		i.Silent, i.LeaseTime, i.Crashed = time.Duration(silent)*time.Microsecond, time.Duration(lease)*time.Microsecond, duration(crashed)
 		return i, err
 	})
 }

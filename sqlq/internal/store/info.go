@@ -20,9 +20,6 @@ type QueueState struct {
 	Instances int      // of the endpoint, running
 }
 
-// living is an SQL condition on a row i of instance: it runs, as far as anybody knows.
-const living = `i.drained_at IS NULL AND i.crashed_at IS NULL AND i.heartbeat_at > clock_timestamp() - i.lease_time`
-
 // readingAge is how old a reading of the traffic may be: the leading process takes one every ten seconds.
 const readingAge = 30 * time.Second
 
@@ -38,7 +35,7 @@ func (s *Schema) QueueStates(ctx context.Context, db DBTX, name string) ([]Queue
 			END, coalesce(i.rate, 0)::float8, coalesce(i.n, 0)::int
 		FROM %[1]s q
 		LEFT JOIN %[2]s t ON t.queue = q.name
-		LEFT JOIN (SELECT i.endpoint, sum(i.rate) AS rate, count(*) AS n FROM %[3]s i WHERE `+living+` GROUP BY i.endpoint) i ON i.endpoint = q.name
+		LEFT JOIN (SELECT i.endpoint, sum(i.rate) AS rate, count(*) AS n FROM %[3]s i WHERE `+lives+` GROUP BY i.endpoint) i ON i.endpoint = q.name
 		WHERE $1::text = '' OR q.name = $1::text ORDER BY q.name`,
 		s.table("queue"), s.table("traffic"), s.table("instance"), int(readingAge.Seconds())), name, pgx.Identifier{s.name}.Sanitize()+".")
 	if err != nil {
@@ -82,7 +79,7 @@ type QueueInstance struct {
 func (s *Schema) QueueInstances(ctx context.Context, db DBTX, queue string) ([]QueueInstance, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT i.id, i.host, i.pid, i.version, i.concurrency, i.in_hand, i.rate::float8, i.started_at, i.heartbeat_at
-		FROM %s i WHERE i.endpoint = $1::text AND `+living+` ORDER BY i.id`, s.table("instance")), queue)
+		FROM %s i WHERE i.endpoint = $1::text AND `+lives+` ORDER BY i.id`, s.table("instance")), queue)
 	if err != nil {
 		return nil, err
 	}

@@ -24,22 +24,7 @@ type Outgoing struct {
 // Deferred says whether the message goes to the delayed ones.
 func (o *Outgoing) Deferred() bool { return o.Delay > 0 || !o.DueAt.IsZero() }
 
-func (o *Outgoing) headers() *string {
-	if o.Headers == nil {
-		return nil
-	}
-	h := string(o.Headers)
-	return &h
-}
-
-// micros returns a duration as an SQL parameter, null for none.
-func micros(d time.Duration) *int64 {
-	if d <= 0 {
-		return nil
-	}
-	us := d.Microseconds()
-	return &us
-}
+func (o *Outgoing) headers() *string { return textOrNil(o.Headers) }
 
 // inserts are the statements that store messages in one queue. They are made once: to put them together takes longer
 // than to store a message in company.
@@ -145,16 +130,4 @@ func (c columns) padded() []any {
 		c.headers = nil
 	}
 	return []any{c.ids, c.ttls, c.types, c.headers, c.bodies}
-}
-
-// uuidText writes an id as text, which every driver can pass.
-func uuidText(id [16]byte) string {
-	return fmt.Sprintf("%x-%x-%x-%x-%x", id[0:4], id[4:6], id[6:8], id[8:10], id[10:16])
-}
-
-func deref(s *string) string {
-	if s == nil {
-		return ""
-	}
-	return *s
 }

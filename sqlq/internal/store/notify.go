@@ -21,7 +21,7 @@ func (s *Schema) asleep(queue string) string {
 			ELSE 'sqlq_' || %[2]s END`, key, table)
 }
 
-// scanChannel hands the channel in a row to then.
+// scanChannel hands the channel in a row to then; "" for null.
 func scanChannel(then func(channel string)) func(pgx.Row) error {
 	return func(row pgx.Row) error {
 		var channel *string

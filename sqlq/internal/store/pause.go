@@ -47,19 +47,12 @@ func (s *Schema) setPaused(ctx context.Context, db DBTX, set, where string, args
 	return changed, err
 }
 
-// PausedQueue is a queue whose messages are not handed out.
-type PausedQueue struct {
-	Queue string
-	Since time.Time
-	By    string
-}
-
-// PausedQueues returns the queues that are paused.
-func (s *Schema) PausedQueues(ctx context.Context, db DBTX) ([]PausedQueue, error) {
+// PausedQueues returns all queues that are paused, by name. Locks nothing; reads the registry, which is small.
+func (s *Schema) PausedQueues(ctx context.Context, db DBTX) ([]Paused, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT name, paused_at, coalesce(paused_by, '') FROM %s WHERE paused_at IS NOT NULL ORDER BY name`, s.table("queue")))
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, pgx.RowToStructByPos[PausedQueue])
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[Paused])
 }

@@ -13,12 +13,6 @@ func (s *Schema) CreateQueue(ctx context.Context, db DBTX, name string) (made bo
 	return made, err
 }
 
-// EnsureQueue makes a queue where there is none.
-func (s *Schema) EnsureQueue(ctx context.Context, db DBTX, name string) error {
-	var made bool
-	return db.QueryRow(ctx, fmt.Sprintf(`SELECT %s($1)`, s.table("create_queue")), name).Scan(&made)
-}
-
 // DropQueue removes a queue, with force also one that holds messages, and returns how many went with it. Takes the
 // advisory lock of queue DDL and locks the queue's table against everyone.
 func (s *Schema) DropQueue(ctx context.Context, db DBTX, name string, force bool) (removed int64, err error) {
@@ -26,13 +20,13 @@ func (s *Schema) DropQueue(ctx context.Context, db DBTX, name string, force bool
 	return removed, err
 }
 
-// QueueExists says whether there is such a queue.
+// QueueExists says whether there is such a queue. Locks nothing. Relies on the registry's primary key.
 func (s *Schema) QueueExists(ctx context.Context, db DBTX, name string) (exists bool, err error) {
 	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT EXISTS (SELECT FROM %s WHERE name = $1)`, s.table("queue")), name).Scan(&exists)
 	return exists, err
 }
 
-// QueueNames returns all queues of the registry.
+// QueueNames returns all queues of the registry, by name. Locks nothing.
 func (s *Schema) QueueNames(ctx context.Context, db DBTX) ([]string, error) {
 	var names []string
 	err := db.QueryRow(ctx, fmt.Sprintf(`SELECT coalesce(array_agg(name ORDER BY name), '{}') FROM %s`, s.table("queue"))).Scan(&names)
@@ -53,12 +47,4 @@ func (s *Schema) TypeNames(ctx context.Context, db DBTX) ([]string, error) {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowTo[string])
-}
-
-func textOrNil(b []byte) *string {
-	if b == nil {
-		return nil
-	}
-	text := string(b)
-	return &text
 }

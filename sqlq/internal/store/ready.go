@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -48,7 +49,7 @@ func (s *Schema) FetchHeld(b *pgx.Batch, queue string, after int64, limit, maxBo
 // FetchLeased moves up to limit ready messages after a seq into the leased table in the name of an instance and appends
 // them to into. Once it is committed the messages are the instance's until it settles them or dies; then its heirs know
 // which messages it had in hand. Rows that others hold are passed over. Relies on the queue's primary key.
-func (s *Schema) FetchLeased(b *pgx.Batch, queue string, instance int32, after int64, limit, maxBody int, into *[]Message) {
+func (s *Schema) FetchLeased(b *pgx.Batch, queue string, instance int32, after int64, limit int, into *[]Message) {
 	sql := fmt.Sprintf(`
 		WITH picked AS MATERIALIZED (
 			SELECT seq FROM %[1]s WHERE seq > $5 ORDER BY seq LIMIT $2 FOR UPDATE SKIP LOCKED
@@ -60,7 +61,7 @@ func (s *Schema) FetchLeased(b *pgx.Batch, queue string, instance int32, after i
 			RETURNING *
 		)
 		SELECT m.lease, `+fetched+` FROM m ORDER BY m.lease`, s.ready(queue), s.table("leased"))
-	b.Queue(sql, instance, limit, maxBody, queue, after).Query(func(rows pgx.Rows) error {
+	b.Queue(sql, instance, limit, math.MaxInt32, queue, after).Query(func(rows pgx.Rows) error {
 		var m Message
 		return scanMessages(rows, &m, &m.Lease, into)
 	})
@@ -77,11 +78,7 @@ func scanMessages(rows pgx.Rows, m *Message, key any, into *[]Message) error {
 		if err := rows.Scan(targets...); err != nil {
 			return err
 		}
-		m.Body, m.Left = body.value, nil
-		if left != nil {
-			d := time.Duration(*left) * time.Microsecond
-			m.Left = &d
-		}
+		m.Body, m.Left = body.value, duration(left)
 		*into = append(*into, *m)
 	}
 	return rows.Err()

@@ -64,7 +64,7 @@ func (s *Schema) Delay(b *pgx.Batch, from From, retries []Retry, then func(chann
 	errs, headers := make([]string, len(retries)), make([]*string, len(retries))
 	first := retries[0].Delay
 	for i, r := range retries {
-		keys[i], attempts[i], delays[i] = r.Key, int16(min(r.Attempt, 32767)), r.Delay.Microseconds()
+		keys[i], attempts[i], delays[i] = r.Key, smallint(r.Attempt), r.Delay.Microseconds()
 		errs[i], headers[i] = r.Error, r.Headers
 		first = min(first, r.Delay)
 	}
@@ -80,14 +80,7 @@ func (s *Schema) Delay(b *pgx.Batch, from From, retries []Retry, then func(chann
 		SELECT 'sqlq_' || %s::regclass::oid`, s.taken(from), s.table("delayed"), quote(s.table("delayed"))),
 		keys, attempts, delays, errs, headers, from.Queue)
 	if first < soon {
-		q.QueryRow(func(row pgx.Row) error {
-			var channel string
-			if err := row.Scan(&channel); err != nil {
-				return err
-			}
-			then(channel)
-			return nil
-		})
+		q.QueryRow(scanChannel(then))
 	}
 }
 
@@ -147,7 +140,7 @@ func (s *Schema) fail(b *pgx.Batch, taken, queue string, failures []Failure, mor
 func (s *Schema) Lease(b *pgx.Batch, queue string, instance int32, seqs []int64, attempts []int, leases map[int64]int64) {
 	small := make([]int16, len(attempts))
 	for i, a := range attempts {
-		small[i] = int16(min(a, 32767))
+		small[i] = smallint(a)
 	}
 	b.Queue(fmt.Sprintf(`
 		WITH %s

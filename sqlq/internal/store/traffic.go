@@ -21,9 +21,9 @@ type Reading struct {
 	N     int64
 }
 
-// ReadArrivals reads how far the sequence of each queue is, which an insert moves by one. Queues whose sequence the role may not
-// read are left out: of PostgreSQL 14 to 17 the function that reads it would end the statement. It locks nothing and reads
-// one row of the registry and one of the sequence a queue.
+// ReadArrivals reads how far the sequence of each queue is, which an insert moves by one. Queues whose sequence the
+// role may not read are left out: of PostgreSQL 14 to 17 the function that reads it would end the statement. It locks
+// nothing and reads one row of the registry and one of the sequence a queue.
 func (s *Schema) ReadArrivals(ctx context.Context, db DBTX) ([]Reading, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT name, coalesce(CASE WHEN has_sequence_privilege(seq, 'SELECT, USAGE') THEN pg_sequence_last_value(seq) END, 0)
