@@ -156,7 +156,7 @@
 // starts; schedule.go shares the receive connections out; receiver.go fetches and holds, and slot.go and handletx.go hand
 // messages to handlers (instance.go, batch.go, delivery.go, handler.go). recoverability.go decides, settlement.go and settle.go
 // settle, suspect.go keeps apart what may kill a process. attend.go, listener.go, watch.go and poll.go let receivers sleep
-// and wake; keeper.go keeps house, with heartbeat.go and upkeep.go; pause.go says how queues are paused, and pooler.go what
-// differs behind a transaction pooler. atmostonce.go and inbox.go are the guarantees by choice; handmade.go lets sqlqtest
-// make deliveries. The SQL is in internal/store, the tables are in package migrations.
+// and wake; keeper.go keeps house, with heartbeat.go, delayed.go and upkeep.go; pause.go says how queues are paused, and
+// pooler.go what differs behind a transaction pooler. atmostonce.go and inbox.go are the guarantees by choice; handmade.go
+// lets sqlqtest make deliveries. The SQL is in internal/store, the tables are in package migrations.
 package sqlq
