@@ -46,7 +46,7 @@ func removedOf(ms []*Message) removed {
 }
 
 // FailRemoved stores messages that were removed in the error table, each with the failure of the same place. Bodies go to
-// the server anew.
+// the server anew. Locks nothing.
 func (s *Schema) FailRemoved(b *pgx.Batch, queue string, ms []*Message, failures []Failure) error {
 	c := removedOf(ms)
 	failures = slices.Clone(failures)

@@ -58,7 +58,8 @@ type Retry struct {
 }
 
 // Delay moves messages to the delayed ones for their next attempt. Bodies stay inside the server. When one of them is due
-// soon then gets the channel on which to tell the movers after the commit.
+// soon then gets the channel on which to tell the movers after the commit. Relies on the primary key of the table that
+// they are in.
 func (s *Schema) Delay(b *pgx.Batch, from From, retries []Retry, then func(channel string)) {
 	keys, attempts, delays := make([]int64, len(retries)), make([]int16, len(retries)), make([]int64, len(retries))
 	errs, headers := make([]string, len(retries)), make([]*string, len(retries))
@@ -103,7 +104,8 @@ type Failure struct {
 	Headers *string `json:"-"`
 }
 
-// Fail moves messages to the error table. Bodies stay inside the server.
+// Fail moves messages to the error table. Bodies stay inside the server. Relies on the primary key of the table that they
+// are in.
 func (s *Schema) Fail(b *pgx.Batch, from From, failures []Failure) error {
 	return s.fail(b, s.taken(from), from.Queue, failures)
 }
@@ -136,7 +138,7 @@ func (s *Schema) fail(b *pgx.Batch, taken, queue string, failures []Failure, mor
 }
 
 // Lease moves held messages that are still being handled into the leased table, in the name of an instance, with the
-// attempts that have ended. leases gets the lease of each seq.
+// attempts that have ended. leases gets the lease of each seq. Relies on the queue's primary key.
 func (s *Schema) Lease(b *pgx.Batch, queue string, instance int32, seqs []int64, attempts []int, leases map[int64]int64) {
 	small := make([]int16, len(attempts))
 	for i, a := range attempts {

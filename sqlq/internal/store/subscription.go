@@ -8,7 +8,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Subscribe lets a queue have a copy of every event of these types that is published after the commit.
+// Subscribe lets a queue have a copy of every event of these types that is published after the commit. Locks nothing.
+// Relies on the primary key.
 func (s *Schema) Subscribe(ctx context.Context, db DBTX, queue string, types []string) error {
 	_, err := db.Exec(ctx, fmt.Sprintf(`
 		INSERT INTO %s (type, queue) SELECT t, $2 FROM unnest($1::text[]) t ON CONFLICT DO NOTHING`, s.table("subscription")), types, queue)
