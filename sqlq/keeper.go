@@ -100,15 +100,7 @@ func (k *keeper) keep(ctx, stop context.Context) {
 		}
 		if err == nil && !k.mayNotRaise && k.run.raises() {
 			next = min(next, raiseEvery)
-			if time.Since(k.raised) >= raiseEvery {
-				k.raised = time.Now()
-				err = k.raise(bounded)
-			}
-			if sqlState(err) == insufficientPrivs { // it is an optimisation
-				k.mayNotRaise = true
-				k.run.client.log.Warn("sqlq: this role may not read the sequences of the queues, so fetches from a queue that cannot be vacuumed become slow; grant SELECT on the sequences of the schema", "schema", k.run.client.config.Schema, "err", err)
-				err = nil
-			}
+			err = k.raiseInTime(bounded)
 		}
 		if err == nil {
 			err = k.keepUp(bounded)

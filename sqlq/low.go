@@ -123,6 +123,21 @@ func (r *runner) restart() {
 	}
 }
 
+// raiseInTime raises low every raiseEvery. A role that may not goes without: it is an optimisation.
+func (k *keeper) raiseInTime(ctx context.Context) error {
+	if time.Since(k.raised) < raiseEvery {
+		return nil
+	}
+	k.raised = time.Now()
+	err := k.raise(ctx)
+	if sqlState(err) == insufficientPrivs {
+		k.mayNotRaise = true
+		k.run.client.log.Warn("sqlq: this role may not read the sequences of the queues, so fetches from a queue that cannot be vacuumed become slow; grant SELECT on the sequences of the schema", "schema", k.run.client.config.Schema, "err", err)
+		return nil
+	}
+	return err
+}
+
 // raise raises low for the instances whose queues have moved, in steps of about a second: note the highest number given
 // out, then who is writing; once those have all ended, nothing can appear at or below that number any more, and low can
 // go up to the lowest message there is. The order of the three is what makes it right: whoever took a number up to hi
