@@ -77,7 +77,7 @@ func (r *receiver) settleRemoved(in *instance, ds []*delivery) {
 func (r *receiver) storeRemoved(in *instance, ds []*delivery) error {
 	ctx, cancel := r.timeout()
 	defer cancel()
-	s := &settlement{client: r.run.client, from: store.From{Queue: in.endpoint.Name}}
+	s := newSettlement(in, store.From{Queue: in.endpoint.Name})
 	var back []*store.Message
 	for _, d := range ds {
 		if d.giveUp {
@@ -92,7 +92,7 @@ func (r *receiver) storeRemoved(in *instance, ds []*delivery) error {
 		return err
 	}
 	if len(back) > 0 {
-		r.run.client.store.PutBack(b, in.endpoint.Name, back, func(channel string) { s.channels = append(s.channels, channel) })
+		r.run.client.store.PutBack(b, in.endpoint.Name, back, s.notify)
 	}
 	if err := r.conn.SendBatch(ctx, b).Close(); err != nil {
 		return err

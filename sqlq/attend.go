@@ -50,6 +50,63 @@ func (in *instance) attend(ctx context.Context) {
 	}
 }
 
+// overflowAfter is how long an instance tries to see the end of its queue before it calls others.
+const overflowAfter = 5 * time.Millisecond
+
+// look makes receivers fetch until a fetch comes back short, and returns how many fetches brought something. When the end
+// of the queue is not in sight it calls others. Of a paused queue nothing is fetched.
+func (in *instance) look(ctx context.Context) int {
+	in.mu.Lock()
+	if in.paused {
+		in.mu.Unlock()
+		return 0
+	}
+	in.awake, in.looking, in.fetches = true, true, 0
+	in.wakes++ // a fetch under way may have looked too early
+	select {
+	case <-in.short:
+	default:
+	}
+	in.mu.Unlock()
+	in.run.schedule.kick()
+	patience := time.NewTimer(overflowAfter)
+	defer patience.Stop()
+	for done := false; !done; {
+		select {
+		case <-in.short:
+			done = true
+		case <-ctx.Done():
+			done = true
+		case <-patience.C:
+			if in.isSlow() {
+				patience.Reset(overflowAfter)
+				continue
+			}
+			in.run.listener.overflow(in)
+		}
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.looking = false
+	return in.fetches
+}
+
+// isSlow says whether the first fetch of a look is still under way. Otherwise there is more than one fetch brings, or
+// no slot or connection is free to fetch for.
+func (in *instance) isSlow() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.fetches == 0 && in.fetching > 0
+}
+
+// wake has the instance look for messages.
+func (in *instance) wake() {
+	in.mu.Lock()
+	in.wakes++
+	in.mu.Unlock()
+	nudge(in.woken)
+}
+
 // pollPause is how long an instance sleeps at most. While somebody wakes it, the listener polls for all instances. But
 // what a frozen or cut-off process holds comes free when the server ends its sessions, and nobody notifies then.
 func (in *instance) pollPause(how rest) time.Duration {

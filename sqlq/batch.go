@@ -70,8 +70,9 @@ type batch struct {
 	savepoint bool // one of a HandleTx handler stands in the transaction
 }
 
-// newBatch turns messages that were fetched as w says into deliveries, with the claims on their ids. Messages that are under suspicion are received by
-// lease only: of a held batch they are left out, and the instance receives by lease from now on.
+// newBatch turns messages that were fetched as w says into deliveries, with the claims on their ids. Messages that are
+// under suspicion are received by lease only: of a held batch they are left out, and the instance receives by lease from
+// now on.
 func newBatch(in *instance, ms []store.Message, w work, claims map[[16]byte]store.Claim) *batch {
 	suspects := false
 	b := &batch{in: in, began: time.Now(), byLease: w.byLease, removed: w.removes, all: newDeliveries(ms), done: make(chan struct{})}
@@ -108,7 +109,7 @@ func newBatch(in *instance, ms []store.Message, w work, claims map[[16]byte]stor
 	}
 	if suspects {
 		b.freed = true
-		in.suspect(time.Now().Add(suspicion))
+		in.suspect()
 	}
 	b.open = len(b.waiting)
 	if b.open == 0 {

@@ -163,16 +163,14 @@ const setPlans = `SELECT set_config('enable_seqscan', $1, true), set_config('ena
 // fleet do not come back all at once.
 type backoff struct{ d time.Duration }
 
-// wait returns false when ctx ended.
-func (b *backoff) wait(ctx context.Context) bool {
+// wait returns at once when ctx ends.
+func (b *backoff) wait(ctx context.Context) {
 	b.d = min(max(2*b.d, 50*time.Millisecond), 5*time.Second)
 	timer := time.NewTimer(b.d/2 + time.Duration(defaultRand()*float64(b.d/2)))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-		return false
 	case <-timer.C:
-		return true
 	}
 }
 

@@ -47,15 +47,11 @@ func (in *Incoming) Publish(m Message, options ...SendOption) error {
 }
 
 func (in *Incoming) gather(m Message, publish bool, options []SendOption) error {
-	verb := "send"
-	if publish {
-		verb = "publish"
-	}
-	return in.client.prepare(in.ctx, m, publish, in, options, func(e envelope) error {
+	return in.client.enclose(in.ctx, m, publish, in, options, func(e envelope) error {
 		in.mu.Lock()
 		defer in.mu.Unlock()
 		if in.closed {
-			return fmt.Errorf("%s: the handler of message %v has returned, or its attempt has ended: send before that, or through the Client", about(verb, m), in.ID)
+			return fmt.Errorf("%s: the handler of message %v has returned, or its attempt has ended: send before that, or through the Client", about(verbOf(publish), m), in.ID)
 		}
 		in.out = append(in.out, e)
 		return nil

@@ -156,10 +156,11 @@
 // setting, docs/design.md says why things are as they are, and examples/ has programs that run.
 //
 // In the code: client.go, send.go, flight.go, copy.go, publish.go, route.go, message.go and wake.go send. run.go starts an
-// endpoint's parts: schedule.go shares the receive connections out, low.go says where a fetch starts, receiver.go fetches and
-// holds, batch.go and instance.go hand messages to handlers (handler.go, delivery.go, handletx.go), recoverability.go
-// decides, settle.go settles. attend.go, listener.go and poll.go let receivers sleep and wake; keeper.go keeps house, with
-// heartbeat.go and upkeep.go; pause.go says how queues are paused, and pooler.go what differs behind a transaction pooler.
-// atmostonce.go and inbox.go are the guarantees by choice; handmade.go lets sqlqtest make deliveries. The SQL is in
-// internal/store, the tables are in package migrations.
+// endpoint's parts and drain.go ends them. fetch.go says how many messages an instance wants and low.go where a fetch
+// starts; schedule.go shares the receive connections out; receiver.go fetches and holds, and slot.go and handletx.go hand
+// messages to handlers (instance.go, batch.go, delivery.go, handler.go). recoverability.go decides, settlement.go and settle.go
+// settle, suspect.go keeps apart what may kill a process. attend.go, listener.go, watch.go and poll.go let receivers sleep
+// and wake; keeper.go keeps house, with heartbeat.go, delayed.go and upkeep.go; pause.go says how queues are paused, and
+// pooler.go what differs behind a transaction pooler. atmostonce.go and inbox.go are the guarantees by choice; handmade.go
+// lets sqlqtest make deliveries. The SQL is in internal/store, the tables are in package migrations.
 package sqlq

@@ -3,6 +3,7 @@ package sqlq
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -184,12 +185,13 @@ func connectionLost(err error) bool {
 	if !errors.As(err, &pg) {
 		return true
 	}
-	return pg.Severity == "FATAL" || pg.Severity == "PANIC" || pg.Code[:2] == "08" || pg.Code[:3] == "57P" || pg.Code == transactionTerminate || pg.Code == readOnly
+	return pg.Severity == "FATAL" || pg.Severity == "PANIC" || strings.HasPrefix(pg.Code, "08") || strings.HasPrefix(pg.Code, "57P") ||
+		pg.Code == transactionTerminate || pg.Code == readOnly
 }
 
 // serverTrouble says whether an error means that the server could not do what it was asked for reasons of its own: it lacks
 // memory, disk or connections, an administrator's limit ended the statement, or somebody holds a lock for too long.
 func serverTrouble(err error) bool {
 	state := sqlState(err)
-	return len(state) == 5 && (state[:2] == "53" || state[:2] == "58") || state == lockNotAvailable || state == queryCanceled
+	return strings.HasPrefix(state, "53") || strings.HasPrefix(state, "58") || state == lockNotAvailable || state == queryCanceled
 }

@@ -105,15 +105,12 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 	}
 	ctx, cancel := r.timeout()
 	defer cancel()
-	mine, err := r.beginLeased(ctx, d)
-	if err != nil || !mine {
-		if err != nil {
-			r.disconnect()
-			r.run.restart()
-			r.giveBackLater(in, d)
-		} else {
-			in.forget(d)
-		}
+	switch mine, err := r.beginLeased(ctx, d); {
+	case err != nil:
+		r.loseLeased(in, d)
+		return
+	case !mine:
+		in.forget(d)
 		return
 	}
 	tx := newReceiveTx(r.run.hardCtx, in, r.conn)
@@ -129,6 +126,10 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 	in.mu.Unlock()
 	switch tx.verdict {
 	case txDecides:
+		if !givenBack {
+			r.commitLeased(in, d, tx.savepoint)
+			return
+		}
 	case txBroken:
 		in.refused(d, errEndedByHandler)
 	case txAborted:
@@ -139,46 +140,11 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 		r.giveBackLater(in, d)
 		return
 	}
-	if tx.verdict != txDecides {
-		r.rollback()
-		in.mu.Lock()
-		in.settling++
-		in.mu.Unlock()
-		r.settleLeased(in, []*delivery{d})
-		return
-	}
-	s := &settlement{client: r.run.client, from: in.from(d), window: in.endpoint.Deduplicate}
-	if !givenBack {
-		s.add(in, d)
-		ctx, cancel := r.timeout()
-		defer cancel()
-		b := &pgx.Batch{}
-		queueSettleSettings(b, tx.savepoint)
-		err := r.conn.SendBatch(ctx, b).Close()
-		if err == nil {
-			err = r.commit(ctx, in, s)
-		}
-		if err == nil {
-			in.forget(d)
-			return
-		}
-		if connectionLost(err) || serverTrouble(err) && in.mayWait([]*delivery{d}) {
-			r.disconnect()
-			r.run.restart()
-			r.giveBackLater(in, d)
-			return
-		}
-		r.rollback()
-		in.refused(d, in.unsettled(d, err))
-	} else {
-		r.rollback()
-	}
-	in.mu.Lock()
-	in.settling++
-	in.mu.Unlock()
-	r.settleLeased(in, []*delivery{d})
+	r.rollback()
+	r.settleNow(in, d)
 }
 
+// beginLeased begins a transaction that locks a delivery's lease, and says whether the lease is still the instance's.
 func (r *receiver) beginLeased(ctx context.Context, d *delivery) (mine bool, err error) {
 	if err := r.connect(); err != nil {
 		return false, err
@@ -194,6 +160,37 @@ func (r *receiver) beginLeased(ctx context.Context, d *delivery) (mine bool, err
 		return false, r.exec(ctx, `ROLLBACK`)
 	}
 	return true, nil
+}
+
+// commitLeased settles a leased delivery in the transaction in which its HandleTx handler has written.
+func (r *receiver) commitLeased(in *instance, d *delivery, savepoint bool) {
+	s := newSettlement(in, in.from(d))
+	s.add(in, d)
+	ctx, cancel := r.timeout()
+	defer cancel()
+	b := &pgx.Batch{}
+	queueSettleSettings(b, savepoint)
+	err := r.conn.SendBatch(ctx, b).Close()
+	if err == nil {
+		err = r.commit(ctx, in, s)
+	}
+	switch {
+	case err == nil:
+		in.forget(d)
+	case connectionLost(err) || serverTrouble(err) && in.mayWait([]*delivery{d}):
+		r.loseLeased(in, d)
+	default:
+		r.rollback()
+		in.refused(d, in.unsettled(d, err))
+		r.settleNow(in, d)
+	}
+}
+
+// loseLeased gives up the connection, and with it what a leased delivery's HandleTx handler has done.
+func (r *receiver) loseLeased(in *instance, d *delivery) {
+	r.disconnect()
+	r.run.restart()
+	r.giveBackLater(in, d)
 }
 
 // forget drops a leased delivery that was settled, or is another's.

@@ -3,6 +3,7 @@ package sqlq
 import (
 	"context"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -91,6 +92,36 @@ func (k *keeper) reregister(ctx context.Context, alive []int32) error {
 	return nil
 }
 
+// register makes the instance's record. The lock that shows that it lives is taken before anybody can see the record and
+// miss the lock.
+func (r *runner) register(ctx context.Context, db *conn, in *instance) error {
+	c := r.client
+	var id int32
+	// A context that ended during the commit would leave a record that nobody ends.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	err := pgx.BeginTxFunc(ctx, db, db.keeping(), func(tx pgx.Tx) (err error) {
+		id, err = c.store.Register(ctx, tx, store.Instance{
+			Endpoint: in.endpoint.Name, Host: c.config.host, PID: os.Getpid(), Version: c.config.version,
+			Concurrency: in.endpoint.Concurrency, SessionLock: !db.pooled, LeaseTime: c.config.LeaseTime,
+		})
+		if err != nil {
+			return err
+		}
+		if db.pooled {
+			return nil // its heartbeat alone shows that it lives
+		}
+		return c.store.LockAlive(ctx, tx, []int32{id})
+	})
+	if err != nil {
+		return fmt.Errorf("register endpoint %q: %w", in.endpoint.Name, err)
+	}
+	in.mu.Lock()
+	in.id = id
+	in.mu.Unlock()
+	return nil
+}
+
 // giveBackUnknown returns messages to their queues that are leased in this process's name although it does not have
 // them: the connection was lost after the commit that leased them, and before its answer.
 func (k *keeper) giveBackUnknown(ctx context.Context, leases []store.Lease) error {
@@ -119,7 +150,7 @@ func (k *keeper) learn(crashes []store.Crash) {
 		k.crashes[crash.Endpoint] = crash.At
 		for _, in := range k.run.instances {
 			if in.endpoint.Name == crash.Endpoint {
-				in.suspect(time.Now().Add(suspicion))
+				in.suspect()
 			}
 		}
 	}

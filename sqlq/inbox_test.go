@@ -323,13 +323,11 @@ func TestDeduplicateRefusedSettle(t *testing.T) {
 		return nil
 	}
 	c := open(t, h.pool, sqlq.Config{Routes: choreRoute})
-	var ids []sqlq.ID
 	for i := range 20 {
 		id, m := sqlq.NewID(), chore{N: i}
 		if i == 7 {
 			m.Do = "fail"
 		}
-		ids = append(ids, id)
 		for range 2 {
 			if err := c.Send(t.Context(), m, sqlq.WithID(id)); err != nil {
 				t.Fatal(err)

@@ -8,11 +8,6 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-const (
-	maxTxBatch = 60                    // of an endpoint with HandleTx handlers: subtransactions beyond 64 spill to disk
-	batchTime  = 40 * time.Millisecond // how long the handlers of a batch are meant to take
-)
-
 // instance is this process's part in an endpoint: its handlers, its slots, and what it has in hand.
 //
 // A slot is a goroutine that handles one message after another, from whichever batch has some; there are as many as the
@@ -35,35 +30,37 @@ type instance struct {
 	waiting   int           // messages in hand that have not begun
 	mean      time.Duration // of the time that a handler takes, plain
 	meanTx    time.Duration // likewise, HandleTx
-	finished  []*delivery   // leased ones to be settled
-	settling  int           // leased ones whose settle is under way
+	finished  []*delivery   // leased or removed ones to be settled
+	settling  int           // of these, those whose settle is under way
 	leases    map[int64]*delivery
 	removed   map[*delivery]struct{} // at most once: in hand, and nowhere else
 	asked     int                    // at most once: messages that fetches under way may bring
 	lostUnder map[ID]int             // how often the connection was lost under a HandleTx handler, by message
 	troubles  map[ID]int             // how often the server was in trouble over the settle of a message
 
-	start     start // where fetches start
-	awake     bool  // the queue may hold messages: fetch
-	looking   bool  // attend waits for a fetch that comes back short
-	wakes     int   // counts wake-ups, so that a fetch that began before one does not put the instance to sleep
-	fetches   int   // that brought something since the instance was last woken
-	short     chan struct{}
-	woken     chan struct{}
-	one       int // so many messages are to be received one at a time, after an error that named no culprit
-	until     time.Time
+	start     start         // where fetches start
+	awake     bool          // the queue may hold messages: fetch
+	looking   bool          // attend waits for a fetch that comes back short
+	wakes     int           // counts wake-ups, so that a fetch that began before one does not put the instance to sleep
+	fetches   int           // that brought something since the instance was last woken
+	one       int           // so many messages are to be received one at a time, after an error that named no culprit
 	done      EndpointStats // its counts
 	counted   uint64        // messages handled by countedAt, the last heartbeat
 	countedAt time.Time
 	paused    bool // an operator paused the queue: nothing is fetched
 	breaker   breaker
 	notBefore time.Time // no fetch before: the queue is missing
+
+	short        chan struct{} // filled when a fetch comes back short
+	woken        chan struct{} // filled when somebody wakes the instance
+	suspectUntil time.Time     // receives by lease until then: a process of the endpoint has crashed
 }
 
 func newInstance(r *runner, e Endpoint) *instance {
 	in := &instance{
 		client: r.client, run: r, endpoint: e, handlers: map[string]*Handler{}, ctx: r.handlerCtx,
-		leases: map[int64]*delivery{}, removed: map[*delivery]struct{}{}, lostUnder: map[ID]int{}, troubles: map[ID]int{}, short: make(chan struct{}, 1), woken: make(chan struct{}, 1), awake: true,
+		leases: map[int64]*delivery{}, removed: map[*delivery]struct{}{}, lostUnder: map[ID]int{}, troubles: map[ID]int{},
+		short: make(chan struct{}, 1), woken: make(chan struct{}, 1), awake: true,
 		breaker: breaker{limit: max(10, e.Concurrency)},
 	}
 	for i := range e.Handlers {
@@ -74,190 +71,9 @@ func newInstance(r *runner, e Endpoint) *instance {
 	return in
 }
 
-// work is what a receiver does next for an instance: settle leased messages, and fetch.
-type work struct {
-	in       *instance
-	finished []*delivery
-	n        int   // messages to fetch
-	byLease  bool  // fetch by lease, because a process of the endpoint died
-	removes  bool  // fetch at most once: commit the removal
-	by       int32 // the instance number that leases
-	wakes    int
-
-	after    int64 // the seq to fetch after
-	leftmost bool  // nothing can be left of it: a short batch means that the queue is empty
-	began    time.Time
-}
-
-// wants says what a receiver could do for the instance now, and takes it: the caller does it.
-func (in *instance) wants(now time.Time, draining bool) (w work, ok bool) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	w = work{in: in, by: in.id, wakes: in.wakes, finished: in.finished}
-	in.settling += len(w.finished)
-	in.finished = nil
-	if !draining {
-		w.removes = in.endpoint.AtMostOnce
-		w.byLease = now.Before(in.until) && !w.removes
-		w.n = in.room(now, w.byLease)
-	}
-	if w.n > 0 {
-		var ok bool
-		if w.after, w.leftmost, ok = in.start.after(now, w.n); !ok {
-			w.n = 0
-		}
-	}
-	if w.n > 0 {
-		w.began = now
-		if in.hasTx {
-			in.busyTx++
-		}
-		if w.removes {
-			in.asked += w.n
-		}
-		in.fetching++
-	}
-	return w, w.n > 0 || len(w.finished) > 0
-}
-
-// room is the number of messages to fetch: what the slots finish within batchTime, less what is in hand.
-func (in *instance) room(now time.Time, byLease bool) int {
-	inHand := in.busy + in.waiting + in.asked
-	switch {
-	case !in.awake || in.paused || now.Before(in.notBefore):
-		return 0
-	case !in.breaker.closed():
-		if in.breaker.due(now) && inHand == 0 && in.busyTx == 0 {
-			return 1
-		}
-		return 0
-	case in.hasTx && in.busyTx >= in.endpoint.Concurrency:
-		return 0
-	case in.one > 0:
-		return 1
-	}
-	slots, mean := in.endpoint.Concurrency, in.mean
-	if in.endpoint.AtMostOnce {
-		return max(0, min(slots-inHand, in.client.config.BatchLimit))
-	}
-	if mean == 0 {
-		mean = in.meanTx // until a plain one has run, if there are any: else nothing would ever be known of them
-	}
-	if byLease {
-		if in.hasTx {
-			return 1
-		}
-		return max(0, slots-inHand)
-	}
-	room := slots*perSlot(mean) - inHand
-	if in.hasTx {
-		room = min(room, maxTxBatch, perSlot(in.meanTx))
-	}
-	if in.waiting > 0 && room < slots*perSlot(mean)/4 {
-		return 0 // enough in hand; small fetches cost as much as large ones
-	}
-	return max(0, min(room, in.client.config.BatchLimit))
-}
-
-func perSlot(mean time.Duration) int {
-	if mean <= 0 {
-		return 1
-	}
-	return max(1, min(int(batchTime/mean), 1000))
-}
-
 // idle says whether slots stand idle although the queue may hold messages.
 func (in *instance) idle() bool {
 	return in.awake && !in.paused && in.waiting == 0 && in.busy < in.endpoint.Concurrency && in.busyTx == 0
-}
-
-// fetched takes in the result of a fetch: how many messages came and the highest seq among them.
-func (in *instance) fetched(w work, got int, high int64) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.done.Fetches++
-	in.done.Received += uint64(got)
-	if got > 0 {
-		in.fetches++
-		in.one = max(0, in.one-got)
-		in.start.high = max(in.start.high, high)
-		in.start.active = true
-	}
-	in.start.full = got >= w.n && got > 1
-	if got >= w.n || w.wakes != in.wakes || !w.leftmost {
-		if in.awake = true; !in.looking {
-			select {
-			case in.woken <- struct{}{}: // somebody must see the end of it
-			default:
-			}
-		}
-		return
-	}
-	in.awake = false
-	select {
-	case in.short <- struct{}{}:
-	default:
-	}
-}
-
-// wake has the instance look for messages.
-func (in *instance) wake() {
-	in.mu.Lock()
-	in.wakes++
-	in.mu.Unlock()
-	select {
-	case in.woken <- struct{}{}:
-	default:
-	}
-}
-
-// overflowAfter is how long an instance tries to see the end of its queue before it calls others.
-const overflowAfter = 5 * time.Millisecond
-
-// look makes receivers fetch until a fetch comes back short, and returns how many fetches brought something. When the end
-// of the queue is not in sight it calls others. Of a paused queue nothing is fetched.
-func (in *instance) look(ctx context.Context) int {
-	in.mu.Lock()
-	if in.paused {
-		in.mu.Unlock()
-		return 0
-	}
-	in.awake, in.looking, in.fetches = true, true, 0
-	in.wakes++ // a fetch under way may have looked too early
-	select {
-	case <-in.short:
-	default:
-	}
-	in.mu.Unlock()
-	in.run.schedule.kick()
-	patience := time.NewTimer(overflowAfter)
-	defer patience.Stop()
-	for done := false; !done; {
-		select {
-		case <-in.short:
-			done = true
-		case <-ctx.Done():
-			done = true
-		case <-patience.C:
-			if in.isSlow() {
-				patience.Reset(overflowAfter)
-				continue
-			}
-			in.run.listener.overflow(in)
-		}
-	}
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.looking = false
-	return in.fetches
-}
-
-// isSlow says whether the first fetch of a look is still under way. Otherwise there is more than one fetch brings, or
-// no slot or connection is free to fetch for.
-func (in *instance) isSlow() bool {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.fetches == 0 && in.fetching > 0
 }
 
 // add takes a batch in hand and sets slots to work on it.
@@ -338,7 +154,7 @@ func (in *instance) leased(running []*delivery, leases map[int64]int64, by int32
 	in.run.schedule.kick()
 }
 
-// settledLeases forgets leased deliveries that were settled, or takes those back whose settle failed.
+// settledLeases forgets leased or removed deliveries that were settled, or takes those back whose settle failed.
 func (in *instance) settledLeases(ds []*delivery, ok bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -381,22 +197,6 @@ func (in *instance) inHand() int {
 	return in.busy + in.waiting + in.busyTx + in.fetching + len(in.leases) + len(in.finished) + in.settling
 }
 
-// suspect has the instance receive by lease for a while, because a process of its endpoint died with messages in hand.
-func (in *instance) suspect(until time.Time) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if until.After(in.until) {
-		in.until = until
-	}
-}
-
-// suspicious says whether a process of the endpoint died lately.
-func (in *instance) suspicious() bool {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return time.Now().Before(in.until)
-}
-
 // from says where the row of a delivery is.
 func (in *instance) from(d *delivery) store.From {
 	return store.From{Queue: in.endpoint.Name, Instance: d.leasedBy}
@@ -423,4 +223,11 @@ func (in *instance) present() {
 	if !was.IsZero() {
 		in.run.listener.refresh()
 	}
+}
+
+// number is the instance's number in the instance table.
+func (in *instance) number() int32 {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.id
 }

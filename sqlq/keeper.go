@@ -18,12 +18,6 @@ const (
 	suspicion = time.Minute
 	// crashMemory is how old a crash may be to make a starting instance suspicious.
 	crashMemory = time.Hour
-	// lateness is how overdue a delayed message must be before a process that does not lead moves it.
-	lateness = 2 * time.Second
-	// moveRows bounds the due messages that are moved in one transaction.
-	moveRows = 1_000
-	// moveOverlap is how far before the last moved message the next look begins: what commits later may be due earlier.
-	moveOverlap = 200 * time.Millisecond
 )
 
 // keeper owns the connection of a process that keeps house: heartbeats, and, in the one process that leads, moving due
@@ -76,7 +70,7 @@ func (k *keeper) start(ctx context.Context) error {
 	}
 	for _, in := range k.run.instances {
 		if slices.Contains(doubtful, in.endpoint.Name) {
-			in.suspect(time.Now().Add(suspicion))
+			in.suspect()
 		}
 	}
 	return k.beat(ctx)
@@ -106,15 +100,7 @@ func (k *keeper) keep(ctx, stop context.Context) {
 		}
 		if err == nil && !k.mayNotRaise && k.run.raises() {
 			next = min(next, raiseEvery)
-			if time.Since(k.raised) >= raiseEvery {
-				k.raised = time.Now()
-				err = k.raise(bounded)
-			}
-			if sqlState(err) == insufficientPrivs { // it is an optimisation
-				k.mayNotRaise = true
-				k.run.client.log.Warn("sqlq: this role may not read the sequences of the queues, so fetches from a queue that cannot be vacuumed become slow; grant SELECT on the sequences of the schema", "schema", k.run.client.config.Schema, "err", err)
-				err = nil
-			}
+			err = k.raiseInTime(bounded)
 		}
 		if err == nil {
 			err = k.keepUp(bounded)
@@ -199,7 +185,7 @@ func (k *keeper) recover(ctx context.Context) error {
 		freed = append(freed, d.Endpoint)
 		for _, in := range k.run.instances {
 			if in.endpoint.Name == d.Endpoint {
-				in.suspect(time.Now().Add(suspicion))
+				in.suspect()
 				in.wake()
 			}
 		}
@@ -211,70 +197,6 @@ func (k *keeper) recover(ctx context.Context) error {
 		return fmt.Errorf("wake the queues of crashed instances: %w", err)
 	}
 	return nil
-}
-
-// moveDue moves due messages, in the process that leads, and returns when to look again.
-func (k *keeper) moveDue(ctx context.Context) (time.Duration, error) {
-	if !k.leadsNow() {
-		return time.Hour, nil
-	}
-	began, from := time.Now(), k.moved.Add(-moveOverlap)
-	if time.Since(k.looked) >= time.Second {
-		from = time.Time{}
-		k.looked = time.Now()
-	}
-	for {
-		next, any, err := k.run.client.store.NextDue(ctx, k.conn, from)
-		if err != nil {
-			return 0, fmt.Errorf("look for the next due message: %w", err)
-		}
-		if !any {
-			return time.Second, nil
-		}
-		if next > 0 {
-			return min(next, time.Second), nil
-		}
-		n, err := k.moveOnce(ctx, from)
-		if err != nil {
-			return 0, err
-		}
-		switch {
-		case n == 0:
-			return time.Second / 10, nil // others hold what is due
-		case time.Since(began) > time.Second:
-			return 0, nil // there is more, and the heartbeat may be due
-		}
-	}
-}
-
-func (k *keeper) moveOnce(ctx context.Context, from time.Time) (n int, err error) {
-	var moved []store.Moved
-	err = pgx.BeginTxFunc(ctx, k.conn, k.conn.keeping(), func(tx pgx.Tx) (err error) {
-		moved, err = k.run.client.store.MoveDue(ctx, tx, from, moveRows)
-		return err
-	})
-	if err != nil {
-		return 0, fmt.Errorf("move due messages: %w", err)
-	}
-	var channels []string
-	for _, m := range moved {
-		n += m.N
-		if m.LastDue.After(k.moved) {
-			k.moved = m.LastDue
-		}
-		channels = append(channels, m.Channel)
-	}
-	k.run.client.wake(channels...)
-	return n, nil
-}
-
-// dueSoon has the mover look at once.
-func (k *keeper) dueSoon() bool {
-	select {
-	case k.kick <- struct{}{}:
-	default:
-	}
-	return true
 }
 
 func (k *keeper) leadsNow() bool {
@@ -329,21 +251,4 @@ func (k *keeper) disconnect() {
 	defer cancel()
 	k.conn.Close(ctx)
 	k.conn = nil
-}
-
-// numbers are the instances' numbers in the instance table.
-func (r *runner) numbers() []int32 {
-	var ids []int32
-	for _, in := range r.instances {
-		ids = append(ids, in.number())
-	}
-	return ids
-}
-
-func (r *runner) endpoints() []string {
-	var names []string
-	for _, in := range r.instances {
-		names = append(names, in.endpoint.Name)
-	}
-	return names
 }

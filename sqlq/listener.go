@@ -76,6 +76,7 @@ func (l *listener) heard() {
 	l.run.client.log.Log(context.Background(), level, "sqlq: listening; senders wake the endpoints", "endpoints", l.run.endpoints())
 }
 
+// session makes a connection that listens, tests it, and keeps it until it is lost. Then it returns why.
 func (l *listener) session(ctx context.Context, retry *backoff) error {
 	c, err := l.run.client.connect(ctx, forListening)
 	if err != nil {
@@ -107,6 +108,11 @@ func (l *listener) session(ctx context.Context, retry *backoff) error {
 	for _, in := range l.run.instances {
 		in.wake() // whatever was notified meanwhile went unheard
 	}
+	return l.attend(ctx, c)
+}
+
+// attend does on a session that listens what instances wish for and senders ask for, until it is lost.
+func (l *listener) attend(ctx context.Context, c *conn) error {
 	var look time.Duration
 	poll := time.Now().Add(l.pollInterval())
 	for {
@@ -116,6 +122,7 @@ func (l *listener) session(ctx context.Context, retry *backoff) error {
 		if err := l.compare(ctx, c); err != nil {
 			return err
 		}
+		var err error
 		if look, err = l.look(ctx, c, look); err != nil {
 			return err
 		}
@@ -295,7 +302,11 @@ func (l *listener) wakeLocal(channel string) bool {
 		in.wake()
 		return true
 	}
-	return delayed && l.run.keeper.leadsNow() && l.run.keeper.dueSoon()
+	if delayed && l.run.keeper.leadsNow() {
+		l.run.keeper.dueSoon()
+		return true
+	}
+	return false
 }
 
 // poke ends the wait, or keeps the next from beginning.

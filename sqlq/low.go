@@ -55,8 +55,8 @@ type start struct {
 	writers map[string]bool
 }
 
-// after returns the seq to fetch n messages after, and whether that is as far left as a message can be; not ok when another fetch
-// already looks there and there is no other place to look.
+// after returns the seq to fetch n messages after, and whether that is as far left as a message can be; not ok when
+// another fetch already looks there and there is no other place to look.
 func (s *start) after(now time.Time, n int) (seq int64, leftmost, ok bool) {
 	if s.full && s.high > s.low && (s.scanning || now.Before(s.nextLow) && now.Sub(s.lastZero) < zeroEvery) {
 		seq = max(s.high, s.claimed)
@@ -121,6 +121,21 @@ func (r *runner) restart() {
 		in.start.reset()
 		in.mu.Unlock()
 	}
+}
+
+// raiseInTime raises low every raiseEvery. A role that may not goes without: it is an optimisation.
+func (k *keeper) raiseInTime(ctx context.Context) error {
+	if time.Since(k.raised) < raiseEvery {
+		return nil
+	}
+	k.raised = time.Now()
+	err := k.raise(ctx)
+	if sqlState(err) == insufficientPrivs {
+		k.mayNotRaise = true
+		k.run.client.log.Warn("sqlq: this role may not read the sequences of the queues, so fetches from a queue that cannot be vacuumed become slow; grant SELECT on the sequences of the schema", "schema", k.run.client.config.Schema, "err", err)
+		return nil
+	}
+	return err
 }
 
 // raise raises low for the instances whose queues have moved, in steps of about a second: note the highest number given

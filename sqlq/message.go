@@ -69,14 +69,13 @@ func NewID() ID {
 
 // ParseID reads the form that String writes.
 func ParseID(s string) (ID, error) {
-	var id ID
-	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
-		return ID{}, fmt.Errorf("message id %q is not a UUID, such as 01890a5d-ac96-774b-bcce-b302099a8057", s)
+	if len(s) == 36 && s[8] == '-' && s[13] == '-' && s[18] == '-' && s[23] == '-' {
+		var id ID
+		if _, err := hex.Decode(id[:], []byte(s[:8]+s[9:13]+s[14:18]+s[19:23]+s[24:])); err == nil {
+			return id, nil
+		}
 	}
-	if _, err := hex.Decode(id[:], []byte(s[:8]+s[9:13]+s[14:18]+s[19:23]+s[24:])); err != nil {
-		return ID{}, fmt.Errorf("message id %q is not a UUID, such as 01890a5d-ac96-774b-bcce-b302099a8057", s)
-	}
-	return id, nil
+	return ID{}, fmt.Errorf("message id %q is not a UUID, such as 01890a5d-ac96-774b-bcce-b302099a8057", s)
 }
 
 // String writes the ID in the usual form of a UUID, in lower case.

@@ -3,10 +3,8 @@ package sqlq_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -17,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sqlq/sqlq/internal/devpg/pgtest"
@@ -184,42 +181,6 @@ func (w *world) pool(name string) *pgxpool.Pool {
 	return pool
 }
 
-// frayedConn is a connection that breaks now and then, mostly after a request has reached the server and before its
-// answer comes.
-type frayedConn struct {
-	net.Conn
-	*world
-}
-
-func (c *frayedConn) Read(b []byte) (int, error) {
-	if err := c.breaks(300); err != nil {
-		return 0, err
-	}
-	return c.Conn.Read(b)
-}
-
-func (c *frayedConn) Write(b []byte) (int, error) {
-	if err := c.breaks(3000); err != nil {
-		return 0, err
-	}
-	return c.Conn.Write(b)
-}
-
-// breaks breaks the connection once in n calls, until the senders have ended.
-func (c *frayedConn) breaks(n int) error {
-	select {
-	case <-c.sent:
-		return nil
-	default:
-	}
-	if rand.IntN(n) > 0 {
-		return nil
-	}
-	c.note(time.Now())
-	c.Conn.Close()
-	return &net.OpError{Op: "break", Net: "test", Err: io.ErrUnexpectedEOF}
-}
-
 // pause waits a random time up to d; false when ctx ended.
 func pause(ctx context.Context, rng *rand.Rand, d time.Duration) bool {
 	timer := time.NewTimer(time.Duration(rng.Int64N(int64(d))))
@@ -315,202 +276,6 @@ func (w *world) leaseTime() time.Duration {
 	return 0
 }
 
-// sender sends n messages, about, in all the ways there are.
-func (w *world) sender(actor uint64, n int) {
-	ctx := context.Background()
-	pool := w.pool("model sender")
-	defer pool.Close()
-	c, err := sqlq.Open(ctx, pool, sqlq.Config{Routes: modelRoutes, Logger: slog.New(slog.NewTextHandler(w.log, nil)).With("sender", actor)})
-	if err != nil {
-		if w.faults {
-			return
-		}
-		w.t.Error(err)
-		return
-	}
-	s := &sender{world: w, author: author{Rand: w.rng(actor), refusals: w.refusals}, name: fmt.Sprint("s", actor), pool: pool, client: c}
-	for s.n < n {
-		switch x := s.IntN(100); {
-		case x < 40:
-			s.alone(ctx)
-		case x < 55:
-			s.many(ctx)
-		default:
-			s.inTransaction(ctx)
-		}
-		if s.in(50) {
-			pause(ctx, s.Rand, 25*time.Millisecond)
-		}
-	}
-}
-
-type sender struct {
-	*world
-	author
-	name   string
-	n      int
-	pool   *pgxpool.Pool
-	client *sqlq.Client
-}
-
-// draft is a message about to be sent.
-type draft struct {
-	kind    string
-	task    task
-	life    lifetime
-	options []sqlq.SendOption
-}
-
-// draft makes up a message. With plain it has no options.
-func (s *sender) draft(kind string) draft {
-	d := draft{kind: kind, task: s.author.task(kind, 2)}
-	d.task.Key = fmt.Sprintf("%s.%d", s.name, s.n)
-	s.n++
-	s.options(&d)
-	return d
-}
-
-// options gives a message a delay, a time to live, a header, an id, or none of them.
-func (s *sender) options(d *draft) {
-	delay, ttl := time.Duration(0), time.Duration(0)
-	switch n := s.IntN(100); {
-	case n < 10:
-		delay = time.Duration(1+s.IntN(300)) * time.Millisecond
-	case n < 12:
-		delay, d.life = time.Hour, waits
-	case n < 14:
-		delay, ttl, d.life = 300*time.Millisecond, 50*time.Millisecond, diesWaiting
-	case n < 17:
-		ttl, d.life = time.Duration(1+s.IntN(60))*time.Millisecond, mayExpire
-	case n < 20:
-		ttl = time.Hour
-	}
-	if d.life == mayExpire || d.life == diesWaiting {
-		// What a message does that may or may not be handled would have to be guessed.
-		d.task.Fail, d.task.How, d.task.Children, d.task.Now, d.task.Hot = 0, "", nil, nil, 0
-		if d.kind == "strange" || d.kind == "garbled" {
-			d.kind = "plain"
-		}
-	}
-	if delay > 0 {
-		d.task.NotYet = time.Now().Add(delay - clockGrain)
-		if s.in(30) {
-			d.options = append(d.options, sqlq.At(time.Now().Add(delay)))
-		} else {
-			d.options = append(d.options, sqlq.Delay(delay))
-		}
-	}
-	if ttl > 0 {
-		d.options = append(d.options, sqlq.ExpiresIn(ttl))
-	}
-	if s.in(20) {
-		d.task.Header = s.one("a", "a b", `"quoted" \ and ünicode`)
-		d.options = append(d.options, sqlq.WithHeader("model", d.task.Header))
-	}
-	if s.in(20) {
-		id := sqlq.NewID()
-		d.task.ID = id.String()
-		d.options = append(d.options, sqlq.WithID(id))
-	}
-}
-
-func (s *sender) kind() string {
-	if s.in(4) {
-		return s.one("strange", "garbled")
-	}
-	return s.one("plain", "plain", "tx", "tx", "mixed", "mixedTx", "happened", "noticed", "most", "once", "onceTx")
-}
-
-func (d draft) message() sqlq.Message { return kinds[d.kind].make(d.task) }
-
-// alone sends or publishes one message.
-func (s *sender) alone(ctx context.Context) {
-	d := s.draft(s.kind())
-	if kinds[d.kind].queues[0] == "once" && d.life == ordinary && s.in(60) {
-		s.twice(ctx, d)
-		return
-	}
-	b := s.enter(d.kind, d.task, nil, d.life)
-	if kinds[d.kind].event {
-		s.settleFate(b, s.client.Publish(ctx, d.message(), d.options...), "publish")
-	} else {
-		s.settleFate(b, s.client.Send(ctx, d.message(), d.options...), "send")
-	}
-}
-
-// many sends several commands at once. They share their options.
-func (s *sender) many(ctx context.Context) {
-	var ms []sqlq.Message
-	var entered []*line
-	shared := draft{kind: "plain"}
-	for s.options(&shared); shared.task.ID != ""; s.options(&shared) {
-		shared = draft{kind: "plain"}
-	}
-	for range 1 + s.IntN(40) {
-		d := draft{kind: s.kind()}
-		for kinds[d.kind].event {
-			d.kind = s.kind()
-		}
-		if shared.life == mayExpire || shared.life == diesWaiting {
-			d.kind, d.task = "plain", task{}
-		} else {
-			d.task = s.task(d.kind, 1)
-		}
-		d.task.Header, d.task.NotYet = shared.task.Header, shared.task.NotYet
-		d.task.Key = fmt.Sprintf("%s.%d", s.name, s.n)
-		s.n++
-		entered = append(entered, s.enter(d.kind, d.task, nil, shared.life)...)
-		ms = append(ms, d.message())
-	}
-	s.settleFate(entered, s.client.SendMany(ctx, ms, shared.options...), "send many")
-}
-
-// inTransaction sends in a transaction that is held open a while and then commits or rolls back.
-func (s *sender) inTransaction(ctx context.Context) {
-	var entered []*line
-	fate, err := rolledBack, error(nil)
-	defer func() {
-		if err != nil && !s.mayFail(err) {
-			s.t.Errorf("send in a transaction: %v", err)
-		}
-		s.setFate(entered, fate)
-	}()
-	tx, err := s.pool.Begin(ctx)
-	if err != nil {
-		return
-	}
-	defer tx.Rollback(ctx)
-	for range 1 + s.IntN(5) {
-		d := s.draft(s.kind())
-		event, bare := kinds[d.kind].event, d.options == nil
-		entered = append(entered, s.enter(d.kind, d.task, nil, d.life)...)
-		switch m := d.message(); {
-		case bare && event && s.in(30):
-			_, err = tx.Exec(ctx, `SELECT sqlq.publish($1, $2)`, m.MessageType(), m)
-		case bare && s.in(30) && !event:
-			_, err = tx.Exec(ctx, `SELECT sqlq.send($1, $2, $3)`, kinds[d.kind].queues[0], m.MessageType(), m)
-		case event:
-			err = s.client.PublishTx(ctx, tx, m, d.options...)
-		default:
-			err = s.client.SendTx(ctx, tx, m, d.options...)
-		}
-		if err != nil {
-			return
-		}
-		if s.in(30) {
-			pause(ctx, s.Rand, 20*time.Millisecond)
-		}
-	}
-	if s.in(30) {
-		return
-	}
-	if err = tx.Commit(ctx); err != nil {
-		fate = unknown
-		return
-	}
-	fate = committed
-}
-
 // pauser pauses queues and resumes them until the senders have ended.
 func (w *world) pauser(until chan struct{}, actor uint64) {
 	rng := w.rng(actor)
@@ -530,55 +295,6 @@ func (w *world) pauser(until chan struct{}, actor uint64) {
 		mark(w.t, w.db, queue, false, true)
 		w.rotate(ctx)
 	}
-}
-
-// spoiler terminates backends until the senders have ended.
-func (w *world) spoiler(until chan struct{}, actor uint64) {
-	rng := w.rng(actor)
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	go func() {
-		select {
-		case <-until:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	for pause(ctx, rng, 150*time.Millisecond) {
-		targets := [][]string{
-			{"sqlq receive"}, {"sqlq receive"}, {"sqlq receive"}, {"sqlq keep"}, {"sqlq listen"}, {"model sender"}, {"model receiver"},
-			{"sqlq keep", "sqlq listen"}, // without both of them a process looks dead
-		}
-		target := targets[rng.IntN(len(targets))]
-		n := 1 + rng.IntN(2)
-		var killed int
-		w.note(time.Now())
-		err := w.db.QueryRow(ctx, `
-			SELECT count(CASE WHEN pg_terminate_backend(pid) THEN 1 END) FROM (
-				SELECT pid FROM (
-					SELECT pid, row_number() OVER (PARTITION BY application_name ORDER BY md5(pid::text || $3)) AS n FROM pg_stat_activity
-					WHERE datname = current_database() AND application_name = ANY ($1)
-				) a WHERE n <= $2
-			) b`, target, n, fmt.Sprint(rng.Uint64())).Scan(&killed)
-		if err != nil && ctx.Err() == nil {
-			w.t.Errorf("terminate backends: %v", err)
-		}
-	}
-}
-
-// mayFail says whether an error is one that a fault explains.
-func (w *world) mayFail(err error) bool {
-	var pg *pgconn.PgError
-	var network net.Error
-	switch {
-	case !w.faults:
-		return false
-	case errors.As(err, &pg):
-		return pg.Code == "57P01" // admin_shutdown
-	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), pgconn.SafeToRetry(err):
-		return true
-	}
-	return strings.Contains(err.Error(), "conn closed")
 }
 
 // quiet waits until every message that is not deferred for long has ended; false when that does not happen.

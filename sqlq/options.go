@@ -83,14 +83,12 @@ func collect(options []SendOption) (o sendOptions, err error) {
 	if o.delay < 0 || o.delay > maxDelay {
 		return o, fmt.Errorf("%w: delay %v: it must be from 0 to 100 years", ErrInvalidTime, o.delay)
 	}
-	if o.timed {
-		// A minute of grace, for clocks that differ: what is due already is handled at once.
-		if d := time.Until(o.at); o.delayed || d < -time.Minute || d > maxDelay {
-			if o.delayed {
-				return o, fmt.Errorf("%w: both Delay and At: give one", ErrInvalidTime)
-			}
-			return o, fmt.Errorf("%w: At %v: it must be from now to 100 years ahead", ErrInvalidTime, o.at)
-		}
+	if o.timed && o.delayed {
+		return o, fmt.Errorf("%w: both Delay and At: give one", ErrInvalidTime)
+	}
+	// A minute of grace, for clocks that differ: what is due already is handled at once.
+	if d := time.Until(o.at); o.timed && (d < -time.Minute || d > maxDelay) {
+		return o, fmt.Errorf("%w: At %v: it must be from now to 100 years ahead", ErrInvalidTime, o.at)
 	}
 	if o.expires && (o.ttl <= 0 || o.ttl > maxDelay) {
 		return o, fmt.Errorf("%w: time to live %v: it must be more than 0 and at most 100 years", ErrInvalidTime, o.ttl)

@@ -69,19 +69,13 @@ func (in *instance) pause(mark *store.Paused) {
 	was := in.paused
 	in.paused = true
 	if !was {
-		select {
-		case in.short <- struct{}{}: // no fetch will come back to end a look
-		default:
-		}
+		nudge(in.short) // no fetch will come back to end a look
 	}
 	in.mu.Unlock()
 	if was {
 		return
 	}
-	select {
-	case in.woken <- struct{}{}:
-	default:
-	}
+	nudge(in.woken)
 	in.client.log.Info("sqlq: the queue is paused; its messages wait until it is resumed", "endpoint", in.endpoint.Name, "since", mark.Since, "by", mark.By)
 }
 

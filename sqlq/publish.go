@@ -12,7 +12,7 @@ func (c *Client) Publish(ctx context.Context, m Message, options ...SendOption) 
 	if err := c.usable(ctx, about("publish", m), options); err != nil {
 		return err
 	}
-	return c.prepare(ctx, m, true, nil, options, func(e envelope) error { return c.sendShared(ctx, e) })
+	return c.enclose(ctx, m, true, nil, options, func(e envelope) error { return c.sendShared(ctx, e) })
 }
 
 // PublishTx publishes an event as part of the caller's transaction; see Publish and SendTx. In a REPEATABLE READ or
@@ -21,7 +21,7 @@ func (c *Client) PublishTx(ctx context.Context, tx DBTX, m Message, options ...S
 	if c.closedTo(ctx) {
 		return fmt.Errorf("%s: %w", about("publish", m), ErrClosed)
 	}
-	return c.prepare(ctx, m, true, nil, options, func(e envelope) error {
+	return c.enclose(ctx, m, true, nil, options, func(e envelope) error {
 		var err error
 		if e.Deferred() {
 			_, err = c.store.Defer(ctx, tx, e.queue, e.Outgoing, !c.config.NoNotify)

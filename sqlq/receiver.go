@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"net"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
@@ -104,46 +104,11 @@ func (r *receiver) putBack(w work) {
 	}
 }
 
-// notFetched has the next fetch begin where one failed, or was not begun.
-func (in *instance) notFetched(w work) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.start.freed(w.after + 1)
-}
-
-// endFetch ends what wants began: what came, if anything, is in hand. Unless a batch is now handled on the connection,
-// the connection counts no more as a slot of HandleTx handlers.
-func (in *instance) endFetch(w work, handles bool) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.fetching--
-	if w.removes {
-		in.asked -= w.n
-	}
-	if w.leftmost {
-		now := time.Now()
-		in.start.scanned(now, now.Sub(w.began))
-	}
-	if in.hasTx && !handles {
-		in.busyTx--
-	}
-}
-
-// endTx ends what endFetch left: the batch's HandleTx handlers are done.
-func (in *instance) endTx() {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if in.hasTx {
-		in.busyTx--
-	}
-}
-
 // round settles the held batch, if there is one, commits, and fetches what w asks for, if anything: all in one round
 // trip. It returns the new batch when it holds rows. A settle that fails has been taken care of when round returns.
 func (r *receiver) round(held *batch, w work) (*batch, error) {
 	ctx, cancel := r.timeout()
 	defer cancel()
-	pipeline := &pgx.Batch{}
 	if held != nil && held.ended {
 		held.in.leased(held.in.cut(held), nil, 0)
 		r.settleOneByOne(held, nil)
@@ -153,40 +118,21 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 			return nil, err
 		}
 	}
+	pipeline := &pgx.Batch{}
 	var s *settlement
-	settled := held == nil
+	settled := false
 	if held != nil {
 		var err error
-		if s, err = r.settlementOf(held); err != nil {
+		if s, err = r.queueSettle(pipeline, held, &settled); err != nil {
 			return nil, err
 		}
-		if len(held.inTx) > 0 {
-			queueSettleSettings(pipeline, held.savepoint)
-		}
-		if err := s.queue(pipeline); err != nil {
-			return nil, err
-		}
-		pipeline.Queue(`COMMIT`).Exec(func(tag commandTag) error {
-			settled = true
-			return committed(tag)
-		})
 	}
 	ms := r.fetch[:0]
 	if held == nil && w.n > 0 {
 		r.learnLow(ctx, &w)
 	}
 	if w.n > 0 {
-		r.conn.queueBegin(pipeline)
-		switch {
-		case w.removes: // what its commit does not answer for is not handled
-			r.run.client.store.FetchRemoved(pipeline, w.in.endpoint.Name, w.after, w.n, math.MaxInt32, &ms)
-			pipeline.Queue(`COMMIT`).Exec(committed)
-		case w.byLease:
-			r.run.client.store.FetchLeased(pipeline, w.in.endpoint.Name, w.by, w.after, w.n, math.MaxInt32, &ms)
-			pipeline.Queue(`COMMIT`)
-		default:
-			r.run.client.store.FetchHeld(pipeline, w.in.endpoint.Name, w.after, w.n, max(fetchBytes/w.n, 32<<10), &ms)
-		}
+		r.queueFetch(pipeline, w, &ms)
 	}
 	var err error
 	if pipeline.Len() > 0 {
@@ -213,6 +159,38 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 		r.fetch = ms
 	}()
 	return r.take(ctx, w, ms)
+}
+
+// queueSettle adds the end of a held batch to a round trip; settled is set when it has been committed.
+func (r *receiver) queueSettle(pipeline *pgx.Batch, held *batch, settled *bool) (*settlement, error) {
+	s := r.settlementOf(held)
+	if len(held.inTx) > 0 {
+		queueSettleSettings(pipeline, held.savepoint)
+	}
+	if err := s.queue(pipeline); err != nil {
+		return nil, err
+	}
+	pipeline.Queue(`COMMIT`).Exec(func(tag pgconn.CommandTag) error {
+		*settled = true
+		return committed(tag)
+	})
+	return s, nil
+}
+
+// queueFetch adds the fetch that w asks for to a round trip.
+func (r *receiver) queueFetch(pipeline *pgx.Batch, w work, into *[]store.Message) {
+	st, queue := r.run.client.store, w.in.endpoint.Name
+	r.conn.queueBegin(pipeline)
+	switch {
+	case w.removes: // what its commit does not answer for is not handled
+		st.FetchRemoved(pipeline, queue, w.after, w.n, into)
+		pipeline.Queue(`COMMIT`).Exec(committed)
+	case w.byLease:
+		st.FetchLeased(pipeline, queue, w.by, w.after, w.n, into)
+		pipeline.Queue(`COMMIT`)
+	default:
+		st.FetchHeld(pipeline, queue, w.after, w.n, max(fetchBytes/w.n, 32<<10), into)
+	}
 }
 
 // take makes a batch of fetched messages and hands it to the instance.
@@ -323,13 +301,6 @@ func (r *receiver) hold(b *batch) {
 	}
 }
 
-// number is the instance's number in the instance table.
-func (in *instance) number() int32 {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.id
-}
-
 // failed deals with an error of a round that settled what was held, or held nothing.
 func (r *receiver) failed(w work, err error) {
 	if w.n > 0 {
@@ -345,79 +316,4 @@ func (r *receiver) failed(w work, err error) {
 	if w.in != nil {
 		w.in.missing(fmt.Errorf("fetch from queue %q: %w", w.in.endpoint.Name, err))
 	}
-}
-
-// lost gives the connection up. Another one may reach another server.
-func (r *receiver) lost(err error) {
-	r.disconnect()
-	r.run.restart()
-	r.unreachable(err)
-}
-
-// unreachable says once that the database cannot be reached, and waits a little.
-func (r *receiver) unreachable(err error) {
-	if !r.warned {
-		r.warned = true
-		r.run.client.log.Warn("sqlq: lost the database, trying again", "err", err)
-	}
-	r.retry.wait(r.run.hardCtx)
-}
-
-func (r *receiver) connect() error {
-	if r.conn != nil && !r.conn.IsClosed() {
-		return nil
-	}
-	var err error
-	if r.conn, err = r.run.client.connect(r.run.hardCtx, forReceiving); err != nil {
-		return err
-	}
-	if pg := r.conn.PgConn(); r.conn.pooled {
-		socket := pg.Conn()
-		r.socket.Store(&socket)
-	} else {
-		r.pid.Store(pg.PID())
-	}
-	return nil
-}
-
-func (r *receiver) disconnect() {
-	if r.conn == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	r.conn.Close(ctx)
-	r.conn = nil
-	r.pid.Store(0)
-	r.socket.Store(nil)
-}
-
-// rollback ends whatever transaction there is.
-func (r *receiver) rollback() {
-	if r.conn == nil || r.conn.IsClosed() || r.conn.PgConn().TxStatus() == 'I' {
-		return
-	}
-	ctx, cancel := r.timeout()
-	defer cancel()
-	if err := r.exec(ctx, `ROLLBACK`); err != nil {
-		r.disconnect()
-	}
-}
-
-func (r *receiver) exec(ctx context.Context, sql string) error {
-	_, err := r.conn.Exec(ctx, sql)
-	return err
-}
-
-// timeout bounds a round trip of the library's own: a network that hangs must not hold a receiver for ever.
-func (r *receiver) timeout() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(r.run.hardCtx, 30*time.Second)
-}
-
-// committed refuses a COMMIT that the server turned into a rollback, because the transaction had failed before.
-func committed(tag commandTag) error {
-	if tag.String() != "COMMIT" {
-		return errors.New("the server rolled the transaction back instead of committing it")
-	}
-	return nil
 }

@@ -166,6 +166,22 @@ func (tx *receiveTx) fronted() {
 	tx.limited = tx.limited || tx.later
 }
 
+// ride sends a handler's first statement behind what front queues, in one round trip. The statement's result comes next.
+func (tx *receiveTx) ride(ctx context.Context, sql string, args []any) (pgx.BatchResults, error) {
+	b := tx.front()
+	n := b.Len()
+	b.Queue(sql, args...)
+	results := tx.conn.SendBatch(ctx, b)
+	for range n {
+		if _, err := results.Exec(); err != nil {
+			results.Close()
+			return nil, serverSaid(err)
+		}
+	}
+	tx.fronted()
+	return results, nil
+}
+
 // enter gives the handler the connection; leave takes it back and learns from the error.
 func (tx *receiveTx) enter() error {
 	tx.mu.Lock()
@@ -220,17 +236,10 @@ func (tx *receiveTx) Exec(ctx context.Context, sql string, args ...any) (tag pgc
 		}
 		return tx.conn.Exec(ctx, sql, args...)
 	}
-	b := tx.front()
-	n := b.Len()
-	b.Queue(sql, args...)
-	results := tx.conn.SendBatch(ctx, b)
-	for range n {
-		if _, err := results.Exec(); err != nil {
-			results.Close()
-			return tag, serverSaid(err)
-		}
+	results, err := tx.ride(ctx, sql, args)
+	if err != nil {
+		return tag, err
 	}
-	tx.fronted()
 	tag, err = results.Exec()
 	return tag, errors.Join(err, ignoreSame(results.Close(), err))
 }
@@ -260,17 +269,10 @@ func (tx *receiveTx) query(ctx context.Context, sql string, args []any) (pgx.Row
 		}
 		guarded.Rows = rows
 	} else {
-		b := tx.front()
-		n := b.Len()
-		b.Queue(sql, args...)
-		results := tx.conn.SendBatch(ctx, b)
-		for range n {
-			if _, err := results.Exec(); err != nil {
-				results.Close()
-				return nil, serverSaid(err)
-			}
+		results, err := tx.ride(ctx, sql, args)
+		if err != nil {
+			return nil, err
 		}
-		tx.fronted()
 		rows, err := results.Query()
 		if err != nil {
 			results.Close()

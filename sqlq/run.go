@@ -3,14 +3,8 @@ package sqlq
 import (
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"sync"
-	"time"
-
-	"github.com/jackc/pgx/v5"
-
-	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
 // runner is one Run: the endpoints' instances, the receivers that serve them, and the two connections that listen and
@@ -36,8 +30,8 @@ type runner struct {
 // missing, where the role may, and subscribes them to the events that the endpoints handle; both are committed before
 // the first message is handled. A lost database is waited for, not returned.
 //
-// Errors, before any message is handled: ErrInvalidEndpoint, ErrTooFewConnections, ErrOtherDatabase, ErrRunning, ErrClosed, and the
-// database's.
+// Errors, before any message is handled: ErrInvalidEndpoint, ErrTooFewConnections, ErrOtherDatabase, ErrRunning,
+// ErrClosed, and the database's.
 func (c *Client) Run(ctx context.Context, endpoints ...Endpoint) error {
 	endpoints, err := c.validated(endpoints)
 	if err != nil {
@@ -138,7 +132,7 @@ func (c *Client) prepareQueues(ctx context.Context, endpoints []Endpoint) error 
 func (c *Client) prepareQueue(ctx context.Context, e Endpoint) error {
 	exists, may, err := c.store.MayReceive(ctx, c.pool, e.Name)
 	if err == nil && !exists {
-		if err = c.store.EnsureQueue(ctx, c.pool, e.Name); err == nil {
+		if _, err = c.store.CreateQueue(ctx, c.pool, e.Name); err == nil {
 			_, may, err = c.store.MayReceive(ctx, c.pool, e.Name)
 		}
 	}
@@ -180,18 +174,7 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 	defer cancelHandlers()
 	r.hardCtx, cancelHard = context.WithCancel(r.hardCtx)
 	defer cancelHard()
-	var instances []*instance
-	for _, e := range endpoints {
-		instances = append(instances, newInstance(r, e))
-	}
-	c.mu.Lock() // Stats reads them
-	r.instances = instances
-	c.mu.Unlock()
-	r.schedule.instances = instances
-	for range c.config.ReceiveConnections {
-		r.receivers = append(r.receivers, &receiver{run: r, cut: make(chan struct{}, 1)})
-	}
-
+	r.equip(endpoints)
 	background, stopBackground := context.WithCancel(r.hardCtx)
 	defer stopBackground()
 	if err := r.keeper.start(ctx); err != nil {
@@ -219,7 +202,7 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 	r.drain(cancelHandlers)
 	r.schedule.close()
 	defer r.nameLost()
-	if !waitFor(&receivers, 5*time.Second) {
+	if !waitFor(&receivers) {
 		cancelHard()
 		c.log.Error("sqlq: a handler ignores that its context has ended; leaving it behind")
 		r.abandon()
@@ -228,7 +211,7 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 	listener.Wait() // whom the keeper wakes finds the watch free
 	stopBackground()
 	helpers.Wait()
-	if !waitFor(&keeper, 5*time.Second) {
+	if !waitFor(&keeper) {
 		cutShort()
 		keeper.Wait()
 	}
@@ -236,131 +219,35 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 	return nil
 }
 
-// drain lets the handlers finish, and gives back what they do not finish in time.
-func (r *runner) drain(cancelHandlers context.CancelFunc) {
-	r.schedule.drain()
-	for _, in := range r.instances {
-		r.listener.overflow(in) // others take over the watch
-		in.giveBackWaiting()
-	}
-	r.schedule.kick()
-	deadline := time.NewTimer(r.client.config.DrainTimeout)
-	defer deadline.Stop()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	patience := 1
-	for r.inHand() > 0 {
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			if patience--; patience < 0 {
-				return
-			}
-			cancelHandlers()
-			for _, in := range r.instances {
-				in.giveBackAll()
-			}
-			r.schedule.kick()
-			deadline.Reset(2 * time.Second)
-		}
-	}
-}
-
-// abandon ends the sessions of receivers whose HandleTx handlers do not end, so that others can have what they hold.
-func (r *runner) abandon() {
-	var pids []int32
-	for _, rec := range r.receivers {
-		if pid := rec.pid.Load(); pid != 0 {
-			pids = append(pids, int32(pid))
-		}
-		if socket := rec.socket.Load(); socket != nil {
-			(*socket).Close() // the pooler rolls back
-		}
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	if err := r.client.store.EndSessions(ctx, r.client.pool, string(forReceiving), pids); err != nil {
-		r.client.log.Warn("sqlq: cannot end the session of a handler that is left behind; the server will, when it has idled too long", "err", err)
-	}
-}
-
-func (r *runner) inHand() (n int) {
-	for _, in := range r.instances {
-		n += in.inHand()
-	}
-	return n
-}
-
-// waitFor waits for a group, but not longer than d.
-func waitFor(g *sync.WaitGroup, d time.Duration) bool {
-	done := make(chan struct{})
-	go func() { g.Wait(); close(done) }()
-	select {
-	case <-done:
-		return true
-	case <-time.After(d):
-		return false
-	}
-}
-
-// giveBackWaiting returns leased and removed messages that have not begun to their queue; held ones go with their batch.
-func (in *instance) giveBackWaiting() {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	for _, b := range in.batches {
-		if b.byLease || b.removed {
-			in.returnLeased(in.unstart(b))
-		}
-	}
-}
-
-// giveBackAll returns every leased message whose handler has not finished; what the handler does yet is not recorded.
-func (in *instance) giveBackAll() {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	var running []*delivery
-	for _, d := range in.leases {
-		if !d.finished && !d.giveUp {
-			running = append(running, d)
-			in.client.log.Warn("sqlq: a handler did not finish within the drain timeout; its message goes back", "endpoint", in.endpoint.Name, "type", d.Type, "message", d.ID)
-		}
-	}
-	in.returnLeased(running)
-}
-
-func (in *instance) returnLeased(ds []*delivery) {
-	for _, d := range ds {
-		d.giveUp = true
-		in.finished = append(in.finished, d)
-	}
-}
-
-// register makes the instance's record. The lock that shows that it lives is taken before anybody can see the record and
-// miss the lock.
-func (r *runner) register(ctx context.Context, db *conn, in *instance) error {
+// equip makes the instances of the endpoints, and the receivers that serve them.
+func (r *runner) equip(endpoints []Endpoint) {
 	c := r.client
-	var id int32
-	// A context that ended during the commit would leave a record that nobody ends.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-	defer cancel()
-	err := pgx.BeginTxFunc(ctx, db, db.keeping(), func(tx pgx.Tx) (err error) {
-		id, err = c.store.Register(ctx, tx, store.Instance{
-			Endpoint: in.endpoint.Name, Host: c.config.host, PID: os.Getpid(), Version: c.config.version,
-			Concurrency: in.endpoint.Concurrency, SessionLock: !db.pooled, LeaseTime: c.config.LeaseTime,
-		})
-		if err != nil {
-			return err
-		}
-		if db.pooled {
-			return nil // its heartbeat alone shows that it lives
-		}
-		return c.store.LockAlive(ctx, tx, []int32{id})
-	})
-	if err != nil {
-		return fmt.Errorf("register endpoint %q: %w", in.endpoint.Name, err)
+	var instances []*instance
+	for _, e := range endpoints {
+		instances = append(instances, newInstance(r, e))
 	}
-	in.mu.Lock()
-	in.id = id
-	in.mu.Unlock()
-	return nil
+	c.mu.Lock() // Stats reads them
+	r.instances = instances
+	c.mu.Unlock()
+	r.schedule.instances = instances
+	for range c.config.ReceiveConnections {
+		r.receivers = append(r.receivers, &receiver{run: r, cut: make(chan struct{}, 1)})
+	}
+}
+
+// numbers are the instances' numbers in the instance table.
+func (r *runner) numbers() []int32 {
+	var ids []int32
+	for _, in := range r.instances {
+		ids = append(ids, in.number())
+	}
+	return ids
+}
+
+func (r *runner) endpoints() []string {
+	var names []string
+	for _, in := range r.instances {
+		names = append(names, in.endpoint.Name)
+	}
+	return names
 }

@@ -73,10 +73,7 @@ func (s *schedule) kick() {
 		return
 	}
 	if len(s.holding) > 0 {
-		select {
-		case s.holding[0].cut <- struct{}{}:
-		default:
-		}
+		nudge(s.holding[0].cut)
 	}
 }
 
@@ -111,10 +108,7 @@ func (s *schedule) drain() {
 	s.mu.Lock()
 	s.draining = true
 	for _, r := range s.holding {
-		select {
-		case r.cut <- struct{}{}:
-		default:
-		}
+		nudge(r.cut)
 	}
 	s.mu.Unlock()
 	s.changed.Broadcast()
@@ -132,4 +126,12 @@ func (s *schedule) close() {
 	s.closed = true
 	s.mu.Unlock()
 	s.changed.Broadcast()
+}
+
+// nudge fills a channel of one place, on which somebody waits, unless it is full already.
+func nudge(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }

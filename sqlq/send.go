@@ -38,7 +38,7 @@ func (c *Client) Send(ctx context.Context, m Message, options ...SendOption) err
 	if err := c.usable(ctx, about("send", m), options); err != nil {
 		return err
 	}
-	return c.prepare(ctx, m, false, nil, options, func(e envelope) error { return c.sendShared(ctx, e) })
+	return c.enclose(ctx, m, false, nil, options, func(e envelope) error { return c.sendShared(ctx, e) })
 }
 
 // SendTx sends a command as part of the caller's transaction: it is sent if and when that commits. The transaction is
@@ -47,7 +47,7 @@ func (c *Client) SendTx(ctx context.Context, tx DBTX, m Message, options ...Send
 	if c.closedTo(ctx) {
 		return fmt.Errorf("%s: %w", about("send", m), ErrClosed)
 	}
-	return c.prepare(ctx, m, false, nil, options, func(e envelope) error {
+	return c.enclose(ctx, m, false, nil, options, func(e envelope) error {
 		var err error
 		if e.Deferred() {
 			_, err = c.store.Defer(ctx, tx, e.queue, e.Outgoing, !c.config.NoNotify)
@@ -70,7 +70,7 @@ func (c *Client) SendMany(ctx context.Context, ms []Message, options ...SendOpti
 	}
 	all := make([]envelope, 0, len(ms))
 	for i, m := range ms {
-		err := c.prepare(ctx, m, false, nil, options, func(e envelope) error { all = append(all, e); return nil })
+		err := c.enclose(ctx, m, false, nil, options, func(e envelope) error { all = append(all, e); return nil })
 		if err != nil {
 			return fmt.Errorf("message %d of %d: %w", i+1, len(ms), err)
 		}
@@ -79,6 +79,14 @@ func (c *Client) SendMany(ctx context.Context, ms []Message, options ...SendOpti
 		return c.sendError(err, all...)
 	}
 	return nil
+}
+
+// verbOf names what is done with a message in an error.
+func verbOf(publish bool) string {
+	if publish {
+		return "publish"
+	}
+	return "send"
 }
 
 // about names a message in an error.
@@ -195,13 +203,10 @@ func (c *Client) queueOutgoing(batch *pgx.Batch, all []envelope, then func(chann
 	}
 }
 
-// prepare checks, routes and encodes a message, passes it through the middleware and hands it to last. in is the
-// delivery whose handler sends it, if one does.
-func (c *Client) prepare(ctx context.Context, m Message, publish bool, in *Incoming, options []SendOption, last func(envelope) error) error {
-	verb := "send"
-	if publish {
-		verb = "publish"
-	}
+// enclose checks, routes and encodes a message, passes it through the middleware and hands its envelope to last. in is
+// the delivery whose handler sends it, if one does.
+func (c *Client) enclose(ctx context.Context, m Message, publish bool, in *Incoming, options []SendOption, last func(envelope) error) error {
+	verb := verbOf(publish)
 	if m == nil {
 		return fmt.Errorf("%s: the message is nil", verb)
 	}

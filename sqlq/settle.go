@@ -7,127 +7,17 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-type commandTag = pgconn.CommandTag
-
-// settlement is how the deliveries of one transaction end: what is removed, moved and sent. Everything in it commits
-// together.
-type settlement struct {
-	client   *Client
-	from     store.From
-	window   time.Duration // of the endpoint that deduplicates
-	holds    bool          // the rows have been locked since their fetch, by this transaction
-	complete []int64
-	rows     []pgtype.TID // instead, of what it holds
-	retries  []store.Retry
-	failures []store.Failure
-	removed  []*store.Message // of failures, what the database has no more
-	gone     int              // completed, and removed at their fetch
-
-	claims     store.Claims // on ids, of what was claimed
-	duplicates int          // completed without being handled
-	waits      int          // of retries, those that had no attempt
-	out        []envelope
-
-	running  []*delivery     // to be leased, their handlers go on
-	attempts []int           // of running, noted under the instance's lock: immediate retries count on
-	by       int32           // the instance that leases them
-	leases   map[int64]int64 // of running, by seq, once queued and run
-	channels []string        // to notify after the commit
-}
-
-// add takes a finished delivery in.
-func (s *settlement) add(in *instance, d *delivery) {
-	s.claimed(d)
-	if d.giveUp {
-		return // its row stays: held, the commit frees it
-	}
-	switch d.outcome.verdict {
-	case complete:
-		switch {
-		case d.removed != nil:
-			s.gone++
-		case s.holds:
-			s.rows = append(s.rows, d.row)
-		default:
-			s.complete = append(s.complete, d.key())
-		}
-		s.out = append(s.out, d.out...)
-	case fail:
-		f := describe(d.Type, d.err)
-		f.Key, f.Attempts, f.Endpoint, f.Host = d.key(), d.made(), in.endpoint.Name, s.client.config.host
-		f.FirstFailedAt, f.Replays, f.Headers = d.history()
-		s.failures = append(s.failures, f)
-		if d.removed != nil {
-			s.removed = append(s.removed, d.removed)
-		}
-	default:
-		retry := store.Retry{Key: d.key(), Attempt: d.made(), Delay: d.outcome.delay, Error: clip(d.err.Error(), maxErrorText)}
-		if d.claim == store.InHandsElse {
-			s.waits++ // it has not failed
-		} else {
-			retry.Headers = d.headersUpToFirstFailure()
-		}
-		s.retries = append(s.retries, retry)
-	}
-}
-
-// count adds what was committed to the instance's statistics.
-func (in *instance) count(s *settlement) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.done.Handled += uint64(len(s.complete) + len(s.rows) + s.gone - s.duplicates)
-	in.done.Duplicates += uint64(s.duplicates)
-	in.done.Retried += uint64(len(s.retries) - s.waits)
-	in.done.Failed += uint64(len(s.failures))
-	in.done.Leased += uint64(len(s.leases))
-}
-
-// queue adds the settlement's statements to a round trip.
-func (s *settlement) queue(b *pgx.Batch) error {
-	st := s.client.store
-	then := func(channel string) { s.channels = append(s.channels, channel) }
-	s.client.queueOutgoing(b, s.out, then)
-	if len(s.complete) > 0 {
-		st.Complete(b, s.from, s.complete)
-	}
-	if len(s.rows) > 0 {
-		st.CompleteHeld(b, s.from.Queue, s.rows)
-	}
-	if len(s.retries) > 0 {
-		st.Delay(b, s.from, s.retries, then)
-	}
-	if len(s.removed) > 0 {
-		if err := st.FailRemoved(b, s.from.Queue, s.removed, s.failures); err != nil {
-			return err
-		}
-	} else if len(s.failures) > 0 {
-		if err := st.Fail(b, s.from, s.failures); err != nil {
-			return err
-		}
-	}
-	if len(s.running) > 0 {
-		seqs := make([]int64, len(s.running))
-		for i, d := range s.running {
-			seqs[i] = d.seq
-		}
-		s.leases = map[int64]int64{}
-		st.Lease(b, s.from.Queue, s.by, seqs, s.attempts, s.leases)
-	}
-	s.queueClaims(b)
-	return nil
-}
-
 // settlementOf ends a held batch as far as it is: what is finished is settled, what runs is leased, what has not begun
 // is freed by the commit.
-func (r *receiver) settlementOf(b *batch) (*settlement, error) {
+func (r *receiver) settlementOf(b *batch) *settlement {
 	in := b.in
-	s := &settlement{client: r.run.client, from: store.From{Queue: in.endpoint.Name}, by: in.number(), window: in.endpoint.Deduplicate}
+	s := newSettlement(in, store.From{Queue: in.endpoint.Name})
+	s.by = in.number()
 	s.holds = len(b.inTx) == 0 // a HandleTx handler had the connection: who knows what it did
 	if s.holds {
 		s.rows = make([]pgtype.TID, 0, len(b.all))
@@ -145,7 +35,7 @@ func (r *receiver) settlementOf(b *batch) (*settlement, error) {
 			s.claimed(d)
 		}
 	}
-	return s, nil
+	return s
 }
 
 // settledBatch takes in how the settle of a held batch went.
@@ -306,6 +196,7 @@ func (r *receiver) settleAlone(in *instance, d *delivery, refused error) {
 	r.run.client.log.Error("sqlq: cannot settle a message; it stays in its queue", "endpoint", in.endpoint.Name, "message", d.ID, "err", refused)
 }
 
+// settleRelocked settles a delivery whose batch was rolled back, in a transaction of its own, if it is free.
 func (r *receiver) settleRelocked(ctx context.Context, in *instance, d *delivery) error {
 	if err := r.conn.begin(ctx); err != nil {
 		return err
@@ -320,7 +211,7 @@ func (r *receiver) settleRelocked(ctx context.Context, in *instance, d *delivery
 	if mine, err := r.reclaim(ctx, in, d); err != nil || !mine {
 		return errors.Join(err, r.exec(ctx, `ROLLBACK`))
 	}
-	s := &settlement{client: r.run.client, from: store.From{Queue: in.endpoint.Name}, window: in.endpoint.Deduplicate}
+	s := newSettlement(in, store.From{Queue: in.endpoint.Name})
 	s.add(in, d)
 	return r.commit(ctx, in, s)
 }

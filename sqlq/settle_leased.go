@@ -101,7 +101,7 @@ func (r *receiver) settleLeases(ctx context.Context, in *instance, ds []*deliver
 	for _, lease := range mine {
 		ours[lease] = true
 	}
-	s := &settlement{client: r.run.client, from: in.from(ds[0]), window: in.endpoint.Deduplicate}
+	s := newSettlement(in, in.from(ds[0]))
 	var back []int64
 	for _, d := range ds {
 		switch {
@@ -116,7 +116,7 @@ func (r *receiver) settleLeases(ctx context.Context, in *instance, ds []*deliver
 	}
 	if len(back) > 0 {
 		b := &pgx.Batch{}
-		r.run.client.store.GiveBack(b, in.endpoint.Name, ds[0].leasedBy, back, func(channel string) { s.channels = append(s.channels, channel) })
+		r.run.client.store.GiveBack(b, in.endpoint.Name, ds[0].leasedBy, back, s.notify)
 		if err := r.conn.SendBatch(ctx, b).Close(); err != nil {
 			return err
 		}
@@ -129,6 +129,11 @@ func (r *receiver) giveBack(in *instance, ds []*delivery) {
 	for _, d := range ds {
 		in.giveUp(d)
 	}
+	r.settleNow(in, ds...)
+}
+
+// settleNow settles leased deliveries that have just ended on this connection; they do not wait for the next receiver.
+func (r *receiver) settleNow(in *instance, ds ...*delivery) {
 	in.mu.Lock()
 	in.settling += len(ds)
 	in.mu.Unlock()

@@ -83,12 +83,8 @@ func (k *keeper) sweep(ctx context.Context) error {
 
 // readTraffic takes a reading of how much arrives in the queues, from which the rates are made that operators see.
 func (k *keeper) readTraffic(ctx context.Context) error {
-	err := k.run.client.store.ReadTraffic(ctx, k.conn)
-	if sqlState(err) == insufficientPrivs {
-		k.upkeep.mayNotRead = true
-		k.mayNot("read how much arrives in the queues, so operators see no rates", err)
-		return nil
-	}
+	err := k.goWithout(k.run.client.store.ReadTraffic(ctx, k.conn), &k.upkeep.mayNotRead,
+		"read how much arrives in the queues, so operators see no rates")
 	if err != nil && sqlState(err) != lockNotAvailable { // else somebody is dropping a queue, and the next reading will do
 		return fmt.Errorf("read how much arrives in the queues: %w", err)
 	}
@@ -97,12 +93,8 @@ func (k *keeper) readTraffic(ctx context.Context) error {
 
 // rotateInbox forgets ids of handled messages that were kept for their time.
 func (k *keeper) rotateInbox(ctx context.Context) error {
-	err := k.run.client.store.RotateInbox(ctx, k.conn)
-	if sqlState(err) == insufficientPrivs {
-		k.upkeep.mayNotRotate = true
-		k.mayNot("forget ids of handled messages that were kept for their time, so they pile up", err)
-		return nil
-	}
+	err := k.goWithout(k.run.client.store.RotateInbox(ctx, k.conn), &k.upkeep.mayNotRotate,
+		"forget ids of handled messages that were kept for their time, so they pile up")
 	if err != nil && sqlState(err) != lockNotAvailable { // else a transaction has them for long, and the next time will do
 		return fmt.Errorf("forget ids of handled messages: %w", err)
 	}
@@ -112,17 +104,24 @@ func (k *keeper) rotateInbox(ctx context.Context) error {
 // forgetHistory removes records of operations that are too old to be kept.
 func (k *keeper) forgetHistory(ctx context.Context) error {
 	more, err := k.run.client.store.ForgetHistory(ctx, k.conn, forgetRows)
-	if sqlState(err) == insufficientPrivs {
-		k.upkeep.mayNotForget = true
-		k.mayNot("remove old records of operations, so they pile up", err)
-		return nil
-	}
+	err = k.goWithout(err, &k.upkeep.mayNotForget, "remove old records of operations, so they pile up")
 	if err != nil {
 		return fmt.Errorf("forget old operations: %w", err)
 	}
 	if more {
 		k.upkeep.forget = time.Now().Add(forgetAgain)
 	}
+	return nil
+}
+
+// goWithout turns the error of a role that lacks a privilege into a mark that it does, and says what it may not; other
+// errors it returns.
+func (k *keeper) goWithout(err error, mark *bool, what string) error {
+	if sqlState(err) != insufficientPrivs {
+		return err
+	}
+	*mark = true
+	k.mayNot(what, err)
 	return nil
 }
 

@@ -10,7 +10,8 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// lookAgain bounds the pauses between looks for transactions that were writing when the instance fell asleep.
+// lookAgainMin and lookAgainMax bound the pauses between looks for transactions that were writing when the instance
+// fell asleep.
 const lookAgainMin, lookAgainMax = 2 * time.Millisecond, 50 * time.Millisecond
 
 // look wakes instances for which a noted transaction has ended, and returns when to look again; 0: nothing to look for.

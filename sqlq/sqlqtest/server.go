@@ -126,8 +126,8 @@ func (s *server) claim(ctx context.Context) (err error) {
 
 // create makes a database for a test, with a migrated schema of that name.
 func (s *server) create(ctx context.Context, schema, test string) (name string, err error) {
-	make, _ := s.templates.LoadOrStore(schema, sync.OnceValues(func() (string, error) { return s.template(schema) }))
-	template, err := make.(func() (string, error))()
+	once, _ := s.templates.LoadOrStore(schema, sync.OnceValues(func() (string, error) { return s.template(schema) }))
+	template, err := once.(func() (string, error))()
 	if err != nil {
 		return "", fmt.Errorf("make the template of test databases: %w", explained(err))
 	}

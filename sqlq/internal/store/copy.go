@@ -28,18 +28,6 @@ func (s *Schema) QueueAsleep(b *pgx.Batch, queue string, then func(channel strin
 	b.Queue(`SELECT ` + s.asleep(queue)).QueryRow(scanChannel(then))
 }
 
-// scanChannel hands the channel in a row to then.
-func scanChannel(then func(channel string)) func(pgx.Row) error {
-	return func(row pgx.Row) error {
-		var channel *string
-		if err := row.Scan(&channel); err != nil {
-			return err
-		}
-		then(deref(channel))
-		return nil
-	}
-}
-
 // copyRows reads as messages in the binary format of COPY: see "Binary Format" in PostgreSQL's manual of COPY.
 type copyRows struct {
 	rest   []Outgoing

@@ -60,10 +60,10 @@ func (s *Schema) CountFailed(ctx context.Context, db DBTX, queues []string, limi
 	return pgx.CollectRows(rows, scanCounted)
 }
 
-// EstimateReady estimates the ready messages of each queue. It reads about so many pages, or all of a smaller table, and
-// besides the newest messages, which a sample of a bloated table can miss, up to newest of them: a bounded effort, whatever
-// the state of the table. The pages are spread evenly, which makes a better estimate than TABLESAMPLE does, whose number of
-// pages is random. Locks nothing. The sizes are asked for first, and what was read is put together
+// EstimateReady estimates the ready messages of each queue. It reads about so many pages, or all of a smaller table,
+// and besides the newest messages, which a sample of a bloated table can miss, up to newest of them: a bounded effort,
+// whatever the state of the table. The pages are spread evenly, which makes a better estimate than TABLESAMPLE does,
+// whose number of pages is random. Locks nothing. The sizes are asked for first, and what was read is put together
 // here: with many queues, planning a statement that does it itself takes longer than all the rest.
 func (s *Schema) EstimateReady(ctx context.Context, db DBTX, queues []string, pages, newest int) ([]Counted, error) {
 	tables := make([]string, len(queues))
@@ -134,14 +134,9 @@ func (s *Schema) countEach(ctx context.Context, db DBTX, queues []string, count 
 func scanCounted(row pgx.CollectableRow) (Counted, error) {
 	var c Counted
 	var age *int64
-	if err := row.Scan(&c.Queue, &c.N, &c.OldestAt, &age); err != nil {
-		return Counted{}, err
-	}
-	if age != nil {
-		d := time.Duration(*age) * time.Microsecond
-		c.OldestAge = &d
-	}
-	return c, nil
+	err := row.Scan(&c.Queue, &c.N, &c.OldestAt, &age)
+	c.OldestAge = duration(age)
+	return c, err
 }
 
 // CountDelayed counts the delayed messages by queue, among the limit that are due first. The counts of all queues

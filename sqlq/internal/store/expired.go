@@ -14,10 +14,3 @@ func (s *Schema) SweepExpired(ctx context.Context, db DBTX, queue string, after 
 		queue, after, limit).Scan(&removed, &upTo)
 	return removed, upTo, err
 }
-
-// QueueNames returns all queues of the registry.
-func (s *Schema) QueueNames(ctx context.Context, db DBTX) ([]string, error) {
-	var names []string
-	err := db.QueryRow(ctx, fmt.Sprintf(`SELECT coalesce(array_agg(name ORDER BY name), '{}') FROM %s`, s.table("queue"))).Scan(&names)
-	return names, err
-}

@@ -129,8 +129,8 @@ func all(conds []string) string {
 	return strings.Join(conds, ` AND `)
 }
 
-// SeenQueues returns the queues whose failed messages the role may see; nil: those of all, but for some. Row security leaves the
-// others out anyway, but only after it has looked at each message. Locks nothing.
+// SeenQueues returns the queues whose failed messages the role may see; nil: those of all, but for some. Row security
+// leaves the others out anyway, but only after it has looked at each message. Locks nothing.
 func (s *Schema) SeenQueues(ctx context.Context, db DBTX) (queues []string, err error) {
 	err = db.QueryRow(ctx, fmt.Sprintf(`
 		SELECT CASE WHEN row_security_active(%s::regclass) AND NOT %s(NULL, 'SELECT') THEN %s('SELECT') END`,

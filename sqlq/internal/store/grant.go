@@ -109,8 +109,8 @@ type Lacking struct {
 	Queues []string
 }
 
-// Lacks returns which privileges this role has not, directly, as a member of other roles or as the owner. Those on queues are looked
-// up for the named queues, with nil for all that there are.
+// Lacks returns which privileges this role has not, directly, as a member of other roles or as the owner. Those on
+// queues are looked up for the named queues, with nil for all that there are.
 func (s *Schema) Lacks(ctx context.Context, db DBTX, wanted []Privilege, queues []string) ([]Lacking, error) {
 	n := len(wanted)
 	names, ons, objects, columns := make([]string, n), make([]string, n), make([]string, n), make([]string, n)

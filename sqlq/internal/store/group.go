@@ -58,11 +58,11 @@ func (s *Schema) EstimateGroups(ctx context.Context, db DBTX, f Filter) ([]Faile
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[FailedGroup])
 }
 
-// ListGroups looks the groups up one by one, up to most of them in the order of their fingerprints: of each status how many
-// messages the indexed part of a filter chooses, counted up to a number, which it returns, the first and the last, and of the last its queue and
-// type. Only a filter by status, fingerprint and times can be asked. Locks nothing. Relies on the index (status, fingerprint,
-// failed_at, seq): it reads an entry a group and those that it counts, but under row security whatever lies between messages that
-// may be seen. Limit the statement.
+// ListGroups looks the groups up one by one, up to most of them in the order of their fingerprints: of each status how
+// many messages the indexed part of a filter chooses, counted up to a number, which it returns, the first and the last,
+// and of the last its queue and type. Only a filter by status, fingerprint and times can be asked. Locks nothing.
+// Relies on the index (status, fingerprint, failed_at, seq): it reads an entry a group and those that it counts, but
+// under row security whatever lies between messages that may be seen. Limit the statement.
 func (s *Schema) ListGroups(ctx context.Context, db DBTX, f Filter, most int) (groups []FailedGroup, upTo int64, err error) {
 	fingerprint := Filter{Fingerprint: f.Fingerprint}
 	only, _, args := s.where(filteredOrdered, fingerprint, most)

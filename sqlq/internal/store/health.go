@@ -209,11 +209,7 @@ func (s *Schema) SeenInstances(ctx context.Context, db DBTX, within time.Duratio
 		var silent, lease int64
 		var crashed *int64
 		err = row.Scan(&i.ID, &i.Endpoint, &i.Host, &i.PID, &i.Version, &silent, &lease, &i.Ended, &crashed)
-		i.Silent, i.LeaseTime = time.Duration(silent)*time.Microsecond, time.Duration(lease)*time.Microsecond
-		if crashed != nil {
-			d := time.Duration(*crashed) * time.Microsecond
-			i.Crashed = &d
-		}
+		i.Silent, i.LeaseTime, i.Crashed = time.Duration(silent)*time.Microsecond, time.Duration(lease)*time.Microsecond, duration(crashed)
 		return i, err
 	})
 }
@@ -277,23 +273,6 @@ func (s *Schema) OverdueDelayed(ctx context.Context, db DBTX, late time.Duration
 		o.Oldest = time.Duration(us) * time.Microsecond
 		return o, err
 	})
-}
-
-// PausedQueue is a queue whose messages are not handed out.
-type PausedQueue struct {
-	Queue string
-	Since time.Time
-	By    string
-}
-
-// PausedQueues returns the queues that are paused.
-func (s *Schema) PausedQueues(ctx context.Context, db DBTX) ([]PausedQueue, error) {
-	rows, err := db.Query(ctx, fmt.Sprintf(`
-		SELECT name, paused_at, coalesce(paused_by, '') FROM %s WHERE paused_at IS NOT NULL ORDER BY name`, s.table("queue")))
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, pgx.RowToStructByPos[PausedQueue])
 }
 
 // FailedSince counts the messages that failed within a time and wait for an operator, up to a limit. Relies on the index

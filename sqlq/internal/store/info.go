@@ -20,9 +20,6 @@ type QueueState struct {
 	Instances int      // of the endpoint, running
 }
 
-// living is an SQL condition on a row i of instance: it runs, as far as anybody knows.
-const living = `i.drained_at IS NULL AND i.crashed_at IS NULL AND i.heartbeat_at > clock_timestamp() - i.lease_time`
-
 // readingAge is how old a reading of the traffic may be: the leading process takes one every ten seconds.
 const readingAge = 30 * time.Second
 
@@ -38,7 +35,7 @@ func (s *Schema) QueueStates(ctx context.Context, db DBTX, name string) ([]Queue
 			END, coalesce(i.rate, 0)::float8, coalesce(i.n, 0)::int
 		FROM %[1]s q
 		LEFT JOIN %[2]s t ON t.queue = q.name
-		LEFT JOIN (SELECT i.endpoint, sum(i.rate) AS rate, count(*) AS n FROM %[3]s i WHERE `+living+` GROUP BY i.endpoint) i ON i.endpoint = q.name
+		LEFT JOIN (SELECT i.endpoint, sum(i.rate) AS rate, count(*) AS n FROM %[3]s i WHERE `+lives+` GROUP BY i.endpoint) i ON i.endpoint = q.name
 		WHERE $1::text = '' OR q.name = $1::text ORDER BY q.name`,
 		s.table("queue"), s.table("traffic"), s.table("instance"), int(readingAge.Seconds())), name, pgx.Identifier{s.name}.Sanitize()+".")
 	if err != nil {
@@ -82,30 +79,9 @@ type QueueInstance struct {
 func (s *Schema) QueueInstances(ctx context.Context, db DBTX, queue string) ([]QueueInstance, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT i.id, i.host, i.pid, i.version, i.concurrency, i.in_hand, i.rate::float8, i.started_at, i.heartbeat_at
-		FROM %s i WHERE i.endpoint = $1::text AND `+living+` ORDER BY i.id`, s.table("instance")), queue)
+		FROM %s i WHERE i.endpoint = $1::text AND `+lives+` ORDER BY i.id`, s.table("instance")), queue)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[QueueInstance])
-}
-
-// PauseQueue marks a queue as paused in the name of who, with a reason, and tells the receivers as part of the
-// transaction. It says false when the queue is paused already, or not there. who "" is the role that is logged in. Locks the
-// queue's row in the registry.
-func (s *Schema) PauseQueue(ctx context.Context, db DBTX, queue, who, reason string) (changed bool, err error) {
-	return s.setPaused(ctx, db, `paused_at = clock_timestamp(),
-			paused_by = concat_ws(': ', coalesce(nullif($2::text, ''), session_user), nullif($3::text, ''))`, `paused_at IS NULL`, queue, who, reason)
-}
-
-// ResumeQueue takes the mark of PauseQueue off. It says false when the queue is not paused, or not there.
-func (s *Schema) ResumeQueue(ctx context.Context, db DBTX, queue string) (changed bool, err error) {
-	return s.setPaused(ctx, db, `paused_at = NULL, paused_by = NULL`, `paused_at IS NOT NULL`, queue)
-}
-
-func (s *Schema) setPaused(ctx context.Context, db DBTX, set, where string, args ...any) (changed bool, err error) {
-	err = db.QueryRow(ctx, fmt.Sprintf(`
-		WITH changed AS (UPDATE %s SET %s WHERE name = $1::text AND %s RETURNING 1)
-		SELECT count(pg_notify('sqlq_' || %s::regclass::oid, '')::text) > 0 FROM changed`,
-		s.table("queue"), set, where, quote(s.table("queue"))), args...).Scan(&changed)
-	return changed, err
 }

@@ -19,7 +19,7 @@ type Instance struct {
 	LeaseTime   time.Duration
 }
 
-// Register adds an instance and returns its number.
+// Register adds an instance and returns its number. Locks nothing.
 func (s *Schema) Register(ctx context.Context, db DBTX, i Instance) (id int32, err error) {
 	err = db.QueryRow(ctx, fmt.Sprintf(`
 		INSERT INTO %s (endpoint, host, pid, version, concurrency, session_lock, lease_time)
@@ -41,7 +41,7 @@ func (s *Schema) LockAlive(ctx context.Context, db DBTX, ids []int32) error {
 }
 
 // Heartbeat says that the instances live and appends to into those of them that are still taken for alive: an instance
-// that was thought dead has lost its leases and must register anew.
+// that was thought dead has lost its leases and must register anew. Locks their rows. Relies on the primary key.
 func (s *Schema) Heartbeat(b *pgx.Batch, ids []int32, into *[]int32) {
 	b.Queue(fmt.Sprintf(`
 		UPDATE %s SET heartbeat_at = clock_timestamp()
@@ -97,7 +97,8 @@ type Crash struct {
 	At       time.Time
 }
 
-// Crashes appends the latest crash of each endpoint, if it was within a time, to into.
+// Crashes appends the latest crash of each endpoint, if it was within a time, to into. Locks nothing; reads the whole
+// table, which is small.
 func (s *Schema) Crashes(b *pgx.Batch, endpoints []string, within time.Duration, into *[]Crash) {
 	b.Queue(fmt.Sprintf(`
 		SELECT endpoint, max(crashed_at) FROM %s
@@ -109,7 +110,7 @@ func (s *Schema) Crashes(b *pgx.Batch, endpoints []string, within time.Duration,
 	})
 }
 
-// Drained records that the instances ended in order.
+// Drained records that the instances ended in order. Locks their rows. Relies on the primary key.
 func (s *Schema) Drained(ctx context.Context, db DBTX, ids []int32) error {
 	_, err := db.Exec(ctx, fmt.Sprintf(`UPDATE %s SET drained_at = clock_timestamp() WHERE id = ANY ($1::int[]) AND crashed_at IS NULL`,
 		s.table("instance")), ids)
@@ -209,7 +210,8 @@ func (s *Schema) Doubtful(ctx context.Context, db DBTX, own []int32) ([]string, 
 	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
-// ForgetInstances removes the records of instances that ended more than a day ago.
+// ForgetInstances removes the records of instances that ended more than a day ago. Locks those; reads the whole table,
+// which is small.
 func (s *Schema) ForgetInstances(ctx context.Context, db DBTX) error {
 	_, err := db.Exec(ctx, fmt.Sprintf(`
 		DELETE FROM %s WHERE coalesce(drained_at, crashed_at) < clock_timestamp() - interval '1 day'`, s.table("instance")))

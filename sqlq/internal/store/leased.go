@@ -31,14 +31,7 @@ func (s *Schema) GiveBack(b *pgx.Batch, queue string, instance int32, leases []i
 			INSERT INTO %[2]s (id, sent_at, expires_at, attempt, type, headers, body)
 			SELECT id, sent_at, expires_at, attempt, type, headers, body FROM taken ORDER BY seq
 		)
-		SELECT %[3]s`, s.table("leased"), s.ready(queue), s.asleep(queue)), instance, leases).QueryRow(func(row pgx.Row) error {
-		var channel *string
-		if err := row.Scan(&channel); err != nil {
-			return err
-		}
-		then(deref(channel))
-		return nil
-	})
+		SELECT %[3]s`, s.table("leased"), s.ready(queue), s.asleep(queue)), instance, leases).QueryRow(scanChannel(then))
 }
 
 // Lease is one leased message.

@@ -9,7 +9,7 @@ import (
 )
 
 // Sequences returns the quoted names of the sequences that number the messages of queues; "" where there is no such
-// queue.
+// queue. Locks nothing.
 func (s *Schema) Sequences(ctx context.Context, db DBTX, queues []string) ([]string, error) {
 	names := make([]string, len(queues))
 	for i, q := range queues {
@@ -25,7 +25,7 @@ func (s *Schema) Sequences(ctx context.Context, db DBTX, queues []string) ([]str
 }
 
 // LastValues appends the highest number that each sequence has given out to into; 0 for a fresh one. It sees numbers of
-// transactions that have not committed, which is what it is for.
+// transactions that have not committed, which is what it is for. Locks nothing.
 func (s *Schema) LastValues(b *pgx.Batch, sequences []string, into *[]int64) {
 	parts := make([]string, len(sequences))
 	for i, name := range sequences {
@@ -35,7 +35,8 @@ func (s *Schema) LastValues(b *pgx.Batch, sequences []string, into *[]int64) {
 }
 
 // Low returns the seq up to which receivers have found that no message of a queue is; 0 when they have not. When the
-// sequence has been set back since, by hand, what they found is forgotten.
+// sequence has been set back since, by hand, what they found is forgotten, and only then the queue's row is locked.
+// Relies on the registry's primary key.
 func (s *Schema) Low(ctx context.Context, db DBTX, queue string) (low int64, err error) {
 	err = db.QueryRow(ctx, fmt.Sprintf(`
 		WITH forgotten AS (
@@ -46,7 +47,7 @@ func (s *Schema) Low(ctx context.Context, db DBTX, queue string) (low int64, err
 	return low, err
 }
 
-// SeenLow is Low for those who only look, and may not forget.
+// SeenLow is Low for those who only look, and may not forget. Locks nothing.
 func (s *Schema) SeenLow(ctx context.Context, db DBTX, queue string) (low int64, err error) {
 	err = db.QueryRow(ctx, fmt.Sprintf(`
 		SELECT CASE WHEN low <= (SELECT last_value FROM %s) THEN low ELSE 0 END FROM %s WHERE name = $1`,
@@ -54,7 +55,8 @@ func (s *Schema) SeenLow(ctx context.Context, db DBTX, queue string) (low int64,
 	return low, err
 }
 
-// KeepLow keeps what receivers have found for those that start later. It waits for nobody.
+// KeepLow keeps what receivers have found for those that start later. It locks the queues' rows and passes over those that
+// others hold, so it waits for nobody. Relies on the registry's primary key.
 func (s *Schema) KeepLow(ctx context.Context, db DBTX, queues []string, lows []int64) error {
 	_, err := db.Exec(ctx, fmt.Sprintf(`
 		WITH raised AS (

@@ -21,6 +21,18 @@ func (s *Schema) asleep(queue string) string {
 			ELSE 'sqlq_' || %[2]s END`, key, table)
 }
 
+// scanChannel hands the channel in a row to then; "" for null.
+func scanChannel(then func(channel string)) func(pgx.Row) error {
+	return func(row pgx.Row) error {
+		var channel *string
+		if err := row.Scan(&channel); err != nil {
+			return err
+		}
+		then(deref(channel))
+		return nil
+	}
+}
+
 // Notify wakes the receivers that listen on the channels. Run it outside of every transaction that writes: NOTIFY
 // makes commits wait for one another across the whole server.
 func (s *Schema) Notify(ctx context.Context, db DBTX, channels []string) error {
@@ -39,14 +51,15 @@ func (t TableID) CallChannel() string { return t.Channel() + "_call" }
 
 func (t TableID) lockKey() int32 { return int32(int64(t) - 2147483648) }
 
-// ReadyTable returns the identity of a queue's table; an error with SQLSTATE 42P01 where there is no such queue.
+// ReadyTable returns the identity of a queue's table; an error with SQLSTATE 42P01 where there is no such queue. Locks
+// nothing.
 func (s *Schema) ReadyTable(ctx context.Context, db DBTX, queue string) (TableID, error) {
 	var id TableID
 	err := db.QueryRow(ctx, `SELECT $1::text::regclass::oid`, s.ready(queue)).Scan((*uint32)(&id))
 	return id, err
 }
 
-// ReadyTables returns the identities of the tables of queues; 0 where there is no such queue.
+// ReadyTables returns the identities of the tables of queues; 0 where there is no such queue. Locks nothing.
 func (s *Schema) ReadyTables(ctx context.Context, db DBTX, queues []string) ([]TableID, error) {
 	names := make([]string, len(queues))
 	for i, q := range queues {
@@ -63,7 +76,7 @@ func (s *Schema) ReadyTables(ctx context.Context, db DBTX, queues []string) ([]T
 }
 
 // Tables returns the identities of the delayed table, whose channel tells movers of a message that is due soon, and of
-// the registry of queues, whose channel tells of new, paused and resumed queues.
+// the registry of queues, whose channel tells of new, paused and resumed queues. Locks nothing.
 func (s *Schema) Tables(ctx context.Context, db DBTX) (delayed, queues TableID, err error) {
 	err = db.QueryRow(ctx, `SELECT $1::text::regclass::oid, $2::text::regclass::oid`, s.table("delayed"), s.table("queue")).
 		Scan((*uint32)(&delayed), (*uint32)(&queues))
@@ -122,7 +135,7 @@ type Writer struct {
 }
 
 // Writers appends the transactions that hold RowExclusiveLock on the tables to into: everyone who inserts holds it
-// until the end, prepared transactions too. Those of this session are left out.
+// until the end, prepared transactions too. Those of this session are left out. Locks nothing.
 func (s *Schema) Writers(b *pgx.Batch, tables []TableID, into *[]Writer) {
 	oids := make([]uint32, len(tables))
 	for i, t := range tables {

@@ -66,15 +66,10 @@ func (s *Schema) LastDelayed(ctx context.Context, db DBTX) (seq int64, err error
 	return seq, err
 }
 
-// DelayedKey is a place in the order of the delayed messages.
-type DelayedKey struct {
-	DueAt time.Time
-	Seq   int64
-}
-
-// PurgeDelayed looks at up to look delayed messages of all queues that come after a place and removes those of one queue
-// with seq <= upTo that a filter chooses. It returns how many it removed and the place it came to, nil at the end. Messages that are being
-// moved are passed over. Relies on the primary key; there is no index by queue, so it reads the whole table in the end.
+// PurgeDelayed looks at up to look delayed messages of all queues that come after a place and removes those of one
+// queue with seq <= upTo that a filter chooses. It returns how many it removed and the place it came to, nil at the
+// end. Messages that are being moved are passed over. Relies on the primary key; there is no index by queue, so it
+// reads the whole table in the end.
 func (s *Schema) PurgeDelayed(ctx context.Context, db DBTX, queue string, f Filter, after DelayedKey, upTo int64, look int) (n int64, next *DelayedKey, err error) {
 	f.Queue = queue
 	indexed, scanned, args := s.where(filteredDelayed, f, after.DueAt, after.Seq, upTo, look)

@@ -20,6 +20,19 @@ func (s *Schema) DropQueue(ctx context.Context, db DBTX, name string, force bool
 	return removed, err
 }
 
+// QueueExists says whether there is such a queue. Locks nothing. Relies on the registry's primary key.
+func (s *Schema) QueueExists(ctx context.Context, db DBTX, name string) (exists bool, err error) {
+	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT EXISTS (SELECT FROM %s WHERE name = $1)`, s.table("queue")), name).Scan(&exists)
+	return exists, err
+}
+
+// QueueNames returns all queues of the registry, by name. Locks nothing.
+func (s *Schema) QueueNames(ctx context.Context, db DBTX) ([]string, error) {
+	var names []string
+	err := db.QueryRow(ctx, fmt.Sprintf(`SELECT coalesce(array_agg(name ORDER BY name), '{}') FROM %s`, s.table("queue"))).Scan(&names)
+	return names, err
+}
+
 // TypeNames returns the event types that are subscribed and the types of failed messages. Locks nothing. Relies on the index
 // (type, failed_at, seq) of the error table, of which it reads one entry a type.
 func (s *Schema) TypeNames(ctx context.Context, db DBTX) ([]string, error) {
@@ -34,12 +47,4 @@ func (s *Schema) TypeNames(ctx context.Context, db DBTX) ([]string, error) {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowTo[string])
-}
-
-func textOrNil(b []byte) *string {
-	if b == nil {
-		return nil
-	}
-	text := string(b)
-	return &text
 }

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"slices"
+	"math"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -49,7 +49,7 @@ func (s *Schema) FetchHeld(b *pgx.Batch, queue string, after int64, limit, maxBo
 // FetchLeased moves up to limit ready messages after a seq into the leased table in the name of an instance and appends
 // them to into. Once it is committed the messages are the instance's until it settles them or dies; then its heirs know
 // which messages it had in hand. Rows that others hold are passed over. Relies on the queue's primary key.
-func (s *Schema) FetchLeased(b *pgx.Batch, queue string, instance int32, after int64, limit, maxBody int, into *[]Message) {
+func (s *Schema) FetchLeased(b *pgx.Batch, queue string, instance int32, after int64, limit int, into *[]Message) {
 	sql := fmt.Sprintf(`
 		WITH picked AS MATERIALIZED (
 			SELECT seq FROM %[1]s WHERE seq > $5 ORDER BY seq LIMIT $2 FOR UPDATE SKIP LOCKED
@@ -61,7 +61,7 @@ func (s *Schema) FetchLeased(b *pgx.Batch, queue string, instance int32, after i
 			RETURNING *
 		)
 		SELECT m.lease, `+fetched+` FROM m ORDER BY m.lease`, s.ready(queue), s.table("leased"))
-	b.Queue(sql, instance, limit, maxBody, queue, after).Query(func(rows pgx.Rows) error {
+	b.Queue(sql, instance, limit, math.MaxInt32, queue, after).Query(func(rows pgx.Rows) error {
 		var m Message
 		return scanMessages(rows, &m, &m.Lease, into)
 	})
@@ -78,11 +78,7 @@ func scanMessages(rows pgx.Rows, m *Message, key any, into *[]Message) error {
 		if err := rows.Scan(targets...); err != nil {
 			return err
 		}
-		m.Body, m.Left = body.value, nil
-		if left != nil {
-			d := time.Duration(*left) * time.Microsecond
-			m.Left = &d
-		}
+		m.Body, m.Left = body.value, duration(left)
 		*into = append(*into, *m)
 	}
 	return rows.Err()
@@ -139,134 +135,4 @@ func (s *Schema) Relock(ctx context.Context, db DBTX, queue string, seqs []int64
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowTo[int64])
-}
-
-// Outgoing is a message to be stored.
-type Outgoing struct {
-	ID      [16]byte
-	Type    string
-	Headers []byte // JSON object of strings; nil: none
-	Body    []byte
-	Delay   time.Duration // before it is ready, from the database's now
-	DueAt   time.Time     // instead of Delay; zero: Delay counts
-	TTL     time.Duration // after which it is not handled any more; 0: never
-}
-
-// Deferred says whether the message goes to the delayed ones.
-func (o *Outgoing) Deferred() bool { return o.Delay > 0 || !o.DueAt.IsZero() }
-
-func (o *Outgoing) headers() *string {
-	if o.Headers == nil {
-		return nil
-	}
-	h := string(o.Headers)
-	return &h
-}
-
-// micros returns a duration as an SQL parameter, null for none.
-func micros(d time.Duration) *int64 {
-	if d <= 0 {
-		return nil
-	}
-	us := d.Microseconds()
-	return &us
-}
-
-// inserts are the statements that store messages in one queue. They are made once: to put them together takes longer
-// than to store a message in company.
-type inserts struct {
-	one, many string
-}
-
-func (s *Schema) inserts(queue string) *inserts {
-	if made, ok := s.made.Load(queue); ok {
-		return made.(*inserts)
-	}
-	made, _ := s.made.LoadOrStore(queue, &inserts{
-		one: fmt.Sprintf(`
-		WITH stored AS (
-			INSERT INTO %s (id, expires_at, type, headers, body)
-			VALUES ($1::uuid, clock_timestamp() + $2::bigint * interval '1 microsecond', $3, $4::json, $5::bytea)
-		)
-		SELECT %s`, s.ready(queue), s.asleep(queue)),
-		many: fmt.Sprintf(`
-		WITH stored AS (
-			INSERT INTO %s (id, expires_at, type, headers, body)
-			SELECT m.id, clock_timestamp() + m.ttl * interval '1 microsecond', m.type, m.headers::json, m.body
-			FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bytea[])
-				WITH ORDINALITY AS m (id, ttl, type, headers, body, n)
-			ORDER BY m.n
-		)
-		SELECT %s`, s.ready(queue), s.asleep(queue)),
-	})
-	return made.(*inserts)
-}
-
-// Insert stores one message in a queue and returns the channel to notify after the commit; "" when no receiver of the
-// queue sleeps. Locks nothing.
-func (s *Schema) Insert(ctx context.Context, db DBTX, queue string, m Outgoing) (channel string, err error) {
-	var c *string
-	err = db.QueryRow(ctx, s.inserts(queue).one, uuidText(m.ID), micros(m.TTL), m.Type, m.headers(), m.Body).Scan(&c)
-	return deref(c), err
-}
-
-// InsertMany stores messages in one queue, in order, and returns the channel to notify after the commit; "" when no
-// receiver of the queue sleeps. Locks nothing.
-func (s *Schema) InsertMany(ctx context.Context, db DBTX, queue string, ms []Outgoing) (channel string, err error) {
-	var c *string
-	err = db.QueryRow(ctx, s.inserts(queue).many, columnsOf(ms).padded()...).Scan(&c)
-	return deref(c), err
-}
-
-// QueueInsertMany is InsertMany as part of a round trip; then gets the channel to notify after the commit.
-func (s *Schema) QueueInsertMany(b *pgx.Batch, queue string, ms []Outgoing, then func(channel string)) {
-	b.Queue(s.inserts(queue).many, columnsOf(ms).padded()...).QueryRow(scanChannel(then))
-}
-
-// columns are messages turned on their side, for unnest.
-type columns struct {
-	ids     []pgtype.UUID // not [][16]byte, which pgx encodes only for a type that it has asked the server for
-	ttls    []*int64
-	types   []string
-	headers []*string
-	bodies  [][]byte
-}
-
-func columnsOf(ms []Outgoing) columns {
-	c := columns{
-		ids:     make([]pgtype.UUID, len(ms)),
-		ttls:    make([]*int64, len(ms)),
-		types:   make([]string, len(ms)),
-		headers: make([]*string, len(ms)),
-		bodies:  make([][]byte, len(ms)),
-	}
-	for i := range ms {
-		c.ids[i], c.ttls[i], c.types[i] = pgtype.UUID{Bytes: ms[i].ID, Valid: true}, micros(ms[i].TTL), ms[i].Type
-		c.headers[i], c.bodies[i] = ms[i].headers(), ms[i].Body
-	}
-	return c
-}
-
-// padded returns the columns in the order of unnest's parameters. A column of nulls only is left out as a whole: unnest
-// pads what is shorter with nulls.
-func (c columns) padded() []any {
-	if !slices.ContainsFunc(c.ttls, func(ttl *int64) bool { return ttl != nil }) {
-		c.ttls = nil
-	}
-	if !slices.ContainsFunc(c.headers, func(h *string) bool { return h != nil }) {
-		c.headers = nil
-	}
-	return []any{c.ids, c.ttls, c.types, c.headers, c.bodies}
-}
-
-func deref(s *string) string {
-	if s == nil {
-		return ""
-	}
-	return *s
-}
-
-// uuidText writes an id as text, which every driver can pass.
-func uuidText(id [16]byte) string {
-	return fmt.Sprintf("%x-%x-%x-%x-%x", id[0:4], id[4:6], id[6:8], id[8:10], id[10:16])
 }

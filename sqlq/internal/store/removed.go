@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -11,14 +12,14 @@ import (
 
 // FetchRemoved removes up to limit ready messages after a seq and appends them to into, in order. Once that is committed
 // whoever asked has the only copies. Rows that others hold are passed over. Relies on the queue's primary key.
-func (s *Schema) FetchRemoved(b *pgx.Batch, queue string, after int64, limit, maxBody int, into *[]Message) {
+func (s *Schema) FetchRemoved(b *pgx.Batch, queue string, after int64, limit int, into *[]Message) {
 	b.Queue(fmt.Sprintf(`
 		WITH picked AS MATERIALIZED (
 			SELECT seq FROM %[1]s WHERE seq > $1 ORDER BY seq LIMIT $2 FOR UPDATE SKIP LOCKED
 		), m AS (
 			DELETE FROM %[1]s q USING picked WHERE q.seq = picked.seq RETURNING q.*
 		)
-		SELECT m.expires_at, `+fetched+` FROM m ORDER BY m.seq`, s.ready(queue)), after, limit, maxBody).Query(func(rows pgx.Rows) error {
+		SELECT m.expires_at, `+fetched+` FROM m ORDER BY m.seq`, s.ready(queue)), after, limit, math.MaxInt32).Query(func(rows pgx.Rows) error {
 		var m Message
 		return scanMessages(rows, &m, &m.Expires, into)
 	})
@@ -37,20 +38,15 @@ func removedOf(ms []*Message) removed {
 	c := removed{columns: columns{ids: make([]pgtype.UUID, len(ms))}}
 	for i, m := range ms {
 		c.ids[i] = pgtype.UUID{Bytes: m.ID, Valid: true}
-		var headers *string
-		if m.Headers != nil {
-			text := string(m.Headers)
-			headers = &text
-		}
-		c.types, c.headers, c.bodies = append(c.types, m.Type), append(c.headers, headers), append(c.bodies, m.Body)
+		c.types, c.headers, c.bodies = append(c.types, m.Type), append(c.headers, textOrNil(m.Headers)), append(c.bodies, m.Body)
 		c.keys, c.sentAt, c.expires = append(c.keys, m.Seq), append(c.sentAt, m.SentAt), append(c.expires, m.Expires)
-		c.attempts = append(c.attempts, int16(min(m.Attempt, 32767)))
+		c.attempts = append(c.attempts, smallint(m.Attempt))
 	}
 	return c
 }
 
 // FailRemoved stores messages that were removed in the error table, each with the failure of the same place. Bodies go to
-// the server anew.
+// the server anew. Locks nothing.
 func (s *Schema) FailRemoved(b *pgx.Batch, queue string, ms []*Message, failures []Failure) error {
 	c := removedOf(ms)
 	failures = slices.Clone(failures)

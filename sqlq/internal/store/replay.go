@@ -94,19 +94,11 @@ func (s *Schema) CountPlanned(ctx context.Context, db DBTX, f Filter, except []s
 // EstimatePlanned estimates what CountPlanned counts from a sample of a thousand pages. Locks nothing.
 func (s *Schema) EstimatePlanned(ctx context.Context, db DBTX, f Filter, except []string, upTo int64) (n int64, err error) {
 	indexed, scanned, args := s.where(filteredError, f, upTo, nonNil(except))
-	sample, scale := s.failedSample()
+	table := s.table("error")
 	err = db.QueryRow(ctx, fmt.Sprintf(`
 		SELECT round(count(*) * %s)::bigint FROM %s WHERE seq <= $1::bigint AND queue <> ALL ($2::text[]) AND %s AND %s`,
-		scale, sample, indexed, scanned), args...).Scan(&n)
+		s.sampleScale(table), s.sample(table), indexed, scanned), args...).Scan(&n)
 	return n, err
-}
-
-// failedSample reads about a thousand pages of the error table, all of them where it has no more; scale is an SQL expression:
-// by what to multiply a count of them.
-func (s *Schema) failedSample() (from, scale string) {
-	table := s.table("error")
-	from = fmt.Sprintf(`%s TABLESAMPLE SYSTEM (least(100.0, 100000.0 / greatest(%s, 1)))`, table, s.pages(table))
-	return from, fmt.Sprintf(`greatest(1.0, %s / 1000.0)`, s.pages(table))
 }
 
 // later is a condition on the error table: behind a place in the order of failure, whose parameters it adds; nil: everywhere.
@@ -132,8 +124,7 @@ func (s *Schema) PlannedFailed(ctx context.Context, db DBTX, f Filter, except []
 	columns := columnsFor(Filter{})
 	from := s.inOrder(f, columns, where, `ASC`, `$3::bigint`)
 	if sampled {
-		sample, _ := s.failedSample()
-		from = fmt.Sprintf(`SELECT %s FROM %s WHERE %s`, columns, sample, where)
+		from = fmt.Sprintf(`SELECT %s FROM %s WHERE %s`, columns, s.sample(s.table("error")), where)
 	}
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT %s, NULL::text, NULL::bytea, NULL::text[], NULL::text
@@ -217,9 +208,9 @@ func (s *Schema) LockFailed(ctx context.Context, tx pgx.Tx, f Filter, except []s
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[LockedFailed])
 }
 
-// The changes of locked messages below take their numbers in ascending order, and write a row of history for each, of that operation
-// and kind. They rely on the primary key: the first and the last number are named apart, or the planner, who sees thousands
-// of them, may read the whole table.
+// The changes of locked messages below take their numbers in ascending order, and write a row of history for each, of
+// that operation and kind. They rely on the primary key: the first and the last number are named apart, or the planner,
+// who sees thousands of them, may read the whole table.
 
 const lockedSeqs = `seq = ANY ($1::bigint[]) AND seq BETWEEN $2::bigint AND $3::bigint`
 

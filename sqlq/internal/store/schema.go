@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"time"
 )
 
 // Version returns the schema's version as goose recorded it, and whether there is such a record at all. Takes nothing;
@@ -59,4 +60,10 @@ func (s *Schema) MayReceive(ctx context.Context, db DBTX, queue string) (exists,
 		SELECT t IS NOT NULL, coalesce(has_table_privilege(t, 'SELECT') AND has_table_privilege(t, 'DELETE'), false)
 		FROM (SELECT to_regclass($1::text)) q (t)`, s.ready(queue)).Scan(&exists, &may)
 	return exists, may, err
+}
+
+// Clock returns the time by the clock of the database.
+func (s *Schema) Clock(ctx context.Context, db DBTX) (now time.Time, err error) {
+	err = db.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&now)
+	return now, err
 }

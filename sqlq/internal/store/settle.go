@@ -1,7 +1,6 @@
 package store
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -59,13 +58,14 @@ type Retry struct {
 }
 
 // Delay moves messages to the delayed ones for their next attempt. Bodies stay inside the server. When one of them is due
-// soon then gets the channel on which to tell the movers after the commit.
+// soon then gets the channel on which to tell the movers after the commit. Relies on the primary key of the table that
+// they are in.
 func (s *Schema) Delay(b *pgx.Batch, from From, retries []Retry, then func(channel string)) {
 	keys, attempts, delays := make([]int64, len(retries)), make([]int16, len(retries)), make([]int64, len(retries))
 	errs, headers := make([]string, len(retries)), make([]*string, len(retries))
 	first := retries[0].Delay
 	for i, r := range retries {
-		keys[i], attempts[i], delays[i] = r.Key, int16(min(r.Attempt, 32767)), r.Delay.Microseconds()
+		keys[i], attempts[i], delays[i] = r.Key, smallint(r.Attempt), r.Delay.Microseconds()
 		errs[i], headers[i] = r.Error, r.Headers
 		first = min(first, r.Delay)
 	}
@@ -81,14 +81,7 @@ func (s *Schema) Delay(b *pgx.Batch, from From, retries []Retry, then func(chann
 		SELECT 'sqlq_' || %s::regclass::oid`, s.taken(from), s.table("delayed"), quote(s.table("delayed"))),
 		keys, attempts, delays, errs, headers, from.Queue)
 	if first < soon {
-		q.QueryRow(func(row pgx.Row) error {
-			var channel string
-			if err := row.Scan(&channel); err != nil {
-				return err
-			}
-			then(channel)
-			return nil
-		})
+		q.QueryRow(scanChannel(then))
 	}
 }
 
@@ -111,7 +104,8 @@ type Failure struct {
 	Headers *string `json:"-"`
 }
 
-// Fail moves messages to the error table. Bodies stay inside the server.
+// Fail moves messages to the error table. Bodies stay inside the server. Relies on the primary key of the table that they
+// are in.
 func (s *Schema) Fail(b *pgx.Batch, from From, failures []Failure) error {
 	return s.fail(b, s.taken(from), from.Queue, failures)
 }
@@ -144,11 +138,11 @@ func (s *Schema) fail(b *pgx.Batch, taken, queue string, failures []Failure, mor
 }
 
 // Lease moves held messages that are still being handled into the leased table, in the name of an instance, with the
-// attempts that have ended. leases gets the lease of each seq.
+// attempts that have ended. leases gets the lease of each seq. Relies on the queue's primary key.
 func (s *Schema) Lease(b *pgx.Batch, queue string, instance int32, seqs []int64, attempts []int, leases map[int64]int64) {
 	small := make([]int16, len(attempts))
 	for i, a := range attempts {
-		small[i] = int16(min(a, 32767))
+		small[i] = smallint(a)
 	}
 	b.Queue(fmt.Sprintf(`
 		WITH %s
@@ -168,51 +162,4 @@ func (s *Schema) Lease(b *pgx.Batch, queue string, instance int32, seqs []int64,
 		}
 		return rows.Err()
 	})
-}
-
-// Publish stores events in every queue that is subscribed to them at this moment and hands each queue's channel to
-// notify after the commit to then; "" when no receiver of it sleeps. An event without subscribers is stored nowhere.
-func (s *Schema) Publish(b *pgx.Batch, ms []Outgoing, then func(channel string)) {
-	c := columnsOf(ms)
-	b.Queue(fmt.Sprintf(`
-		SELECT channel FROM %s($1::uuid[], $2::text[], $3::text[], $4::bytea[],
-			(SELECT array_agg(u.ttl * interval '1 microsecond' ORDER BY u.n) FROM unnest($5::bigint[]) WITH ORDINALITY u (ttl, n)))`,
-		s.table("publish_batch")),
-		c.ids, c.types, c.headers, c.bodies, c.ttls).Query(func(rows pgx.Rows) error {
-		channels, err := pgx.CollectRows(rows, pgx.RowTo[*string])
-		for _, channel := range channels {
-			then(deref(channel))
-		}
-		return err
-	})
-}
-
-// PublishOne is Publish for a single event in the caller's transaction. With notify it wakes sleepers as part of that
-// transaction. It passes single values only, which every driver can.
-func (s *Schema) PublishOne(ctx context.Context, db Querier, m Outgoing, notify bool) error {
-	var woken int
-	return db.QueryRow(ctx, fmt.Sprintf(`
-		SELECT count(CASE WHEN channel IS NOT NULL AND $6::boolean THEN pg_notify(channel, '')::text END)
-		FROM %s(ARRAY[$1::uuid], ARRAY[$2::text], ARRAY[$3::text], ARRAY[$4::bytea], ARRAY[$5::bigint * interval '1 microsecond'])`,
-		s.table("publish_batch")),
-		uuidText(m.ID), m.Type, m.headers(), m.Body, micros(m.TTL), notify).Scan(&woken)
-}
-
-// InsertOne is Insert in the caller's transaction. With notify it wakes sleepers as part of that transaction. It passes
-// single values only, which every driver can.
-func (s *Schema) InsertOne(ctx context.Context, db Querier, queue string, m Outgoing, notify bool) error {
-	var woken int
-	return db.QueryRow(ctx, fmt.Sprintf(`
-		WITH stored AS (
-			INSERT INTO %s (id, expires_at, type, headers, body)
-			VALUES ($1::uuid, clock_timestamp() + $2::bigint * interval '1 microsecond', $3, $4::json, $5::bytea)
-		)
-		SELECT count(CASE WHEN channel IS NOT NULL AND $6::boolean THEN pg_notify(channel, '')::text END)
-		FROM (SELECT %s) AS probe (channel)`, s.ready(queue), s.asleep(queue)),
-		uuidText(m.ID), micros(m.TTL), m.Type, m.headers(), m.Body, notify).Scan(&woken)
-}
-
-// Querier is the little of a transaction that sending in it needs; database/sql can give it too.
-type Querier interface {
-	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }

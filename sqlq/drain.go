@@ -1,0 +1,109 @@
+package sqlq
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// drain lets the handlers finish, and gives back what they do not finish in time.
+func (r *runner) drain(cancelHandlers context.CancelFunc) {
+	r.schedule.drain()
+	for _, in := range r.instances {
+		r.listener.overflow(in) // others take over the watch
+		in.giveBackWaiting()
+	}
+	r.schedule.kick()
+	deadline := time.NewTimer(r.client.config.DrainTimeout)
+	defer deadline.Stop()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	patience := 1
+	for r.inHand() > 0 {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			if patience--; patience < 0 {
+				return
+			}
+			cancelHandlers()
+			for _, in := range r.instances {
+				in.giveBackAll()
+			}
+			r.schedule.kick()
+			deadline.Reset(2 * time.Second)
+		}
+	}
+}
+
+// giveBackWaiting returns leased and removed messages that have not begun to their queue; held ones go with their batch.
+func (in *instance) giveBackWaiting() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, b := range in.batches {
+		if b.byLease || b.removed {
+			in.returnLeased(in.unstart(b))
+		}
+	}
+}
+
+// giveBackAll returns every leased message whose handler has not finished; what the handler does yet is not recorded.
+func (in *instance) giveBackAll() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	var running []*delivery
+	for _, d := range in.leases {
+		if !d.finished && !d.giveUp {
+			running = append(running, d)
+			in.client.log.Warn("sqlq: a handler did not finish within the drain timeout; its message goes back", "endpoint", in.endpoint.Name, "type", d.Type, "message", d.ID)
+		}
+	}
+	in.returnLeased(running)
+}
+
+func (in *instance) returnLeased(ds []*delivery) {
+	for _, d := range ds {
+		d.giveUp = true
+		in.finished = append(in.finished, d)
+	}
+}
+
+func (r *runner) inHand() (n int) {
+	for _, in := range r.instances {
+		n += in.inHand()
+	}
+	return n
+}
+
+// endWithin is how long the receivers, and then the keeper, may take to end once they have nothing more to do.
+const endWithin = 5 * time.Second
+
+// waitFor waits for a group, but not longer than endWithin, and says whether it has ended.
+func waitFor(g *sync.WaitGroup) bool {
+	done := make(chan struct{})
+	go func() { g.Wait(); close(done) }()
+	select {
+	case <-done:
+		return true
+	case <-time.After(endWithin):
+		return false
+	}
+}
+
+// abandon ends the sessions of receivers whose HandleTx handlers do not end, so that others can have what they hold.
+func (r *runner) abandon() {
+	var pids []int32
+	for _, rec := range r.receivers {
+		if pid := rec.pid.Load(); pid != 0 {
+			pids = append(pids, int32(pid))
+		}
+		if socket := rec.socket.Load(); socket != nil {
+			(*socket).Close() // the pooler rolls back
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := r.client.store.EndSessions(ctx, r.client.pool, string(forReceiving), pids); err != nil {
+		r.client.log.Warn("sqlq: cannot end the session of a handler that is left behind; the server will, when it has idled too long", "err", err)
+	}
+}

@@ -1,0 +1,133 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// Outgoing is a message to be stored.
+type Outgoing struct {
+	ID      [16]byte
+	Type    string
+	Headers []byte // JSON object of strings; nil: none
+	Body    []byte
+	Delay   time.Duration // before it is ready, from the database's now
+	DueAt   time.Time     // instead of Delay; zero: Delay counts
+	TTL     time.Duration // after which it is not handled any more; 0: never
+}
+
+// Deferred says whether the message goes to the delayed ones.
+func (o *Outgoing) Deferred() bool { return o.Delay > 0 || !o.DueAt.IsZero() }
+
+func (o *Outgoing) headers() *string { return textOrNil(o.Headers) }
+
+// inserts are the statements that store messages in one queue. They are made once: to put them together takes longer
+// than to store a message in company.
+type inserts struct {
+	one, many string
+}
+
+func (s *Schema) inserts(queue string) *inserts {
+	if made, ok := s.made.Load(queue); ok {
+		return made.(*inserts)
+	}
+	made, _ := s.made.LoadOrStore(queue, &inserts{
+		one: fmt.Sprintf(`
+		WITH stored AS (
+			INSERT INTO %s (id, expires_at, type, headers, body)
+			VALUES ($1::uuid, clock_timestamp() + $2::bigint * interval '1 microsecond', $3, $4::json, $5::bytea)
+		)
+		SELECT %s`, s.ready(queue), s.asleep(queue)),
+		many: fmt.Sprintf(`
+		WITH stored AS (
+			INSERT INTO %s (id, expires_at, type, headers, body)
+			SELECT m.id, clock_timestamp() + m.ttl * interval '1 microsecond', m.type, m.headers::json, m.body
+			FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bytea[])
+				WITH ORDINALITY AS m (id, ttl, type, headers, body, n)
+			ORDER BY m.n
+		)
+		SELECT %s`, s.ready(queue), s.asleep(queue)),
+	})
+	return made.(*inserts)
+}
+
+// Insert stores one message in a queue and returns the channel to notify after the commit; "" when no receiver of the
+// queue sleeps. Locks nothing.
+func (s *Schema) Insert(ctx context.Context, db DBTX, queue string, m Outgoing) (channel string, err error) {
+	var c *string
+	err = db.QueryRow(ctx, s.inserts(queue).one, uuidText(m.ID), micros(m.TTL), m.Type, m.headers(), m.Body).Scan(&c)
+	return deref(c), err
+}
+
+// InsertMany stores messages in one queue, in order, and returns the channel to notify after the commit; "" when no
+// receiver of the queue sleeps. Locks nothing.
+func (s *Schema) InsertMany(ctx context.Context, db DBTX, queue string, ms []Outgoing) (channel string, err error) {
+	var c *string
+	err = db.QueryRow(ctx, s.inserts(queue).many, columnsOf(ms).padded()...).Scan(&c)
+	return deref(c), err
+}
+
+// InsertOne is Insert in the caller's transaction. With notify it wakes sleepers as part of that transaction. It passes
+// single values only, which every driver can.
+func (s *Schema) InsertOne(ctx context.Context, db Querier, queue string, m Outgoing, notify bool) error {
+	var woken int
+	return db.QueryRow(ctx, fmt.Sprintf(`
+		WITH stored AS (
+			INSERT INTO %s (id, expires_at, type, headers, body)
+			VALUES ($1::uuid, clock_timestamp() + $2::bigint * interval '1 microsecond', $3, $4::json, $5::bytea)
+		)
+		SELECT count(CASE WHEN channel IS NOT NULL AND $6::boolean THEN pg_notify(channel, '')::text END)
+		FROM (SELECT %s) AS probe (channel)`, s.ready(queue), s.asleep(queue)),
+		uuidText(m.ID), micros(m.TTL), m.Type, m.headers(), m.Body, notify).Scan(&woken)
+}
+
+// Querier is the little of a transaction that sending in it needs; database/sql can give it too.
+type Querier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// QueueInsertMany is InsertMany as part of a round trip; then gets the channel to notify after the commit.
+func (s *Schema) QueueInsertMany(b *pgx.Batch, queue string, ms []Outgoing, then func(channel string)) {
+	b.Queue(s.inserts(queue).many, columnsOf(ms).padded()...).QueryRow(scanChannel(then))
+}
+
+// columns are messages turned on their side, for unnest.
+type columns struct {
+	ids     []pgtype.UUID // not [][16]byte, which pgx encodes only for a type that it has asked the server for
+	ttls    []*int64
+	types   []string
+	headers []*string
+	bodies  [][]byte
+}
+
+func columnsOf(ms []Outgoing) columns {
+	c := columns{
+		ids:     make([]pgtype.UUID, len(ms)),
+		ttls:    make([]*int64, len(ms)),
+		types:   make([]string, len(ms)),
+		headers: make([]*string, len(ms)),
+		bodies:  make([][]byte, len(ms)),
+	}
+	for i := range ms {
+		c.ids[i], c.ttls[i], c.types[i] = pgtype.UUID{Bytes: ms[i].ID, Valid: true}, micros(ms[i].TTL), ms[i].Type
+		c.headers[i], c.bodies[i] = ms[i].headers(), ms[i].Body
+	}
+	return c
+}
+
+// padded returns the columns in the order of unnest's parameters. A column of nulls only is left out as a whole: unnest
+// pads what is shorter with nulls.
+func (c columns) padded() []any {
+	if !slices.ContainsFunc(c.ttls, func(ttl *int64) bool { return ttl != nil }) {
+		c.ttls = nil
+	}
+	if !slices.ContainsFunc(c.headers, func(h *string) bool { return h != nil }) {
+		c.headers = nil
+	}
+	return []any{c.ids, c.ttls, c.types, c.headers, c.bodies}
+}
