@@ -171,8 +171,9 @@ func (r *receiver) queueSettle(pipeline *pgx.Batch, held *batch, settled *bool) 
 		return nil, err
 	}
 	pipeline.Queue(`COMMIT`).Exec(func(tag pgconn.CommandTag) error {
-		*settled = true
-		return committed(tag)
+		err := committed(tag)
+		*settled = err == nil
+		return err
 	})
 	return s, nil
 }
