@@ -117,3 +117,41 @@ func (r *receiver) reclaim(ctx context.Context, in *instance, d *delivery) (sett
 	}
 	return true, nil
 }
+
+// unclaim takes back the claims of a batch whose transaction a handler has ended: if it committed, they stand, and would have
+// messages taken for handled that are not. It leaves those alone that others have fetched meanwhile.
+func (r *receiver) unclaim(b *batch) {
+	if b.in.endpoint.Deduplicate == 0 {
+		return
+	}
+	ctx, cancel := r.timeout()
+	defer cancel()
+	if err := r.takeBackClaims(ctx, b); err != nil {
+		r.run.client.log.Error("sqlq: cannot take back the claims on messages whose transaction a handler has ended; if it committed they are taken for handled",
+			"endpoint", b.in.endpoint.Name, "err", err)
+		r.rollback()
+	}
+}
+
+func (r *receiver) takeBackClaims(ctx context.Context, b *batch) error {
+	in, st := b.in, r.run.client.store
+	ids, seqs := map[int64][16]byte{}, []int64{}
+	for _, d := range b.all {
+		if d.claim == store.Claimed {
+			ids[d.seq] = d.ID
+			seqs = append(seqs, d.seq)
+		}
+	}
+	if err := r.conn.begin(ctx); err != nil {
+		return err
+	}
+	free, err := st.Relock(ctx, r.conn, in.endpoint.Name, seqs)
+	if err != nil {
+		return err
+	}
+	s := &settlement{client: r.run.client, from: store.From{Queue: in.endpoint.Name}, window: in.endpoint.Deduplicate}
+	for _, seq := range free {
+		s.claims.Unhandled = append(s.claims.Unhandled, ids[seq])
+	}
+	return r.commit(ctx, in, s)
+}

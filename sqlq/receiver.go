@@ -55,6 +55,9 @@ func (r *receiver) serve(w work) {
 	var held *batch
 	for more := true; more || held != nil; {
 		if held != nil && !held.ended && (r.conn.IsClosed() || r.conn.PgConn().TxStatus() == 'I') {
+			if !r.conn.IsClosed() {
+				r.unclaim(held)
+			}
 			r.abandon(held, errLostTransaction)
 			held = nil
 			continue
