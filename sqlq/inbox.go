@@ -36,10 +36,14 @@ func (r *receiver) claim(ctx context.Context, w work, ms []store.Message) (map[[
 		ids[i] = ms[i].ID
 	}
 	var by int32
+	var leases []int64
 	if w.byLease {
 		by = w.by
+		for i := range ms {
+			leases = append(leases, ms[i].Lease)
+		}
 	}
-	return r.run.client.store.Claim(ctx, r.conn, w.in.endpoint.Name, ids, w.in.endpoint.Deduplicate, by)
+	return r.run.client.store.Claim(ctx, r.conn, w.in.endpoint.Name, ids, w.in.endpoint.Deduplicate, by, leases)
 }
 
 // returnUnclaimed has messages that were leased and could not be claimed given back. Held ones are free with their
@@ -105,7 +109,7 @@ func (r *receiver) reclaim(ctx context.Context, in *instance, d *delivery) (sett
 		d.claim = store.Unclaimed
 		return true, nil
 	}
-	claims, err := r.run.client.store.Claim(ctx, r.conn, in.endpoint.Name, [][16]byte{d.ID}, in.endpoint.Deduplicate, 0)
+	claims, err := r.run.client.store.Claim(ctx, r.conn, in.endpoint.Name, [][16]byte{d.ID}, in.endpoint.Deduplicate, 0, nil)
 	if err != nil {
 		return false, err
 	}

@@ -97,7 +97,7 @@ func (k *keeper) readTraffic(ctx context.Context) error {
 
 // rotateInbox forgets ids of handled messages that were kept for their time.
 func (k *keeper) rotateInbox(ctx context.Context) error {
-	err := k.run.client.store.RotateInbox(ctx, k.conn)
+	rotated, err := k.run.client.store.RotateInbox(ctx, k.conn)
 	if sqlState(err) == insufficientPrivs {
 		k.upkeep.mayNotRotate = true
 		k.mayNot("forget ids of handled messages that were kept for their time, so they pile up", err)
@@ -105,6 +105,9 @@ func (k *keeper) rotateInbox(ctx context.Context) error {
 	}
 	if err != nil && sqlState(err) != lockNotAvailable { // else a transaction has them for long, and the next time will do
 		return fmt.Errorf("forget ids of handled messages: %w", err)
+	}
+	if rotated {
+		k.upkeep.rotate = time.Now() // it may be the turn of another inbox
 	}
 	return nil
 }
