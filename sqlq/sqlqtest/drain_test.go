@@ -87,6 +87,28 @@ func looksPast(t *testing.T, h *sqlqtest.Harness) {
 	}
 }
 
+// What an endpoint has handled within its window is not handled again, until the time has been advanced.
+func TestAdvanceBeyondTheWindow(t *testing.T) {
+	t.Parallel()
+	var calls atomic.Int32
+	e := sqlq.Endpoint{Name: "sales", Deduplicate: time.Hour, Handlers: []sqlq.Handler{sqlq.Handle(func(context.Context, *sqlq.Delivery[placeOrder]) error {
+		calls.Add(1)
+		return nil
+	})}}
+	h := sqlqtest.Open(t, sqlq.Config{}, e)
+	id := sqlq.NewID()
+	for i, step := range []struct {
+		advance time.Duration
+		calls   int32
+	}{{0, 1}, {59 * time.Minute, 1}, {time.Minute, 2}} {
+		h.Advance(t, step.advance)
+		h.Send(t, placeOrder{1, "1 EUR"}, sqlq.WithID(id))
+		if got := h.Drain(t); got != (sqlqtest.Drained{Handled: 1}) || calls.Load() != step.calls {
+			t.Errorf("step %d: %+v, %d calls, want %d", i, got, calls.Load(), step.calls)
+		}
+	}
+}
+
 // What is not due stays, until the time has been advanced.
 func TestAdvance(t *testing.T) {
 	t.Parallel()
