@@ -341,6 +341,9 @@ func (r *receiver) failed(w work, err error) {
 		w.in.wake()
 	}
 	if connectionLost(err) {
+		if w.n > 0 {
+			w.in.lookAgain(w.after + 1)
+		}
 		r.lost(err)
 		return
 	}
