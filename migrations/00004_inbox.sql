@@ -63,7 +63,7 @@ END $$;
 COMMENT ON FUNCTION inbox_tables IS 'The tables of the inbox for a window: the one that is written and the other. They stay that to the end of the transaction.';
 
 -- +goose StatementBegin
-CREATE FUNCTION claim_messages(queue text, ids uuid[], keep interval, instance integer) RETURNS TABLE (id uuid, state text)
+CREATE FUNCTION claim_messages(queue text, ids uuid[], keep interval, instance integer, leases bigint[] DEFAULT '{}') RETURNS TABLE (id uuid, state text)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off SET lock_timeout = '2s'
 AS $$
@@ -79,14 +79,16 @@ DECLARE
     one     uuid;
 BEGIN
     tabs := inbox_tables(claim_messages.queue, keep);
-    -- One look into the index for each id, whatever the planner believes of the tables.
+    -- One look into the index for each id, whatever the planner believes of the tables. A claim that an older lease of the same
+    -- instance left behind is not that of the new lease.
     lookup := $q$
         SELECT u.id, i.instance IS NULL AS done
         FROM unnest($2) u (id), LATERAL (SELECT * FROM %I o WHERE o.id = u.id AND o.queue = $1 OFFSET 0) i
         WHERE i.instance IS NULL AND i.at > clock_timestamp() - $3
-            OR i.instance IS NOT NULL AND EXISTS (SELECT FROM leased l WHERE l.instance = i.instance AND l.queue = i.queue AND l.id = i.id)$q$;
+            OR i.instance IS NOT NULL AND EXISTS (
+                SELECT FROM leased l WHERE l.instance = i.instance AND l.queue = i.queue AND l.id = i.id AND l.lease <> ALL ($4))$q$;
     lookup := 'SELECT array_agg(k.id) FILTER (WHERE k.done), array_agg(k.id) FILTER (WHERE NOT k.done) FROM (' || lookup || ') k';
-    EXECUTE format(lookup, tabs.other) INTO known, busy USING claim_messages.queue, ids, keep;
+    EXECUTE format(lookup, tabs.other) INTO known, busy USING claim_messages.queue, ids, keep, leases;
     IF known IS NOT NULL OR busy IS NOT NULL THEN
         free := ARRAY(SELECT unnest(ids) EXCEPT SELECT unnest(known) EXCEPT SELECT unnest(busy));
     END IF;
@@ -117,7 +119,7 @@ BEGIN
     END;
     IF cardinality(claimed) < cardinality(free) THEN
         free := ARRAY(SELECT unnest(free) EXCEPT SELECT unnest(claimed));
-        EXECUTE format(lookup, tabs.written) INTO got, busy USING claim_messages.queue, free, keep;
+        EXECUTE format(lookup, tabs.written) INTO got, busy USING claim_messages.queue, free, keep, leases;
         known := known || got;
         -- What a lease claimed that is gone is taken over: by a statement of its own, which sees the lease of every claim that
         -- it sees, and only if the claim is still the same when it is locked. Who takes one over changes its time.
@@ -125,8 +127,8 @@ BEGIN
             WITH void AS MATERIALIZED (
                 SELECT i.id, i.instance, i.at
                 FROM unnest($2) u (id), LATERAL (SELECT * FROM %1$I o WHERE o.id = u.id AND o.queue = $1 OFFSET 0) i
-                WHERE i.instance IS NOT NULL
-                    AND NOT EXISTS (SELECT FROM leased l WHERE l.instance = i.instance AND l.queue = i.queue AND l.id = i.id)
+                WHERE i.instance IS NOT NULL AND NOT EXISTS (
+                    SELECT FROM leased l WHERE l.instance = i.instance AND l.queue = i.queue AND l.id = i.id AND l.lease <> ALL ($4))
             ), picked AS MATERIALIZED (
                 SELECT i.id FROM void v JOIN %1$I i ON i.id = v.id AND i.queue = $1 AND i.instance = v.instance AND i.at = v.at
                 FOR UPDATE OF i SKIP LOCKED
@@ -134,13 +136,13 @@ BEGIN
                 UPDATE %1$I i SET at = clock_timestamp(), instance = $3 FROM picked p WHERE i.id = p.id AND i.queue = $1 RETURNING i.id
             )
             SELECT coalesce(array_agg(c.id), '{}') FROM claimed c$q$, tabs.written)
-        INTO got USING claim_messages.queue, free, claim_messages.instance;
+        INTO got USING claim_messages.queue, free, claim_messages.instance, leases;
         claimed := claimed || got;
     END IF;
     RETURN QUERY SELECT u.id, 'claimed' FROM unnest(claimed) u (id) UNION ALL SELECT u.id, 'handled' FROM unnest(known) u (id);
 END $$;
 -- +goose StatementEnd
-COMMENT ON FUNCTION claim_messages IS 'Claims messages by id before they are handled: until the transaction ends, or as long as the lease of the instance, if one is given. State claimed: whoever asked may handle it, and when nothing more is said it has been; handled: it was, within the window. Of one that is not returned somebody else has another copy in hand.';
+COMMENT ON FUNCTION claim_messages IS 'Claims messages by id before they are handled: until the transaction ends, or as long as the leases of the instance, if one is given: leases are those of these messages. State claimed: whoever asked may handle it, and when nothing more is said it has been; handled: it was, within the window. Of one that is not returned somebody else has another copy in hand.';
 
 -- +goose StatementBegin
 CREATE FUNCTION settle_claims(queue text, keep interval, handled uuid[], unhandled uuid[], leasing uuid[], leased boolean, instance integer) RETURNS void
@@ -156,17 +158,24 @@ BEGIN
         EXECUTE format('UPDATE %I i SET instance = $3 WHERE i.queue = $1 AND i.id = ANY ($2)', tabs.written)
         USING settle_claims.queue, leasing, settle_claims.instance;
     END IF;
-    -- What was claimed for a lease may be in either.
-    FOREACH tab IN ARRAY ARRAY[tabs.written, tabs.other] LOOP
-        IF cardinality(handled) > 0 THEN
-            EXECUTE format('UPDATE %I i SET instance = NULL, at = clock_timestamp() WHERE i.queue = $1 AND i.id = ANY ($2) AND i.instance = $3', tab)
-            USING settle_claims.queue, handled, settle_claims.instance;
-        END IF;
-        IF cardinality(unhandled) > 0 THEN
+    IF cardinality(handled) > 0 THEN
+        EXECUTE format('UPDATE %I i SET instance = NULL, at = clock_timestamp() WHERE i.queue = $1 AND i.id = ANY ($2) AND i.instance = $3', tabs.written)
+        USING settle_claims.queue, handled, settle_claims.instance;
+        -- What was claimed for a lease before the inbox turned is kept from now on, too, and not just until the next turn.
+        EXECUTE format($q$
+            WITH gone AS (
+                DELETE FROM %I i WHERE i.queue = $1 AND i.id = ANY ($2) AND i.instance = $3 RETURNING i.id
+            )
+            INSERT INTO %I AS i (queue, id) SELECT $1, g.id FROM gone g ORDER BY g.id
+            ON CONFLICT ON CONSTRAINT %I DO UPDATE SET instance = NULL, at = EXCLUDED.at$q$, tabs.other, tabs.written, tabs.written || '_pkey')
+        USING settle_claims.queue, handled, settle_claims.instance;
+    END IF;
+    IF cardinality(unhandled) > 0 THEN
+        FOREACH tab IN ARRAY ARRAY[tabs.written, tabs.other] LOOP -- what was claimed for a lease may be in either
             EXECUTE format('DELETE FROM %I i WHERE i.queue = $1 AND i.id = ANY ($2) AND i.instance IS NOT DISTINCT FROM $3', tab)
             USING settle_claims.queue, unhandled, CASE WHEN leased THEN settle_claims.instance END;
-        END IF;
-    END LOOP;
+        END LOOP;
+    END IF;
 END $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION settle_claims IS 'Says what became of messages that were claimed: handled by lease, not handled, or leased from now on, by an instance. Leased says whether those not handled were claimed for it, or by this transaction.';
@@ -181,29 +190,36 @@ DECLARE
     spare   text;
     written boolean;
     leases  json;
-    rotated integer := 0;
+    busy    boolean := false;
 BEGIN
     FOR i IN SELECT * FROM inbox b WHERE b.rotated_at < clock_timestamp() - b.keeps ORDER BY b.keeps LOOP
         EXECUTE format('SELECT EXISTS (SELECT FROM %I) OR EXISTS (SELECT FROM %I)', 'inbox_' || i.name || '_a', 'inbox_' || i.name || '_b') INTO written;
         CONTINUE WHEN NOT written;
-        EXECUTE format('LOCK TABLE %I IN SHARE ROW EXCLUSIVE MODE', 'inbox_' || i.name || '_a');
-        SELECT * INTO i FROM inbox b WHERE b.name = i.name AND b.rotated_at < clock_timestamp() - b.keeps;
-        CONTINUE WHEN NOT FOUND; -- somebody else was here
-        spare := CASE i.current WHEN 'a' THEN 'b' ELSE 'a' END;
-        -- What is being handled by lease stays claimed, however long that takes.
-        EXECUTE format($q$
-            SELECT json_agg(o) FROM %I o
-            WHERE o.instance IS NOT NULL AND EXISTS (SELECT FROM leased l WHERE l.instance = o.instance AND l.queue = o.queue AND l.id = o.id)$q$,
-            'inbox_' || i.name || '_' || spare) INTO leases;
-        EXECUTE format('TRUNCATE %I', 'inbox_' || i.name || '_' || spare);
-        EXECUTE format('INSERT INTO %1$I SELECT r.* FROM json_populate_recordset(NULL::%1$I, $1) r', 'inbox_' || i.name || '_' || spare) USING leases;
-        UPDATE inbox b SET current = spare, rotated_at = clock_timestamp() WHERE b.name = i.name;
-        rotated := rotated + 1;
+        BEGIN
+            EXECUTE format('LOCK TABLE %I IN SHARE ROW EXCLUSIVE MODE', 'inbox_' || i.name || '_a');
+            SELECT * INTO i FROM inbox b WHERE b.name = i.name AND b.rotated_at < clock_timestamp() - b.keeps;
+            CONTINUE WHEN NOT FOUND; -- somebody else was here
+            spare := CASE i.current WHEN 'a' THEN 'b' ELSE 'a' END;
+            -- What is being handled by lease stays claimed, however long that takes.
+            EXECUTE format($q$
+                SELECT json_agg(o) FROM %I o
+                WHERE o.instance IS NOT NULL AND EXISTS (SELECT FROM leased l WHERE l.instance = o.instance AND l.queue = o.queue AND l.id = o.id)$q$,
+                'inbox_' || i.name || '_' || spare) INTO leases;
+            EXECUTE format('TRUNCATE %I', 'inbox_' || i.name || '_' || spare);
+            EXECUTE format('INSERT INTO %1$I SELECT r.* FROM json_populate_recordset(NULL::%1$I, $1) r', 'inbox_' || i.name || '_' || spare) USING leases;
+            UPDATE inbox b SET current = spare, rotated_at = clock_timestamp() WHERE b.name = i.name;
+            RETURN 1; -- its locks are not held while another is waited for
+        EXCEPTION WHEN lock_not_available THEN
+            busy := true; -- which keeps no other from its turn
+        END;
     END LOOP;
-    RETURN rotated;
+    IF busy THEN
+        RAISE lock_not_available USING MESSAGE = 'an inbox whose time has come is in use', HINT = 'Its ids are kept until then; try again.';
+    END IF;
+    RETURN 0;
 END $$;
 -- +goose StatementEnd
-COMMENT ON FUNCTION rotate_inbox IS 'Empties the older table of each inbox whose time has come, by TRUNCATE, and has it written from now on. Returns how many. An error with SQLSTATE 55P03 says that somebody has them for long: it is to be tried again.';
+COMMENT ON FUNCTION rotate_inbox IS 'Empties the older table of an inbox whose time has come, by TRUNCATE, and has it written from now on. Returns how many: 1, then there may be another, or 0. An error with SQLSTATE 55P03 says that somebody has those that are left for long: it is to be tried again.';
 
 -- What came before grants stays as it is; this adds what came here.
 ALTER FUNCTION grant_role(name, text, text[], boolean) RENAME TO grant_operations;

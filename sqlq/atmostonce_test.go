@@ -174,6 +174,34 @@ func TestAtMostOnceDrainPutsBackWhatWaits(t *testing.T) {
 	}
 }
 
+// A handler that ignores that its context has ended keeps Run no longer than any other; what is lost with it is named, and it
+// ends in peace.
+func TestAtMostOnceDrainNamesWhatIsLost(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t)
+	execSQL(t, pool, `SELECT sqlq.create_queue('house'), sqlq.send_many('house', 'house.Chore', array_fill('{}'::json, ARRAY[9]))`)
+	var said logged
+	c := open(t, pool, sqlq.Config{Routes: choreRoute, DrainTimeout: 20 * time.Millisecond, Logger: said.logger()})
+	var begun, ended atomic.Int32
+	goOn := make(chan struct{})
+	stop := run(t, c, sqlq.Endpoint{Name: "house", Concurrency: 4, AtMostOnce: true, Handlers: chores(func(ctx context.Context, d *sqlq.Delivery[chore]) error {
+		defer ended.Add(1)
+		begun.Add(1)
+		<-goOn
+		return errors.New("no water")
+	})})
+	eventually(t, "slots are taken", func() (bool, string) { return begun.Load() == 4, fmt.Sprint(begun.Load()) })
+	stop()
+	if n := strings.Count(said.all(), "is lost with the end of its process"); n != 4 {
+		t.Errorf("%d messages are named as lost, want 4: %s", n, said.all())
+	}
+	if left := count(t, pool, `SELECT count(*) FROM sqlq.q_house`); left != 5 {
+		t.Errorf("%d wait, want 5", left)
+	}
+	close(goOn)
+	eventually(t, "handlers end", func() (bool, string) { return ended.Load() == 4, fmt.Sprint(ended.Load()) })
+}
+
 // A process that is killed takes with it what its handlers had begun, and nothing else; nobody handles that again.
 func TestAtMostOnceKilledProcess(t *testing.T) {
 	t.Parallel()

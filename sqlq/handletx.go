@@ -15,6 +15,9 @@ func (r *receiver) handleTx(b *batch) {
 	defer func() {
 		tx.stop()
 		b.savepoint = tx.savepoint
+		if tx.verdict == txBroken {
+			r.unclaim(b)
+		}
 	}()
 	next := 0
 	despiteExits(func() {

@@ -36,10 +36,14 @@ func (r *receiver) claim(ctx context.Context, w work, ms []store.Message) (map[[
 		ids[i] = ms[i].ID
 	}
 	var by int32
+	var leases []int64
 	if w.byLease {
 		by = w.by
+		for i := range ms {
+			leases = append(leases, ms[i].Lease)
+		}
 	}
-	return r.run.client.store.Claim(ctx, r.conn, w.in.endpoint.Name, ids, w.in.endpoint.Deduplicate, by)
+	return r.run.client.store.Claim(ctx, r.conn, w.in.endpoint.Name, ids, w.in.endpoint.Deduplicate, by, leases)
 }
 
 // returnUnclaimed has messages that were leased and could not be claimed given back. Held ones are free with their
@@ -105,7 +109,7 @@ func (r *receiver) reclaim(ctx context.Context, in *instance, d *delivery) (sett
 		d.claim = store.Unclaimed
 		return true, nil
 	}
-	claims, err := r.run.client.store.Claim(ctx, r.conn, in.endpoint.Name, [][16]byte{d.ID}, in.endpoint.Deduplicate, 0)
+	claims, err := r.run.client.store.Claim(ctx, r.conn, in.endpoint.Name, [][16]byte{d.ID}, in.endpoint.Deduplicate, 0, nil)
 	if err != nil {
 		return false, err
 	}
@@ -116,4 +120,42 @@ func (r *receiver) reclaim(ctx context.Context, in *instance, d *delivery) (sett
 		d.claim, d.out = store.Duplicate, nil
 	}
 	return true, nil
+}
+
+// unclaim takes back the claims of a batch whose transaction a handler has ended: if it committed, they stand, and would have
+// messages taken for handled that are not. It leaves those alone that others have fetched meanwhile.
+func (r *receiver) unclaim(b *batch) {
+	if b.in.endpoint.Deduplicate == 0 {
+		return
+	}
+	ctx, cancel := r.timeout()
+	defer cancel()
+	if err := r.takeBackClaims(ctx, b); err != nil {
+		r.run.client.log.Error("sqlq: cannot take back the claims on messages whose transaction a handler has ended; if it committed they are taken for handled",
+			"endpoint", b.in.endpoint.Name, "err", err)
+		r.rollback()
+	}
+}
+
+func (r *receiver) takeBackClaims(ctx context.Context, b *batch) error {
+	in, st := b.in, r.run.client.store
+	ids, seqs := map[int64][16]byte{}, []int64{}
+	for _, d := range b.all {
+		if d.claim == store.Claimed {
+			ids[d.seq] = d.ID
+			seqs = append(seqs, d.seq)
+		}
+	}
+	if err := r.conn.begin(ctx); err != nil {
+		return err
+	}
+	free, err := st.Relock(ctx, r.conn, in.endpoint.Name, seqs)
+	if err != nil {
+		return err
+	}
+	s := &settlement{client: r.run.client, from: store.From{Queue: in.endpoint.Name}, window: in.endpoint.Deduplicate}
+	for _, seq := range free {
+		s.claims.Unhandled = append(s.claims.Unhandled, ids[seq])
+	}
+	return r.commit(ctx, in, s)
 }

@@ -9,10 +9,12 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sqlq/sqlq/internal/bouncer"
 	"github.com/sqlq/sqlq/internal/devpg/pgtest"
 	"github.com/sqlq/sqlq/sqlq"
+	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
 // A claim that waits for another's, which turns into a lease meanwhile, does not take it for one whose lease is gone.
@@ -49,6 +51,124 @@ func TestClaimWhileAnotherIsLeased(t *testing.T) {
 		if n := <-others; n != 0 {
 			t.Fatalf("another claim of a leased message returned %d, want that it is in somebody's hands", n)
 		}
+	}
+}
+
+// A claim that a lease has left behind, because the lease was taken away or the answer to the claim was lost, is not that of the
+// next lease of the same instance: it would wait for itself. That of another message in hand is.
+func TestClaimOfALeaseThatIsGone(t *testing.T) {
+	t.Parallel()
+	h := newDedupHouse(t)
+	id := sqlq.NewID().String()
+	lease := func() (lease int) {
+		return count(t, h.pool, `INSERT INTO sqlq.leased (instance, queue, seq, id, sent_at, attempt, type, body) VALUES (7, 'house', 1, $1, now(), 0, 't', '') RETURNING lease`, id)
+	}
+	claim := func(want int, lease int) {
+		t.Helper()
+		if n := count(t, h.pool, `SELECT count(*) FROM sqlq.claim_messages('house', ARRAY[$1::uuid], '1 minute', 7, ARRAY[$2::bigint]) WHERE state = 'claimed'`, id, lease); n != want {
+			t.Errorf("lease %d claims %d, want %d", lease, n, want)
+		}
+	}
+	first := lease()
+	claim(1, first)
+	execSQL(t, h.pool, `DELETE FROM sqlq.leased`)
+	second := lease()
+	claim(1, second)
+	claim(0, lease())
+}
+
+// A message that an operator takes from an instance that receives by lease is handled again, by the same instance if there is
+// no other.
+func TestDeduplicateReleasedLease(t *testing.T) {
+	t.Parallel()
+	h := newDedupHouse(t)
+	execSQL(t, h.pool, `INSERT INTO sqlq.instance (endpoint, host, pid, version, concurrency, session_lock, lease_time, crashed_at)
+		VALUES ('house', 'of the past', 1, '', 1, true, interval '1 second', clock_timestamp())`)
+	began, goOn := make(chan struct{}, 2), make(chan struct{})
+	h.do = func(context.Context, *sqlq.Incoming, chore) error {
+		began <- struct{}{}
+		<-goOn
+		return nil
+	}
+	defer close(goOn)
+	c := open(t, h.pool, sqlq.Config{Routes: choreRoute})
+	if err := c.Send(t.Context(), chore{}); err != nil {
+		t.Fatal(err)
+	}
+	run(t, c, h.endpoint(false))
+	<-began
+	if released, err := ops.New(h.pool, "sqlq").ReleaseLeases(t.Context(), ops.LeaseFilter{Queue: "house"}); err != nil || released.Released != 1 {
+		t.Fatal(released, err)
+	}
+	select {
+	case <-began:
+	case <-time.After(patience):
+		t.Error("it is not handled again")
+	}
+}
+
+// What was claimed for a lease before the inbox turned, and handled afterwards, is kept for as long as everything else.
+func TestInboxKeepsWhatWasHandledAfterItTurned(t *testing.T) {
+	t.Parallel()
+	h := newDedupHouse(t)
+	began, goOn := make(chan struct{}, 2), make(chan struct{})
+	h.do = func(context.Context, *sqlq.Incoming, chore) error {
+		began <- struct{}{}
+		<-goOn
+		return nil
+	}
+	c := open(t, h.pool, sqlq.Config{Routes: choreRoute, HoldLimit: 10 * time.Millisecond})
+	id := sqlq.NewID()
+	if err := c.Send(t.Context(), chore{}, sqlq.WithID(id)); err != nil {
+		t.Fatal(err)
+	}
+	run(t, c, h.endpoint(false))
+	<-began
+	eventuallyCount(t, h.pool, 1, `SELECT count(*) FROM sqlq.leased`)
+	turnInbox(t, h.pool, "minutes")
+	close(goOn)
+	h.done(t)
+	turnInbox(t, h.pool, "minutes")
+	if err := c.Send(t.Context(), chore{}, sqlq.WithID(id)); err != nil {
+		t.Fatal(err)
+	}
+	h.done(t)
+	if n := h.times(id); n != 1 {
+		t.Errorf("handled %d times", n)
+	}
+}
+
+// turnInbox turns an inbox as if its time had come, while nobody has a batch in hand.
+func turnInbox(t *testing.T, pool *pgxpool.Pool, name string) {
+	t.Helper()
+	execSQL(t, pool, `UPDATE sqlq.inbox SET rotated_at = '2000-01-01' WHERE name = $1`, name)
+	eventually(t, "the inbox turns", func() (bool, string) {
+		_, err := pool.Exec(t.Context(), `SELECT sqlq.rotate_inbox()`)
+		return count(t, pool, `SELECT count(*) FROM sqlq.inbox WHERE name = $1 AND rotated_at > '2000-01-01'`, name) == 1, fmt.Sprint(err)
+	})
+}
+
+// An inbox that somebody has for long keeps no other from its turn.
+func TestInboxesTurnApart(t *testing.T) {
+	t.Parallel()
+	h := newDedupHouse(t)
+	execSQL(t, h.pool, `SELECT sqlq.claim_messages('house', ARRAY[sqlq.uuid_v7()], keep, NULL) FROM unnest(ARRAY['1 minute', '1 hour', '1 day']::interval[]) keep`)
+	tx, err := h.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(t.Context()) }()
+	for _, keep := range []string{"1 minute", "1 hour"} {
+		if _, err := tx.Exec(t.Context(), `SELECT sqlq.claim_messages('house', ARRAY[sqlq.uuid_v7()], $1::text::interval, NULL)`, keep); err != nil {
+			t.Fatal(err)
+		}
+	}
+	execSQL(t, h.pool, `UPDATE sqlq.inbox SET rotated_at = '2000-01-01'`)
+	if n := count(t, h.pool, `SELECT sqlq.rotate_inbox()`); n != 1 || count(t, h.pool, `SELECT count(*) FROM sqlq.inbox WHERE name = 'days' AND current = 'b'`) != 1 {
+		t.Errorf("%d turned, want the one that is free", n)
+	}
+	if _, err := h.pool.Exec(t.Context(), `SELECT sqlq.rotate_inbox()`); sqlStateOf(err) != "55P03" {
+		t.Errorf("the others: %v, want that they cannot be locked", err)
 	}
 }
 

@@ -340,3 +340,36 @@ func TestDeduplicateRefusedSettle(t *testing.T) {
 		t.Errorf("%d settled, %d ids kept, %d failed; want 19, 19, and both copies of the one that cannot be settled", n, kept, failed)
 	}
 }
+
+// A handler that ends the receive transaction past the tx it was given, by COMMIT, makes the ids of its batch look handled. It
+// fails, and so does not count as handled; its neighbours are handled all the same.
+func TestDeduplicateCommitPastTheTx(t *testing.T) {
+	t.Parallel()
+	h := newDedupHouse(t)
+	var mended atomic.Bool
+	e := h.endpoint(true)
+	e.Handlers = []sqlq.Handler{sqlq.HandleTx(func(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[chore]) error {
+		if d.Message.Do == "commit" && !mended.Load() {
+			_, err := tx.Conn().Exec(ctx, `COMMIT`)
+			return err
+		}
+		return d.Send(entry{N: d.Message.N})
+	})}
+	c := open(t, h.pool, sqlq.Config{Routes: choreRoute, ReceiveConnections: 1})
+	var ms []sqlq.Message
+	for i := range 9 {
+		ms = append(ms, chore{N: i, Do: map[bool]string{true: "commit"}[i == 4]})
+	}
+	if err := c.SendMany(t.Context(), ms); err != nil {
+		t.Fatal(err)
+	}
+	run(t, c, e)
+	eventuallyCount(t, h.pool, 1, `SELECT count(*) FROM sqlq.error`)
+	h.done(t)
+	mended.Store(true)
+	execSQL(t, h.pool, `SELECT sqlq.replay(queue => 'house')`)
+	h.done(t)
+	if n := count(t, h.pool, `SELECT count(*) FROM sqlq.q_ledger`); n != 9 {
+		t.Errorf("%d of 9 messages were handled", n)
+	}
+}

@@ -55,6 +55,9 @@ func (r *receiver) serve(w work) {
 	var held *batch
 	for more := true; more || held != nil; {
 		if held != nil && !held.ended && (r.conn.IsClosed() || r.conn.PgConn().TxStatus() == 'I') {
+			if !r.conn.IsClosed() {
+				r.unclaim(held)
+			}
 			r.abandon(held, errLostTransaction)
 			held = nil
 			continue
@@ -310,6 +313,9 @@ func (r *receiver) failed(w work, err error) {
 		w.in.wake()
 	}
 	if connectionLost(err) {
+		if w.n > 0 {
+			w.in.lookAgain(w.after + 1)
+		}
 		r.lost(err)
 		return
 	}

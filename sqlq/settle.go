@@ -76,17 +76,23 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 	r.settleOneByOne(b, err)
 }
 
-// lookAgain is when an instance looks again for messages whose connection was lost. The first look may come while the
-// server still holds them for the session that ends, and nobody notifies when it has ended.
-var lookAgain = []time.Duration{10 * time.Millisecond, 100 * time.Millisecond, time.Second, 5 * time.Second}
+// lookAgainAfter is when an instance looks again for messages whose connection was lost. The first look may come while the
+// server still holds them for the session that ends, and nobody notifies when it has ended. The last comes when the server has
+// given up a client that it hears nothing of (idle_in_transaction_session_timeout).
+var lookAgainAfter = []time.Duration{10 * time.Millisecond, 100 * time.Millisecond, time.Second, 5 * time.Second, 12 * time.Second}
+
+// lookAgain has the instance look for messages from seq on that a lost connection held, or may have held.
+func (in *instance) lookAgain(seq int64) {
+	for _, after := range lookAgainAfter {
+		time.AfterFunc(after, func() { in.freedFrom(seq) })
+	}
+}
 
 // abandon gives a batch up together with its connection. Its messages are free again, as soon as the server has noticed.
 func (r *receiver) abandon(b *batch, err error) {
 	in, seq := b.in, b.all[0].seq // release empties the batch
 	r.release(b)
-	for _, after := range lookAgain {
-		time.AfterFunc(after, func() { in.freedFrom(seq) })
-	}
+	in.lookAgain(seq)
 	r.lost(fmt.Errorf("settle queue %q: %w", b.in.endpoint.Name, err))
 }
 

@@ -1,15 +1,19 @@
 package sqlq_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sqlq/sqlq/internal/devpg/pgtest"
 	"github.com/sqlq/sqlq/sqlq"
@@ -243,4 +247,72 @@ func TestLostConnectionCostsNoWaiting(t *testing.T) {
 			t.Fatalf("message %d was not handled within %v", n, patience)
 		}
 	}
+}
+
+// So is one that was fetched when the network broke, although the server goes on holding it for a while.
+func TestNetworkThatBreaksAtTheFetchCostsNoWaiting(t *testing.T) {
+	t.Parallel()
+	config, err := pgxpool.ParseConfig(pgtest.Database(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var broken atomic.Bool
+	dial := config.ConnConfig.DialFunc
+	config.ConnConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		return &breaksAtFetch{Conn: conn, before: &broken}, err
+	}
+	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec // the text goes with what runs it
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	execSQL(t, pool, `SELECT sqlq.create_queue('post'), sqlq.send('post', 'post.Letter', '{}')`)
+	c := open(t, pool, sqlq.Config{PollInterval: time.Hour})
+	done := make(chan bool)
+	run(t, c, sqlq.Endpoint{Name: "post", Handlers: []sqlq.Handler{
+		sqlq.Handle(func(context.Context, *sqlq.Delivery[letter]) error { close(done); return nil })}})
+	select {
+	case <-done:
+	case <-time.After(patience):
+		t.Errorf("not handled within %v, broken: %v", patience, broken.Load())
+	}
+}
+
+// breaksAtFetch is a connection that breaks, if it is the first, when the first message has been fetched by it. The server learns of it
+// later.
+type breaksAtFetch struct {
+	net.Conn
+	before  *atomic.Bool // one has
+	fetched bool
+	broke   atomic.Bool
+}
+
+func (c *breaksAtFetch) Write(b []byte) (int, error) {
+	if c.broke.Load() {
+		return 0, net.ErrClosed
+	}
+	c.fetched = c.fetched || bytes.Contains(b, []byte("FOR UPDATE SKIP LOCKED")) && bytes.Contains(b, []byte("ctid"))
+	return c.Conn.Write(b)
+}
+
+func (c *breaksAtFetch) Read(b []byte) (int, error) {
+	if c.broke.Load() {
+		return 0, net.ErrClosed
+	}
+	n, err := c.Conn.Read(b)
+	if c.fetched && bytes.Contains(b[:n], []byte("post.Letter")) && c.before.CompareAndSwap(false, true) {
+		c.broke.Store(true)
+		return 0, net.ErrClosed
+	}
+	return n, err
+}
+
+func (c *breaksAtFetch) Close() error {
+	if !c.broke.Load() {
+		return c.Conn.Close()
+	}
+	time.AfterFunc(300*time.Millisecond, func() { c.Conn.Close() })
+	return nil
 }

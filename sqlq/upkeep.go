@@ -93,10 +93,13 @@ func (k *keeper) readTraffic(ctx context.Context) error {
 
 // rotateInbox forgets ids of handled messages that were kept for their time.
 func (k *keeper) rotateInbox(ctx context.Context) error {
-	err := k.goWithout(k.run.client.store.RotateInbox(ctx, k.conn), &k.upkeep.mayNotRotate,
-		"forget ids of handled messages that were kept for their time, so they pile up")
+	rotated, err := k.run.client.store.RotateInbox(ctx, k.conn)
+	err = k.goWithout(err, &k.upkeep.mayNotRotate, "forget ids of handled messages that were kept for their time, so they pile up")
 	if err != nil && sqlState(err) != lockNotAvailable { // else a transaction has them for long, and the next time will do
 		return fmt.Errorf("forget ids of handled messages: %w", err)
+	}
+	if rotated {
+		k.upkeep.rotate = time.Now() // it may be the turn of another inbox
 	}
 	return nil
 }

@@ -57,7 +57,7 @@ func (o *Ops) EditFailed(ctx context.Context, m FailedMessage, e Edit) (changed 
 		}
 		one := int64(1)
 		id, err := o.store.BeginOperation(ctx, tx, store.Operation{Kind: kindEdit, Filter: filter, Queue: &m.Queue, Wanted: &one,
-			OSUser: o.actor.OSUser, Host: o.actor.Host, Reason: o.actor.Reason})
+			OSUser: o.actor.OSUser, Host: o.actor.Host, Reason: o.actor.Reason}, store.Place{})
 		if err != nil {
 			return err
 		}

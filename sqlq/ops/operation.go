@@ -297,11 +297,17 @@ func (o *Ops) absolute(ctx context.Context, f Filter) (Filter, error) {
 // begin writes down that an operation begins, and returns its number. filter is what it was told, for people and for going
 // on later.
 func (o *Ops) begin(ctx context.Context, kind string, filter any, op store.Operation) (id int64, err error) {
+	return o.beginAfter(ctx, kind, filter, op, store.Place{})
+}
+
+// beginAfter is begin of an operation that leaves alone what lies up to a place. Without it, whoever goes on with it would take
+// other messages.
+func (o *Ops) beginAfter(ctx context.Context, kind string, filter any, op store.Operation, after store.Place) (id int64, err error) {
 	if op.Filter, err = json.Marshal(filter); err != nil {
 		return 0, fmt.Errorf("write the filter of the operation down: %w", err)
 	}
 	op.Kind, op.OSUser, op.Host, op.Reason = kind, o.actor.OSUser, o.actor.Host, o.actor.Reason
-	if id, err = o.store.BeginOperation(ctx, o.pool, op); err != nil {
+	if id, err = o.store.BeginOperation(ctx, o.pool, op, after); err != nil {
 		return 0, fmt.Errorf("write the operation down: %w", err)
 	}
 	return id, nil

@@ -45,7 +45,7 @@ func (o *Ops) setPaused(ctx context.Context, name, kind string, set func(pgx.Tx)
 // record writes an operation on a queue down that is done with the transaction that does it.
 func (o *Ops) record(ctx context.Context, tx pgx.Tx, kind, queue string, changed int64) error {
 	id, err := o.store.BeginOperation(ctx, tx, store.Operation{Kind: kind, Filter: json.RawMessage(`{}`), Queue: &queue,
-		OSUser: o.actor.OSUser, Host: o.actor.Host, Reason: o.actor.Reason})
+		OSUser: o.actor.OSUser, Host: o.actor.Host, Reason: o.actor.Reason}, store.Place{})
 	if err != nil {
 		return fmt.Errorf("write the operation down: %w", err)
 	}

@@ -121,13 +121,8 @@ func (o *Ops) changeFailed(ctx context.Context, kind string, f Filter, opts Repl
 	if opts.To != "" {
 		op.Queue = &opts.To
 	}
-	if c.id, err = o.begin(ctx, kind, write(p.filter, float64(opts.Rate)), op); err != nil {
+	if c.id, err = o.beginAfter(ctx, kind, write(p.filter, float64(opts.Rate)), op, place(p.after)); err != nil {
 		return 0, err
-	}
-	if p.after != nil {
-		if _, err := o.store.AdvanceOperation(ctx, o.pool, c.id, 0, place(p.after)); err != nil {
-			return 0, fmt.Errorf("write operation %d down: %w", c.id, err)
-		}
 	}
 	if changed, err = o.perform(ctx, &c); err != nil {
 		return changed, err

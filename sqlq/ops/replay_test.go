@@ -423,6 +423,27 @@ func TestReplayNewest(t *testing.T) {
 	}
 }
 
+// An operation on the newest whose process dies right after it was written down is resumed with the newest, not with others.
+func TestReplayNewestDiesAtItsBeginning(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	d.create("sales")
+	d.fail("sales", "g1", 9)
+	d.exec(`CREATE FUNCTION public.die() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'it dies'; END $$`)
+	d.exec(`CREATE TRIGGER die BEFORE UPDATE ON sqlq.operation EXECUTE FUNCTION public.die()`)
+	if n, err := d.Delete(t.Context(), ops.Filter{Queue: "sales", Order: ops.Newest, Limit: 3}, nil); n != 0 || err == nil {
+		t.Fatalf("deleted %d, err %v", n, err)
+	}
+	d.exec(`DROP TRIGGER die ON sqlq.operation`)
+	d.exec(`UPDATE sqlq.operation SET updated_at = now() - interval '1 minute'`)
+	if op, err := d.ResumeOperation(t.Context(), 1, nil); err != nil || op.Done != 3 {
+		t.Errorf("resumed: %+v, err %v", op, err)
+	}
+	if got := d.text(`SELECT string_agg(seq::text, ' ' ORDER BY seq) FROM sqlq.error`); got != "1 2 3 4 5 6" {
+		t.Errorf("left: %s", got)
+	}
+}
+
 // A server process that dies in the middle of a batch leaves nothing half done, and the operation is resumed.
 func TestReplayKilledMidBatch(t *testing.T) {
 	t.Parallel()

@@ -98,7 +98,7 @@ func (o *Ops) changeSubscription(ctx context.Context, kind, messageType, queue s
 			return err
 		}
 		id, err := o.store.BeginOperation(ctx, tx, store.Operation{Kind: kind, Filter: filter, Queue: &queue,
-			OSUser: o.actor.OSUser, Host: o.actor.Host, Reason: o.actor.Reason})
+			OSUser: o.actor.OSUser, Host: o.actor.Host, Reason: o.actor.Reason}, store.Place{})
 		if err != nil {
 			return err
 		}

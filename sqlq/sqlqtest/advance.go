@@ -10,7 +10,7 @@ import (
 )
 
 // Advance makes everything in the database older by d, as if that time had passed: delayed messages are due so much earlier,
-// and times to live end so much earlier. No clock is changed, and nothing is handled yet: Drain follows. What was due within
+// times to live end so much earlier, and ids that endpoints with Deduplicate have handled are so much older. No clock is changed, and nothing is handled yet: Drain follows. What was due within
 // d becomes due all at once. What endpoints have in hand at this moment is left alone. d must not be negative.
 func (h *Harness) Advance(t TB, d time.Duration) {
 	t.Helper()
@@ -44,6 +44,13 @@ func (h *Harness) advance(ctx context.Context, d time.Duration) error {
 		batch.Queue(fmt.Sprintf(`
 		UPDATE %[1]s SET expires_at = expires_at - $1::bigint * interval '1 microsecond'
 		WHERE ctid = ANY (ARRAY(SELECT ctid FROM %[1]s WHERE expires_at IS NOT NULL FOR UPDATE SKIP LOCKED))`, table), d.Microseconds())
+	}
+	for _, inbox := range []string{"minutes", "hours", "days", "weeks"} {
+		for _, half := range []string{"a", "b"} {
+			batch.Queue(fmt.Sprintf(`
+		UPDATE %[1]s SET at = at - $1::bigint * interval '1 microsecond'
+		WHERE ctid = ANY (ARRAY(SELECT ctid FROM %[1]s FOR UPDATE SKIP LOCKED))`, h.table("inbox_"+inbox+"_"+half)), d.Microseconds())
+		}
 	}
 	batch.Queue(fmt.Sprintf(`SELECT pg_notify('sqlq_' || '%s'::regclass::oid, '')`, strings.ReplaceAll(h.table("delayed"), `'`, `''`)))
 	if err := h.own.SendBatch(ctx, batch).Close(); err != nil { // one transaction

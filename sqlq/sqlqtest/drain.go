@@ -59,7 +59,8 @@ func (h *Harness) DrainAll(t TB, only ...string) Drained {
 }
 
 // Settle waits until the queues are as Drain leaves them, for tests in which the code under test runs its endpoints by itself.
-// Without a name it is all queues.
+// Without a name it is all queues. What the handlers of an endpoint that is AtMostOnce have in hand is in no queue, and is not
+// waited for.
 func (h *Harness) Settle(t TB, queues ...string) Drained {
 	t.Helper()
 	if len(queues) == 0 {
@@ -110,6 +111,8 @@ type draining struct {
 	ctx    context.Context // ends with the patience
 	cancel context.CancelFunc
 	ended  chan error // Run's result; nil: nothing runs
+	// most are the endpoints that run and are AtMostOnce: what they have in hand is in no table.
+	most map[string]bool
 }
 
 func (h *Harness) begin(t TB, queues []string) *draining {
@@ -137,7 +140,10 @@ func (d *draining) drained(after states) Drained {
 // run starts the endpoints; the returned function stops them and waits.
 func (h *Harness) run(t TB, d *draining, endpoints []sqlq.Endpoint) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
-	d.ended = make(chan error, 1)
+	d.ended, d.most = make(chan error, 1), map[string]bool{}
+	for _, e := range endpoints {
+		d.most[e.Name] = e.AtMostOnce
+	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -168,11 +174,12 @@ const (
 func (h *Harness) await(t TB, d *draining) states {
 	t.Helper()
 	for pause := lookFirst; ; pause = min(pause*3/2, lookLast) {
+		handled := h.handledAtMostOnce(d) // first: what it counts is out of the tables that are looked at then
 		now, err := h.states(d.ctx, d.queues)
 		if err != nil || d.ctx.Err() != nil {
 			h.giveUp(t, d, err)
 		}
-		if now.settled() {
+		if now.settled() && d.gone(now) == handled {
 			return now
 		}
 		select {
@@ -186,6 +193,30 @@ func (h *Harness) await(t TB, d *draining) states {
 			fatalf(t, "sqlqtest: the endpoints have stopped: %v", err)
 		}
 	}
+}
+
+// handledAtMostOnce counts what endpoints that are AtMostOnce have handled and stored the outcome of.
+func (h *Harness) handledAtMostOnce(d *draining) (n int) {
+	for _, e := range h.Client.Stats().Endpoints {
+		if d.most[e.Name] {
+			n += int(e.Handled)
+		}
+	}
+	return n
+}
+
+// gone counts what came to those endpoints and is in no table any more: it was handled, or is in hand.
+func (d *draining) gone(now states) int {
+	most := func(all states) (some states) {
+		for _, q := range all {
+			if d.most[q.queue] {
+				some = append(some, q)
+			}
+		}
+		return some
+	}
+	before, after := most(d.before), most(now)
+	return before.total() - after.total() + after.arrived() - before.arrived()
 }
 
 // giveUp ends the test with what is still there, and why: err, or the patience is at its end.

@@ -39,6 +39,76 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// What an endpoint that is AtMostOnce has in hand is in no table, and is waited for all the same, with what comes of it.
+func TestDrainAtMostOnce(t *testing.T) {
+	t.Parallel()
+	var charged sync.Map
+	var h *sqlqtest.Harness
+	e := sqlq.Endpoint{Name: "sales", AtMostOnce: true, Handlers: []sqlq.Handler{sqlq.Handle(func(ctx context.Context, d *sqlq.Delivery[placeOrder]) error {
+		if d.Message.Order == 17 {
+			looksPast(t, h)
+			return errors.New("no such order")
+		}
+		return d.Send(&charge{d.Message.Order})
+	})}}
+	h = sqlqtest.Open(t, sqlq.Config{}, e, billing(&charged))
+	for order := range 20 {
+		h.Send(t, placeOrder{order, "1 EUR"})
+	}
+	h.Send(t, placeOrder{20, "1 EUR"}, sqlq.ExpiresIn(time.Microsecond))
+	if got, want := h.Drain(t), (sqlqtest.Drained{Handled: 39, Failed: 1}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
+// looksPast waits until Drain has looked at queues that are empty, twice.
+func looksPast(t *testing.T, h *sqlqtest.Harness) {
+	var since *time.Time
+	deadline, tick := time.After(time.Minute), time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for looks := 0; looks < 2; {
+		var looked *time.Time
+		err := h.Pool.QueryRow(context.Background(), `SELECT max(query_start) FROM pg_stat_activity, (SELECT count(*) AS n FROM sqlq.q_sales) q
+			WHERE datname = current_database() AND q.n = 0 AND pid <> pg_backend_pid() AND query LIKE '%FROM sqlqtest.sent WHERE queue%'`).Scan(&looked)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if looked != nil && (since == nil || looked.After(*since)) {
+			since = looked
+			looks++
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Error("Drain does not look")
+			return
+		}
+	}
+}
+
+// What an endpoint has handled within its window is not handled again, until the time has been advanced.
+func TestAdvanceBeyondTheWindow(t *testing.T) {
+	t.Parallel()
+	var calls atomic.Int32
+	e := sqlq.Endpoint{Name: "sales", Deduplicate: time.Hour, Handlers: []sqlq.Handler{sqlq.Handle(func(context.Context, *sqlq.Delivery[placeOrder]) error {
+		calls.Add(1)
+		return nil
+	})}}
+	h := sqlqtest.Open(t, sqlq.Config{}, e)
+	id := sqlq.NewID()
+	for i, step := range []struct {
+		advance time.Duration
+		calls   int32
+	}{{0, 1}, {59 * time.Minute, 1}, {time.Minute, 2}} {
+		h.Advance(t, step.advance)
+		h.Send(t, placeOrder{1, "1 EUR"}, sqlq.WithID(id))
+		if got := h.Drain(t); got != (sqlqtest.Drained{Handled: 1}) || calls.Load() != step.calls {
+			t.Errorf("step %d: %+v, %d calls, want %d", i, got, calls.Load(), step.calls)
+		}
+	}
+}
+
 // What is not due stays, until the time has been advanced.
 func TestAdvance(t *testing.T) {
 	t.Parallel()

@@ -20,15 +20,15 @@ const (
 )
 
 // Claim claims messages of a queue by their ids before they are handled, for a window within which one id is handled once:
-// until the transaction ends, or, with an instance, for as long as that has leased them. It adds a row to the inbox for
+// until the transaction ends, or, with an instance, for as long as its leases of them are there. It adds a row to the inbox for
 // each that is claimed; when the transaction commits, the row says that the message was handled, unless SettleClaims
 // says something else. It waits for others' uncommitted claims for some 10 ms. Locks the inbox against being rotated, to
 // the end of the transaction. It is done as the owner of the schema, for roles that may receive from the queue. Relies on
 // the primary keys of the inbox.
-func (s *Schema) Claim(ctx context.Context, db DBTX, queue string, ids [][16]byte, window time.Duration, instance int32) (map[[16]byte]Claim, error) {
+func (s *Schema) Claim(ctx context.Context, db DBTX, queue string, ids [][16]byte, window time.Duration, instance int32, leases []int64) (map[[16]byte]Claim, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
-		SELECT id, state = 'claimed' FROM %s($1::text, $2::uuid[], $3::bigint * interval '1 microsecond', nullif($4::int, 0))`, s.table("claim_messages")),
-		queue, uuids(ids), window.Microseconds(), instance)
+		SELECT id, state = 'claimed' FROM %s($1::text, $2::uuid[], $3::bigint * interval '1 microsecond', nullif($4::int, 0), $5::bigint[])`, s.table("claim_messages")),
+		queue, uuids(ids), window.Microseconds(), instance, nonNil(leases))
 	if err != nil {
 		return nil, err
 	}
@@ -77,12 +77,13 @@ func (s *Schema) MayClaim(ctx context.Context, db DBTX) (may bool, err error) {
 	return may, err
 }
 
-// RotateInbox forgets the ids that were kept for their time: of each inbox whose turn it is the older half, by TRUNCATE. An
-// error with SQLSTATE 55P03 says that somebody has the tables for long; it is to be tried again. For up to a quarter of a
-// second nobody can claim messages meanwhile. It is done as the owner of the schema.
-func (s *Schema) RotateInbox(ctx context.Context, db DBTX) error {
-	_, err := db.Exec(ctx, fmt.Sprintf(`SELECT %s()`, s.table("rotate_inbox")))
-	return err
+// RotateInbox forgets the ids that were kept for their time: of an inbox whose turn it is the older half, by TRUNCATE. It says
+// whether it did; then it may be the turn of another. An error with SQLSTATE 55P03 says that somebody has the tables of those
+// that are left for long; it is to be tried again. For up to a quarter of a second for each nobody can claim messages in it
+// meanwhile. It is done as the owner of the schema.
+func (s *Schema) RotateInbox(ctx context.Context, db DBTX) (rotated bool, err error) {
+	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT %s() > 0`, s.table("rotate_inbox"))).Scan(&rotated)
+	return rotated, err
 }
 
 func uuids(ids [][16]byte) []pgtype.UUID {

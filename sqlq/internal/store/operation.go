@@ -40,12 +40,12 @@ const operationColumns = `id, kind, status, filter, queue, up_to, wanted, done, 
 const operationStalled = `status = 'running' AND updated_at < clock_timestamp() - $1::bigint * interval '1 microsecond'`
 
 // BeginOperation writes an operation down before it changes anything, and returns its number. Of op it takes Kind, Filter,
-// Queue, UpTo, Wanted, OSUser, Host and Reason.
-func (s *Schema) BeginOperation(ctx context.Context, db DBTX, op Operation) (id int64, err error) {
+// Queue, UpTo, Wanted, OSUser, Host and Reason. What lies up to after is left alone; the zero Place: nothing is.
+func (s *Schema) BeginOperation(ctx context.Context, db DBTX, op Operation, after Place) (id int64, err error) {
 	err = db.QueryRow(ctx, fmt.Sprintf(`
-		INSERT INTO %s (kind, filter, queue, up_to, wanted, os_user, host, reason)
-		VALUES ($1::text, $2::text::json, $3::text, $4::bigint, $5::bigint, $6::text, $7::text, $8::text) RETURNING id`, s.table("operation")),
-		op.Kind, string(op.Filter), op.Queue, op.UpTo, op.Wanted, op.OSUser, op.Host, op.Reason).Scan(&id)
+		INSERT INTO %s (kind, filter, queue, up_to, wanted, os_user, host, reason, after, after_at)
+		VALUES ($1::text, $2::text::json, $3::text, $4::bigint, $5::bigint, $6::text, $7::text, $8::text, $9::bigint, $10::timestamptz) RETURNING id`, s.table("operation")),
+		op.Kind, string(op.Filter), op.Queue, op.UpTo, op.Wanted, op.OSUser, op.Host, op.Reason, after.Seq, timeOrNil(after.At)).Scan(&id)
 	return id, err
 }
 

@@ -284,9 +284,9 @@ func (s *Schema) changeFailed(b *pgx.Batch, statement string, seqs []int64, oper
 	})
 }
 
-func nonNil(names []string) []string {
-	if names == nil {
-		return []string{}
+func nonNil[T any](list []T) []T {
+	if list == nil {
+		return []T{}
 	}
-	return names
+	return list
 }
