@@ -87,7 +87,7 @@ func TestAtMostOnce(t *testing.T) {
 		}
 	}
 	eventually(t, "statistics", func() (bool, string) {
-		s := c.Stats().Endpoints[0]
+		s := statsOf(c)
 		return s.Handled == 2 && s.Failed == 7 && s.Retried == 0 && s.Running == 0, fmt.Sprintf("%+v", s)
 	})
 	mended.Store(true)

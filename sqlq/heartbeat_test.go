@@ -73,7 +73,7 @@ func TestHeartbeatCounts(t *testing.T) {
 	if err := c.SendMany(t.Context(), ms); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "handled", func() (bool, string) { return c.Stats().Endpoints[0].Handled == 22, fmt.Sprintf("%+v", c.Stats()) })
+	eventually(t, "handled", func() (bool, string) { return statsOf(c).Handled == 22, fmt.Sprintf("%+v", c.Stats()) })
 	stop()
 	counters("handled 22 failed 3 in hand 0 slow 0 slowest")
 	if n := count(t, pool, `SELECT count(*) FROM sqlq.instance WHERE drained_at IS NOT NULL`); n != 1 {

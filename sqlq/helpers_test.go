@@ -73,6 +73,14 @@ func run(t testing.TB, c *sqlq.Client, endpoints ...sqlq.Endpoint) (stop func())
 	return stop
 }
 
+// statsOf returns the statistics of a client's only endpoint, which are there once Run has begun.
+func statsOf(c *sqlq.Client) (s sqlq.EndpointStats) {
+	if all := c.Stats().Endpoints; len(all) > 0 {
+		s = all[0]
+	}
+	return s
+}
+
 // eventually waits until the state holds; describe says what was seen last when it does not.
 func eventually(t testing.TB, what string, holds func() (ok bool, describe string)) {
 	t.Helper()

@@ -119,7 +119,7 @@ func TestDeduplicate(t *testing.T) {
 				}
 			}
 			eventually(t, "statistics", func() (bool, string) {
-				x, y := a.Stats().Endpoints[0], b.Stats().Endpoints[0]
+				x, y := statsOf(a), statsOf(b)
 				return x.Handled+y.Handled == 60 && x.Duplicates+y.Duplicates == 120 && x.Retried+y.Retried+x.Failed+y.Failed == 0, fmt.Sprintf("%+v %+v", x, y)
 			})
 			if n, rows := count(t, h.pool, `SELECT count(*) FROM sqlq.q_ledger`), count(t, h.pool, inboxRows); n != 60 || rows != 60 {

@@ -119,7 +119,7 @@ func TestPauseAndResume(t *testing.T) {
 		mark(t, pool, "box", true, true)
 		rests(t, first)
 		rests(t, second)
-		before, fetches := handled.Load(), first.Stats().Endpoints[0].Fetches+second.Stats().Endpoints[0].Fetches
+		before, fetches := handled.Load(), statsOf(first).Fetches+statsOf(second).Fetches
 		send(10)
 		send(10, sqlq.Delay(time.Millisecond))
 		execSQL(t, pool, `INSERT INTO sqlq.leased (instance, queue, seq, id, sent_at, attempt, type, body) VALUES (-1, 'box', 1, sqlq.uuid_v7(), now(), 0, 'box.Voucher', '{}')`)
@@ -130,14 +130,14 @@ func TestPauseAndResume(t *testing.T) {
 		stop := run(t, third, box(&handled))
 		rests(t, third)
 		beats(t, pool, "box")
-		if n := third.Stats().Endpoints[0].Fetches; n != 0 {
+		if n := statsOf(third).Fetches; n != 0 {
 			t.Errorf("round %d: a process that started while the queue was paused has fetched %d times", round, n)
 		}
 		stop()
 		if got := handled.Load(); got != before {
 			t.Errorf("round %d: %d messages were handled while the queue was paused", round, got-before)
 		}
-		if got := first.Stats().Endpoints[0].Fetches + second.Stats().Endpoints[0].Fetches; got != fetches {
+		if got := statsOf(first).Fetches + statsOf(second).Fetches; got != fetches {
 			t.Errorf("round %d: %d fetches while the queue was paused", round, got-fetches)
 		}
 		mark(t, pool, "box", false, true)
@@ -182,12 +182,12 @@ func TestPauseBehindBouncer(t *testing.T) {
 	for range 2 {
 		mark(t, past, "box", true, true)
 		rests(t, c)
-		before := c.Stats().Endpoints[0].Fetches
+		before := statsOf(c).Fetches
 		if err := c.SendMany(t.Context(), []sqlq.Message{ticket{}, voucher{}}); err != nil {
 			t.Fatal(err)
 		}
 		beats(t, past, "box")
-		if n := c.Stats().Endpoints[0].Fetches; n != before {
+		if n := statsOf(c).Fetches; n != before {
 			t.Errorf("%d fetches while the queue was paused", n-before)
 		}
 		mark(t, past, "box", false, true)
@@ -211,7 +211,7 @@ func TestPauseFinishesWhatIsInHand(t *testing.T) {
 	}
 	eventuallyCount(t, pool, 2, `SELECT count(*) FROM sqlq.leased`)
 	mark(t, pool, "house", true, true)
-	eventually(t, "the endpoint is paused", func() (bool, string) { return c.Stats().Endpoints[0].Waits == sqlq.Paused, "" })
+	eventually(t, "the endpoint is paused", func() (bool, string) { return statsOf(c).Waits == sqlq.Paused, "" })
 	close(release)
 	eventuallyCount(t, pool, 0, `SELECT count(*) FROM sqlq.leased`)
 	rests(t, c)

@@ -67,7 +67,7 @@ func TestReleasedLeaseIsSettledOnce(t *testing.T) {
 		if n := count(t, admin, `SELECT count(*) FROM sqlq.q_theirs`); n != 1 {
 			t.Errorf("first %v: sent %d times, want once", first, n)
 		}
-		if s := c.Stats().Endpoints[0]; s.Handled != 1 {
+		if s := statsOf(c); s.Handled != 1 {
 			t.Errorf("first %v: handled %d, want 1", first, s.Handled)
 		}
 		execSQL(t, admin, `DELETE FROM sqlq.q_theirs`)

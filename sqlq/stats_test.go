@@ -57,7 +57,7 @@ func TestStats(t *testing.T) {
 		}
 	}
 	eventually(t, "all settled", func() (bool, string) {
-		a, b := client.Stats().Endpoints[0], other.Stats().Endpoints[0]
+		a, b := statsOf(client), statsOf(other)
 		return a.Handled+b.Handled == 2 && a.Failed+b.Failed == 1 && a.Wakes+b.Wakes > 0 && a.Received+b.Received >= 3, fmt.Sprintf("%+v %+v", a, b)
 	})
 
@@ -68,7 +68,7 @@ func TestStats(t *testing.T) {
 		return strings.Contains(text, "not listening, polling") && strings.Contains(text, "listening; senders wake"), text
 	})
 	eventually(t, "one of them is notified again", func() (bool, string) {
-		a, b := client.Stats().Endpoints[0].Waits, other.Stats().Endpoints[0].Waits
+		a, b := statsOf(client).Waits, statsOf(other).Waits
 		return a == sqlq.Notified || b == sqlq.Notified, fmt.Sprint(a, b)
 	})
 }
