@@ -2,7 +2,6 @@ package ops
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -40,20 +39,4 @@ func (o *Ops) setPaused(ctx context.Context, name, kind string, set func(pgx.Tx)
 		return false, o.mustExist(ctx, name)
 	}
 	return true, nil
-}
-
-// record writes an operation on a queue down that is done with the transaction that does it.
-func (o *Ops) record(ctx context.Context, tx pgx.Tx, kind, queue string, changed int64) error {
-	id, err := o.store.BeginOperation(ctx, tx, store.Operation{Kind: kind, Filter: json.RawMessage(`{}`), Queue: &queue,
-		OSUser: o.actor.OSUser, Host: o.actor.Host, Reason: o.actor.Reason})
-	if err != nil {
-		return fmt.Errorf("write the operation down: %w", err)
-	}
-	if _, err := o.store.AdvanceOperation(ctx, tx, id, changed, store.Place{}); err != nil {
-		return fmt.Errorf("write down what operation %d did: %w", id, err)
-	}
-	if err := o.store.EndOperation(ctx, tx, id, "done", ""); err != nil {
-		return fmt.Errorf("write down how operation %d ended: %w", id, err)
-	}
-	return nil
 }

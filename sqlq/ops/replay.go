@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"strconv"
-	"time"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
@@ -227,14 +226,6 @@ func place(k *store.FailedKey) store.Place {
 		return store.Place{}
 	}
 	return store.Place{At: k.FailedAt, Seq: k.Seq}
-}
-
-// from returns the moment as an absolute one, given what time it is.
-func (m Moment) from(now time.Time) Moment {
-	if m.set || m.Ago != 0 {
-		return Moment{At: now.Add(-m.Ago)}
-	}
-	return m
 }
 
 // told returns what there is to say after a plan has been done: names that were not there, queues that are gone, or one
