@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -244,33 +243,4 @@ func wrap(text string, width int) (lines []string) {
 		line += word
 	}
 	return append(lines, line)
-}
-
-// size is a number of bytes; a flag.
-type size int64
-
-func (s *size) String() string {
-	n := int64(*s)
-	for i, unit := range []string{"GB", "MB", "kB"} {
-		if each := int64(1) << (30 - 10*i); n > 0 && n%each == 0 {
-			return fmt.Sprintf("%d%s", n/each, unit)
-		}
-	}
-	return fmt.Sprint(n)
-}
-func (s *size) Type() string { return "SIZE" }
-
-func (s *size) Set(text string) error {
-	each, number := int64(1), strings.ToLower(text)
-	for suffix, n := range map[string]int64{"kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30} {
-		if rest, found := strings.CutSuffix(number, suffix); found {
-			each, number = n, strings.TrimSpace(rest)
-		}
-	}
-	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || n < 1 || n > (1<<62)/each {
-		return errors.New("write a size such as 64MB or 2GB")
-	}
-	*s = size(n * each)
-	return nil
 }

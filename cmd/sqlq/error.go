@@ -183,19 +183,3 @@ estimated and marked ~. The flags choose as in: sqlq error ls.`,
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 50, "list at most so many groups; 0: all")
 	return a.watchable(c)
 }
-
-type groupOrder struct{ *ops.Order }
-
-func (o groupOrder) String() string { return "count" }
-func (o groupOrder) Type() string   { return "ORDER" }
-func (o groupOrder) Set(text string) error {
-	switch text {
-	case "count":
-		*o.Order = ""
-	case string(ops.Newest), string(ops.Oldest):
-		*o.Order = ops.Order(text)
-	default:
-		return errors.New("there are count, newest and oldest")
-	}
-	return nil
-}

@@ -281,18 +281,3 @@ func (a *app) showPreview(v verb, p ops.Preview) error {
 	}
 	return nil
 }
-
-// rate is a flag: so many a second.
-type rate struct{ *int }
-
-func (r rate) String() string { return "" }
-func (r rate) Type() string   { return "N/s" }
-func (r rate) Set(text string) error {
-	number := strings.TrimSuffix(text, "/s")
-	var n int
-	if _, err := fmt.Sscanf(number+"\n", "%d\n", &n); err != nil || n < 1 || fmt.Sprint(n) != number {
-		return errors.New("write a whole number a second, such as 100/s")
-	}
-	*r.int = n
-	return nil
-}
