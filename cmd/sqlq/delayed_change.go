@@ -87,7 +87,7 @@ func (a *app) delayedChangeCommand(v delayedVerb, c *cobra.Command, work func(co
 	var f ops.Filter
 	var ch change
 	c.RunE = func(c *cobra.Command, names []string) error {
-		if err := a.chosenBy(&f, names); err != nil {
+		if err := a.chosenBy(c.Context(), &f, names); err != nil {
 			return err
 		}
 		switch {
@@ -139,13 +139,13 @@ func (a *app) delayedChangeCommand(v delayedVerb, c *cobra.Command, work func(co
 
 // confirmDelayed shows some of the messages and asks; only what is for good is asked off a terminal, too.
 func (a *app) confirmDelayed(ctx context.Context, ch change, v delayedVerb, what string, sample []ops.DelayedMessage) error {
-	if !v.final && (!a.inTerminal || !a.errTerminal) {
+	if !v.final && !a.attended() {
 		return nil
 	}
 	if v.final {
 		what += ", for good"
 	}
-	if !ch.yes && a.inTerminal && a.errTerminal {
+	if !ch.yes && a.attended() {
 		for _, m := range sample {
 			a.say("  %d  due %s  %s  %s", m.Number, a.due(m), oneLine(m.Queue), oneLine(m.Type))
 		}

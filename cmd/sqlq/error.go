@@ -53,7 +53,7 @@ func (a *app) lookBy(c *cobra.Command, f *ops.Filter) error {
 	if len(f.Headers) > 0 || f.Body != "" {
 		c.Annotations[needs] = "operator"
 	}
-	return a.chosenBy(f, nil)
+	return a.chosenBy(c.Context(), f, nil)
 }
 
 func (a *app) listFailed(ctx context.Context, db *database, f ops.Filter) error {

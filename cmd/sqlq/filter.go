@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"strings"
 
@@ -55,7 +56,7 @@ const (
 func (s source) happened() string { return [...]string{"failed", "are due", "were sent"}[s] }
 
 // chosenBy completes a filter with the names that stand on the command line, and those that --id - reads.
-func (a *app) chosenBy(f *ops.Filter, names []string) error {
+func (a *app) chosenBy(ctx context.Context, f *ops.Filter, names []string) error {
 	if err := checkLimit(f.Limit); err != nil {
 		return err
 	}
@@ -65,7 +66,7 @@ func (a *app) chosenBy(f *ops.Filter, names []string) error {
 			all = append(all, name)
 			continue
 		}
-		lines := bufio.NewScanner(a.in)
+		lines := bufio.NewScanner(a.reading(ctx, "ids, one a line,"))
 		for lines.Scan() {
 			if line := strings.TrimSpace(lines.Text()); line != "" {
 				all = append(all, line)

@@ -92,7 +92,7 @@ transaction, stay leased.`,
 		Example: "  sqlq lease release 4711 --reason 'its handler hangs'\n  sqlq lease release --instance 12 --yes",
 		RunE: func(c *cobra.Command, args []string) error {
 			names := ops.Filter{Names: args}
-			if err := a.chosenBy(&names, nil); err != nil {
+			if err := a.chosenBy(c.Context(), &names, nil); err != nil {
 				return err
 			}
 			f.Names = names.Names
