@@ -107,15 +107,16 @@ transaction, stay leased.`,
 				return err
 			}
 			defer db.Close()
-			leases, err := db.Leases(c.Context(), f)
-			if err != nil {
+			leases, err := db.TryReleaseLeases(c.Context(), f)
+			var missing *ops.NoLeaseError
+			if err != nil && !errors.As(err, &missing) {
 				return err
 			}
 			if len(leases) == 0 {
 				return errNoneOf(c.Context(), db, f.Type, "no such leased messages")
 			}
 			if ch.dryRun {
-				return a.releaseDryRun(leases)
+				return errors.Join(a.releaseDryRun(leases, missing), err)
 			}
 			if livingLeases(leases) > 0 {
 				if err := a.confirm(c.Context(), ch, "release "+releasingText(leases)); err != nil {
@@ -145,17 +146,21 @@ transaction, stay leased.`,
 	return c
 }
 
-func (a *app) releaseDryRun(leases []ops.Lease) error {
+func (a *app) releaseDryRun(leases []ops.Lease, missing *ops.NoLeaseError) error {
 	if a.format == formatTable {
 		a.say("would release %s", releasingText(leases))
 		return a.printLeases(leases)
 	}
 	view := struct {
-		DryRun bool        `json:"dry_run"`
-		Chosen int         `json:"chosen"`
-		Living int64       `json:"of_living_instances"` // their handlers go on
-		Leases []leaseView `json:"leases"`
+		DryRun  bool        `json:"dry_run"`
+		Chosen  int         `json:"chosen"`
+		Living  int64       `json:"of_living_instances"` // their handlers go on
+		Missing []string    `json:"missing,omitempty"`
+		Leases  []leaseView `json:"leases"`
 	}{DryRun: true, Chosen: len(leases), Living: livingLeases(leases)}
+	if missing != nil {
+		view.Missing = missing.Missing
+	}
 	for _, l := range leases {
 		view.Leases = append(view.Leases, viewLease(l))
 	}
