@@ -117,7 +117,7 @@ func TestDoctorHealthy(t *testing.T) {
 			var notRun []string
 			switch kind {
 			case "producer":
-				notRun = []string{"instances", "leases", "delayed", "backlog", "paused", "errors"}
+				notRun = []string{"instances", "leases", "delayed", "backlog", "inbox", "paused", "errors"}
 			case "consumer":
 				notRun = []string{"delayed", "errors"} // it has no table of them to read
 			}
@@ -178,7 +178,7 @@ func TestDoctorFindsMissingGrants(t *testing.T) {
 	quoted := func(role string) string { return pgx.Identifier{role}.Sanitize() }
 
 	nobody := d.role("nobody")
-	found(t, doctor(t, d.loginAs(nobody), ops.DoctorOptions{}, "migrations", "instances", "leases", "delayed", "paused", "errors", "backlog"),
+	found(t, doctor(t, d.loginAs(nobody), ops.DoctorOptions{}, "migrations", "instances", "leases", "delayed", "inbox", "paused", "errors", "backlog"),
 		"grants", ops.SeverityProblem, "has no part in schema", "sqlq grant "+nobody)
 
 	consumer := grant("consumer")
@@ -194,9 +194,9 @@ func TestDoctorFindsMissingGrants(t *testing.T) {
 	found(t, doctor(t, d.loginAs(operator), ops.DoctorOptions{Kind: "operator"}), "grants", ops.SeverityNote, "is an operator of 1 of 2 queues: mine")
 
 	producer := grant("producer", "mine")
-	found(t, doctor(t, d.loginAs(producer), ops.DoctorOptions{Kind: "producer", Queues: []string{"other"}}, "instances", "leases", "delayed", "backlog", "paused", "errors"),
+	found(t, doctor(t, d.loginAs(producer), ops.DoctorOptions{Kind: "producer", Queues: []string{"other"}}, "instances", "leases", "delayed", "backlog", "inbox", "paused", "errors"),
 		"grants", ops.SeverityProblem, "INSERT (body) on table q_other", "--queue other")
-	found(t, doctor(t, d.loginAs(producer), ops.DoctorOptions{Kind: "viewer"}, "instances", "leases", "delayed", "backlog", "paused", "errors"),
+	found(t, doctor(t, d.loginAs(producer), ops.DoctorOptions{Kind: "viewer"}, "instances", "leases", "delayed", "backlog", "inbox", "paused", "errors"),
 		"grants", ops.SeverityProblem, "lacks what a viewer needs")
 }
 
@@ -345,11 +345,54 @@ func TestDoctorFindsMore(t *testing.T) {
 	}
 }
 
+// An inbox that is never emptied is named, with who keeps it from being. One that nobody writes to need not be.
+func TestDoctorFindsStuckInbox(t *testing.T) {
+	t.Parallel()
+	d, ctx := open(t), t.Context()
+	d.exec(`UPDATE sqlq.inbox SET rotated_at = now() - 3 * keeps - interval '1 s'`)
+	d.exec(`INSERT INTO sqlq.inbox_hours_a (id, queue) VALUES (gen_random_uuid(), 'sales')`)
+	if n := doctor(t, d.Ops, ops.DoctorOptions{}).Count(ops.SeverityWarning); n > 0 {
+		t.Errorf("%d findings of an inbox that was not written to until just now", n)
+	}
+	d.exec(`INSERT INTO sqlq.inbox_minutes_b (at, id, queue) VALUES (now() - interval '11 min', gen_random_uuid(), 'sales')`)
+	viewer := d.role("viewer")
+	if err := d.Grant(ctx, ops.Grant{Role: viewer, Kind: "viewer"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, who := range []*ops.Ops{d.Ops, d.loginAs(viewer)} {
+		found(t, doctor(t, who, ops.DoctorOptions{}), "inbox", ops.SeverityWarning, `inbox "minutes" keeps ids of handled messages for 10m0s, and has forgotten none for 30m`,
+			"start an endpoint", "sqlq grant ROLE consumer")
+	}
+
+	conn, err := pgx.ConnectConfig(ctx, d.pool.Config().ConnConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	hold := func(sql string) {
+		t.Helper()
+		if _, err := conn.PgConn().Exec(ctx, sql).ReadAll(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hold(`BEGIN; SELECT 'the  dump' FROM sqlq.inbox_minutes_a`)
+	found(t, doctor(t, d.Ops, ops.DoctorOptions{}), "inbox", ops.SeverityWarning, "start an endpoint") // not for long
+	found(t, doctor(t, d.Ops, ops.DoctorOptions{Late: time.Nanosecond}), "inbox", ops.SeverityWarning,
+		fmt.Sprintf(`: backend %d of "postgres" has its tables, in a transaction that has been open for `, conn.PgConn().PID()), "SELECT 'the dump'", "SELECT pg_terminate_backend(")
+	hold(`PREPARE TRANSACTION 'forgotten'`)
+	found(t, doctor(t, d.Ops, ops.DoctorOptions{Late: time.Nanosecond}), "inbox", ops.SeverityWarning, `: prepared transaction "forgotten" of "postgres" has its tables`, "ROLLBACK PREPARED 'forgotten'")
+	hold(`ROLLBACK PREPARED 'forgotten'`)
+	d.exec(`SELECT sqlq.rotate_inbox()`)
+	if diagnosis := doctor(t, d.Ops, ops.DoctorOptions{}); diagnosis.Count(ops.SeverityWarning) > 0 {
+		t.Errorf("after it was emptied:\n%s", findings(diagnosis))
+	}
+}
+
 // Without the schema, or with another one, what can be checked is.
 func TestDoctorWithoutSchema(t *testing.T) {
 	t.Parallel()
 	empty := openSchema(t, pgtest.Empty(t), "my schema")
-	ofVersion := []string{"grants", "instances", "leases", "delayed", "backlog", "paused", "errors"}
+	ofVersion := []string{"grants", "instances", "leases", "delayed", "backlog", "inbox", "paused", "errors"}
 	ofTables := append([]string{"row security", "dead rows", "bloat", "wraparound", "indexes"}, ofVersion...)
 	found(t, doctor(t, empty.Ops, ops.DoctorOptions{}, ofTables...), "migrations", ops.SeverityProblem, `schema "my schema" has no sqlq tables`, "sqlq migrate up --schema 'my schema'")
 	empty.exec(`CREATE SCHEMA "my schema"`)
