@@ -149,7 +149,8 @@ func (s *Schema) holderOf(ctx context.Context, db DBTX, a, b string, held time.D
 				AND relation IN ($1::text::regclass, $2::text::regclass) AND pid IS DISTINCT FROM pg_backend_pid()
 		) l
 		LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-		LEFT JOIN pg_prepared_xacts p ON l.pid IS NULL AND l.virtualtransaction = '-1/' || p.transaction::text
+		LEFT JOIN pg_locks x ON l.pid IS NULL AND x.pid IS NULL AND x.locktype = 'transactionid' AND x.virtualtransaction = l.virtualtransaction
+		LEFT JOIN pg_prepared_xacts p ON p.transaction = x.transactionid
 		WHERE coalesce(a.xact_start, p.prepared) < clock_timestamp() - $3::bigint * interval '1 microsecond'
 		ORDER BY coalesce(a.xact_start, p.prepared) LIMIT 1`, a, b, held.Microseconds())
 	if err != nil {
