@@ -49,14 +49,8 @@ func (o *Ops) EditFailed(ctx context.Context, m FailedMessage, e Edit) (changed 
 		return false, nil
 	}
 	err = pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
-		name := fmt.Sprint(m.Number)
-		filter, err := json.Marshal(map[string]any{"Names": []string{name}})
-		if err != nil {
-			return err
-		}
 		one := int64(1)
-		id, err := o.store.BeginOperation(ctx, tx, store.Operation{Kind: kindEdit, Filter: filter, Queue: &m.Queue, Wanted: &one,
-			OSUser: o.actor.OSUser, Host: o.actor.Host, Reason: o.actor.Reason})
+		id, err := o.beginIn(ctx, tx, kindEdit, map[string]any{"Names": []string{fmt.Sprint(m.Number)}}, store.Operation{Queue: &m.Queue, Wanted: &one})
 		if err != nil {
 			return err
 		}
@@ -68,10 +62,7 @@ func (o *Ops) EditFailed(ctx context.Context, m FailedMessage, e Edit) (changed 
 		if !done {
 			return o.whyNotEdited(ctx, tx, m)
 		}
-		if _, err := o.store.AdvanceOperation(ctx, tx, id, 1, store.Place{Seq: m.Number}); err != nil {
-			return err
-		}
-		return o.store.EndOperation(ctx, tx, id, "done", "")
+		return o.recorded(ctx, tx, id, 1, store.Place{Seq: m.Number})
 	})
 	if err != nil {
 		return false, fmt.Errorf("edit failed message %d: %w", m.Number, err)

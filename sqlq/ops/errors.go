@@ -85,7 +85,7 @@ func (e *QueueGoneError) Error() string {
 // ResumeOperation goes on with the rest, unless Err is ErrCancelled.
 type InterruptedError struct {
 	Operation int64  // its number, for ResumeOperation
-	Kind      string // replay, archive, unarchive or delete
+	Kind      string // one of OperationKinds
 	Done      int64  // messages that it has changed
 	Wanted    *int64 // how many it was to change; nil: they were too many to be counted
 	Err       error  // why: the end of the context, a lost connection, ErrCancelled, …

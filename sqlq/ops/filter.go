@@ -123,6 +123,16 @@ func (o *Ops) choose(ctx context.Context, f Filter) (store.Filter, error) {
 	return chosen, nil
 }
 
+// chooseReady returns the filter as the store wants it, for the messages of a queue, after the database has read what is in its
+// languages.
+func (o *Ops) chooseReady(ctx context.Context, f Filter) (store.Filter, error) {
+	chosen, err := f.chosenReady()
+	if err != nil {
+		return chosen, err
+	}
+	return chosen, o.try(ctx, chosen)
+}
+
 // seenQueues is among how many queues that may be seen each is looked through by itself.
 const seenQueues = 20
 
@@ -134,11 +144,15 @@ func (f Filter) chosenDelayed() (store.Filter, error) {
 	return f.chosenOthers()
 }
 
-// chosenReady returns the filter as the store wants it, for the messages of a queue.
+// chosenReady returns the filter as the store wants it, for the messages of a queue, whose table it is read from.
 func (f Filter) chosenReady() (store.Filter, error) {
 	if f.Error != "" {
 		return store.Filter{}, errors.New("a message that waits in its queue has no error; those that failed are in the error table, those to be retried among the delayed")
 	}
+	if err := f.checkNames("ready"); err != nil {
+		return store.Filter{}, err
+	}
+	f.Queue = ""
 	return f.chosenDelayed()
 }
 
@@ -240,6 +254,16 @@ func placeIn(text, message string) int {
 		}
 	}
 	return len(text)
+}
+
+// checkNames refuses names that are neither a number nor an id; of says which messages are meant.
+func (f Filter) checkNames(of string) error {
+	for _, name := range f.Names {
+		if _, _, err := parseName(name); err != nil {
+			return fmt.Errorf("%q names no %s message: give its number or its id, which is a UUID", name, of)
+		}
+	}
+	return nil
 }
 
 // parseName reads how an operator names a message: a number or an id, which is returned in its usual form.

@@ -297,11 +297,16 @@ func (o *Ops) absolute(ctx context.Context, f Filter) (Filter, error) {
 // begin writes down that an operation begins, and returns its number. filter is what it was told, for people and for going
 // on later.
 func (o *Ops) begin(ctx context.Context, kind string, filter any, op store.Operation) (id int64, err error) {
+	return o.beginIn(ctx, o.pool, kind, filter, op)
+}
+
+// beginIn is begin as part of a transaction.
+func (o *Ops) beginIn(ctx context.Context, db store.DBTX, kind string, filter any, op store.Operation) (id int64, err error) {
 	if op.Filter, err = json.Marshal(filter); err != nil {
 		return 0, fmt.Errorf("write the filter of the operation down: %w", err)
 	}
 	op.Kind, op.OSUser, op.Host, op.Reason = kind, o.actor.OSUser, o.actor.Host, o.actor.Reason
-	if id, err = o.store.BeginOperation(ctx, o.pool, op); err != nil {
+	if id, err = o.store.BeginOperation(ctx, db, op); err != nil {
 		return 0, fmt.Errorf("write the operation down: %w", err)
 	}
 	return id, nil
@@ -324,17 +329,21 @@ func (o *Ops) end(ctx context.Context, id int64, failure error) error {
 	return nil
 }
 
-// record writes an operation on a queue down that is done with the transaction that does it.
-func (o *Ops) record(ctx context.Context, tx pgx.Tx, kind, queue string, changed int64) error {
-	id, err := o.store.BeginOperation(ctx, tx, store.Operation{Kind: kind, Filter: json.RawMessage(`{}`), Queue: &queue,
-		OSUser: o.actor.OSUser, Host: o.actor.Host, Reason: o.actor.Reason})
+// record writes an operation on a queue down that is done with the transaction that does it. filter is as in begin.
+func (o *Ops) record(ctx context.Context, tx pgx.Tx, kind, queue string, filter any, changed int64) error {
+	id, err := o.beginIn(ctx, tx, kind, filter, store.Operation{Queue: &queue})
 	if err != nil {
-		return fmt.Errorf("write the operation down: %w", err)
+		return err
 	}
-	if _, err := o.store.AdvanceOperation(ctx, tx, id, changed, store.Place{}); err != nil {
+	return o.recorded(ctx, tx, id, changed, store.Place{})
+}
+
+// recorded writes down that an operation is done with the transaction that does it.
+func (o *Ops) recorded(ctx context.Context, tx pgx.Tx, id, changed int64, after store.Place) error {
+	if _, err := o.store.AdvanceOperation(ctx, tx, id, changed, after); err != nil {
 		return fmt.Errorf("write down what operation %d did: %w", id, err)
 	}
-	if err := o.store.EndOperation(ctx, tx, id, "done", ""); err != nil {
+	if err := o.store.EndOperation(ctx, tx, id, statusDone, ""); err != nil {
 		return fmt.Errorf("write down how operation %d ended: %w", id, err)
 	}
 	return nil

@@ -5,8 +5,6 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
-
-	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
 // PauseQueue has a queue hand out no more messages, in the name and for the reason of the Actor, and tells its receivers;
@@ -30,7 +28,7 @@ func (o *Ops) setPaused(ctx context.Context, name, kind string, set func(pgx.Tx)
 		if changed, err = set(tx); err != nil || !changed {
 			return err
 		}
-		return o.record(ctx, tx, kind, name, 0)
+		return o.record(ctx, tx, kind, name, struct{}{}, 0)
 	})
 	if err != nil {
 		return false, fmt.Errorf("%s queue %q: %w", kind, name, err)

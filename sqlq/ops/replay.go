@@ -56,12 +56,8 @@ func (o *Ops) Replay(ctx context.Context, f Filter, opts ReplayOptions) (replaye
 		return 0, err
 	}
 	if opts.To != "" {
-		exists, err := o.store.QueueExists(ctx, o.pool, opts.To)
-		if err != nil {
-			return 0, fmt.Errorf("look for queue %q: %w", opts.To, err)
-		}
-		if !exists {
-			return 0, o.unknownQueue(ctx, opts.To)
+		if err := o.mustExist(ctx, opts.To); err != nil {
+			return 0, err
 		}
 	}
 	return o.changeFailed(ctx, kindReplay, f, opts)
