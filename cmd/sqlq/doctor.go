@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -217,7 +216,10 @@ var resultStyle = map[string]style{"ok": green, "skipped": faint, "note": faint,
 // finding writes a line of doctor's: a result, a name, and a text that is broken where the terminal ends.
 func (a *app) finding(w io.Writer, result, name, text string) {
 	const indent = 25
-	lines := wrap(oneLine(text), a.width-indent)
+	lines := []string{oneLine(text)}
+	if a.width-indent >= 20 { // else there is no room for words
+		lines = folded(strings.Fields(lines[0]), a.width-indent)
+	}
 	if result == "" {
 		name = "  " + name
 	}
@@ -225,22 +227,4 @@ func (a *app) finding(w io.Writer, result, name, text string) {
 	for _, line := range lines[1:] {
 		fmt.Fprintf(w, "%*s%s\n", indent, "", line)
 	}
-}
-
-// wrap breaks text between words into lines of at most so many characters; no number below 20 is taken.
-func wrap(text string, width int) (lines []string) {
-	if width < 20 {
-		return []string{text}
-	}
-	line := ""
-	for _, word := range strings.Fields(text) {
-		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width {
-			lines, line = append(lines, line), ""
-		}
-		if line != "" {
-			line += " "
-		}
-		line += word
-	}
-	return append(lines, line)
 }

@@ -39,24 +39,13 @@ endpoint.`,
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := checkLimit(f.Limit); err != nil {
-				return err
-			}
-			db, err := a.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			wanted := f
-			wanted.Limit = oneMore(f.Limit)
-			leases, err := db.Leases(c.Context(), wanted)
-			if err != nil {
-				return err
-			}
-			if err := a.printLeases(upTo(a, f.Limit, leases)); err != nil || len(leases) > 0 {
-				return err
-			}
-			return a.noneFound(c.Context(), db, !f.ChoosesAll(), f.Type, "no such leased messages")
+			return runList(a, c, f.Limit, func(db *database, limit int) ([]ops.Lease, error) {
+				wanted := f
+				wanted.Limit = limit
+				return db.Leases(c.Context(), wanted)
+			}, a.printLeases, func(db *database) error {
+				return a.noneFound(c.Context(), db, !f.ChoosesAll(), f.Type, "no such leased messages")
+			})
 		},
 	}
 	a.leaseFlags(c, &f)
