@@ -59,12 +59,7 @@ func (e *examination) checkInstances(ctx context.Context) (found []Finding, err 
 	return found, nil
 }
 
-func (e *examination) doctorFix() string {
-	if e.store.Name() == "sqlq" {
-		return "sqlq doctor --fix"
-	}
-	return "sqlq doctor --fix --schema " + shellWord(e.store.Name())
-}
+func (e *examination) doctorFix() string { return "sqlq doctor --fix" + inSchema(e.store.Name()) }
 
 // recover does what the leading instance does with dead ones: marks them, and gives their messages back.
 func (e *examination) recover(ctx context.Context) (string, error) {
