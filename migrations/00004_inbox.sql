@@ -222,12 +222,6 @@ BEGIN
             EXECUTE format('GRANT EXECUTE ON FUNCTION %I TO %I', word, role);
         END LOOP;
     END IF;
-    IF kind <> 'producer' THEN -- doctor looks whether ids are forgotten when their time has come
-        EXECUTE format('GRANT SELECT ON inbox TO %I', role);
-        FOR word IN SELECT 'inbox_' || i.name || '_' || ab FROM inbox i, unnest(ARRAY['a', 'b']) ab LOOP
-            EXECUTE format('GRANT SELECT (at) ON %I TO %I', word, role);
-        END LOOP;
-    END IF;
 END $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION grant_role IS 'Lets a role be producer (sends, publishes, reads nothing), consumer (runs endpoints), operator (everything on messages; of all queues: makes and drops them) or viewer (counts and lists, no headers and bodies unless bodies), of the named queues or, with null, of all, those included that are made later. A role may be several.';
