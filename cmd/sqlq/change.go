@@ -52,7 +52,7 @@ func (a *app) confirm(ctx context.Context, ch change, what string) error {
 	if ch.yes {
 		return nil
 	}
-	if !a.inTerminal || !a.errTerminal {
+	if !a.attended() {
 		return usageErrorf("this would %s; add --yes to do it without being asked", what)
 	}
 	fmt.Fprintf(a.err, "This will %s.\nGo on? [y/N] ", what)
@@ -65,7 +65,7 @@ func (a *app) confirm(ctx context.Context, ch change, what string) error {
 
 // confirmOnTerminal asks where somebody sits there, and goes on elsewhere.
 func (a *app) confirmOnTerminal(ctx context.Context, ch change, what string) error {
-	if !a.inTerminal || !a.errTerminal {
+	if !a.attended() {
 		return nil
 	}
 	return a.confirm(ctx, ch, what)
@@ -76,7 +76,7 @@ func (a *app) confirmByName(ctx context.Context, ch change, what, name string) e
 	if ch.yes {
 		return nil
 	}
-	if !a.inTerminal || !a.errTerminal {
+	if !a.attended() {
 		return usageErrorf("this would %s, for good; add --yes to do it without being asked", what)
 	}
 	fmt.Fprintf(a.err, "This will %s, for good.\nType %q to go on: ", what, name)
@@ -102,9 +102,17 @@ func (a *app) answer(ctx context.Context) string {
 	}
 }
 
+// attended says whether somebody sits there who can be asked.
+func (a *app) attended() bool { return a.inTerminal && a.errTerminal }
+
 // reading is standard input, of which a Read ends when ctx does: a terminal, or a pipe that nobody writes to, would hold the
-// command up.
-func (a *app) reading(ctx context.Context) io.Reader { return interruptible{ctx, a.in} }
+// command up. On a terminal it says what is read.
+func (a *app) reading(ctx context.Context, what string) io.Reader {
+	if a.attended() {
+		a.say("reading %s from the terminal; Ctrl-D ends it", what)
+	}
+	return interruptible{ctx, a.in}
+}
 
 type interruptible struct {
 	ctx  context.Context

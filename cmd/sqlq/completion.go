@@ -1,8 +1,6 @@
 package main
 
 import (
-	"fmt"
-
 	"github.com/spf13/cobra"
 )
 
@@ -33,7 +31,7 @@ the database for. Load it where the shell begins:
 			case "powershell":
 				return root.GenPowerShellCompletionWithDesc(a.out)
 			}
-			return &codedError{code: exitUsage, err: fmt.Errorf("there is no completion for %q; there is bash, zsh, fish and powershell", args[0])}
+			return usageErrorf("there is no completion for %q; there is bash, zsh, fish and powershell", args[0])
 		},
 	}
 }

@@ -76,7 +76,7 @@ setting of the library is its default.
 			writeSendOptions(&b, sources[settings[i-1].dir], &faults)
 			b.WriteString("\n## The operator's Go API\n")
 		}
-		fmt.Fprintf(&b, "\n### %s\n\n%s\n", name, strings.Join(wrap(about, 128), "\n"))
+		fmt.Fprintf(&b, "\n### %s\n\n%s\n", name, strings.Join(folded(strings.Fields(about), 128), "\n"))
 		writeKnobs(&b, "field", knobs)
 	}
 	b.WriteString("\n## The command line\n\nFlags that read the same, have the same default and cost the same in several commands are one row.\n")

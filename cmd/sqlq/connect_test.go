@@ -60,11 +60,9 @@ func TestConfirmInterrupted(t *testing.T) {
 // Ctrl-C ends a command that waits for its input, and nothing was done.
 func TestReadingInterrupted(t *testing.T) {
 	t.Parallel()
-	url := "--database-url=" + pgtest.Database(t)
-	if code, _, err := command(t, "", url, "queue", "create", "sales"); code != 0 {
-		t.Fatal(err)
-	}
-	for _, line := range []string{"send sales T", "publish T", "queue import sales"} {
+	url := "--database-url=" + fail(t, 1).url
+	for _, line := range []string{"send sales T", "publish T", "queue import sales", "error edit 1 --body-file -", "error ls --id -", "error replay --id -",
+		"delayed cancel --id -", "queue peek sales --id -", "lease release -"} {
 		ctx, cancel := context.WithCancel(t.Context())
 		asked := cancelling{cancel: cancel}
 		s := streams{in: never{}, out: &strings.Builder{}, err: &asked, inTerminal: true, errTerminal: true}

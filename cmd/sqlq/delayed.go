@@ -1,12 +1,10 @@
 package main
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
 	"time"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -32,24 +30,16 @@ Times are found by an index. Everything else looks at one message after the othe
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := a.chosenBy(&f, nil); err != nil {
+			if err := a.chosenBy(c.Context(), &f, nil); err != nil {
 				return err
 			}
-			db, err := a.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			wanted := f
-			wanted.Limit = oneMore(f.Limit)
-			found, err := db.ListDelayed(c.Context(), wanted)
-			if err != nil {
-				return err
-			}
-			if err := a.printDelayed(upTo(a, f.Limit, found)); err != nil || len(found) > 0 {
-				return err
-			}
-			return a.noneFound(c.Context(), db, !f.ChoosesAll(), f.Type, "no such messages among the delayed")
+			return runList(a, c, f.Limit, func(db *database, limit int) ([]ops.DelayedMessage, error) {
+				wanted := f
+				wanted.Limit = limit
+				return db.ListDelayed(c.Context(), wanted)
+			}, a.printDelayed, func(db *database) error {
+				return a.noneFound(c.Context(), db, !f.ChoosesAll(), f.Type, "no such messages among the delayed")
+			})
 		},
 	}
 	a.filterFlags(c, &f, delayedMessages)
@@ -121,11 +111,7 @@ func (a *app) writeDelayed(w io.Writer, m ops.DelayedMessage) {
 	}
 	block(w, "error", m.Error)
 	block(w, "headers", pretty(m.Headers))
-	if utf8.Valid(m.Body) {
-		block(w, "body", pretty(m.Body))
-	} else {
-		block(w, "body, in base64", base64.StdEncoding.EncodeToString(m.Body))
-	}
+	writeBody(w, m.Body)
 }
 
 // delayedView is a delayed message in JSON.

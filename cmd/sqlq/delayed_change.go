@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -89,7 +87,7 @@ func (a *app) delayedChangeCommand(v delayedVerb, c *cobra.Command, work func(co
 	var f ops.Filter
 	var ch change
 	c.RunE = func(c *cobra.Command, names []string) error {
-		if err := a.chosenBy(&f, names); err != nil {
+		if err := a.chosenBy(c.Context(), &f, names); err != nil {
 			return err
 		}
 		switch {
@@ -141,13 +139,13 @@ func (a *app) delayedChangeCommand(v delayedVerb, c *cobra.Command, work func(co
 
 // confirmDelayed shows some of the messages and asks; only what is for good is asked off a terminal, too.
 func (a *app) confirmDelayed(ctx context.Context, ch change, v delayedVerb, what string, sample []ops.DelayedMessage) error {
-	if !v.final && (!a.inTerminal || !a.errTerminal) {
+	if !v.final && !a.attended() {
 		return nil
 	}
 	if v.final {
 		what += ", for good"
 	}
-	if !ch.yes && a.inTerminal && a.errTerminal {
+	if !ch.yes && a.attended() {
 		for _, m := range sample {
 			a.say("  %d  due %s  %s  %s", m.Number, a.due(m), oneLine(m.Queue), oneLine(m.Type))
 		}
@@ -187,50 +185,4 @@ func atLeast(n int64, more bool, noun string) string {
 		return "more than " + plural(n, noun)
 	}
 	return plural(n, noun)
-}
-
-// duration is a flag for a duration, with a sign where it may have one.
-type duration struct {
-	*time.Duration
-	signed bool
-}
-
-func (s duration) String() string {
-	if s.Duration == nil || *s.Duration == 0 {
-		return ""
-	}
-	return s.Duration.String()
-}
-
-func (s duration) Type() string { return "DURATION" }
-func (s duration) Set(text string) error {
-	rest, sign := text, time.Duration(1)
-	if s.signed {
-		if r, minus := strings.CutPrefix(text, "-"); minus {
-			rest, sign = r, -1
-		} else {
-			rest = strings.TrimPrefix(text, "+")
-		}
-	}
-	if rest == "0" { // needs no unit
-		*s.Duration = 0
-		return nil
-	}
-	d, err := ops.ParseDuration(rest)
-	*s.Duration = sign * d
-	return pointAt(err)
-}
-
-// instant is a flag for a point in time.
-type instant struct{ *time.Time }
-
-func (i instant) String() string { return "" }
-func (i instant) Type() string   { return "TIME" }
-func (i instant) Set(text string) error {
-	m, err := ops.ParseMoment(text)
-	if err != nil || m.At.IsZero() {
-		return errors.New("write a date or a time such as 2026-03-01, 2026-03-01T15:04 or 2026-03-01T15:04:05Z")
-	}
-	*i.Time = m.At
-	return nil
 }

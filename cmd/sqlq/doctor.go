@@ -6,10 +6,8 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -25,8 +23,8 @@ func (a *app) doctorCommand() *cobra.Command {
 		Use:   "doctor",
 		Short: "Look for what keeps messages from flowing, or will",
 		Long: `Look for what keeps messages from flowing, or will: the connection and the server, the schema, what this role may do,
-instances that crashed, messages that nobody moves or handles, who holds vacuum back and what that costs, dead rows and
-empty space, autovacuum's settings, numbers that run out, invalid indexes.
+instances that crashed, messages that nobody moves or handles, inboxes that forget nothing, who holds vacuum back and what
+that costs, dead rows and empty space, autovacuum's settings, numbers that run out, invalid indexes.
 
 Each finding says what is the case, why it matters, and what mends it. A problem means that something does not work or will
 stop; a warning, that it works worse than it could or needs looking at; a note needs nothing. Every check takes a bounded
@@ -218,7 +216,10 @@ var resultStyle = map[string]style{"ok": green, "skipped": faint, "note": faint,
 // finding writes a line of doctor's: a result, a name, and a text that is broken where the terminal ends.
 func (a *app) finding(w io.Writer, result, name, text string) {
 	const indent = 25
-	lines := wrap(oneLine(text), a.width-indent)
+	lines := []string{oneLine(text)}
+	if a.width-indent >= 20 { // else there is no room for words
+		lines = folded(strings.Fields(lines[0]), a.width-indent)
+	}
 	if result == "" {
 		name = "  " + name
 	}
@@ -226,51 +227,4 @@ func (a *app) finding(w io.Writer, result, name, text string) {
 	for _, line := range lines[1:] {
 		fmt.Fprintf(w, "%*s%s\n", indent, "", line)
 	}
-}
-
-// wrap breaks text between words into lines of at most so many characters; no number below 20 is taken.
-func wrap(text string, width int) (lines []string) {
-	if width < 20 {
-		return []string{text}
-	}
-	line := ""
-	for _, word := range strings.Fields(text) {
-		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width {
-			lines, line = append(lines, line), ""
-		}
-		if line != "" {
-			line += " "
-		}
-		line += word
-	}
-	return append(lines, line)
-}
-
-// size is a number of bytes; a flag.
-type size int64
-
-func (s *size) String() string {
-	n := int64(*s)
-	for i, unit := range []string{"GB", "MB", "kB"} {
-		if each := int64(1) << (30 - 10*i); n > 0 && n%each == 0 {
-			return fmt.Sprintf("%d%s", n/each, unit)
-		}
-	}
-	return fmt.Sprint(n)
-}
-func (s *size) Type() string { return "SIZE" }
-
-func (s *size) Set(text string) error {
-	each, number := int64(1), strings.ToLower(text)
-	for suffix, n := range map[string]int64{"kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30} {
-		if rest, found := strings.CutSuffix(number, suffix); found {
-			each, number = n, strings.TrimSpace(rest)
-		}
-	}
-	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || n < 1 || n > (1<<62)/each {
-		return errors.New("write a size such as 64MB or 2GB")
-	}
-	*s = size(n * each)
-	return nil
 }

@@ -53,7 +53,7 @@ func (a *app) lookBy(c *cobra.Command, f *ops.Filter) error {
 	if len(f.Headers) > 0 || f.Body != "" {
 		c.Annotations[needs] = "operator"
 	}
-	return a.chosenBy(f, nil)
+	return a.chosenBy(c.Context(), f, nil)
 }
 
 func (a *app) listFailed(ctx context.Context, db *database, f ops.Filter) error {
@@ -182,20 +182,4 @@ estimated and marked ~. The flags choose as in: sqlq error ls.`,
 	_ = c.RegisterFlagCompletionFunc("order", cobra.FixedCompletions([]string{"count", "newest", "oldest"}, cobra.ShellCompDirectiveNoFileComp))
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 50, "list at most so many groups; 0: all")
 	return a.watchable(c)
-}
-
-type groupOrder struct{ *ops.Order }
-
-func (o groupOrder) String() string { return "count" }
-func (o groupOrder) Type() string   { return "ORDER" }
-func (o groupOrder) Set(text string) error {
-	switch text {
-	case "count":
-		*o.Order = ""
-	case string(ops.Newest), string(ops.Oldest):
-		*o.Order = ops.Order(text)
-	default:
-		return errors.New("there are count, newest and oldest")
-	}
-	return nil
 }

@@ -102,7 +102,7 @@ type verb struct {
 func (a *app) changeFailedCommand(v verb, f *ops.Filter, c *cobra.Command) *cobra.Command {
 	var ch change
 	c.RunE = func(c *cobra.Command, names []string) error {
-		if err := a.chosenBy(f, names); err != nil {
+		if err := a.chosenBy(c.Context(), f, names); err != nil {
 			return err
 		}
 		if err := a.checkAll(v, f, ch); err != nil {
@@ -141,7 +141,7 @@ func (a *app) changeFailedCommand(v verb, f *ops.Filter, c *cobra.Command) *cobr
 // checkAll refuses a command line that would change every failed message without saying so, where nobody can be asked.
 func (a *app) checkAll(v verb, f *ops.Filter, ch change) error {
 	switch {
-	case f.ChoosesAll() && !f.All && (ch.dryRun || a.inTerminal && a.errTerminal && !ch.yes):
+	case f.ChoosesAll() && !f.All && (ch.dryRun || a.attended() && !ch.yes):
 		f.All = true // what a dry run shows, and confirmChange asks
 	case f.ChoosesAll() && !f.All:
 		return usageErrorf("this would %s every failed message: name messages, or give --queue, --type or --group, or --all to mean it", v.name)
@@ -154,7 +154,7 @@ func (a *app) checkAll(v verb, f *ops.Filter, ch change) error {
 // confirmChange asks before messages are lost, and on a terminal before all of them are changed.
 func (a *app) confirmChange(ctx context.Context, v verb, f *ops.Filter, ch change, db *database) error {
 	all := f.ChoosesAll() && f.Limit == 0
-	if ch.yes || !v.destroys && !(f.ChoosesAll() && a.inTerminal && a.errTerminal) {
+	if ch.yes || !v.destroys && !(f.ChoosesAll() && a.attended()) {
 		return nil
 	}
 	preview, err := v.preview(ctx, db)
@@ -279,20 +279,5 @@ func (a *app) showPreview(v verb, p ops.Preview) error {
 	if none(p) {
 		return errNothing("no such messages in the error table: nothing would be %s", v.past)
 	}
-	return nil
-}
-
-// rate is a flag: so many a second.
-type rate struct{ *int }
-
-func (r rate) String() string { return "" }
-func (r rate) Type() string   { return "N/s" }
-func (r rate) Set(text string) error {
-	number := strings.TrimSuffix(text, "/s")
-	var n int
-	if _, err := fmt.Sscanf(number+"\n", "%d\n", &n); err != nil || n < 1 || fmt.Sprint(n) != number {
-		return errors.New("write a whole number a second, such as 100/s")
-	}
-	*r.int = n
 	return nil
 }

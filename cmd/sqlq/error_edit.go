@@ -53,7 +53,7 @@ edit again, and the text is not lost. Headers that begin with sqlq- are the libr
 			if e.bodyFile == "" && len(e.set)+len(e.unset) == 0 {
 				return a.editInEditor(c.Context(), db, m, e.change)
 			}
-			edit, err := a.editByFlags(m, e, set)
+			edit, err := a.editByFlags(c.Context(), m, e, set)
 			if err != nil {
 				return err
 			}
@@ -99,7 +99,7 @@ func (e errorEdit) headers() (map[string]string, error) {
 }
 
 // editByFlags returns the edit that the flags say.
-func (a *app) editByFlags(m ops.FailedMessage, e errorEdit, set map[string]string) (edit ops.Edit, err error) {
+func (a *app) editByFlags(ctx context.Context, m ops.FailedMessage, e errorEdit, set map[string]string) (edit ops.Edit, err error) {
 	if len(e.set)+len(e.unset) > 0 {
 		_, others, readable := ops.SplitHeaders(m.Headers)
 		if !readable {
@@ -117,7 +117,7 @@ func (a *app) editByFlags(m ops.FailedMessage, e errorEdit, set map[string]strin
 	switch e.bodyFile {
 	case "":
 	case "-":
-		edit.Body, err = io.ReadAll(a.in)
+		edit.Body, err = io.ReadAll(a.reading(ctx, "the body"))
 	default:
 		edit.Body, err = os.ReadFile(e.bodyFile)
 	}
@@ -192,7 +192,7 @@ func (a *app) editInEditor(ctx context.Context, db *database, m ops.FailedMessag
 			return os.Remove(path)
 		}
 		kept := fmt.Errorf("%w\nNothing was changed; your text is kept in %s", err, path)
-		if ctx.Err() != nil || !a.inTerminal || !a.errTerminal || errors.Is(err, ops.ErrChanged) || isGone(err) {
+		if ctx.Err() != nil || !a.attended() || errors.Is(err, ops.ErrChanged) || isGone(err) {
 			return kept
 		}
 		a.say("sqlq: %s", describe(err))

@@ -22,7 +22,7 @@ They stay where they are. sqlq queue import reads the lines. A body that is no J
 			if a.format == formatJSON || a.format == formatYAML {
 				return usageErrorf("-o %s: an export is JSON lines", a.format)
 			}
-			if err := a.chosenBy(&f, names); err != nil {
+			if err := a.chosenBy(c.Context(), &f, names); err != nil {
 				return err
 			}
 			db, err := a.connect(c.Context())

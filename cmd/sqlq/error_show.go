@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -70,20 +68,7 @@ func (a *app) writeFailed(w io.Writer, m ops.FailedMessage) {
 	block(w, "chain", strings.Join(m.Chain, "\n"))
 	block(w, "stack", m.Stack)
 	block(w, "headers", pretty(m.Headers))
-	if utf8.Valid(m.Body) {
-		block(w, "body", pretty(m.Body))
-	} else {
-		block(w, "body, in base64", base64.StdEncoding.EncodeToString(m.Body))
-	}
-}
-
-// pretty lays JSON out over several lines; other text stays as it is.
-func pretty(text []byte) string {
-	var b bytes.Buffer
-	if json.Indent(&b, bytes.TrimSpace(text), "", "  ") != nil {
-		return string(text)
-	}
-	return b.String()
+	writeBody(w, m.Body)
 }
 
 // writeHistory writes what became of a message before, the first of it first.

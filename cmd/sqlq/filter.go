@@ -2,7 +2,7 @@ package main
 
 import (
 	"bufio"
-	"errors"
+	"context"
 	"fmt"
 	"strings"
 
@@ -56,7 +56,7 @@ const (
 func (s source) happened() string { return [...]string{"failed", "are due", "were sent"}[s] }
 
 // chosenBy completes a filter with the names that stand on the command line, and those that --id - reads.
-func (a *app) chosenBy(f *ops.Filter, names []string) error {
+func (a *app) chosenBy(ctx context.Context, f *ops.Filter, names []string) error {
 	if err := checkLimit(f.Limit); err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func (a *app) chosenBy(f *ops.Filter, names []string) error {
 			all = append(all, name)
 			continue
 		}
-		lines := bufio.NewScanner(a.in)
+		lines := bufio.NewScanner(a.reading(ctx, "ids, one a line,"))
 		for lines.Scan() {
 			if line := strings.TrimSpace(lines.Text()); line != "" {
 				all = append(all, line)
@@ -81,75 +81,4 @@ func (a *app) chosenBy(f *ops.Filter, names []string) error {
 	}
 	f.Names = all
 	return nil
-}
-
-// The flags of a filter. Each parses its own text, so that a mistake is pointed at.
-
-type moment struct{ *ops.Moment }
-
-func (m moment) String() string { return "" }
-func (m moment) Type() string   { return "TIME" }
-func (m moment) Set(text string) (err error) {
-	*m.Moment, err = ops.ParseMoment(text)
-	return pointAt(err)
-}
-
-type attempts struct{ *ops.Range }
-
-func (r attempts) String() string { return "" }
-func (r attempts) Type() string   { return "RANGE" }
-func (r attempts) Set(text string) (err error) {
-	*r.Range, err = ops.ParseRange(text)
-	return pointAt(err)
-}
-
-type headers struct{ to *map[string]string }
-
-func (h headers) String() string { return "" }
-func (h headers) Type() string   { return "NAME=VALUE" }
-func (h headers) Set(text string) error {
-	name, value, found := strings.Cut(text, "=")
-	if !found || name == "" {
-		return pointAt(&ops.FilterError{Text: text, At: len(name), Why: "write NAME=VALUE"})
-	}
-	if other, twice := (*h.to)[name]; twice && other != value {
-		return fmt.Errorf("no message has a header twice: %s", name)
-	}
-	if *h.to == nil {
-		*h.to = map[string]string{}
-	}
-	(*h.to)[name] = value
-	return nil
-}
-
-type order struct{ *ops.Order }
-
-func (o order) String() string { return "" }
-func (o order) Type() string   { return "ORDER" }
-func (o order) Set(text string) error {
-	if *o.Order = ops.Order(text); *o.Order != ops.Newest && *o.Order != ops.Oldest {
-		return errors.New("there are newest and oldest")
-	}
-	return nil
-}
-
-type status struct{ *ops.Status }
-
-func (s status) String() string { return string(ops.StatusFailed) }
-func (s status) Type() string   { return "STATUS" }
-func (s status) Set(text string) error {
-	switch *s.Status = ops.Status(text); *s.Status {
-	case ops.StatusFailed, ops.StatusArchived, ops.StatusAny:
-		return nil
-	}
-	return errors.New("there are failed, archived and any")
-}
-
-// pointAt leaves out of a filter's error what the flag's own error repeats: its text.
-func pointAt(err error) error {
-	var wrong *ops.FilterError
-	if !errors.As(err, &wrong) {
-		return err
-	}
-	return fmt.Errorf("%s\n  %s\n  %s^", wrong.Why, wrong.Text, strings.Repeat(" ", len([]rune(wrong.Text[:min(wrong.At, len(wrong.Text))]))))
 }

@@ -33,44 +33,17 @@ of their last heartbeat, at most 5 s ago while they are well:
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := checkLimit(f.Limit); err != nil {
-				return err
-			}
-			db, err := a.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			wanted := f
-			wanted.Limit = oneMore(f.Limit)
-			instances, err := db.Instances(c.Context(), wanted)
-			if err != nil {
-				return err
-			}
 			none := "no instance runs; --all lists those that ended within a day"
 			if f.All {
 				none = "no instances"
 			}
-			found := len(instances) > 0
-			instances = upTo(a, f.Limit, instances)
-			t := &table{columns: []column{{name: "endpoint", cut: true}, {name: "id", right: true}, {name: "host", cut: true}, {name: "pid", right: true, spare: 3},
-				{name: "version", cut: true, spare: 4}, {name: "state"}, {name: "started", spare: 5}, {name: "last seen"}, {name: "in hand", right: true},
-				{name: "rate", right: true}, {name: "handled", right: true, spare: 2}, {name: "failed", right: true, spare: 1},
-				{name: "slow", right: true}}}
-			var views []instanceView
-			for _, i := range instances {
-				views = append(views, viewInstance(i))
-				inHand, rate, slow := "-", "-", "-"
-				if i.State.Lives() {
-					inHand, rate, slow = fmt.Sprintf("%d/%d", i.InHand, i.Concurrency), instanceRate(i.Rate), instanceSlow(i)
-				}
-				t.add(i.Endpoint, fmt.Sprint(i.ID), i.Host, fmt.Sprint(i.PID), i.Version, string(i.State), a.when(i.StartedAt), a.when(i.LastSeen),
-					inHand, rate, fmt.Sprint(i.Handled), fmt.Sprint(i.Failed), slow)
-			}
-			if err := printList(a, views, t); err != nil || found {
-				return err
-			}
-			return a.noneFound(c.Context(), db, f.Endpoint != "", "", none)
+			return runList(a, c, f.Limit, func(db *database, limit int) ([]ops.Instance, error) {
+				wanted := f
+				wanted.Limit = limit
+				return db.Instances(c.Context(), wanted)
+			}, a.printInstances, func(db *database) error {
+				return a.noneFound(c.Context(), db, f.Endpoint != "", "", none)
+			})
 		},
 	}
 	c.Flags().StringVar(&f.Endpoint, "endpoint", "", "those of this endpoint")
@@ -78,6 +51,24 @@ of their last heartbeat, at most 5 s ago while they are well:
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 200, "list at most so many; 0: all")
 	_ = c.RegisterFlagCompletionFunc("endpoint", a.completeQueues)
 	return a.watchable(c)
+}
+
+func (a *app) printInstances(instances []ops.Instance) error {
+	t := &table{columns: []column{{name: "endpoint", cut: true}, {name: "id", right: true}, {name: "host", cut: true}, {name: "pid", right: true, spare: 3},
+		{name: "version", cut: true, spare: 4}, {name: "state"}, {name: "started", spare: 5}, {name: "last seen"}, {name: "in hand", right: true},
+		{name: "rate", right: true}, {name: "handled", right: true, spare: 2}, {name: "failed", right: true, spare: 1},
+		{name: "slow", right: true}}}
+	var views []instanceView
+	for _, i := range instances {
+		views = append(views, viewInstance(i))
+		inHand, rate, slow := "-", "-", "-"
+		if i.State.Lives() {
+			inHand, rate, slow = fmt.Sprintf("%d/%d", i.InHand, i.Concurrency), instanceRate(i.Rate), instanceSlow(i)
+		}
+		t.add(i.Endpoint, fmt.Sprint(i.ID), i.Host, fmt.Sprint(i.PID), i.Version, string(i.State), a.when(i.StartedAt), a.when(i.LastSeen),
+			inHand, rate, fmt.Sprint(i.Handled), fmt.Sprint(i.Failed), slow)
+	}
+	return printList(a, views, t)
 }
 
 // instanceRate writes a rate.

@@ -39,24 +39,13 @@ endpoint.`,
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := checkLimit(f.Limit); err != nil {
-				return err
-			}
-			db, err := a.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			wanted := f
-			wanted.Limit = oneMore(f.Limit)
-			leases, err := db.Leases(c.Context(), wanted)
-			if err != nil {
-				return err
-			}
-			if err := a.printLeases(upTo(a, f.Limit, leases)); err != nil || len(leases) > 0 {
-				return err
-			}
-			return a.noneFound(c.Context(), db, !f.ChoosesAll(), f.Type, "no such leased messages")
+			return runList(a, c, f.Limit, func(db *database, limit int) ([]ops.Lease, error) {
+				wanted := f
+				wanted.Limit = limit
+				return db.Leases(c.Context(), wanted)
+			}, a.printLeases, func(db *database) error {
+				return a.noneFound(c.Context(), db, !f.ChoosesAll(), f.Type, "no such leased messages")
+			})
 		},
 	}
 	a.leaseFlags(c, &f)
@@ -92,7 +81,7 @@ transaction, stay leased.`,
 		Example: "  sqlq lease release 4711 --reason 'its handler hangs'\n  sqlq lease release --instance 12 --yes",
 		RunE: func(c *cobra.Command, args []string) error {
 			names := ops.Filter{Names: args}
-			if err := a.chosenBy(&names, nil); err != nil {
+			if err := a.chosenBy(c.Context(), &names, nil); err != nil {
 				return err
 			}
 			f.Names = names.Names
@@ -107,15 +96,16 @@ transaction, stay leased.`,
 				return err
 			}
 			defer db.Close()
-			leases, err := db.Leases(c.Context(), f)
-			if err != nil {
+			leases, err := db.TryReleaseLeases(c.Context(), f)
+			var missing *ops.NoLeaseError
+			if err != nil && !errors.As(err, &missing) {
 				return err
 			}
 			if len(leases) == 0 {
 				return errNoneOf(c.Context(), db, f.Type, "no such leased messages")
 			}
 			if ch.dryRun {
-				return a.releaseDryRun(leases)
+				return errors.Join(a.releaseDryRun(leases, missing), err)
 			}
 			if livingLeases(leases) > 0 {
 				if err := a.confirm(c.Context(), ch, "release "+releasingText(leases)); err != nil {
@@ -145,17 +135,21 @@ transaction, stay leased.`,
 	return c
 }
 
-func (a *app) releaseDryRun(leases []ops.Lease) error {
+func (a *app) releaseDryRun(leases []ops.Lease, missing *ops.NoLeaseError) error {
 	if a.format == formatTable {
 		a.say("would release %s", releasingText(leases))
 		return a.printLeases(leases)
 	}
 	view := struct {
-		DryRun bool        `json:"dry_run"`
-		Chosen int         `json:"chosen"`
-		Living int64       `json:"of_living_instances"` // their handlers go on
-		Leases []leaseView `json:"leases"`
+		DryRun  bool        `json:"dry_run"`
+		Chosen  int         `json:"chosen"`
+		Living  int64       `json:"of_living_instances"` // their handlers go on
+		Missing []string    `json:"missing,omitempty"`
+		Leases  []leaseView `json:"leases"`
 	}{DryRun: true, Chosen: len(leases), Living: livingLeases(leases)}
+	if missing != nil {
+		view.Missing = missing.Missing
+	}
 	for _, l := range leases {
 		view.Leases = append(view.Leases, viewLease(l))
 	}

@@ -8,6 +8,26 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// runList lists what read finds, up to a limit, and says where there is more. Where there is nothing none says so.
+func runList[T any](a *app, c *cobra.Command, limit int, read func(db *database, limit int) ([]T, error), print func([]T) error, none func(db *database) error) error {
+	if err := checkLimit(limit); err != nil {
+		return err
+	}
+	db, err := a.connect(c.Context())
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	found, err := read(db, oneMore(limit))
+	if err != nil {
+		return err
+	}
+	if err := print(upTo(a, limit, found)); err != nil || len(found) > 0 {
+		return err
+	}
+	return none(db)
+}
+
 // limitFlag gives a list its --limit; 0 is no limit.
 func limitFlag(c *cobra.Command, limit *int) {
 	c.Flags().IntVarP(limit, "limit", "n", 50, "list at most so many; 0: all")

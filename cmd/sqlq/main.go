@@ -272,25 +272,6 @@ func flagError(c *cobra.Command, err error) error {
 	return fmt.Errorf("%w; there is --%s", err, strings.Join(near, ", --"))
 }
 
-// exactly wants one argument for each of the names.
-func exactly(names ...string) cobra.PositionalArgs {
-	return func(c *cobra.Command, args []string) error {
-		if len(args) < len(names) {
-			return fmt.Errorf("%s is missing: %s", names[len(args)], c.UseLine())
-		}
-		return noMoreThan(len(names))(c, args)
-	}
-}
-
-func noMoreThan(n int) cobra.PositionalArgs {
-	return func(c *cobra.Command, args []string) error {
-		if len(args) > n {
-			return fmt.Errorf("unexpected argument %q: %s", args[n], c.UseLine())
-		}
-		return nil
-	}
-}
-
 // codedError is an error with an exit code of its own; err may be nil when everything has been said.
 type codedError struct {
 	code int

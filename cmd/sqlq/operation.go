@@ -38,30 +38,13 @@ process is dead or frozen, and it can be resumed.`,
 			if f.Kind != "" && !slices.Contains(ops.OperationKinds, f.Kind) {
 				return usageErrorf("--kind %s: there are %s", f.Kind, strings.Join(ops.OperationKinds, ", "))
 			}
-			db, err := a.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			wanted := f
-			wanted.Limit = oneMore(f.Limit)
-			operations, err := db.Operations(c.Context(), wanted)
-			if err != nil {
-				return err
-			}
-			found := len(operations) > 0
-			operations = upTo(a, f.Limit, operations)
-			t := &table{columns: []column{{name: "operation", right: true}, {name: "began"}, {name: "kind"}, {name: "status"}, {name: "done", right: true},
-				{name: "who", cut: true, spare: 1}, {name: "what", cut: true}, {name: "reason", cut: true, spare: 2}}}
-			var views []operationView
-			for _, op := range operations {
-				views = append(views, viewOperation(op))
-				t.add(fmt.Sprint(op.ID), a.when(op.BeganAt), op.Kind, string(op.Status), doneText(op), who(op), filterText(op), op.Reason)
-			}
-			if err := printList(a, views, t); err != nil || found {
-				return err
-			}
-			return a.noneFound(c.Context(), db, f.Status != "" || f.Kind != "", "", "no such operations")
+			return runList(a, c, f.Limit, func(db *database, limit int) ([]ops.Operation, error) {
+				wanted := f
+				wanted.Limit = limit
+				return db.Operations(c.Context(), wanted)
+			}, a.printOperations, func(db *database) error {
+				return a.noneFound(c.Context(), db, f.Status != "" || f.Kind != "", "", "no such operations")
+			})
 		},
 	}
 	c.Flags().Var(operationStatus{&f.Status}, "status", "running, stalled, done, interrupted or cancelled")
@@ -70,6 +53,17 @@ process is dead or frozen, and it can be resumed.`,
 	_ = c.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions(ops.OperationKinds, cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("status", cobra.FixedCompletions(operationStatuses, cobra.ShellCompDirectiveNoFileComp))
 	return a.watchable(c)
+}
+
+func (a *app) printOperations(operations []ops.Operation) error {
+	t := &table{columns: []column{{name: "operation", right: true}, {name: "began"}, {name: "kind"}, {name: "status"}, {name: "done", right: true},
+		{name: "who", cut: true, spare: 1}, {name: "what", cut: true}, {name: "reason", cut: true, spare: 2}}}
+	var views []operationView
+	for _, op := range operations {
+		views = append(views, viewOperation(op))
+		t.add(fmt.Sprint(op.ID), a.when(op.BeganAt), op.Kind, string(op.Status), doneText(op), who(op), filterText(op), op.Reason)
+	}
+	return printList(a, views, t)
 }
 
 func (a *app) operationShowCommand() *cobra.Command {

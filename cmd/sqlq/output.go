@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,7 +34,7 @@ func (f *format) Set(text string) error {
 		*f = format(text)
 		return nil
 	}
-	return fmt.Errorf("there are table, json, jsonl and yaml")
+	return errors.New("there are table, json, jsonl and yaml")
 }
 
 // printList prints items as JSON, or t where a table is wanted, and nothing there when t has no rows or is nil.
@@ -187,6 +188,24 @@ func block(w io.Writer, name, text string) {
 		text = visible(strings.TrimRight(text, "\n"))
 		fmt.Fprintf(w, "\n%s\n  %s\n", name, strings.ReplaceAll(text, "\n", "\n  "))
 	}
+}
+
+// writeBody writes a message's body below its name: text as it is, JSON laid out, everything else in base64.
+func writeBody(w io.Writer, body []byte) {
+	if utf8.Valid(body) {
+		block(w, "body", pretty(body))
+	} else {
+		block(w, "body, in base64", base64.StdEncoding.EncodeToString(body))
+	}
+}
+
+// pretty lays JSON out over several lines; other text stays as it is.
+func pretty(text []byte) string {
+	var b bytes.Buffer
+	if json.Indent(&b, bytes.TrimSpace(text), "", "  ") != nil {
+		return string(text)
+	}
+	return b.String()
 }
 
 // when writes a time: how long ago where somebody looks, else in full.

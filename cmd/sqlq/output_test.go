@@ -130,7 +130,7 @@ func TestCount(t *testing.T) {
 func TestTableInColour(t *testing.T) {
 	t.Parallel()
 	table := &table{paint: (&app{color: colorAlways}).paint,
-		columns: []column{{name: "queue", style: always(yellow)}, {name: "failed", right: true, style: some(red)}, {name: "end"}}}
+		columns: []column{{name: "queue", style: func(string) style { return yellow }}, {name: "failed", right: true, style: some(red)}, {name: "end"}}}
 	table.add("a", "0", "x")
 	table.add("longer", "12", "")
 	var out bytes.Buffer

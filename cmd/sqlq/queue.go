@@ -121,12 +121,3 @@ func (a *app) pausing(verb, done, already string, do func(*ops.Ops, context.Cont
 	ch.reasonFlag(c)
 	return c
 }
-
-func atLeastOne(name string) cobra.PositionalArgs {
-	return func(c *cobra.Command, args []string) error {
-		if len(args) == 0 {
-			return exactly(name)(c, args)
-		}
-		return nil
-	}
-}

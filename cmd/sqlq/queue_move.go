@@ -32,7 +32,7 @@ has moved and how to go on.`,
 			return several(a.completeQueues)(c, args, begun)
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := a.chosenBy(&f, nil); err != nil {
+			if err := a.chosenBy(c.Context(), &f, nil); err != nil {
 				return err
 			}
 			from, to := args[0], args[1]

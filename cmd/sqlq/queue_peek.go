@@ -26,7 +26,7 @@ there are enough. That can be interrupted. With a choice that nothing fits the e
 		Args:              exactly("QUEUE"),
 		ValidArgsFunction: onlyFirst(a.completeQueues),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := a.chosenBy(&f, nil); err != nil {
+			if err := a.chosenBy(c.Context(), &f, nil); err != nil {
 				return err
 			}
 			db, err := a.connect(c.Context())
@@ -79,7 +79,7 @@ overtake it.`,
 		Args:              exactly("QUEUE"),
 		ValidArgsFunction: onlyFirst(a.completeQueues),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := a.chosenBy(&f, nil); err != nil {
+			if err := a.chosenBy(c.Context(), &f, nil); err != nil {
 				return err
 			}
 			switch {

@@ -90,7 +90,7 @@ It works in batches. One that was interrupted says how many it has removed and h
 		Args:              exactly("QUEUE"),
 		ValidArgsFunction: onlyFirst(a.completeQueues),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := a.chosenBy(&f, nil); err != nil {
+			if err := a.chosenBy(c.Context(), &f, nil); err != nil {
 				return err
 			}
 			db, err := a.connectToChange(c.Context(), ch)

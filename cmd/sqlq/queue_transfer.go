@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -26,7 +27,7 @@ back byte for byte: one that is not JSON, or has white space between its parts, 
 		Args:              exactly("QUEUE"),
 		ValidArgsFunction: onlyFirst(a.completeQueues),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := a.chosenBy(&f, nil); err != nil {
+			if err := a.chosenBy(c.Context(), &f, nil); err != nil {
 				return err
 			}
 			if a.format != formatTable && a.format != formatJSONL {
@@ -109,7 +110,7 @@ is there twice.`,
 			if opts.Skip < 0 {
 				return usageErrorf("--skip %d: it takes a number of lines", opts.Skip)
 			}
-			from := a.reading(c.Context())
+			var from io.Reader
 			if len(args) == 2 && args[1] != "-" {
 				file, err := os.Open(args[1])
 				if err != nil {
@@ -117,8 +118,8 @@ is there twice.`,
 				}
 				defer file.Close()
 				from = file
-			} else if a.inTerminal && a.errTerminal {
-				a.say("reading lines of JSON from the terminal; Ctrl-D ends it")
+			} else {
+				from = a.reading(c.Context(), "lines of JSON")
 			}
 			db, err := a.connectToChange(c.Context(), ch)
 			if err != nil {

@@ -150,7 +150,8 @@ func (a *app) bodies(c *cobra.Command, out *outgoing, args []string) (bodies []j
 	if sources > 1 {
 		return nil, usageErrorf("bodies come from one place: from BODY, --body or --file")
 	}
-	from, source := a.reading(c.Context()), "standard input"
+	var from io.Reader
+	var source string
 	switch {
 	case text != nil:
 		from, source = strings.NewReader(*text), "the body"
@@ -164,8 +165,8 @@ func (a *app) bodies(c *cobra.Command, out *outgoing, args []string) (bodies []j
 		}
 		defer file.Close()
 		from, source = file, out.file
-	case a.inTerminal && a.errTerminal:
-		a.say("reading JSON from the terminal; Ctrl-D ends it")
+	default:
+		from, source = a.reading(c.Context(), "JSON"), "standard input"
 	}
 	read := ops.ReadBodies
 	if out.lines {

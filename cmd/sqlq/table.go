@@ -36,9 +36,6 @@ func some(s style) func(cell string) style {
 	}
 }
 
-// always is the style of a column all of whose cells look the same.
-func always(s style) func(cell string) style { return func(string) style { return s } }
-
 func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
 
 const columnGap = "  "

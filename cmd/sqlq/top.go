@@ -94,7 +94,7 @@ type topGroup struct {
 
 type topInstance struct {
 	endpoint, host, version string
-	state                   string        // running, silent, crashed
+	state                   string        // running or late
 	seen                    time.Duration // since its last heartbeat
 	concurrency, inHand     int
 	rate                    float64 // messages a second

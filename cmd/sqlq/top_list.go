@@ -23,7 +23,7 @@ type listColumn struct {
 	name  string
 	right bool
 	rest  bool // takes the width that the others leave
-	spark bool // at least so wide, and wider where there is room
+	spark bool // a sparkline: sparkWidth, and wider where there is room
 	style func(cell string) style
 }
 

@@ -3,11 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"strings"
-	"unicode/utf8"
 
 	tea "charm.land/bubbletea/v2"
 
@@ -144,10 +142,6 @@ func readyText(queue string, m ops.Message) string {
 		field(&text, "expires", fullTime(*m.ExpiresAt))
 	}
 	block(&text, "headers", pretty(m.Headers))
-	if utf8.Valid(m.Body) {
-		block(&text, "body", pretty(m.Body))
-	} else {
-		block(&text, "body, in base64", base64.StdEncoding.EncodeToString(m.Body))
-	}
+	writeBody(&text, m.Body)
 	return strings.TrimRight(text.String(), "\n")
 }

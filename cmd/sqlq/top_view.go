@@ -230,5 +230,5 @@ var topHelp = strings.Split(`  ↑ ↓ j k  PgUp PgDn  Home End   choose a line,
   q  Ctrl-C                      quit
 
   ~ marks an estimate, - and · a rate that is unknown. What goes out is what
-  arrived less what the backlog grew by. A crashed instance is red.
+  arrived less what the backlog grew by. A late instance is red.
   To mend: sqlq error replay, sqlq queue purge, …; see sqlq --help.`, "\n")

@@ -11,12 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
-
-	"github.com/sqlq/sqlq/sqlq/ops"
 )
-
-// shortestWatch keeps a list from being asked for without a pause.
-const shortestWatch = 100 * time.Millisecond
 
 // watchable gives a list --watch, with which it is made anew again and again, on one connection: on a terminal in the
 // same place, elsewhere one round below the other. Ctrl-C and --timeout are its normal end. The list writes to a.out and
@@ -151,22 +146,4 @@ func (s *repainted) end() {
 		_, _ = io.WriteString(s.out, firstScreen)
 		_, _ = s.out.Write(s.last)
 	}
-}
-
-// interval is the time between two rounds; a flag.
-type interval time.Duration
-
-func (i *interval) String() string { return "" }
-func (i *interval) Type() string   { return "TIME" }
-
-func (i *interval) Set(text string) error {
-	m, err := ops.ParseMoment(text)
-	switch {
-	case err != nil:
-		return pointAt(err)
-	case !m.At.IsZero() || m.Ago < shortestWatch:
-		return fmt.Errorf("write a time of %s or more, such as 2s", shortestWatch)
-	}
-	*i = interval(m.Ago)
-	return nil
 }

@@ -52,7 +52,7 @@ func runBacklog(ctx context.Context, l *lab) (Result, error) {
 	waiting := r.Waiting
 	r.Rounds, err = l.rounds(ctx, enoughRounds, func(n int) error {
 		take := func(queue string, rates, memory *series) (int64, error) {
-			receipt, err := l.takeFirst(ctx, queue, r.Handled)
+			receipt, err := l.receive(ctx, 1, spec{Queues: []string{queue}, Handler: counting}, int64(r.Handled))
 			*rates = append(*rates, receipt.rate())
 			*memory = append(*memory, float64(receipt.PeakMemory)/(1<<20))
 			return receipt.Handled, err
@@ -109,21 +109,6 @@ func (l *lab) fillLarge(ctx context.Context, queue string, n int) error {
 	}
 	l.progress("checkpoint")
 	return l.checkpoint(ctx)
-}
-
-// takeFirst measures how fast a process handles the first n messages of a queue.
-func (l *lab) takeFirst(ctx context.Context, queue string, n int) (receipts, error) {
-	all, err := l.hire(ctx, 1, job{Queues: []string{queue}, Handler: counting})
-	if err != nil {
-		return receipts{}, err
-	}
-	if err := all.begin(); err != nil {
-		return receipts{}, err
-	}
-	if err := l.awaitHandled(ctx, all, int64(n)); err != nil {
-		return receipts{}, err
-	}
-	return l.dismiss(ctx, all)
 }
 
 // Tables implements Result.

@@ -38,17 +38,17 @@ type sample struct {
 type crew []*child
 
 // hire starts n receiving processes and waits until they are connected. They wait for begin.
-func (l *lab) hire(ctx context.Context, n int, j job) (crew, error) {
-	j.URL = l.url
-	if j.Concurrency == 0 {
-		j.Concurrency = l.Concurrency
+func (l *lab) hire(ctx context.Context, n int, s spec) (crew, error) {
+	s.URL = l.url
+	if s.Concurrency == 0 {
+		s.Concurrency = l.Concurrency
 	}
 	var all crew
 	for range n {
 		if l.Profile != "" {
-			j.Profile = fmt.Sprintf("%s-receiver-%d.pprof", l.Profile, len(l.children)+1)
+			s.Profile = fmt.Sprintf("%s-receiver-%d.pprof", l.Profile, len(l.children)+1)
 		}
-		c, err := startChild(l.Receiver(), j)
+		c, err := startChild(l.Receiver(), s)
 		if err != nil {
 			return nil, fmt.Errorf("start a receiving process: %w", err)
 		}
@@ -60,7 +60,16 @@ func (l *lab) hire(ctx context.Context, n int, j job) (crew, error) {
 	return all, all.await(ctx, func() bool { return all.told() == n }, "receiving processes do not get ready")
 }
 
-func startChild(command *exec.Cmd, j job) (*child, error) {
+// employ hires n receiving processes and has them receive at once.
+func (l *lab) employ(ctx context.Context, n int, s spec) (crew, error) {
+	all, err := l.hire(ctx, n, s)
+	if err != nil {
+		return nil, err
+	}
+	return all, all.begin()
+}
+
+func startChild(command *exec.Cmd, s spec) (*child, error) {
 	c := &child{cmd: command, ended: make(chan struct{})}
 	c.cmd.Stderr = lockedWriter{c}
 	var err error
@@ -75,7 +84,7 @@ func startChild(command *exec.Cmd, j job) (*child, error) {
 		return nil, err
 	}
 	go c.listen(output)
-	return c, json.NewEncoder(c.input).Encode(j)
+	return c, json.NewEncoder(c.input).Encode(s)
 }
 
 // listen reads what the child says until it ends.
@@ -292,12 +301,9 @@ func (r *receipts) rate() float64 {
 }
 
 // receive has n processes handle what is in their queue, so many messages, and returns what they tell.
-func (l *lab) receive(ctx context.Context, n int, j job, messages int64) (receipts, error) {
-	all, err := l.hire(ctx, n, j)
+func (l *lab) receive(ctx context.Context, n int, s spec, messages int64) (receipts, error) {
+	all, err := l.employ(ctx, n, s)
 	if err != nil {
-		return receipts{}, err
-	}
-	if err := all.begin(); err != nil {
 		return receipts{}, err
 	}
 	if err := l.awaitHandled(ctx, all, messages); err != nil {

@@ -128,11 +128,8 @@ func (l *lab) drainRound(ctx context.Context, queue string, n int) (d drainRound
 
 // drain has one process handle what is in a queue, sees that all of it was, and counts the process's connections.
 func (l *lab) drain(ctx context.Context, queue string) (r receipts, connections int64, err error) {
-	all, err := l.hire(ctx, 1, job{Queues: []string{queue}, Handler: counting, Guarantee: l.Guarantee})
+	all, err := l.employ(ctx, 1, spec{Queues: []string{queue}, Handler: counting, Guarantee: l.Guarantee})
 	if err != nil {
-		return r, 0, err
-	}
-	if err := all.begin(); err != nil {
 		return r, 0, err
 	}
 	if err := l.awaitHandled(ctx, all, int64(l.N)); err != nil {

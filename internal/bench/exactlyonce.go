@@ -113,7 +113,7 @@ func (l *lab) handleTx(ctx context.Context, queue string, kind handlerKind, n in
 	if err := l.fill(ctx, queue, n); err != nil {
 		return 0, err
 	}
-	receipt, err := l.receive(ctx, 1, job{Queues: []string{queue}, Handler: kind}, int64(n))
+	receipt, err := l.receive(ctx, 1, spec{Queues: []string{queue}, Handler: kind}, int64(n))
 	if err != nil {
 		return 0, err
 	}

@@ -109,7 +109,7 @@ func (l *lab) horizonHeld(ctx context.Context, r *horizonResult) error {
 	if err := l.fill(ctx, horizonQueue, l.N); err != nil {
 		return err
 	}
-	receipt, err := l.receive(ctx, 1, job{Queues: []string{horizonQueue}, Handler: counting}, int64(l.N))
+	receipt, err := l.receive(ctx, 1, spec{Queues: []string{horizonQueue}, Handler: counting}, int64(l.N))
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func (l *lab) horizonDrain(ctx context.Context, c *horizonCell, n int) (float64,
 	if err := l.fill(ctx, horizonQueue, n); err != nil {
 		return 0, err
 	}
-	receipt, err := l.receive(ctx, c.Processes, job{Queues: []string{horizonQueue}, Handler: counting, BatchLimit: c.BatchLimit}, int64(n))
+	receipt, err := l.receive(ctx, c.Processes, spec{Queues: []string{horizonQueue}, Handler: counting, BatchLimit: c.BatchLimit}, int64(n))
 	return receipt.rate(), err
 }
 

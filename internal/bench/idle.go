@@ -53,11 +53,8 @@ func runIdle(ctx context.Context, l *lab) (Result, error) {
 	if err := l.queues(ctx, queues...); err != nil {
 		return nil, err
 	}
-	all, err := l.hire(ctx, 1, job{Queues: queues, Handler: idling})
+	all, err := l.employ(ctx, 1, spec{Queues: queues, Handler: idling})
 	if err != nil {
-		return nil, err
-	}
-	if err := all.begin(); err != nil {
 		return nil, err
 	}
 	if err := l.awaitInstances(ctx, all, len(queues)); err != nil {

@@ -96,10 +96,7 @@ func (l *lab) probe(ctx context.Context, queue string) (p *prober, err error) {
 		return nil, err
 	}
 	p = &prober{lab: l}
-	if p.crew, err = l.hire(ctx, 1, job{Queues: []string{queue}, Handler: counting}); err != nil {
-		return nil, err
-	}
-	if err := p.crew.begin(); err != nil {
+	if p.crew, err = l.employ(ctx, 1, spec{Queues: []string{queue}, Handler: counting}); err != nil {
 		return nil, err
 	}
 	if p.pool, err = l.connect(ctx, 4); err != nil {
@@ -153,7 +150,7 @@ func (l *lab) notifyPaced(ctx context.Context, window time.Duration) ([]time.Dur
 	if err := l.empty(ctx, floorQueue); err != nil {
 		return nil, err
 	}
-	all, err := l.hire(ctx, 1, job{Handler: floorReceive, Channel: channel})
+	all, err := l.hire(ctx, 1, spec{Handler: floorReceive, Channel: channel})
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +201,7 @@ func (l *lab) sendLoaded(ctx context.Context, queue string, window time.Duration
 	if err := l.fill(ctx, queue, l.N); err != nil {
 		return err
 	}
-	drained, err := l.receive(ctx, 1, job{Queues: []string{queue}, Handler: counting}, int64(l.N))
+	drained, err := l.receive(ctx, 1, spec{Queues: []string{queue}, Handler: counting}, int64(l.N))
 	if err != nil {
 		return err
 	}

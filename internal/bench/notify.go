@@ -116,11 +116,8 @@ func (l *lab) whileBusy(ctx context.Context, f func(*ear) error) error {
 	if err := l.fill(ctx, notifyQueue, l.N); err != nil {
 		return err
 	}
-	all, err := l.hire(ctx, 1, job{Queues: []string{notifyQueue}, Handler: sleeping, Sleep: each, Concurrency: handlers})
+	all, err := l.employ(ctx, 1, spec{Queues: []string{notifyQueue}, Handler: sleeping, Sleep: each, Concurrency: handlers})
 	if err != nil {
-		return err
-	}
-	if err := all.begin(); err != nil {
 		return err
 	}
 	if err := all.await(ctx, func() bool { return all.handled() > 0 }, "nothing is handled"); err != nil {

@@ -23,8 +23,8 @@ import (
 // receiverName is the application_name of a receiving process's pool. The library's own connections have theirs.
 const receiverName = "sqlq bench receiver"
 
-// job is what a receiving process is to do. It comes on standard input, because the URL may hold a password.
-type job struct {
+// spec is what a receiving process is to do. It comes on standard input, because the URL may hold a password.
+type spec struct {
 	URL         string
 	Queues      []string // that it receives from
 	Handler     handlerKind
@@ -32,7 +32,7 @@ type job struct {
 	Guarantee   Guarantee
 	Concurrency int    // of each endpoint; 0: the library's default
 	BatchLimit  int    // 0: the library's default
-	Channel     string // of floorReceiver
+	Channel     string // of floorReceive
 	Profile     string
 }
 
@@ -40,8 +40,8 @@ type handlerKind string
 
 const (
 	counting     handlerKind = "count"  // decodes the message, and where it says when it was sent, notes how long ago
-	sleeping     handlerKind = "sleep"  // for job.Sleep
-	sleepingExp  handlerKind = "exp"    // exponentially distributed, job.Sleep on average
+	sleeping     handlerKind = "sleep"  // for spec.Sleep
+	sleepingExp  handlerKind = "exp"    // exponentially distributed, spec.Sleep on average
 	inserting    handlerKind = "insert" // HandleTx: a row into the table of effects
 	updating     handlerKind = "update" // HandleTx: one of a few hot rows
 	idling       handlerKind = "idle"   // an event that nobody publishes, which any number of endpoints may handle
@@ -67,7 +67,7 @@ type receipts struct {
 	CPU         time.Duration // of the process, from the word on; 0: unknown
 }
 
-// Receive is a receiving process: it reads a job from in, says on out that it is ready, begins at the line "go", tells
+// Receive is a receiving process: it reads a spec from in, says on out that it is ready, begins at the line "go", tells
 // how far it is, and ends in order at the line "stop" or when in ends, which it does too when the parent has died.
 func Receive(ctx context.Context, in io.Reader, out io.Writer) error {
 	lines := bufio.NewScanner(in)
@@ -81,7 +81,7 @@ func Receive(ctx context.Context, in io.Reader, out io.Writer) error {
 }
 
 type receiving struct {
-	job job
+	spec spec
 
 	outMu sync.Mutex
 	out   *json.Encoder
@@ -106,10 +106,10 @@ func (r *receiving) run(ctx context.Context, lines *bufio.Scanner) error {
 	if !lines.Scan() {
 		return errors.New("standard input ended before it said what to receive")
 	}
-	if err := json.Unmarshal(lines.Bytes(), &r.job); err != nil {
+	if err := json.Unmarshal(lines.Bytes(), &r.spec); err != nil {
 		return fmt.Errorf("read what to receive: %w", err)
 	}
-	config, err := pgxpool.ParseConfig(r.job.URL)
+	config, err := pgxpool.ParseConfig(r.spec.URL)
 	if err != nil {
 		return err
 	}
@@ -124,7 +124,7 @@ func (r *receiving) run(ctx context.Context, lines *bufio.Scanner) error {
 		return err
 	}
 	receive := r.receive
-	if r.job.Handler == floorReceive {
+	if r.spec.Handler == floorReceive {
 		receive = r.receiveFloor
 	}
 	r.tell(report{Ready: true})
@@ -132,8 +132,8 @@ func (r *receiving) run(ctx context.Context, lines *bufio.Scanner) error {
 		return nil
 	}
 	stopProfile := func() {}
-	if r.job.Profile != "" {
-		if stopProfile, err = profileTo(r.job.Profile); err != nil {
+	if r.spec.Profile != "" {
+		if stopProfile, err = profileTo(r.spec.Profile); err != nil {
 			return err
 		}
 	}
@@ -167,7 +167,7 @@ func (r *receiving) run(ctx context.Context, lines *bufio.Scanner) error {
 // receive runs endpoints until ctx ends.
 func (r *receiving) receive(ctx context.Context, pool *pgxpool.Pool) error {
 	client, err := sqlq.Open(ctx, pool, sqlq.Config{
-		Schema: schema, BatchLimit: r.job.BatchLimit,
+		Schema: schema, BatchLimit: r.spec.BatchLimit,
 		// What the library warns of goes to the parent, who shows it.
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
@@ -178,9 +178,9 @@ func (r *receiving) receive(ctx context.Context, pool *pgxpool.Pool) error {
 		return err
 	}
 	var endpoints []sqlq.Endpoint
-	for _, q := range r.job.Queues {
-		e := sqlq.Endpoint{Name: q, Concurrency: r.job.Concurrency, Handlers: []sqlq.Handler{r.handler()}, AtMostOnce: r.job.Guarantee == AtMostOnce}
-		if r.job.Guarantee == Deduplicate {
+	for _, q := range r.spec.Queues {
+		e := sqlq.Endpoint{Name: q, Concurrency: r.spec.Concurrency, Handlers: []sqlq.Handler{r.handler()}, AtMostOnce: r.spec.Guarantee == AtMostOnce}
+		if r.spec.Guarantee == Deduplicate {
 			e.Deduplicate = time.Hour
 		}
 		endpoints = append(endpoints, e)
@@ -223,11 +223,11 @@ func (r *receiving) count() {
 }
 
 func (r *receiving) handler() sqlq.Handler {
-	switch r.job.Handler {
+	switch r.spec.Handler {
 	case sleeping, sleepingExp:
 		return sqlq.Handle(func(context.Context, *sqlq.Delivery[note]) error {
-			d := r.job.Sleep
-			if r.job.Handler == sleepingExp {
+			d := r.spec.Sleep
+			if r.spec.Handler == sleepingExp {
 				d = time.Duration(rand.ExpFloat64() * float64(d))
 			}
 			began := time.Now()
@@ -282,7 +282,7 @@ func (r *receiving) receiveFloor(ctx context.Context, pool *pgxpool.Pool) error 
 		return err
 	}
 	defer conn.Release()
-	if _, err := conn.Exec(ctx, `LISTEN `+r.job.Channel); err != nil {
+	if _, err := conn.Exec(ctx, `LISTEN `+r.spec.Channel); err != nil {
 		return err
 	}
 	r.tell(report{At: time.Now().UnixNano()}) // it listens

@@ -50,7 +50,7 @@ func perSecond(rate float64) string { return thousands(int64(rate+0.5)) + "/s" }
 // ratioText writes a ratio.
 func ratioText(r float64) string { return strconv.FormatFloat(r, 'f', 2, 64) }
 
-// milliseconds writes a duration, and returns it as JSON has it, in milliseconds.
+// milliseconds is a duration as JSON has it.
 func milliseconds(d time.Duration) float64 { return round(float64(d)/float64(time.Millisecond), 3) }
 
 func millisecondsText(ms float64) string { return strconv.FormatFloat(ms, 'f', 2, 64) + " ms" }

@@ -96,11 +96,8 @@ func (l *lab) scaleTo(ctx context.Context, counts counter, s *scaleStep, rate fl
 	if err := l.empty(ctx, scaleQueue); err != nil {
 		return err
 	}
-	all, err := l.hire(ctx, s.Processes, job{Queues: []string{scaleQueue}, Handler: counting})
+	all, err := l.employ(ctx, s.Processes, spec{Queues: []string{scaleQueue}, Handler: counting})
 	if err != nil {
-		return err
-	}
-	if err := all.begin(); err != nil {
 		return err
 	}
 	if err := l.awaitInstances(ctx, all, s.Processes); err != nil {

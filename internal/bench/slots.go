@@ -78,11 +78,8 @@ func (l *lab) sleepers(ctx context.Context, kind handlerKind, mean, warm, window
 	if err := l.fill(ctx, queue, backlog); err != nil {
 		return r, err
 	}
-	all, err := l.hire(ctx, 1, job{Queues: []string{queue}, Handler: kind, Sleep: mean})
+	all, err := l.employ(ctx, 1, spec{Queues: []string{queue}, Handler: kind, Sleep: mean})
 	if err != nil {
-		return r, err
-	}
-	if err := all.begin(); err != nil {
 		return r, err
 	}
 	if err := all.await(ctx, func() bool { return all.handled() > 0 }, "nothing is handled"); err != nil {

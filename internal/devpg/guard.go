@@ -2,7 +2,7 @@ package devpg
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"os"
 	"os/exec"
 	"time"
@@ -46,7 +46,7 @@ func (p *started) watch() {
 // err says how the program ended; call it once done is closed.
 func (p *started) err() error {
 	if p.exit == nil {
-		return fmt.Errorf("exit status 0")
+		return errors.New("exit status 0")
 	}
 	return p.exit
 }

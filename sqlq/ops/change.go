@@ -206,16 +206,9 @@ func (p *pacer) most() int64 {
 
 // wait returns when more may be taken.
 func (p *pacer) wait(ctx context.Context) error {
-	if wait := time.Until(p.next); wait > 0 {
-		timer := time.NewTimer(wait)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-		}
-	}
+	err := wait(ctx, time.Until(p.next))
 	p.began = time.Now()
-	return ctx.Err()
+	return err
 }
 
 // took says that n messages were taken.

@@ -162,10 +162,8 @@ func (o *Ops) eachDelayed(ctx context.Context, f Filter, chosen store.Filter, ea
 
 // delayedFilter returns the filter as the store wants it, after the database has read what is in its languages.
 func (o *Ops) delayedFilter(ctx context.Context, f Filter) (store.Filter, error) {
-	for _, name := range f.Names {
-		if _, _, err := parseName(name); err != nil {
-			return store.Filter{}, fmt.Errorf("%q names no delayed message: give its number or its id, which is a UUID", name)
-		}
+	if err := f.checkNames("delayed"); err != nil {
+		return store.Filter{}, err
 	}
 	chosen, err := f.chosenDelayed()
 	if err != nil {

@@ -237,12 +237,3 @@ func (w delayedWork) stretch(newest bool) store.DelayedStretch {
 	}
 	return st
 }
-
-// ParseDuration reads how an operator writes a duration: 90s, 10m, 1h30m, 2d or 1w. A *FilterError points at what is wrong.
-func ParseDuration(text string) (time.Duration, error) {
-	d, at, why := parseDuration(text)
-	if why != "" {
-		return 0, &FilterError{Text: text, At: at, Why: why + "; write a duration such as 90s, 10m, 1h30m or 2d"}
-	}
-	return d, nil
-}

@@ -216,6 +216,7 @@ func (e *examination) checks() []checkup {
 		{"leases", "Is somebody there for each leased message?", wantedVersion, e.checkLeases},
 		{"delayed", "Are delayed messages moved when they are due?", wantedVersion, e.checkDelayed},
 		{"backlog", "Does somebody handle what waits?", wantedVersion, e.checkBacklog},
+		{"inbox", "Are ids of handled messages forgotten when their time has come?", wantedVersion, e.checkInbox},
 		{"paused", "Are all queues handed out?", wantedVersion, e.checkPaused},
 		{"errors", "Do few messages fail?", wantedVersion, e.checkErrors},
 		{"transactions", "Is vacuum free to remove what was deleted?", nothing, e.checkHolders},

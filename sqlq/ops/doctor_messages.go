@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
 const (
@@ -16,7 +18,8 @@ const (
 	leasesSeen    = 10_000 // leases without an instance, and overdue messages
 	crashMemory   = 24 * time.Hour
 	moveBatch     = 1_000
-	muchError     = 10 << 30 // bytes of the error table
+	muchError     = 10 << 30         // bytes of the error table
+	inboxLate     = 10 * time.Minute // the leading instance looks once a minute
 )
 
 func (e *examination) checkInstances(ctx context.Context) (found []Finding, err error) {
@@ -56,12 +59,7 @@ func (e *examination) checkInstances(ctx context.Context) (found []Finding, err 
 	return found, nil
 }
 
-func (e *examination) doctorFix() string {
-	if e.store.Name() == "sqlq" {
-		return "sqlq doctor --fix"
-	}
-	return "sqlq doctor --fix --schema " + shellWord(e.store.Name())
-}
+func (e *examination) doctorFix() string { return "sqlq doctor --fix" + inSchema(e.store.Name()) }
 
 // recover does what the leading instance does with dead ones: marks them, and gives their messages back.
 func (e *examination) recover(ctx context.Context) (string, error) {
@@ -173,6 +171,30 @@ func (e *examination) checkBacklog(ctx context.Context) (found []Finding, err er
 		}
 	}
 	return found, nil
+}
+
+func (e *examination) checkInbox(ctx context.Context) (found []Finding, err error) {
+	stuck, err := e.store.StuckInboxes(ctx, e.pool, inboxLate, e.Late)
+	for _, i := range stuck {
+		what := fmt.Sprintf("inbox %q keeps ids of handled messages for %s, and has forgotten none for %s", i.Name, i.Keeps, i.Since.Round(time.Second))
+		const why = "ids pile up on the disk, and the longer they do the longer it takes to look for one"
+		switch {
+		case i.Prepared != "":
+			found = append(found, warning(fmt.Sprintf("%s: prepared transaction %q of %q has its tables", what, i.Prepared, i.User),
+				why, store.RollbackPreparedSQL(i.Prepared)).inSQL())
+		case i.PID != 0:
+			found = append(found, warning(fmt.Sprintf("%s: backend %d of %q has its tables, in a transaction that has been open for %s: %s",
+				what, i.PID, i.User, i.Open.Round(time.Second), oneLine(i.Query)), why, store.EndSessionSQL(i.PID)).inSQL())
+		default:
+			cause := "; the leading instance forgets them: none runs, or its role may not"
+			if !e.server.Statistics && !e.server.Superuser {
+				cause += ", or somebody has its tables for long, whom this role may not see"
+			}
+			found = append(found, warning(what, why+cause,
+				"start an endpoint, of any name; where one runs, grant its role again: sqlq grant ROLE consumer"))
+		}
+	}
+	return found, err
 }
 
 func (e *examination) checkPaused(ctx context.Context) (found []Finding, err error) {

@@ -146,10 +146,7 @@ func (e *examination) grantCommand(role, kind string, queues []string) string {
 	for _, q := range queues {
 		command += " --queue " + q
 	}
-	if e.store.Name() != "sqlq" {
-		command += " --schema " + shellWord(e.store.Name())
-	}
-	return command
+	return command + inSchema(e.store.Name())
 }
 
 func (e *examination) checkRowSecurity(ctx context.Context) (found []Finding, err error) {

@@ -176,10 +176,8 @@ func (e *examination) checkConnections(ctx context.Context) (found []Finding, er
 }
 
 func (e *examination) checkMigrations(context.Context) ([]Finding, error) {
-	name, up := e.store.Name(), "sqlq migrate up"
-	if name != "sqlq" {
-		up += " --schema " + shellWord(name)
-	}
+	name := e.store.Name()
+	up := "sqlq migrate up" + inSchema(name)
 	switch {
 	case e.missing():
 		return []Finding{problem(fmt.Sprintf("schema %q has no sqlq tables", name), "there is nothing to send to", up)}, nil
@@ -201,15 +199,4 @@ func ident(name string) string {
 		return name
 	}
 	return pgx.Identifier{name}.Sanitize()
-}
-
-// shellWord quotes a word of a command line where a shell would not leave it as it is.
-func shellWord(word string) string {
-	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-:/@%+,=", r)
-	}
-	if word != "" && strings.IndexFunc(word, func(r rune) bool { return !plain(r) }) < 0 {
-		return word
-	}
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }

@@ -1,6 +1,7 @@
 package ops
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -202,7 +203,7 @@ func (e *examination) checkHeadroom(ctx context.Context) (found []Finding, err e
 		found = append(found, problem(fmt.Sprintf("sequence %s has given out %d of %d numbers", s.Name, s.Last, s.Most),
 			"when they are used up nothing more can be stored", "find out who draws numbers from it: sqlq itself would take thousands of years"))
 	}
-	return found, orElse(err, e.healthOf)
+	return found, cmp.Or(err, e.healthOf)
 }
 
 // wraparound tells of a table whose oldest rows vacuum should have frozen.
@@ -243,13 +244,6 @@ func (e *examination) tableName(table string) string {
 		return fmt.Sprintf("queue %q", queue)
 	}
 	return "table " + table
-}
-
-func orElse(err, other error) error {
-	if err != nil {
-		return err
-	}
-	return other
 }
 
 // bytesText writes a size.

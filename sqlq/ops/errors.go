@@ -43,7 +43,18 @@ func inSchema(schema string) string {
 	if schema == "sqlq" {
 		return ""
 	}
-	return " --schema '" + strings.ReplaceAll(schema, "'", `'\''`) + "'"
+	return " --schema " + shellWord(schema)
+}
+
+// shellWord quotes a word of a command line where a shell would not leave it as it is.
+func shellWord(word string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-:/@%+,=", r)
+	}
+	if word != "" && strings.IndexFunc(word, func(r rune) bool { return !plain(r) }) < 0 {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
 // NoFailedError is returned when failed messages are named, by number or id, that are not there to be worked on. What was
@@ -86,7 +97,7 @@ func (e *QueueGoneError) Error() string {
 // the rest, unless Err is ErrCancelled.
 type InterruptedError struct {
 	Operation int64  // its number, for ResumeOperation
-	Kind      string // replay, archive, unarchive, delete, move, purge, cancel or reschedule
+	Kind      string // one of OperationKinds
 	Done      int64  // messages that it has changed
 	Wanted    *int64 // how many it was to change; nil: they were too many to be counted
 	Err       error  // why: the end of the context, a lost connection, ErrCancelled, …

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -58,133 +57,6 @@ type Filter struct {
 
 	// All must be set for what changes or removes messages to take a filter that chooses all of them.
 	All bool
-}
-
-// Moment is a point in time. The zero value is none.
-type Moment struct {
-	At  time.Time     // this time
-	Ago time.Duration // instead: so long before now, by the clock of the database; negative: after now
-	set bool          // Ago counts, although it may be 0
-}
-
-// Ago returns the moment so long before now.
-func Ago(d time.Duration) Moment { return Moment{Ago: d, set: true} }
-
-// ParseMoment reads how an operator writes a moment: a duration such as 90m, 2d or 1w, which is so long ago, with a + so
-// far ahead; or a date, or a time by RFC 3339.
-func ParseMoment(text string) (Moment, error) {
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02T15:04", "2006-01-02 15:04", "2006-01-02"} {
-		if at, err := time.ParseInLocation(layout, text, time.Local); err == nil {
-			if at.Year() < 1970 {
-				return Moment{}, &FilterError{Text: text, At: 0, Why: "no message is as old as that"}
-			}
-			return Moment{At: at}, nil
-		}
-	}
-	rest, ahead := strings.CutPrefix(text, "+")
-	ago, at, why := parseDuration(rest)
-	if why != "" {
-		return Moment{}, &FilterError{Text: text, At: at + len(text) - len(rest), Why: why + "; write a duration such as 90m, 2d or 1h30m, or a time such as 2026-03-01T15:04:05Z"}
-	}
-	if ahead {
-		ago = -ago
-	}
-	return Ago(ago), nil
-}
-
-// parseDuration reads a duration with the units of Go and d and w, and says where it goes wrong.
-func parseDuration(text string) (d time.Duration, at int, why string) {
-	units := map[string]time.Duration{"w": 7 * 24 * time.Hour, "d": 24 * time.Hour, "h": time.Hour, "m": time.Minute, "s": time.Second,
-		"ms": time.Millisecond, "us": time.Microsecond, "µs": time.Microsecond, "ns": time.Nanosecond}
-	for at < len(text) {
-		digits := strings.IndexFunc(text[at:], func(r rune) bool { return r != '.' && (r < '0' || r > '9') })
-		if digits <= 0 {
-			if digits < 0 {
-				return 0, len(text), "a unit is missing"
-			}
-			return 0, at, "this is no number"
-		}
-		n, err := strconv.ParseFloat(text[at:at+digits], 64)
-		if err != nil {
-			return 0, at, "this is no number"
-		}
-		from := at + digits
-		letters := strings.IndexFunc(text[from:], func(r rune) bool { return r == '.' || '0' <= r && r <= '9' })
-		if letters < 0 {
-			letters = len(text) - from
-		}
-		unit, known := units[text[from:from+letters]]
-		if !known {
-			return 0, from, fmt.Sprintf("%q is no unit", text[from:from+letters])
-		}
-		sum := float64(d) + n*float64(unit)
-		if sum > math.MaxInt64/2 {
-			return 0, at, "this is too long"
-		}
-		d, at = time.Duration(sum), from+letters
-	}
-	if text == "" {
-		return 0, 0, "there is nothing"
-	}
-	return d, 0, ""
-}
-
-// Range is a span of whole numbers, both ends included; nil: no end. The zero value is every number.
-type Range struct {
-	Min, Max *int // bounds, included; nil: none
-}
-
-// ParseRange reads how an operator writes a range: 3, 3.., ..5, 3..5, >2, >=3, <5 or <=4.
-func ParseRange(text string) (Range, error) {
-	number := func(from, to int) (*int, error) {
-		n, err := strconv.Atoi(text[from:to])
-		switch {
-		case errors.Is(err, strconv.ErrRange) || err == nil && (n > math.MaxInt32 || n < math.MinInt32):
-			return nil, &FilterError{Text: text, At: from, Why: "the number is too large"}
-		case err != nil:
-			return nil, &FilterError{Text: text, At: from, Why: "a whole number is missing; write 3, 3.., ..5, 3..5, >2 or <=4"}
-		}
-		return &n, nil
-	}
-	for _, sign := range []struct {
-		text     string
-		min, max bool
-		step     int
-	}{{">=", true, false, 0}, {"<=", false, true, 0}, {">", true, false, 1}, {"<", false, true, -1}} {
-		if !strings.HasPrefix(text, sign.text) {
-			continue
-		}
-		n, err := number(len(sign.text), len(text))
-		if err != nil {
-			return Range{}, err
-		}
-		*n += sign.step
-		if sign.min {
-			return Range{Min: n}, nil
-		}
-		return Range{Max: n}, nil
-	}
-	dots := strings.Index(text, "..")
-	if dots < 0 {
-		n, err := number(0, len(text))
-		return Range{n, n}, err
-	}
-	var r Range
-	var err error
-	if dots > 0 {
-		if r.Min, err = number(0, dots); err != nil {
-			return Range{}, err
-		}
-	}
-	if dots+2 < len(text) || dots == 0 {
-		if r.Max, err = number(dots+2, len(text)); err != nil {
-			return Range{}, err
-		}
-	}
-	if r.Min != nil && r.Max != nil && *r.Min > *r.Max {
-		return Range{}, &FilterError{Text: text, At: dots + 2, Why: "the range ends before it begins"}
-	}
-	return r, nil
 }
 
 // FilterError is returned for a filter that cannot be understood. Nothing was done.
@@ -251,6 +123,16 @@ func (o *Ops) choose(ctx context.Context, f Filter) (store.Filter, error) {
 	return chosen, nil
 }
 
+// chooseReady returns the filter as the store wants it, for the messages of a queue, after the database has read what is in its
+// languages.
+func (o *Ops) chooseReady(ctx context.Context, f Filter) (store.Filter, error) {
+	chosen, err := f.chosenReady()
+	if err != nil {
+		return chosen, err
+	}
+	return chosen, o.try(ctx, chosen)
+}
+
 // seenQueues is among how many queues that may be seen each is looked through by itself.
 const seenQueues = 20
 
@@ -262,11 +144,15 @@ func (f Filter) chosenDelayed() (store.Filter, error) {
 	return f.chosenOthers()
 }
 
-// chosenReady returns the filter as the store wants it, for the messages of a queue.
+// chosenReady returns the filter as the store wants it, for the messages of a queue, whose table it is read from.
 func (f Filter) chosenReady() (store.Filter, error) {
 	if f.Error != "" {
 		return store.Filter{}, errors.New("a message that waits in its queue has no error; those that failed are in the error table, those to be retried among the delayed")
 	}
+	if err := f.checkNames("ready"); err != nil {
+		return store.Filter{}, err
+	}
+	f.Queue = ""
 	return f.chosenDelayed()
 }
 
@@ -327,13 +213,6 @@ func (f Filter) checkTexts() error {
 	return err
 }
 
-func (m Moment) stored() store.Moment {
-	if m.set || m.Ago != 0 {
-		return store.Moment{Ago: &m.Ago}
-	}
-	return store.Moment{At: m.At}
-}
-
 func (f Filter) limit() int {
 	if f.Limit <= 0 {
 		return math.MaxInt
@@ -375,6 +254,16 @@ func placeIn(text, message string) int {
 		}
 	}
 	return len(text)
+}
+
+// checkNames refuses names that are neither a number nor an id; of says which messages are meant.
+func (f Filter) checkNames(of string) error {
+	for _, name := range f.Names {
+		if _, _, err := parseName(name); err != nil {
+			return fmt.Errorf("%q names no %s message: give its number or its id, which is a UUID", name, of)
+		}
+	}
+	return nil
 }
 
 // parseName reads how an operator names a message: a number or an id, which is returned in its usual form.

@@ -97,12 +97,8 @@ func (o *Ops) granting(ctx context.Context, kind string, g Grant, change func() 
 		return &NoRoleError{Role: g.Role, Near: near(g.Role, roles)}
 	}
 	for _, q := range g.Queues {
-		exists, err := o.store.QueueExists(ctx, o.pool, q)
-		if err != nil {
-			return fmt.Errorf("look for queue %q: %w", q, err)
-		}
-		if !exists {
-			return o.unknownQueue(ctx, q)
+		if err := o.mustExist(ctx, q); err != nil {
+			return err
 		}
 	}
 	if err := change(); err != nil {

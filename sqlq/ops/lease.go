@@ -96,6 +96,18 @@ func (o *Ops) Leases(ctx context.Context, f LeaseFilter) ([]Lease, error) {
 	return leases, nil
 }
 
+// TryReleaseLeases returns the leased messages that ReleaseLeases would put back into their queues, and changes nothing. Names
+// that are not leased are a *NoLeaseError, together with the rest.
+func (o *Ops) TryReleaseLeases(ctx context.Context, f LeaseFilter) ([]Lease, error) {
+	f.Limit = 0
+	leases, err := o.Leases(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	unnamed, err := o.notLeased(ctx, f)
+	return leases, errors.Join(err, unnamed)
+}
+
 // Released says what ReleaseLeases did.
 type Released struct {
 	Released int64 // messages that are in their queues again

@@ -28,12 +28,8 @@ func (o *Ops) Move(ctx context.Context, from, to string, f Filter, opts MoveOpti
 	if from == to {
 		return 0, fmt.Errorf("messages of queue %q cannot be moved to itself", from)
 	}
-	chosen, err := f.chosenReady()
+	chosen, err := o.chooseReady(ctx, f)
 	if err != nil {
-		return 0, err
-	}
-	chosen.Queue = ""
-	if err := o.try(ctx, chosen); err != nil {
 		return 0, err
 	}
 	if err := o.mustExist(ctx, to); err != nil {
@@ -76,7 +72,6 @@ type moving struct {
 func (o *Ops) move(ctx context.Context, m moving) (moved int64, err error) {
 	chosen, err := m.filter.chosenReady()
 	if err == nil {
-		chosen.Queue = ""
 		began := time.Now()
 		var channel string
 		most := int64(takeBatch)

@@ -297,17 +297,17 @@ func (o *Ops) absolute(ctx context.Context, f Filter) (Filter, error) {
 // begin writes down that an operation begins, and returns its number. filter is what it was told, for people and for going
 // on later.
 func (o *Ops) begin(ctx context.Context, kind string, filter any, op store.Operation) (id int64, err error) {
-	return o.beginAfter(ctx, kind, filter, op, store.Place{})
+	return o.beginIn(ctx, o.pool, kind, filter, op, store.Place{})
 }
 
-// beginAfter is begin of an operation that leaves alone what lies up to a place. Without it, whoever goes on with it would take
-// other messages.
-func (o *Ops) beginAfter(ctx context.Context, kind string, filter any, op store.Operation, after store.Place) (id int64, err error) {
+// beginIn is begin as part of a transaction, or of an operation that leaves alone what lies up to a place. Without that, whoever
+// goes on with it would take other messages.
+func (o *Ops) beginIn(ctx context.Context, db store.DBTX, kind string, filter any, op store.Operation, after store.Place) (id int64, err error) {
 	if op.Filter, err = json.Marshal(filter); err != nil {
 		return 0, fmt.Errorf("write the filter of the operation down: %w", err)
 	}
 	op.Kind, op.OSUser, op.Host, op.Reason = kind, o.actor.OSUser, o.actor.Host, o.actor.Reason
-	if id, err = o.store.BeginOperation(ctx, o.pool, op, after); err != nil {
+	if id, err = o.store.BeginOperation(ctx, db, op, after); err != nil {
 		return 0, fmt.Errorf("write the operation down: %w", err)
 	}
 	return id, nil
@@ -325,6 +325,26 @@ func (o *Ops) end(ctx context.Context, id int64, failure error) error {
 		}
 	}
 	if err := o.store.EndOperation(ctx, o.pool, id, status, text); err != nil {
+		return fmt.Errorf("write down how operation %d ended: %w", id, err)
+	}
+	return nil
+}
+
+// record writes an operation on a queue down that is done with the transaction that does it. filter is as in begin.
+func (o *Ops) record(ctx context.Context, tx pgx.Tx, kind, queue string, filter any, changed int64) error {
+	id, err := o.beginIn(ctx, tx, kind, filter, store.Operation{Queue: &queue}, store.Place{})
+	if err != nil {
+		return err
+	}
+	return o.recorded(ctx, tx, id, changed, store.Place{})
+}
+
+// recorded writes down that an operation is done with the transaction that does it.
+func (o *Ops) recorded(ctx context.Context, tx pgx.Tx, id, changed int64, after store.Place) error {
+	if _, err := o.store.AdvanceOperation(ctx, tx, id, changed, after); err != nil {
+		return fmt.Errorf("write down what operation %d did: %w", id, err)
+	}
+	if err := o.store.EndOperation(ctx, tx, id, statusDone, ""); err != nil {
 		return fmt.Errorf("write down how operation %d ended: %w", id, err)
 	}
 	return nil

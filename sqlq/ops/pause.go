@@ -2,12 +2,9 @@ package ops
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
-
-	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
 // PauseQueue has a queue hand out no more messages, in the name and for the reason of the Actor, and tells its receivers;
@@ -31,7 +28,7 @@ func (o *Ops) setPaused(ctx context.Context, name, kind string, set func(pgx.Tx)
 		if changed, err = set(tx); err != nil || !changed {
 			return err
 		}
-		return o.record(ctx, tx, kind, name, 0)
+		return o.record(ctx, tx, kind, name, struct{}{}, 0)
 	})
 	if err != nil {
 		return false, fmt.Errorf("%s queue %q: %w", kind, name, err)
@@ -40,20 +37,4 @@ func (o *Ops) setPaused(ctx context.Context, name, kind string, set func(pgx.Tx)
 		return false, o.mustExist(ctx, name)
 	}
 	return true, nil
-}
-
-// record writes an operation on a queue down that is done with the transaction that does it.
-func (o *Ops) record(ctx context.Context, tx pgx.Tx, kind, queue string, changed int64) error {
-	id, err := o.store.BeginOperation(ctx, tx, store.Operation{Kind: kind, Filter: json.RawMessage(`{}`), Queue: &queue,
-		OSUser: o.actor.OSUser, Host: o.actor.Host, Reason: o.actor.Reason}, store.Place{})
-	if err != nil {
-		return fmt.Errorf("write the operation down: %w", err)
-	}
-	if _, err := o.store.AdvanceOperation(ctx, tx, id, changed, store.Place{}); err != nil {
-		return fmt.Errorf("write down what operation %d did: %w", id, err)
-	}
-	if err := o.store.EndOperation(ctx, tx, id, "done", ""); err != nil {
-		return fmt.Errorf("write down how operation %d ended: %w", id, err)
-	}
-	return nil
 }

@@ -61,12 +61,8 @@ func (o *Ops) Peek(ctx context.Context, queue string, f Filter, l Looking) ([]Me
 // it, and ends with do's first error. A queue has one index, by the order of arrival: it looks at every message, in
 // statements of 10,000 each, so that none holds vacuum back for long. Messages that are handled meanwhile are not seen.
 func (o *Ops) EachReady(ctx context.Context, queue string, f Filter, l Looking, do func(Message) error) error {
-	chosen, err := f.chosenReady()
+	chosen, err := o.chooseReady(ctx, f)
 	if err != nil {
-		return err
-	}
-	chosen.Queue = ""
-	if err := o.try(ctx, chosen); err != nil {
 		return err
 	}
 	span, err := o.span(ctx, queue, chosen)
@@ -171,12 +167,8 @@ func (o *Ops) CountReady(ctx context.Context, queue string, f Filter, l Looking)
 		}
 		return q.Ready, err
 	}
-	chosen, err := f.chosenReady()
+	chosen, err := o.chooseReady(ctx, f)
 	if err != nil {
-		return Count{}, err
-	}
-	chosen.Queue = ""
-	if err := o.try(ctx, chosen); err != nil {
 		return Count{}, err
 	}
 	span, err := o.span(ctx, queue, chosen)

@@ -73,7 +73,6 @@ func (o *Ops) purgeAgain(r running, op Operation, upTo int64, f Filter, told wri
 		return nil, errors.New("a purge of delayed messages cannot be resumed: run it again")
 	}
 	chosen, err := f.chosenReady()
-	chosen.Queue = ""
 	return func(ctx context.Context) error {
 		var purged Purged
 		err := o.purge(ctx, op.Queue, r.id, chosen, store.Span{UpTo: upTo}, int64(f.limit()), PurgeOptions{Looking: Looking{Progress: tell}}, &purged)
@@ -102,7 +101,6 @@ func (o *Ops) PreviewPurge(ctx context.Context, queue string, f Filter, opts Pur
 // chosenToPurge is what the filter of a purge chooses by.
 func (f Filter) chosenToPurge(opts PurgeOptions) (store.Filter, error) {
 	chosen, err := f.chosenReady()
-	chosen.Queue = ""
 	if err == nil && opts.Delayed && (len(chosen.Seqs) > 0 || f.Limit > 0) {
 		err = errors.New("numbers and a limit are of ready messages; purge the delayed ones apart")
 	}

@@ -169,7 +169,7 @@ func (o *Ops) DropQueue(ctx context.Context, name string, force bool) (removed i
 		if removed, err = o.store.DropQueue(ctx, tx, name, force); err != nil {
 			return err
 		}
-		return o.record(ctx, tx, kindDrop, name, removed)
+		return o.record(ctx, tx, kindDrop, name, struct{}{}, removed)
 	})
 	if err != nil {
 		return 0, o.noQueue(ctx, name, fmt.Errorf("drop queue %q: %w", name, err))

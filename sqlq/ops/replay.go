@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"strconv"
-	"time"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
@@ -57,12 +56,8 @@ func (o *Ops) Replay(ctx context.Context, f Filter, opts ReplayOptions) (replaye
 		return 0, err
 	}
 	if opts.To != "" {
-		exists, err := o.store.QueueExists(ctx, o.pool, opts.To)
-		if err != nil {
-			return 0, fmt.Errorf("look for queue %q: %w", opts.To, err)
-		}
-		if !exists {
-			return 0, o.unknownQueue(ctx, opts.To)
+		if err := o.mustExist(ctx, opts.To); err != nil {
+			return 0, err
 		}
 	}
 	return o.changeFailed(ctx, kindReplay, f, opts)
@@ -121,7 +116,7 @@ func (o *Ops) changeFailed(ctx context.Context, kind string, f Filter, opts Repl
 	if opts.To != "" {
 		op.Queue = &opts.To
 	}
-	if c.id, err = o.beginAfter(ctx, kind, write(p.filter, float64(opts.Rate)), op, place(p.after)); err != nil {
+	if c.id, err = o.beginIn(ctx, o.pool, kind, write(p.filter, float64(opts.Rate)), op, place(p.after)); err != nil {
 		return 0, err
 	}
 	if changed, err = o.perform(ctx, &c); err != nil {
@@ -222,14 +217,6 @@ func place(k *store.FailedKey) store.Place {
 		return store.Place{}
 	}
 	return store.Place{At: k.FailedAt, Seq: k.Seq}
-}
-
-// from returns the moment as an absolute one, given what time it is.
-func (m Moment) from(now time.Time) Moment {
-	if m.set || m.Ago != 0 {
-		return Moment{At: now.Add(-m.Ago)}
-	}
-	return m
 }
 
 // told returns what there is to say after a plan has been done: names that were not there, queues that are gone, or one

@@ -3,8 +3,10 @@ package ops_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sqlq/sqlq/sqlq/ops"
@@ -117,3 +119,50 @@ func TestFailedByRole(t *testing.T) {
 		t.Errorf("history %v, err %v", history, err)
 	}
 }
+
+// A viewer changes nothing, and leaves no trace of having tried.
+func TestViewerIsRefused(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	d.create("sales")
+	d.fail("sales", "g1", 3)
+	role := "ops_viewer_" + d.text(`SELECT current_database()`)
+	d.exec(fmt.Sprintf(`CREATE ROLE %s`, role))
+	t.Cleanup(func() {
+		ctx := context.WithoutCancel(t.Context())
+		if _, err := d.pool.Exec(ctx, fmt.Sprintf(`DROP OWNED BY %[1]s; DROP ROLE %[1]s`, role)); err != nil {
+			t.Error(err)
+		}
+	})
+	d.exec(`SELECT sqlq.grant_role($1, 'viewer')`, role)
+	config := d.pool.Config()
+	config.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
+		_, err := c.Exec(ctx, `SET ROLE `+role)
+		return err
+	}
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	viewer, all := ops.New(pool, "sqlq"), ops.Filter{All: true}
+	for name, err := range map[string]error{
+		"replay": second(viewer.Replay(t.Context(), all, ops.ReplayOptions{})), "archive": second(viewer.Archive(t.Context(), all, nil)),
+		"delete": second(viewer.Delete(t.Context(), all, nil)),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "permission denied for table operation") {
+			t.Errorf("%s: err %v", name, err)
+		}
+	}
+	if v, err := viewer.PreviewReplay(t.Context(), all, ops.ReplayOptions{}); err != nil || v.Messages.N != 3 {
+		t.Errorf("a preview: %+v, err %v", v, err)
+	}
+	if n := d.number(`SELECT count(*) FROM sqlq.error`); n != 3 || d.number(`SELECT count(*) FROM sqlq.operation`) != 0 {
+		t.Errorf("%d messages are left, want 3", n)
+	}
+	if _, err := viewer.Operations(t.Context(), ops.OperationFilter{}); err != nil {
+		t.Errorf("operations: err %v", err)
+	}
+}
+
+func second(_ int64, err error) error { return err }

@@ -2,7 +2,6 @@ package ops
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -127,7 +126,3 @@ func typesSeen(found []store.TypeSeen) []TypeSeen {
 	}
 	return seen
 }
-
-// ErrNoSubscriber is returned by Publish for an event that no queue is subscribed to. Nothing was stored. Subscribe makes a
-// queue get it.
-var ErrNoSubscriber = errors.New("no queue is subscribed to it")

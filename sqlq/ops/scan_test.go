@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
@@ -123,5 +125,26 @@ func TestEachFailedWhole(t *testing.T) {
 	}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %v, err %v", got, err)
+	}
+}
+
+// What looks into bodies and headers works where the server would have several processes look.
+func TestScanOfALargeTable(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	d.fail("sales", "g1", 20_000)
+	d.exec(`ANALYZE sqlq.error`)
+	config := d.pool.Config()
+	for _, cost := range []string{"parallel_setup_cost", "parallel_tuple_cost", "min_parallel_table_scan_size"} {
+		config.ConnConfig.RuntimeParams[cost] = "0"
+	}
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	f := ops.Filter{Headers: map[string]string{"tenant": "north"}, Body: "$.order > 1"}
+	if v, err := ops.New(pool, "sqlq").PreviewDelete(t.Context(), f); err != nil || v.Messages.N != 0 {
+		t.Errorf("%+v, err %v", v, err)
 	}
 }

@@ -90,6 +90,10 @@ type Published struct {
 	Copies int    // one for each subscribed queue
 }
 
+// ErrNoSubscriber is returned by Publish for an event that no queue is subscribed to. Nothing was stored. Subscribe makes a
+// queue get it.
+var ErrNoSubscriber = errors.New("no queue is subscribed to it")
+
 // Publish publishes one event for each body, in order, all in one transaction, and returns them with the queues that were
 // subscribed. Bodies are refused as by Send. Where no queue is subscribed nothing is stored, and the error is
 // ErrNoSubscriber. A role that may not read the subscriptions is told the numbers of copies alone: queues is nil.

@@ -2,7 +2,6 @@ package ops
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -89,20 +88,11 @@ func (o *Ops) Unsubscribe(ctx context.Context, messageType, queue string) (remov
 // changeSubscription makes a change and writes it down, in one transaction.
 func (o *Ops) changeSubscription(ctx context.Context, kind, messageType, queue string,
 	change func(ctx context.Context, db store.DBTX, messageType, queue string) (bool, error)) (changed bool, err error) {
-	filter, err := json.Marshal(map[string]string{"type": messageType})
-	if err != nil {
-		return false, err
-	}
 	err = pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
 		if changed, err = change(ctx, tx, messageType, queue); err != nil || !changed {
 			return err
 		}
-		id, err := o.store.BeginOperation(ctx, tx, store.Operation{Kind: kind, Filter: filter, Queue: &queue,
-			OSUser: o.actor.OSUser, Host: o.actor.Host, Reason: o.actor.Reason}, store.Place{})
-		if err != nil {
-			return err
-		}
-		return o.store.EndOperation(ctx, tx, id, "done", "")
+		return o.record(ctx, tx, kind, queue, map[string]string{"type": messageType}, 0)
 	})
 	return changed, err
 }

@@ -24,12 +24,8 @@ const (
 // nor one whose transaction takes longer than ten seconds to commit while others overtake it. It ends with do's first
 // error, after f.Limit messages with nil, or with ctx's error.
 func (o *Ops) Tail(ctx context.Context, queue string, f Filter, do func(Message) error) error {
-	chosen, err := f.chosenReady()
+	chosen, err := o.chooseReady(ctx, f)
 	if err != nil {
-		return err
-	}
-	chosen.Queue = ""
-	if err := o.try(ctx, chosen); err != nil {
 		return err
 	}
 	failed := func(err error) error {

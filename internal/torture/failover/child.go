@@ -19,8 +19,8 @@ import (
 	"github.com/sqlq/sqlq/sqlq"
 )
 
-// job is what a process is told, in the first line of its input. The next line, or the end of the input, ends it.
-type job struct {
+// spec is what a process is told, in the first line of its input. The next line, or the end of the input, ends it.
+type spec struct {
 	URL     string
 	Receive bool
 	First   int64 // number of a sender's first message
@@ -67,23 +67,23 @@ func BeChild() {
 	if os.Getenv(childVariable) == "" {
 		return
 	}
-	if err := child(os.Stdin, os.Stdout); err != nil {
+	if err := beChild(os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	os.Exit(0)
 }
 
-// child is a sending or receiving process. It reads what to do, says what it does, and returns when it is told to end or
+// beChild is a sending or receiving process. It reads what to do, says what it does, and returns when it is told to end or
 // whoever started it has died.
-func child(in io.Reader, out io.Writer) error {
+func beChild(in io.Reader, out io.Writer) error {
 	input := bufio.NewReader(in)
 	line, err := input.ReadBytes('\n')
 	if err != nil {
 		return err
 	}
-	var j job
-	if err := json.Unmarshal(line, &j); err != nil {
+	var s spec
+	if err := json.Unmarshal(line, &s); err != nil {
 		return err
 	}
 	ctx, end := context.WithCancel(context.Background())
@@ -92,7 +92,7 @@ func child(in io.Reader, out io.Writer) error {
 		_, _ = input.ReadByte() // either way it is over
 		end()
 	}()
-	pool, err := pgxpool.New(ctx, j.URL)
+	pool, err := pgxpool.New(ctx, s.URL)
 	if err != nil {
 		return err
 	}
@@ -104,22 +104,23 @@ func child(in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	c := &worker{job: j, client: client, out: out}
-	if j.Receive {
+	c := &child{spec: s, client: client, out: out}
+	if s.Receive {
 		return c.receive(ctx)
 	}
 	c.send(ctx)
 	return nil
 }
 
-type worker struct {
-	job
+// child is that process at work.
+type child struct {
+	spec
 	client *sqlq.Client
 	mu     sync.Mutex
 	out    io.Writer
 }
 
-func (c *worker) tell(t told) {
+func (c *child) tell(t told) {
 	line, err := json.Marshal(t)
 	if err != nil {
 		panic(err) // numbers and a string
@@ -134,7 +135,7 @@ func (c *worker) tell(t told) {
 // atOnce is how many goroutines of a process send, so that sends share transactions.
 const atOnce = 4
 
-func (c *worker) send(ctx context.Context) {
+func (c *child) send(ctx context.Context) {
 	var next atomic.Int64
 	next.Store(c.First)
 	var all sync.WaitGroup
@@ -155,7 +156,7 @@ func (c *worker) send(ctx context.Context) {
 }
 
 // sendSome tries once, and to the end: what was cut off has an outcome that nobody knows.
-func (c *worker) sendSome(first int64, n int) {
+func (c *child) sendSome(first int64, n int) {
 	ctx, cancel := context.WithTimeout(context.Background(), sendWithin)
 	defer cancel()
 	t := told{First: first, Count: n, Began: time.Now().UnixNano()}
@@ -178,7 +179,7 @@ func (c *worker) sendSome(first int64, n int) {
 
 const sendWithin = 10 * time.Second
 
-func (c *worker) receive(ctx context.Context) error {
+func (c *child) receive(ctx context.Context) error {
 	pid := os.Getpid()
 	return c.client.Run(ctx,
 		sqlq.Endpoint{Name: "effects", Concurrency: 16, Handlers: []sqlq.Handler{

@@ -26,7 +26,7 @@ type process struct {
 	err       error
 }
 
-func start(cmd *exec.Cmd, j job) (*process, error) {
+func start(cmd *exec.Cmd, s spec) (*process, error) {
 	p := &process{cmd: cmd, ended: make(chan struct{})}
 	cmd.Env = append(cmd.Environ(), childVariable+"=1")
 	cmd.Stderr = logOf{p}
@@ -42,7 +42,7 @@ func start(cmd *exec.Cmd, j job) (*process, error) {
 		return nil, fmt.Errorf("start a process: %w", err)
 	}
 	go p.listen(output)
-	return p, json.NewEncoder(p.input).Encode(j)
+	return p, json.NewEncoder(p.input).Encode(s)
 }
 
 // listen reads what the process says until it ends.

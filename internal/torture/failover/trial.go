@@ -93,14 +93,14 @@ func (t *trial) setUp(ctx context.Context, o devpg.StandbyOptions) (err error) {
 		return err
 	}
 	for range t.Receivers {
-		p, err := start(t.Child(), job{URL: url, Receive: true})
+		p, err := start(t.Child(), spec{URL: url, Receive: true})
 		if err != nil {
 			return err
 		}
 		t.receivers = append(t.receivers, p)
 	}
 	for i := range t.Senders {
-		p, err := start(t.Child(), job{URL: url, First: int64(i+1) * 1e9, Rate: max(1, t.Rate/t.Senders)})
+		p, err := start(t.Child(), spec{URL: url, First: int64(i+1) * 1e9, Rate: max(1, t.Rate/t.Senders)})
 		if err != nil {
 			return err
 		}

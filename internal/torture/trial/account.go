@@ -138,7 +138,7 @@ func (a *accountant) blame(w where, format string, args ...any) {
 	}
 }
 
-// trace says whether anything is to be seen of a message.
+// seen says whether anything is to be seen of a message.
 func (a *accountant) seen(w where) bool {
 	return a.effects[w] > 0 || len(a.failures[w]) > 0 || a.left[w] != ""
 }

@@ -94,8 +94,8 @@ func (t *trial) whileSet(ctx context.Context, kind, set, reset string, f func())
 	}
 	if apply(ctx, set) == nil {
 		over := t.faults.struck(kind, everybody, "%s", set)
-		f()
 		defer over()
+		f()
 	}
 	if err := apply(context.WithoutCancel(ctx), reset); err != nil {
 		t.problem("%s: %v", reset, err)

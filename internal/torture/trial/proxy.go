@@ -8,9 +8,8 @@ import (
 	"time"
 )
 
-// proxy forwards connections to the server's socket, and can be told to do it badly. Forwarding stops for good on a
-// connection that was struck by anything but delay: what was withheld and later let through would be a network that only
-// waits, so both are there, see struck.
+// proxy forwards connections to the server's socket, and can be told to do it badly. What it swallows never arrives, where the
+// connection is cut in the end; where it is let go all of it arrives late, as through a network that only waits.
 type proxy struct {
 	listener net.Listener
 	network  string // of the server
