@@ -197,6 +197,10 @@ func (r *receiver) settleAlone(in *instance, d *delivery, refused error) {
 			return
 		}
 		r.rollback()
+		if serverTrouble(err) && in.mayWait([]*delivery{d}) {
+			r.troubled(in, err) // it is free, and handled again
+			return
+		}
 		refused = err
 	}
 	r.run.client.log.Error("sqlq: cannot settle a message; it stays in its queue", "endpoint", in.endpoint.Name, "message", d.ID, "err", refused)

@@ -3,6 +3,7 @@ package sqlq_test
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -91,5 +92,45 @@ func TestSendAfterReadOnly(t *testing.T) {
 	})
 	if n := count(t, keeper, `SELECT count(*) FROM sqlq.q_work`); n != 1 {
 		t.Errorf("%d messages, want 1", n)
+	}
+}
+
+// The same goes for a message that is settled by itself, because the server refused what its neighbour sent.
+func TestServerInTroubleOverOneOfABatch(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t)
+	execSQL(t, pool, `SELECT sqlq.create_queue('work')`)
+	execSQL(t, pool, `CREATE SEQUENCE public.tries`)
+	execSQL(t, pool, `CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$
+		BEGIN
+			IF nextval('public.tries') = 1 THEN RAISE disk_full; END IF;
+			RETURN old;
+		END $$`)
+	execSQL(t, pool, `CREATE TRIGGER full_disk BEFORE DELETE ON sqlq.q_work FOR EACH ROW WHEN (OLD.seq = 2) EXECUTE FUNCTION full_disk()`)
+	var later atomic.Bool
+	var both sync.WaitGroup // handled in one batch
+	both.Add(2)
+	var once [2]sync.Once
+	c := open(t, pool, sqlq.Config{HoldLimit: 5 * time.Second, Routes: map[string]string{"post.Letter": "work"}})
+	if err := c.SendMany(t.Context(), []sqlq.Message{letter{N: 0}, letter{N: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	run(t, c, sqlq.Endpoint{Name: "work", Retry: noRetry, Concurrency: 2, Handlers: []sqlq.Handler{
+		sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[letter]) error {
+			once[d.Message.N].Do(func() {
+				both.Done()
+				both.Wait()
+			})
+			if d.Message.N == 0 {
+				return d.Send(letter{N: 2}, sqlq.To("nowhere"))
+			}
+			if d.Attempt != 1 {
+				later.Store(true)
+			}
+			return nil
+		})}})
+	eventuallyCount(t, pool, 0, `SELECT (SELECT count(*) FROM sqlq.q_work) + (SELECT count(*) FROM sqlq.leased)`)
+	if failed, tries := count(t, pool, `SELECT count(*) FROM sqlq.error`), count(t, pool, `SELECT last_value FROM public.tries`); failed != 1 || tries != 2 || later.Load() {
+		t.Errorf("%d failed, %d tries, a later attempt: %v; want 1, 2, false", failed, tries, later.Load())
 	}
 }
