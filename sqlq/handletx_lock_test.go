@@ -132,7 +132,7 @@ func TestHandleTxDeadlockSpendsNoAttempt(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if n, failed, total := calls.Load(), count(`SELECT count(*) FROM sqlq.error`), count(`SELECT sum(total) FROM account`); n != 2 || failed != 0 || total != 4 {
-		t.Errorf("the handler ran %d times, %d messages failed, the accounts have %d; want 2, 0 and 4", n, failed, total)
+	if n, failed, total := calls.Load(), count(`SELECT count(*) FROM sqlq.error`), count(`SELECT sum(total) FROM account`); n < 2 || failed != 0 || total != 4 { // it may have been the first at the row again
+		t.Errorf("the handler ran %d times, %d messages failed, the accounts have %d; want 2 or more, 0 and 4", n, failed, total)
 	}
 }
