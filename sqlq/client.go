@@ -20,14 +20,14 @@ import (
 // Client sends messages, and with Run handles them. [Open] one for each process and database; it is safe for concurrent
 // use.
 type Client struct {
-	config  Config
-	pool    *pgxpool.Pool
-	store   *store.Schema
-	log     *slog.Logger
-	routes  routes
-	flights sync.Map // queue → *flights
-	wakes   wakes
-	pooled  sync.Map // connection strings that lead through a transaction pooler
+	config     Config
+	pool       *pgxpool.Pool
+	store      *store.Schema
+	log        *slog.Logger
+	routes     routes
+	departures departures
+	wakes      wakes
+	pooled     sync.Map // connection strings that lead through a transaction pooler
 
 	droppedAt atomic.Int64 // when dropReadOnly last looked, in nanoseconds since 1970
 
@@ -46,7 +46,7 @@ const minPool = 2
 // Errors: ErrSchemaMissing, ErrSchemaOutdated, ErrSchemaNewer, ErrTooFewConnections, ErrUnsafeExecMode, ErrNotGranted, what is
 // wrong in the Config, and the database's. They say what mends them.
 func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, error) {
-	config = config.withDefaults()
+	config = config.withDefaults().clone()
 	if err := config.validate(); err != nil {
 		return nil, fmt.Errorf("open: %w", err)
 	}
@@ -57,7 +57,7 @@ func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, erro
 		return nil, fmt.Errorf("open: %w: the pool has MaxConns %d; a sender that waits for a connection while it holds one waits for ever: allow at least %d (pool_max_conns in the pool's URL)", ErrTooFewConnections, n, minPool)
 	}
 	c := &Client{config: config, pool: pool, store: store.New(config.Schema), log: config.Logger}
-	c.routes.byType = config.Routes
+	c.routes.byType = config.Routes // Open's own copy
 	c.wakes.notify = c.notify
 	if config := pool.Config().ConnConfig; config.ConnectTimeout == 0 && severalHosts(config) {
 		c.log.Warn("sqlq: the pool has several hosts and no connect_timeout: when one of them is cut off, sends wait for it as long as the operating system does, which can be minutes; add connect_timeout=3 to its URL")

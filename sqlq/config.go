@@ -153,6 +153,14 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// clone copies what the caller could go on changing while the Client uses it.
+func (c Config) clone() Config {
+	c.Routes = maps.Clone(c.Routes)
+	c.HandleMiddleware = slices.Clone(c.HandleMiddleware)
+	c.SendMiddleware = slices.Clone(c.SendMiddleware)
+	return c
+}
+
 // mostBody is the most that Config.MaxBody can be, in bytes.
 const mostBody = 1<<30 - 1<<20
 
@@ -207,14 +215,15 @@ func (c Config) validate() error {
 // that it returns decides what becomes of the message.
 type HandleFunc func(ctx context.Context, d *Incoming) error
 
-// SendFunc sends one message. Middleware wraps it and may change the message's headers and body before it calls next.
+// SendFunc sends one message. Middleware wraps it and may change the message before it calls next: its headers, body and
+// id, its type, and the queue that a command goes to. What it makes of them is checked as what the sender gave was.
 type SendFunc func(ctx context.Context, m *Outgoing) error
 
 // Outgoing is a message on its way out, as middleware sees it.
 type Outgoing struct {
 	ID      ID      // by which it is known on its whole way
 	Type    string  // the message type
-	Queue   string  // where a command goes; empty for an event
+	Queue   string  // where a command goes; empty for an event, and to be left so
 	Headers Headers // the sender's; middleware may add to them
 	Body    []byte  // encoded
 	Message Message // what was given to be sent

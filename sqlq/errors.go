@@ -57,6 +57,9 @@ var (
 	// ErrInHandler: a method of the Client was called with a handler's context. Send through the delivery, or say
 	// Immediately.
 	ErrInHandler = errors.New("sending past the delivery inside of a handler")
+	// ErrNoTransaction: SendTx or PublishTx was given a pool, or a connection on which no transaction was begun: the message
+	// would be committed by itself. Begin one, or call Send or Publish.
+	ErrNoTransaction = errors.New("not a transaction")
 	// ErrClosed: the Client was closed. Returned by every method that uses it. Open another one.
 	ErrClosed = errors.New("client is closed")
 )

@@ -139,7 +139,17 @@ func (c *Client) Sweeper(t testing.TB) (sweep func()) {
 }
 
 // Gathered returns how many senders to a queue wait for a flight.
-func (c *Client) Gathered(queue string) int { return c.flightsTo(queue).gathered() }
+func (c *Client) Gathered(queue string) int {
+	f := c.departures.along(route{queue: queue}, c)
+	defer f.mu.Unlock()
+	return len(f.waiting)
+}
+
+// RoutesKept returns for how many routes flights are kept.
+func (c *Client) RoutesKept() (n int) {
+	c.departures.byRoute.Range(func(any, any) bool { n++; return true })
+	return n
+}
 
 // Wakes shares calls of notify like a Client shares its NOTIFY statements.
 func Wakes(notify func(channels []string)) (wake func(channels ...string), gathered func() int) {

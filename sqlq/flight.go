@@ -8,18 +8,20 @@ import (
 	"time"
 )
 
-// Bounds of a flight.
+// Bounds of a flight, and how many idle flights are kept for the next send.
 const (
 	maxFlights       = 2 // at a time; the second only beside one that is slow
 	slowFlight       = 10 * time.Millisecond
 	maxFlightSize    = 1_000
 	maxFlightedBytes = 16 << 20
 	flightTime       = 5 * time.Minute
+	maxIdleFlights   = 1_000
 )
 
-// flights lets sends to one queue that happen at the same time share a transaction. While a flight is under way, further
+// flights lets sends along one route that happen at the same time share a transaction. While a flight is under way, further
 // sends gather; the next flight takes all of them. Nobody waits for company: a send that finds a place flies at once,
-// alone. Each queue has its own, so that a locked table holds up nobody else's sends.
+// alone. Each route has its own, so that a locked table holds up no other queue's commands, and no event that its queue
+// is not subscribed to.
 //
 // There is one flight at a time, because a statement costs the server and the driver far more than a message in it does:
 // two at a time halve each other's company and so do twice the work. Only when a flight is slow, on a connection that
@@ -31,6 +33,20 @@ type flights struct {
 	underWay *flight // nil: none but slow ones
 	slow     int     // how many besides have been under way for longer than slowFlight
 	watched  bool    // a timer is set that looks whether the one under way is slow
+	gone     bool    // forgotten while idle: there may be others for the route by now
+}
+
+// route is what messages have in common that share flights: the queue of commands, or the type of events, whose copies go
+// to the same queues.
+type route struct {
+	queue, event string
+}
+
+func routeOf(e *envelope) route {
+	if e.queue == "" {
+		return route{event: e.Type}
+	}
+	return route{queue: e.queue}
 }
 
 // flight is a place in the air.
@@ -44,20 +60,65 @@ type passenger struct {
 	landed chan error // gets the result, once
 }
 
-// flightsTo returns the flights to a queue; "" for what is published.
-func (c *Client) flightsTo(queue string) *flights {
-	if f, ok := c.flights.Load(queue); ok {
-		return f.(*flights)
+// departures are the flights of every route that messages were sent along lately. Routes may come and go, such as queues
+// that are made for one conversation each, so those that are idle are forgotten when there are many.
+type departures struct {
+	byRoute sync.Map // route → *flights; read without a lock by every send
+
+	mu     sync.Mutex
+	n      int // in byRoute
+	forget int // at how many the idle ones are forgotten
+}
+
+// along returns the flights along a route, locked.
+func (d *departures) along(r route, client *Client) *flights {
+	for {
+		found, ok := d.byRoute.Load(r)
+		if !ok {
+			found = d.add(r, client)
+		}
+		f := found.(*flights)
+		f.mu.Lock()
+		if !f.gone {
+			return f
+		}
+		f.mu.Unlock()
 	}
-	f, _ := c.flights.LoadOrStore(queue, &flights{client: c})
-	return f.(*flights)
+}
+
+func (d *departures) add(r route, client *Client) any {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.n >= max(d.forget, maxIdleFlights) {
+		d.forgetIdle()
+		d.forget = 2 * d.n // those that are left are busy: not to be looked through for each new route
+	}
+	f, there := d.byRoute.LoadOrStore(r, &flights{client: client})
+	if !there {
+		d.n++
+	}
+	return f
+}
+
+// forgetIdle forgets flights that nobody waits for or is in. Holds d.mu.
+func (d *departures) forgetIdle() {
+	d.byRoute.Range(func(r, found any) bool {
+		f := found.(*flights)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if len(f.waiting) == 0 && f.underWay == nil && f.slow == 0 {
+			f.gone = true
+			d.byRoute.Delete(r)
+			d.n--
+		}
+		return true
+	})
 }
 
 // sendShared stores one message, in a transaction with whatever else is being sent at the moment, and returns the
 // message's own result. When ctx ends before the message was taken along it is not sent; later nobody knows.
 func (c *Client) sendShared(ctx context.Context, e envelope) error {
-	f := c.flightsTo(e.queue)
-	f.mu.Lock()
+	f := c.departures.along(routeOf(&e), c)
 	if len(f.waiting) == 0 && f.free() {
 		this := f.takeOff()
 		f.mu.Unlock()

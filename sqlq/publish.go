@@ -21,6 +21,9 @@ func (c *Client) PublishTx(ctx context.Context, tx DBTX, m Message, options ...S
 	if c.closedTo(ctx) {
 		return fmt.Errorf("%s: %w", about("publish", m), ErrClosed)
 	}
+	if err := checkTransaction(tx); err != nil {
+		return fmt.Errorf("%s: %w", about("publish", m), err)
+	}
 	return c.enclose(ctx, m, true, nil, options, func(e envelope) error {
 		var err error
 		if e.Deferred() {

@@ -11,11 +11,12 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// DBTX is a transaction of the caller's: a pgx.Tx, a pgx connection or pool, or what SQLTx makes of one of
+// DBTX is a transaction of the caller's: a pgx.Tx, a pgx connection on which one was begun, or what SQLTx makes of one of
 // database/sql.
 type DBTX interface {
 	// QueryRow runs a statement that returns at most one row, as in pgx.
@@ -42,10 +43,14 @@ func (c *Client) Send(ctx context.Context, m Message, options ...SendOption) err
 }
 
 // SendTx sends a command as part of the caller's transaction: it is sent if and when that commits. The transaction is
-// the outbox. Errors are those of Send; one of the database's has ended the transaction, as any failed statement does.
+// the outbox. Errors are those of Send, and ErrNoTransaction; one of the database's has ended the transaction, as any
+// failed statement does.
 func (c *Client) SendTx(ctx context.Context, tx DBTX, m Message, options ...SendOption) error {
 	if c.closedTo(ctx) {
 		return fmt.Errorf("%s: %w", about("send", m), ErrClosed)
+	}
+	if err := checkTransaction(tx); err != nil {
+		return fmt.Errorf("%s: %w", about("send", m), err)
 	}
 	return c.enclose(ctx, m, false, nil, options, func(e envelope) error {
 		var err error
@@ -57,6 +62,30 @@ func (c *Client) SendTx(ctx context.Context, tx DBTX, m Message, options ...Send
 		return c.sendError(err, e)
 	})
 }
+
+// checkTransaction refuses what is seen not to be a transaction: what it is given would be committed by itself, whatever
+// becomes of the business data beside it.
+func checkTransaction(tx DBTX) error {
+	begun := true
+	switch tx := tx.(type) {
+	case nil:
+		begun = false
+	case *pgxpool.Pool:
+		begun = false
+	case *pgx.Conn:
+		begun = inTransaction(tx)
+	case *pgxpool.Conn:
+		begun = inTransaction(tx.Conn())
+	case sqlTx:
+		begun = !tx.autocommit
+	}
+	if !begun {
+		return fmt.Errorf("%w: begin one and pass that, or call Send or Publish", ErrNoTransaction)
+	}
+	return nil
+}
+
+func inTransaction(c *pgx.Conn) bool { return c.IsClosed() || c.PgConn().TxStatus() != 'I' } // a closed one has its own error
 
 // SendMany sends commands, each to its queue, in one transaction: all of them or none. The options count for each
 // message; WithID is refused. It is the quickest way to send thousands. Errors are those of Send; that
@@ -230,7 +259,13 @@ func (c *Client) enclose(ctx context.Context, m Message, publish bool, in *Incom
 	if out.Body, err = c.config.Codec.Encode(m); err != nil {
 		return fmt.Errorf("%s %s: %w as %s: %w", verb, out.Type, ErrEncode, c.config.Codec.ContentType, err)
 	}
+	typ, queue := out.Type, out.Queue
 	send := func(ctx context.Context, out *Outgoing) error {
+		if out.Type != typ || out.Queue != queue {
+			if err := checkReaddressed(out, publish); err != nil {
+				return fmt.Errorf("%s %.200q: changed by middleware: %w", verb, out.Type, err)
+			}
+		}
 		e := envelope{queue: out.Queue, Outgoing: store.Outgoing{
 			ID: out.ID, Type: out.Type, Body: out.Body, Delay: o.delay, DueAt: o.at, TTL: o.ttl}}
 		if len(out.Body) > c.config.MaxBody {
@@ -249,6 +284,20 @@ func (c *Client) enclose(ctx context.Context, m Message, publish bool, in *Incom
 		send = c.config.SendMiddleware[i](send)
 	}
 	return send(ctx, out)
+}
+
+// checkReaddressed checks again what middleware has changed.
+func checkReaddressed(out *Outgoing, publish bool) error {
+	if err := checkTypeName(out.Type); err != nil {
+		return err
+	}
+	if publish {
+		if out.Queue != "" {
+			return fmt.Errorf("%w: an event goes to its subscribers, not to queue %q", ErrIsEvent, out.Queue)
+		}
+		return nil
+	}
+	return checkQueueName(out.Queue)
 }
 
 // headers returns a message's headers as they are stored: the sender's, and of the library's own those that differ from

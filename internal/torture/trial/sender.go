@@ -2,6 +2,8 @@ package trial
 
 import (
 	"context"
+	crand "crypto/rand"
+	"encoding/base64"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -27,9 +29,10 @@ type batch struct {
 	First key
 	N     int
 	To    string // a queue; "" publishes
-	How   string // send, many, tx, twice
+	How   string // send, many, tx, twice, or, by a stranger, sql
 	Do    []deed `json:",omitempty"` // of poison
 	Delay time.Duration
+	Pad   int `json:",omitempty"` // bytes that each body is padded with; 0: a few
 
 	// Of the ledger.
 	sender string
@@ -130,8 +133,12 @@ var padding = strings.Repeat("x", 80)
 
 func (b *batch) messages() []sqlq.Message {
 	all := make([]sqlq.Message, b.N)
+	pad := padding
+	if b.Pad > 0 {
+		pad = incompressible(b.Pad)
+	}
 	for i := range all {
-		w := work{K: b.First + key(i), Pad: padding}
+		w := work{K: b.First + key(i), Pad: pad}
 		if b.Do != nil {
 			w.Do = b.Do[i]
 		}
@@ -151,6 +158,13 @@ func (b *batch) messages() []sqlq.Message {
 		}
 	}
 	return all
+}
+
+// incompressible returns text that takes as much room in the database as it has bytes.
+func incompressible(n int) string {
+	raw := make([]byte, n*3/4)
+	crand.Read(raw) // never fails
+	return base64.StdEncoding.EncodeToString(raw)
 }
 
 func (c *child) sendBatch(ctx context.Context, b *batch) error {

@@ -77,7 +77,7 @@ func (s *site) furnish(ctx context.Context) error {
 		return err
 	}
 	defer super.Close(ctx)
-	for _, sql := range []string{`CREATE ROLE ` + role + ` LOGIN`, `CREATE DATABASE ` + database + ` OWNER ` + role} {
+	for _, sql := range []string{`CREATE ROLE ` + role + ` LOGIN`, `CREATE ROLE ` + strangerRole + ` LOGIN`, `CREATE DATABASE ` + database + ` OWNER ` + role} {
 		if _, err := super.Exec(ctx, sql); err != nil {
 			return err
 		}
@@ -118,6 +118,9 @@ func (s *site) furnish(ctx context.Context) error {
 			return err
 		}
 	}
+	if _, err := app.Exec(ctx, `SELECT sqlq.grant_role($1, 'producer')`, strangerRole); err != nil {
+		return err
+	}
 	// Events that are sent before a subscriber's first start are to reach it.
 	_, err = app.Exec(ctx, `INSERT INTO sqlq.subscription (type, queue) SELECT $1, unnest($2::text[])`, event{}.MessageType(), []string{hearsQueue, booksQueue})
 	if err != nil {
@@ -140,7 +143,9 @@ func (s *site) furnish(ctx context.Context) error {
 }
 
 // url is how processes reach the database, as the role, directly or through a proxy.
-func (s *site) url(via *proxy) string {
+func (s *site) url(via *proxy) string { return s.urlOf(role, via) }
+
+func (s *site) urlOf(role string, via *proxy) string {
 	u, err := url.Parse(s.server.URL(database))
 	if err != nil {
 		panic(err) // devpg's own

@@ -152,10 +152,15 @@ func (t *trial) lanes(ctx context.Context) (lanes []lane, end func(), err error)
 	if t.options.Scenario == Poison {
 		return []lane{t.messageFaults(p, 500*time.Millisecond, 1500*time.Millisecond)}, end, nil
 	}
+	s, err := t.newStranger(ctx)
+	if err != nil {
+		return nil, end, err
+	}
+	end = func() { p.pool.Close(); s.pool.Close() }
 	if t.options.Skew == 0 {
 		t.skip("clocks that differ by hours: that is a trial of its own, see -skew")
 	}
-	return []lane{t.processFaults(), t.networkFaults(), t.sessionFaults(), t.administratorFaults(), t.crashFaults(),
+	return []lane{t.processFaults(), t.networkFaults(), t.sessionFaults(), t.administratorFaults(), t.crashFaults(), s.faults(),
 		t.messageFaults(p, 2*time.Second, 3*time.Second)}, end, nil
 }
 

@@ -27,14 +27,20 @@ func (o *Outgoing) Deferred() bool { return o.Delay > 0 || !o.DueAt.IsZero() }
 func (o *Outgoing) headers() *string { return textOrNil(o.Headers) }
 
 // inserts are the statements that store messages in one queue. They are made once: to put them together takes longer
-// than to store a message in company.
+// than to store a message in company. Of maxInserts queues at most: queues may come and go.
 type inserts struct {
 	one, many string
 }
 
+const maxInserts = 1_000
+
 func (s *Schema) inserts(queue string) *inserts {
 	if made, ok := s.made.Load(queue); ok {
 		return made.(*inserts)
+	}
+	if s.nMade.Add(1) > maxInserts {
+		s.made.Clear()
+		s.nMade.Store(1)
 	}
 	made, _ := s.made.LoadOrStore(queue, &inserts{
 		one: fmt.Sprintf(`

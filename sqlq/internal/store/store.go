@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -26,7 +27,9 @@ type DBTX interface {
 // Schema is a schema that sqlq's tables are in. Its methods are the queries. It is safe for concurrent use.
 type Schema struct {
 	name string
-	made sync.Map // queue → *inserts
+
+	made  sync.Map     // queue → *inserts
+	nMade atomic.Int32 // how many, about
 }
 
 // New returns the queries for the schema of that name. It does not look whether the schema exists.
