@@ -93,6 +93,12 @@ type Config struct {
 	// pooler does not share out.
 	ListenURL string
 
+	// KeepArchived is how long archived messages stay in the error table after they were archived; older ones are removed for
+	// good. The leading process does it, so give all processes of the schema the same; its role must be allowed to delete
+	// them, as the owner of the schema is.
+	// Default: 0, for ever. Unit: duration, from 1 h. Cost: shorter: less to look back at. Longer: disk.
+	KeepArchived time.Duration
+
 	// strandedAfter is how old a lease must be before its instance is asked whether it knows it: longer than the round
 	// trip that made it may take.
 	strandedAfter time.Duration
@@ -182,6 +188,9 @@ func (c Config) validate() error {
 	}
 	if c.MaxBody < 0 || c.MaxBody > mostBody {
 		errs = append(errs, fmt.Errorf("MaxBody is %d bytes: it is from 1 to %d, because PostgreSQL holds a little less than 1 GiB in a value", c.MaxBody, mostBody))
+	}
+	if c.KeepArchived != 0 && c.KeepArchived < time.Hour {
+		errs = append(errs, fmt.Errorf("KeepArchived is %v: it is an hour at least, or 0 to keep archived messages for ever", c.KeepArchived))
 	}
 	if c.ReceiveConnections < 0 {
 		errs = append(errs, fmt.Errorf("ReceiveConnections is %d: it must not be negative", c.ReceiveConnections))

@@ -143,6 +143,7 @@ func (p *panicked) Unwrap() error {
 const (
 	undefinedTable       = "42P01"
 	insufficientPrivs    = "42501"
+	uniqueViolation      = "23505"
 	lockNotAvailable     = "55P03"
 	deadlockDetected     = "40P01"
 	queryCanceled        = "57014" // by statement_timeout, or by an administrator

@@ -342,6 +342,8 @@ func (c *Client) sendError(err error, all ...envelope) error {
 	switch sqlState(err) {
 	case undefinedTable:
 		return fmt.Errorf("%s: %w (%s, or start its endpoint): %w", what, ErrNoQueue, c.createQueue(queues), err)
+	case uniqueViolation:
+		return fmt.Errorf("%s: the queue's sequence gives out numbers that its messages have, as after a restore (sqlq doctor --fix --schema %s): %w", what, shellWord(c.config.Schema), err)
 	case insufficientPrivs:
 		return fmt.Errorf("%s: %w (%s): %w", what, ErrNotGranted, c.grant("producer", queues...), err)
 	}

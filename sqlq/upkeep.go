@@ -20,10 +20,10 @@ const (
 
 // upkeep is when the leading process does next what has no hurry.
 type upkeep struct {
-	sweep, traffic, rotate, forget time.Time
-	upTo                           map[string]int64 // where the sweep of each queue goes on
+	sweep, traffic, rotate, forget, archived time.Time
+	upTo                                     map[string]int64 // where the sweep of each queue goes on
 
-	mayNotRead, mayNotRotate, mayNotForget bool // the role lacks the privilege: it was granted by an older grant_role
+	mayNotRead, mayNotRotate, mayNotForget, mayNotDelete bool // the role lacks the privilege: it was granted by an older grant_role
 }
 
 func newUpkeep() upkeep {
@@ -51,6 +51,12 @@ func (k *keeper) keepUp(ctx context.Context) error {
 	if now.After(u.rotate) && !u.mayNotRotate {
 		u.rotate = now.Add(rotateEvery)
 		if err := k.rotateInbox(ctx); err != nil {
+			return err
+		}
+	}
+	if now.After(u.archived) {
+		u.archived = now.Add(forgetEvery)
+		if err := k.forgetArchived(ctx); err != nil {
 			return err
 		}
 	}

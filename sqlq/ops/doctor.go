@@ -224,6 +224,7 @@ func (e *examination) checks() []checkup {
 		{"bloat", "Is there little empty space in the tables?", tables, e.checkBloat},
 		{"autovacuum", "Is autovacuum on, and set for queues?", nothing, e.checkAutovacuum},
 		{"wraparound", "Are there transaction ids and numbers enough?", tables, e.checkHeadroom},
+		{"sequences", "Are the numbers that are given out next free?", tables, e.checkSequences},
 		{"indexes", "Are all indexes in use?", tables, e.checkIndexes},
 	}
 }

@@ -99,6 +99,11 @@ func (s *Schema) EnableRowSecuritySQL(table string) string {
 	return fmt.Sprintf(`ALTER TABLE %s ENABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY`, s.table(table))
 }
 
+// DisableRowSecuritySQL is the statement that has a table without policies seen again.
+func (s *Schema) DisableRowSecuritySQL(table string) string {
+	return fmt.Sprintf(`ALTER TABLE %s DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY`, s.table(table))
+}
+
 // OwnSQL is the statement that gives a table to an owner.
 func (s *Schema) OwnSQL(table, owner string) string {
 	return fmt.Sprintf(`ALTER TABLE %s OWNER TO %s`, s.table(table), pgx.Identifier{owner}.Sanitize())
@@ -148,19 +153,21 @@ func (s *Schema) UsedSequences(ctx context.Context, db DBTX, hundredths int) ([]
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[Sequence])
 }
 
-// OpenTable is a table with policies that nothing enforces, or that bind even the owner.
+// OpenTable is a table whose row security is not as the migrations make it.
 type OpenTable struct {
 	Table  string
-	Open   bool // row security is off
+	Open   bool // row security is off, although there are policies
 	Forced bool // it binds the owner too, as whom what moves messages of all queues runs
+	Closed bool // it is on, and not by the migrations
 }
 
 // RowSecurity returns the tables of the schema whose row security is not as the migrations make it.
 func (s *Schema) RowSecurity(ctx context.Context, db DBTX) ([]OpenTable, error) {
 	rows, err := db.Query(ctx, `
-		SELECT c.relname::text, NOT c.relrowsecurity, c.relforcerowsecurity FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-		WHERE n.nspname = $1::text AND EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid)
-			AND (NOT c.relrowsecurity OR c.relforcerowsecurity) ORDER BY 1`, s.name)
+		SELECT c.relname::text, p.there AND NOT c.relrowsecurity, c.relforcerowsecurity, NOT p.there AND c.relrowsecurity
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
+			LATERAL (SELECT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname IN ('readable', 'writable')) AS there) p
+		WHERE n.nspname = $1::text AND c.relkind = 'r' AND (p.there <> c.relrowsecurity OR c.relforcerowsecurity) ORDER BY 1`, s.name)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,27 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// ForgetArchived removes archived messages that were archived longer ago than keep, of those that failed first at most so many
+// and with bodies of so many bytes, but one at least, and says whether there may be more. Rows that others hold are passed
+// over. Relies on the index (status, failed_at, seq): it reads what failed longer ago than that and is archived.
+func (s *Schema) ForgetArchived(ctx context.Context, db DBTX, keep time.Duration, rows, bytes int) (more bool, err error) {
+	err = db.QueryRow(ctx, fmt.Sprintf(`
+		WITH old AS MATERIALIZED (
+			SELECT e.seq, octet_length(e.body) AS size FROM %[1]s e
+			WHERE e.status = 'archived' AND e.failed_at < clock_timestamp() - $1::bigint * interval '1 microsecond'
+				AND e.archived_at < clock_timestamp() - $1::bigint * interval '1 microsecond'
+			ORDER BY e.failed_at, e.seq LIMIT $2::bigint FOR UPDATE SKIP LOCKED
+		), picked AS (
+			SELECT o.seq FROM (SELECT seq, sum(size) OVER (ORDER BY seq) - size AS before FROM old) o WHERE o.before < $3::bigint
+		), gone AS (
+			DELETE FROM %[1]s e USING picked p WHERE e.seq = p.seq RETURNING 1
+		)
+		SELECT (SELECT count(*) FROM old) = $2::bigint OR (SELECT count(*) FROM gone) < (SELECT count(*) FROM old)`, s.table("error")),
+		keep.Microseconds(), rows, bytes).Scan(&more)
+	return more, err
+}
