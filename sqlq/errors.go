@@ -141,6 +141,7 @@ const (
 	undefinedTable       = "42P01"
 	insufficientPrivs    = "42501"
 	lockNotAvailable     = "55P03"
+	foreignKeyViolation  = "23503"
 	deadlockDetected     = "40P01"
 	queryCanceled        = "57014" // by statement_timeout, or by an administrator
 	unknownStatement     = "26000"
