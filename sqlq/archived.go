@@ -2,30 +2,35 @@ package sqlq
 
 import (
 	"context"
-	"fmt"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
-// archivedRows bounds the archived messages that one transaction removes, and archivedBytes their bodies, in bytes.
-const archivedRows, archivedBytes = 1_000, 16 << 20
-
-// forgetArchived removes archived messages that were kept for Config.KeepArchived: a piece, and more of them soon if there are.
+// forgetArchived removes archived messages that were kept for Config.KeepArchived, a round at a time.
 func (k *keeper) forgetArchived(ctx context.Context) error {
-	keep := k.run.client.config.KeepArchived
-	if keep == 0 || k.upkeep.mayNotDelete {
+	const what = "remove archived messages"
+	u, keep := &k.upkeep, k.run.client.config.KeepArchived
+	if keep == 0 || u.mayNotDelete {
 		return nil
 	}
-	more, err := k.run.client.store.ForgetArchived(ctx, k.conn, keep, archivedRows, archivedBytes)
+	var more bool
+	err := k.chore(ctx, func(tx pgx.Tx) (err error) {
+		more, err = k.run.client.store.ForgetArchived(ctx, tx, keep, u.archiving.rows, u.archiving.bytes)
+		return err
+	})
 	if sqlState(err) == insufficientPrivs {
-		k.upkeep.mayNotDelete = true
-		k.run.client.log.Warn("sqlq: this role may not remove archived messages, so Config.KeepArchived has no effect while it leads; run the endpoints as the owner of the schema, or remove them as an operator: sqlq error delete --status archived --until 90d", "err", err)
+		u.mayNotDelete = true
+		k.run.client.log.Warn("sqlq: this role may not "+what+", so Config.KeepArchived has no effect while it leads; run the endpoints as the owner of the schema, or remove them as an operator: sqlq error delete --status archived --until 90d", "err", err)
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("remove archived messages: %w", err)
+	if isFaultOfWork(err) && !u.archiving.isLeast() {
+		u.archiving.shrink()
+		u.archived = time.Now().Add(forgetAgain)
+		return nil
 	}
 	if more {
-		k.upkeep.archived = time.Now().Add(forgetAgain)
+		u.archived = time.Now().Add(forgetAgain)
 	}
-	return nil
+	return k.goOn(err, what)
 }

@@ -145,6 +145,7 @@ const (
 	insufficientPrivs    = "42501"
 	uniqueViolation      = "23505"
 	lockNotAvailable     = "55P03"
+	foreignKeyViolation  = "23503"
 	deadlockDetected     = "40P01"
 	queryCanceled        = "57014" // by statement_timeout, or by an administrator
 	unknownStatement     = "26000"

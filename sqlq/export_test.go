@@ -132,10 +132,31 @@ func (c *Client) Sweeper(t testing.TB) (sweep func()) {
 	k.leads = true
 	return func() {
 		t.Helper()
-		if err := k.sweep(t.Context()); err != nil {
-			t.Fatal(err)
+		for turn := true; turn; turn = len(k.upkeep.unswept) > 0 {
+			if err := k.sweep(t.Context()); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
+}
+
+// SweepInTurns is one sweep in turns that may each take no longer than within, as the housekeeping has them.
+func (c *Client) SweepInTurns(t testing.TB, within time.Duration) error {
+	k := newKeeper(&runner{client: c})
+	if err := k.connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.disconnect)
+	k.leads = true
+	for turn := true; turn; turn = len(k.upkeep.unswept) > 0 {
+		ctx, cancel := context.WithTimeout(t.Context(), within)
+		err := k.sweep(ctx)
+		cancel()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Gathered returns how many senders to a queue wait for a flight.

@@ -61,7 +61,7 @@ func (k *keeper) beat(ctx context.Context) error {
 		}
 	}
 	if late.Message && !k.leadsNow() {
-		_, err := k.moveOnce(ctx, time.Time{})
+		_, err := k.moveOthers(ctx, time.Time{})
 		return err
 	}
 	return nil

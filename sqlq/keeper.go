@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
@@ -33,11 +31,13 @@ type keeper struct {
 	leads   bool
 	kick    chan struct{}
 	crashes map[string]time.Time // the latest known of each endpoint
-	moved   time.Time            // due time of the last message moved
-	looked  time.Time            // when the mover last looked from the start
+	mover   mover
 	raised  time.Time
 	kept    time.Time // when a low was last written
 	upkeep  upkeep
+
+	unrecovered bool             // there is more to give back of what ended instances had leased
+	smallRounds map[string]round // of queues in which giving back took too long
 
 	// The role lacks a privilege for what can be done without.
 	mayNotRaise, mayNotKeep bool
@@ -45,7 +45,7 @@ type keeper struct {
 }
 
 func newKeeper(r *runner) *keeper {
-	return &keeper{run: r, kick: make(chan struct{}, 1), crashes: map[string]time.Time{}, upkeep: newUpkeep()}
+	return &keeper{run: r, kick: make(chan struct{}, 1), crashes: map[string]time.Time{}, mover: newMover(), upkeep: newUpkeep(), smallRounds: map[string]round{}}
 }
 
 // start registers the instances and gives back what dead ones had, before the first message is fetched.
@@ -98,12 +98,16 @@ func (k *keeper) keep(ctx, stop context.Context) {
 		if err == nil {
 			next, err = k.moveDue(bounded)
 		}
+		if err == nil && k.unrecovered {
+			next, err = 0, k.giveBack(bounded)
+		}
 		if err == nil && !k.mayNotRaise && k.run.raises() {
 			next = min(next, raiseEvery)
 			err = k.raiseInTime(bounded)
 		}
 		if err == nil {
 			err = k.keepUp(bounded)
+			next = min(next, k.upkeep.pause())
 		}
 		cancel()
 		if err == nil {
@@ -151,51 +155,6 @@ func (k *keeper) tryLead(ctx context.Context) (err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.leads = leads
-	return nil
-}
-
-// recover marks instances that died and puts what they had leased back into the queues.
-func (k *keeper) recover(ctx context.Context) error {
-	st := k.run.client.store
-	var dead []store.Dead
-	var channels []string
-	err := pgx.BeginTxFunc(ctx, k.conn, k.conn.keeping(), func(tx pgx.Tx) error {
-		var err error
-		if dead, err = st.MarkDead(ctx, tx, k.run.numbers(), time.Since(k.connected) < k.run.client.config.LeaseTime); err != nil {
-			return err
-		}
-		recovered, err := st.Recover(ctx, tx)
-		for _, r := range recovered {
-			channels = append(channels, r.Channel)
-		}
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("recover the messages of crashed instances: %w", err)
-	}
-	k.run.client.wake(channels...)
-	if len(dead) == 0 {
-		return nil
-	}
-	var freed []string
-	var ids []int32
-	for _, d := range dead {
-		ids = append(ids, d.ID)
-		k.run.client.log.Warn("sqlq: an instance crashed; its messages go to others", "endpoint", d.Endpoint, "host", d.Host, "pid", d.PID)
-		freed = append(freed, d.Endpoint)
-		for _, in := range k.run.instances {
-			if in.endpoint.Name == d.Endpoint {
-				in.suspect()
-				in.wake()
-			}
-		}
-	}
-	if err := st.EndListeners(ctx, k.conn, string(forListening), ids); err != nil {
-		return fmt.Errorf("end the listening of instances that are thought dead: %w", err)
-	}
-	if err := st.WakeQueues(ctx, k.conn, freed); err != nil {
-		return fmt.Errorf("wake the queues of crashed instances: %w", err)
-	}
 	return nil
 }
 

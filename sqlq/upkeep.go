@@ -3,12 +3,19 @@ package sqlq
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
 const (
-	// sweepEvery is the pause between sweeps for expired messages, and sweepRows how many rows of a queue one reads.
-	sweepEvery, sweepRows = time.Minute, 20_000
+	// sweepEvery is the pause between sweeps for expired messages, sweepRows how many rows of a queue one reads, and sweepFor how
+	// long it goes on before other work has its turn.
+	sweepEvery, sweepRows, sweepFor = time.Minute, 20_000, 100 * time.Millisecond
 	// trafficEvery is the pause between readings of how much arrives in the queues.
 	trafficEvery = 10 * time.Second
 	// rotateEvery is the pause between looks whether ids in the inbox have been kept for their time.
@@ -21,23 +28,39 @@ const (
 // upkeep is when the leading process does next what has no hurry.
 type upkeep struct {
 	sweep, traffic, rotate, forget, archived time.Time
-	upTo                                     map[string]int64 // where the sweep of each queue goes on
+
+	unswept []string         // queues that the sweep under way has still to look at
+	upTo    map[string]int64 // where the sweep of each queue goes on
+	pieces  map[string]round // of queues in which a whole piece took too long
+
+	forgetting, archiving round
+
+	failing map[string]bool // chores that were said to fail
 
 	mayNotRead, mayNotRotate, mayNotForget, mayNotDelete bool // the role lacks the privilege: it was granted by an older grant_role
 }
 
 func newUpkeep() upkeep {
-	return upkeep{sweep: time.Now().Add(sweepEvery), upTo: map[string]int64{}}
+	return upkeep{sweep: time.Now().Add(sweepEvery), upTo: map[string]int64{}, pieces: map[string]round{}, forgetting: wholeRound(forgetRows), archiving: wholeRound(forgetRows), failing: map[string]bool{}}
+}
+
+// pause returns how long the upkeep can wait for its next turn.
+func (u *upkeep) pause() time.Duration {
+	if len(u.unswept) > 0 {
+		return 10 * time.Millisecond
+	}
+	return time.Hour
 }
 
 // keepUp does, in the process that leads, what is due of the upkeep: each a bounded piece.
 func (k *keeper) keepUp(ctx context.Context) error {
+	u := &k.upkeep
 	if !k.leadsNow() {
+		u.unswept = nil
 		return nil
 	}
-	now, u := time.Now(), &k.upkeep
-	if now.After(u.sweep) {
-		u.sweep = now.Add(sweepEvery)
+	now := time.Now()
+	if now.After(u.sweep) || len(u.unswept) > 0 {
 		if err := k.sweep(ctx); err != nil {
 			return err
 		}
@@ -67,19 +90,32 @@ func (k *keeper) keepUp(ctx context.Context) error {
 	return nil
 }
 
-// sweep removes expired messages a piece at a time, and records of instances that ended long ago.
+// sweep removes expired messages, a piece of each queue, and records of instances that ended long ago. It stops after a while
+// and goes on from there with the next call, so that it comes to the end of the queues however many there are.
 func (k *keeper) sweep(ctx context.Context) error {
-	st := k.run.client.store
-	queues, err := st.QueueNames(ctx, k.conn)
-	if err != nil {
-		return fmt.Errorf("sweep expired messages: %w", err)
-	}
-	for _, q := range queues {
-		_, upTo, err := st.SweepExpired(ctx, k.conn, q, k.upkeep.upTo[q], sweepRows)
-		if err != nil && sqlState(err) != undefinedTable {
-			return fmt.Errorf("sweep expired messages of queue %q: %w", q, err)
+	st, u := k.run.client.store, &k.upkeep
+	if len(u.unswept) == 0 {
+		queues, err := st.QueueNames(ctx, k.conn)
+		if err != nil {
+			return fmt.Errorf("sweep expired messages: %w", err)
 		}
-		k.upkeep.upTo[q] = upTo
+		gone := func(queue string) bool { return !slices.Contains(queues, queue) }
+		maps.DeleteFunc(u.upTo, func(queue string, _ int64) bool { return gone(queue) })
+		maps.DeleteFunc(u.pieces, func(queue string, _ round) bool { return gone(queue) })
+		u.sweep, u.unswept = time.Now().Add(sweepEvery), queues
+	}
+	for began := time.Now(); len(u.unswept) > 0; {
+		queue := u.unswept[0]
+		again, err := k.sweepPiece(ctx, queue)
+		if err != nil {
+			return fmt.Errorf("sweep expired messages of queue %q: %w", queue, err)
+		}
+		if u.unswept = u.unswept[1:]; again {
+			u.unswept = append(u.unswept, queue)
+		}
+		if len(u.unswept) > 0 && time.Since(began) > sweepFor {
+			return nil
+		}
 	}
 	if err := st.ForgetInstances(ctx, k.conn); err != nil {
 		return fmt.Errorf("forget ended instances: %w", err)
@@ -87,12 +123,61 @@ func (k *keeper) sweep(ctx context.Context) error {
 	return nil
 }
 
+// sweepPiece removes the expired messages of a piece of a queue, and reports whether there are more in that piece.
+func (k *keeper) sweepPiece(ctx context.Context, queue string) (again bool, err error) {
+	u := &k.upkeep
+	piece, small := u.pieces[queue]
+	if !small {
+		piece = wholeRound(sweepRows)
+	}
+	began := time.Now()
+	var swept store.Swept
+	err = k.chore(ctx, func(tx pgx.Tx) (err error) {
+		swept, err = k.run.client.store.SweepExpired(ctx, tx, queue, u.upTo[queue], piece.rows, piece.bytes)
+		return err
+	})
+	switch state := sqlState(err); {
+	case state == undefinedTable || state == lockNotAvailable: // it has been dropped, or somebody has it for long
+		return false, nil
+	case isFaultOfWork(err):
+		if piece.isLeast() {
+			return false, k.goOn(err, "sweep expired messages of queue "+queue)
+		}
+		piece.shrink()
+		u.pieces[queue] = piece
+		return true, nil
+	case err != nil:
+		return false, err
+	}
+	u.upTo[queue] = swept.UpTo
+	piece.took(time.Since(began), k.choreWithin())
+	if delete(u.pieces, queue); piece.rows < piece.full {
+		u.pieces[queue] = piece
+	}
+	return swept.More, nil
+}
+
 // readTraffic takes a reading of how much arrives in the queues, from which the rates are made that operators see.
 func (k *keeper) readTraffic(ctx context.Context) error {
-	err := k.goWithout(k.run.client.store.ReadTraffic(ctx, k.conn), &k.upkeep.mayNotRead,
-		"read how much arrives in the queues, so operators see no rates")
-	if err != nil && sqlState(err) != lockNotAvailable { // else somebody is dropping a queue, and the next reading will do
-		return fmt.Errorf("read how much arrives in the queues: %w", err)
+	const what = "read how much arrives in the queues"
+	err := k.chore(ctx, func(tx pgx.Tx) error { return k.run.client.store.ReadTraffic(ctx, tx) })
+	err = k.goWithout(err, &k.upkeep.mayNotRead, what+", so operators see no rates")
+	if state := sqlState(err); state == lockNotAvailable || state == foreignKeyViolation { // somebody is dropping a queue, and the next reading will do
+		return nil
+	}
+	return k.goOn(err, what)
+}
+
+// goOn says once of a chore that it fails because of what it works on, until it succeeds; other errors it returns.
+func (k *keeper) goOn(err error, what string) error {
+	switch {
+	case err == nil:
+		delete(k.upkeep.failing, what)
+	case !isFaultOfWork(err):
+		return fmt.Errorf("%s: %w", what, err)
+	case !k.upkeep.failing[what]:
+		k.upkeep.failing[what] = true
+		k.run.client.log.Warn("sqlq: cannot "+what+"; it is tried again", "err", err)
 	}
 	return nil
 }
@@ -112,15 +197,21 @@ func (k *keeper) rotateInbox(ctx context.Context) error {
 
 // forgetHistory removes records of operations that are too old to be kept.
 func (k *keeper) forgetHistory(ctx context.Context) error {
-	more, err := k.run.client.store.ForgetHistory(ctx, k.conn, forgetRows)
-	err = k.goWithout(err, &k.upkeep.mayNotForget, "remove old records of operations, so they pile up")
-	if err != nil {
-		return fmt.Errorf("forget old operations: %w", err)
+	const what = "remove old records of operations"
+	var more bool
+	err := k.chore(ctx, func(tx pgx.Tx) (err error) {
+		more, err = k.run.client.store.ForgetHistory(ctx, tx, k.upkeep.forgetting.rows)
+		return err
+	})
+	if isFaultOfWork(err) && !k.upkeep.forgetting.isLeast() {
+		k.upkeep.forgetting.shrink()
+		k.upkeep.forget = time.Now().Add(forgetAgain)
+		return nil
 	}
 	if more {
 		k.upkeep.forget = time.Now().Add(forgetAgain)
 	}
-	return nil
+	return k.goOn(k.goWithout(err, &k.upkeep.mayNotForget, what+", so they pile up"), what)
 }
 
 // goWithout turns the error of a role that lacks a privilege into a mark that it does, and says what it may not; other

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
@@ -66,25 +64,30 @@ func (e *examination) recover(ctx context.Context) (string, error) {
 	var names []string
 	var channels []string
 	var given int64
-	err := pgx.BeginFunc(ctx, e.pool, func(tx pgx.Tx) error {
-		dead, err := e.store.MarkDead(ctx, tx, []int32{}, true)
+	dead, err := e.store.MarkDead(ctx, e.pool, []int32{}, true)
+	if err != nil {
+		return "", err
+	}
+	for _, d := range dead {
+		names = append(names, fmt.Sprint(d.ID))
+	}
+	b := wholeBatch(moveBatch)
+	for more := true; more; {
+		recovered, err := e.store.Recover(ctx, e.pool, "", b.rows, b.bytes)
+		if b.shrinkAfter(err) {
+			continue
+		}
 		if err != nil {
-			return err
+			return "", fmt.Errorf("after %d: %w", given, err)
 		}
-		for _, d := range dead {
-			names = append(names, fmt.Sprint(d.ID))
-		}
-		recovered, err := e.store.Recover(ctx, tx)
+		more = false
 		for _, r := range recovered {
 			given += int64(r.N)
-			if r.Channel != "" {
+			more = more || r.More && r.N > 0
+			if r.Channel != "" && !slices.Contains(channels, r.Channel) {
 				channels = append(channels, r.Channel)
 			}
 		}
-		return err
-	})
-	if err != nil {
-		return "", err
 	}
 	for _, c := range channels {
 		if err := e.wake(ctx, c); err != nil {
@@ -124,23 +127,29 @@ func (e *examination) checkDelayed(ctx context.Context) (found []Finding, err er
 // moveDue does what the leading instance does with delayed messages that are due, in batches.
 func (e *examination) moveDue(ctx context.Context) (string, error) {
 	var moved int64
-	for from := (time.Time{}); ; {
-		batch, err := e.store.MoveDue(ctx, e.pool, from, moveBatch)
+	var from time.Time
+	var locked []string
+	b := wholeBatch(moveBatch)
+	for {
+		batch, err := e.store.MoveDue(ctx, e.pool, from, b.rows, b.bytes, "", locked)
+		if b.shrinkAfter(err) {
+			continue
+		}
 		if err != nil {
 			return "", fmt.Errorf("after %d: %w", moved, err)
 		}
-		n := int64(0)
+		if len(batch) == 0 {
+			return fmt.Sprintf("moved %s", plural(moved, "delayed message")), nil
+		}
 		for _, m := range batch {
-			n += int64(m.N)
-			if m.LastDue.After(from) {
+			if moved += int64(m.N); m.N == 0 { // somebody has its table for long: they are overdue still
+				locked = append(locked, m.Queue)
+			} else if m.LastDue.After(from) {
 				from = m.LastDue
 			}
 			if err := e.wake(ctx, m.Channel); err != nil {
 				return "", err
 			}
-		}
-		if moved += n; n < moveBatch {
-			return fmt.Sprintf("moved %s", plural(moved, "delayed message")), nil
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // soon is how close a due time must be for the movers to be told: they look by themselves once a second.
@@ -54,32 +55,49 @@ func (s *Schema) deferring(queue string, m Outgoing, notify bool) (sql string, a
 // Moved is what became of the delayed messages of a queue that were due.
 type Moved struct {
 	Queue   string
-	N       int
+	N       int       // 0: somebody has the queue's table for long
+	Bytes   int64     // of bodies and headers, as they are stored
+	More    bool      // there was more than the bytes allow
 	LastDue time.Time // the latest due time among them
 	Channel string    // to notify after the commit; "": no receiver of the queue sleeps
 }
 
-// MoveDue moves up to limit messages that are due, those due first, to their queues, and those whose queue is gone to the
-// error table. Rows that others hold are passed over. It looks from a due time on, so that it need not step over the
-// dead entries of messages moved before. Bodies stay inside the server, and it is done as the owner of the schema: the
-// process that leads may have no right to the queues of others. Relies on the primary key.
-func (s *Schema) MoveDue(ctx context.Context, db DBTX, from time.Time, limit int) ([]Moved, error) {
-	rows, err := db.Query(ctx, fmt.Sprintf(`
-		SELECT queue, moved, last_due, coalesce(channel, '') FROM %s($1::timestamptz, $2::bigint)`, s.table("move_due")), from, limit)
+// MoveDue moves up to rows messages that are due, those due first, to their queues, and those whose queue is gone or does not
+// take them to the error table: no more than so many bytes, but one at least. It is about one queue, or, where only is "",
+// about all but some. Rows that others hold are passed over. It looks from a due time on, so that it need not step over the
+// dead entries of messages moved before; the zero time is before all. Bodies stay inside the server, and it is done as the owner
+// of the schema: the process that leads may have no right to the queues of others. Relies on the primary key.
+func (s *Schema) MoveDue(ctx context.Context, db DBTX, from time.Time, rows int, bytes int64, only string, aside []string) ([]Moved, error) {
+	found, err := db.Query(ctx, fmt.Sprintf(`
+		SELECT queue, moved, size, more, greatest(last_due, timestamptz 'epoch'), coalesce(channel, '')
+		FROM %s($1::timestamptz, $2::bigint, $3::bigint, nullif($4::text, ''), $5::text[])`, s.table("move_due")),
+		orEver(from), rows, bytes, only, nonNil(aside))
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, pgx.RowToStructByPos[Moved])
+	return pgx.CollectRows(found, pgx.RowToStructByPos[Moved])
 }
 
-// NextDue returns how long it is until the next delayed message from a due time on is due, 0 when it is overdue; false
-// when there is none. Relies on the primary key.
-func (s *Schema) NextDue(ctx context.Context, db DBTX, from time.Time) (time.Duration, bool, error) {
+// NextDue returns how long it is until the next delayed message from a due time on is due, of the queues that are not left
+// aside, and its queue: 0 when it is overdue, an hour at most; false when there is none. Relies on the primary key.
+func (s *Schema) NextDue(ctx context.Context, db DBTX, from time.Time, aside []string) (wait time.Duration, queue string, any bool, err error) {
 	var us *int64
-	err := db.QueryRow(ctx, fmt.Sprintf(`
-		SELECT (extract(epoch FROM %s($1::timestamptz) - clock_timestamp()) * 1000000)::bigint`, s.table("next_due")), from).Scan(&us)
+	var name *string
+	// A due time may have no end, with which nothing can be reckoned.
+	err = db.QueryRow(ctx, fmt.Sprintf(`
+		SELECT CASE WHEN due_at <= clock_timestamp() THEN 0 WHEN due_at > clock_timestamp() + interval '1 hour' THEN 3600000000
+			ELSE (extract(epoch FROM due_at - clock_timestamp()) * 1000000)::bigint END, queue
+		FROM %s($1::timestamptz, $2::text[])`, s.table("next_due")), orEver(from), nonNil(aside)).Scan(&us, &name)
 	if err != nil || us == nil {
-		return 0, false, err
+		return 0, "", false, err
 	}
-	return max(0, time.Duration(*us)*time.Microsecond), true, nil
+	return max(0, time.Duration(*us)*time.Microsecond), deref(name), true, nil
+}
+
+// orEver is a time as a parameter; the zero time is before all others.
+func orEver(t time.Time) pgtype.Timestamptz {
+	if t.IsZero() {
+		return pgtype.Timestamptz{InfinityModifier: pgtype.NegativeInfinity, Valid: true}
+	}
+	return pgtype.Timestamptz{Time: t, Valid: true}
 }

@@ -268,7 +268,7 @@ type Overdue struct {
 // them. Relies on the primary key.
 func (s *Schema) OverdueDelayed(ctx context.Context, db DBTX, late time.Duration, limit int) ([]Overdue, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
-		SELECT queue, count(*), (extract(epoch FROM clock_timestamp() - min(due_at)) * 1000000)::bigint
+		SELECT queue, count(*), (extract(epoch FROM clock_timestamp() - greatest(min(due_at), timestamptz 'epoch')) * 1000000)::bigint
 		FROM (SELECT queue, due_at FROM %s WHERE due_at < clock_timestamp() - $1::bigint * interval '1 microsecond' ORDER BY due_at, seq LIMIT $2::int) d
 		GROUP BY queue ORDER BY queue`, s.table("delayed")), late.Microseconds(), limit)
 	if err != nil {

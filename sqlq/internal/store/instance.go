@@ -241,7 +241,7 @@ type Late struct {
 // Late looks for what the leader should have done. Relies on the primary key of delayed.
 func (s *Schema) Late(b *pgx.Batch, overdue time.Duration, into *Late) {
 	b.Queue(fmt.Sprintf(`
-		SELECT coalesce(%s('-infinity') < clock_timestamp() - $1::bigint * interval '1 microsecond', false),
+		SELECT coalesce((SELECT due_at FROM %s('-infinity')) < clock_timestamp() - $1::bigint * interval '1 microsecond', false),
 			EXISTS (SELECT FROM %s WHERE drained_at IS NULL AND crashed_at IS NULL AND heartbeat_at < clock_timestamp() - lease_time)`,
 		s.table("next_due"), s.table("instance")), overdue.Microseconds()).QueryRow(func(row pgx.Row) error {
 		return row.Scan(&into.Message, &into.Instance)

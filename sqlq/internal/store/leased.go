@@ -68,18 +68,22 @@ func (s *Schema) BeginAlone(ctx context.Context, db DBTX, instance int32, lease 
 type Recovered struct {
 	Queue   string
 	N       int
+	More    bool   // there may be more; with an N of 0 somebody has the queue's table for long, or it was only looked
 	Channel string // to notify after the commit; "": no receiver of the queue sleeps
 }
 
 // Recover puts leased messages whose instance has ended, by crash or in order, or never was, back into their queues, in
-// order. The header sqlq-crashes says that the message may be the one that killed the process; the attempt that was
-// running counts if the message ran alone (BeginAlone), because its neighbours could not help it. Rows that somebody else
-// recovers are passed over. It is done as the owner of the schema: whoever finds an instance dead may have no right to
-// its queue.
-func (s *Schema) Recover(ctx context.Context, db DBTX) ([]Recovered, error) {
-	rows, err := db.Query(ctx, fmt.Sprintf(`SELECT queue, recovered, coalesce(channel, '') FROM %s()`, s.table("recover_leased")))
+// order: those of one queue, or, where only is "", of each, up to so many rows and bytes, but one at least. With 0 rows it only
+// looks which queues have any. The header sqlq-crashes says that the message may be the one that killed the process; the
+// attempt that was running counts if the message ran alone (BeginAlone), because its neighbours could not help it. Rows that
+// somebody else recovers are passed over. It is done as the owner of the schema: whoever finds an instance dead may have no
+// right to its queue. It reads all of leased.
+func (s *Schema) Recover(ctx context.Context, db DBTX, only string, rows int, bytes int64) ([]Recovered, error) {
+	found, err := db.Query(ctx, fmt.Sprintf(`
+		SELECT queue, recovered, more, coalesce(channel, '') FROM %s(nullif($1::text, ''), $2::bigint, $3::bigint)`, s.table("recover_leased")),
+		only, rows, bytes)
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, pgx.RowToStructByPos[Recovered])
+	return pgx.CollectRows(found, pgx.RowToStructByPos[Recovered])
 }

@@ -1,0 +1,115 @@
+package sqlq
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// recover marks instances that died, and puts what they had leased back into the queues. The marks are committed first: what
+// is leased by an instance that is marked is given back by whoever looks next, so a death in between costs nothing.
+func (k *keeper) recover(ctx context.Context) error {
+	st := k.run.client.store
+	var dead []store.Dead
+	err := pgx.BeginTxFunc(ctx, k.conn, k.conn.keeping(), func(tx pgx.Tx) (err error) {
+		dead, err = st.MarkDead(ctx, tx, k.run.numbers(), time.Since(k.connected) < k.run.client.config.LeaseTime)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("mark crashed instances: %w", err)
+	}
+	var freed []string
+	var ids []int32
+	for _, d := range dead {
+		ids = append(ids, d.ID)
+		k.run.client.log.Warn("sqlq: an instance crashed; its messages go to others", "endpoint", d.Endpoint, "host", d.Host, "pid", d.PID)
+		freed = append(freed, d.Endpoint)
+		for _, in := range k.run.instances {
+			if in.endpoint.Name == d.Endpoint {
+				in.suspect()
+				in.wake()
+			}
+		}
+	}
+	if err := k.giveBack(ctx); err != nil || len(dead) == 0 {
+		return err
+	}
+	if err := st.EndListeners(ctx, k.conn, string(forListening), ids); err != nil {
+		return fmt.Errorf("end the listening of instances that are thought dead: %w", err)
+	}
+	if err := st.WakeQueues(ctx, k.conn, freed); err != nil {
+		return fmt.Errorf("wake the queues of crashed instances: %w", err)
+	}
+	return nil
+}
+
+// giveBack puts what ended instances had leased back into the queues, a round of each queue in turn. What does not fit in
+// between two heartbeats is left for the next call, which comes at once (unrecovered).
+func (k *keeper) giveBack(ctx context.Context) error {
+	st := k.run.client.store
+	waiting, err := st.Recover(ctx, k.conn, "", 0, 0)
+	if err != nil {
+		return fmt.Errorf("look for the messages of crashed instances: %w", err)
+	}
+	k.unrecovered = false
+	rounds := map[string]*round{}
+	for began := time.Now(); len(waiting) > 0; {
+		queue := waiting[0].Queue
+		waiting = waiting[1:]
+		r := rounds[queue]
+		if r == nil {
+			whole := wholeRound(roundRows)
+			if small, known := k.smallRounds[queue]; known {
+				whole = small
+			}
+			r = &whole
+			rounds[queue] = r
+		}
+		more, err := k.giveBackRound(ctx, queue, r)
+		if err != nil {
+			return err
+		}
+		if more {
+			waiting = append(waiting, store.Recovered{Queue: queue})
+		}
+		if delete(k.smallRounds, queue); r.rows < r.full {
+			k.smallRounds[queue] = *r
+		}
+		if len(waiting) > 0 && time.Since(began) > min(time.Second, k.choreWithin()) {
+			k.unrecovered = true
+			return nil
+		}
+	}
+	return nil
+}
+
+// giveBackRound gives back a round of one queue, and reports whether there is more that can be given back now.
+func (k *keeper) giveBackRound(ctx context.Context, queue string, r *round) (more bool, err error) {
+	began := time.Now()
+	var recovered []store.Recovered
+	err = k.chore(ctx, func(tx pgx.Tx) (err error) {
+		recovered, err = k.run.client.store.Recover(ctx, tx, queue, r.rows, r.bytes)
+		return err
+	})
+	if isFaultOfWork(err) {
+		if r.isLeast() { // at the next heartbeat again
+			k.run.client.log.Warn("sqlq: messages of crashed instances cannot be given back; they are tried again, and other queues go on", "queue", queue, "err", err)
+			return false, nil
+		}
+		r.shrink()
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("recover the messages of crashed instances: %w", err)
+	}
+	for _, got := range recovered {
+		k.run.client.wake(got.Channel)
+		more = more || got.More && got.N > 0
+	}
+	r.took(time.Since(began), k.choreWithin())
+	return more, nil
+}
