@@ -1,5 +1,10 @@
 package ops
 
+import (
+	"context"
+	"errors"
+)
+
 // batchBytes is how many bytes of bodies and headers, as they are stored, one transaction moves or removes, beyond its first
 // message.
 const batchBytes = 16 << 20
@@ -9,14 +14,18 @@ const batchBytes = 16 << 20
 type bound struct {
 	rows  int
 	bytes int64
+	full  int // rows of a whole batch
 }
 
-func wholeBatch(rows int) bound { return bound{rows: rows, bytes: batchBytes} }
+func wholeBatch(rows int) bound { return bound{rows: rows, bytes: batchBytes, full: rows} }
+
+// of returns so many rows in the proportion that is left of a whole batch, at least one.
+func (b bound) of(rows int) int { return max(1, int(int64(rows)*int64(b.rows)/int64(b.full))) }
 
 // shrinkAfter makes the bound smaller after an error that says that a batch took too long, and reports whether it is to be
-// tried again.
+// tried again. What ends the caller's own context ends the next attempt before it begins.
 func (b *bound) shrinkAfter(err error) bool {
-	if sqlState(err) != queryCanceled || b.rows <= 1 {
+	if sqlState(err) != queryCanceled && !errors.Is(err, context.DeadlineExceeded) || b.rows <= 1 {
 		return false
 	}
 	b.rows, b.bytes = max(1, b.rows/4), max(1, b.bytes/4)

@@ -42,14 +42,17 @@ func (o *Ops) perform(ctx context.Context, c *change) (changed int64, err error)
 
 // batches changes batch after batch until there are no more, and returns how many messages it has changed.
 func (o *Ops) batches(ctx context.Context, c *change) (changed int64, err error) {
-	pace := pacer{rate: c.rate}
+	pace, b := pacer{rate: c.rate}, wholeBatch(changeBatch)
 	for {
 		if err := pace.wait(ctx); err != nil {
 			return changed, err
 		}
-		done, err := o.batch(ctx, c, pace.most())
+		done, err := o.batch(ctx, c, min(pace.most(), int64(b.rows)), b)
 		if errors.Is(err, errEnded) { // by somebody else who went on with it
 			return changed, nil
+		}
+		if b.shrinkAfter(err) {
+			continue
 		}
 		if err != nil && o.lostQueue(ctx, c, done) {
 			continue
@@ -89,7 +92,7 @@ type batched struct {
 func (b batched) number() int64 { return place(b.at).Seq }
 
 // batch changes up to most messages in one transaction, from where the operation has come to.
-func (o *Ops) batch(ctx context.Context, c *change, most int64) (done batched, err error) {
+func (o *Ops) batch(ctx context.Context, c *change, most int64, b bound) (done batched, err error) {
 	err = o.inOperation(ctx, c.id, func(tx pgx.Tx, at store.OperationPlace) (_ int64, _ store.Place, err error) {
 		var after *store.FailedKey
 		if !at.After.At.IsZero() {
@@ -99,11 +102,11 @@ func (o *Ops) batch(ctx context.Context, c *change, most int64) (done batched, e
 		most := min(most, left)
 		ahead := int(most)
 		if c.chosen.Scans() {
-			ahead = scanBatch
+			ahead = b.of(scanBatch)
 		}
 		var locked []store.LockedFailed
 		if most > 0 {
-			if done.at, done.end, err = o.store.LookAhead(ctx, tx, c.chosen, after, c.upTo, ahead); err != nil {
+			if done.at, done.end, err = o.store.LookAhead(ctx, tx, c.chosen, after, c.upTo, ahead, b.bytes); err != nil {
 				return 0, store.Place{}, fmt.Errorf("look for messages: %w", err)
 			}
 		}

@@ -127,21 +127,27 @@ func (p *writtenPlace) read() *store.DelayedKey {
 // performDelayed does what is left of a Cancel or Reschedule, and writes down how it ended. It returns how many messages it
 // changed.
 func (o *Ops) performDelayed(ctx context.Context, work delayedWork, progress func(looked, changed int64)) (changed int64, err error) {
+	b := wholeBatch(delayedBatch)
 	for looked, end := int64(0), false; !end && err == nil; {
 		if err = ctx.Err(); err != nil {
 			break
 		}
 		var c store.DelayedChange
-		if c, err = o.changeDelayedBatch(ctx, work); errors.Is(err, errEnded) {
+		c, err = o.changeDelayedBatch(ctx, work, b)
+		if errors.Is(err, errEnded) {
 			err = nil
 			break
+		}
+		if b.shrinkAfter(err) {
+			err = nil
+			continue
 		}
 		if err != nil {
 			err = fmt.Errorf("%s delayed messages: %w", work.kind, err)
 			break
 		}
 		changed += c.N
-		looked += delayedBatch
+		looked += int64(b.rows)
 		err, end = o.wake(ctx, c.Channel), c.Next == nil
 		if progress != nil {
 			progress(looked, changed)
@@ -152,7 +158,7 @@ func (o *Ops) performDelayed(ctx context.Context, work delayedWork, progress fun
 
 // changeDelayedBatch runs one batch, from where the operation has come to. It is short, and is not interrupted half-way: then
 // nobody would know whether it was committed.
-func (o *Ops) changeDelayedBatch(ctx context.Context, work delayedWork) (c store.DelayedChange, err error) {
+func (o *Ops) changeDelayedBatch(ctx context.Context, work delayedWork, b bound) (c store.DelayedChange, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
 	// The due time is the order in which they are read: they must move to where nobody will look again.
@@ -165,9 +171,9 @@ func (o *Ops) changeDelayedBatch(ctx context.Context, work delayedWork) (c store
 			return 0, after, err
 		}
 		if work.kind == kindCancel {
-			c, err = o.store.CancelDelayed(ctx, tx, st, work.filter, work.id, delayedBatch)
+			c, err = o.store.CancelDelayed(ctx, tx, st, work.filter, work.id, b.rows, b.bytes)
 		} else {
-			c, err = o.store.RescheduleDelayed(ctx, tx, st, work.filter, work.due, work.id, delayedBatch)
+			c, err = o.store.RescheduleDelayed(ctx, tx, st, work.filter, work.due, work.id, b.rows)
 		}
 		if c.Next != nil {
 			after = store.Place{At: c.Next.DueAt, Seq: c.Next.Seq}

@@ -79,7 +79,7 @@ func (o *Ops) move(ctx context.Context, m moving) (moved int64, err error) {
 			most = max(1, min(most, int64(m.rate/4)))
 		}
 		err = o.take(ctx, m.id, m.span, int64(m.filter.limit()), most, m.Looking, func(tx pgx.Tx, span store.Span) (t store.Taken, err error) {
-			t, channel, err = o.store.MoveReady(ctx, tx, m.from, m.to, chosen, span.After, span.UpTo, span.Look, span.Want)
+			t, channel, err = o.store.MoveReady(ctx, tx, m.from, m.to, chosen, span)
 			return t, err
 		}, func(t store.Taken) error {
 			moved += t.N

@@ -114,18 +114,23 @@ func (o *Ops) purge(ctx context.Context, queue string, id int64, f store.Filter,
 			return err
 		}
 		var looked int64
+		b := wholeBatch(purgeDelayedRows)
 		for place := (&store.DelayedKey{}); place != nil; {
 			var n int64
 			at := *place
 			err := o.inOperation(ctx, id, func(tx pgx.Tx, _ store.OperationPlace) (_ int64, after store.Place, err error) {
-				n, place, err = o.store.PurgeDelayed(ctx, tx, queue, f, at, last, purgeDelayedRows)
+				n, place, err = o.store.PurgeDelayed(ctx, tx, queue, f, at, last, b.rows, b.bytes)
 				return n, after, err
 			})
+			if b.shrinkAfter(err) {
+				place = &at
+				continue
+			}
 			if err != nil {
 				return err
 			}
 			purged.Delayed += n
-			looked += purgeDelayedRows
+			looked += int64(b.rows)
 			opts.tell(looked, purged.Delayed)
 		}
 		// Delayed ones that became ready in the meantime are behind the place that the queue had then.
@@ -134,7 +139,7 @@ func (o *Ops) purge(ctx context.Context, queue string, id int64, f store.Filter,
 		}
 	}
 	return o.take(ctx, id, span, left, takeBatch, opts.Looking, func(tx pgx.Tx, span store.Span) (store.Taken, error) {
-		return o.store.PurgeReady(ctx, tx, queue, f, span.After, span.UpTo, span.Look, span.Want)
+		return o.store.PurgeReady(ctx, tx, queue, f, span)
 	}, func(t store.Taken) error {
 		purged.Ready += t.N
 		return nil
@@ -145,7 +150,7 @@ func (o *Ops) purge(ctx context.Context, queue string, id int64, f store.Filter,
 // the span is through. then is called after the commit of each.
 func (o *Ops) take(ctx context.Context, id int64, span store.Span, limit, most int64, l Looking, one func(pgx.Tx, store.Span) (store.Taken, error), then func(store.Taken) error) error {
 	var looked, taken int64
-	for span.Look = lookRows; ; {
+	for b := wholeBatch(int(most)); ; {
 		var t store.Taken
 		end := true
 		err := o.inOperation(ctx, id, func(tx pgx.Tx, at store.OperationPlace) (_ int64, after store.Place, err error) {
@@ -153,13 +158,16 @@ func (o *Ops) take(ctx context.Context, id int64, span store.Span, limit, most i
 			if limit <= at.Done {
 				return 0, after, nil
 			}
-			span.Want = int(min(most, limit-at.Done))
+			span.Look, span.Want, span.Bytes = b.of(lookRows), int(min(int64(b.rows), limit-at.Done)), int(b.bytes)
 			t, err = one(tx, span)
-			end = t.N < int64(span.Want) && t.Looked < int64(span.Look)
+			end = !t.More && t.N < int64(span.Want) && t.Looked < int64(span.Look)
 			return t.N, store.Place{Seq: t.Last}, err
 		})
 		if errors.Is(err, errEnded) {
 			return nil
+		}
+		if b.shrinkAfter(err) {
+			continue
 		}
 		if err != nil {
 			return err

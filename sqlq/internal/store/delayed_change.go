@@ -21,9 +21,10 @@ type DelayedChange struct {
 }
 
 // CancelDelayed looks at the next limit delayed messages of a stretch and removes those that a filter chooses, with a row of
-// history for each. It locks them and passes over those that others hold: those are being moved.
-func (s *Schema) CancelDelayed(ctx context.Context, db DBTX, st DelayedStretch, f Filter, operation int64, limit int) (DelayedChange, error) {
-	return s.changeDelayed(ctx, db, st, f, limit, fmt.Sprintf(`
+// history for each; no more of them than there are so many bytes in, but one at least. It locks them and passes over those that
+// others hold: those are being moved.
+func (s *Schema) CancelDelayed(ctx context.Context, db DBTX, st DelayedStretch, f Filter, operation int64, limit int, bytes int64) (DelayedChange, error) {
+	return s.changeDelayed(ctx, db, st, f, limit, bytes, fmt.Sprintf(`
 			DELETE FROM %s d USING picked p WHERE d.due_at = p.due_at AND d.seq = p.seq
 			RETURNING d.id, d.queue, d.attempt, d.error, NULL::timestamptz AS due_at`, s.table("delayed")), `true`, "cancel", operation)
 }
@@ -51,23 +52,32 @@ func (s *Schema) RescheduleDelayed(ctx context.Context, db DBTX, st DelayedStret
 			due, unless = `greatest(d.due_at + $3::bigint * interval '1 microsecond', statement_timestamp())`, `due_at > statement_timestamp()`
 		}
 	}
-	return s.changeDelayed(ctx, db, st, f, limit, fmt.Sprintf(`
+	return s.changeDelayed(ctx, db, st, f, limit, 0, fmt.Sprintf(`
 			UPDATE %s d SET due_at = %s FROM picked p WHERE d.due_at = p.due_at AND d.seq = p.seq
 			RETURNING d.id, d.queue, d.attempt, d.error, d.due_at`, s.table("delayed"), due), unless, "reschedule", operation, param)
 }
 
 // changeDelayed runs one batch of CancelDelayed or RescheduleDelayed, whose statement has its own parameters from $3 on. It
+// takes no more bytes than given, 0: however many, but one message at least, for where bodies are left where they are. It
 // asks the filter before it locks: nothing of a delayed message changes but its due time, and a row whose due time has
 // changed meanwhile is not found any more.
-func (s *Schema) changeDelayed(ctx context.Context, db DBTX, st DelayedStretch, f Filter, limit int, change, unless, what string, operation int64, more ...any) (DelayedChange, error) {
+func (s *Schema) changeDelayed(ctx context.Context, db DBTX, st DelayedStretch, f Filter, limit int, bytes int64, change, unless, what string, operation int64, more ...any) (DelayedChange, error) {
+	st.Sized = bytes > 0
 	read, where, order, args := s.reading(st, f, limit, append([]any{limit, operation}, more...)...)
+	fit := `SELECT * FROM read`
+	if st.Sized {
+		args = append(args, bytes)
+		fit = fmt.Sprintf(`SELECT * FROM (SELECT *, sum(size) OVER (ORDER BY %s) - size < $%d::bigint AS fits FROM read) f WHERE fits`, order, len(args))
+	}
 	var c DelayedChange
 	var due *time.Time
 	var seq *int64
 	var channel *string
 	err := db.QueryRow(ctx, fmt.Sprintf(`
-		WITH %[1]s, chosen AS MATERIALIZED (
-			SELECT due_at, seq FROM read WHERE %[3]s AND %[4]s
+		WITH %[1]s, fit AS MATERIALIZED (
+			%[11]s
+		), chosen AS MATERIALIZED (
+			SELECT due_at, seq FROM fit WHERE %[3]s AND %[4]s
 		), picked AS MATERIALIZED (
 			SELECT d.due_at, d.seq FROM chosen c JOIN %[2]s d ON d.due_at = c.due_at AND d.seq = c.seq FOR UPDATE OF d SKIP LOCKED
 		), changed AS (%[5]s
@@ -75,11 +85,12 @@ func (s *Schema) changeDelayed(ctx context.Context, db DBTX, st DelayedStretch, 
 			INSERT INTO %[6]s (message, what, operation, queue, attempts, error)
 			SELECT id, '%[7]s', $2::bigint, queue, attempt, error FROM changed
 		), last AS (
-			SELECT due_at, seq FROM read ORDER BY %[8]s OFFSET $1::bigint - 1 LIMIT 1
+			SELECT due_at, seq FROM fit WHERE (SELECT count(*) FROM fit) >= $1::bigint OR (SELECT count(*) FROM fit) < (SELECT count(*) FROM read)
+			ORDER BY %[8]s OFFSET (SELECT greatest(count(*) - 1, 0) FROM fit) LIMIT 1
 		)
 		SELECT count(*), (SELECT due_at FROM last), (SELECT seq FROM last),
 			CASE WHEN min(due_at) < clock_timestamp() + interval '%[9]d milliseconds' THEN 'sqlq_' || %[10]s::regclass::oid END
-		FROM changed`, read, s.table("delayed"), where, unless, change, s.table("history"), what, order, soon.Milliseconds(), quote(s.table("delayed"))),
+		FROM changed`, read, s.table("delayed"), where, unless, change, s.table("history"), what, order, soon.Milliseconds(), quote(s.table("delayed")), fit),
 		args...).Scan(&c.N, &due, &seq, &channel)
 	if due != nil {
 		c.Next = &DelayedKey{DueAt: *due, Seq: *seq}

@@ -41,6 +41,7 @@ type DelayedStretch struct {
 	From   *DelayedKey // begins behind this place; nil: at the end of the table
 	To     *DelayedKey // ends with this place; nil: at the other end
 	UpTo   int64       // only messages with a seq up to this; 0: all
+	Sized  bool        // each with its size, for which a role must see bodies and headers
 }
 
 // reading is a CTE "read" with the next limit delayed messages of a stretch that are due at the times of a filter, and
@@ -74,6 +75,9 @@ func (s *Schema) reading(st DelayedStretch, f Filter, limit int, args ...any) (r
 	}
 	if f.Body != "" {
 		columns += `, body`
+	}
+	if st.Sized {
+		columns += `, ` + stored + ` AS size`
 	}
 	read = fmt.Sprintf(`read AS MATERIALIZED (
 			SELECT %s FROM %s WHERE %s ORDER BY %s LIMIT %d

@@ -125,7 +125,7 @@ func TestFailedPlans(t *testing.T) {
 			if _, err := s.NewestPlanned(t.Context(), db, c.filter, nil, 30000, 10); err != nil {
 				t.Fatal(err)
 			}
-			if _, _, err := s.LookAhead(t.Context(), db, c.filter, key, 30000, 100); err != nil {
+			if _, _, err := s.LookAhead(t.Context(), db, c.filter, key, 30000, 100, 16<<20); err != nil {
 				t.Fatal(err)
 			}
 			for _, plan := range plans {

@@ -156,17 +156,13 @@ func (s *Schema) NewestPlanned(ctx context.Context, db DBTX, f Filter, except []
 	return &key, err
 }
 
-// batchBytes is how many bytes of bodies a batch may have, beyond its first message.
-const batchBytes = 16 << 20
-
 // LookAhead returns up to which place a batch that begins behind a place is to go: over up to most messages with
-// seq <= upTo that the indexed part of a filter chooses, and over so many bytes as one transaction should move; nil: there
-// are none. end says that there are no more. Locks nothing. Relies on the index that the filter names, which has the order.
-func (s *Schema) LookAhead(ctx context.Context, db DBTX, f Filter, after *FailedKey, upTo int64, most int) (last *FailedKey, end bool, err error) {
-	indexed, _, args := s.where(filteredOrdered, f.unscanned(), upTo, most, batchBytes)
+// seq <= upTo that the indexed part of a filter chooses, and over so many bytes, but one message at least; nil: there are
+// none. end says that there are no more. Locks nothing. Relies on the index that the filter names, which has the order.
+func (s *Schema) LookAhead(ctx context.Context, db DBTX, f Filter, after *FailedKey, upTo int64, most int, bytes int64) (last *FailedKey, end bool, err error) {
+	indexed, _, args := s.where(filteredOrdered, f.unscanned(), upTo, most, bytes)
 	behind, args := later(after, args)
-	// The size of a body is known without reading it.
-	read := s.inOrder(f, `failed_at, seq, octet_length(body)::bigint AS size`, behind+` AND seq <= $1::bigint AND `+indexed, `ASC`, `$2::bigint`)
+	read := s.inOrder(f, `failed_at, seq, `+stored+` AS size`, behind+` AND seq <= $1::bigint AND `+indexed, `ASC`, `$2::bigint`)
 	var all, taken int
 	var at *time.Time
 	var seq *int64
