@@ -81,5 +81,5 @@ func (s *Schema) NextDue(ctx context.Context, db DBTX, from time.Time) (time.Dur
 	if err != nil || us == nil {
 		return 0, false, err
 	}
-	return max(0, time.Duration(*us)*time.Microsecond), true, nil
+	return max(0, *duration(us)), true, nil
 }
