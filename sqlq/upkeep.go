@@ -69,11 +69,14 @@ func (k *keeper) sweep(ctx context.Context) error {
 		return fmt.Errorf("sweep expired messages: %w", err)
 	}
 	for _, q := range queues {
-		_, upTo, err := st.SweepExpired(ctx, k.conn, q, k.upkeep.upTo[q], sweepRows)
+		removed, upTo, err := st.SweepExpired(ctx, k.conn, q, k.upkeep.upTo[q], sweepRows)
 		if err != nil && sqlState(err) != undefinedTable {
 			return fmt.Errorf("sweep expired messages of queue %q: %w", q, err)
 		}
 		k.upkeep.upTo[q] = upTo
+		if removed > 0 {
+			k.run.client.log.Info("sqlq: removed messages whose time to live had passed before anybody received them", "queue", q, "messages", removed)
+		}
 	}
 	if err := st.ForgetInstances(ctx, k.conn); err != nil {
 		return fmt.Errorf("forget ended instances: %w", err)
