@@ -348,11 +348,6 @@ DECLARE
 BEGIN
     PERFORM queue_table(drop_queue.name);
     tab := format('%I.%I', current_schema(), 'q_' || drop_queue.name);
-    IF force IS NOT TRUE AND current_setting('transaction_isolation') <> 'read committed' THEN
-        RAISE object_not_in_prerequisite_state USING
-            MESSAGE = format('in a transaction that is %s it cannot be told whether queue %s is empty', upper(current_setting('transaction_isolation')), to_json(name)),
-            HINT = 'Its snapshot may be older than the last message. Drop the queue in one that is READ COMMITTED.';
-    END IF;
     LOOP
         -- Whoever sends stands behind a lock that is waited for. So it is waited for a moment at a time, and everything is given
         -- back in between; the last time so long that an autovacuum gives way.
@@ -377,6 +372,16 @@ BEGIN
                         HINT = 'Let an endpoint handle them, purge the queue first, or drop it by force.';
                 END IF;
             END LOOP;
+            -- The snapshot of such a transaction is older than the lock. A constraint is checked against what is there now.
+            IF force IS NOT TRUE AND current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
+                BEGIN
+                    EXECUTE format('ALTER TABLE %s ADD CHECK (false)', tab);
+                EXCEPTION WHEN check_violation THEN
+                    RAISE object_not_in_prerequisite_state USING
+                        MESSAGE = format('queue %s holds messages that this transaction does not see, because they came after it began', to_json(name)),
+                        HINT = 'Let an endpoint handle them, purge the queue first, or drop it by force.';
+                END;
+            END IF;
             DELETE FROM delayed d WHERE d.queue = drop_queue.name;
             DELETE FROM leased l WHERE l.queue = drop_queue.name;
             DELETE FROM queue q WHERE q.name = drop_queue.name;

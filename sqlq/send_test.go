@@ -104,8 +104,8 @@ func TestGoAndSQLWriteEqualRows(t *testing.T) {
 		{"delay", []sqlq.SendOption{sqlq.Delay(time.Hour)}, `, delay => $3`, []any{"1 hour"}},
 		{"all", []sqlq.SendOption{sqlq.Delay(time.Hour), sqlq.ExpiresIn(2 * time.Hour), sqlq.WithHeader("a", "1"), sqlq.WithID(fixedID)},
 			`, headers => $3, delay => $4, expires_in => $5, id => $6`, []any{`{"a": "1"}`, "1 hour", "2 hours", fixedID.String()}},
-		{"a century", []sqlq.SendOption{sqlq.Delay(99 * 365 * 24 * time.Hour), sqlq.ExpiresIn(99 * 365 * 24 * time.Hour)},
-			`, delay => $3, expires_in => $3`, []any{fmt.Sprint(99*365, " days")}},
+		{"a century", []sqlq.SendOption{sqlq.Delay(98 * 365 * 24 * time.Hour), sqlq.ExpiresIn(99 * 365 * 24 * time.Hour)},
+			`, delay => $3, expires_in => $4`, []any{fmt.Sprint(98*365, " days"), fmt.Sprint(99*365, " days")}},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -444,6 +444,9 @@ func TestSQLSendRefuses(t *testing.T) {
 		{"no time to live", `SELECT sqlq.send('post', 't', '1', expires_in => '0')`, "hundred years"},
 		{"negative time to live", `SELECT sqlq.publish('post.Posted', '1', expires_in => '-1 second')`, "hundred years"},
 		{"time to live of ages", `SELECT sqlq.publish('post.Posted', '1', expires_in => '101 years')`, "hundred years"},
+		{"expired before it is ready", `SELECT sqlq.send('post', 't', '1', delay => '1 hour', expires_in => '1 minute')`, "expire before it is ready"},
+		{"many expired before they are ready", `SELECT sqlq.send_many('post', 't', ARRAY['1'::json], delay => '1 hour', expires_in => '1 minute')`, "expire before it is ready"},
+		{"event expired when it is ready", `SELECT sqlq.publish('post.Posted', '1', delay => '24 hours', expires_in => '1 day')`, "expire before it is ready"},
 		{"event beyond a century", `SELECT sqlq.publish('post.Posted', '1', delay => '101 years')`, "hundred years"},
 	}
 	for _, c := range cases {
