@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sqlq/sqlq/sqlq"
+	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
 // The far future is far, and the far past is past, also where a time.Duration ends: whatever a row says when it expires, and
@@ -114,6 +115,34 @@ func TestInfiniteTimesAreRefused(t *testing.T) {
 	for _, option := range []sqlq.SendOption{sqlq.Delay(math.MaxInt64), sqlq.Delay(math.MinInt64), sqlq.ExpiresIn(math.MaxInt64), sqlq.At(time.Unix(math.MaxInt64/4, 0)), sqlq.At(time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC))} {
 		if err := c.Send(t.Context(), letter{}, sqlq.To("post"), option); !errors.Is(err, sqlq.ErrInvalidTime) {
 			t.Errorf("Send: %v, want ErrInvalidTime", err)
+		}
+	}
+}
+
+// What is imported with a time to live that ends with the calendar is handled.
+func TestFarTimesAreImported(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t)
+	execSQL(t, pool, `SELECT sqlq.create_queue('post')`)
+	var lines strings.Builder
+	for _, at := range []string{"2300-01-01T00:00:00Z", "9999-12-31T00:00:00Z", "9999-12-31T23:59:59.999999Z"} {
+		fmt.Fprintf(&lines, `{"type":"post.Letter","sent_at":"9999-01-01T00:00:00Z","expires_at":%q,"headers":{"sqlq-replays":"1"},"body":{"Where":%[1]q}}`+"\n", at)
+	}
+	done, err := ops.New(pool, "sqlq").Import(t.Context(), "post", strings.NewReader(lines.String()), ops.ImportOptions{})
+	if err != nil || done.Ready != 3 {
+		t.Fatalf("imported %+v, %v", done, err)
+	}
+	handled := make(chan string, 10)
+	stop := run(t, open(t, pool, sqlq.Config{}), sqlq.Endpoint{Name: "post", Handlers: []sqlq.Handler{sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[letter]) error { handled <- d.Message.Where; return nil })}})
+	eventuallyCount(t, pool, 0, `SELECT count(*) FROM sqlq.q_post`)
+	stop()
+	if len(handled) != 3 {
+		t.Errorf("%d messages were handled, want 3", len(handled))
+	}
+	for _, at := range []string{"infinity", "294276-12-31T00:00:00Z", "+10000-01-01T00:00:00Z"} {
+		var damaged *ops.LineError
+		if _, err := ops.New(pool, "sqlq").Import(t.Context(), "post", strings.NewReader(`{"type":"T","expires_at":"`+at+`","body":1}`), ops.ImportOptions{}); !errors.As(err, &damaged) {
+			t.Errorf("%s: %v, want that the line is refused", at, err)
 		}
 	}
 }
