@@ -433,9 +433,7 @@ BEGIN
             $e$SELECT g.id, least(g.sent_at, statement_timestamp() - interval '1 microsecond'), CASE$e$]]
     LOOP
         def := pg_get_functiondef(edit[1]::regproc);
-        IF strpos(def, edit[2]) = 0 THEN
-            RAISE 'function % does not say: %', edit[1], edit[2];
-        END IF;
+        ASSERT strpos(def, edit[2]) > 0, format('function %s does not say: %s', edit[1], edit[2]);
         EXECUTE replace(def, edit[2], edit[3]);
     END LOOP;
 END $$;
