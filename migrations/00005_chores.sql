@@ -394,7 +394,8 @@ BEGIN
                 RETURN NEXT;
                 CONTINUE;
         END;
-        -- The headers are extended as text, and headers that are no object stay as they are: see withHeaders in Go.
+        -- The headers are extended as text, and headers that are no object stay as they are: see withHeaders in Go. What has
+        -- them was sent before, whatever a server whose clock is behind believes.
         move := format($q$
             WITH read AS MATERIALIZED (
                 SELECT l.instance, l.lease, l.leased_at, l.seq, pg_column_size(l.body) + coalesce(pg_column_size(l.headers), 0) AS size
@@ -410,7 +411,7 @@ BEGIN
                 DELETE FROM %1$I.leased l USING picked p WHERE l.instance = p.instance AND l.lease = p.lease RETURNING l.*
             ), stored AS (
                 INSERT INTO %1$I.%2$I (id, sent_at, expires_at, attempt, type, headers, body)
-                SELECT id, sent_at, nullif(expires_at, 'infinity'), attempt, type,
+                SELECT id, least(sent_at, statement_timestamp() - interval '1 microsecond'), nullif(expires_at, 'infinity'), attempt, type,
                     CASE WHEN headers::text LIKE '%%"sqlq-crashes":"%%' THEN headers
                         WHEN headers IS NULL OR headers::text ~ '^\s*\{\s*\}\s*$' THEN '{"sqlq-crashes":"0"}'
                         WHEN json_typeof(headers) = 'object' THEN (regexp_replace(headers::text, '\s*\}\s*$', ',') || '"sqlq-crashes":"0"}')::json
@@ -437,7 +438,7 @@ BEGIN
                         DELETE FROM %1$I.leased l USING picked p WHERE l.instance = p.instance AND l.lease = p.lease RETURNING l.*
                     )
                     INSERT INTO %1$I.delayed (due_at, id, sent_at, expires_at, attempt, why, queue, type, headers, body)
-                    SELECT clock_timestamp(), id, sent_at, CASE WHEN isfinite(expires_at) THEN expires_at END, attempt, 'retry', queue, type, headers, body
+                    SELECT clock_timestamp(), id, least(sent_at, statement_timestamp() - interval '1 microsecond'), CASE WHEN isfinite(expires_at) THEN expires_at END, attempt, 'retry', queue, type, headers, body
                     FROM taken$q$, place) USING queue;
                 GET DIAGNOSTICS recovered = ROW_COUNT;
             END;

@@ -19,7 +19,11 @@ import (
 func (in *instance) finishRemoved(d *delivery) {
 	if d.outcome.verdict == complete && len(d.out) == 0 {
 		delete(in.removed, d)
-		in.done.Handled++
+		if d.expired {
+			in.done.Expired++
+		} else {
+			in.done.Handled++
+		}
 		return
 	}
 	in.finished = append(in.finished, d)

@@ -109,18 +109,34 @@ func (c *Client) checkSchema(ctx context.Context) error {
 }
 
 // grant advises how the role of the pool becomes what it is not, for some queues or, with none named, for all.
-func (c *Client) grant(kind string, names ...string) string {
-	literal := func(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
-	queues := ""
-	if len(names) > 0 {
-		literals := make([]string, len(names))
-		for i, name := range names {
-			literals[i] = literal(name)
-		}
-		queues = fmt.Sprintf(", ARRAY[%s]", strings.Join(literals, ", "))
+func (c *Client) grant(kind string, queues ...string) string {
+	var more string
+	if len(queues) > 0 {
+		more = ", " + sqlArray(queues)
 	}
+	return c.callGrantRole(kind, more)
+}
+
+// grantEvents advises how the role of the pool may subscribe a queue of which it is a consumer.
+func (c *Client) grantEvents(queue string, events []string) string {
+	return c.callGrantRole("consumer", ", "+sqlArray([]string{queue})+", events => "+sqlArray(events))
+}
+
+func (c *Client) callGrantRole(kind, more string) string {
 	return fmt.Sprintf("let the owner of the schema run: SELECT %s(%s, '%s'%s)", pgx.Identifier{c.config.Schema, "grant_role"}.Sanitize(),
-		literal(c.pool.Config().ConnConfig.User), kind, queues)
+		sqlString(c.pool.Config().ConnConfig.User), kind, more)
+}
+
+// sqlString writes a string as SQL that errors advise.
+func sqlString(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+
+// sqlArray writes strings as SQL that errors advise.
+func sqlArray(all []string) string {
+	literals := make([]string, len(all))
+	for i, s := range all {
+		literals[i] = sqlString(s)
+	}
+	return "ARRAY[" + strings.Join(literals, ", ") + "]"
 }
 
 // shellWord writes a string as a word of the commands that errors advise.

@@ -52,7 +52,8 @@ var (
 	ErrHeadersTooLarge = errors.New("headers too large")
 	// ErrEncode: the codec could not encode the message, for the reason that the error wraps.
 	ErrEncode = errors.New("message cannot be encoded")
-	// ErrInvalidTime: a delay before now or beyond a century, or a time to live that is not positive.
+	// ErrInvalidTime: a delay before now or beyond a century, or a time to live that is not positive, or over before the message
+	// is ready.
 	ErrInvalidTime = errors.New("invalid time")
 	// ErrInHandler: a method of the Client was called with a handler's context. Send through the delivery, or say
 	// Immediately.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -47,7 +48,9 @@ func TestExpiredIsNeverHandled(t *testing.T) {
 			}
 			send(1, sqlq.ExpiresIn(short))
 			send(2, sqlq.ExpiresIn(time.Hour))
-			send(3, sqlq.ExpiresIn(short), sqlq.Delay(2*short)) // while it is delayed
+			// While it is delayed; the library would refuse it.
+			execSQL(t, pool, `INSERT INTO sqlq.delayed (due_at, id, expires_at, why, queue, type, body)
+				SELECT now + interval '60 ms', sqlq.uuid_v7(), now + interval '30 ms', 'delay', 'post', 'post.Letter', '{"N": 3}' FROM clock_timestamp() now`)
 			send(4, sqlq.ExpiresIn(time.Hour), sqlq.Delay(short))
 			send(5)
 			send(7, sqlq.ExpiresIn(time.Microsecond))
@@ -127,4 +130,39 @@ func TestSweepRemovesExpired(t *testing.T) {
 	execSQL(t, pool, `SELECT sqlq.drop_queue('b', true)`)
 	sweep()
 	want("from the start again", "a", 0, 29_691) // one of the ten was gone
+}
+
+// A message whose time runs out between two attempts is counted, in the statistics and for operators, and named in the log.
+func TestExpiredBetweenAttemptsIsCounted(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t)
+	var said logged
+	client := open(t, pool, sqlq.Config{Routes: map[string]string{"post.Letter": "post"}, Logger: said.logger()})
+	stop := run(t, client, sqlq.Endpoint{Name: "post", Handlers: []sqlq.Handler{sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[letter]) error {
+		if d.Message.N > 0 {
+			return sqlq.RetryAfter(time.Hour, errors.New("later"))
+		}
+		return nil
+	})}})
+	eventually(t, "the queue is there", func() (bool, string) {
+		return count(t, pool, `SELECT count(*) FROM sqlq.queue`) == 1, "not yet"
+	})
+	for n, options := range [][]sqlq.SendOption{{}, {sqlq.ExpiresIn(2 * time.Hour)}, {sqlq.ExpiresIn(time.Microsecond)}} {
+		if err := client.Send(t.Context(), letter{N: n}, options...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventuallyCount(t, pool, 1, `SELECT count(*) FROM sqlq.delayed`)
+	execSQL(t, pool, `UPDATE sqlq.delayed SET due_at = clock_timestamp(), expires_at = clock_timestamp()`)
+	eventually(t, "settled", func() (bool, string) {
+		s := statsOf(client)
+		return s.Handled == 1 && s.Retried == 1 && s.Expired == 2, fmt.Sprintf("%+v", s)
+	})
+	stop()
+	if n := count(t, pool, `SELECT expired FROM sqlq.instance WHERE endpoint = 'post' AND handled = 1`); n != 2 {
+		t.Errorf("the instance counts %d expired messages, want 2", n)
+	}
+	if s := said.all(); strings.Count(s, "ran out before its next attempt") != 1 || !strings.Contains(s, "attempts=1") {
+		t.Errorf("the log says\n%s", s)
+	}
 }

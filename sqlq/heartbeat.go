@@ -199,7 +199,7 @@ func (in *instance) counters(now time.Time) (c store.Counters, slow []*delivery)
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	c = store.Counters{ID: in.id, Handled: int64(in.done.Handled), Failed: int64(in.done.Retried + in.done.Failed), InHand: in.running()}
+	c = store.Counters{ID: in.id, Handled: int64(in.done.Handled), Failed: int64(in.done.Retried + in.done.Failed), Expired: int64(in.done.Expired), InHand: in.running()}
 	if since := now.Sub(in.countedAt).Seconds(); !in.countedAt.IsZero() && since > 0 {
 		c.Rate = float32(float64(in.done.Handled-in.counted) / since)
 	}

@@ -1,12 +1,8 @@
 package sqlq
 
 import (
-	"crypto/rand"
-	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 	"strings"
-	"time"
 )
 
 // Message is what a service sends to another: a command, or, with the method IsEvent, an [Event].
@@ -51,44 +47,6 @@ const (
 	headerFirstFailedAt  = "sqlq-first-failed-at" // RFC 3339; of a message that is tried again
 	headerReplays        = "sqlq-replays"         // how often it came back from the error table
 )
-
-// ID identifies a message, on its whole way: a UUID, of version 7 where the library makes it.
-type ID [16]byte
-
-// NewID returns a fresh ID: the milliseconds since 1970, then 74 random bits (RFC 9562, version 7).
-func NewID() ID {
-	var id ID
-	rand.Read(id[6:]) // never fails: crypto/rand.Read
-	var ms [8]byte
-	binary.BigEndian.PutUint64(ms[:], uint64(time.Now().UnixMilli()))
-	copy(id[:6], ms[2:])
-	id[6] = id[6]&0x0f | 0x70
-	id[8] = id[8]&0x3f | 0x80
-	return id
-}
-
-// ParseID reads the form that String writes.
-func ParseID(s string) (ID, error) {
-	if len(s) == 36 && s[8] == '-' && s[13] == '-' && s[18] == '-' && s[23] == '-' {
-		var id ID
-		if _, err := hex.Decode(id[:], []byte(s[:8]+s[9:13]+s[14:18]+s[19:23]+s[24:])); err == nil {
-			return id, nil
-		}
-	}
-	return ID{}, fmt.Errorf("message id %q is not a UUID, such as 01890a5d-ac96-774b-bcce-b302099a8057", s)
-}
-
-// String writes the ID in the usual form of a UUID, in lower case.
-func (id ID) String() string {
-	var s [36]byte
-	hex.Encode(s[:8], id[:4])
-	hex.Encode(s[9:13], id[4:6])
-	hex.Encode(s[14:18], id[6:8])
-	hex.Encode(s[19:23], id[8:10])
-	hex.Encode(s[24:], id[10:])
-	s[8], s[13], s[18], s[23] = '-', '-', '-', '-'
-	return string(s[:])
-}
 
 // isName says whether a name begins with an ASCII letter or digit, goes on with those and with what else is allowed, and
 // is not too long. The database holds the same rules (functions create_queue and check_message).

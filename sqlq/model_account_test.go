@@ -30,7 +30,7 @@ const (
 	ordinary    lifetime = ""
 	waits       lifetime = "waits"        // delayed beyond the end of the round
 	mayExpire   lifetime = "may expire"   // or be handled
-	diesWaiting lifetime = "dies waiting" // expires before its delay ends
+	diesWaiting lifetime = "dies waiting" // expires when its delay ends
 )
 
 // line is one message on one queue, as it is planned.

@@ -75,7 +75,7 @@ func (s *sender) options(d *draft) {
 	case n < 12:
 		delay, d.life = time.Hour, waits
 	case n < 14:
-		delay, ttl, d.life = 300*time.Millisecond, 50*time.Millisecond, diesWaiting
+		delay, ttl, d.life = 300*time.Millisecond, 300*time.Millisecond+time.Microsecond, diesWaiting // less is refused
 	case n < 17:
 		ttl, d.life = time.Duration(1+s.IntN(60))*time.Millisecond, mayExpire
 	case n < 20:
@@ -90,7 +90,7 @@ func (s *sender) options(d *draft) {
 	}
 	if delay > 0 {
 		d.task.NotYet = time.Now().Add(delay - clockGrain)
-		if s.in(30) {
+		if d.life != diesWaiting && s.in(30) {
 			d.options = append(d.options, sqlq.At(time.Now().Add(delay)))
 		} else {
 			d.options = append(d.options, sqlq.Delay(delay))

@@ -42,8 +42,9 @@ func Delay(d time.Duration) SendOption {
 // Default: at once. Unit: a point in time. Cost: that of Delay.
 func At(t time.Time) SendOption { return func(o *sendOptions) { o.at, o.timed = t, true } }
 
-// ExpiresIn gives the message a time to live, counted from the send by the database's clock. It is not handled later,
-// and removed without a trace.
+// ExpiresIn gives the message a time to live, counted from the send by the database's clock. It is not handled later, also not
+// when it ran out between two attempts: the message is removed, and counted (EndpointStats.Expired). One that would run out
+// before the time of Delay or At is ErrInvalidTime.
 // Default: it does not expire. Unit: duration, more than 0, at most 100 years. Cost: none.
 func ExpiresIn(d time.Duration) SendOption {
 	return func(o *sendOptions) { o.ttl, o.expires = d, true }
@@ -92,6 +93,11 @@ func collect(options []SendOption) (o sendOptions, err error) {
 	}
 	if o.expires && (o.ttl <= 0 || o.ttl > maxDelay) {
 		return o, fmt.Errorf("%w: time to live %v: it must be more than 0 and at most 100 years", ErrInvalidTime, o.ttl)
+	}
+	if o.expires && (o.delayed || o.timed) {
+		if wait := max(o.delay, time.Until(o.at)); wait > 0 && o.ttl <= wait {
+			return o, fmt.Errorf("%w: it would expire before it is ready: its time to live is %v from the send, and it waits for %v", ErrInvalidTime, o.ttl, wait)
+		}
 	}
 	if o.addressed {
 		if err := checkQueueName(o.to); err != nil {

@@ -162,8 +162,8 @@ func TestProducer(t *testing.T) {
 }
 
 // do runs a statement.
-func do(pool *pgxpool.Pool, sql string) error {
-	_, err := pool.Exec(context.Background(), sql)
+func do(pool *pgxpool.Pool, sql string, args ...any) error {
+	_, err := pool.Exec(context.Background(), sql, args...)
 	return err
 }
 

@@ -159,7 +159,11 @@ func (c *Client) prepareQueue(ctx context.Context, e Endpoint) error {
 		}
 	}
 	if len(events) > 0 {
-		if err := c.store.Subscribe(ctx, c.pool, e.Name, events); err != nil {
+		err := c.store.Subscribe(ctx, c.pool, e.Name, events)
+		if sqlState(err) == insufficientPrivs {
+			return fmt.Errorf("subscribe queue %q to %s: %w (%s): %w", e.Name, quoted(events), ErrNotGranted, c.grantEvents(e.Name, events), err)
+		}
+		if err != nil {
 			return fmt.Errorf("subscribe queue %q to %s: %w", e.Name, quoted(events), err)
 		}
 	}

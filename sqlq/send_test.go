@@ -104,8 +104,8 @@ func TestGoAndSQLWriteEqualRows(t *testing.T) {
 		{"delay", []sqlq.SendOption{sqlq.Delay(time.Hour)}, `, delay => $3`, []any{"1 hour"}},
 		{"all", []sqlq.SendOption{sqlq.Delay(time.Hour), sqlq.ExpiresIn(2 * time.Hour), sqlq.WithHeader("a", "1"), sqlq.WithID(fixedID)},
 			`, headers => $3, delay => $4, expires_in => $5, id => $6`, []any{`{"a": "1"}`, "1 hour", "2 hours", fixedID.String()}},
-		{"a century", []sqlq.SendOption{sqlq.Delay(99 * 365 * 24 * time.Hour), sqlq.ExpiresIn(99 * 365 * 24 * time.Hour)},
-			`, delay => $3, expires_in => $3`, []any{fmt.Sprint(99*365, " days")}},
+		{"a century", []sqlq.SendOption{sqlq.Delay(98 * 365 * 24 * time.Hour), sqlq.ExpiresIn(99 * 365 * 24 * time.Hour)},
+			`, delay => $3, expires_in => $4`, []any{fmt.Sprint(98*365, " days"), fmt.Sprint(99*365, " days")}},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -334,6 +334,9 @@ func TestSendRefuses(t *testing.T) {
 		{"time beyond a century", letter{}, false, o{sqlq.At(time.Now().Add(century + time.Hour))}, sqlq.ErrInvalidTime, "100 years"},
 		{"both Delay and At", letter{}, false, o{sqlq.Delay(time.Hour), sqlq.At(time.Now().Add(time.Hour))}, sqlq.ErrInvalidTime, "one"},
 		{"both Delay 0 and At", letter{}, false, o{sqlq.At(time.Now().Add(time.Hour)), sqlq.Delay(0)}, sqlq.ErrInvalidTime, "one"},
+		{"expired before it is ready", letter{}, false, o{sqlq.Delay(time.Hour), sqlq.ExpiresIn(time.Minute)}, sqlq.ErrInvalidTime, "expire before it is ready"},
+		{"expired when it is ready", posted{}, true, o{sqlq.ExpiresIn(time.Hour), sqlq.Delay(time.Hour)}, sqlq.ErrInvalidTime, "expire before it is ready"},
+		{"expired before its time", letter{}, false, o{sqlq.At(time.Now().Add(time.Hour)), sqlq.ExpiresIn(time.Minute)}, sqlq.ErrInvalidTime, "expire before it is ready"},
 		{"no time to live", letter{}, false, o{sqlq.ExpiresIn(0)}, sqlq.ErrInvalidTime, "more than 0"},
 		{"negative time to live", letter{}, false, o{sqlq.ExpiresIn(-time.Second)}, sqlq.ErrInvalidTime, "more than 0"},
 		{"time to live of ages", letter{}, false, o{sqlq.ExpiresIn(century + 1)}, sqlq.ErrInvalidTime, "100 years"},
@@ -441,6 +444,9 @@ func TestSQLSendRefuses(t *testing.T) {
 		{"no time to live", `SELECT sqlq.send('post', 't', '1', expires_in => '0')`, "hundred years"},
 		{"negative time to live", `SELECT sqlq.publish('post.Posted', '1', expires_in => '-1 second')`, "hundred years"},
 		{"time to live of ages", `SELECT sqlq.publish('post.Posted', '1', expires_in => '101 years')`, "hundred years"},
+		{"expired before it is ready", `SELECT sqlq.send('post', 't', '1', delay => '1 hour', expires_in => '1 minute')`, "expire before it is ready"},
+		{"many expired before they are ready", `SELECT sqlq.send_many('post', 't', ARRAY['1'::json], delay => '1 hour', expires_in => '1 minute')`, "expire before it is ready"},
+		{"event expired when it is ready", `SELECT sqlq.publish('post.Posted', '1', delay => '24 hours', expires_in => '1 day')`, "expire before it is ready"},
 		{"event beyond a century", `SELECT sqlq.publish('post.Posted', '1', delay => '101 years')`, "hundred years"},
 	}
 	for _, c := range cases {

@@ -22,6 +22,7 @@ type settlement struct {
 	failures []store.Failure
 	removed  []*store.Message // of failures, what the database has no more
 	gone     int              // completed, and removed at their fetch
+	expired  int              // completed without being handled: their time to live had passed
 
 	claims     store.Claims // on ids, of what was claimed
 	duplicates int          // completed without being handled
@@ -51,6 +52,9 @@ func (s *settlement) add(in *instance, d *delivery) {
 	}
 	switch d.outcome.verdict {
 	case complete:
+		if d.expired {
+			s.expired++
+		}
 		switch {
 		case d.removed != nil:
 			s.gone++
@@ -117,7 +121,8 @@ func (s *settlement) queue(b *pgx.Batch) error {
 func (in *instance) count(s *settlement) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.done.Handled += uint64(len(s.complete) + len(s.rows) + s.gone - s.duplicates)
+	in.done.Handled += uint64(len(s.complete) + len(s.rows) + s.gone - s.duplicates - s.expired)
+	in.done.Expired += uint64(s.expired)
 	in.done.Duplicates += uint64(s.duplicates)
 	in.done.Retried += uint64(len(s.retries) - s.waits)
 	in.done.Failed += uint64(len(s.failures))

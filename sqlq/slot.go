@@ -111,6 +111,9 @@ func (in *instance) decided(d *delivery) bool {
 	switch {
 	case !d.expires.IsZero() && !time.Now().Before(d.expires):
 		d.expired, d.outcome = true, outcome{verdict: complete}
+		if d.made() > 0 {
+			in.client.log.Warn("sqlq: the time to live of a message ran out before its next attempt", "endpoint", in.endpoint.Name, "type", d.Type, "message", d.ID, "attempts", d.made())
+		}
 		return true
 	case d.claim > store.Claimed:
 		in.decideByClaim(d)

@@ -21,9 +21,12 @@ type EndpointStats struct {
 	Fetches, Received uint64
 	// Wakes counts notifications by senders and by other processes.
 	Wakes uint64
-	// Handled, Retried and Failed count settled messages: removed after success or because they had expired, stored for a
-	// delayed retry, and moved to the error table.
+	// Handled, Retried and Failed count settled messages: removed after success, stored for a delayed retry, and moved to the
+	// error table.
 	Handled, Retried, Failed uint64
+	// Expired counts messages that were removed without being handled, or handled again, because their time to live had
+	// passed when they were received. Those that the leading process sweeps up elsewhere are in its log only.
+	Expired uint64
 	// Duplicates counts messages that were removed without being handled, because one of the same id was handled within
 	// Endpoint.Deduplicate.
 	Duplicates uint64

@@ -17,8 +17,8 @@ func TestSuspectsOnOneConnection(t *testing.T) {
 	pool := newPool(t)
 	c := open(t, pool, sqlq.Config{ReceiveConnections: 1})
 	execSimple(t, pool, `SELECT sqlq.create_queue('held'), sqlq.create_queue('exact');
-		INSERT INTO sqlq.q_held (id, type, headers, body) SELECT gen_random_uuid(), 'crash.Peril', '{"sqlq-crashes": "1"}', '{}' FROM generate_series(1, 2);
-		INSERT INTO sqlq.q_exact (id, type, headers, body) SELECT gen_random_uuid(), 'crash.PerilTx', '{"sqlq-crashes": "1"}', '{}' FROM generate_series(1, 2);`)
+		INSERT INTO sqlq.q_held (id, sent_at, type, headers, body) SELECT gen_random_uuid(), now() - interval '1 s', 'crash.Peril', '{"sqlq-crashes": "1"}', '{}' FROM generate_series(1, 2);
+		INSERT INTO sqlq.q_exact (id, sent_at, type, headers, body) SELECT gen_random_uuid(), now() - interval '1 s', 'crash.PerilTx', '{"sqlq-crashes": "1"}', '{}' FROM generate_series(1, 2);`)
 	fetched := make(chan struct{}) // from the other queue, if there is still something
 	run(t, c,
 		sqlq.Endpoint{Name: "held", Handlers: []sqlq.Handler{sqlq.Handle(func(context.Context, *sqlq.Delivery[peril]) error {

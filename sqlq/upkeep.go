@@ -150,6 +150,9 @@ func (k *keeper) sweepPiece(ctx context.Context, queue string) (again bool, err 
 		return false, err
 	}
 	u.upTo[queue] = swept.UpTo
+	if swept.Removed > 0 {
+		k.run.client.log.Info("sqlq: removed messages whose time to live had passed before anybody received them", "queue", queue, "messages", swept.Removed)
+	}
 	piece.took(time.Since(began), k.choreWithin())
 	if delete(u.pieces, queue); piece.rows < piece.full {
 		u.pieces[queue] = piece

@@ -23,9 +23,10 @@ func (a *app) grantCommand() *cobra.Command {
   viewer    counts and lists, without headers and bodies unless --bodies
 
 of the queues that --queue names, or of all, those included that are made later. What the role has besides it keeps, so a
-role may be several. The owner of the schema does it, or a member of that role. After a new release of the schema grant
+role may be several. Whoever receives from a queue, or looks at its messages, may subscribe it to events of any service and read
+them, unless --event names those that it may. The owner of the schema does it, or a member of that role. After a new release of the schema grant
 again: what it has meanwhile got comes with that.`,
-		Example:           "  sqlq grant web producer --queue sales --queue billing\n  sqlq grant oncall operator --dry-run",
+		Example:           "  sqlq grant web producer --queue sales --queue billing\n  sqlq grant ledger consumer --queue ledger --event sales.OrderPlaced\n  sqlq grant oncall operator --dry-run",
 		Args:              exactly("ROLE", "KIND"),
 		ValidArgsFunction: a.completeGrant,
 		Annotations:       map[string]string{needs: owner},
@@ -46,15 +47,17 @@ again: what it has meanwhile got comes with that.`,
 			if err := db.Grant(c.Context(), g); err != nil {
 				return err
 			}
-			return a.done(g, "role %s is %s of %s in schema %q of %s", g.Role, g.Kind, queuesText(g.Queues), a.schema, db.where)
+			return a.done(g, "role %s is %s of %s%s in schema %q of %s", g.Role, g.Kind, queuesText(g.Queues), eventsText(g.Events), a.schema, db.where)
 		},
 	}
 	c.Flags().StringSliceVar(&g.Queues, "queue", nil, "of this queue alone; several")
+	c.Flags().StringSliceVar(&g.Events, "event", nil, "of a consumer or an operator: subscribe to this event type alone; several")
 	c.Flags().BoolVar(&g.Bodies, "bodies", false, "a viewer sees headers and bodies too")
 	ch.flags(c, asksNever)
 	ch.reasonFlag(c)
 	c.Flag("dry-run").Usage = "only print the SQL; asks no database"
 	_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
+	_ = c.RegisterFlagCompletionFunc("event", a.completeTypes)
 	return c
 }
 
@@ -119,6 +122,16 @@ func (a *app) printSQL(statement string, dryRun bool) error {
 	}
 	_, err := fmt.Fprintln(a.out, statement)
 	return err
+}
+
+func eventsText(events []string) string {
+	switch len(events) {
+	case 0:
+		return ""
+	case 1:
+		return " and event " + events[0]
+	}
+	return " and events " + strings.Join(events, ", ")
 }
 
 func queuesText(queues []string) string {

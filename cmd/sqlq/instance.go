@@ -24,8 +24,9 @@ of their last heartbeat, at most 5 s ago while they are well:
 
   in hand  handlers that run, of how many may at a time (its concurrency)
   rate     messages handled a second
-  handled  messages settled since it began, those dropped after their time to live included
+  handled  messages settled since it began
   failed   likewise: failed for good, or to be retried later
+  expired  likewise: dropped, because their time to live had passed
   slow     handlers that run for longer than the endpoint's limit (30 s unless it says otherwise), and the longest
   state    running; late: no heartbeat for longer than its lease time, so it is dead or cut off, and nobody has noticed;
            with --all also crashed: found dead, its messages went to others; drained: ended in order`,
@@ -56,7 +57,7 @@ of their last heartbeat, at most 5 s ago while they are well:
 func (a *app) printInstances(instances []ops.Instance) error {
 	t := &table{columns: []column{{name: "endpoint", cut: true}, {name: "id", right: true}, {name: "host", cut: true}, {name: "pid", right: true, spare: 3},
 		{name: "version", cut: true, spare: 4}, {name: "state"}, {name: "started", spare: 5}, {name: "last seen"}, {name: "in hand", right: true},
-		{name: "rate", right: true}, {name: "handled", right: true, spare: 2}, {name: "failed", right: true, spare: 1},
+		{name: "rate", right: true}, {name: "handled", right: true, spare: 2}, {name: "failed", right: true, spare: 1}, {name: "expired", right: true, spare: 6},
 		{name: "slow", right: true}}}
 	var views []instanceView
 	for _, i := range instances {
@@ -66,7 +67,7 @@ func (a *app) printInstances(instances []ops.Instance) error {
 			inHand, rate, slow = fmt.Sprintf("%d/%d", i.InHand, i.Concurrency), instanceRate(i.Rate), instanceSlow(i)
 		}
 		t.add(i.Endpoint, fmt.Sprint(i.ID), i.Host, fmt.Sprint(i.PID), i.Version, string(i.State), a.when(i.StartedAt), a.when(i.LastSeen),
-			inHand, rate, fmt.Sprint(i.Handled), fmt.Sprint(i.Failed), slow)
+			inHand, rate, fmt.Sprint(i.Handled), fmt.Sprint(i.Failed), fmt.Sprint(i.Expired), slow)
 	}
 	return printList(a, views, t)
 }
@@ -107,6 +108,7 @@ type instanceView struct {
 	Rate        float64           `json:"rate_per_second"`
 	Handled     int64             `json:"handled"`
 	Failed      int64             `json:"failed"`
+	Expired     int64             `json:"expired"`
 	Slow        int               `json:"slow"`
 	Slowest     *float64          `json:"slowest_seconds"`
 }
@@ -114,7 +116,7 @@ type instanceView struct {
 func viewInstance(i ops.Instance) instanceView {
 	v := instanceView{Endpoint: i.Endpoint, ID: i.ID, Host: i.Host, PID: i.PID, Version: i.Version, State: i.State, StartedAt: i.StartedAt.UTC(),
 		LastSeen: i.LastSeen.UTC(), EndedAt: utc(i.EndedAt), Concurrency: i.Concurrency, InHand: i.InHand, Rate: i.Rate, Handled: i.Handled,
-		Failed: i.Failed, Slow: i.Slow}
+		Failed: i.Failed, Expired: i.Expired, Slow: i.Slow}
 	if i.Slowest != nil {
 		seconds := i.Slowest.Seconds()
 		v.Slowest = &seconds

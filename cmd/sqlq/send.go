@@ -98,7 +98,7 @@ func (a *app) outgoingFlags(c *cobra.Command, out *outgoing) {
 	flags.StringVar(&out.Type, "type", "", "message type, instead of the argument TYPE")
 	flags.StringArrayVar(&out.headers, "header", nil, "a header, as `NAME=VALUE`; several times for several")
 	flags.Var(duration{&out.Delay, false}, "delay", "ready only after this time, such as 90s, 36h or 2d")
-	flags.Var(instant{&out.At}, "at", "ready only at this time, such as 2026-03-01T15:04; one that has passed is now")
+	flags.Var(instant{&out.At}, "at", "ready only at this time, such as 2026-03-01T15:04; up to a minute ago is now")
 	flags.Var(duration{&out.TTL, false}, "ttl", "not handled any more after this time (default never)")
 	flags.StringVar(&out.ID, "id", "", "message id, a UUID (default a new one)")
 	flags.StringVar(&out.body, "body", "", "the body, instead of the argument BODY")

@@ -18,7 +18,7 @@ import (
 )
 
 // pending are functions that do not keep to it yet.
-var pending = []string{"publish_batch", "put_message", "drop_queue", "rotate_inbox"}
+var pending = []string{"rotate_inbox"}
 
 // function is a function of the schema, as the catalogue has it.
 type function struct {

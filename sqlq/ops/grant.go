@@ -19,6 +19,9 @@ type Grant struct {
 	Kind   string   `json:"kind"`             // one of RoleKinds
 	Queues []string `json:"queues,omitempty"` // nil: all, those included that are made later
 	Bodies bool     `json:"bodies,omitempty"` // a viewer may see headers and bodies too
+	// Events are the types that a consumer or an operator may subscribe these queues to, and so read: instead of those that were
+	// granted for them before. Empty and not nil: none.
+	Events []string `json:"events,omitempty"` // nil: any
 }
 
 // check finds what the database would not say as well.
@@ -30,6 +33,8 @@ func (g Grant) check() error {
 		return fmt.Errorf("kind of role %q is not known: there are %s", g.Kind, quoted(RoleKinds))
 	case g.Bodies && g.Kind != "viewer":
 		return errors.New("bodies are granted to viewers only: consumers and operators see them anyway, producers do not")
+	case g.Events != nil && g.Kind != "consumer" && g.Kind != "operator":
+		return errors.New("events are granted to consumers and operators only: producers publish any, viewers subscribe no queue")
 	}
 	return nil
 }
@@ -56,7 +61,7 @@ func (o *Ops) Grant(ctx context.Context, g Grant) error {
 		return err
 	}
 	return o.granting(ctx, kindGrant, g, func() error {
-		return o.store.GrantRole(ctx, o.pool, g.Role, g.Kind, g.Queues, g.Bodies)
+		return o.store.GrantRole(ctx, o.pool, g.Role, g.Kind, g.Queues, g.Bodies, g.Events)
 	})
 }
 
@@ -79,7 +84,7 @@ func (o *Ops) RoleNames(ctx context.Context) ([]string, error) {
 
 // GrantSQL is the statement that Grant runs.
 func (o *Ops) GrantSQL(g Grant) (string, error) {
-	return o.store.GrantRoleSQL(g.Role, g.Kind, g.Queues, g.Bodies), g.check()
+	return o.store.GrantRoleSQL(g.Role, g.Kind, g.Queues, g.Bodies, g.Events), g.check()
 }
 
 // RevokeSQL is the statement that Revoke runs.

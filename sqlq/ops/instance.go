@@ -35,8 +35,9 @@ type Instance struct {
 	EndedAt     *time.Time     // when it ended in order, or was found dead; nil: neither
 	InHand      int            // handlers that run
 	Rate        float64        // messages handled a second
-	Handled     int64          // since it began
+	Handled     int64          // since it began, duplicates that were dropped included
 	Failed      int64          // likewise: failed for good, or to be retried later
+	Expired     int64          // likewise: dropped unhandled, because their time to live had passed
 	Slow        int            // handlers that have run for longer than Endpoint.SlowAfter
 	Slowest     *time.Duration // how long the longest of the running handlers has run; nil: none runs
 }
@@ -62,7 +63,7 @@ func (o *Ops) Instances(ctx context.Context, f InstanceFilter) ([]Instance, erro
 	for i, l := range listed {
 		instances[i] = Instance{ID: int(l.ID), Endpoint: l.Endpoint, Host: l.Host, PID: l.PID, Version: l.Version, Concurrency: l.Concurrency,
 			State: InstanceState(l.State), StartedAt: l.StartedAt, LastSeen: l.HeartbeatAt, EndedAt: l.DrainedAt, InHand: l.InHand,
-			Rate: l.Rate, Handled: l.Handled, Failed: l.Failed, Slow: l.Slow}
+			Rate: l.Rate, Handled: l.Handled, Failed: l.Failed, Expired: l.Expired, Slow: l.Slow}
 		if l.CrashedAt != nil {
 			instances[i].EndedAt = l.CrashedAt
 		}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -40,7 +41,7 @@ func AppendLine(b []byte, m Message) ([]byte, error) {
 		DueAt     *time.Time      `json:"due_at,omitempty"`
 		Why       string          `json:"why,omitempty"`
 		Error     string          `json:"error,omitempty"`
-	}{m.ID, m.Type, headers, m.SentAt.UTC(), inUTC(m.ExpiresAt), m.Attempt, inUTC(m.DueAt), m.Why, m.Error})
+	}{m.ID, m.Type, headers, *inUTC(&m.SentAt), inUTC(m.ExpiresAt), m.Attempt, inUTC(m.DueAt), m.Why, m.Error})
 	if err != nil {
 		return b, fmt.Errorf("write message %s: %w", m.ID, err)
 	}
@@ -67,11 +68,18 @@ func verbatim(body []byte) bool {
 // maxNesting is a little less deep than encoding/json reads.
 const maxNesting = 9000
 
+// inUTC returns a time as JSON can say it: its years are from 1 to 9999, what lies beyond is the last second or the first.
 func inUTC(t *time.Time) *time.Time {
 	if t == nil {
 		return nil
 	}
 	u := t.UTC()
+	switch {
+	case u.Year() > 9999:
+		u = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+	case u.Year() < 1:
+		u = time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC)
+	}
 	return &u
 }
 
@@ -118,7 +126,7 @@ func parseLine(line []byte) (store.Imported, error) {
 		return m, fmt.Errorf("type %q is not one: a message type has 1 to 200 ASCII letters, digits and . _ / : -", l.Type)
 	}
 	var err error
-	if m.Headers, err = parseHeaders(l.Headers); err != nil {
+	if m.Headers, err = parseHeaders(l.Headers, l.SentAt != nil); err != nil {
 		return m, err
 	}
 	if m.Body, err = parseBody(l.Body, l.BodyEncoding); err != nil {
@@ -151,22 +159,63 @@ func parseLine(line []byte) (store.Imported, error) {
 	return m, nil
 }
 
-// parseHeaders returns headers as they stand in the line; nil where there are none.
-func parseHeaders(text json.RawMessage) ([]byte, error) {
+// Limits of the headers of a line: those of the sender's are package sqlq's, and the text is that of the queue's table.
+const (
+	maxHeaders     = 100
+	maxHeaderBytes = 64 << 10
+	maxOwnBytes    = 8 << 10
+	maxHeaderText  = 512 << 10
+)
+
+// bookkeeping are the headers in which the library notes what became of a message, and what it writes into them.
+var bookkeeping = map[string]*regexp.Regexp{
+	"sqlq-crashes":         regexp.MustCompile(`^[0-9]{1,5}$`),
+	"sqlq-replays":         regexp.MustCompile(`^[0-9]{1,9}$`),
+	"sqlq-first-failed-at": regexp.MustCompile(`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,15}Z$`),
+}
+
+// parseHeaders returns headers as they stand in the line; nil where there are none. The library's bookkeeping belongs to a
+// message that was sent before: without a time of sending it is left out.
+func parseHeaders(text json.RawMessage, sent bool) ([]byte, error) {
 	if len(text) == 0 || string(text) == "null" {
 		return nil, nil
+	}
+	if len(text) > maxHeaderText {
+		return nil, fmt.Errorf("headers have %d bytes, the limit is %d", len(text), maxHeaderText)
 	}
 	var headers map[string]*string
 	if err := json.Unmarshal(text, &headers); err != nil {
 		return nil, errors.New("headers are not an object of strings")
 	}
+	n, size, own, dropped := 0, 0, 0, false
 	for name, value := range headers {
 		if value == nil {
 			return nil, fmt.Errorf("header %q is not a string", name)
 		}
+		if !strings.HasPrefix(name, "sqlq-") {
+			n, size = n+1, size+len(name)+len(*value)
+			continue
+		}
+		own += len(name) + len(*value)
+		if form := bookkeeping[name]; form != nil {
+			_, err := time.Parse(time.RFC3339, *value)
+			if !form.MatchString(*value) || name == "sqlq-first-failed-at" && (err != nil || strings.HasPrefix(*value, "0000")) {
+				return nil, fmt.Errorf("header %q is %.100q: the library does not write that", name, *value)
+			}
+			if !sent {
+				delete(headers, name)
+				dropped = true
+			}
+		}
+	}
+	if n > maxHeaders || size > maxHeaderBytes || own > maxOwnBytes {
+		return nil, fmt.Errorf("there are %d headers of %d bytes and the library's of %d, the limits are %d, %d and %d", n, size, own, maxHeaders, maxHeaderBytes, maxOwnBytes)
 	}
 	if len(headers) == 0 {
 		return nil, nil
+	}
+	if dropped {
+		return json.Marshal(headers)
 	}
 	return bytes.Clone(text), nil
 }

@@ -3,6 +3,7 @@ package ops
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -53,19 +54,67 @@ func TestParseLineDamaged(t *testing.T) {
 		`{"type":7,"body":{}}`:                 "type cannot be a number",
 		`{"id":"x","type":"T","body":{}}`:      "not a UUID",
 		`{"type":"T","headers":[],"body":1}`:   "headers are not",
-		`{"type":"T","headers":{"a":null},"body":1}`:                                `header "a" is not a string`,
-		`{"type":"T","body_encoding":"base64","body":{}}`:                           "not a string of base64",
-		`{"type":"T","body_encoding":"base64","body":"?"}`:                          "not base64",
-		`{"type":"T","body_encoding":"hex","body":"00"}`:                            `"hex" is unknown`,
-		`{"type":"T","attempt":-1,"body":1}`:                                        "attempt -1",
-		`{"type":"T","attempt":32768,"body":1}`:                                     "attempt 32768",
-		`{"type":"T","sent_at":"yesterday","body":1}`:                               "",
-		`{"type":"T","sent_at":"0000-01-01T00:00:00Z","body":1}`:                    "out of range",
-		`{"type":"T","due_at":"2026-01-01T00:00:00Z","why":"","body":1, "why":"x"}`: `why is "x"`,
+		`{"type":"T","headers":{"a":null},"body":1}`:                                                                     `header "a" is not a string`,
+		`{"type":"T","body_encoding":"base64","body":{}}`:                                                                "not a string of base64",
+		`{"type":"T","body_encoding":"base64","body":"?"}`:                                                               "not base64",
+		`{"type":"T","body_encoding":"hex","body":"00"}`:                                                                 `"hex" is unknown`,
+		`{"type":"T","attempt":-1,"body":1}`:                                                                             "attempt -1",
+		`{"type":"T","attempt":32768,"body":1}`:                                                                          "attempt 32768",
+		`{"type":"T","sent_at":"yesterday","body":1}`:                                                                    "",
+		`{"type":"T","sent_at":"0000-01-01T00:00:00Z","body":1}`:                                                         "out of range",
+		`{"type":"T","due_at":"2026-01-01T00:00:00Z","why":"","body":1, "why":"x"}`:                                      `why is "x"`,
+		`{"type":"T","headers":{"sqlq-replays":"99999999999"},"body":1}`:                                                 `"sqlq-replays" is "99999999999"`,
+		`{"type":"T","headers":{"sqlq-crashes":"-1"},"body":1}`:                                                          `"sqlq-crashes" is "-1"`,
+		`{"type":"T","headers":{"sqlq-first-failed-at":"0000-01-01T00:00:00Z"},"body":1}`:                                `"sqlq-first-failed-at"`,
+		`{"type":"T","headers":{"sqlq-first-failed-at":"2026-02-30T00:00:00Z"},"body":1}`:                                `"sqlq-first-failed-at"`,
+		`{"type":"T","headers":{"a":"` + strings.Repeat("x", 65536) + `"},"body":1}`:                                     "the limits are",
+		`{"type":"T","headers":{"sqlq-correlation-id":"` + strings.Repeat("x", 8192) + `"},"body":1}`:                    "the limits are",
+		`{"type":"T","headers":{"a":"` + strings.Repeat(`\u0001`, 65536) + strings.Repeat(" ", 140_000) + `"},"body":1}`: "the limit is",
+		`{"type":"T","headers":{` + manyHeaders(101) + `},"body":1}`:                                                     "the limits are",
 	} {
 		if _, err := parseLine([]byte(line)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: err %v, want %q", line, err, want)
 		}
+	}
+}
+
+// manyHeaders are the members of a JSON object.
+func manyHeaders(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, `,"h%d":""`, i)
+	}
+	return b.String()[1:]
+}
+
+// The library's bookkeeping comes along with a message that was sent before, and with no other.
+func TestParseLineBookkeeping(t *testing.T) {
+	t.Parallel()
+	const headers = `{"a":"b","sqlq-first-failed-at":"2026-01-02T03:04:05.000006Z","sqlq-replays":"7","sqlq-crashes":"1"}`
+	for sent, want := range map[string]string{`"sent_at":"2026-01-01T00:00:00Z",`: headers, ``: `{"a":"b"}`} {
+		m, err := parseLine([]byte(`{"type":"T",` + sent + `"headers":` + headers + `,"body":1}`))
+		if err != nil || string(m.Headers) != want {
+			t.Errorf("%q: %s, %v, want %s", sent, m.Headers, err, want)
+		}
+	}
+	if m, err := parseLine([]byte(`{"type":"T","headers":{"sqlq-replays":"7"},"body":1}`)); err != nil || m.Headers != nil {
+		t.Errorf("nothing else: %s, %v", m.Headers, err)
+	}
+	if _, err := parseLine([]byte(`{"type":"T","headers":{` + manyHeaders(100) + `},"body":1}`)); err != nil {
+		t.Errorf("a hundred headers: %v", err)
+	}
+}
+
+// A time that JSON has no word for is the last, or the first, that it has.
+func TestLineOfFarTimes(t *testing.T) {
+	t.Parallel()
+	far, past := time.Date(294276, 12, 31, 0, 0, 0, 0, time.UTC), time.Date(-4712, 1, 1, 0, 0, 0, 0, time.UTC)
+	line, err := AppendLine(nil, Message{ID: "0198c0de-0000-7000-8000-000000000001", Type: "T", SentAt: past, ExpiresAt: &far, Body: []byte("1")})
+	if err != nil || !strings.Contains(string(line), `"sent_at":"0001-01-01T00:00:00Z","expires_at":"9999-12-31T23:59:59Z"`) {
+		t.Errorf("%s, %v", line, err)
+	}
+	if m, err := parseLine(line); err != nil || m.ExpiresAt.Year() != 9999 {
+		t.Errorf("%+v, %v", m, err)
 	}
 }
 

@@ -21,9 +21,10 @@ type Moment struct {
 func Ago(d time.Duration) Moment { return Moment{Ago: d, set: true} }
 
 // ParseMoment reads how an operator writes a moment: a duration such as 90m, 2d or 1w, which is so long ago, with a + so
-// far ahead; or a date, or a time by RFC 3339.
+// far ahead; or a date, or a time by RFC 3339, whose T, seconds and zone may be left out.
 func ParseMoment(text string) (Moment, error) {
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02T15:04", "2006-01-02 15:04", "2006-01-02"} {
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02 15:04:05Z07:00", "2006-01-02T15:04Z07:00", "2006-01-02 15:04Z07:00",
+		"2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02T15:04", "2006-01-02 15:04", "2006-01-02"} {
 		if at, err := time.ParseInLocation(layout, text, time.Local); err == nil {
 			if at.Year() < 1970 {
 				return Moment{}, &FilterError{Text: text, At: 0, Why: "no message is as old as that"}

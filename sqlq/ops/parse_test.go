@@ -51,6 +51,17 @@ func TestParseMoment(t *testing.T) {
 	if m, err := ParseMoment("2026-03-01T16:04:05+01:00"); err != nil || !m.At.Equal(want) {
 		t.Errorf("RFC 3339: %+v, %v", m, err)
 	}
+	minute := time.Date(2026, 3, 1, 15, 4, 0, 0, time.UTC)
+	for _, text := range []string{"2026-03-01T15:04Z", "2026-03-01 15:04Z", "2026-03-01T16:04+01:00", "2026-03-01 15:04:00Z", "2026-03-01T15:04:00Z"} {
+		if m, err := ParseMoment(text); err != nil || !m.At.Equal(minute) {
+			t.Errorf("%s: %+v, %v", text, m, err)
+		}
+	}
+	for _, text := range []string{"2026-03-01T15:04", "2026-03-01 15:04"} {
+		if m, err := ParseMoment(text); err != nil || !m.At.Equal(time.Date(2026, 3, 1, 15, 4, 0, 0, time.Local)) {
+			t.Errorf("%s: %+v, %v", text, m, err)
+		}
+	}
 	for text, at := range map[string]int{"5x": 1, "1h5": 3, "h": 0, "1h2y": 3, "": 0, "0001-01-01": 0, "+3q": 2} {
 		_, err := ParseMoment(text)
 		var wrong *FilterError

@@ -31,7 +31,7 @@ type Outgoing struct {
 	Type    string            // needed
 	Headers map[string]string // default: none
 	Delay   time.Duration     // before they are ready, at most a hundred years; default 0: at once
-	At      time.Time         // instead of Delay: when they are ready; one that has passed is now; default: Delay counts
+	At      time.Time         // instead of Delay: when they are ready, now to a hundred years ahead; up to a minute ago is now; default: Delay counts
 	TTL     time.Duration     // after this time they are not handled any more; default 0: they never expire
 	ID      string            // a UUID, for a single message; default: a new one for each
 }
@@ -186,6 +186,9 @@ func (m Outgoing) common(bodies []json.RawMessage) (common store.JSONMessage, er
 		if err := checkBody(body); err != nil {
 			return common, &BodyError{Number: i + 1, Err: err}
 		}
+	}
+	if !m.At.IsZero() && time.Since(m.At) > time.Minute { // as package sqlq has it
+		return common, fmt.Errorf("%w: %s has passed: without a time they are ready at once", sqlq.ErrInvalidTime, m.At.Format(time.RFC3339))
 	}
 	common = store.JSONMessage{Type: m.Type, Delay: m.Delay, At: m.At, TTL: m.TTL, ID: m.ID}
 	if len(m.Headers) > 0 {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/sqlq/sqlq/sqlq"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -68,6 +69,11 @@ func TestSendRefuses(t *testing.T) {
 	refused("header name", ops.Outgoing{Type: "T", Headers: map[string]string{"sqlq-replays": "1"}}, true, good)
 	refused("delay", ops.Outgoing{Type: "T", Delay: -time.Second}, true, good)
 	refused("delay of two centuries", ops.Outgoing{Type: "T", Delay: 200 * 365 * 24 * time.Hour}, true, good)
+	if err := refused("past", ops.Outgoing{Type: "T", At: time.Now().Add(-2 * time.Minute)}, false, good); !errors.Is(err, sqlq.ErrInvalidTime) {
+		t.Errorf("past: %v, want what package sqlq says", err)
+	}
+	refused("expired before it is ready", ops.Outgoing{Type: "T", Delay: time.Hour, TTL: time.Minute}, true, good)
+	refused("expired before its time", ops.Outgoing{Type: "T", At: time.Now().Add(time.Hour), TTL: time.Minute}, true, good)
 	refused("one id for two", ops.Outgoing{Type: "T", ID: "0198c0de-0000-7000-8000-000000000001"}, false, good, good)
 	refused("id", ops.Outgoing{Type: "T", ID: "17"}, false, good)
 	var body *ops.BodyError

@@ -24,7 +24,7 @@ func TestNewDelivery(t *testing.T) {
 	d.CorrelationID = "SO-17"
 	if err := errors.Join(
 		d.Send(&charge{17}, sqlq.Delay(time.Hour), sqlq.WithHeader("tenant", "north")),
-		d.Send(&charge{18}, sqlq.To("billing"), sqlq.At(time.Now().Add(time.Hour)), sqlq.ExpiresIn(time.Minute)),
+		d.Send(&charge{18}, sqlq.To("billing"), sqlq.At(time.Now().Add(time.Hour)), sqlq.ExpiresIn(2*time.Hour)),
 		d.Publish(orderPlaced(d.Message)),
 	); err != nil {
 		t.Fatal(err)
@@ -35,7 +35,7 @@ func TestNewDelivery(t *testing.T) {
 	if first := sent[0]; first.Delay != time.Hour || first.Queue != "" || first.Headers["tenant"] != "north" || first.CorrelationID != "SO-17" {
 		t.Errorf("sent %+v", first)
 	}
-	if second := sent[1]; second.Delay != time.Hour || second.Queue != "billing" || second.ExpiresIn != time.Minute || second.ConversationID != d.ConversationID {
+	if second := sent[1]; second.Delay != time.Hour || second.Queue != "billing" || second.ExpiresIn != 2*time.Hour || second.ConversationID != d.ConversationID {
 		t.Errorf("sent %+v", second)
 	}
 	says(t, fake(t, func(t sqlqtest.TB) { sqlqtest.ExpectSent(t, outbox, &charge{17}, &charge{19}) }), "2 wanted sent, 2 are", `-   "Order": 19`, `+   "Order": 18`)
@@ -50,7 +50,7 @@ func TestNewDeliveryRefuses(t *testing.T) {
 		sqlq.ErrIsEvent:     d.Send(orderPlaced{}),
 		sqlq.ErrNotEvent:    d.Publish(placeOrder{}),
 		sqlq.ErrInvalidName: d.Send(placeOrder{}, sqlq.WithHeader("sqlq-own", "x")),
-		sqlq.ErrInvalidTime: d.Send(placeOrder{}, sqlq.Delay(-1)),
+		sqlq.ErrInvalidTime: d.Send(placeOrder{}, sqlq.Delay(time.Hour), sqlq.ExpiresIn(time.Minute)),
 	} {
 		if !errors.Is(err, want) {
 			t.Errorf("got %v, want %v", err, want)

@@ -199,7 +199,7 @@ func (h *Harness) await(t TB, d *draining) states {
 func (h *Harness) handledAtMostOnce(d *draining) (n int) {
 	for _, e := range h.Client.Stats().Endpoints {
 		if d.most[e.Name] {
-			n += int(e.Handled)
+			n += int(e.Handled + e.Expired)
 		}
 	}
 	return n

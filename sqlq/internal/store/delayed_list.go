@@ -132,7 +132,7 @@ func (s *Schema) ListDelayed(ctx context.Context, db DBTX, st DelayedStretch, f 
 			next = &DelayedKey{DueAt: *lastDue, Seq: *lastSeq}
 		}
 		if seq != nil {
-			found = append(found, DelayedRow{DueAt: *dueAt, Seq: *seq, DueIn: time.Duration(*dueIn) * time.Microsecond, ID: *id, SentAt: *sentAt,
+			found = append(found, DelayedRow{DueAt: *dueAt, Seq: *seq, DueIn: *duration(dueIn), ID: *id, SentAt: *sentAt,
 				ExpiresAt: expiresAt, Attempt: *attempt, Why: *why, Queue: *queue, Type: *messageType, Error: failure})
 		}
 		return nil

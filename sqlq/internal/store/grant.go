@@ -9,21 +9,24 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// GrantRole gives a role what a kind of role has, of the named queues or, with nil, of all. Runs as the owner of the schema;
-// takes the advisory lock of queue DDL.
-func (s *Schema) GrantRole(ctx context.Context, db DBTX, role, kind string, queues []string, bodies bool) error {
-	_, err := db.Exec(ctx, fmt.Sprintf(`SELECT %s($1::text::name, $2::text, $3::text[], $4::boolean)`, s.table("grant_role")), role, kind, queues, bodies)
+// GrantRole gives a role what a kind of role has, of the named queues or, with nil, of all; it may subscribe them to the named
+// events or, with nil, to any. Runs as the owner of the schema; takes the advisory lock of queue DDL.
+func (s *Schema) GrantRole(ctx context.Context, db DBTX, role, kind string, queues []string, bodies bool, events []string) error {
+	_, err := db.Exec(ctx, fmt.Sprintf(`SELECT %s($1::text::name, $2::text, $3::text[], $4::boolean, $5::text[])`, s.table("grant_role")), role, kind, queues, bodies, events)
 	return err
 }
 
 // GrantRoleSQL is the statement that GrantRole runs, for a tool of somebody's own.
-func (s *Schema) GrantRoleSQL(role, kind string, queues []string, bodies bool) string {
+func (s *Schema) GrantRoleSQL(role, kind string, queues []string, bodies bool, events []string) string {
 	sql := fmt.Sprintf(`SELECT %s(%s, %s`, s.table("grant_role"), literal(role), literal(kind))
 	if queues != nil {
 		sql += `, ` + literals(queues)
 	}
 	if bodies {
 		sql += `, bodies => true`
+	}
+	if events != nil {
+		sql += `, events => ` + literals(events)
 	}
 	return sql + `);`
 }

@@ -20,14 +20,19 @@ type Imported struct {
 	Error     string     // likewise: what the last attempt failed with
 }
 
+// importedSentAt is when an imported message was sent.
+const importedSentAt = `CASE WHEN m.sent_at IS NULL THEN clock_timestamp() ELSE least(m.sent_at::timestamptz, statement_timestamp() - interval '1 microsecond') END`
+
 // ImportReady stores messages in a queue, in order, and returns the channel to notify after the commit; "" when no receiver
-// sleeps. An error of class 22 says that one of them cannot be stored: see TryHeaders. Locks nothing.
+// sleeps. They were sent before this statement, whatever their sender's clock says: with a time of sending, bookkeeping may be
+// among the headers (the table's constraint sender_limits). An error of class 22 says that one of them cannot be stored: see
+// TryHeaders. Locks nothing.
 func (s *Schema) ImportReady(ctx context.Context, db DBTX, queue string, ms []Imported) (channel string, err error) {
 	var c *string
 	err = db.QueryRow(ctx, fmt.Sprintf(`
 		WITH stored AS (
 			INSERT INTO %[1]s (id, sent_at, expires_at, attempt, type, headers, body)
-			SELECT coalesce(m.id::uuid, %[2]s()), coalesce(m.sent_at::timestamptz, clock_timestamp()), m.expires_at::timestamptz,
+			SELECT coalesce(m.id::uuid, %[2]s()), `+importedSentAt+`, m.expires_at::timestamptz,
 				m.attempt, m.type, m.headers::json, m.body
 			FROM unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::text[], $6::text[], $7::bytea[])
 				WITH ORDINALITY AS m (id, sent_at, expires_at, attempt, type, headers, body, n) ORDER BY m.n
@@ -49,7 +54,7 @@ func (s *Schema) ImportDelayed(ctx context.Context, db DBTX, queue string, ms []
 	}
 	_, err := db.Exec(ctx, fmt.Sprintf(`
 		INSERT INTO %[1]s (id, sent_at, expires_at, attempt, type, headers, body, due_at, why, error, queue)
-		SELECT coalesce(m.id::uuid, %[2]s()), coalesce(m.sent_at::timestamptz, clock_timestamp()), m.expires_at::timestamptz,
+		SELECT coalesce(m.id::uuid, %[2]s()), `+importedSentAt+`, m.expires_at::timestamptz,
 			m.attempt, m.type, m.headers::json, m.body, greatest(m.due_at::timestamptz, clock_timestamp()), m.why, m.error, $11::text
 		FROM unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::text[], $6::text[], $7::bytea[], $8::text[], $9::text[], $10::text[])
 			WITH ORDINALITY AS m (id, sent_at, expires_at, attempt, type, headers, body, due_at, why, error, n)

@@ -57,6 +57,7 @@ type Counters struct {
 	ID      int32
 	Handled int64 // since it began
 	Failed  int64 // likewise: also what is retried later
+	Expired int64 // likewise
 	InHand  int   // handlers that run
 	Rate    float32
 	Slow    int           // handlers that run for longer than they should
@@ -65,19 +66,19 @@ type Counters struct {
 
 // counted are the columns of the counters, and counters the rows that go into them: those of countersOf.
 const (
-	counted  = `handled = c.handled, failed = c.failed, in_hand = c.in_hand, rate = c.rate, slow = c.slow, slowest = c.slowest * interval '1 microsecond'`
-	counters = `unnest($1::int[], $2::bigint[], $3::bigint[], $4::int[], $5::real[], $6::int[], $7::bigint[]) c (id, handled, failed, in_hand, rate, slow, slowest)`
+	counted  = `handled = c.handled, failed = c.failed, in_hand = c.in_hand, rate = c.rate, slow = c.slow, slowest = c.slowest * interval '1 microsecond', expired = c.expired`
+	counters = `unnest($1::int[], $2::bigint[], $3::bigint[], $4::int[], $5::real[], $6::int[], $7::bigint[], $8::bigint[]) c (id, handled, failed, in_hand, rate, slow, slowest, expired)`
 )
 
 func countersOf(all []Counters) []any {
 	n := len(all)
 	ids, handled, failed, inHand := make([]int32, n), make([]int64, n), make([]int64, n), make([]int32, n)
-	rates, slow, slowest := make([]float32, n), make([]int32, n), make([]*int64, n)
+	rates, slow, slowest, expired := make([]float32, n), make([]int32, n), make([]*int64, n), make([]int64, n)
 	for i, c := range all {
 		ids[i], handled[i], failed[i], inHand[i] = c.ID, c.Handled, c.Failed, int32(c.InHand)
-		rates[i], slow[i], slowest[i] = c.Rate, int32(c.Slow), micros(c.Slowest)
+		rates[i], slow[i], slowest[i], expired[i] = c.Rate, int32(c.Slow), micros(c.Slowest), c.Expired
 	}
-	return []any{ids, handled, failed, inHand, rates, slow, slowest}
+	return []any{ids, handled, failed, inHand, rates, slow, slowest, expired}
 }
 
 // CountingHeartbeat is Heartbeat, and writes the counters of the instances down. It takes privileges on more columns.
@@ -151,6 +152,7 @@ type ListedInstance struct {
 	Failed      int64
 	Slow        int
 	Slowest     *int64 // microseconds
+	Expired     int64
 }
 
 // ListInstances returns up to limit instances, of one endpoint or, with "", of all, by endpoint and the oldest first; without
@@ -159,7 +161,7 @@ type ListedInstance struct {
 func (s *Schema) ListInstances(ctx context.Context, db DBTX, endpoint string, ended bool, limit int) ([]ListedInstance, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT i.id, i.endpoint, i.host, i.pid, i.version, i.concurrency, i.started_at, i.heartbeat_at, i.drained_at, i.crashed_at,
-			%s, i.in_hand, round(i.rate::numeric, 2)::float8, i.handled, i.failed, i.slow, (extract(epoch FROM i.slowest) * 1000000)::bigint
+			%s, i.in_hand, round(i.rate::numeric, 2)::float8, i.handled, i.failed, i.slow, (extract(epoch FROM i.slowest) * 1000000)::bigint, i.expired
 		FROM %s i WHERE ($1::text = '' OR i.endpoint = $1::text) AND ($2::boolean OR (i.drained_at IS NULL AND i.crashed_at IS NULL))
 		ORDER BY i.endpoint, i.id LIMIT $3::bigint`, instanceState, s.table("instance")), endpoint, ended, limit)
 	if err != nil {

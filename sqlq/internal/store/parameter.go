@@ -1,9 +1,12 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // Go values as parameters of statements, and back.
@@ -16,8 +19,31 @@ func duration(us *int64) *time.Duration {
 	if us == nil {
 		return nil
 	}
-	d := time.Duration(*us) * time.Microsecond
+	d := time.Duration(max(-mostMicros, min(*us, mostMicros))) * time.Microsecond
 	return &d
+}
+
+// mostMicros is the most that a time.Duration holds, 292 years, in microseconds: what lies further away is as far as that.
+const mostMicros = math.MaxInt64 / 1000
+
+// stamp is a time that is read from a row which anybody may have written. What a time.Time of today's programs cannot do
+// anything with (JSON ends with the year 9999) is the last or the first that it can; pgx refuses infinity.
+type stamp time.Time
+
+var firstTime, lastTime = time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+
+// ScanTimestamptz implements pgtype.TimestamptzScanner.
+func (s *stamp) ScanTimestamptz(v pgtype.Timestamptz) error {
+	switch {
+	case !v.Valid:
+		return errors.New("cannot scan null into a time")
+	case v.InfinityModifier == pgtype.Infinity || v.InfinityModifier == pgtype.Finite && v.Time.After(lastTime):
+		v.Time = lastTime
+	case v.InfinityModifier == pgtype.NegativeInfinity || v.Time.Before(firstTime):
+		v.Time = firstTime
+	}
+	*s = stamp(v.Time)
+	return nil
 }
 
 // micros returns a duration as an SQL parameter, null for none.

@@ -27,9 +27,10 @@ type Message struct {
 	Left    *time.Duration // time to live that was left at the fetch, negative when it had passed; nil: for ever
 }
 
-// fetched are the columns that scanMessages reads after the row's key. $3 bounds the body that comes along.
+// fetched are the columns that scanMessages reads after the row's key. $3 bounds the body that comes along. What expires at
+// infinity never does; the difference to infinity is an error.
 const fetched = `m.attempt, m.seq, m.id, m.sent_at,
-	CASE WHEN m.expires_at IS NOT NULL THEN (extract(epoch FROM m.expires_at - clock_timestamp()) * 1000000)::bigint END,
+	CASE WHEN m.expires_at < 'infinity' THEN (extract(epoch FROM greatest(m.expires_at, 'epoch') - clock_timestamp()) * 1000000)::bigint END,
 	m.type, m.headers::text, octet_length(m.body), CASE WHEN octet_length(m.body) <= $3 THEN m.body END`
 
 // FetchHeld locks up to limit ready messages after a seq, in order, and appends them to into. Rows that others hold are
@@ -73,7 +74,7 @@ func scanMessages(rows pgx.Rows, m *Message, key any, into *[]Message) error {
 	defer rows.Close()
 	var left *int64
 	var body chunked
-	targets := []any{key, &m.Attempt, &m.Seq, &m.ID, &m.SentAt, &left, (*repeated)(&m.Type), &m.Headers, &m.Size, &body}
+	targets := []any{key, &m.Attempt, &m.Seq, &m.ID, (*stamp)(&m.SentAt), &left, (*repeated)(&m.Type), &m.Headers, &m.Size, &body}
 	for rows.Next() {
 		if err := rows.Scan(targets...); err != nil {
 			return err

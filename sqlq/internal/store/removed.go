@@ -19,7 +19,7 @@ func (s *Schema) FetchRemoved(b *pgx.Batch, queue string, after int64, limit int
 		), m AS (
 			DELETE FROM %[1]s q USING picked WHERE q.seq = picked.seq RETURNING q.*
 		)
-		SELECT m.expires_at, `+fetched+` FROM m ORDER BY m.seq`, s.ready(queue)), after, limit, math.MaxInt32).Query(func(rows pgx.Rows) error {
+		SELECT CASE WHEN m.expires_at < 'infinity' THEN greatest(m.expires_at, 'epoch') END, `+fetched+` FROM m ORDER BY m.seq`, s.ready(queue)), after, limit, math.MaxInt32).Query(func(rows pgx.Rows) error {
 		var m Message
 		return scanMessages(rows, &m, &m.Expires, into)
 	})

@@ -221,7 +221,8 @@ func (s *Schema) noted(from string) string {
 }
 
 // ReplayFailed moves locked messages from the error table to a queue. They start afresh: attempt 0, and no time to live
-// where it passed meanwhile, because the receiver would drop them at once. How often they were replayed and when they first
+// where it passed meanwhile, because the receiver would drop them at once. They were sent before this statement, whatever a
+// server whose clock is behind believes: the queue's table (sender_limits) takes no bookkeeping of others. How often they were replayed and when they first
 // failed goes along in two headers, which become columns again when the message fails. Headers that are no object stay as
 // they are. then gets how many there were and the channel to notify after the commit; "": no receiver of the queue sleeps.
 //
@@ -238,7 +239,7 @@ func (s *Schema) ReplayFailed(b *pgx.Batch, queue string, seqs []int64, operatio
 			%[4]s
 		), stored AS (
 			INSERT INTO %[2]s (id, sent_at, expires_at, attempt, type, headers, body)
-			SELECT id, sent_at, CASE WHEN expires_at > clock_timestamp() THEN expires_at END, 0, type, %[5]s, body
+			SELECT id, least(sent_at, statement_timestamp() - interval '1 microsecond'), CASE WHEN expires_at > clock_timestamp() AND isfinite(expires_at) THEN expires_at END, 0, type, %[5]s, body
 			FROM gone ORDER BY failed_at, seq
 			RETURNING 1
 		)

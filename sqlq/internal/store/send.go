@@ -13,7 +13,7 @@ type JSONMessage struct {
 	Body    []byte
 	Headers []byte        // a JSON object of strings; nil: none
 	Delay   time.Duration // before it is ready
-	At      time.Time     // or when it is, unless that has passed; zero: Delay counts
+	At      time.Time     // or when it is; one that has passed is now; zero: Delay counts
 	TTL     time.Duration // 0: it lives for ever
 	ID      string        // "": the database makes one
 }

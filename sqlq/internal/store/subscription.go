@@ -9,10 +9,11 @@ import (
 )
 
 // Subscribe lets a queue have a copy of every event of these types that is published after the commit. Locks nothing.
-// Relies on the primary key.
+// Relies on the primary key. Row security asks whether the role may subscribe to each type that is not subscribed already.
 func (s *Schema) Subscribe(ctx context.Context, db DBTX, queue string, types []string) error {
 	_, err := db.Exec(ctx, fmt.Sprintf(`
-		INSERT INTO %s (type, queue) SELECT t, $2 FROM unnest($1::text[]) t ON CONFLICT DO NOTHING`, s.table("subscription")), types, queue)
+		INSERT INTO %[1]s (type, queue) SELECT t, $2::text FROM unnest($1::text[]) t
+		WHERE NOT EXISTS (SELECT FROM %[1]s s WHERE s.type = t AND s.queue = $2::text) ON CONFLICT DO NOTHING`, s.table("subscription")), types, queue)
 	return err
 }
 
