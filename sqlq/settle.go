@@ -72,7 +72,11 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 	// violated. Nothing tells whose fault it is.
 	r.rollback()
 	in.leased(s.running, nil, 0)
-	r.run.client.log.Warn("sqlq: cannot settle a batch, settling its messages one by one", "endpoint", in.endpoint.Name, "err", err)
+	if b.tx != nil && b.tx.changed {
+		r.run.client.log.Info("sqlq: HandleTx handlers have changed settings of the session, or left temporary objects, by a function or trigger; the messages of their batch run again one by one", "endpoint", in.endpoint.Name)
+	} else {
+		r.run.client.log.Warn("sqlq: cannot settle a batch, settling its messages one by one", "endpoint", in.endpoint.Name, "err", err)
+	}
 	r.settleOneByOne(b, err)
 }
 
