@@ -47,7 +47,7 @@ func (r *receiver) handleNextTx(b *batch, tx *receiveTx, n int) bool {
 	case txDecides:
 		d.finished = true
 		tx.later = true
-		b.in.wentFirst(d)
+		b.in.wentAlone(d)
 		return r.goOnAfter(b, tx, n)
 	case txYields:
 		d.started = false
@@ -55,7 +55,7 @@ func (r *receiver) handleNextTx(b *batch, tx *receiveTx, n int) bool {
 	case txAgain:
 		d.started = false
 		b.freed = true
-		b.in.goFirst(d)
+		b.in.goAlone(d)
 		return r.goOnAfter(b, tx, n)
 	case txLost:
 		d.started = false
@@ -104,7 +104,7 @@ func (r *receiver) transactionAborted(b *batch, culprit int) {
 		b.in.refused(d, d.err)
 	default:
 		d.started = false
-		b.in.goFirst(d)
+		b.in.goAlone(d)
 	}
 	b.again(culprit)
 }
@@ -112,12 +112,12 @@ func (r *receiver) transactionAborted(b *batch, culprit int) {
 // again has the first n HandleTx messages of a batch whose transaction is gone handled again, one at a time.
 func (b *batch) again(n int) {
 	b.ended = true
+	b.in.goAlone(b.inTx[:n]...)
 	b.in.mu.Lock()
 	defer b.in.mu.Unlock()
 	for _, d := range b.inTx[:n] {
 		d.finished = false
 	}
-	b.in.one += n
 }
 
 // errEndedByHandler is the error of a handler that ended the receive transaction.
@@ -204,7 +204,7 @@ func (r *receiver) commitLeased(in *instance, d *delivery, tx *receiveTx) {
 	defer cancel()
 	b := &pgx.Batch{}
 	tx.queueEnd(b)
-	err := r.conn.SendBatch(ctx, b).Close()
+	err := r.conn.SendBatch(ctx, b).Close() // apart from the settle: see receiveTx.end
 	if err == nil {
 		err = r.commit(ctx, in, s)
 	}

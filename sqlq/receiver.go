@@ -128,6 +128,10 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 	pipeline := &pgx.Batch{}
 	var s *settlement
 	settled := false
+	var ended error
+	if held != nil && held.tx != nil {
+		ended = held.tx.end(ctx)
+	}
 	if held != nil {
 		var err error
 		if s, err = r.queueSettle(pipeline, held, &settled); err != nil {
@@ -142,7 +146,7 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 		r.queueFetch(pipeline, w, &ms)
 	}
 	var err error
-	if pipeline.Len() > 0 {
+	if err = ended; pipeline.Len() > 0 && err == nil {
 		err = r.conn.SendBatch(ctx, pipeline).Close()
 	}
 	if held != nil {

@@ -47,9 +47,11 @@ type receiveTx struct {
 	worker     string // the message type of the last of them
 	savepoints int    // in the transaction, those of the handlers included
 	known      bool   // handlers of this message's type change the session
-	touched    bool   // and this one does, as the text of its SQL says, or it was given the connection
+	touched    bool   // and one has, as the text of its SQL says, or was given the connection
+	alone      bool   // the message is to have the transaction to itself, whatever it does
 	borrowed   bool   // a handler was given the connection
 	replace    bool   // the connection is not fit for others: something that a handler left there may remain
+	ended      bool   // queueEnd has been
 	changed    bool   // the batch was not committed, because its handlers have changed the session
 }
 
@@ -78,7 +80,8 @@ const (
 
 // newReceiveTx begins the handlers' part of a receive transaction; first is the delivery that is handled first.
 func newReceiveTx(base context.Context, in *instance, c *conn, first *delivery) *receiveTx {
-	tx := &receiveTx{base: base, in: in, conn: c, watched: in.client.settings.watched(), look: in.howToLook(first.Type)}
+	tx := &receiveTx{base: base, in: in, conn: c, watched: in.client.settings.watched()}
+	tx.look, tx.alone = in.howToLook(first)
 	tx.ping = time.AfterFunc(pingEvery, tx.keepAlive)
 	return tx
 }
@@ -175,7 +178,7 @@ func (tx *receiveTx) run(d *delivery) error {
 func (tx *receiveTx) handOut(d *delivery) *handlerTx {
 	tx.mu.Lock()
 	defer tx.mu.Unlock()
-	tx.begun, tx.waited, tx.deadlock, tx.failure, tx.verdict, tx.nested, tx.touched = false, false, false, nil, txDecides, 0, false
+	tx.begun, tx.waited, tx.deadlock, tx.failure, tx.verdict, tx.nested = false, false, false, nil, txDecides, 0
 	tx.known = tx.in.isApart(d.Type)
 	tx.handed = &handlerTx{receiveTx: tx}
 	return tx.handed
@@ -246,7 +249,7 @@ func (tx *receiveTx) undo() error {
 
 // mayFollow says whether another handler may follow in the transaction.
 func (tx *receiveTx) mayFollow() bool {
-	return !tx.known && !tx.touched && !tx.borrowed && tx.savepoints < maxSavepoints
+	return !tx.alone && !tx.known && !tx.touched && !tx.borrowed && tx.savepoints < maxSavepoints
 }
 
 // learn notes what an error tells of this handler.
@@ -267,6 +270,10 @@ func (tx *receiveTx) learn(err error) {
 // and frozen; the session is as it was, or, if several handlers may have changed it, the transaction fails; and the planner is
 // as settles want it, without a limit on waiting for locks, which is for handlers only.
 func (tx *receiveTx) queueEnd(b *pgx.Batch) {
+	if tx.ended {
+		return
+	}
+	tx.ended = true
 	if tx.savepoint {
 		b.Queue(`RELEASE SAVEPOINT sqlq`)
 	}
@@ -279,4 +286,15 @@ func (tx *receiveTx) queueEnd(b *pgx.Batch) {
 		tx.watched.queueRestore(b, tx.before, tx.conn.pooled)
 	}
 	b.Queue(setPlans+`, set_config('lock_timeout', '0', true)`, fetchPlans[0], fetchPlans[1], fetchPlans[2], fetchPlans[3])
+}
+
+// end is queueEnd in a round trip of its own, where handlers may have changed the role: pgx has the server parse all statements of
+// a settle before it runs the first.
+func (tx *receiveTx) end(ctx context.Context) error {
+	if !tx.leaves() && tx.look == store.LookQuick {
+		return nil
+	}
+	b := &pgx.Batch{}
+	tx.queueEnd(b)
+	return tx.conn.SendBatch(ctx, b).Close()
 }

@@ -142,18 +142,20 @@ func (w *watched) queueRestore(b *pgx.Batch, before string, pooled bool) {
 	store.RestoreSettings(b, names, values)
 }
 
-// howToLook says how much of the session is looked at around a batch that begins with a message of this type.
-func (in *instance) howToLook(messageType string) store.Look {
-	if in.isApart(messageType) {
-		return store.LookWhole
-	}
+// howToLook says how much of the session is looked at around a batch that begins with a delivery, and whether that is to have the
+// transaction to itself.
+func (in *instance) howToLook(first *delivery) (how store.Look, alone bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	_, alone = in.goesAlone[first.ID]
 	in.txBatches++
-	if in.txBatches <= thoroughFirst || in.txBatches%thoroughEvery == 0 {
-		return store.LookThorough
+	switch {
+	case time.Now().Before(in.apartUntil[first.Type]):
+		return store.LookWhole, alone
+	case alone || in.txBatches <= thoroughFirst || in.txBatches%thoroughEvery == 0:
+		return store.LookThorough, alone
 	}
-	return store.LookQuick
+	return store.LookQuick, false
 }
 
 // apartFor is how long messages of a type whose handlers change the session have transactions of their own.
@@ -169,33 +171,34 @@ func (in *instance) learnApart(messageType string) {
 func (in *instance) isApart(messageType string) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	until, ok := in.apartUntil[messageType]
-	return ok && time.Now().Before(until)
+	return time.Now().Before(in.apartUntil[messageType])
 }
 
-// goFirst has a message run as the first of its batch when it comes again; wentFirst forgets that.
-func (in *instance) goFirst(d *delivery) {
+// goAlone has messages run each in a transaction of its own when they come again; wentAlone forgets that.
+func (in *instance) goAlone(ds ...*delivery) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if len(in.goesFirst) > 10_000 {
-		clear(in.goesFirst)
+	for _, d := range ds {
+		if len(in.goesAlone) > 10_000 {
+			clear(in.goesAlone)
+		}
+		in.goesAlone[d.ID] = struct{}{}
+		in.one++
 	}
-	in.goesFirst[d.ID] = struct{}{}
-	in.one++
 }
 
-func (in *instance) wentFirst(d *delivery) {
+func (in *instance) wentAlone(d *delivery) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	delete(in.goesFirst, d.ID)
+	delete(in.goesAlone, d.ID)
 }
 
 // mayJoin says whether a message may run behind others in their transaction.
 func (in *instance) mayJoin(d *delivery) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if len(in.goesFirst) > 0 {
-		if _, first := in.goesFirst[d.ID]; first {
+	if len(in.goesAlone) > 0 {
+		if _, first := in.goesAlone[d.ID]; first {
 			return false
 		}
 	}
@@ -237,7 +240,7 @@ func (tx *receiveTx) noteChange() {
 // leaveSession looks at the session after a transaction whose handlers change it, and closes a connection on which something
 // is left that others would meet. Through a transaction pooler the session is another's by now.
 func (r *receiver) leaveSession(tx *receiveTx) {
-	if tx == nil || r.conn == nil || r.conn.IsClosed() || tx.workers == 0 && !tx.replace {
+	if tx == nil || r.conn == nil || r.conn.IsClosed() {
 		return
 	}
 	if !tx.leaves() || r.conn.pooled {

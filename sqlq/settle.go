@@ -143,7 +143,7 @@ func (r *receiver) wakeOthers(ctx context.Context, in *instance) {
 // settleOneByOne settles the finished deliveries of a batch whose transaction is gone, each in its own. Successful
 // HandleTx handlers lost their work: they run again, one message a transaction; in a batch of one that fails the message.
 func (r *receiver) settleOneByOne(b *batch, refused error) {
-	in, again := b.in, 0
+	in, again := b.in, []*delivery(nil)
 	for _, d := range in.finishedOf(b) {
 		switch {
 		case d.handler == nil || !d.handler.inTx || d.outcome.verdict != complete:
@@ -151,12 +151,10 @@ func (r *receiver) settleOneByOne(b *batch, refused error) {
 		case len(b.all) == 1:
 			r.settleAlone(in, d, refused)
 		default:
-			again++
+			again = append(again, d)
 		}
 	}
-	in.mu.Lock()
-	in.one += again
-	in.mu.Unlock()
+	in.goAlone(again...)
 	in.freed(b)
 }
 
