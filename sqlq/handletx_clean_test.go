@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -203,5 +204,87 @@ func TestHandleTxMessagesStartCleanBehindFunctions(t *testing.T) {
 					return err
 				})
 		})
+	}
+}
+
+// Handlers that begin many transactions of their own end their batch before the server keeps its subtransactions on disk.
+func TestHandleTxBatchEndsWithManySavepoints(t *testing.T) {
+	t.Parallel()
+	c, pool, count := ledger(t, sqlq.Config{ReceiveConnections: 1})
+	execSQL(t, pool, `CREATE TABLE handled (n int, x bigint)`)
+	send(t, c, numbered(200)...)
+	const nested = 10
+	stop := run(t, c, sqlq.Endpoint{Name: "ledger", Retry: noRetry, Handlers: []sqlq.Handler{
+		sqlq.HandleTx(func(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[entry]) error {
+			for range nested {
+				if err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
+					_, err := tx.Exec(ctx, `INSERT INTO public.handled VALUES ($1, pg_current_xact_id()::text::bigint)`, d.Message.N)
+					return err
+				}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})}})
+	eventuallyCount(t, pool, 0, `SELECT count(*) FROM sqlq.q_ledger`)
+	stop()
+	if n := count(`SELECT count(*) FROM handled`); n != 200*nested {
+		t.Errorf("%d rows, want %d", n, 200*nested)
+	}
+	if most := count(`SELECT max(n) FROM (SELECT count(*) AS n FROM handled GROUP BY x) s`); most > 70 {
+		t.Errorf("%d subtransactions in a transaction", most)
+	}
+}
+
+// An endpoint may have its messages handled one a transaction.
+func TestHandleTxOneATransaction(t *testing.T) {
+	t.Parallel()
+	c, pool, count := ledger(t, sqlq.Config{})
+	execSQL(t, pool, `CREATE TABLE handled (x bigint)`)
+	send(t, c, numbered(100)...)
+	stop := run(t, c, sqlq.Endpoint{Name: "ledger", TxBatch: 1, Handlers: []sqlq.Handler{
+		sqlq.HandleTx(func(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[entry]) error {
+			_, err := tx.Exec(ctx, `INSERT INTO public.handled VALUES (pg_current_xact_id()::text::bigint)`)
+			return err
+		})}})
+	eventuallyCount(t, pool, 0, `SELECT count(*) FROM sqlq.q_ledger`)
+	stop()
+	if n := count(`SELECT count(DISTINCT x) FROM handled`); n != 100 {
+		t.Errorf("100 messages took %d transactions", n)
+	}
+}
+
+// A failure that others of the transaction may have had a part in is tried without them before it counts.
+func TestHandleTxFailsAloneBeforeItCounts(t *testing.T) {
+	t.Parallel()
+	c, pool, count := ledger(t, sqlq.Config{ReceiveConnections: 1})
+	execSQL(t, pool, `CREATE TABLE parent (n int PRIMARY KEY); CREATE TABLE child (n int REFERENCES parent DEFERRABLE INITIALLY DEFERRED)`)
+	entries := numbered(30)
+	entries[20].Fail = "alter" // is refused where others have deferred checks of the table
+	entries[25].Fail = "always"
+	send(t, c, entries...)
+	var always atomic.Int32
+	stop := run(t, c, sqlq.Endpoint{Name: "ledger", Retry: noRetry, Handlers: []sqlq.Handler{
+		sqlq.HandleTx(func(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[entry]) error {
+			switch d.Message.Fail {
+			case "alter":
+				_, err := tx.Exec(ctx, `ALTER TABLE public.child ADD COLUMN more int`)
+				return err
+			case "always":
+				if always.Add(1); d.Attempt != 1 {
+					t.Errorf("attempt %d", d.Attempt)
+				}
+				return errors.New("always fails")
+			}
+			_, err := tx.Exec(ctx, `WITH p AS (INSERT INTO public.parent VALUES ($1)) INSERT INTO public.child (n) VALUES ($1)`, d.Message.N)
+			return err
+		})}})
+	eventuallyCount(t, pool, 0, `SELECT count(*) FROM sqlq.q_ledger`)
+	stop()
+	if rows, columns, failed := count(`SELECT count(*) FROM child`), count(`SELECT count(*) FROM information_schema.columns WHERE table_name = 'child'`), count(`SELECT count(*) FROM sqlq.error WHERE attempts = 1`); rows != 28 || columns != 2 || failed != 1 || count(`SELECT count(*) FROM sqlq.error`) != 1 {
+		t.Errorf("%d rows, %d columns, %d failed; want 28, 2, 1", rows, columns, failed)
+	}
+	if n := always.Load(); n > 2 {
+		t.Errorf("what always fails ran %d times, want at most twice", n)
 	}
 }

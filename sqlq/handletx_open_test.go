@@ -218,3 +218,34 @@ func TestHandleTxPreparedStatementsEndWithTheirHandler(t *testing.T) {
 		t.Errorf("%d rows, %d failed; want 10, 0", rows, failed)
 	}
 }
+
+// A statement that a handler's goroutine has under way does not hold the receiver for ever, nor does the source of a COPY that
+// uses the transaction that it copies in.
+func TestHandleTxDoesNotWaitForEver(t *testing.T) {
+	t.Parallel()
+	c, pool, count := ledger(t, sqlq.Config{ReceiveConnections: 1})
+	entries := numbered(10)
+	entries[4].Fail, entries[6].Fail = "goroutine", "copy"
+	send(t, c, entries...)
+	stop := run(t, c, sqlq.Endpoint{Name: "ledger", Retry: noRetry, Handlers: []sqlq.Handler{
+		sqlq.HandleTx(func(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[entry]) error {
+			switch d.Message.Fail {
+			case "goroutine":
+				go func() { _, _ = tx.Exec(ctx, `SELECT pg_sleep(3600)`) }()
+				eventuallyCount(t, pool, 1, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'`)
+				return nil
+			case "copy":
+				_, err := tx.CopyFrom(ctx, pgx.Identifier{"public", "ledger"}, []string{"n"}, pgx.CopyFromFunc(func() ([]any, error) {
+					_, err := tx.Exec(ctx, `SELECT 1`)
+					return nil, err
+				}))
+				return err
+			}
+			return book(ctx, tx, d)
+		})}})
+	eventuallyCount(t, pool, 0, `SELECT count(*) FROM sqlq.q_ledger`)
+	stop()
+	if rows, failed := count(`SELECT count(*) FROM ledger`), count(`SELECT count(*) FROM sqlq.error`); rows != 8 || failed != 2 {
+		t.Errorf("%d rows, %d failed; want 8, 2", rows, failed)
+	}
+}
