@@ -67,7 +67,7 @@ type batch struct {
 	freed   bool // rows of it are free again after the commit, though nobody handled them
 	ended   bool // a HandleTx handler ended the transaction: nothing is held any more
 
-	savepoint bool // one of a HandleTx handler stands in the transaction
+	tx *receiveTx // what the HandleTx handlers were given; nil: there were none
 }
 
 // newBatch turns messages that were fetched as w says into deliveries, with the claims on their ids. Messages that are

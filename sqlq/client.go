@@ -29,6 +29,8 @@ type Client struct {
 	wakes      wakes
 	pooled     sync.Map // connection strings that lead through a transaction pooler
 
+	settings settingNames // that HandleTx handlers may change
+
 	droppedAt atomic.Int64 // when dropReadOnly last looked, in nanoseconds since 1970
 
 	closed atomic.Bool

@@ -50,6 +50,9 @@ type conn struct {
 	*pgx.Conn
 	ownPlans []string // what the server had for plans
 	pooled   bool     // through a transaction pooler: the session is not this connection's
+
+	statements map[string]*statement // what is known of handlers' SQL
+	encoder    pgx.ExtendedQueryBuilder
 }
 
 // connectWithin bounds an attempt to connect to one host, where the pool does not say. With several hosts it is short: they
@@ -140,22 +143,7 @@ func (c *conn) set(ctx context.Context, settings [][2]string) error {
 	return nil
 }
 
-// queueHandlerSettings gives a HandleTx handler the planner as the server has it, to the end of the transaction.
-func queueHandlerSettings(b *pgx.Batch, c *conn) {
-	b.Queue(setPlans, c.ownPlans[0], c.ownPlans[1], c.ownPlans[2], c.ownPlans[3])
-}
-
-// queueSettleSettings takes the transaction back from HandleTx handlers: the planner as fetches and settles want it, and
-// no limit on waiting for locks, which is for handlers only. The last handler's savepoint is released first: a row that
-// the transaction locked and a subtransaction of it deletes gets a multixact, which must be written, looked up by every
-// fetch that meets the row, and frozen.
-func queueSettleSettings(b *pgx.Batch, savepoint bool) {
-	if savepoint {
-		b.Queue(`RELEASE SAVEPOINT sqlq`)
-	}
-	b.Queue(setPlans+`, set_config('lock_timeout', '0', true)`, fetchPlans[0], fetchPlans[1], fetchPlans[2], fetchPlans[3])
-}
-
+// setPlans gives a HandleTx handler the planner as the server has it, and takes it back, to the end of the transaction.
 const setPlans = `SELECT set_config('enable_seqscan', $1, true), set_config('enable_bitmapscan', $2, true),
 	set_config('enable_sort', $3, true), set_config('plan_cache_mode', $4, true)`
 

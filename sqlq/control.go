@@ -5,39 +5,56 @@ import (
 	"strings"
 )
 
-// refuseControl refuses SQL that would end the receive transaction: it looks at the first words of each statement in the
-// string. What ends the transaction in another way is noticed afterwards, by the state of the connection.
-func refuseControl(sql string) error {
-	for sql != "" {
-		var words [3]string
-		words, sql = cutStatement(sql)
-		switch words[0] {
-		case "COMMIT", "END", "ABORT", "BEGIN", "START":
-		case "ROLLBACK":
-			if words[1] == "TO" || (words[1] == "WORK" || words[1] == "TRANSACTION") && words[2] == "TO" {
-				continue
-			}
-		case "PREPARE":
-			if words[1] != "TRANSACTION" {
-				continue
-			}
-		default:
-			continue
-		}
-		return fmt.Errorf("%w: %s is refused; return nil or an error instead", ErrTransactionOwned, words[0])
+// refuseControl refuses a statement that would end the receive transaction, or undo what the library keeps in it, by the words
+// with which it begins. What ends the transaction in another way is noticed afterwards, by the state of the connection.
+func refuseControl(words []string) error {
+	if len(words) == 0 {
+		return nil
 	}
-	return nil
+	rest := words[1:]
+	switch words[0] {
+	case "COMMIT", "END", "ABORT", "BEGIN", "START":
+	case "ROLLBACK":
+		if len(rest) > 0 && (rest[0] == "WORK" || rest[0] == "TRANSACTION") {
+			rest = rest[1:]
+		}
+		if len(rest) > 0 && rest[0] == "TO" {
+			return refuseSavepoint(words[0], rest[1:])
+		}
+	case "SAVEPOINT", "RELEASE":
+		return refuseSavepoint(words[0], rest)
+	case "PREPARE":
+		if len(rest) == 0 || rest[0] != "TRANSACTION" {
+			return nil
+		}
+	case "DEALLOCATE":
+		if len(rest) > 0 && (rest[0] == "ALL" || len(rest) > 1 && rest[0] == "PREPARE" && rest[1] == "ALL") {
+			return fmt.Errorf("%w: DEALLOCATE ALL is refused: the connection's prepared statements are the library's; name yours", ErrTransactionOwned)
+		}
+		return nil
+	default:
+		return nil
+	}
+	return fmt.Errorf("%w: %s is refused; return nil or an error instead", ErrTransactionOwned, words[0])
 }
 
-// cutStatement returns the words with which the first statement of an SQL string begins, at most three, in capitals, and
-// what follows it. It knows comments, quotes and parentheses (PostgreSQL manual, 4.1 "Lexical Structure", with
+// refuseSavepoint refuses the savepoints of the library; nested transactions begin and end by methods.
+func refuseSavepoint(verb string, name []string) error {
+	if len(name) > 0 && verb != "SAVEPOINT" && name[0] == "SAVEPOINT" {
+		name = name[1:]
+	}
+	if len(name) == 0 || !strings.HasPrefix(name[0], "SQLQ") {
+		return nil
+	}
+	return fmt.Errorf("%w: savepoint %s is refused: names that begin with sqlq are the library's", ErrTransactionOwned, strings.ToLower(name[0]))
+}
+
+// cutStatement returns the words of the first statement of an SQL string, in capitals, with how many of them it begins, and what
+// follows it. It knows comments, quotes and parentheses (PostgreSQL manual, 4.1 "Lexical Structure", with
 // standard_conforming_strings on), and gives up at the body of a function that is written as statements.
-func cutStatement(sql string) (words [3]string, rest string) {
-	n, depth, begins, last := 0, 0, true, strings.LastIndexByte(sql, ';')
+func cutStatement(sql string) (words []string, lead int, rest string) {
+	depth, begins := 0, true
 	for i := 0; i < len(sql); {
-		if i > last && (!begins || n == len(words)) {
-			break
-		}
 		switch c := sql[i]; {
 		case c == ' ' || '\t' <= c && c <= '\r':
 			i++
@@ -46,7 +63,7 @@ func cutStatement(sql string) (words [3]string, rest string) {
 		case strings.HasPrefix(sql[i:], "/*"):
 			i = afterComment(sql, i)
 		case c == ';' && depth <= 0:
-			return words, sql[i+1:]
+			return words, lead, sql[i+1:]
 		case isLetter(c):
 			from := i
 			for i < len(sql) && (isLetter(sql[i]) || '0' <= sql[i] && sql[i] <= '9' || sql[i] == '$') {
@@ -56,12 +73,14 @@ func cutStatement(sql string) (words [3]string, rest string) {
 			if word == "E" && i < len(sql) && sql[i] == '\'' {
 				i = afterQuoted(sql, i, true)
 				begins = false
-			} else if begins && n < len(words) {
-				words[n] = word
-				n++
+				continue
+			}
+			words = append(words, word)
+			if begins {
+				lead++
 			}
 			if word == "ATOMIC" && words[0] == "CREATE" {
-				return words, ""
+				return words, lead, ""
 			}
 		default:
 			begins = false
@@ -78,7 +97,7 @@ func cutStatement(sql string) (words [3]string, rest string) {
 			i++
 		}
 	}
-	return words, ""
+	return words, lead, ""
 }
 
 func isLetter(c byte) bool {

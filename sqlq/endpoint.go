@@ -63,6 +63,12 @@ type Endpoint struct {
 	// the database's processor time for receiving, and a round trip more for each fetch.
 	Deduplicate time.Duration
 
+	// TxBatch is how many messages with HandleTx handlers share a transaction at most. Set it to 1 where a handler must be alone in
+	// its transaction whatever it does: where functions or triggers change settings that the library does not look at, or
+	// where handlers leave constraints deferred. Handlers whose own SQL changes settings are found out without it: see HandleTx.
+	// Default: 60. Unit: messages, 1 to 60. Cost: less: more transactions, so fewer messages a second; 1 makes about a tenth.
+	TxBatch int
+
 	// Middleware is put around each handler, inside of Config.HandleMiddleware, the first outermost.
 	// Default: none. Cost: its time, for each attempt.
 	Middleware []func(next HandleFunc) HandleFunc
@@ -71,6 +77,9 @@ type Endpoint struct {
 func (e Endpoint) withDefaults() Endpoint {
 	if e.Concurrency == 0 {
 		e.Concurrency = 4 * runtime.GOMAXPROCS(0)
+	}
+	if e.TxBatch == 0 {
+		e.TxBatch = maxTxBatch
 	}
 	if e.SlowAfter == 0 {
 		e.SlowAfter = 30 * time.Second
@@ -87,6 +96,9 @@ func (e Endpoint) validate(c Config) error {
 	errs = append(errs, checkQueueName(e.Name), e.Retry.validate())
 	if e.Concurrency < 0 || e.Concurrency > 10_000 {
 		errs = append(errs, fmt.Errorf("its Concurrency is %d: it is from 1 to 10,000", e.Concurrency))
+	}
+	if e.TxBatch < 1 || e.TxBatch > maxTxBatch {
+		errs = append(errs, fmt.Errorf("its TxBatch is %d: it is from 1 to %d", e.TxBatch, maxTxBatch))
 	}
 	if e.AtMostOnce && (e.Retry.Immediate != 0 || e.Retry.Delays != nil || e.Retry.Jitter != 0) {
 		errs = append(errs, errors.New("AtMostOnce and a Retry policy: a message that is handled at most once has one attempt; leave Retry empty, or AtMostOnce off"))

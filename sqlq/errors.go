@@ -87,6 +87,9 @@ var (
 	// ErrConnectionLost: the receive connection was lost again and again while a HandleTx handler ran. One that leaves rows
 	// open and idles for more than 10 s does this.
 	ErrConnectionLost = errors.New("the receive connection was lost while the handler ran")
+	// ErrLeftOpen: a HandleTx handler returned while the receive connection was in use: by rows, a batch or a pipeline of tx.Conn()
+	// that it did not close, or by a goroutine that it left behind. Close them, and wait for those.
+	ErrLeftOpen = errors.New("the handler left results open on the receive connection: close rows, batches and pipelines, and wait for goroutines that use the transaction")
 	// ErrTransactionOwned: a HandleTx handler tried to end the receive transaction. Returned by the tx that it was given. An
 	// error that the handler returns undoes its work, nil commits it.
 	ErrTransactionOwned = errors.New("the receive transaction is committed by sqlq, not by a handler")

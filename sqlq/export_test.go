@@ -19,7 +19,7 @@ var (
 	CheckTypeName  = checkTypeName
 	CheckHeader    = checkHeader
 	Fingerprint    = fingerprint
-	RefuseControl  = refuseControl
+	RefuseControl  = func(sql string) error { return readStatement(sql).refused }
 )
 
 // CopyFrom is the number of messages to one queue from which SendMany uses COPY.

@@ -84,7 +84,7 @@ func (in *instance) room(now time.Time, byLease bool) int {
 	}
 	room := slots*perSlot(mean) - inHand
 	if in.hasTx {
-		room = min(room, maxTxBatch, perSlot(in.meanTx))
+		room = min(room, in.endpoint.TxBatch, perSlot(in.meanTx))
 	}
 	if in.waiting > 0 && room < slots*perSlot(mean)/4 {
 		return 0 // enough in hand; small fetches cost as much as large ones

@@ -11,10 +11,10 @@ import (
 // handleTx runs the HandleTx handlers of a held batch, one after the other on the connection, until they are done or the
 // batch has been held long enough. Those that were not begun are freed by the commit and come again.
 func (r *receiver) handleTx(b *batch) {
-	tx := newReceiveTx(r.run.hardCtx, b.in, r.conn)
+	tx := newReceiveTx(r.run.hardCtx, b.in, r.conn, b.inTx[0])
+	b.tx = tx
 	defer func() {
 		tx.stop()
-		b.savepoint = tx.savepoint
 		if tx.verdict == txBroken {
 			r.unclaim(b)
 		}
@@ -34,6 +34,11 @@ func (r *receiver) handleNextTx(b *batch, tx *receiveTx, n int) bool {
 		b.freed = true
 		return false
 	}
+	if n > 0 && !d.exited && !b.in.mayJoin(d) {
+		b.freed = true
+		b.in.oneNext()
+		return false
+	}
 	d.started = true
 	r.handling.Store(d)
 	b.in.handle(d, tx)
@@ -42,17 +47,37 @@ func (r *receiver) handleNextTx(b *batch, tx *receiveTx, n int) bool {
 	case txDecides:
 		d.finished = true
 		tx.later = true
-		return true
+		b.in.wentAlone(d)
+		return r.goOnAfter(b, tx, n)
 	case txYields:
 		d.started = false
 		b.freed = true
+	case txAgain:
+		d.started = false
+		b.freed = true
+		b.in.goAlone(d)
+		return r.goOnAfter(b, tx, n)
 	case txLost:
 		d.started = false
 		b.in.lostWith(d)
-	case txAborted:
+	case txAborted, txOpen:
 		r.transactionAborted(b, n)
 	default:
 		r.transactionEnded(b, n)
+	}
+	return false
+}
+
+// goOnAfter says whether another handler of the batch may follow the n-th, and if not frees what is left.
+func (r *receiver) goOnAfter(b *batch, tx *receiveTx, n int) bool {
+	if tx.mayFollow() {
+		return true
+	}
+	if n+1 < len(b.inTx) {
+		b.freed = true
+	}
+	if tx.known || tx.touched {
+		b.in.oneNext()
 	}
 	return false
 }
@@ -66,16 +91,20 @@ func (r *receiver) transactionEnded(b *batch, culprit int) {
 	b.again(culprit)
 }
 
-// transactionAborted deals with a handler that spoilt the transaction before its savepoint stood. In front of all others
-// it has failed. Otherwise it runs again, and so do those whose work it undid, one message a transaction.
+// transactionAborted deals with a handler that spoilt the transaction before its savepoint stood, or left the connection in
+// use. In front of all others, or where it is known to be its fault, it has failed. Otherwise it runs again, and so do those
+// whose work it undid, one message a transaction.
 func (r *receiver) transactionAborted(b *batch, culprit int) {
 	r.rollback()
-	if d := b.inTx[culprit]; culprit == 0 {
+	switch d := b.inTx[culprit]; {
+	case d.err != nil && b.in.ctx.Err() != nil:
+		d.started = false // the drain has ended it
+	case culprit == 0 || b.tx.verdict == txOpen:
 		d.finished = true
 		b.in.refused(d, d.err)
-	} else {
+	default:
 		d.started = false
-		culprit++
+		b.in.goAlone(d)
 	}
 	b.again(culprit)
 }
@@ -83,12 +112,12 @@ func (r *receiver) transactionAborted(b *batch, culprit int) {
 // again has the first n HandleTx messages of a batch whose transaction is gone handled again, one at a time.
 func (b *batch) again(n int) {
 	b.ended = true
+	b.in.goAlone(b.inTx[:n]...)
 	b.in.mu.Lock()
 	defer b.in.mu.Unlock()
 	for _, d := range b.inTx[:n] {
 		d.finished = false
 	}
-	b.in.one += n
 }
 
 // errEndedByHandler is the error of a handler that ended the receive transaction.
@@ -116,7 +145,7 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 		in.forget(d)
 		return
 	}
-	tx := newReceiveTx(r.run.hardCtx, in, r.conn)
+	tx := newReceiveTx(r.run.hardCtx, in, r.conn, d)
 	if !decided {
 		r.handling.Store(d)
 		despiteExits(func() { in.attempt(d, tx) })
@@ -130,13 +159,15 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 	switch tx.verdict {
 	case txDecides:
 		if !givenBack {
-			r.commitLeased(in, d, tx.savepoint)
+			r.commitLeased(in, d, tx)
 			return
 		}
 	case txBroken:
 		in.refused(d, errEndedByHandler)
-	case txAborted:
-		in.refused(d, d.err)
+	case txAborted, txOpen:
+		if !givenBack {
+			in.refused(d, d.err)
+		}
 	default:
 		in.lostWith(d)
 		r.rollback()
@@ -166,20 +197,22 @@ func (r *receiver) beginLeased(ctx context.Context, d *delivery) (mine bool, err
 }
 
 // commitLeased settles a leased delivery in the transaction in which its HandleTx handler has written.
-func (r *receiver) commitLeased(in *instance, d *delivery, savepoint bool) {
+func (r *receiver) commitLeased(in *instance, d *delivery, tx *receiveTx) {
 	s := newSettlement(in, in.from(d))
 	s.add(in, d)
 	ctx, cancel := r.timeout()
 	defer cancel()
 	b := &pgx.Batch{}
-	queueSettleSettings(b, savepoint)
-	err := r.conn.SendBatch(ctx, b).Close()
+	tx.queueEnd(b)
+	err := r.conn.SendBatch(ctx, b).Close() // apart from the settle: see receiveTx.end
 	if err == nil {
 		err = r.commit(ctx, in, s)
 	}
 	switch {
 	case err == nil:
 		in.forget(d)
+		tx.noteChange()
+		r.leaveSession(tx)
 	case connectionLost(err) || serverTrouble(err) && in.mayWait([]*delivery{d}):
 		r.loseLeased(in, d)
 	default:

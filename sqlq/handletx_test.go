@@ -124,8 +124,9 @@ func TestHandleTxImmediateRetryStartsFromNothing(t *testing.T) {
 		})}})
 	eventually(t, "all settled", func() (bool, string) { return count(`SELECT count(*) FROM sqlq.q_ledger`) == 0, "rows left" })
 	stop()
-	if got := calls.Load(); got != 15 {
-		t.Errorf("handler was called %d times, want 15", got)
+	// Once more where a message first failed behind others in their transaction, which spends no attempt.
+	if got := calls.Load(); got < 15 || got > 20 {
+		t.Errorf("handler was called %d times, want 15 to 20", got)
 	}
 	if rows, sent := count(`SELECT count(*) FROM ledger`), count(`SELECT count(*) FROM sqlq.q_audit`); rows != 5 || sent != 5 {
 		t.Errorf("got %d business rows and %d sent messages, want 5 and 5", rows, sent)

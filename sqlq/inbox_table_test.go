@@ -373,3 +373,51 @@ func TestChoicesThroughBouncer(t *testing.T) {
 		})
 	}
 }
+
+// While handlers that follow one another keep an inbox from being emptied, ids that were kept for their time are deleted piece by
+// piece; those within it, and what a lease claims, stay.
+func TestInboxInUseIsSweptInPieces(t *testing.T) {
+	t.Parallel()
+	h := newDedupHouse(t)
+	const old = 200_000
+	execSQL(t, h.pool, `ALTER TABLE sqlq.inbox_minutes_b SET (autovacuum_enabled = off)`)
+	execSQL(t, h.pool, `INSERT INTO sqlq.inbox_minutes_b (queue, id, at) SELECT 'house', sqlq.uuid_v7(), now() - interval '1 day' FROM generate_series(1, $1)`, old)
+	execSQL(t, h.pool, `INSERT INTO sqlq.inbox_minutes_a (queue, id, at) SELECT 'house', sqlq.uuid_v7(), now() - interval '11 minutes' * (i % 2) FROM generate_series(1, 1000) i`)
+	execSQL(t, h.pool, `INSERT INTO sqlq.leased (instance, queue, seq, id, sent_at, attempt, type, body) VALUES (7, 'house', 1, gen_random_uuid(), now(), 0, 't', '')`)
+	execSQL(t, h.pool, `INSERT INTO sqlq.inbox_minutes_b (queue, id, instance, at) SELECT queue, id, instance, now() - interval '1 day' FROM sqlq.leased`)
+	execSQL(t, h.pool, `UPDATE sqlq.inbox SET rotated_at = now() - interval '15 minutes' WHERE name = 'minutes'`)
+	tx, err := h.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(context.Background()) }()
+	if _, err := tx.Exec(t.Context(), `SELECT sqlq.claim_messages('house', ARRAY[sqlq.uuid_v7()], '1 minute', NULL)`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.pool.Exec(t.Context(), `SELECT sqlq.rotate_inbox()`); sqlStateOf(err) != "55P03" {
+		t.Errorf("one that is not late yet: %v, want that it cannot be locked", err)
+	}
+	execSQL(t, h.pool, `UPDATE sqlq.inbox SET rotated_at = now() - interval '21 minutes' WHERE name = 'minutes'`)
+	for calls := 1; ; calls++ {
+		if n := count(t, h.pool, `SELECT sqlq.rotate_inbox()`); n == 0 {
+			break
+		} else if n != 2 || calls > 1000 {
+			t.Fatalf("call %d returned %d", calls, n)
+		}
+	}
+	if a, b := count(t, h.pool, `SELECT count(*) FROM sqlq.inbox_minutes_a`), count(t, h.pool, `SELECT count(*) FROM sqlq.inbox_minutes_b`); a != 500 || b != 1 {
+		t.Errorf("%d and %d ids are kept, want 500 and the leased one", a, b)
+	}
+	// On a busy machine it takes several calls to look through everything once more.
+	eventually(t, "nothing left to delete, and the table cannot be locked", func() (bool, string) {
+		_, err := h.pool.Exec(t.Context(), `SELECT sqlq.rotate_inbox()`)
+		return sqlStateOf(err) == "55P03", fmt.Sprint(err)
+	})
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it turns when it is free", func() (bool, string) {
+		n := count(t, h.pool, `SELECT sqlq.rotate_inbox()`)
+		return n == 1, fmt.Sprint(n)
+	})
+}

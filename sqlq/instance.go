@@ -38,6 +38,10 @@ type instance struct {
 	lostUnder map[ID]int             // how often the connection was lost under a HandleTx handler, by message
 	troubles  map[ID]int             // how often the server was in trouble over the settle of a message
 
+	apartUntil map[string]time.Time // message types whose HandleTx handlers change the session
+	goesAlone  map[ID]struct{}      // messages that are to have a transaction of their own
+	txBatches  int                  // with HandleTx handlers
+
 	start     start         // where fetches start
 	awake     bool          // the queue may hold messages: fetch
 	looking   bool          // attend waits for a fetch that comes back short
@@ -60,6 +64,7 @@ func newInstance(r *runner, e Endpoint) *instance {
 	in := &instance{
 		client: r.client, run: r, endpoint: e, handlers: map[string]*Handler{}, ctx: r.handlerCtx,
 		leases: map[int64]*delivery{}, removed: map[*delivery]struct{}{}, lostUnder: map[ID]int{}, troubles: map[ID]int{},
+		apartUntil: map[string]time.Time{}, goesAlone: map[ID]struct{}{},
 		short: make(chan struct{}, 1), woken: make(chan struct{}, 1), awake: true,
 		breaker: breaker{limit: max(10, e.Concurrency)},
 	}

@@ -63,8 +63,12 @@ func (r *receiver) serve(w work) {
 			continue
 		}
 		// What is finished has a transaction of its own, and what a fetch removes must not depend on another's settle.
-		if held != nil && (len(w.finished) > 0 || w.removes) {
+		// Where handlers may have left more in the session than their transaction, nothing is fetched before that was looked at.
+		if held != nil && (len(w.finished) > 0 || w.removes || held.tx != nil && held.tx.leaves()) {
 			_, err := r.round(held, work{in: held.in})
+			if err == nil {
+				r.leaveSession(held.tx)
+			}
 			held = nil
 			if err != nil {
 				r.putBack(w)
@@ -124,6 +128,10 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 	pipeline := &pgx.Batch{}
 	var s *settlement
 	settled := false
+	var ended error
+	if held != nil && held.tx != nil {
+		ended = held.tx.end(ctx)
+	}
 	if held != nil {
 		var err error
 		if s, err = r.queueSettle(pipeline, held, &settled); err != nil {
@@ -138,11 +146,14 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 		r.queueFetch(pipeline, w, &ms)
 	}
 	var err error
-	if pipeline.Len() > 0 {
+	if err = ended; pipeline.Len() > 0 && err == nil {
 		err = r.conn.SendBatch(ctx, pipeline).Close()
 	}
 	if held != nil {
 		r.settledBatch(ctx, held, s, settled, err)
+		if settled && held.tx != nil {
+			held.tx.noteChange()
+		}
 		held.in.release(held)
 		if !settled {
 			r.putBack(w)
@@ -167,8 +178,8 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 // queueSettle adds the end of a held batch to a round trip; settled is set when it has been committed.
 func (r *receiver) queueSettle(pipeline *pgx.Batch, held *batch, settled *bool) (*settlement, error) {
 	s := r.settlementOf(held)
-	if len(held.inTx) > 0 {
-		queueSettleSettings(pipeline, held.savepoint)
+	if held.tx != nil {
+		held.tx.queueEnd(pipeline)
 	}
 	if err := s.queue(pipeline); err != nil {
 		return nil, err

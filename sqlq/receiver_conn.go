@@ -23,6 +23,7 @@ func (r *receiver) connect() error {
 	} else {
 		r.pid.Store(pg.PID())
 	}
+	r.learnSettings()
 	return nil
 }
 

@@ -9,10 +9,13 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// receiveTx is the receive transaction as HandleTx handlers see it: a pgx.Tx that refuses to end, puts a savepoint in
-// front of each handler's first statement, and notes what it must know to undo one handler's work.
+// receiveTx is the receive transaction while HandleTx handlers run in it. It puts a savepoint in front of each handler's first
+// statement, and notes what it must know to undo one handler's work, and to leave the session as it was. What a handler
+// is given is a handlerTx.
 type receiveTx struct {
 	base    context.Context
 	in      *instance
@@ -23,14 +26,33 @@ type receiveTx struct {
 	verdict txVerdict
 
 	mu        sync.Mutex // the connection is used by one at a time: the handler, or the ping that keeps it alive
-	active    bool       // a handler runs
+	handed    *handlerTx // what the running handler was given; nil: none runs
+	copying   bool       // a COPY of its is under way, without mu
 	savepoint bool       // one exists in the transaction
 	begun     bool       // it stands in front of this handler's work
 	waited    bool       // a statement of this handler gave up waiting for a lock
 	deadlock  bool       // likewise, because whoever held it waited for one of this transaction
 	failure   error      // the first SQL error of this handler
 	rows      []*guardedRows
+	batches   []*guardedBatch
+	prepared  []string // names of statements that it prepared
+	nested    int      // transactions that it began
 	ping      *time.Timer
+
+	watched    *watched
+	look       store.Look
+	before     string // the state of the session in front of the first handler
+	after      string // and behind the only one
+	workers    int    // handlers that had the connection and have succeeded
+	worker     string // the message type of the last of them
+	savepoints int    // in the transaction, those of the handlers included
+	known      bool   // handlers of this message's type change the session
+	touched    bool   // and one has, as the text of its SQL says, or was given the connection
+	alone      bool   // the message is to have the transaction to itself, whatever it does
+	borrowed   bool   // a handler was given the connection
+	replace    bool   // the connection is not fit for others: something that a handler left there may remain
+	ended      bool   // queueEnd has been
+	changed    bool   // the batch was not committed, because its handlers have changed the session
 }
 
 // txVerdict says whether a HandleTx handler's own result decides about its message.
@@ -39,16 +61,27 @@ type txVerdict int
 const (
 	txDecides txVerdict = iota
 	txYields            // it waited for a lock, or in a circle: it goes first in the next batch
+	txAgain             // it is to run as the first of a batch, and its work here is undone: the others go on
 	txLost              // the connection died: the whole batch is free again
 	txBroken            // the handler ended the transaction by itself: nothing of the batch can be settled here
 	txAborted           // a statement failed before the savepoint stood: the work of the whole batch is undone
+	txOpen              // the handler left the connection in use: it is closed, and with it goes the work of the whole batch
 )
 
-// pingEvery keeps the transaction of a slow handler from being ended as idle. A frozen process does not ping.
-const pingEvery = 3 * time.Second
+const (
+	// pingEvery keeps the transaction of a slow handler from being ended as idle. A frozen process does not ping.
+	pingEvery = 3 * time.Second
+	// leaveWithin is how long a goroutine that its handler has left behind may use the connection before its statement is
+	// cancelled, and then until the connection is cut.
+	leaveWithin = 5 * time.Second
+	// maxSavepoints ends a batch: see maxTxBatch.
+	maxSavepoints = maxTxBatch
+)
 
-func newReceiveTx(base context.Context, in *instance, c *conn) *receiveTx {
-	tx := &receiveTx{base: base, in: in, conn: c}
+// newReceiveTx begins the handlers' part of a receive transaction; first is the delivery that is handled first.
+func newReceiveTx(base context.Context, in *instance, c *conn, first *delivery) *receiveTx {
+	tx := &receiveTx{base: base, in: in, conn: c, watched: in.client.settings.watched()}
+	tx.look, tx.alone = in.howToLook(first)
 	tx.ping = time.AfterFunc(pingEvery, tx.keepAlive)
 	return tx
 }
@@ -66,7 +99,7 @@ func (tx *receiveTx) keepAlive() {
 	if tx.ping == nil {
 		return
 	}
-	if !tx.conn.IsClosed() && !tx.conn.PgConn().IsBusy() && tx.conn.PgConn().TxStatus() == 'T' {
+	if !tx.copying && !tx.conn.IsClosed() && !tx.conn.PgConn().IsBusy() && tx.conn.PgConn().TxStatus() == 'T' {
 		ctx, cancel := context.WithTimeout(tx.base, pingEvery)
 		_, _ = tx.conn.Exec(ctx, `SELECT 1`) // a failure shows at the handler's next statement
 		cancel()
@@ -82,40 +115,48 @@ func (tx *receiveTx) run(d *delivery) error {
 	if d.exited {
 		d.exited = false
 	} else {
-		tx.mu.Lock()
-		tx.active, tx.begun, tx.waited, tx.deadlock, tx.failure, tx.verdict = true, false, false, false, nil, txDecides
-		tx.mu.Unlock()
-		err = tx.in.invoke(d, tx)
+		err = tx.in.invoke(d, tx.handOut(d))
 	}
-
-	tx.mu.Lock()
+	tx.takeBack()
 	defer tx.mu.Unlock()
-	tx.active = false
-	for _, rows := range tx.rows {
-		rows.Rows.Close()
-		rows.finish()
-	}
-	tx.rows = nil
-	if tx.conn.IsClosed() {
+	inUse := tx.closeResults()
+	switch {
+	case tx.conn.IsClosed():
 		tx.verdict = txLost
 		return err
-	}
-	switch tx.conn.PgConn().TxStatus() {
-	case 'I':
+	case inUse:
+		tx.verdict = txOpen
+		cut(tx.conn)
+		return errors.Join(ErrLeftOpen, err)
+	case tx.conn.PgConn().TxStatus() == 'I':
 		tx.verdict = txBroken
 		tx.in.client.log.Error("sqlq: a HandleTx handler ended the receive transaction past the tx it was given; its batch will be handled again", "endpoint", tx.in.endpoint.Name, "type", d.Type, "message", d.ID)
 		return err
-	case 'E':
-		if err == nil {
-			err = fmt.Errorf("%w (return it, or undo the statement with a transaction of its own, tx.Begin): %w", ErrSwallowed, serverSaid(tx.failure))
-		}
 	}
-	if err == nil {
+	failed := tx.conn.PgConn().TxStatus() == 'E'
+	if failed && err == nil {
+		err = fmt.Errorf("%w (return it, or undo the statement with a transaction of its own, tx.Begin): %w", ErrSwallowed, serverSaid(tx.failure))
+	}
+	if tx.touched {
+		tx.in.learnApart(d.Type)
+	}
+	displaced := tx.touched && tx.workers > 0
+	if err == nil && !displaced {
+		if tx.begun {
+			tx.workers++
+			tx.worker = d.Type
+		}
 		return nil
 	}
-	if !tx.begun && tx.conn.PgConn().TxStatus() == 'E' {
+	if !tx.begun && failed {
 		// A statement that rides with the savepoint is prepared before the savepoint is executed, and does not parse.
 		tx.verdict = txAborted
+		return err
+	}
+	if tx.borrowed {
+		// Whoever still has the connection may write what nothing undoes.
+		tx.verdict = txAborted
+		cut(tx.conn)
 		return err
 	}
 	if undoErr := tx.undo(); undoErr != nil {
@@ -123,10 +164,76 @@ func (tx *receiveTx) run(d *delivery) error {
 		tx.conn.Close(tx.base)
 		return errors.Join(err, undoErr)
 	}
-	if tx.waited && tx.limited || tx.deadlock && (tx.limited || tx.in.mayWait([]*delivery{d})) {
+	var named *retryAfter
+	switch {
+	case tx.waited && tx.limited || tx.deadlock && (tx.limited || tx.in.mayWait([]*delivery{d})):
 		tx.verdict = txYields
+	case displaced || tx.workers > 0 && !errors.As(err, &named) && !errors.Is(err, ErrUndecodable):
+		tx.verdict = txAgain
 	}
 	return err
+}
+
+// handOut makes the transaction that a handler is given.
+func (tx *receiveTx) handOut(d *delivery) *handlerTx {
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	tx.begun, tx.waited, tx.deadlock, tx.failure, tx.verdict, tx.nested = false, false, false, nil, txDecides, 0
+	tx.known = tx.in.isApart(d.Type)
+	tx.handed = &handlerTx{receiveTx: tx}
+	return tx.handed
+}
+
+// takeBack ends what the handler was given, for whatever it has left behind too, and returns with mu. A goroutine of its that
+// has a statement under way may finish that, within reason.
+func (tx *receiveTx) takeBack() {
+	if !tx.mu.TryLock() {
+		cancel := time.AfterFunc(leaveWithin, func() {
+			ctx, cancel := context.WithTimeout(tx.base, leaveWithin)
+			defer cancel()
+			_ = tx.conn.PgConn().CancelRequest(ctx)
+		})
+		end := time.AfterFunc(3*leaveWithin, func() { _ = tx.conn.PgConn().Conn().Close() })
+		tx.mu.Lock()
+		cancel.Stop()
+		end.Stop()
+	}
+	tx.handed = nil
+}
+
+// closeResults closes what the handler has left open, and says whether the connection is in use all the same.
+func (tx *receiveTx) closeResults() (inUse bool) {
+	if tx.copying {
+		return true
+	}
+	for _, rows := range tx.rows {
+		rows.Rows.Close()
+		rows.finish()
+	}
+	for _, b := range tx.batches {
+		inUse = inUse || !b.abandon()
+	}
+	tx.rows, tx.batches = nil, nil
+	if inUse = inUse || tx.conn.PgConn().IsBusy(); inUse {
+		return true
+	}
+	for _, name := range tx.prepared {
+		ctx, cancel := context.WithTimeout(tx.base, 30*time.Second)
+		if tx.conn.Deallocate(ctx, name) != nil {
+			tx.replace = true
+		}
+		cancel()
+	}
+	tx.prepared = nil
+	return false
+}
+
+// cut closes a connection that somebody may still be using.
+func cut(c *conn) {
+	_ = c.PgConn().Conn().Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = c.Close(ctx)
 }
 
 // undo takes back what the handler did. Without a savepoint it did nothing.
@@ -140,63 +247,12 @@ func (tx *receiveTx) undo() error {
 	return err
 }
 
-// front queues what goes before a handler's first statement, in the same round trip: the savepoint, and with the first
-// handler of a batch the planner's settings, with the second the limit on waiting for locks.
-func (tx *receiveTx) front() *pgx.Batch {
-	b := &pgx.Batch{QueuedQueries: make([]*pgx.QueuedQuery, 0, 3)} // most often: release, savepoint, and the handler's own
-	if tx.begun {
-		return b
-	}
-	if tx.savepoint {
-		b.Queue(`RELEASE SAVEPOINT sqlq`)
-	}
-	if !tx.plans {
-		queueHandlerSettings(b, tx.conn)
-	}
-	if tx.later && !tx.limited {
-		b.Queue(`SET LOCAL lock_timeout = 1`) // milliseconds
-	}
-	b.Queue(`SAVEPOINT sqlq`)
-	return b
+// mayFollow says whether another handler may follow in the transaction.
+func (tx *receiveTx) mayFollow() bool {
+	return !tx.alone && !tx.known && !tx.touched && !tx.borrowed && tx.savepoints < maxSavepoints
 }
 
-// fronted notes that what front queued has been executed.
-func (tx *receiveTx) fronted() {
-	tx.begun, tx.savepoint, tx.plans = true, true, true
-	tx.limited = tx.limited || tx.later
-}
-
-// ride sends a handler's first statement behind what front queues, in one round trip. The statement's result comes next.
-func (tx *receiveTx) ride(ctx context.Context, sql string, args []any) (pgx.BatchResults, error) {
-	b := tx.front()
-	n := b.Len()
-	b.Queue(sql, args...)
-	results := tx.conn.SendBatch(ctx, b)
-	for range n {
-		if _, err := results.Exec(); err != nil {
-			results.Close()
-			return nil, serverSaid(err)
-		}
-	}
-	tx.fronted()
-	return results, nil
-}
-
-// enter gives the handler the connection; leave takes it back and learns from the error.
-func (tx *receiveTx) enter() error {
-	tx.mu.Lock()
-	if !tx.active {
-		tx.mu.Unlock()
-		return fmt.Errorf("%w: the handler has returned", pgx.ErrTxClosed)
-	}
-	return nil
-}
-
-func (tx *receiveTx) leave(err error) {
-	tx.learn(err)
-	tx.mu.Unlock()
-}
-
+// learn notes what an error tells of this handler.
 func (tx *receiveTx) learn(err error) {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
@@ -209,167 +265,36 @@ func (tx *receiveTx) learn(err error) {
 	}
 }
 
-// mustFront runs what front queues by itself, for statements that cannot ride with it.
-func (tx *receiveTx) mustFront(ctx context.Context) error {
-	if tx.begun {
+// queueEnd takes the transaction back from the handlers: the last savepoint is released, for a row that the transaction locked
+// and a subtransaction of it deletes gets a multixact, which must be written, looked up by every fetch that meets the row,
+// and frozen; the session is as it was, or, if several handlers may have changed it, the transaction fails; and the planner is
+// as settles want it, without a limit on waiting for locks, which is for handlers only.
+func (tx *receiveTx) queueEnd(b *pgx.Batch) {
+	if tx.ended {
+		return
+	}
+	tx.ended = true
+	if tx.savepoint {
+		b.Queue(`RELEASE SAVEPOINT sqlq`)
+	}
+	state := tx.watched.state[tx.look]
+	switch {
+	case tx.workers > 1:
+		store.RequireState(b, state, tx.watched.expected(tx.before, tx.limited), &tx.changed)
+	case tx.workers > 0:
+		store.ReadState(b, state, &tx.after)
+		tx.watched.queueRestore(b, tx.before, tx.conn.pooled)
+	}
+	b.Queue(setPlans+`, set_config('lock_timeout', '0', true)`, fetchPlans[0], fetchPlans[1], fetchPlans[2], fetchPlans[3])
+}
+
+// end is queueEnd in a round trip of its own, where handlers may have changed the role: pgx has the server parse all statements of
+// a settle before it runs the first.
+func (tx *receiveTx) end(ctx context.Context) error {
+	if !tx.leaves() && tx.look == store.LookQuick {
 		return nil
 	}
-	err := tx.conn.SendBatch(ctx, tx.front()).Close()
-	if err == nil {
-		tx.fronted()
-	}
-	return err
+	b := &pgx.Batch{}
+	tx.queueEnd(b)
+	return tx.conn.SendBatch(ctx, b).Close()
 }
-
-// Exec implements pgx.Tx.
-func (tx *receiveTx) Exec(ctx context.Context, sql string, args ...any) (tag pgconn.CommandTag, err error) {
-	if err := tx.enter(); err != nil {
-		return tag, err
-	}
-	defer func() { tx.leave(err) }()
-	if err := refuseControl(sql); err != nil {
-		return tag, err
-	}
-	if tx.begun || hasOptions(args) {
-		if err := tx.mustFront(ctx); err != nil {
-			return tag, err
-		}
-		return tx.conn.Exec(ctx, sql, args...)
-	}
-	results, err := tx.ride(ctx, sql, args)
-	if err != nil {
-		return tag, err
-	}
-	tag, err = results.Exec()
-	return tag, errors.Join(err, ignoreSame(results.Close(), err))
-}
-
-// Query implements pgx.Tx.
-func (tx *receiveTx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	if err := tx.enter(); err != nil {
-		return nil, err
-	}
-	rows, err := tx.query(ctx, sql, args)
-	tx.leave(err)
-	return rows, err
-}
-
-func (tx *receiveTx) query(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
-	if err := refuseControl(sql); err != nil {
-		return nil, err
-	}
-	guarded := &guardedRows{tx: tx}
-	if tx.begun || hasOptions(args) {
-		if err := tx.mustFront(ctx); err != nil {
-			return nil, err
-		}
-		rows, err := tx.conn.Query(ctx, sql, args...)
-		if err != nil {
-			return nil, err
-		}
-		guarded.Rows = rows
-	} else {
-		results, err := tx.ride(ctx, sql, args)
-		if err != nil {
-			return nil, err
-		}
-		rows, err := results.Query()
-		if err != nil {
-			results.Close()
-			return nil, err
-		}
-		guarded.Rows, guarded.results = rows, results
-	}
-	tx.rows = append(tx.rows, guarded)
-	return guarded, nil
-}
-
-// QueryRow implements pgx.Tx.
-func (tx *receiveTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	rows, err := tx.Query(ctx, sql, args...)
-	return &guardedRow{rows: rows, err: err}
-}
-
-// SendBatch implements pgx.Tx.
-func (tx *receiveTx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
-	if err := tx.enter(); err != nil {
-		return refusedBatch{err}
-	}
-	var err error
-	for _, q := range b.QueuedQueries {
-		err = errors.Join(err, refuseControl(q.SQL))
-	}
-	if err == nil {
-		err = tx.mustFront(ctx)
-	}
-	defer func() { tx.leave(err) }()
-	if err != nil {
-		return refusedBatch{err}
-	}
-	return &guardedBatch{BatchResults: tx.conn.SendBatch(ctx, b), tx: tx}
-}
-
-// CopyFrom implements pgx.Tx.
-func (tx *receiveTx) CopyFrom(ctx context.Context, table pgx.Identifier, columns []string, source pgx.CopyFromSource) (n int64, err error) {
-	if err := tx.enter(); err != nil {
-		return 0, err
-	}
-	defer func() { tx.leave(err) }()
-	if err := tx.mustFront(ctx); err != nil {
-		return 0, err
-	}
-	return tx.conn.CopyFrom(ctx, table, columns, source)
-}
-
-// Prepare implements pgx.Tx.
-func (tx *receiveTx) Prepare(ctx context.Context, name, sql string) (d *pgconn.StatementDescription, err error) {
-	if err := tx.enter(); err != nil {
-		return nil, err
-	}
-	defer func() { tx.leave(err) }()
-	if err := tx.mustFront(ctx); err != nil {
-		return nil, err
-	}
-	return tx.conn.Prepare(ctx, name, sql)
-}
-
-// LargeObjects implements pgx.Tx.
-func (tx *receiveTx) LargeObjects() pgx.LargeObjects {
-	panic("sqlq: large objects are not available in a HandleTx handler: pgx ties them to its own transaction type; call the lo_ functions by SQL")
-}
-
-// Conn implements pgx.Tx. Statements that go past tx are not undone with a failing handler unless one went through tx
-// before; ending the transaction through it makes the batch be handled again.
-func (tx *receiveTx) Conn() *pgx.Conn { return tx.conn.Conn }
-
-// Commit implements pgx.Tx. It refuses: sqlq commits, with the removal of the message.
-func (tx *receiveTx) Commit(context.Context) error {
-	return fmt.Errorf("%w: return nil instead of calling Commit", ErrTransactionOwned)
-}
-
-// Rollback implements pgx.Tx. It refuses: an error that the handler returns undoes its work.
-func (tx *receiveTx) Rollback(context.Context) error {
-	return fmt.Errorf("%w: return an error instead of calling Rollback", ErrTransactionOwned)
-}
-
-// hasOptions says whether the arguments begin with one of pgx's query options, which a batch does not take.
-func hasOptions(args []any) bool {
-	if len(args) == 0 {
-		return false
-	}
-	switch args[0].(type) {
-	case pgx.QueryExecMode, pgx.QueryResultFormats, pgx.QueryResultFormatsByOID:
-		return true
-	}
-	return false
-}
-
-// ignoreSame leaves out an error that only repeats another.
-func ignoreSame(err, other error) error {
-	if other != nil {
-		return nil
-	}
-	return err
-}
-
-var _ pgx.Tx = (*receiveTx)(nil)

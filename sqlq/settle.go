@@ -72,7 +72,11 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 	// violated. Nothing tells whose fault it is.
 	r.rollback()
 	in.leased(s.running, nil, 0)
-	r.run.client.log.Warn("sqlq: cannot settle a batch, settling its messages one by one", "endpoint", in.endpoint.Name, "err", err)
+	if b.tx != nil && b.tx.changed {
+		r.run.client.log.Info("sqlq: HandleTx handlers have changed settings of the session, or left temporary objects, by a function or trigger; the messages of their batch run again one by one", "endpoint", in.endpoint.Name)
+	} else {
+		r.run.client.log.Warn("sqlq: cannot settle a batch, settling its messages one by one", "endpoint", in.endpoint.Name, "err", err)
+	}
 	r.settleOneByOne(b, err)
 }
 
@@ -139,7 +143,7 @@ func (r *receiver) wakeOthers(ctx context.Context, in *instance) {
 // settleOneByOne settles the finished deliveries of a batch whose transaction is gone, each in its own. Successful
 // HandleTx handlers lost their work: they run again, one message a transaction; in a batch of one that fails the message.
 func (r *receiver) settleOneByOne(b *batch, refused error) {
-	in, again := b.in, 0
+	in, again := b.in, []*delivery(nil)
 	for _, d := range in.finishedOf(b) {
 		switch {
 		case d.handler == nil || !d.handler.inTx || d.outcome.verdict != complete:
@@ -147,12 +151,10 @@ func (r *receiver) settleOneByOne(b *batch, refused error) {
 		case len(b.all) == 1:
 			r.settleAlone(in, d, refused)
 		default:
-			again++
+			again = append(again, d)
 		}
 	}
-	in.mu.Lock()
-	in.one += again
-	in.mu.Unlock()
+	in.goAlone(again...)
 	in.freed(b)
 }
 

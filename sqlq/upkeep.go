@@ -18,8 +18,9 @@ const (
 	sweepEvery, sweepRows, sweepFor = time.Minute, 20_000, 100 * time.Millisecond
 	// trafficEvery is the pause between readings of how much arrives in the queues.
 	trafficEvery = 10 * time.Second
-	// rotateEvery is the pause between looks whether ids in the inbox have been kept for their time.
-	rotateEvery = time.Minute
+	// rotateEvery is the pause between looks whether ids in the inbox have been kept for their time, and sweepAgain the pause
+	// while there are more to be deleted from one that cannot be emptied.
+	rotateEvery, sweepAgain = time.Minute, time.Second
 	// forgetEvery is the pause between looks for records of operations that are too old to be kept, forgetRows how many one
 	// transaction removes, and forgetAgain the pause while there are more.
 	forgetEvery, forgetRows, forgetAgain = time.Hour, 1_000, time.Second
@@ -187,13 +188,16 @@ func (k *keeper) goOn(err error, what string) error {
 
 // rotateInbox forgets ids of handled messages that were kept for their time.
 func (k *keeper) rotateInbox(ctx context.Context) error {
-	rotated, err := k.run.client.store.RotateInbox(ctx, k.conn)
+	done, err := k.run.client.store.RotateInbox(ctx, k.conn)
 	err = k.goWithout(err, &k.upkeep.mayNotRotate, "forget ids of handled messages that were kept for their time, so they pile up")
 	if err != nil && sqlState(err) != lockNotAvailable { // else a transaction has them for long, and the next time will do
 		return fmt.Errorf("forget ids of handled messages: %w", err)
 	}
-	if rotated {
+	switch done {
+	case store.Rotated:
 		k.upkeep.rotate = time.Now() // it may be the turn of another inbox
+	case store.SweptPiece:
+		k.upkeep.rotate = time.Now().Add(sweepAgain)
 	}
 	return nil
 }

@@ -77,13 +77,23 @@ func (s *Schema) MayClaim(ctx context.Context, db DBTX) (may bool, err error) {
 	return may, err
 }
 
-// RotateInbox forgets the ids that were kept for their time: of an inbox whose turn it is the older half, by TRUNCATE. It says
-// whether it did; then it may be the turn of another. An error with SQLSTATE 55P03 says that somebody has the tables of those
-// that are left for long; it is to be tried again. For up to a quarter of a second for each nobody can claim messages in it
-// meanwhile. It is done as the owner of the schema.
-func (s *Schema) RotateInbox(ctx context.Context, db DBTX) (rotated bool, err error) {
-	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT %s() > 0`, s.table("rotate_inbox"))).Scan(&rotated)
-	return rotated, err
+// Rotation is what RotateInbox has done.
+type Rotation int
+
+const (
+	NotRotated Rotation = iota
+	Rotated             // an inbox; it may be the turn of another
+	SweptPiece          // a piece of one that is in use; there is more
+)
+
+// RotateInbox forgets the ids that were kept for their time: of an inbox whose turn it is the older half, by TRUNCATE; of one
+// whose tables are in use for too long a piece, by DELETE, for half a second at most. An error with SQLSTATE 55P03 says that
+// somebody has the tables of those that are left; it is to be tried again. For up to a quarter of a second for each nobody
+// can claim messages in it meanwhile. It locks the rows that it deletes, and passes over those that are locked. It is done
+// as the owner of the schema. Relies on scans by ranges of ctid.
+func (s *Schema) RotateInbox(ctx context.Context, db DBTX) (done Rotation, err error) {
+	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT %s()`, s.table("rotate_inbox"))).Scan(&done)
+	return done, err
 }
 
 // StuckInbox is an inbox that should have forgotten ids and has not.

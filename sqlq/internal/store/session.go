@@ -1,6 +1,12 @@
 package store
 
-import "context"
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
 
 // SetSession sets settings of the session, but for those that the server does not know.
 func SetSession(ctx context.Context, db DBTX, names, values []string) error {
@@ -8,4 +14,83 @@ func SetSession(ctx context.Context, db DBTX, names, values []string) error {
 		SELECT set_config(name, value, false) FROM unnest($1::text[], $2::text[]) s (name, value)
 		WHERE current_setting(name, true) IS NOT NULL`, names, values)
 	return err
+}
+
+// Look is how much of a session SessionState looks at.
+type Look int
+
+const (
+	LookQuick    Look = iota // the named settings, and whether there are temporary objects: some 10 µs
+	LookThorough             // and all settings that the session has changed: some 0.3 ms
+	LookWhole                // and what is not a setting and outlasts a transaction
+)
+
+// StateSeparator stands between the values in a text that SessionState makes: those of the named settings come first.
+const StateSeparator = "\x1f"
+
+// SessionState returns an SQL expression, a text: what of the session and transaction a statement may have changed. A setting
+// that does not exist counts as an empty one. lock_timeout and the planner's settings that the library changes itself
+// are in it only where they are named. Temporary objects are found by pg_depend's index on what is referred to.
+func SessionState(names []string, look Look) string {
+	state := fmt.Sprintf(`array_to_string(ARRAY(SELECT coalesce(current_setting(n, true), '') FROM unnest(ARRAY[%s]::text[]) n), E'\x1f', '')
+		|| E'\x1f' || (pg_my_temp_schema() <> 0 AND EXISTS (SELECT FROM pg_depend WHERE refclassid = 'pg_namespace'::regclass AND refobjid = pg_my_temp_schema()))`,
+		"'"+strings.Join(names, "','")+"'")
+	if look >= LookThorough {
+		state += `
+		|| E'\x1f' || (SELECT coalesce(string_agg(name || '=' || setting, ',' ORDER BY name), '') FROM pg_settings
+			WHERE source = 'session' AND name NOT IN ('enable_seqscan', 'enable_bitmapscan', 'enable_sort', 'plan_cache_mode', 'lock_timeout'))`
+	}
+	if look >= LookWhole {
+		state += `
+		|| E'\x1f' || (SELECT count(*) FROM pg_prepared_statements WHERE from_sql)
+		|| E'\x1f' || (SELECT count(*) FROM pg_cursors WHERE is_holdable)
+		|| E'\x1f' || (SELECT count(*) FROM pg_listening_channels())
+		|| E'\x1f' || (SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory')`
+	}
+	return state
+}
+
+// ReadState has into set to a state: see SessionState.
+func ReadState(b *pgx.Batch, state string, into *string) {
+	b.Queue(`SELECT ` + state).QueryRow(func(row pgx.Row) error { return row.Scan(into) })
+}
+
+// RequireState makes the transaction fail if a state is not want any more, and sets changed then. Locks nothing.
+func RequireState(b *pgx.Batch, state, want string, changed *bool) {
+	b.Queue(`
+		SELECT CASE WHEN s.state IS DISTINCT FROM $1 THEN (left(s.state, 0) || 'handlers have changed the session')::int END
+		FROM (SELECT `+state+` AS state) s`, want).QueryRow(func(row pgx.Row) error {
+		err := row.Scan(new(*int))
+		*changed = err != nil
+		return err
+	})
+}
+
+// RestoreSettings gives settings the values that they had, in the order given, for the session, so far as they have others now.
+func RestoreSettings(b *pgx.Batch, names, values []string) {
+	b.Queue(`
+		SELECT set_config(name, value, false) FROM unnest($1::text[], $2::text[]) s (name, value)
+		WHERE coalesce(current_setting(name, true), value) <> value`, names, values)
+}
+
+// SettingsInFunctions returns the names of custom settings that functions of this database, other than the server's own, set
+// by set_config or SET; those that this role may not read are left out. Locks nothing; reads all of pg_proc.
+func SettingsInFunctions(ctx context.Context, db DBTX) (names []string, err error) {
+	rows, err := db.Query(ctx, `
+		SELECT DISTINCT lower(m[1]) FROM pg_proc p
+		JOIN pg_language l ON l.oid = p.prolang AND l.lanname IN ('sql', 'plpgsql'),
+			regexp_matches(p.prosrc, '(?:set_config\s*\(\s*''|\mset\s+(?:local\s+|session\s+)?)([a-z_][a-z0-9_$]*(?:\.[a-z_][a-z0-9_$]*)+)', 'gi') m
+		WHERE p.pronamespace <> 'pg_catalog'::regnamespace AND p.prosrc ~* '\mset(_config)?\M'
+		ORDER BY 1 LIMIT 100`)
+	if err != nil {
+		return nil, err
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	for _, name := range found {
+		var value *string
+		if db.QueryRow(ctx, `SELECT current_setting($1, true)`, name).Scan(&value) == nil {
+			names = append(names, name)
+		}
+	}
+	return names, err
 }

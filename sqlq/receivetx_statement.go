@@ -1,0 +1,222 @@
+package sqlq
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// front queues what goes before a handler's first statement, in the same round trip: the savepoint, and with the first
+// handler of a batch the planner's settings and a look at the session, with the second the limit on waiting for locks.
+func (tx *receiveTx) front() *pgx.Batch {
+	b := &pgx.Batch{QueuedQueries: make([]*pgx.QueuedQuery, 0, 3)} // most often: release, savepoint, and the handler's own
+	if tx.begun {
+		return b
+	}
+	if tx.savepoint {
+		b.Queue(`RELEASE SAVEPOINT sqlq`)
+	}
+	if !tx.plans {
+		own := tx.conn.ownPlans
+		b.Queue(tx.watched.front[tx.look], own[0], own[1], own[2], own[3]).QueryRow(func(row pgx.Row) error {
+			return row.Scan(nil, nil, nil, nil, &tx.before)
+		})
+	}
+	if tx.later && !tx.limited {
+		b.Queue(`SET LOCAL lock_timeout = 1`) // milliseconds
+	}
+	b.Queue(`SAVEPOINT sqlq`)
+	return b
+}
+
+// fronted notes that what front queued has been executed.
+func (tx *receiveTx) fronted() {
+	tx.begun, tx.savepoint, tx.plans = true, true, true
+	tx.limited = tx.limited || tx.later
+	tx.savepoints++
+}
+
+// mustFront runs what front queues by itself, for statements that cannot ride with it.
+func (tx *receiveTx) mustFront(ctx context.Context) error {
+	if tx.begun {
+		return nil
+	}
+	err := tx.conn.SendBatch(ctx, tx.front()).Close()
+	if err == nil {
+		tx.fronted()
+	}
+	return err
+}
+
+// ride sends a handler's first statement behind what front queues, in one round trip. The statement's result comes next.
+func (tx *receiveTx) ride(ctx context.Context, sql string, args []any) (pgx.BatchResults, error) {
+	b := tx.front()
+	front := b.QueuedQueries
+	b.Queue(sql, args...)
+	results := tx.conn.SendBatch(ctx, b)
+	for _, q := range front {
+		var err error
+		if q.Fn != nil {
+			err = q.Fn(results)
+		} else {
+			_, err = results.Exec()
+		}
+		if err != nil {
+			results.Close()
+			return nil, serverSaid(err)
+		}
+	}
+	tx.fronted()
+	return results, nil
+}
+
+// canRide says whether a statement may go with what front queues. What pgx refuses to encode must not: it would have sent what
+// goes before, and closes the connection then. So the server is asked once for the statement's parameters, and arguments
+// are tried on them; whatever fails goes the usual way, and fails there.
+func (tx *receiveTx) canRide(ctx context.Context, sql string, args []any) (bool, error) {
+	if tx.begun || hasOptions(args) {
+		return false, tx.mustFront(ctx)
+	}
+	s := tx.conn.statement(sql)
+	if s.several {
+		return false, tx.mustFront(ctx)
+	}
+	if !tx.encodesLate() {
+		return true, nil
+	}
+	if s.params == nil {
+		if err := tx.mustFront(ctx); err != nil {
+			return false, err
+		}
+		return false, tx.describe(ctx, []*pgx.QueuedQuery{{SQL: sql}})
+	}
+	if tx.try(s, args) != nil {
+		s.params = nil // it may be another statement by now, of a table that was changed
+		return false, tx.mustFront(ctx)
+	}
+	return true, nil
+}
+
+// canSend says why the arguments of a batch cannot be sent, if so: see canRide.
+func (tx *receiveTx) canSend(ctx context.Context, queries []*pgx.QueuedQuery) error {
+	if !tx.encodesLate() {
+		return nil
+	}
+	if err := tx.describe(ctx, queries); err != nil {
+		return err
+	}
+	for _, q := range queries {
+		s := tx.conn.statement(q.SQL)
+		if s.params == nil {
+			continue // it was prepared by its name, or is too long to be remembered
+		}
+		if err := tx.try(s, q.Arguments); err != nil {
+			s.params = nil
+			return err
+		}
+	}
+	return nil
+}
+
+// encodesLate says whether pgx encodes the arguments of a batch when it has sent a part of it.
+func (tx *receiveTx) encodesLate() bool {
+	switch tx.conn.Config().DefaultQueryExecMode {
+	case pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol:
+		return false
+	}
+	return true
+}
+
+func (tx *receiveTx) try(s *statement, args []any) error {
+	if len(args) == 0 && len(s.params.ParamOIDs) == 0 {
+		return nil
+	}
+	return tx.conn.encoder.Build(tx.conn.TypeMap(), s.params, args)
+}
+
+// describe asks the server for the parameters of the statements that are not known yet, in a round trip.
+func (tx *receiveTx) describe(ctx context.Context, queries []*pgx.QueuedQuery) error {
+	var unknown []*statement
+	var texts []string
+	for _, q := range queries {
+		if s := tx.conn.statement(q.SQL); s.params == nil && !slices.Contains(tx.prepared, q.SQL) {
+			unknown, texts = append(unknown, s), append(texts, q.SQL)
+		}
+	}
+	if len(unknown) == 0 {
+		return nil
+	}
+	pipeline := tx.conn.PgConn().StartPipeline(ctx)
+	for _, sql := range texts {
+		pipeline.SendPrepare("", sql, nil)
+	}
+	if err := pipeline.Sync(); err != nil {
+		return errors.Join(err, pipeline.Close())
+	}
+	for _, s := range unknown {
+		results, err := pipeline.GetResults()
+		if err != nil {
+			_ = pipeline.Close()
+			return err
+		}
+		if described, ok := results.(*pgconn.StatementDescription); ok {
+			s.params = described
+		}
+	}
+	return pipeline.Close()
+}
+
+// exec runs a statement of the handler's.
+func (tx *receiveTx) exec(ctx context.Context, sql string, args []any) (tag pgconn.CommandTag, err error) {
+	rides, err := tx.canRide(ctx, sql, args)
+	if err != nil {
+		return tag, err
+	}
+	if !rides {
+		return tx.conn.Exec(ctx, sql, args...)
+	}
+	results, err := tx.ride(ctx, sql, args)
+	if err != nil {
+		return tag, err
+	}
+	tag, err = results.Exec()
+	return tag, errors.Join(err, ignoreSame(results.Close(), err))
+}
+
+// query is exec for a statement that returns rows.
+func (tx *handlerTx) query(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
+	rides, err := tx.canRide(ctx, sql, args)
+	if err != nil {
+		return nil, err
+	}
+	guarded := &guardedRows{tx: tx}
+	if !rides {
+		if guarded.Rows, err = tx.conn.Query(ctx, sql, args...); err != nil {
+			return nil, err
+		}
+	} else {
+		results, err := tx.ride(ctx, sql, args)
+		if err != nil {
+			return nil, err
+		}
+		rows, err := results.Query()
+		if err != nil {
+			results.Close()
+			return nil, err
+		}
+		guarded.Rows, guarded.results = rows, results
+	}
+	tx.rows = append(tx.rows, guarded)
+	return guarded, nil
+}
+
+// ignoreSame leaves out an error that only repeats another.
+func ignoreSame(err, other error) error {
+	if other != nil {
+		return nil
+	}
+	return err
+}
