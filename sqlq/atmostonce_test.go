@@ -88,7 +88,7 @@ func TestAtMostOnce(t *testing.T) {
 	}
 	eventually(t, "statistics", func() (bool, string) {
 		s := statsOf(c)
-		return s.Handled == 2 && s.Failed == 7 && s.Retried == 0 && s.Running == 0, fmt.Sprintf("%+v", s)
+		return s.Handled == 1 && s.Expired == 1 && s.Failed == 7 && s.Retried == 0 && s.Running == 0, fmt.Sprintf("%+v", s)
 	})
 	mended.Store(true)
 	before := calls.Load()

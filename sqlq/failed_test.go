@@ -285,7 +285,7 @@ func TestRetriesOfStrangeHeaders(t *testing.T) {
 	all := []string{`{"a":"\u0000"}`, `{"a":"\ud83d"}`, `null`, `{}`, `{ "a" : "b" }`, `{"a": "1", "a": "2"}`, `{"sqlq-replays":"many"}`, `{"sqlq-first-failed-at":"once"}`, `{"sqlq-crashes":"x"}`,
 		`{"sqlq-replays":"3","sqlq-first-failed-at":"2001-02-03T04:05:06.789Z"}`}
 	for i, headers := range all {
-		execSQL(t, pool, `INSERT INTO sqlq.q_post (id, type, headers, body) VALUES (sqlq.uuid_v7(), 'post.Letter', $1, convert_to(json_build_object('N', $2::int)::text, 'UTF8'))`, headers, i)
+		execSQL(t, pool, `INSERT INTO sqlq.q_post (id, sent_at, type, headers, body) VALUES (sqlq.uuid_v7(), now() - interval '1 s', 'post.Letter', $1, convert_to(json_build_object('N', $2::int)::text, 'UTF8'))`, headers, i)
 	}
 	run(t, c, sqlq.Endpoint{Name: "post", Retry: sqlq.RetryPolicy{Immediate: -1, Delays: []time.Duration{time.Millisecond, time.Millisecond}}, Handlers: []sqlq.Handler{
 		sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[letter]) error { return errors.New("never") }),

@@ -26,10 +26,11 @@ of their last heartbeat, at most 5 s ago while they are well:
   rate     messages handled a second
   handled  messages settled since it began
   failed   likewise: failed for good, or to be retried later
-  expired  likewise: dropped, because their time to live had passed
   slow     handlers that run for longer than the endpoint's limit (30 s unless it says otherwise), and the longest
   state    running; late: no heartbeat for longer than its lease time, so it is dead or cut off, and nobody has noticed;
-           with --all also crashed: found dead, its messages went to others; drained: ended in order`,
+           with --all also crashed: found dead, its messages went to others; drained: ended in order
+
+JSON and YAML also have what it dropped unhandled since it began, because the time to live had passed (expired).`,
 		Example:     "  sqlq instance ls --endpoint billing\n  sqlq instance ls --all -o jsonl | jq 'select(.state == \"crashed\")'",
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "viewer"},
@@ -57,7 +58,7 @@ of their last heartbeat, at most 5 s ago while they are well:
 func (a *app) printInstances(instances []ops.Instance) error {
 	t := &table{columns: []column{{name: "endpoint", cut: true}, {name: "id", right: true}, {name: "host", cut: true}, {name: "pid", right: true, spare: 3},
 		{name: "version", cut: true, spare: 4}, {name: "state"}, {name: "started", spare: 5}, {name: "last seen"}, {name: "in hand", right: true},
-		{name: "rate", right: true}, {name: "handled", right: true, spare: 2}, {name: "failed", right: true, spare: 1}, {name: "expired", right: true, spare: 6},
+		{name: "rate", right: true}, {name: "handled", right: true, spare: 2}, {name: "failed", right: true, spare: 1},
 		{name: "slow", right: true}}}
 	var views []instanceView
 	for _, i := range instances {
@@ -67,7 +68,7 @@ func (a *app) printInstances(instances []ops.Instance) error {
 			inHand, rate, slow = fmt.Sprintf("%d/%d", i.InHand, i.Concurrency), instanceRate(i.Rate), instanceSlow(i)
 		}
 		t.add(i.Endpoint, fmt.Sprint(i.ID), i.Host, fmt.Sprint(i.PID), i.Version, string(i.State), a.when(i.StartedAt), a.when(i.LastSeen),
-			inHand, rate, fmt.Sprint(i.Handled), fmt.Sprint(i.Failed), fmt.Sprint(i.Expired), slow)
+			inHand, rate, fmt.Sprint(i.Handled), fmt.Sprint(i.Failed), slow)
 	}
 	return printList(a, views, t)
 }
