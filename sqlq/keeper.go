@@ -187,7 +187,7 @@ func (k *keeper) tellOfClaimants(ctx context.Context) error {
 		return nil
 	}
 	k.claimants.looked = time.Now()
-	found, err := k.run.client.store.Strangers(ctx, k.conn, string(forListening), string(forKeeping))
+	found, err := k.run.client.store.Strangers(ctx, k.conn)
 	if err != nil {
 		return fmt.Errorf("look for who holds locks: %w", err)
 	}

@@ -56,7 +56,7 @@ func (k *keeper) tryLeadByAge(ctx context.Context, has, late bool) (leads bool, 
 		return has, nil
 	}
 	k.strangers.looked = time.Now()
-	found, err := st.Strangers(ctx, k.conn, string(forListening), string(forKeeping))
+	found, err := st.Strangers(ctx, k.conn)
 	if err != nil {
 		return false, fmt.Errorf("look for who holds locks: %w", err)
 	}

@@ -16,7 +16,8 @@ func TestLeadIsHandedOver(t *testing.T) {
 	url := pgtest.Database(t)
 	pool := poolOn(t, url)
 	execSQL(t, pool, `SELECT sqlq.create_queue('post')`)
-	config := sqlq.Config{LeaseTime: time.Minute} // heartbeats 5 s apart
+	var said logged
+	config := sqlq.Config{LeaseTime: time.Minute, Logger: said.logger()} // heartbeats 5 s apart
 	sender := open(t, pool, sqlq.Config{})
 	old := runPost(t, pool, config, "post")
 	for i := range 5 {
@@ -29,6 +30,9 @@ func TestLeadIsHandedOver(t *testing.T) {
 			return sender.Send(t.Context(), letter{N: i}, sqlq.To("post"), sqlq.Delay(10*time.Millisecond))
 		})
 		old = next
+	}
+	if text := said.all(); text != "" {
+		t.Errorf("they take one another for strangers, or complain:\n%s", text)
 	}
 }
 

@@ -80,7 +80,7 @@ func (l *listener) tellOfStrangers(ctx context.Context, s *listening) (time.Dura
 		return pause, nil
 	}
 	st.looked = now
-	found, err := l.run.client.store.Strangers(ctx, s.c, string(forListening), string(forKeeping))
+	found, err := l.run.client.store.Strangers(ctx, s.c)
 	if err != nil {
 		return 0, fmt.Errorf("look for who holds locks: %w", err)
 	}

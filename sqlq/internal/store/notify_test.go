@@ -75,3 +75,34 @@ func cancelSome(t *testing.T, conn *pgx.Conn, sql string, n int) (cancelled int6
 	}
 	return cancelled
 }
+
+// A poll leaves no prepared statement with the session: each choice of queues would be one more.
+func TestWaitingPreparesNothing(t *testing.T) {
+	t.Parallel()
+	conn, err := pgx.Connect(t.Context(), pgtest.Database(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if _, err := conn.Exec(t.Context(), `SELECT sqlq.create_queue(q), sqlq.send('a', 'T', '1') FROM unnest(ARRAY['a', 'b']) q`); err != nil {
+		t.Fatal(err)
+	}
+	for _, queues := range [][]string{{"a", "b"}, {"b", "a"}, {"b"}} {
+		waiting, err := New("sqlq").Waiting(t.Context(), conn, queues)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, q := range queues {
+			if waiting[i] != (q == "a") {
+				t.Errorf("of %v %v wait", queues, waiting)
+			}
+		}
+	}
+	var n int
+	if err := conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%ARRAY[EXISTS%' AND statement NOT LIKE '%pg_prepared%'`).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	if n != 0 {
+		t.Errorf("%d statements are prepared", n)
+	}
+}

@@ -27,10 +27,10 @@ const (
 	LockQueues  = "queues"  // of whoever makes or drops a queue, or grants; until the transaction ends
 )
 
-// Strangers returns the sessions that hold the schema's advisory locks and are not those that should, by what they are named:
-// listening and keeping are the application names of the library's own. Locks nothing; it looks at all locks of the server,
-// and names no table by regclass, which is refused to a role that may not use the schema.
-func (s *Schema) Strangers(ctx context.Context, db DBTX, listening, keeping string) ([]Stranger, error) {
+// Strangers returns the sessions that hold the schema's advisory locks and are not those that should, by how they name
+// themselves: as the library's own connections do, for listening and for keeping house. Locks nothing; it looks at all locks of
+// the server, and names no table by regclass, which is refused to a role that may not use the schema.
+func (s *Schema) Strangers(ctx context.Context, db DBTX) ([]Stranger, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		WITH keys AS (
 			SELECT c.relname, (c.oid::bigint - 2147483648)::int::oid AS key
@@ -52,10 +52,10 @@ func (s *Schema) Strangers(ctx context.Context, db DBTX, listening, keeping stri
 				AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 		)
 		SELECT lock, queue, CASE WHEN lock = '%[4]s' THEN number ELSE 0 END, pid, application, usename FROM held
-		WHERE lock IN ('%[1]s', '%[7]s') OR lock = '%[2]s' AND NOT starts_with(application, $2)
-			OR lock = '%[3]s' AND NOT starts_with(application, $3)
-			OR lock = '%[4]s' AND NOT starts_with(application, $2) AND NOT starts_with(application, $3)
-		ORDER BY 1, 2, 3, 4`, LockSleeper, LockWatch, LockLead, LockAlive, sleepers, watchers, LockQueues), s.name, listening, keeping)
+		WHERE lock IN ('%[1]s', '%[7]s') OR lock = '%[2]s' AND NOT starts_with(application, 'sqlq listen')
+			OR lock = '%[3]s' AND NOT starts_with(application, 'sqlq keep')
+			OR lock = '%[4]s' AND NOT starts_with(application, 'sqlq listen') AND NOT starts_with(application, 'sqlq keep')
+		ORDER BY 1, 2, 3, 4`, LockSleeper, LockWatch, LockLead, LockAlive, sleepers, watchers, LockQueues), s.name)
 	if err != nil {
 		return nil, err
 	}
