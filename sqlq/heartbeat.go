@@ -2,6 +2,7 @@ package sqlq
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -52,7 +53,7 @@ func (k *keeper) beat(ctx context.Context) error {
 	if err := k.giveBackUnknown(ctx, leases); err != nil {
 		return err
 	}
-	if err := k.tryLead(ctx); err != nil {
+	if err := k.tryLead(ctx, late.Message || late.Instance); err != nil {
 		return fmt.Errorf("heartbeat: %w", err)
 	}
 	if k.leadsNow() || late.Instance {
@@ -80,7 +81,7 @@ func (k *keeper) reregister(ctx context.Context, alive []int32) error {
 			continue
 		}
 		k.run.client.log.Warn("sqlq: this instance was thought dead and goes on under a new number; messages that it had leased are handled again", "endpoint", in.endpoint.Name, "instance", was)
-		if err := k.run.register(ctx, k.conn, in); err != nil {
+		if err := k.register(ctx, in); err != nil {
 			return err
 		}
 		renewed++
@@ -88,39 +89,55 @@ func (k *keeper) reregister(ctx context.Context, alive []int32) error {
 	if renewed == 0 {
 		return nil
 	}
-	k.run.listener.refresh() // its session must hold the new lock too
+	k.run.listener.refresh() // the session of a process that was thought dead is ended by others; its lock may be a new one
 	return nil
 }
 
-// register makes the instance's record. The lock that shows that it lives is taken before anybody can see the record and
-// miss the lock.
-func (r *runner) register(ctx context.Context, db *conn, in *instance) error {
-	c := r.client
-	var id int32
+// register makes the instance's record. Its process's lock, which shows that it lives, bears the number of the first that it
+// registered, and is taken before anybody can see the record and miss the lock. Where somebody else has that lock already, the
+// record says that there is none, and the heartbeat alone shows that the instance lives.
+func (k *keeper) register(ctx context.Context, in *instance) error {
+	c := k.run.client
+	record := store.Instance{
+		Endpoint: in.endpoint.Name, Host: c.config.host, PID: os.Getpid(), Version: c.config.version,
+		Concurrency: in.endpoint.Concurrency, Process: k.process.Load(), LeaseTime: c.config.LeaseTime,
+	}
+	record.SessionLock = !k.conn.pooled && (record.Process == 0 || k.alive)
 	// A context that ended during the commit would leave a record that nobody ends.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	err := pgx.BeginTxFunc(ctx, db, db.keeping(), func(tx pgx.Tx) (err error) {
-		id, err = c.store.Register(ctx, tx, store.Instance{
-			Endpoint: in.endpoint.Name, Host: c.config.host, PID: os.Getpid(), Version: c.config.version,
-			Concurrency: in.endpoint.Concurrency, SessionLock: !db.pooled, LeaseTime: c.config.LeaseTime,
-		})
-		if err != nil {
+	var id int32
+	var taken bool
+	insert := func(tx pgx.Tx) (err error) {
+		if id, err = c.store.Register(ctx, tx, record); err != nil || !record.SessionLock || record.Process != 0 {
 			return err
 		}
-		if db.pooled {
-			return nil // its heartbeat alone shows that it lives
+		if taken, err = c.store.TryAlive(ctx, tx, id); err == nil && !taken {
+			err = errAliveTaken
 		}
-		return c.store.LockAlive(ctx, tx, []int32{id})
-	})
+		return err
+	}
+	err := pgx.BeginTxFunc(ctx, k.conn, k.conn.keeping(), insert)
+	if errors.Is(err, errAliveTaken) {
+		c.log.Warn("sqlq: another session has the advisory lock that would show that this process lives; its heartbeat alone does, so its death is noticed later",
+			"endpoint", in.endpoint.Name, "number", id, "after", c.config.LeaseTime)
+		record.SessionLock = false
+		err = pgx.BeginTxFunc(ctx, k.conn, k.conn.keeping(), insert)
+	}
 	if err != nil {
 		return fmt.Errorf("register endpoint %q: %w", in.endpoint.Name, err)
+	}
+	if taken {
+		k.process.Store(id)
+		k.alive = true
 	}
 	in.mu.Lock()
 	in.id = id
 	in.mu.Unlock()
 	return nil
 }
+
+var errAliveTaken = errors.New("another session has the lock that shows that the process lives")
 
 // giveBackUnknown returns messages to their queues that are leased in this process's name although it does not have
 // them: the connection was lost after the commit that leased them, and before its answer.

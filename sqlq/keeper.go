@@ -20,15 +20,22 @@ const (
 
 // keeper owns the connection of a process that keeps house: heartbeats, and, in the one process that leads, moving due
 // messages, giving back what crashed instances had, and the upkeep. Leading is a session lock, so that a dead leader is followed
-// at the next heartbeat of another (but see tryLead); that a frozen one gets nothing done is noticed by the others, who then do
-// it once.
+// at the next heartbeat of another (but see tryLead), and one that ends in order at once, because it says so; that a frozen one
+// gets nothing done is noticed by the others, who then do it once.
 type keeper struct {
 	run       *runner
 	conn      *conn
 	connected time.Time
+	process   atomic.Int32 // the number of the lock that shows that the process lives; 0: there is none
+	alive     bool         // the connection holds that lock
+	tried     time.Time    // when it last tried to take that or to lead, between heartbeats
+	byAge     bool         // it leads as the oldest instance, because a stranger has the leader's lock
+	strangers strangers    // with the leader's lock
+	claimants strangers    // with the lock that shows that the process lives
 
 	mu      sync.Mutex
 	leads   bool
+	vacant  bool // whoever led has said that it does no more
 	kick    chan struct{}
 	crashes map[string]time.Time // the latest known of each endpoint
 	mover   mover
@@ -45,7 +52,8 @@ type keeper struct {
 }
 
 func newKeeper(r *runner) *keeper {
-	return &keeper{run: r, kick: make(chan struct{}, 1), crashes: map[string]time.Time{}, mover: newMover(), upkeep: newUpkeep(), smallRounds: map[string]round{}}
+	return &keeper{run: r, strangers: strangers{log: r.client.log}, claimants: strangers{log: r.client.log}, kick: make(chan struct{}, 1),
+		crashes: map[string]time.Time{}, mover: newMover(), upkeep: newUpkeep(), smallRounds: map[string]round{}}
 }
 
 // start registers the instances and gives back what dead ones had, before the first message is fetched.
@@ -57,7 +65,7 @@ func (k *keeper) start(ctx context.Context) error {
 		return err
 	}
 	for _, in := range k.run.instances {
-		if err := k.run.register(ctx, k.conn, in); err != nil {
+		if err := k.register(ctx, in); err != nil {
 			return err
 		}
 	}
@@ -96,7 +104,13 @@ func (k *keeper) keep(ctx, stop context.Context) {
 			err = k.beat(bounded)
 		}
 		if err == nil {
+			err = k.tryAgain(bounded)
+		}
+		if err == nil {
 			next, err = k.moveDue(bounded)
+			if k.lacks() {
+				next = min(next, lackedEvery)
+			}
 		}
 		if err == nil && k.unrecovered {
 			next, err = 0, k.giveBack(bounded)
@@ -138,40 +152,68 @@ func (k *keeper) pause(ctx context.Context, d time.Duration) bool {
 	return ctx.Err() == nil
 }
 
-// tryLead makes this process the leader if nobody else is: with the session lock, or, without a session, as the oldest
-// instance that lives, which is asked for at each heartbeat. Where some processes have sessions and others do not there
-// may be two leaders; they do everything once all the same.
-func (k *keeper) tryLead(ctx context.Context) (err error) {
-	leads := k.leadsNow()
-	switch st := k.run.client.store; {
-	case k.conn.pooled:
-		leads, err = st.Eldest(ctx, k.conn, k.run.numbers())
-	case !leads:
-		leads, err = st.TryLead(ctx, k.conn)
+// lackedEvery is the pause between attempts to get what a connection lacks, where nobody tells when it is to be had.
+const lackedEvery = time.Second
+
+// lacks reports whether there is something to try for between heartbeats: the lock that shows that the process lives, or the
+// lead, where the listener does not hear when that is free.
+func (k *keeper) lacks() bool {
+	return k.lacksAlive() || len(k.claimants.told) > 0 || !k.leadsNow() && !k.run.listener.hears()
+}
+
+func (k *keeper) lacksAlive() bool { return k.process.Load() != 0 && !k.alive && !k.conn.pooled }
+
+// tryAgain tries for what the connection lacks.
+func (k *keeper) tryAgain(ctx context.Context) error {
+	k.mu.Lock()
+	vacant := k.vacant
+	k.vacant = false
+	k.mu.Unlock()
+	lacks := k.lacks() && time.Since(k.tried) >= lackedEvery
+	if !vacant && !lacks {
+		return nil
 	}
-	if err != nil {
+	k.tried = time.Now()
+	if err := k.holdAlive(ctx); err != nil {
 		return err
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.leads = leads
+	if err := k.tellOfClaimants(ctx); err != nil {
+		return err
+	}
+	if k.leadsNow() {
+		return nil
+	}
+	return k.tryLead(ctx, false)
+}
+
+// tellOfClaimants says who has the lock that shows that this process lives, if it does not.
+func (k *keeper) tellOfClaimants(ctx context.Context) error {
+	if !k.lacksAlive() && len(k.claimants.told) == 0 || time.Since(k.claimants.looked) < strangersEvery {
+		return nil
+	}
+	k.claimants.looked = time.Now()
+	found, err := k.run.client.store.Strangers(ctx, k.conn)
+	if err != nil {
+		return fmt.Errorf("look for who holds locks: %w", err)
+	}
+	k.claimants.tell(found, func(f store.Stranger) string {
+		if f.Lock == store.LockAlive && f.Number == int64(k.process.Load()) && k.lacksAlive() {
+			return "this process cannot show by it that it lives, and may be thought dead when that session lets go"
+		}
+		return ""
+	})
 	return nil
 }
 
-func (k *keeper) leadsNow() bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.leads
-}
-
-// end records that the instances ended in order, and wakes others for the messages that were given back. Only then does it
-// let go of the locks that show that they live.
+// end hands over the lead, records that the instances ended in order, and wakes others for the messages that were given back.
+// Only then does it let go of the lock that shows that they live. It waits until whom this process woke has been told.
 func (k *keeper) end() {
 	defer k.disconnect()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
+	k.handOver(ctx)
 	st := k.run.client.store
-	err := k.run.client.onPool(ctx, func(db store.DBTX) error {
+	err := k.onOwn(ctx, func(db store.DBTX) error {
 		if err := k.drained(ctx, db); err != nil {
 			return err
 		}
@@ -181,6 +223,17 @@ func (k *keeper) end() {
 		k.run.client.log.Warn("sqlq: cannot record the end of this instance; others will take it for crashed", "err", err)
 	}
 	k.keepLast()
+	k.run.client.wakes.flush(ctx)
+}
+
+// onOwn runs statements on the keeper's connection, and where it is lost on the pool's: the program may have those busy.
+func (k *keeper) onOwn(ctx context.Context, run func(db store.DBTX) error) error {
+	if k.conn != nil && !k.conn.IsClosed() {
+		if err := run(k.conn); err == nil || !connectionLost(err) || ctx.Err() != nil {
+			return err
+		}
+	}
+	return k.run.client.onPool(ctx, run)
 }
 
 func (k *keeper) connect(ctx context.Context) (err error) {
@@ -190,14 +243,22 @@ func (k *keeper) connect(ctx context.Context) (err error) {
 	k.mu.Lock()
 	k.leads = false
 	k.mu.Unlock()
+	k.alive, k.byAge = false, false
 	if k.conn, err = k.run.client.connect(ctx, forKeeping); err != nil {
 		return err
 	}
 	k.connected = time.Now()
-	if ids := k.run.numbers(); len(ids) > 0 && ids[0] != 0 && !k.conn.pooled {
-		if err := k.run.client.store.LockAlive(ctx, k.conn, ids); err != nil {
-			return fmt.Errorf("lock instances: %w", err)
-		}
+	return k.holdAlive(ctx)
+}
+
+// holdAlive tries to take the lock that shows that the process lives, if it has one and the connection does not hold it.
+func (k *keeper) holdAlive(ctx context.Context) (err error) {
+	process := k.process.Load()
+	if process == 0 || k.alive || k.conn.pooled {
+		return nil
+	}
+	if k.alive, err = k.run.client.store.TryAlive(ctx, k.conn, process); err != nil {
+		return fmt.Errorf("show that the process lives: %w", err)
 	}
 	return nil
 }

@@ -13,20 +13,27 @@ import (
 )
 
 // listener is the one connection of a process that listens, for all queues. Its goroutine owns the session and all that
-// the session holds; others say what they wish for and wait until it is so.
+// the session holds; others say what they wish for and wait until it is so. The goroutine never waits for a lock that
+// others can hold for long, and whenever it takes long all the same, instances poll by themselves.
 type listener struct {
-	run    *runner
-	silent bool        // it was said that LISTEN does not work
-	pooled atomic.Bool // nothing but polling is possible
+	run       *runner
+	silent    bool        // it was said that LISTEN does not work
+	pooled    atomic.Bool // nothing but polling is possible
+	strangers strangers   // with locks that keep receivers from sleeping
 
 	mu        sync.Mutex
 	connected bool               // and LISTEN was seen to work
+	round     int                // the number of the round under way; 0: none, it waits
+	rounds    int                // the number of the last round
+	late      bool               // the round under way takes so long that nobody may rely on it
+	wakes     []string           // channels to be notified
 	interrupt context.CancelFunc // of the wait
 	poked     bool               // there is something to do
 	byChannel map[string]*instance
 	tables    map[*instance]store.TableID
 	posts     map[*instance]*post
 	delayed   string    // channel of the delayed messages
+	lead      string    // channel of the processes that lead no more
 	queues    string    // channel of the registry: new, paused and resumed queues
 	stoodBy   time.Time // when those on call last tried to take the watch
 	changed   bool      // queues were made, paused or resumed: see what that is to ours
@@ -36,7 +43,7 @@ type listener struct {
 var errStale = errors.New("what to listen for has changed")
 
 func newListener(r *runner) *listener {
-	return &listener{run: r}
+	return &listener{run: r, strangers: strangers{log: r.client.log}}
 }
 
 // listen keeps a connection until ctx ends.
@@ -78,7 +85,9 @@ func (l *listener) heard() {
 
 // session makes a connection that listens, tests it, and keeps it until it is lost. Then it returns why.
 func (l *listener) session(ctx context.Context, retry *backoff) error {
-	c, err := l.run.client.connect(ctx, forListening)
+	settingUp, cancel := context.WithTimeout(ctx, setUpWithin)
+	defer cancel()
+	c, err := l.run.client.connect(settingUp, forListening)
 	if err != nil {
 		return err
 	}
@@ -90,13 +99,17 @@ func (l *listener) session(ctx context.Context, retry *backoff) error {
 	if c.pooled {
 		return errPooled
 	}
-	if err := l.subscribe(ctx, c); err != nil {
+	if err := store.SetSession(settingUp, c, []string{"lock_timeout"}, []string{listenerLocks}); err != nil {
+		return fmt.Errorf("set up the connection: %w", err)
+	}
+	if err := l.subscribe(settingUp, c); err != nil {
 		return err
 	}
-	if err := l.selfTest(ctx, c); err != nil {
+	if err := l.selfTest(settingUp, c); err != nil {
 		return err
 	}
-	if err := l.run.client.store.LockAlive(ctx, c, l.run.numbers()); err != nil {
+	s := &listening{c: c, poll: time.Now().Add(l.pollInterval())}
+	if err := l.holdAlive(settingUp, s); err != nil {
 		return err
 	}
 	retry.reset()
@@ -108,48 +121,7 @@ func (l *listener) session(ctx context.Context, retry *backoff) error {
 	for _, in := range l.run.instances {
 		in.wake() // whatever was notified meanwhile went unheard
 	}
-	return l.attend(ctx, c)
-}
-
-// attend does on a session that listens what instances wish for and senders ask for, until it is lost.
-func (l *listener) attend(ctx context.Context, c *conn) error {
-	var look time.Duration
-	poll := time.Now().Add(l.pollInterval())
-	for {
-		if err := l.grant(ctx, c); err != nil {
-			return err
-		}
-		if err := l.compare(ctx, c); err != nil {
-			return err
-		}
-		var err error
-		if look, err = l.look(ctx, c, look); err != nil {
-			return err
-		}
-		pause := time.Until(poll)
-		if pause <= 0 {
-			if err := l.poll(ctx, c); err != nil {
-				return err
-			}
-			pause = l.pollInterval()
-			poll = time.Now().Add(pause)
-		}
-		if look > 0 {
-			pause = min(pause, look)
-		}
-		called, err := l.callOthers(ctx, c)
-		if err != nil {
-			return err
-		}
-		stoodBy, err := l.standBy(ctx, c)
-		if err != nil {
-			return err
-		}
-		pause = min(pause, called, stoodBy)
-		if err := l.wait(ctx, c, pause); err != nil {
-			return err
-		}
-	}
+	return l.attend(ctx, s)
 }
 
 // compare looks whether queues were paused or resumed, and begins anew when the queue of an instance is another table than
@@ -162,7 +134,10 @@ func (l *listener) compare(ctx context.Context, c *conn) error {
 	if !changed {
 		return nil
 	}
-	if err := l.run.readPaused(ctx, c); err != nil {
+	if err := l.run.readPaused(ctx, c); sqlState(err) == lockNotAvailable {
+		time.AfterFunc(time.Second, l.registryChanged) // somebody has locked the registry
+		return nil
+	} else if err != nil {
 		return err
 	}
 	tables, err := l.run.client.store.ReadyTables(ctx, c, l.run.endpoints())
@@ -179,6 +154,14 @@ func (l *listener) compare(ctx context.Context, c *conn) error {
 	return nil
 }
 
+// registryChanged has the listener compare.
+func (l *listener) registryChanged() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.changed = true
+	l.poke()
+}
+
 // refresh has the listener begin anew: other tables, or other instance numbers.
 func (l *listener) refresh() {
 	l.mu.Lock()
@@ -187,18 +170,20 @@ func (l *listener) refresh() {
 	l.poke()
 }
 
-// subscribe listens for calls to all queues, for delayed messages, and for new, paused and resumed queues.
+// subscribe listens for calls to all queues, for delayed messages, for the end of whoever leads, and for new, paused and
+// resumed queues.
 func (l *listener) subscribe(ctx context.Context, c *conn) error {
 	st := l.run.client.store
 	tables, posts, byChannel := map[*instance]store.TableID{}, map[*instance]*post{}, map[string]*instance{}
 	sql := ""
-	for _, in := range l.run.instances {
-		table, err := st.ReadyTable(ctx, c, in.endpoint.Name)
-		if sqlState(err) == undefinedTable {
+	found, err := st.ReadyTables(ctx, c, l.run.endpoints())
+	if err != nil {
+		return fmt.Errorf("find the queues: %w", err)
+	}
+	for i, in := range l.run.instances {
+		table := found[i]
+		if table == 0 {
 			continue // dropped while we run; its receivers say so
-		}
-		if err != nil {
-			return fmt.Errorf("find queue %q: %w", in.endpoint.Name, err)
 		}
 		tables[in], posts[in] = table, &post{in: in}
 		byChannel[table.Channel()], byChannel[table.CallChannel()] = in, in
@@ -208,14 +193,14 @@ func (l *listener) subscribe(ctx context.Context, c *conn) error {
 	if err != nil {
 		return fmt.Errorf("find the delayed table: %w", err)
 	}
-	sql += "LISTEN " + delayed.Channel() + "; LISTEN " + queues.Channel()
+	sql += "LISTEN " + delayed.Channel() + "; LISTEN " + delayed.LeadChannel() + "; LISTEN " + queues.Channel()
 	if _, err := c.PgConn().Exec(ctx, sql).ReadAll(); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.tables, l.posts, l.byChannel = tables, posts, byChannel
-	l.delayed, l.queues = delayed.Channel(), queues.Channel()
+	l.delayed, l.lead, l.queues = delayed.Channel(), delayed.LeadChannel(), queues.Channel()
 	return nil
 }
 
@@ -249,7 +234,7 @@ func (l *listener) wait(ctx context.Context, c *conn, pause time.Duration) error
 		l.mu.Unlock()
 		return errStale
 	}
-	if l.poked || l.changed {
+	if l.poked || l.changed || len(l.wakes) > 0 {
 		l.poked = false
 		l.mu.Unlock()
 		return nil
@@ -276,7 +261,7 @@ func (l *listener) wait(ctx context.Context, c *conn, pause time.Duration) error
 
 func (l *listener) notified(channel string) {
 	l.mu.Lock()
-	in, delayed := l.byChannel[channel], channel == l.delayed
+	in, delayed, vacant := l.byChannel[channel], channel == l.delayed, channel == l.lead
 	l.changed = l.changed || channel == l.queues
 	l.mu.Unlock()
 	if in != nil {
@@ -288,25 +273,9 @@ func (l *listener) notified(channel string) {
 	if delayed {
 		l.run.keeper.dueSoon()
 	}
-}
-
-// wakeLocal wakes an instance of this process that sleeps on a channel; false where there is none, or where it would not
-// fetch any more.
-func (l *listener) wakeLocal(channel string) bool {
-	l.mu.Lock()
-	in := l.byChannel[channel]
-	sleeps := in != nil && l.posts[in] != nil && l.posts[in].rests() != deaf
-	delayed := channel == l.delayed
-	l.mu.Unlock()
-	if sleeps && in.hasRoom() && !l.run.schedule.isDraining() {
-		in.wake()
-		return true
+	if vacant {
+		l.run.keeper.leadIsVacant()
 	}
-	if delayed && l.run.keeper.leadsNow() {
-		l.run.keeper.dueSoon()
-		return true
-	}
-	return false
 }
 
 // poke ends the wait, or keeps the next from beginning.
@@ -315,6 +284,13 @@ func (l *listener) poke() {
 	if l.interrupt != nil {
 		l.interrupt()
 	}
+}
+
+// hears reports whether the listener is connected, so that others can tell it something.
+func (l *listener) hears() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.connected && !l.late
 }
 
 // disconnected forgets the locks, which the server has released, and has everybody poll.
@@ -326,6 +302,10 @@ func (l *listener) disconnected() {
 		p.wishFor(awake)
 	}
 	l.posts = nil
+	if len(l.wakes) > 0 {
+		l.run.client.wakes.ask(l.wakes)
+		l.wakes = nil
+	}
 	for _, in := range l.run.instances {
 		in.wake()
 	}

@@ -31,6 +31,8 @@ func (l *listener) onlyPoll(ctx context.Context) {
 		advice = "Config.ListenURL leads through one too: let it lead to the database itself"
 	}
 	c.log.Warn("sqlq: polling for messages instead of being woken", "err", errPooled, "every", every, "advice", advice, "endpoints", l.run.endpoints())
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
 	if delayed, _, err := c.store.Tables(ctx, c.pool); err == nil { // so that this process's own mover is told
 		l.mu.Lock()
 		l.delayed = delayed.Channel()
@@ -66,19 +68,37 @@ func (l *listener) poll(ctx context.Context, c *conn) error {
 	return nil
 }
 
-// waiting returns those of the instances in whose queues there are messages, held ones included.
+// waiting returns those of the instances in whose queues there are messages, held ones included. A table that somebody has
+// locked is passed over: nobody could receive from it.
 func (l *listener) waiting(ctx context.Context, c *conn, ins []*instance) (has []*instance, err error) {
-	if len(ins) == 0 {
-		return nil, nil
-	}
-	waiting, err := l.run.client.store.Waiting(ctx, c, namesOf(ins))
-	if err != nil {
-		return nil, fmt.Errorf("poll: %w", err)
-	}
-	for i, in := range ins {
-		if waiting[i] {
-			has = append(has, in)
+	st := l.run.client.store
+	for range 2 {
+		if len(ins) == 0 {
+			return nil, nil
 		}
+		waiting, err := st.Waiting(ctx, c, namesOf(ins))
+		if err == nil {
+			for i, in := range ins {
+				if waiting[i] {
+					has = append(has, in)
+				}
+			}
+			return has, nil
+		}
+		if sqlState(err) != lockNotAvailable {
+			return nil, fmt.Errorf("poll: %w", err)
+		}
+		locked, err := st.Locked(ctx, c, l.tablesOf(ins))
+		if err != nil {
+			return nil, fmt.Errorf("poll: look for locked queues: %w", err)
+		}
+		var free []*instance
+		for i, in := range ins {
+			if !locked[i] {
+				free = append(free, in)
+			}
+		}
+		ins = free
 	}
-	return has, nil
+	return nil, nil // the locks change too quickly; there is a next time
 }

@@ -50,7 +50,7 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 			in.freed(b)
 			switch {
 			case r.run.schedule.isDraining():
-				r.wakeOthers(ctx, in)
+				r.run.wakeOthers(in)
 			case !in.hasRoom():
 				r.run.listener.overflow(in)
 			}
@@ -131,13 +131,6 @@ func (in *instance) mayWait(ds []*delivery) bool {
 		may = may && in.troubles[d.ID] <= maxTroubled
 	}
 	return may
-}
-
-// wakeOthers wakes the endpoint's receivers in other processes: there are messages that this one leaves to them.
-func (r *receiver) wakeOthers(ctx context.Context, in *instance) {
-	if err := r.run.client.store.WakeQueues(ctx, r.run.client.pool, []string{in.endpoint.Name}); err != nil {
-		r.run.client.log.Warn("sqlq: cannot wake receivers; they will find the messages by polling", "err", err)
-	}
 }
 
 // settleOneByOne settles the finished deliveries of a batch whose transaction is gone, each in its own. Successful

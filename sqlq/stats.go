@@ -64,14 +64,14 @@ func (c *Client) Stats() Stats {
 	}
 	l := r.listener
 	l.mu.Lock()
-	s := Stats{Listening: l.connected}
+	s := Stats{Listening: l.connected && !l.late}
 	l.mu.Unlock()
 	for _, in := range instances {
 		e := in.stats()
 		switch how := l.rests(in); {
 		case in.isPaused():
 			e.Waits = Paused
-		case !s.Listening:
+		case !s.Listening || l.isRefused(in):
 			e.Waits = Polls
 		case how == watching:
 			e.Waits = Notified

@@ -21,6 +21,9 @@ import (
 // if it has it, and calls them; each looks, and the first that finds nothing more to do takes the watch. If the process
 // with the watch dies or freezes nobody is called, so those on call try to take the watch, and see whether messages
 // wait, every second.
+//
+// Every role of the database can take these locks too, and keep them. So nobody waits for one: where the sleeper's lock is
+// refused the instance does not sleep, but looks every second, and where the watch is refused it is on call.
 const (
 	// linger is the pause between looks of an instance that finds its queue empty but does not sleep yet. A look in vain
 	// costs two of its patience, another gives one back.
@@ -62,12 +65,21 @@ type post struct {
 	flag  bool            // and the sleeper's lock
 	noted map[string]bool // transactions that were writing when it fell asleep
 
+	refusals int       // how often in a row the sleeper's lock was refused
+	refused  time.Time // when first
+	again    time.Time // when to try next
+
 	call   bool // others are to be called
 	called time.Time
 }
 
 func (p *post) wishFor(w wish) {
 	p.wish = w
+	p.answer()
+}
+
+// answer lets whoever waits for its wish to sleep go on, granted or not.
+func (p *post) answer() {
 	if p.asking != nil {
 		close(p.asking)
 		p.asking = nil
@@ -81,15 +93,26 @@ func (p *post) rests() rest {
 		return deaf
 	case p.flag:
 		return watching
+	case p.watch:
+		return deaf // the sleeper's lock was refused, so senders do not see that it sleeps
 	}
 	return onCall
+}
+
+// refuse notes that the sleeper's lock was refused. Mostly a sender has it, for microseconds.
+func (p *post) refuse(now time.Time) {
+	if p.refusals == 0 {
+		p.refused = now
+	}
+	p.refusals++
+	p.again = now.Add(min(time.Millisecond<<min(p.refusals, 10), time.Second))
 }
 
 // sleep lets the instance sleep, and says how. When it returns watching, senders notify it from now on.
 func (l *listener) sleep(ctx context.Context, in *instance) rest {
 	l.mu.Lock()
 	p := l.posts[in]
-	if p == nil || !l.connected || l.run.schedule.isDraining() {
+	if p == nil || !l.connected || l.late || l.run.schedule.isDraining() {
 		l.mu.Unlock()
 		return deaf
 	}
@@ -108,7 +131,31 @@ func (l *listener) sleep(ctx context.Context, in *instance) rest {
 func (l *listener) rests(in *instance) rest {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.howRests(in)
+}
+
+// howRests is rests for those who hold mu. While the listener is late it wakes nobody.
+func (l *listener) howRests(in *instance) rest {
+	if l.late {
+		return deaf
+	}
 	return l.posts[in].rests()
+}
+
+// isRefused reports whether the instance would sleep and cannot, because others have the sleeper's lock.
+func (l *listener) isRefused(in *instance) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.posts[in]
+	return p != nil && p.wish == asleep && p.watch && p.refusals > 0
+}
+
+// keepsWatch reports whether the session keeps the watch over the queue that a channel is for.
+func (l *listener) keepsWatch(channel string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	in := l.byChannel[channel]
+	return in != nil && l.posts[in] != nil && l.posts[in].watch
 }
 
 // rouse spares the senders: the instance looks by itself for a while, and keeps the watch, so that nobody else does.
@@ -148,38 +195,40 @@ func (l *listener) overflow(in *instance) {
 	l.poke()
 }
 
-// grant makes what the session holds what the instances wish for.
-func (l *listener) grant(ctx context.Context, c *conn) error {
+// grant makes what the session holds what the instances wish for, so far as others let it, and returns when to try again.
+func (l *listener) grant(ctx context.Context, c *conn) (again time.Duration, err error) {
 	if err := l.release(ctx, c); err != nil {
-		return err
+		return 0, err
 	}
 	asking := map[*instance]chan struct{}{}
-	tried := l.which(func(p *post) bool { return p.asking != nil && !p.watch })
-	l.hold(tried, func(p *post) { asking[p.in] = p.asking })
-	if err := l.takeWatch(ctx, c, tried); err != nil {
-		return err
+	l.hold(l.which(func(p *post) bool { return p.asking != nil }), func(p *post) { asking[p.in] = p.asking })
+	if err := l.takeWatch(ctx, c, l.which(func(p *post) bool { return asking[p.in] != nil && !p.watch })); err != nil {
+		return 0, err
 	}
 	if err := l.raiseFlags(ctx, c); err != nil {
-		return err
+		return 0, err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	again = time.Hour
 	for in, p := range l.posts {
 		// Who withdrew the wish meanwhile, and has it again, may have been called in between: it cannot go on call yet.
-		refused := !p.watch && p.asking == asking[in]
-		if p.asking != nil && (p.flag || refused) {
-			p.wishFor(asleep)
+		if p.asking != nil && (p.flag || p.asking == asking[in]) {
+			p.answer()
+		}
+		if p.wish == asleep && p.watch && !p.flag {
+			again = min(again, time.Until(p.again))
 		}
 	}
-	return nil
+	return again, nil
 }
 
-// which returns the instances whose posts are as asked for.
+// which returns the instances whose posts are as asked for, always in the same order.
 func (l *listener) which(is func(*post) bool) (ins []*instance) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for in, p := range l.posts {
-		if is(p) {
+	for _, in := range l.run.instances {
+		if p := l.posts[in]; p != nil && is(p) {
 			ins = append(ins, in)
 		}
 	}
@@ -213,12 +262,14 @@ func (l *listener) release(ctx context.Context, c *conn) error {
 	if err := c.SendBatch(ctx, b).Close(); err != nil {
 		return fmt.Errorf("release the locks of sleepers: %w", err)
 	}
-	sql := ""
-	for _, table := range l.tablesOf(watches) {
-		sql += "UNLISTEN " + table.Channel() + ";"
-	}
-	if _, err := c.PgConn().Exec(ctx, sql).ReadAll(); err != nil {
-		return fmt.Errorf("unlisten: %w", err)
+	if len(watches) > 0 {
+		sql := ""
+		for _, table := range l.tablesOf(watches) {
+			sql += "UNLISTEN " + table.Channel() + ";"
+		}
+		if _, err := c.PgConn().Exec(ctx, sql).ReadAll(); err != nil {
+			return fmt.Errorf("unlisten: %w", err)
+		}
 	}
 	l.hold(flags, func(p *post) { p.flag = false })
 	l.hold(watches, func(p *post) { p.watch = false })
@@ -254,24 +305,32 @@ func (l *listener) takeWatch(ctx context.Context, c *conn, ins []*instance) erro
 	return nil
 }
 
-// raiseFlags has senders notify those that have the watch and want to sleep, and notes who was writing to their queues.
-// Whoever does not wait for it is woken, to look once more: what was committed before the flag was up notified nobody.
+// raiseFlags has senders notify those that have the watch and want to sleep, where the sleeper's lock is to be had, and notes
+// who was writing to their queues. Whoever does not wait for it is woken, to look once more: what was committed before the
+// flag was up notified nobody.
 func (l *listener) raiseFlags(ctx context.Context, c *conn) error {
-	ins := l.which(func(p *post) bool { return p.wish == asleep && p.watch && !p.flag })
+	now := time.Now()
+	ins := l.which(func(p *post) bool { return p.wish == asleep && p.watch && !p.flag && !now.Before(p.again) })
 	if len(ins) == 0 {
 		return nil
 	}
+	var raised []bool
 	var writers []store.Writer
 	b := &pgx.Batch{}
-	l.run.client.store.SetAsleep(b, l.tablesOf(ins))
+	l.run.client.store.SetAsleep(b, l.tablesOf(ins), &raised)
 	l.run.client.store.Writers(b, l.tablesOf(ins), &writers)
 	if err := c.SendBatch(ctx, b).Close(); err != nil {
 		return fmt.Errorf("take the locks of sleepers: %w", err)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, in := range ins {
+	for i, in := range ins {
 		p := l.posts[in]
+		if !raised[i] {
+			p.refuse(now)
+			continue
+		}
+		p.refusals, p.again = 0, time.Time{}
 		p.flag, p.noted = true, transactions(writers, l.tables[in])
 		if p.wish != asleep {
 			l.poke() // not any more

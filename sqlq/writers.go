@@ -16,14 +16,7 @@ const lookAgainMin, lookAgainMax = 2 * time.Millisecond, 50 * time.Millisecond
 
 // look wakes instances for which a noted transaction has ended, and returns when to look again; 0: nothing to look for.
 func (l *listener) look(ctx context.Context, c *conn, last time.Duration) (time.Duration, error) {
-	l.mu.Lock()
-	var ins []*instance
-	for in, p := range l.posts {
-		if len(p.noted) > 0 {
-			ins = append(ins, in)
-		}
-	}
-	l.mu.Unlock()
+	ins := l.which(func(p *post) bool { return len(p.noted) > 0 })
 	if len(ins) == 0 {
 		return 0, nil
 	}

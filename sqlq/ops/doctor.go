@@ -209,6 +209,7 @@ func (e *examination) checks() []checkup {
 		{"pooler", "Is the connection a session of its own, with no transaction pooler in between?", nothing, e.checkPooler},
 		{"listen", "Does a notification arrive?", nothing, e.checkListen},
 		{"connections", "Are connections left?", nothing, e.checkConnections},
+		{"locks", "Has nobody but sqlq the advisory locks of sqlq?", tables, e.checkLocks},
 		{"migrations", "Has the schema the version that this program needs?", nothing, e.checkMigrations},
 		{"grants", "May this role do what it is for?", wantedVersion, e.checkGrants},
 		{"row security", "Does each role see its own queues only?", tables, e.checkRowSecurity},

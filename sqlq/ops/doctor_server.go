@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -173,6 +175,53 @@ func (e *examination) checkConnections(ctx context.Context) (found []Finding, er
 		found = append(found, f)
 	}
 	return found, err
+}
+
+// probeAgain is after how long a lock is looked for again: senders have the sleeper's for microseconds.
+const probeAgain = 200 * time.Millisecond
+
+// checkLocks finds sessions that keep advisory locks of the library's, which every role of the database can take.
+func (e *examination) checkLocks(ctx context.Context) (found []Finding, err error) {
+	first, err := e.store.Strangers(ctx, e.pool)
+	if err != nil || len(first) == 0 {
+		return nil, err
+	}
+	select {
+	case <-time.After(probeAgain):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	again, err := e.store.Strangers(ctx, e.pool)
+	if err != nil {
+		return nil, err
+	}
+	costs := map[string]string{
+		store.LockSleeper: "no endpoint can sleep on that queue: its instances look every second instead of being woken, and each sender notifies",
+		store.LockWatch:   "no instance can keep the watch over that queue: all look every second instead of being woken",
+		store.LockLead:    "no process leads by it: the one of the oldest instance moves delayed messages, and others when they are late",
+		store.LockAlive:   "a process cannot show by it that it lives, or goes on to look alive when it is dead, until its heartbeat is too old",
+		store.LockQueues:  "making and dropping queues, and granting, wait until that session lets go",
+	}
+	for _, s := range again {
+		if !slices.Contains(first, s) {
+			continue
+		}
+		of := ""
+		switch s.Lock {
+		case store.LockSleeper, store.LockWatch:
+			of = fmt.Sprintf(" of queue %q", s.Queue)
+		case store.LockAlive:
+			of = fmt.Sprintf(" of process %d", s.Number)
+		}
+		if s.PID == 0 {
+			found = append(found, warning(fmt.Sprintf("a prepared transaction holds the advisory lock %q%s", s.Lock, of), costs[s.Lock],
+				"end it: see pg_prepared_xacts"))
+			continue
+		}
+		found = append(found, warning(fmt.Sprintf("backend %d (application %s, user %q), which is none of sqlq's, holds the advisory lock %q%s",
+			s.PID, oneLine(fmt.Sprintf("%q", s.Application)), s.User, s.Lock, of), costs[s.Lock], store.EndSessionSQL(s.PID)).inSQL())
+	}
+	return found, nil
 }
 
 func (e *examination) checkMigrations(context.Context) ([]Finding, error) {

@@ -15,29 +15,32 @@ type Instance struct {
 	PID         int
 	Version     string
 	Concurrency int
-	SessionLock bool // its connections will hold the lock of AliveLock
+	SessionLock bool  // connections of its process will hold the lock of TryAlive
+	Process     int32 // the number of that lock; 0: the instance's own
 	LeaseTime   time.Duration
 }
 
 // Register adds an instance and returns its number. Locks nothing.
 func (s *Schema) Register(ctx context.Context, db DBTX, i Instance) (id int32, err error) {
 	err = db.QueryRow(ctx, fmt.Sprintf(`
-		INSERT INTO %s (endpoint, host, pid, version, concurrency, session_lock, lease_time)
-		VALUES ($1, $2, $3, $4, $5, $6, $7::bigint * interval '1 microsecond') RETURNING id`, s.table("instance")),
-		i.Endpoint, i.Host, i.PID, i.Version, i.Concurrency, i.SessionLock, i.LeaseTime.Microseconds()).Scan(&id)
+		INSERT INTO %s (endpoint, host, pid, version, concurrency, session_lock, process, lease_time)
+		VALUES ($1, $2, $3, $4, $5, $6, nullif($7::int, 0), $8::bigint * interval '1 microsecond') RETURNING id`, s.table("instance")),
+		i.Endpoint, i.Host, i.PID, i.Version, i.Concurrency, i.SessionLock, i.Process, i.LeaseTime.Microseconds()).Scan(&id)
 	return id, err
 }
 
-// aliveKeys is the advisory lock of an instance: by the table's OID, so schemas do not meet, and the instance's number.
-func (s *Schema) aliveKeys(id string) string {
-	return fmt.Sprintf(`(%s::regclass::oid::bigint - 2147483648)::int, %s`, quote(s.table("instance")), id)
+// aliveKeys is the advisory lock of a process: by the instance table's OID, so schemas do not meet, and the number of the
+// first instance that the process registered. Number 0 is the lock of the process that leads.
+func (s *Schema) aliveKeys(number string) string {
+	return fmt.Sprintf(`(%s::regclass::oid::bigint - 2147483648)::int, %s`, quote(s.table("instance")), number)
 }
 
-// LockAlive takes the shared session lock that shows that the instances live. While any connection of the process holds
-// it they are not taken for dead before their heartbeat is too old.
-func (s *Schema) LockAlive(ctx context.Context, db DBTX, ids []int32) error {
-	_, err := db.Exec(ctx, fmt.Sprintf(`SELECT pg_advisory_lock_shared(%s) FROM unnest($1::int[]) id`, s.aliveKeys("id")), ids)
-	return err
+// TryAlive tries to take the shared session lock that shows that a process lives, and says whether it has it; taken twice it
+// must be given back twice. While any connection of the process holds it, its instances are not taken for dead before
+// their heartbeat is too old. It is refused while somebody else has the lock to himself: for a moment whoever marks the dead.
+func (s *Schema) TryAlive(ctx context.Context, db DBTX, process int32) (taken bool, err error) {
+	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT pg_try_advisory_lock_shared(%s)`, s.aliveKeys("$1")), process).Scan(&taken)
+	return taken, err
 }
 
 // Heartbeat says that the instances live and appends to into those of them that are still taken for alive: an instance
@@ -178,8 +181,8 @@ type Dead struct {
 	PID      int
 }
 
-// MarkDead records instances as crashed that did not end in order and whose heartbeat is too old, or whose session lock
-// nobody holds; it returns them. Those of the caller are left out, because its own session cannot see its own lock. To a
+// MarkDead records instances as crashed that did not end in order and whose heartbeat is too old, or whose process's session
+// lock nobody holds; it returns them. Those of the caller are left out, because its own session cannot see its own lock. To a
 // young session a free lock means little: the server may just have been restarted or failed over, and the others may be
 // about to come back. It then counts only with a heartbeat that is two thirds of the way to being too old.
 func (s *Schema) MarkDead(ctx context.Context, db DBTX, own []int32, young bool) ([]Dead, error) {
@@ -192,20 +195,20 @@ func (s *Schema) MarkDead(ctx context.Context, db DBTX, own []int32, young bool)
 					OR (session_lock AND (NOT $2::boolean OR heartbeat_at < clock_timestamp() - lease_time * 2 / 3)
 						AND pg_try_advisory_xact_lock(%[2]s)))
 			FOR UPDATE SKIP LOCKED)
-		RETURNING id, endpoint, host, pid`, s.table("instance"), s.aliveKeys("id")), own, young)
+		RETURNING id, endpoint, host, pid`, s.table("instance"), s.aliveKeys("coalesce(process, id)")), own, young)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[Dead])
 }
 
-// Doubtful returns the endpoints of which an instance may have crashed: its session lock is free, though it may be too
+// Doubtful returns the endpoints of which an instance may have crashed: its process's session lock is free, though it may be too
 // early to take it for dead.
 func (s *Schema) Doubtful(ctx context.Context, db DBTX, own []int32) ([]string, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT DISTINCT endpoint FROM %s
 		WHERE drained_at IS NULL AND crashed_at IS NULL AND id <> ALL ($1::int[]) AND session_lock AND pg_try_advisory_xact_lock(%s)`,
-		s.table("instance"), s.aliveKeys("id")), own)
+		s.table("instance"), s.aliveKeys("coalesce(process, id)")), own)
 	if err != nil {
 		return nil, err
 	}
@@ -221,10 +224,16 @@ func (s *Schema) ForgetInstances(ctx context.Context, db DBTX) error {
 }
 
 // TryLead tries to become the one process that does the background work of the schema. The session keeps the lock, and
-// asks only once.
+// does not ask while it has it.
 func (s *Schema) TryLead(ctx context.Context, db DBTX) (leads bool, err error) {
 	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT pg_try_advisory_lock(%s)`, s.aliveKeys("0"))).Scan(&leads)
 	return leads, err
+}
+
+// LeaveLead gives the lead back, and says whether the session had it.
+func (s *Schema) LeaveLead(ctx context.Context, db DBTX) (led bool, err error) {
+	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT pg_advisory_unlock(%s)`, s.aliveKeys("0"))).Scan(&led)
+	return led, err
 }
 
 // Eldest says whether the oldest instance that is taken for alive is among the given ones. Locks nothing.
@@ -250,14 +259,14 @@ func (s *Schema) Late(b *pgx.Batch, overdue time.Duration, into *Late) {
 	})
 }
 
-// EndListeners ends the sessions of this role, named as application, that hold the locks of instances: a frozen process
-// must not go on keeping the watch over its queues.
+// EndListeners ends the sessions of this role, named as application, that hold the locks of the instances' processes: a
+// frozen process must not go on keeping the watch over its queues.
 func (s *Schema) EndListeners(ctx context.Context, db DBTX, application string, instances []int32) error {
 	_, err := db.Exec(ctx, fmt.Sprintf(`
 		SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
 		WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-			AND (classid, objid) IN (SELECT k[1]::oid, k[2]::oid FROM unnest($1::int[]) id, LATERAL (SELECT ARRAY[%s]) keys (k))
-			AND application_name = $2 AND usename = current_user`, s.aliveKeys("id")), instances, application)
+			AND (classid, objid) IN (SELECT k[1]::oid, k[2]::oid FROM %s i, LATERAL (SELECT ARRAY[%s]) keys (k) WHERE i.id = ANY ($1::int[]))
+			AND application_name = $2 AND usename = current_user`, s.table("instance"), s.aliveKeys("coalesce(i.process, i.id)")), instances, application)
 	return err
 }
 

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -13,7 +14,8 @@ const sleepers = 1936813169
 
 // asleep is an SQL expression: the channel to notify when a receiver of the queue sleeps, else null. It stands in the
 // statement that inserts, or after it: the insert's lock on the table is taken before the probe, so a receiver that is
-// about to sleep either sees that lock or is seen by the probe.
+// about to sleep either sees that lock or is seen by the probe. Between the two calls a statement cannot be cancelled, so
+// the lock is never left behind; in two statements, or with a function in SQL or PL/pgSQL between them, it would be.
 func (s *Schema) asleep(queue string) string {
 	table := quote(s.ready(queue)) + `::regclass::oid`
 	key := fmt.Sprintf(`%d, (%s::bigint - 2147483648)::int`, sleepers, table)
@@ -49,6 +51,9 @@ func (t TableID) Channel() string { return fmt.Sprintf("sqlq_%d", t) }
 // CallChannel is the channel on which a receiver that has more than it can do calls others.
 func (t TableID) CallChannel() string { return t.Channel() + "_call" }
 
+// LeadChannel is the channel, of the delayed table, on which a process that leads says that it leads no more.
+func (t TableID) LeadChannel() string { return t.Channel() + "_lead" }
+
 func (t TableID) lockKey() int32 { return int32(int64(t) - 2147483648) }
 
 // ReadyTable returns the identity of a queue's table; an error with SQLSTATE 42P01 where there is no such queue. Locks
@@ -83,10 +88,13 @@ func (s *Schema) Tables(ctx context.Context, db DBTX) (delayed, queues TableID, 
 	return delayed, queues, err
 }
 
-// SetAsleep takes the sleeper's lock of each table, shared, for the session. From its return on, senders that insert
-// into one of these queues notify its channel.
-func (s *Schema) SetAsleep(b *pgx.Batch, tables []TableID) {
-	b.Queue(`SELECT pg_advisory_lock_shared($1, k) FROM unnest($2::int[]) k`, sleepers, lockKeys(tables))
+// SetAsleep tries to take the sleeper's lock of each table, shared, for the session, and appends to raised whether it has
+// it. From its return on, senders that insert into one of those queues notify its channel. It is refused while somebody has
+// the lock to himself: a sender that probes, for microseconds, or whoever else took it.
+func (s *Schema) SetAsleep(b *pgx.Batch, tables []TableID, raised *[]bool) {
+	b.Queue(`
+		SELECT array_agg(pg_try_advisory_lock_shared($1, t.k) ORDER BY t.n) FROM unnest($2::int[]) WITH ORDINALITY t (k, n)`,
+		sleepers, lockKeys(tables)).QueryRow(func(row pgx.Row) error { return row.Scan(raised) })
 }
 
 // SetAwake gives the sleeper's locks back.
@@ -128,6 +136,14 @@ func lockKeys(tables []TableID) []int32 {
 	return keys
 }
 
+func oids(tables []TableID) []uint32 {
+	ids := make([]uint32, len(tables))
+	for i, t := range tables {
+		ids[i] = uint32(t)
+	}
+	return ids
+}
+
 // Writer is a transaction that has written to a queue's table, or is about to, and has not ended.
 type Writer struct {
 	Table       TableID
@@ -137,15 +153,11 @@ type Writer struct {
 // Writers appends the transactions that hold RowExclusiveLock on the tables to into: everyone who inserts holds it
 // until the end, prepared transactions too. Those of this session are left out. Locks nothing.
 func (s *Schema) Writers(b *pgx.Batch, tables []TableID, into *[]Writer) {
-	oids := make([]uint32, len(tables))
-	for i, t := range tables {
-		oids[i] = uint32(t)
-	}
 	b.Queue(`
 		SELECT DISTINCT relation, virtualtransaction FROM pg_locks
 		WHERE locktype = 'relation' AND relation = ANY ($1::oid[]) AND mode = 'RowExclusiveLock' AND granted
 			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-			AND pid IS DISTINCT FROM pg_backend_pid()`, oids).Query(func(rows pgx.Rows) error {
+			AND pid IS DISTINCT FROM pg_backend_pid()`, oids(tables)).Query(func(rows pgx.Rows) error {
 		defer rows.Close()
 		for rows.Next() {
 			var w Writer
@@ -158,17 +170,25 @@ func (s *Schema) Writers(b *pgx.Batch, tables []TableID, into *[]Writer) {
 	})
 }
 
-// Waiting says for each queue whether its table has any row, held ones included. Relies on the primary keys.
+// Waiting says for each queue whether its table has any row, held ones included. It waits for whoever locks a table against
+// reading. It is not prepared: each choice of queues is another statement. Relies on the primary keys.
 func (s *Schema) Waiting(ctx context.Context, db DBTX, queues []string) (waiting []bool, err error) {
-	sql := `SELECT ARRAY[`
+	parts := make([]string, len(queues))
 	for i, q := range queues {
-		if i > 0 {
-			sql += `, `
-		}
-		sql += `EXISTS (SELECT FROM ` + s.ready(q) + `)`
+		parts[i] = `EXISTS (SELECT FROM ` + s.ready(q) + `)`
 	}
-	err = db.QueryRow(ctx, sql+`]::boolean[]`).Scan(&waiting)
+	err = db.QueryRow(ctx, `SELECT ARRAY[`+strings.Join(parts, `, `)+`]::boolean[]`, pgx.QueryExecModeExec).Scan(&waiting)
 	return waiting, err
+}
+
+// Locked says of each table whether somebody has locked it against reading, or waits to do so. Locks nothing.
+func (s *Schema) Locked(ctx context.Context, db DBTX, tables []TableID) (locked []bool, err error) {
+	err = db.QueryRow(ctx, `
+		SELECT array_agg(EXISTS (
+			SELECT FROM pg_locks l WHERE l.locktype = 'relation' AND l.relation = t.id AND l.mode = 'AccessExclusiveLock'
+				AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())) ORDER BY t.n)
+		FROM unnest($1::oid[]) WITH ORDINALITY t (id, n)`, oids(tables)).Scan(&locked)
+	return locked, err
 }
 
 // WakeQueues wakes all receivers of queues, for messages that have become free without an insert. Queues that are gone
