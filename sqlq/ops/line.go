@@ -16,7 +16,7 @@ import (
 
 // AppendLine appends a message to b as a line of JSON that Import reads, the line end included. The object has the members
 //
-//	id, type, headers (an object of strings), sent_at, expires_at (null: never), attempt (attempts already made),
+//	id, type, headers (an object of strings; a string, which Import refuses, where they cannot be read), sent_at, expires_at (null: never), attempt (attempts already made),
 //	due_at, why, error (of a delayed message only),
 //	body (JSON), or body_encoding "base64" and body as such a string
 //
@@ -24,8 +24,11 @@ import (
 // that whoever reads the line and writes it again, number by number, leaves it alone; everything else is base64.
 func AppendLine(b []byte, m Message) ([]byte, error) {
 	headers := m.Headers
-	if headers == nil {
+	switch {
+	case headers == nil:
 		headers = json.RawMessage(`{}`)
+	case mayNestDeep(headers) || !json.Valid(headers):
+		headers, _ = json.Marshal(string(headers))
 	}
 	out := bytes.NewBuffer(b)
 	encode := json.NewEncoder(out)
@@ -40,7 +43,7 @@ func AppendLine(b []byte, m Message) ([]byte, error) {
 		DueAt     *time.Time      `json:"due_at,omitempty"`
 		Why       string          `json:"why,omitempty"`
 		Error     string          `json:"error,omitempty"`
-	}{m.ID, m.Type, headers, m.SentAt.UTC(), inUTC(m.ExpiresAt), m.Attempt, inUTC(m.DueAt), m.Why, m.Error})
+	}{m.ID, m.Type, headers, *inUTC(&m.SentAt), inUTC(m.ExpiresAt), m.Attempt, inUTC(m.DueAt), m.Why, m.Error})
 	if err != nil {
 		return b, fmt.Errorf("write message %s: %w", m.ID, err)
 	}
@@ -57,21 +60,33 @@ func AppendLine(b []byte, m Message) ([]byte, error) {
 
 // verbatim says whether a body can stand in a line as it is.
 func verbatim(body []byte) bool {
-	if !utf8.Valid(body) || !json.Valid(body) || bytes.Count(body, []byte("["))+bytes.Count(body, []byte("{")) >= maxNesting {
+	if !utf8.Valid(body) || !json.Valid(body) || mayNestDeep(body) {
 		return false
 	}
 	var compact bytes.Buffer
 	return json.Compact(&compact, body) == nil && bytes.Equal(compact.Bytes(), body)
 }
 
+// mayNestDeep reports whether JSON may be nested deeper than encoding/json reads: PostgreSQL takes more.
+func mayNestDeep(text []byte) bool {
+	return bytes.Count(text, []byte("["))+bytes.Count(text, []byte("{")) >= maxNesting
+}
+
 // maxNesting is a little less deep than encoding/json reads.
 const maxNesting = 9000
 
+// inUTC returns a time as a line has it: one that is infinite, or lies outside of the years 1 to 9999, as their end.
 func inUTC(t *time.Time) *time.Time {
 	if t == nil {
 		return nil
 	}
 	u := t.UTC()
+	switch {
+	case u.Year() < 1:
+		u = time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC)
+	case u.Year() > 9999:
+		u = time.Date(9999, 12, 31, 23, 59, 59, 999_999_000, time.UTC)
+	}
 	return &u
 }
 
