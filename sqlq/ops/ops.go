@@ -64,14 +64,14 @@ import (
 // Ops works on the sqlq schema of one database. It is safe for concurrent use, and needs no closing: the pool is the
 // caller's.
 type Ops struct {
-	pool  *pgxpool.Pool
+	pool  pool
 	store *store.Schema
 	actor Actor
 }
 
 // New returns an Ops for the schema of that name in the pool's database. It does not connect; see SchemaVersion.
-func New(pool *pgxpool.Pool, schema string) *Ops {
-	return &Ops{pool: pool, store: store.New(schema)}
+func New(db *pgxpool.Pool, schema string) *Ops {
+	return &Ops{pool: pool{db}, store: store.New(schema)}
 }
 
 // SchemaVersion returns the version of the last migration that was applied to the schema; false when there is none, or no

@@ -197,11 +197,10 @@ type SeenInstance struct {
 // SeenInstances returns the instances that are taken for alive, and those that crashed within a time, at most so many.
 func (s *Schema) SeenInstances(ctx context.Context, db DBTX, within time.Duration, most int) ([]SeenInstance, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
-		SELECT id, endpoint, host, pid, version, (extract(epoch FROM clock_timestamp() - heartbeat_at) * 1000000)::bigint,
-			(extract(epoch FROM lease_time) * 1000000)::bigint, CASE WHEN crashed_at IS NOT NULL THEN 'crashed' ELSE '' END,
-			(extract(epoch FROM clock_timestamp() - crashed_at) * 1000000)::bigint
+		SELECT id, endpoint, host, pid, version, %s, %s, CASE WHEN crashed_at IS NOT NULL THEN 'crashed' ELSE '' END,
+			%s
 		FROM %s WHERE drained_at IS NULL AND (crashed_at IS NULL OR crashed_at > clock_timestamp() - $1::bigint * interval '1 microsecond')
-		ORDER BY id DESC LIMIT $2::int`, s.table("instance")), within.Microseconds(), most)
+		ORDER BY id DESC LIMIT $2::int`, elapsed(`heartbeat_at`), lastingMicros(`lease_time`), elapsed(`crashed_at`), s.table("instance")), within.Microseconds(), most)
 	if err != nil {
 		return nil, err
 	}
@@ -234,11 +233,11 @@ func (s *Schema) OrphanedLeases(ctx context.Context, db DBTX, limit int) ([]Orph
 			SELECT h.instance FROM holder h WHERE h.instance IS NOT NULL AND NOT EXISTS (
 				SELECT FROM %[2]s i WHERE i.id = h.instance AND i.drained_at IS NULL AND i.crashed_at IS NULL)
 		)
-		SELECT o.queue, count(*), (extract(epoch FROM clock_timestamp() - min(o.leased_at)) * 1000000)::bigint,
+		SELECT o.queue, count(*), %[3]s,
 			to_regclass(quote_ident($1::text) || '.' || quote_ident('q_' || o.queue)) IS NULL
 		FROM (
 			SELECT l.queue, l.leased_at FROM gone g, LATERAL (SELECT queue, leased_at FROM %[1]s WHERE instance = g.instance LIMIT $2::int) l LIMIT $2::int
-		) o GROUP BY o.queue ORDER BY o.queue`, s.table("leased"), s.table("instance")), s.name, limit)
+		) o GROUP BY o.queue ORDER BY o.queue`, s.table("leased"), s.table("instance"), elapsed(`min(o.leased_at)`)), s.name, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -261,9 +260,9 @@ type Overdue struct {
 // them. Relies on the primary key.
 func (s *Schema) OverdueDelayed(ctx context.Context, db DBTX, late time.Duration, limit int) ([]Overdue, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
-		SELECT queue, count(*), (extract(epoch FROM clock_timestamp() - min(due_at)) * 1000000)::bigint
+		SELECT queue, count(*), %s
 		FROM (SELECT queue, due_at FROM %s WHERE due_at < clock_timestamp() - $1::bigint * interval '1 microsecond' ORDER BY due_at, seq LIMIT $2::int) d
-		GROUP BY queue ORDER BY queue`, s.table("delayed")), late.Microseconds(), limit)
+		GROUP BY queue ORDER BY queue`, elapsed(`min(due_at)`), s.table("delayed")), late.Microseconds(), limit)
 	if err != nil {
 		return nil, err
 	}

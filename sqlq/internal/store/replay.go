@@ -236,13 +236,13 @@ func (s *Schema) ReplayFailed(b *pgx.Batch, queue string, seqs []int64, operatio
 		WITH gone AS (
 			DELETE FROM %[1]s WHERE %[3]s
 			RETURNING seq, id, sent_at, expires_at, type, headers, body, queue, attempts, failed_at, host, message,
-				'"sqlq-first-failed-at":"' || to_char(first_failed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+				'"sqlq-first-failed-at":"' || to_char(CASE WHEN isfinite(first_failed_at) THEN first_failed_at ELSE clock_timestamp() END AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
 				|| '","sqlq-replays":"' || replays + 1 || '"' AS kept
 		), noted AS (
 			%[4]s
 		), stored AS (
 			INSERT INTO %[2]s (id, sent_at, expires_at, attempt, type, headers, body)
-			SELECT id, sent_at, CASE WHEN expires_at > clock_timestamp() THEN expires_at END, 0, type, %[5]s, body
+			SELECT id, sent_at, CASE WHEN expires_at > clock_timestamp() AND isfinite(expires_at) THEN expires_at END, 0, type, %[5]s, body
 			FROM gone ORDER BY failed_at, seq
 			RETURNING 1
 		)
