@@ -35,7 +35,7 @@ func (s *Schema) QueueStates(ctx context.Context, db DBTX, name string) ([]Queue
 			END, coalesce(i.rate, 0)::float8, coalesce(i.n, 0)::int
 		FROM %[1]s q
 		LEFT JOIN %[2]s t ON t.queue = q.name
-		LEFT JOIN (SELECT i.endpoint, sum(i.rate) AS rate, count(*) AS n FROM %[3]s i WHERE `+lives+` GROUP BY i.endpoint) i ON i.endpoint = q.name
+		LEFT JOIN (SELECT i.endpoint, sum(i.rate) FILTER (WHERE i.rate BETWEEN 0 AND 1e9) AS rate, count(*) AS n FROM %[3]s i WHERE `+lives+` GROUP BY i.endpoint) i ON i.endpoint = q.name
 		WHERE $1::text = '' OR q.name = $1::text ORDER BY q.name`,
 		s.table("queue"), s.table("traffic"), s.table("instance"), int(readingAge.Seconds())), name, pgx.Identifier{s.name}.Sanitize()+".")
 	if err != nil {
