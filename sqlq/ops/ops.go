@@ -71,7 +71,7 @@ type Ops struct {
 
 // New returns an Ops for the schema of that name in the pool's database. It does not connect; see SchemaVersion.
 func New(db *pgxpool.Pool, schema string) *Ops {
-	return &Ops{pool: pool{db}, store: store.New(schema)}
+	return &Ops{pool: newPool(db), store: store.New(schema)}
 }
 
 // SchemaVersion returns the version of the last migration that was applied to the schema; false when there is none, or no

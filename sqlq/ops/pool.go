@@ -1,8 +1,10 @@
 package ops
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,22 +16,36 @@ import (
 )
 
 // pool is the caller's, used so that it does not matter how its sessions are set: results come in the binary format, in which
-// DateStyle, IntervalStyle, TimeZone, bytea_output and the like have no say, and nothing is prepared. An infinite time of the
-// database is read as store.Infinity or store.NegativeInfinity, and written back as what it was: Go's times have none, and
-// one row that has must not make a list fail.
-type pool struct{ *pgxpool.Pool }
+// DateStyle, IntervalStyle, TimeZone, bytea_output and the like have no say, and nothing is prepared, so that poolers do not
+// matter either. The driver has a mode for each of that, not for both. An infinite time of the database is read as
+// store.Infinity or store.NegativeInfinity, and written back as what it was: Go's times have none, and one row that has must
+// not make a list fail.
+type pool struct {
+	*pgxpool.Pool
+	tracer pgx.QueryTracer // the caller's; nil: none
+}
+
+func newPool(p *pgxpool.Pool) pool {
+	if p == nil { // of an Ops that asks no database
+		return pool{}
+	}
+	return pool{p, p.Config().ConnConfig.Tracer}
+}
 
 func (p pool) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
 	return p.Pool.Exec(ctx, sql, parameters(args)...)
 }
 
 func (p pool) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	found, err := p.Pool.Query(ctx, sql, binary(args)...)
-	return rows{found}, err
+	conn, err := p.Acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return query(ctx, conn.Conn(), p.tracer, conn.Release, sql, args)
 }
 
 func (p pool) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	return row{p.Pool.QueryRow(ctx, sql, binary(args)...)}
+	return oneRow(p.Query(ctx, sql, args...))
 }
 
 func (p pool) Begin(ctx context.Context) (pgx.Tx, error) { return p.BeginTx(ctx, pgx.TxOptions{}) }
@@ -39,29 +55,47 @@ func (p pool) BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error
 	if err != nil {
 		return nil, err
 	}
-	return tx{begun}, nil
+	return tx{begun, p.tracer}, nil
 }
 
 // tx is a transaction of a pool, used likewise. Only what a batch returns is left alone: that is numbers and names.
-type tx struct{ pgx.Tx }
+type tx struct {
+	pgx.Tx
+	tracer pgx.QueryTracer
+}
 
 func (t tx) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
 	return t.Tx.Exec(ctx, sql, parameters(args)...)
 }
 
 func (t tx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	found, err := t.Tx.Query(ctx, sql, binary(args)...)
-	return rows{found}, err
+	return query(ctx, t.Conn(), t.tracer, func() {}, sql, args)
 }
 
 func (t tx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	return row{t.Tx.QueryRow(ctx, sql, binary(args)...)}
+	return oneRow(t.Query(ctx, sql, args...))
 }
 
-// binary returns the arguments of a query whose results are to come in the binary format.
-func binary(args []any) []any {
-	options := []any{pgx.QueryExecModeExec, pgx.QueryResultFormats{pgx.BinaryFormatCode}}
-	return append(options, parameters(args)...)
+// query runs a statement whose results come in the binary format, in one round trip. then is called when its rows are closed.
+func query(ctx context.Context, conn *pgx.Conn, tracer pgx.QueryTracer, then func(), sql string, args []any) (pgx.Rows, error) {
+	args = slices.DeleteFunc(args, func(arg any) bool { _, is := arg.(pgx.QueryExecMode); return is }) // it is this one
+	if tracer != nil {
+		ctx = tracer.TraceQueryStart(ctx, conn, pgx.TraceQueryStartData{SQL: sql, Args: args})
+	}
+	r := &rows{conn: conn, then: func(tag pgconn.CommandTag, err error) {
+		if tracer != nil {
+			tracer.TraceQueryEnd(ctx, conn, pgx.TraceQueryEndData{CommandTag: tag, Err: err})
+		}
+		then()
+	}}
+	var built pgx.ExtendedQueryBuilder
+	if err := built.Build(conn.TypeMap(), nil, parameters(args)); err != nil {
+		r.then(pgconn.CommandTag{}, err)
+		return nil, err
+	}
+	r.Rows = pgx.RowsFromResultReader(conn.TypeMap(),
+		conn.PgConn().ExecParams(ctx, sql, built.ParamValues, nil, built.ParamFormats, []int16{pgx.BinaryFormatCode}))
+	return r, nil
 }
 
 // parameters returns the arguments of a statement, with infinite times as the database has them.
@@ -98,14 +132,67 @@ func timestamp(at time.Time) pgtype.Timestamptz {
 	return pgtype.Timestamptz{Time: at, Valid: true}
 }
 
-// rows and row read infinite times.
-type rows struct{ pgx.Rows }
+// rows are the result of a query, in which times may be infinite.
+type rows struct {
+	pgx.Rows
+	conn   *pgx.Conn
+	closed bool
+	then   func(tag pgconn.CommandTag, err error)
+}
 
-func (r rows) Scan(to ...any) error { return r.Rows.Scan(readingInfinity(to)...) }
+// Next closes the rows behind the last one, as the driver's do.
+func (r *rows) Next() bool {
+	if r.Rows.Next() {
+		return true
+	}
+	r.Close()
+	return false
+}
 
-type row struct{ pgx.Row }
+// Close ends the query; it may be called again.
+func (r *rows) Close() {
+	r.Rows.Close()
+	if !r.closed {
+		r.closed = true
+		r.then(r.CommandTag(), r.Err())
+	}
+}
 
-func (r row) Scan(to ...any) error { return r.Row.Scan(readingInfinity(to)...) }
+// Conn is the connection on which the query runs.
+func (r *rows) Conn() *pgx.Conn { return r.conn }
+
+// Scan reads a row; where that fails it closes the rows, as the driver's do.
+func (r *rows) Scan(to ...any) error {
+	err := r.Rows.Scan(readingInfinity(to)...)
+	if err != nil {
+		r.Close()
+	}
+	return err
+}
+
+// row is the first of a query's rows.
+type row struct {
+	rows pgx.Rows
+	err  error
+}
+
+func oneRow(found pgx.Rows, err error) pgx.Row { return row{found, err} }
+
+// Scan reads the row, and ends the query; pgx.ErrNoRows: there is none.
+func (r row) Scan(to ...any) error {
+	if r.err != nil {
+		return r.err
+	}
+	defer r.rows.Close()
+	if !r.rows.Next() {
+		return cmp.Or(r.rows.Err(), pgx.ErrNoRows)
+	}
+	if err := r.rows.Scan(to...); err != nil {
+		return err
+	}
+	r.rows.Close()
+	return r.rows.Err()
+}
 
 func readingInfinity(to []any) []any {
 	into := make([]any, len(to))

@@ -29,7 +29,7 @@ const readingAge = 30 * time.Second
 func (s *Schema) QueueStates(ctx context.Context, db DBTX, name string) ([]QueueState, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT q.name, q.low, q.created_at, q.paused_at, coalesce(q.paused_by, ''),
-			CASE WHEN t.at > clock_timestamp() - interval '%[4]d seconds' AND isfinite(t.at) AND isfinite(t.before_at) THEN
+			CASE WHEN t.at > clock_timestamp() - interval '%[4]d seconds' AND isfinite(t.at) AND isfinite(coalesce(t.before_at, t.at)) THEN
 					(t.arrived - t.before)::float8 / nullif(extract(epoch FROM t.at - t.before_at)::float8, 0)
 				WHEN coalesce(pg_sequence_last_value(to_regclass($2::text || quote_ident('s_' || q.name))), 0) = coalesce(t.arrived, 0) THEN 0
 			END, coalesce(i.rate, 0)::float8, coalesce(i.n, 0)::int
