@@ -39,7 +39,7 @@ var besideHostile = []struct {
 	{"doctor", []int{exitFindings}}, {"config show", nil}, {"version", nil}, {"migrate status", nil}, {"migrate sql", nil}, {"migrate up", nil},
 	{"migrate validate", []int{exitFindings}}, {"migrate down --dry-run", nil},
 
-	{"send good sales.PlaceOrder {}", nil}, {"queue create other", nil}, {"queue pause good", nil}, {"queue resume good", nil},
+	{"send good sales.PlaceOrder {}", nil}, {"queue create other", nil}, {"queue pause --all", nil}, {"queue resume --all", nil},
 	{"subscription add sales.Placed good", nil}, {"publish sales.Placed {}", nil}, {"subscription rm sales.Placed good", nil},
 	{"grant postgres viewer --dry-run", nil}, {"revoke postgres --dry-run", nil},
 	{"error edit " + hostile.GoodID + " --set-header a=b", nil},
