@@ -35,6 +35,12 @@
 // [Ops.Operations] lists what was done, and [Ops.ResumeOperation] and [Ops.CancelOperation] go on with a long one, or end it.
 // [Ops.Doctor] finds what keeps messages from flowing, and [Ops.Fix] mends what can be mended safely.
 //
+// # What others wrote and set
+//
+// How the pool's sessions are set (DateStyle, bytea_output, …) does not matter. A time that is infinite in the database is the
+// end of the year 9999, or the beginning of the year 1. Texts, headers and bodies are as their writers left them: escape them
+// for where you show them.
+//
 // # What it costs the database
 //
 // Nothing here counts or moves without a bound: counts are exact up to CountLimit and estimated above, and what changes

@@ -148,6 +148,38 @@ func (s *Schema) UsedSequences(ctx context.Context, db DBTX, hundredths int) ([]
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[Sequence])
 }
 
+// Strayed are functions of the schema whose search_path leads elsewhere.
+type Strayed struct {
+	Path string // where it leads; "": it is not set
+	N    int64
+}
+
+// StrayedFunctions returns the functions of the schema that are not pinned to it, by where they look instead: after the schema
+// was renamed they look in the old one.
+func (s *Schema) StrayedFunctions(ctx context.Context, db DBTX) ([]Strayed, error) {
+	rows, err := db.Query(ctx, `
+		SELECT coalesce(path, ''), count(*) FROM (
+			SELECT (SELECT substr(c, length('search_path=') + 1) FROM unnest(p.proconfig) c WHERE c LIKE 'search\_path=%') AS path
+			FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = $1::text
+		) f WHERE path IS DISTINCT FROM quote_ident($1::text) || ', pg_temp' GROUP BY path ORDER BY path`, s.name)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[Strayed])
+}
+
+// PinFunctionsSQL is the statement that pins the functions of the schema to it.
+func (s *Schema) PinFunctionsSQL() string {
+	return fmt.Sprintf(`DO $$ DECLARE f regprocedure; BEGIN FOR f IN SELECT oid FROM pg_proc WHERE pronamespace = quote_ident(%[1]s)::regnamespace LOOP `+
+		`EXECUTE format('ALTER FUNCTION %%s SET search_path = %%I, pg_temp', f, %[1]s); END LOOP; END $$`, quote(s.name))
+}
+
+// PinFunctions runs PinFunctionsSQL.
+func (s *Schema) PinFunctions(ctx context.Context, db DBTX) error {
+	_, err := db.Exec(ctx, s.PinFunctionsSQL())
+	return err
+}
+
 // OpenTable is a table with policies that nothing enforces, or that bind even the owner.
 type OpenTable struct {
 	Table  string
