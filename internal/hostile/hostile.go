@@ -34,9 +34,9 @@ var (
 	Bodies = map[string]string{
 		"deep":            strings.Repeat("[", 200_000) + strings.Repeat("]", 200_000),
 		"as deep as goes": strings.Repeat(`{"a":[`, 2_400) + "1" + strings.Repeat("]}", 2_400),
-		"deep and wide":   strings.Repeat("[", 9_000) + strings.Repeat("1,", 10_000) + "1" + strings.Repeat("]", 9_000),
-		"huge":            `{"a":"` + strings.Repeat("x", 1<<20) + `"}`,
-		"wide":            `[` + strings.Repeat("1,", 50_000) + `1]`,
+		"deep and wide":   strings.Repeat("[", 9_000) + strings.Repeat("1,", 2_000) + "1" + strings.Repeat("]", 9_000),
+		"huge":            `{"a":"` + strings.Repeat("x", 256<<10) + `"}`,
+		"wide":            `[` + strings.Repeat("1,", 10_000) + `1]`,
 		"no text":         "\xff\xfe\x00\x80",
 		"empty":           "",
 		"NUL":             `{"a":"\u0000"}`,
