@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/charmbracelet/x/ansi"
 	"github.com/spf13/cobra"
 )
 
@@ -55,7 +56,7 @@ func (a *app) confirm(ctx context.Context, ch change, what string) error {
 	if !a.attended() {
 		return usageErrorf("this would %s; add --yes to do it without being asked", what)
 	}
-	fmt.Fprintf(a.err, "This will %s.\nGo on? [y/N] ", what)
+	fmt.Fprintf(a.err, "This will %s.\nGo on? [y/N] ", visible(what))
 	switch answer := strings.ToLower(a.answer(ctx)); answer {
 	case "y", "yes":
 		return nil
@@ -79,7 +80,7 @@ func (a *app) confirmByName(ctx context.Context, ch change, what, name string) e
 	if !a.attended() {
 		return usageErrorf("this would %s, for good; add --yes to do it without being asked", what)
 	}
-	fmt.Fprintf(a.err, "This will %s, for good.\nType %q to go on: ", what, name)
+	fmt.Fprintf(a.err, "This will %s, for good.\nType %q to go on: ", visible(what), name)
 	if a.answer(ctx) == name {
 		return nil
 	}
@@ -160,8 +161,8 @@ func (p *progress) show(format string, args ...any) {
 	if p.most > 0 { // a longer one would leave its beginning behind
 		line = cut(line, p.most-1)
 	}
-	fmt.Fprintf(p.to, "\r%-*s", p.width, line)
-	p.width = len([]rune(line))
+	fmt.Fprintf(p.to, "\r%s%s", line, strings.Repeat(" ", max(0, p.width-ansi.StringWidth(line))))
+	p.width = ansi.StringWidth(line)
 }
 
 func (p *progress) end() {

@@ -108,10 +108,24 @@ func (a *app) config() (*pgxpool.Config, error) {
 	if config.ConnConfig.ConnectTimeout == 0 {
 		config.ConnConfig.ConnectTimeout = 10 * time.Second
 	}
+	pinned(config.ConnConfig)
 	if config.ConnConfig.RuntimeParams["application_name"] == "" {
 		config.ConnConfig.RuntimeParams["application_name"] = "sqlq"
 	}
 	return config, nil
+}
+
+// pinned has sessions write times and texts as programs read them, whatever the role, the database or the URL says. These are
+// the settings that every pooler lets through, because drivers of all languages send them; nothing here relies on others.
+func pinned(c *pgx.ConnConfig) {
+	for name, value := range map[string]string{"client_encoding": "UTF8", "DateStyle": "ISO, YMD", "TimeZone": "UTC"} {
+		for given := range c.RuntimeParams {
+			if strings.EqualFold(given, name) {
+				delete(c.RuntimeParams, given)
+			}
+		}
+		c.RuntimeParams[name] = value
+	}
 }
 
 // parsed reads a connection string that comes from source. Its errors show no part of it that may be a password.

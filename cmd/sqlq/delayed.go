@@ -137,5 +137,5 @@ type delayedDetailView struct {
 }
 
 func viewDelayed(m ops.DelayedMessage) delayedView {
-	return delayedView{m.Number, m.ID, m.Queue, m.Type, m.Why, m.DueAt.UTC(), m.DueIn.Seconds(), m.SentAt.UTC(), utc(m.ExpiresAt), m.Attempts, m.Error}
+	return delayedView{m.Number, m.ID, m.Queue, m.Type, m.Why, inUTC(m.DueAt), m.DueIn.Seconds(), inUTC(m.SentAt), utc(m.ExpiresAt), m.Attempts, m.Error}
 }

@@ -107,7 +107,7 @@ Ctrl-C stops it and removes its data.`, server.Version(), server.Origin(), a.sch
 // runCommand runs a command with the database in its environment. The error carries its exit code.
 func (a *app) runCommand(command []string, url string) error {
 	c := exec.Command(command[0], command[1:]...)
-	c.Stdin, c.Stdout, c.Stderr = a.in, a.out, a.err
+	c.Stdin, c.Stdout, c.Stderr = a.in, a.stdout(), a.err
 	c.Env = append(os.Environ(), "SQLQ_DATABASE_URL="+url, "DATABASE_URL="+url, "SQLQ_SCHEMA="+a.schema)
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)

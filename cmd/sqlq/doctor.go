@@ -22,9 +22,9 @@ func (a *app) doctorCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Look for what keeps messages from flowing, or will",
-		Long: `Look for what keeps messages from flowing, or will: the connection and the server, the schema, what this role may do,
-instances that crashed, messages that nobody moves or handles, inboxes that forget nothing, who holds vacuum back and what
-that costs, dead rows and empty space, autovacuum's settings, numbers that run out, invalid indexes.
+		Long: `Look for what keeps messages from flowing, or will: the connection and the server, the schema and whether its
+functions are pinned to it, what this role may do, instances that crashed, messages that nobody moves or handles, inboxes that forget
+nothing, who holds vacuum back and what that costs, dead rows and empty space, autovacuum's settings, numbers that run out, invalid indexes.
 
 Each finding says what is the case, why it matters, and what mends it. A problem means that something does not work or will
 stop; a warning, that it works worse than it could or needs looking at; a note needs nothing. Every check takes a bounded

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -28,10 +29,10 @@ func editable(m ops.FailedMessage) string {
 	}
 	own, _, readable := ops.SplitHeaders(m.Headers)
 	if !readable {
-		comment("The headers cannot be read. They stay as they are unless you write others: %s", m.Headers)
+		comment("The headers cannot be read. They stay as they are unless you write others: %s", cut(oneLine(string(m.Headers)), shownBefore))
 	}
 	for _, name := range slices.Sorted(maps.Keys(own)) {
-		comment("%s: %s (the library's own, it stays)", name, headerText(own[name]))
+		comment("%s: %s (the library's own, it stays)", headerName(name), headerText(own[name]))
 	}
 	return b.String() + textOf(m)
 }
@@ -41,13 +42,17 @@ func textOf(m ops.FailedMessage) string {
 	var b strings.Builder
 	_, others, _ := ops.SplitHeaders(m.Headers)
 	for _, name := range slices.Sorted(maps.Keys(others)) {
-		fmt.Fprintf(&b, "%s: %s\n", name, headerText(others[name]))
+		fmt.Fprintf(&b, "%s: %s\n", headerName(name), headerText(others[name]))
 	}
-	b.WriteString("\n")
+	return b.String() + "\n" + bodyText(m)
+}
+
+// bodyText writes the body so that it can be edited.
+func bodyText(m ops.FailedMessage) string {
 	if bodyIsJSON(m.Body) {
-		b.WriteString(pretty(m.Body) + "\n")
-		return b.String()
+		return string(escaped(laidOut(m.Body))) + "\n"
 	}
+	var b strings.Builder
 	for line := range slices.Chunk([]byte(base64.StdEncoding.EncodeToString(m.Body)), 76) {
 		b.WriteString(string(line) + "\n")
 	}
@@ -55,6 +60,20 @@ func textOf(m ops.FailedMessage) string {
 }
 
 func bodyIsJSON(b []byte) bool { return json.Valid(b) && utf8.Valid(b) }
+
+// headerName writes a name so that it reads back: one that no sender may give is a JSON string.
+func headerName(name string) string {
+	if plainName.MatchString(name) {
+		return name
+	}
+	quoted, err := json.Marshal(name)
+	if err != nil {
+		return name
+	}
+	return string(escaped(quoted))
+}
+
+var plainName = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
 
 // headerText writes a value so that it stands on one line and reads back: as it is, or as a JSON string.
 func headerText(value string) string {
@@ -65,7 +84,20 @@ func headerText(value string) string {
 	if err != nil {
 		return value
 	}
-	return string(quoted)
+	return string(escaped(quoted))
+}
+
+// cutHeader takes a line apart into the name and the value of a header.
+func cutHeader(line string) (name, value string, found bool) {
+	if !strings.HasPrefix(line, `"`) {
+		return strings.Cut(line, ":")
+	}
+	in := json.NewDecoder(strings.NewReader(line))
+	if in.Decode(&name) != nil {
+		return "", "", false
+	}
+	value, found = strings.CutPrefix(strings.TrimSpace(line[in.InputOffset():]), ":")
+	return name, value, found
 }
 
 // readEdited reads what became of an editable text.
@@ -89,11 +121,13 @@ func readEdited(m ops.FailedMessage, text string) (ops.Edit, error) {
 			}
 			continue
 		}
-		name, value, found := strings.Cut(line, ":")
+		name, value, found := cutHeader(line)
 		if !found {
 			return e, fmt.Errorf("line %d: %s is no header; write NAME: VALUE, and an empty line before the body", number, cut(oneLine(line), 60))
 		}
-		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
+		if value = strings.TrimSpace(value); !strings.HasPrefix(line, `"`) {
+			name = strings.TrimSpace(name)
+		}
 		if strings.HasPrefix(value, `"`) {
 			if err := json.Unmarshal([]byte(value), &value); err != nil {
 				return e, fmt.Errorf("line %d: the value of header %q begins with a quote, but is no JSON string: %w", number, name, err)
@@ -108,6 +142,9 @@ func readEdited(m ops.FailedMessage, text string) (ops.Edit, error) {
 		e.Headers = headers
 	}
 	if bodyIsJSON(m.Body) {
+		if strings.TrimSpace(rest) == strings.TrimSpace(bodyText(m)) {
+			return e, nil // its escapes are those of the text, not of the body
+		}
 		e.Body = []byte(rest)
 		return e, nil
 	}

@@ -33,7 +33,8 @@ error table until it is replayed, and its history keeps the original. What could
 edit again, and the text is not lost. Headers that begin with sqlq- are the library's own, and stay.`,
 		Example: `  sqlq error edit 17
   sqlq error edit 17 --set-header tenant=north --unset-header trace
-  sqlq error show 17 -o json | jq '.body.amount = 12 | .body' | sqlq error edit 17 --body-file -`,
+  sqlq error show 17 --body > body.json
+  sqlq error edit 17 --body-file body.json`,
 		Args:              exactly("NUMBER or ID"),
 		ValidArgsFunction: onlyFirst(a.completeFailed(&ops.Filter{}, ops.StatusAny)),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -225,7 +226,7 @@ func (a *app) editor() (string, error) {
 func (a *app) runEditor(editor, path string) (text string, err error) {
 	// A shell splits the command line. It is not tied to a context: Ctrl-C is for the editor to understand.
 	c := exec.Command("sh", "-c", editor+` "$1"`, "sh", path)
-	c.Stdin, c.Stdout, c.Stderr = a.in, a.out, a.err
+	c.Stdin, c.Stdout, c.Stderr = a.in, a.stdout(), a.err
 	if a.format != formatTable || !a.outTerminal {
 		c.Stdout = a.err // what is printed there is data
 	}

@@ -13,12 +13,16 @@ import (
 )
 
 func (a *app) errorShowCommand() *cobra.Command {
-	return &cobra.Command{
+	var bodyAlone bool
+	c := &cobra.Command{
 		Use:   "show NUMBER|ID",
 		Short: "Show all that was kept of a failed message",
 		Long: `Show all that was kept of a failed message: how it failed, its headers and body, and its history: how it had failed before
-it was replayed, and what operators did to it.`,
-		Example:           "  sqlq error show 17\n  sqlq error show 17 -o json | jq .body",
+it was replayed, and what operators did to it.
+
+With --body it writes the body alone, byte for byte, so that it can be edited and given to sqlq error edit --body-file. Tools
+that read JSON may change it: jq before release 1.7 rounds whole numbers beyond 2^53.`,
+		Example:           "  sqlq error show 17\n  sqlq error show 17 --body > body.json",
 		Args:              exactly("NUMBER or ID"),
 		ValidArgsFunction: onlyFirst(a.completeFailed(&ops.Filter{}, ops.StatusAny)),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -31,6 +35,9 @@ it was replayed, and what operators did to it.`,
 			if err != nil {
 				return a.nothingIfMissing(err)
 			}
+			if bodyAlone {
+				return a.writeBodyAlone(m.Body)
+			}
 			history, err := db.History(c.Context(), m.ID)
 			if err != nil {
 				return err
@@ -41,6 +48,20 @@ it was replayed, and what operators did to it.`,
 			})
 		},
 	}
+	c.Flags().BoolVar(&bodyAlone, "body", false, "write the body alone, as it is")
+	return c
+}
+
+// writeBodyAlone writes a body as it is; on a terminal without what that would obey.
+func (a *app) writeBodyAlone(body []byte) error {
+	if a.format != formatTable {
+		return usageErrorf("--body writes the body as it is, and -o %s the message; take one of them", a.format)
+	}
+	if a.outTerminal {
+		body = append([]byte(visible(string(body))), '\n')
+	}
+	_, err := a.out.Write(body)
+	return err
 }
 
 func (a *app) writeFailed(w io.Writer, m ops.FailedMessage) {

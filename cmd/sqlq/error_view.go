@@ -29,8 +29,8 @@ type failedView struct {
 }
 
 func viewFailed(m ops.FailedMessage) failedView {
-	return failedView{m.Number, m.ID, m.Status, m.Queue, m.Endpoint, m.Host, m.Type, m.Attempts, m.Replays, m.SentAt.UTC(), utc(m.ExpiresAt),
-		m.FirstFailedAt.UTC(), m.FailedAt.UTC(), utc(m.ArchivedAt), m.ErrorType, m.Error, m.Group}
+	return failedView{m.Number, m.ID, m.Status, m.Queue, m.Endpoint, m.Host, m.Type, m.Attempts, m.Replays, inUTC(m.SentAt), utc(m.ExpiresAt),
+		inUTC(m.FirstFailedAt), inUTC(m.FailedAt), utc(m.ArchivedAt), m.ErrorType, m.Error, m.Group}
 }
 
 // wholeView is a failed message in JSON with all that was kept of it.
@@ -77,7 +77,7 @@ type before struct {
 func viewDetail(m ops.FailedMessage, history []ops.Past) detailView {
 	v := detailView{viewWhole(m), []pastView{}}
 	for _, p := range history {
-		past := pastView{At: p.At.UTC(), What: p.What, Operation: p.Operation, Role: p.Role, OSUser: p.OSUser, Host: p.Host, Reason: p.Reason,
+		past := pastView{At: inUTC(p.At), What: p.What, Operation: p.Operation, Role: p.Role, OSUser: p.OSUser, Host: p.Host, Reason: p.Reason,
 			Queue: p.Queue, Attempts: p.Attempts, FailedAt: utc(p.FailedAt), FailedOn: p.FailedOn, Error: p.Error}
 		if p.What == "edit" {
 			past.Before = &before{Headers: headersOf(p.Headers)}
@@ -115,14 +115,6 @@ func viewGroup(g ops.Group) groupView {
 	case g.Count.N:
 		status = string(ops.StatusArchived)
 	}
-	return groupView{g.Group, g.Count.N, g.Count.Estimated, g.Archived, status, g.Queues, g.Types, g.FirstAt.UTC(), g.LastAt.UTC(), g.Number,
+	return groupView{g.Group, g.Count.N, g.Count.Estimated, g.Archived, status, g.Queues, g.Types, inUTC(g.FirstAt), inUTC(g.LastAt), g.Number,
 		g.ErrorType, g.Error}
-}
-
-func utc(t *time.Time) *time.Time {
-	if t == nil {
-		return nil
-	}
-	u := t.UTC()
-	return &u
 }

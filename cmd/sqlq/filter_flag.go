@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/charmbracelet/x/ansi"
+
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -92,5 +94,5 @@ func pointAt(err error) error {
 	if !errors.As(err, &wrong) {
 		return err
 	}
-	return fmt.Errorf("%s\n  %s\n  %s^", wrong.Why, wrong.Text, strings.Repeat(" ", len([]rune(wrong.Text[:min(wrong.At, len(wrong.Text))]))))
+	return fmt.Errorf("%s\n  %s\n  %s^", wrong.Why, wrong.Text, strings.Repeat(" ", ansi.StringWidth(wrong.Text[:min(wrong.At, len(wrong.Text))])))
 }

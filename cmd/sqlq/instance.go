@@ -115,8 +115,8 @@ type instanceView struct {
 }
 
 func viewInstance(i ops.Instance) instanceView {
-	v := instanceView{Endpoint: i.Endpoint, ID: i.ID, Host: i.Host, PID: i.PID, Version: i.Version, State: i.State, StartedAt: i.StartedAt.UTC(),
-		LastSeen: i.LastSeen.UTC(), EndedAt: utc(i.EndedAt), Concurrency: i.Concurrency, InHand: i.InHand, Rate: i.Rate, Handled: i.Handled,
+	v := instanceView{Endpoint: i.Endpoint, ID: i.ID, Host: i.Host, PID: i.PID, Version: i.Version, State: i.State, StartedAt: inUTC(i.StartedAt),
+		LastSeen: inUTC(i.LastSeen), EndedAt: utc(i.EndedAt), Concurrency: i.Concurrency, InHand: i.InHand, Rate: i.Rate, Handled: i.Handled,
 		Failed: i.Failed, Expired: i.Expired, Slow: i.Slow}
 	if i.Slowest != nil {
 		seconds := i.Slowest.Seconds()

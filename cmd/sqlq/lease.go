@@ -191,5 +191,5 @@ type leaseView struct {
 }
 
 func viewLease(l ops.Lease) leaseView {
-	return leaseView{l.Number, l.Message, l.Type, l.Queue, l.Attempt, l.SentAt.UTC(), l.LeasedAt.UTC(), l.For.Seconds(), l.Instance, l.State, l.Host, l.PID}
+	return leaseView{l.Number, l.Message, l.Type, l.Queue, l.Attempt, inUTC(l.SentAt), inUTC(l.LeasedAt), l.For.Seconds(), l.Instance, l.State, l.Host, l.PID}
 }

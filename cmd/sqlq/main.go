@@ -67,6 +67,28 @@ func osStreams() streams {
 	return s
 }
 
+// output is standard output. It keeps the first error, so that no command, help or page ends well that could not be written.
+type output struct {
+	to  io.Writer
+	err error
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.to.Write(p)
+	if o.err == nil {
+		o.err = err
+	}
+	return n, err
+}
+
+// stdout is where standard output leads, for other programs and for what asks how large the terminal is.
+func (a *app) stdout() io.Writer {
+	if o, is := a.out.(*output); is {
+		return o.to
+	}
+	return a.out
+}
+
 // app is one run of the command line: its streams, and what the flags that all commands share say.
 type app struct {
 	streams
@@ -84,15 +106,20 @@ type app struct {
 // run runs the command line and returns the exit code.
 func run(ctx context.Context, args []string, s streams) int {
 	a := &app{streams: s, format: formatTable, color: colorAuto}
+	out := &output{to: s.out}
+	a.out = out
 	root := a.rootCommand()
 	root.SetArgs(args)
 	command, err := root.ExecuteContextC(ctx)
+	if out.err != nil && (err == nil || errors.Is(err, out.err)) { // which is none of the arguments'
+		a.began, err = true, fmt.Errorf("write the output: %w", out.err)
+	}
 	if err == nil {
 		return 0
 	}
 	coded := a.coded(ctx, command, err)
 	if coded.err != nil {
-		fmt.Fprintf(a.err, "sqlq: %s\n", describe(coded.err))
+		a.say("sqlq: %s", describe(coded.err))
 	}
 	if coded.code == exitUsage {
 		fmt.Fprintf(a.err, "Usage: %s --help\n", command.CommandPath())

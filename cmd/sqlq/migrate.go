@@ -234,7 +234,7 @@ func (a *app) migrateValidateCommand() *cobra.Command {
 		Long: `Compare the schema, and each queue in it, with what the migrations up to its version make: tables and their options,
 columns, keys, indexes, triggers, policies, sequences, functions with their settings, and what everybody (PUBLIC) may do.
 Comments and the privileges of roles are left out. For comparison it makes a second schema in a transaction that it rolls
-back, so it needs the right to make schemas in the database, and changes nothing. The exit code is 3 when they differ.`,
+back, so it needs the right to make schemas in the database, and a primary, and changes nothing. The exit code is 3 when they differ.`,
 		Example:     "  sqlq migrate validate\n  sqlq migrate validate -o jsonl | jq .object",
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: owner},

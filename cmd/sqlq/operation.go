@@ -299,7 +299,7 @@ type wouldChange struct {
 
 func viewOperation(op ops.Operation) operationView {
 	v := operationView{op.ID, op.Kind, op.Status, op.Filter, nil, op.Wanted, op.Done, op.Role, op.OSUser, op.Host, op.Reason,
-		op.BeganAt.UTC(), op.UpdatedAt.UTC(), utc(op.EndedAt), op.Error, op.Resumable()}
+		inUTC(op.BeganAt), inUTC(op.UpdatedAt), utc(op.EndedAt), op.Error, op.Resumable()}
 	if op.Queue != "" {
 		v.Queue = &op.Queue
 	}

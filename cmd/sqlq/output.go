@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,8 +10,6 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
-
-	"go.yaml.in/yaml/v3"
 )
 
 // format is how data is printed; a flag.
@@ -90,63 +87,24 @@ func (a *app) done(outcome any, sentence string, args ...any) error {
 }
 
 // say writes a line for the operator.
-func (a *app) say(sentence string, args ...any) { fmt.Fprintf(a.err, sentence+"\n", args...) }
+func (a *app) say(sentence string, args ...any) {
+	_, _ = io.WriteString(a.err, visible(fmt.Sprintf(sentence, args...))+"\n")
+}
 
-// printData prints what is not a table: as YAML with the names and the order that it has as JSON.
+// printData prints what is not a table.
 func (a *app) printData(v any) error {
 	if a.format == formatYAML {
 		return a.printYAML(v)
 	}
-	out := json.NewEncoder(a.out)
-	out.SetEscapeHTML(false)
-	if a.format == formatJSON {
-		out.SetIndent("", "  ")
-	}
-	return out.Encode(v)
-}
-
-func (a *app) printYAML(v any) error {
-	text, err := json.Marshal(v)
+	text, err := jsonLine(v)
 	if err != nil {
 		return err
 	}
-	var document yaml.Node
-	if err := yaml.Unmarshal(text, &document); err != nil { // JSON is YAML
-		return err
+	if a.format == formatJSON {
+		text = laidOut(text)
 	}
-	plain(&document)
-	out := yaml.NewEncoder(a.out)
-	out.SetIndent(2)
-	return errors.Join(out.Encode(&document), out.Close())
-}
-
-// plain takes the style of JSON off a YAML document.
-func plain(n *yaml.Node) {
-	n.Style = 0
-	for _, child := range n.Content {
-		plain(child)
-	}
-}
-
-// body is a message body in JSON output: as JSON where it is some, else in base64, which BodyEncoding then says.
-type body struct {
-	Body         any    `json:"body"`
-	BodyEncoding string `json:"body_encoding,omitempty"`
-}
-
-func bodyOf(b []byte) body {
-	if json.Valid(b) && utf8.Valid(b) {
-		return body{Body: json.RawMessage(b)}
-	}
-	return body{Body: b, BodyEncoding: "base64"}
-}
-
-// headersOf returns headers for JSON output, where there is always an object.
-func headersOf(headers json.RawMessage) json.RawMessage {
-	if headers == nil {
-		return json.RawMessage(`{}`)
-	}
-	return headers
+	_, err = a.out.Write(append(escaped(text), '\n'))
+	return err
 }
 
 // oneLine makes text from outside fit to stand in a line of a terminal: white space becomes single blanks, and what a
@@ -197,15 +155,6 @@ func writeBody(w io.Writer, body []byte) {
 	} else {
 		block(w, "body, in base64", base64.StdEncoding.EncodeToString(body))
 	}
-}
-
-// pretty lays JSON out over several lines; other text stays as it is.
-func pretty(text []byte) string {
-	var b bytes.Buffer
-	if json.Indent(&b, bytes.TrimSpace(text), "", "  ") != nil {
-		return string(text)
-	}
-	return b.String()
 }
 
 // when writes a time: how long ago where somebody looks, else in full.

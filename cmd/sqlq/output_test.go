@@ -3,8 +3,11 @@ package main
 import (
 	"bytes"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/charmbracelet/x/ansi"
 
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
@@ -142,5 +145,49 @@ func TestTableInColour(t *testing.T) {
 		"\x1b[33mlonger\x1b[0m      \x1b[31m12\x1b[0m\n"
 	if out.String() != want {
 		t.Errorf("got\n%q\nwant\n%q", out.String(), want)
+	}
+}
+
+// Widths are cells of the terminal: an ideograph and an emoji take two, a combining accent none.
+func TestTableCountsCells(t *testing.T) {
+	t.Parallel()
+	table := &table{columns: []column{{name: "queue"}, {name: "error", cut: true}, {name: "E"}}}
+	table.add("a", "日本語のエラー", "x")
+	table.add("b", "👩‍💻 e\u0301t\u0301e\u0301", "x")
+	table.add("c", "plain and longer", "x")
+	for _, width := range []int{0, 23, 22} {
+		var out bytes.Buffer
+		if err := table.print(&out, width); err != nil {
+			t.Fatal(err)
+		}
+		at := -1
+		for line := range strings.Lines(out.String()) {
+			if end := ansi.StringWidth(line[:strings.LastIndexAny(line, "xE")]); at >= 0 && at != end {
+				t.Errorf("width %d: columns do not stand below each other:\n%s", width, out.String())
+			} else {
+				at = end
+			}
+			if got := ansi.StringWidth(strings.TrimSuffix(line, "\n")); width > 0 && got > width {
+				t.Errorf("width %d: a line takes %d:\n%s", width, got, out.String())
+			}
+		}
+	}
+}
+
+// full is an output that takes nothing, as a full disk does.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+// A script must learn that what it wanted written was not.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"--help"}, {"help", "queue", "ls"}, {"queue"}, {"version"}, {"--version"}, {"version", "-o", "yaml"}, {"completion", "bash"}, {"man"},
+		{"migrate", "sql"}, {"migrate", "sql", "-o", "json"}, {"config", "show"}, {"config", "show", "-o", "jsonl"}} {
+		var said bytes.Buffer
+		code := run(t.Context(), args, streams{in: strings.NewReader(""), out: full{}, err: &said})
+		if code != exitError || !strings.Contains(said.String(), "no space left") {
+			t.Errorf("sqlq %s: exit code %d, %s", strings.Join(args, " "), code, said.String())
+		}
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -64,23 +65,34 @@ func (a *app) queuePauseCommand() *cobra.Command {
 	return a.pausing("pause", "paused", "is paused already", (*ops.Ops).PauseQueue, &cobra.Command{
 		Short: "Let queues hand out no more messages; sending goes on",
 		Long: `Let queues hand out no more messages. Sending goes on, and so does what is being handled. Instances learn of it at once.
-A queue that is paused already stays as it is. It does not ask: sqlq queue resume takes it back.`,
-		Example: "  sqlq queue pause billing --reason 'the bank is down'\n  sqlq queue pause sales billing",
+A queue that is paused already stays as it is. It does not ask, but for --all on a terminal: sqlq queue resume takes it back.
+
+With --all it pauses all queues that there are, as wanted of a copy of a production database before anything runs on it.`,
+		Example: "  sqlq queue pause billing --reason 'the bank is down'\n  sqlq queue pause --all --reason 'a copy for tests'",
 	})
 }
 
 func (a *app) queueResumeCommand() *cobra.Command {
 	return a.pausing("resume", "resumed", "is not paused", (*ops.Ops).ResumeQueue, &cobra.Command{
 		Short:   "Let paused queues hand out messages again",
-		Example: "  sqlq queue resume billing\n  sqlq queue resume sales billing --reason 'the bank is back'",
+		Example: "  sqlq queue resume billing\n  sqlq queue resume --all --reason 'the bank is back'",
 	})
 }
 
 // pausing completes the command that pauses queues or the one that resumes them.
 func (a *app) pausing(verb, done, already string, do func(*ops.Ops, context.Context, string) (bool, error), c *cobra.Command) *cobra.Command {
 	var ch change
-	c.Use = verb + " QUEUE..."
-	c.Args = atLeastOne("QUEUE")
+	var all bool
+	c.Use = verb + " QUEUE...|--all"
+	c.Args = func(c *cobra.Command, names []string) error {
+		switch {
+		case all && len(names) > 0:
+			return errors.New("name queues, or say --all")
+		case all:
+			return nil
+		}
+		return atLeastOne("QUEUE")(c, names)
+	}
 	c.ValidArgsFunction = several(a.completeQueues)
 	c.RunE = func(c *cobra.Command, names []string) error {
 		db, err := a.connectToChange(c.Context(), ch)
@@ -92,6 +104,21 @@ func (a *app) pausing(verb, done, already string, do func(*ops.Ops, context.Cont
 			Queue   string `json:"queue"`
 			Changed bool   `json:"changed"`
 			DryRun  bool   `json:"dry_run,omitempty"`
+		}
+		if all {
+			if names, err = db.QueueNames(c.Context()); err != nil {
+				return err
+			}
+			if len(names) == 0 {
+				return errNothing("schema %q of %s has no queues", a.schema, db.where)
+			}
+			what := fmt.Sprintf("%s all of the %s in schema %q of %s", verb, plural(int64(len(names)), "queue"), a.schema, db.where)
+			if ch.dryRun {
+				ch.yes = true
+			}
+			if err := a.confirmOnTerminal(c.Context(), ch, what); err != nil {
+				return err
+			}
 		}
 		var views []view
 		for _, name := range names {
@@ -118,6 +145,8 @@ func (a *app) pausing(verb, done, already string, do func(*ops.Ops, context.Cont
 		return printList(a, views, nil)
 	}
 	ch.flags(c, asksNever)
+	c.Flag("yes").Usage = "do it without asking, as --all does on a terminal"
+	c.Flags().BoolVar(&all, "all", false, "all queues that there are at this moment")
 	ch.reasonFlag(c)
 	return c
 }

@@ -203,9 +203,9 @@ type queueInstanceView struct {
 }
 
 func viewQueueDetail(q ops.QueueDetail) queueDetailView {
-	v := queueDetailView{viewQueue(q.Queue), q.CreatedAt.UTC(), q.Subscribed, q.Size, q.Dead, q.Low, []queueInstanceView{}}
+	v := queueDetailView{viewQueue(q.Queue), inUTC(q.CreatedAt), q.Subscribed, q.Size, q.Dead, q.Low, []queueInstanceView{}}
 	for _, i := range q.Running {
-		v.Running = append(v.Running, queueInstanceView{i.Number, i.Host, i.PID, i.Version, i.Concurrency, i.InHand, i.Rate, i.StartedAt.UTC(), i.HeartbeatAt.UTC()})
+		v.Running = append(v.Running, queueInstanceView{i.Number, i.Host, i.PID, i.Version, i.Concurrency, i.InHand, i.Rate, inUTC(i.StartedAt), inUTC(i.HeartbeatAt)})
 	}
 	return v
 }

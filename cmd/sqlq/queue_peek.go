@@ -147,5 +147,5 @@ type messageView struct {
 }
 
 func viewMessage(m ops.Message) messageView {
-	return messageView{m.Seq, m.ID, m.Type, m.SentAt.UTC(), utc(m.ExpiresAt), m.Attempt, headersOf(m.Headers), bodyOf(m.Body)}
+	return messageView{m.Seq, m.ID, m.Type, inUTC(m.SentAt), utc(m.ExpiresAt), m.Attempt, headersOf(m.Headers), bodyOf(m.Body)}
 }

@@ -22,8 +22,9 @@ func (a *app) queueExportCommand() *cobra.Command {
 them: one a line of JSON, which sqlq queue import reads. With --delayed the queue's delayed messages follow.
 
 A line has id, type, headers, sent_at, expires_at, attempt, body, and of a delayed message due_at, why and error. Bodies come
-back byte for byte: one that is not JSON, or has white space between its parts, is base64, and body_encoding says so.`,
-		Example:           "  sqlq queue export sales --delayed > sales.jsonl\n  sqlq queue export sales --type sales.PlaceOrder --since 1h | jq -c 'select(.body.amount > 100)'",
+back byte for byte: one that is not JSON, or has white space between its parts, is base64, and body_encoding says so. On a terminal, characters that it would obey are
+escaped.`,
+		Example:           "  sqlq queue export sales --delayed > sales.jsonl\n  sqlq queue export sales --type sales.PlaceOrder --since 1h --body '$.amount > 100' > large.jsonl",
 		Args:              exactly("QUEUE"),
 		ValidArgsFunction: onlyFirst(a.completeQueues),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -49,6 +50,9 @@ back byte for byte: one that is not JSON, or has white space between its parts, 
 					return err
 				}
 				exported++
+				if a.outTerminal {
+					line = escaped(line)
+				}
 				_, err = out.Write(line)
 				return err
 			}

@@ -99,10 +99,10 @@ func viewRoute(r ops.Route) routeView {
 		v.Subscribed = append(v.Subscribed, viewSubscription(s))
 	}
 	for _, s := range r.Waiting {
-		v.Waiting = append(v.Waiting, typeSeenView{s.Queue, s.N, s.LastAt.UTC()})
+		v.Waiting = append(v.Waiting, typeSeenView{s.Queue, s.N, inUTC(s.LastAt)})
 	}
 	for _, s := range r.Failed {
-		v.Failed = append(v.Failed, typeSeenView{s.Queue, s.N, s.LastAt.UTC()})
+		v.Failed = append(v.Failed, typeSeenView{s.Queue, s.N, inUTC(s.LastAt)})
 	}
 	if r.Named != "" {
 		v.Named = &r.Named

@@ -40,8 +40,6 @@ var notOf = map[string]map[string]string{
 	"doctor":           {inEmpty: "the checks are always listed"},
 	"migrate sql":      {inEmpty: "there are always migrations"},
 	"queue create":     {inEmpty: "it is told names"},
-	"queue pause":      {inEmpty: "it is told names"},
-	"queue resume":     {inEmpty: "it is told names"},
 	"queue drop":       {inEmpty: "it is told a name"},
 	"subscription add": {inEmpty: "it is told names"},
 	"grant":            {inEmpty: "it is told a role"},

@@ -155,5 +155,5 @@ type subscriptionView struct {
 }
 
 func viewSubscription(s ops.Subscription) subscriptionView {
-	return subscriptionView{s.Type, s.Queue, s.Since.UTC(), s.Instances}
+	return subscriptionView{s.Type, s.Queue, inUTC(s.Since), s.Instances}
 }

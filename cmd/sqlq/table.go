@@ -5,7 +5,8 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"unicode/utf8"
+
+	"github.com/charmbracelet/x/ansi"
 )
 
 // table is text in columns.
@@ -52,7 +53,7 @@ func (t *table) print(w io.Writer, width int) error {
 		gap := "" // blanks before the next cell; those at the end of a line are left out
 		for _, i := range shown {
 			cell := cut(line[i], widths[i])
-			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
+			pad := strings.Repeat(" ", widths[i]-ansi.StringWidth(cell))
 			if t.columns[i].right {
 				gap, pad = gap+pad, ""
 			}
@@ -95,7 +96,7 @@ func (t *table) fit(lines [][]string, width int) (shown, widths []int) {
 	for i := range t.columns {
 		shown = append(shown, i)
 		for _, line := range lines {
-			full[i] = max(full[i], utf8.RuneCountInString(line[i]))
+			full[i] = max(full[i], ansi.StringWidth(line[i]))
 		}
 	}
 	for t.leftOut = nil; ; {
@@ -107,7 +108,7 @@ func (t *table) fit(lines [][]string, width int) (shown, widths []int) {
 		for width > 0 && total > width {
 			widest := -1
 			for _, i := range shown {
-				if t.columns[i].cut && widths[i] > max(narrowest, utf8.RuneCountInString(lines[0][i])) && (widest < 0 || widths[i] > widths[widest]) {
+				if t.columns[i].cut && widths[i] > max(narrowest, ansi.StringWidth(lines[0][i])) && (widest < 0 || widths[i] > widths[widest]) {
 					widest = i
 				}
 			}
@@ -139,10 +140,10 @@ func (t *table) painted(line, i int, cell string) string {
 	return t.paint(t.columns[i].style(oneLine(t.rows[line-1][i])), cell)
 }
 
-// cut shortens text to so many characters.
+// cut shortens text to so many cells of a terminal, of which some characters take two and some none.
 func cut(text string, width int) string {
-	if utf8.RuneCountInString(text) <= width {
+	if ansi.StringWidth(text) <= width {
 		return text
 	}
-	return strings.TrimRight(string([]rune(text)[:max(0, width-1)]), " ") + "…"
+	return strings.TrimRight(ansi.Truncate(text, max(0, width-1), ""), " ") + "…"
 }

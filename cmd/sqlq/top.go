@@ -59,7 +59,7 @@ func (a *app) runScreen(ctx context.Context, m topModel) error {
 	if !a.colored() {
 		profile = colorprofile.ASCII
 	}
-	program := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(a.in), tea.WithOutput(a.out),
+	program := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(a.in), tea.WithOutput(a.stdout()),
 		tea.WithColorProfile(profile), tea.WithoutSignalHandler())
 	_, err := program.Run()
 	if ctx.Err() != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sqlq/sqlq/internal/devpg/pgtest"
+	"github.com/sqlq/sqlq/internal/hostile"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -185,4 +186,19 @@ func TestWatchOnAScreen(t *testing.T) {
 	s.ends(0)
 	s.shows("QUEUE ", "queue-00", "queue-11")
 	s.showsNot("Ctrl-C ends")
+}
+
+// One of each hostile row neither stops the screen nor steers it.
+func TestTopBesideHostileRows(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t)
+	hostile.Fill(t, url)
+	s := newScreen(t, 100, 30, url, "top", "--every", "100ms")
+	s.shows("sqlq top", "› good", "hostile", "2 queues", "q quit")
+	s.press("j")
+	s.shows("› hostile")
+	s.press("\r")
+	s.shows("hostile")
+	s.press("q")
+	s.ends(0)
 }

@@ -107,7 +107,7 @@ const (
 
 func (s *repainted) show(list func() error) error {
 	height := 0
-	if f, is := s.out.(*os.File); is { // it may have been resized
+	if f, is := s.a.stdout().(*os.File); is { // it may have been resized
 		if w, h, err := term.GetSize(int(f.Fd())); err == nil {
 			s.a.width, height = w, h
 		}

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/sqlq/sqlq/migrations"
 )
@@ -74,7 +75,7 @@ func (m *Migrator) validate(ctx context.Context) ([]Difference, error) {
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
 	script += fmt.Sprintf(`SELECT %s(%s);`, pgx.Identifier{pattern, "create_queue"}.Sanitize(), "'"+exampleQueue+"'")
 	if _, err := conn.PgConn().Exec(ctx, script).ReadAll(); err != nil {
-		return nil, fmt.Errorf("make a schema to compare with: %w", err)
+		return nil, m.noPattern(err)
 	}
 	want, err := shapeOf(ctx, tx, pattern)
 	if err != nil {
@@ -85,6 +86,21 @@ func (m *Migrator) validate(ctx context.Context) ([]Difference, error) {
 		return nil, fmt.Errorf("read what is there: %w", err)
 	}
 	return compare(want, have), nil
+}
+
+// noPattern says why there is nothing to compare with, and where there would be.
+func (m *Migrator) noPattern(err error) error {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		switch pg.Code {
+		case "25006": // read_only_sql_transaction
+			return fmt.Errorf("nothing can be made here to compare with, as on a standby; connect to the primary, whose schema is the same: %w", err)
+		case "42501": // insufficient_privilege
+			return fmt.Errorf("make a schema to compare with, which is rolled back: role %q needs for that: GRANT CREATE ON DATABASE %s TO %s: %w",
+				m.config.User, pgx.Identifier{m.config.Database}.Sanitize(), pgx.Identifier{m.config.User}.Sanitize(), err)
+		}
+	}
+	return fmt.Errorf("make a schema to compare with: %w", err)
 }
 
 // exampleQueue is the queue that all are compared with.

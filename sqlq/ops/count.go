@@ -49,7 +49,7 @@ func (o *Ops) count(ctx context.Context, states []store.QueueState) ([]Queue, er
 	queues, at, low := make([]Queue, len(states)), map[string]*Queue{}, map[string]int64{}
 	names := make([]string, len(states))
 	for i, s := range states {
-		queues[i] = Queue{Name: s.Name, In: s.In, Out: s.Out, Instances: s.Instances, PausedAt: s.PausedAt, PausedBy: s.PausedBy}
+		queues[i] = Queue{Name: s.Name, In: s.In, Out: finite(s.Out), Instances: s.Instances, PausedAt: s.PausedAt, PausedBy: s.PausedBy}
 		names[i], at[s.Name], low[s.Name] = s.Name, &queues[i], s.Low
 	}
 	// All at once, as far as the pool has connections.

@@ -46,12 +46,12 @@ func (e *examination) checkInstances(ctx context.Context) (found []Finding, err 
 	for _, endpoint := range slices.Sorted(maps.Keys(crashed)) {
 		all := crashed[endpoint]
 		found = append(found, warning(fmt.Sprintf("%s of endpoint %q crashed within a day: %s", plural(int64(len(all)), "instance"), endpoint, some(all)),
-			"others took its messages over; find out what killed it, or a message that does so may be among them", "sqlq error ls --queue "+endpoint+" --since 1d"))
+			"others took its messages over; find out what killed it, or a message that does so may be among them", "sqlq error ls --queue "+shellWord(endpoint)+" --since 1d"+inSchema(e.store.Name())))
 	}
 	for _, endpoint := range slices.Sorted(maps.Keys(versions)) {
 		if running := slices.Sorted(maps.Keys(versions[endpoint])); len(running) > 1 {
 			found = append(found, note(fmt.Sprintf("endpoint %q runs in %d versions: %s", endpoint, len(running), some(running)),
-				"as during a rollout; an old one that was forgotten handles messages too", "sqlq instance ls"))
+				"as during a rollout; an old one that was forgotten handles messages too", "sqlq instance ls"+inSchema(e.store.Name())))
 		}
 	}
 	return found, nil
@@ -106,7 +106,7 @@ func (e *examination) checkLeases(ctx context.Context) (found []Finding, err err
 	for _, o := range orphans {
 		what := fmt.Sprintf("queue %q: %s without a running instance, the oldest for %s", o.Queue, atLeast(o.N, leasesSeen, "leased message"), o.Oldest.Round(time.Second))
 		if o.Gone {
-			found = append(found, problem(what+"; the queue is gone", "nobody handles them, and nothing can give them back", "sqlq queue create "+o.Queue+", then as an operator: "+e.doctorFix()))
+			found = append(found, problem(what+"; the queue is gone", "nobody handles them, and nothing can give them back", "sqlq queue create "+shellWord(o.Queue)+inSchema(e.store.Name())+", then as an operator: "+e.doctorFix()))
 			continue
 		}
 		found = append(found, problem(what, "nobody handles them until an instance runs that gives them back", "start an endpoint, of any name, or as an operator: "+e.doctorFix()).by(e.mayMend, "recover", e.recover))
@@ -176,7 +176,7 @@ func (e *examination) checkBacklog(ctx context.Context) (found []Finding, err er
 		}
 		if len(counted) == 1 && counted[0].OldestAge != nil && *counted[0].OldestAge > e.Late {
 			found = append(found, warning(fmt.Sprintf("queue %q: messages wait, the first for %s, and no instance of that endpoint runs", queue, counted[0].OldestAge.Round(time.Second)),
-				"nobody handles them", "start the endpoint, or look at them: sqlq queue peek "+queue))
+				"nobody handles them", "start the endpoint, or look at them: sqlq queue peek "+shellWord(queue)+inSchema(e.store.Name())))
 		}
 	}
 	return found, nil
@@ -211,10 +211,10 @@ func (e *examination) checkPaused(ctx context.Context) (found []Finding, err err
 	for _, p := range paused {
 		by := ""
 		if p.By != "" {
-			by = " by " + p.By
+			by = " by " + oneLine(p.By)
 		}
 		found = append(found, warning(fmt.Sprintf("queue %q: paused%s since %s", p.Queue, by, p.Since.UTC().Format(time.RFC3339)),
-			"its messages wait", "sqlq queue resume "+p.Queue))
+			"its messages wait", "sqlq queue resume "+shellWord(p.Queue)+inSchema(e.store.Name())))
 	}
 	return found, err
 }
@@ -229,7 +229,7 @@ func (e *examination) checkErrors(ctx context.Context) (found []Finding, err err
 	n, err := e.store.FailedSince(ctx, e.pool, time.Hour, int(e.Failures)+1)
 	if n > e.Failures {
 		found = append(found, warning(fmt.Sprintf("more than %d messages failed within an hour", e.Failures),
-			"something that they need is broken, or a release of a service is", "sqlq error groups --since 1h"))
+			"something that they need is broken, or a release of a service is", "sqlq error groups --since 1h"+inSchema(e.store.Name())))
 	}
 	return found, err
 }

@@ -144,7 +144,7 @@ func privileges(kind string) (all []store.Privilege) {
 func (e *examination) grantCommand(role, kind string, queues []string) string {
 	command := "sqlq grant " + shellWord(role) + " " + kind
 	for _, q := range queues {
-		command += " --queue " + q
+		command += " --queue " + shellWord(q)
 	}
 	return command + inSchema(e.store.Name())
 }

@@ -224,7 +224,7 @@ func (e *examination) checkLocks(ctx context.Context) (found []Finding, err erro
 	return found, nil
 }
 
-func (e *examination) checkMigrations(context.Context) ([]Finding, error) {
+func (e *examination) checkMigrations(ctx context.Context) ([]Finding, error) {
 	name := e.store.Name()
 	up := "sqlq migrate up" + inSchema(name)
 	switch {
@@ -233,7 +233,7 @@ func (e *examination) checkMigrations(context.Context) ([]Finding, error) {
 	case !e.may || e.version == 0:
 		return nil, &cannotCheckError{fmt.Sprintf("role %q may not read the version of schema %q", e.server.Role, name)}
 	case e.WantVersion == 0 || e.version == e.WantVersion:
-		return nil, nil
+		return e.checkPinned(ctx)
 	case e.version < e.WantVersion:
 		return []Finding{problem(fmt.Sprintf("schema %q has version %d, this program needs %d", name, e.version, e.WantVersion),
 			"programs of this release refuse to work with it", up)}, nil

@@ -127,7 +127,7 @@ func editedBody(old, edited []byte) ([]byte, error) {
 		}
 		return edited, nil
 	}
-	edited = bytes.TrimSpace(edited)
+	edited = bytes.TrimSpace(bytes.TrimPrefix(edited, []byte("\ufeff")))
 	if err := checkBody(edited); err != nil {
 		var syntax *json.SyntaxError
 		if errors.As(err, &syntax) {

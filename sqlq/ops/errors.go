@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
 
 	"github.com/sqlq/sqlq/sqlq"
 )
@@ -27,7 +28,7 @@ func (e *NoQueueError) Error() string {
 	text := fmt.Sprintf("queue %q does not exist in schema %q", e.Queue, e.Schema)
 	switch len(e.Near) {
 	case 0:
-		return text + "; make it with: sqlq queue create " + e.Queue + inSchema(e.Schema)
+		return text + "; make it with: sqlq queue create " + shellWord(e.Queue) + inSchema(e.Schema)
 	case 1:
 		return text + fmt.Sprintf("; there is %q", e.Near[0])
 	default:
@@ -54,7 +55,22 @@ func shellWord(word string) string {
 	if word != "" && strings.IndexFunc(word, func(r rune) bool { return !plain(r) }) < 0 {
 		return word
 	}
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+	if !strings.ContainsFunc(word, func(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Bidi_Control) }) {
+		return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+	}
+	// As bash and zsh have it, so that nothing stands there that a terminal would obey.
+	var quoted strings.Builder
+	for _, b := range []byte(word) {
+		switch {
+		case b == '\'' || b == '\\':
+			quoted.WriteString(`\` + string(b))
+		case b >= 0x20 && b < 0x7f:
+			quoted.WriteByte(b)
+		default:
+			fmt.Fprintf(&quoted, `\x%02x`, b)
+		}
+	}
+	return "$'" + quoted.String() + "'"
 }
 
 // NoFailedError is returned when failed messages are named, by number or id, that are not there to be worked on. What was
@@ -88,8 +104,12 @@ type QueueGoneError struct {
 
 // Error says what happened, where, and what to do.
 func (e *QueueGoneError) Error() string {
-	return fmt.Sprintf("the messages of %s stay in the error table, because there is no such queue any more; make it and replay again: sqlq queue create %s",
-		quoted(e.Queues), strings.Join(e.Queues, " "))
+	words := ""
+	for _, queue := range e.Queues {
+		words += " " + shellWord(queue)
+	}
+	return fmt.Sprintf("the messages of %s stay in the error table, because there is no such queue any more; make it and replay again: sqlq queue create%s",
+		quoted(e.Queues), words)
 }
 
 // InterruptedError is returned when a change that goes by batches stopped before its end: by Replay, Archive, Unarchive,

@@ -89,7 +89,7 @@ func (o *Ops) Import(ctx context.Context, queue string, r io.Reader, opts Import
 }
 
 func (o *Ops) importLines(ctx context.Context, queue string, r io.Reader, opts ImportOptions, id int64) (done Imported, err error) {
-	in := lines{in: bufio.NewReaderSize(r, 64<<10)}
+	in := lines{in: text(r)}
 	leaveOut := func(damaged *LineError) error {
 		if !opts.Continue {
 			return damaged

@@ -3,6 +3,7 @@ package ops
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -63,7 +64,7 @@ func (o *Ops) Instances(ctx context.Context, f InstanceFilter) ([]Instance, erro
 	for i, l := range listed {
 		instances[i] = Instance{ID: int(l.ID), Endpoint: l.Endpoint, Host: l.Host, PID: l.PID, Version: l.Version, Concurrency: l.Concurrency,
 			State: InstanceState(l.State), StartedAt: l.StartedAt, LastSeen: l.HeartbeatAt, EndedAt: l.DrainedAt, InHand: l.InHand,
-			Rate: l.Rate, Handled: l.Handled, Failed: l.Failed, Expired: l.Expired, Slow: l.Slow}
+			Rate: finite(l.Rate), Handled: l.Handled, Failed: l.Failed, Expired: l.Expired, Slow: l.Slow}
 		if l.CrashedAt != nil {
 			instances[i].EndedAt = l.CrashedAt
 		}
@@ -73,4 +74,12 @@ func (o *Ops) Instances(ctx context.Context, f InstanceFilter) ([]Instance, erro
 		}
 	}
 	return instances, nil
+}
+
+// finite returns a rate that can be written as JSON; 0 for what an instance cannot have meant.
+func finite(rate float64) float64 {
+	if math.IsNaN(rate) || math.IsInf(rate, 0) {
+		return 0
+	}
+	return rate
 }

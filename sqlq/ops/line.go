@@ -17,7 +17,7 @@ import (
 
 // AppendLine appends a message to b as a line of JSON that Import reads, the line end included. The object has the members
 //
-//	id, type, headers (an object of strings), sent_at, expires_at (null: never), attempt (attempts already made),
+//	id, type, headers (an object of strings; a string, which Import refuses, where they cannot be read), sent_at, expires_at (null: never), attempt (attempts already made),
 //	due_at, why, error (of a delayed message only),
 //	body (JSON), or body_encoding "base64" and body as such a string
 //
@@ -25,8 +25,11 @@ import (
 // that whoever reads the line and writes it again, number by number, leaves it alone; everything else is base64.
 func AppendLine(b []byte, m Message) ([]byte, error) {
 	headers := m.Headers
-	if headers == nil {
+	switch {
+	case headers == nil:
 		headers = json.RawMessage(`{}`)
+	case mayNestDeep(headers) || !json.Valid(headers):
+		headers, _ = json.Marshal(string(headers))
 	}
 	out := bytes.NewBuffer(b)
 	encode := json.NewEncoder(out)
@@ -58,11 +61,16 @@ func AppendLine(b []byte, m Message) ([]byte, error) {
 
 // verbatim says whether a body can stand in a line as it is.
 func verbatim(body []byte) bool {
-	if !utf8.Valid(body) || !json.Valid(body) || bytes.Count(body, []byte("["))+bytes.Count(body, []byte("{")) >= maxNesting {
+	if !utf8.Valid(body) || !json.Valid(body) || mayNestDeep(body) {
 		return false
 	}
 	var compact bytes.Buffer
 	return json.Compact(&compact, body) == nil && bytes.Equal(compact.Bytes(), body)
+}
+
+// mayNestDeep reports whether JSON may be nested deeper than encoding/json reads: PostgreSQL takes more.
+func mayNestDeep(text []byte) bool {
+	return bytes.Count(text, []byte("["))+bytes.Count(text, []byte("{")) >= maxNesting
 }
 
 // maxNesting is a little less deep than encoding/json reads.

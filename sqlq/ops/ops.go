@@ -35,6 +35,12 @@
 // [Ops.Operations] lists what was done, and [Ops.ResumeOperation] and [Ops.CancelOperation] go on with a long one, or end it.
 // [Ops.Doctor] finds what keeps messages from flowing, and [Ops.Fix] mends what can be mended safely.
 //
+// # What others wrote and set
+//
+// How the pool's sessions are set (DateStyle, bytea_output, …) does not matter. A time that is infinite in the database is the
+// end of the year 9999, or the beginning of the year 1. Texts, headers and bodies are as their writers left them: escape them
+// for where you show them.
+//
 // # What it costs the database
 //
 // Nothing here counts or moves without a bound: counts are exact up to CountLimit and estimated above, and what changes
@@ -64,14 +70,14 @@ import (
 // Ops works on the sqlq schema of one database. It is safe for concurrent use, and needs no closing: the pool is the
 // caller's.
 type Ops struct {
-	pool  *pgxpool.Pool
+	pool  pool
 	store *store.Schema
 	actor Actor
 }
 
 // New returns an Ops for the schema of that name in the pool's database. It does not connect; see SchemaVersion.
-func New(pool *pgxpool.Pool, schema string) *Ops {
-	return &Ops{pool: pool, store: store.New(schema)}
+func New(db *pgxpool.Pool, schema string) *Ops {
+	return &Ops{pool: newPool(db), store: store.New(schema)}
 }
 
 // SchemaVersion returns the version of the last migration that was applied to the schema; false when there is none, or no

@@ -114,3 +114,43 @@ func pointsInto(t *testing.T, text string, err error) {
 		t.Errorf("%q: %v", text, err)
 	}
 }
+
+// What Windows' editors put in front of a text is no part of it.
+func TestByteOrderMark(t *testing.T) {
+	t.Parallel()
+	const bom = "\ufeff"
+	in := lines{in: text(strings.NewReader(bom + `{"a":1}` + "\n" + bom + "\n"))}
+	if line, err := in.next(); err != nil || string(line) != `{"a":1}` {
+		t.Errorf("an import's first line: %q, %v", line, err)
+	}
+	if line, err := in.next(); err != nil || string(line) != bom {
+		t.Errorf("its second: %q, %v", line, err)
+	}
+	for _, read := range []func(string) (int, error){
+		func(s string) (int, error) { b, err := ReadBodies(strings.NewReader(s)); return len(b), err },
+		func(s string) (int, error) { b, err := ReadLines(strings.NewReader(s)); return len(b), err },
+	} {
+		if n, err := read(bom + "{}\n[]\n"); n != 2 || err != nil {
+			t.Errorf("bodies: %d, %v", n, err)
+		}
+	}
+	if body, err := editedBody([]byte(`{"a":1}`), []byte(bom+`{"a": 2}`)); err != nil || string(body) != `{"a":2}` {
+		t.Errorf("an edited body: %s, %v", body, err)
+	}
+}
+
+// A command that is to be copied into a shell holds names that others chose, as one word each, and steers no terminal.
+func TestShellWord(t *testing.T) {
+	t.Parallel()
+	for word, want := range map[string]string{
+		"billing": "billing", "": "''", "a b": "'a b'", "$(rm -rf ~)": "'$(rm -rf ~)'", "it's": `'it'\''s'`, "日本": "'日本'",
+		"a\x1b[2J'\\\n\u009b\u202e": `$'a\x1b[2J\'\\\x0a\xc2\x9b\xe2\x80\xae'`,
+	} {
+		if got := shellWord(word); got != want {
+			t.Errorf("%q: got %s, want %s", word, got, want)
+		}
+	}
+	if got := (&QueueGoneError{Queues: []string{"a; reboot", "b"}}).Error(); !strings.HasSuffix(got, `sqlq queue create 'a; reboot' b`) {
+		t.Error(got)
+	}
+}

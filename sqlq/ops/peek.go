@@ -138,7 +138,7 @@ func (o *Ops) EachDelayed(ctx context.Context, queue string, f Filter, l Looking
 		return fmt.Errorf("look through the delayed messages: %w", err)
 	}
 	left, found := int64(f.limit()), int64(0)
-	for place := (&store.DelayedKey{}); place != nil; l.tell(0, found) {
+	for place := (&store.DelayedKey{DueAt: store.NegativeInfinity}); place != nil; l.tell(0, found) {
 		var messages []store.Peeked
 		if messages, place, err = o.store.ReadDelayedOf(ctx, o.pool, queue, chosen, *place, upTo, readRows, readBytes); err != nil {
 			return fmt.Errorf("look through the delayed messages: %w", err)

@@ -156,7 +156,7 @@ func (o *Ops) ShowQueue(ctx context.Context, name string) (QueueDetail, error) {
 	}
 	q := QueueDetail{Queue: queues[0], CreatedAt: states[0].CreatedAt, Subscribed: table.Subscribed, Size: table.Bytes, Dead: table.Dead, Low: states[0].Low}
 	for _, i := range instances {
-		q.Running = append(q.Running, QueueInstance{int(i.ID), i.Host, i.PID, i.Version, i.Concurrency, i.InHand, i.Rate, i.StartedAt, i.HeartbeatAt})
+		q.Running = append(q.Running, QueueInstance{int(i.ID), i.Host, i.PID, i.Version, i.Concurrency, i.InHand, finite(i.Rate), i.StartedAt, i.HeartbeatAt})
 	}
 	return q, nil
 }

@@ -199,16 +199,25 @@ func (m Outgoing) common(bodies []json.RawMessage) (common store.JSONMessage, er
 	return common, nil
 }
 
+// text reads UTF-8, and passes over the byte order mark that some editors write in front of it.
+func text(r io.Reader) *bufio.Reader {
+	in := bufio.NewReaderSize(r, 64<<10)
+	if mark, err := in.Peek(3); err == nil && string(mark) == "\ufeff" {
+		_, _ = in.Discard(3)
+	}
+	return in
+}
+
 // ReadLines reads a body from each line that is not blank. A *BodyError names the first line that is not JSON.
 func ReadLines(r io.Reader) ([]json.RawMessage, error) {
 	var bodies []json.RawMessage
-	in := bufio.NewReader(r)
+	in := text(r)
 	for line := 1; ; line++ {
-		text, err := in.ReadBytes('\n')
+		read, err := in.ReadBytes('\n')
 		if err != nil && err != io.EOF {
 			return nil, fmt.Errorf("read line %d: %w", line, err)
 		}
-		if body := bytes.TrimSpace(text); len(body) > 0 {
+		if body := bytes.TrimSpace(read); len(body) > 0 {
 			if err := checkBody(body); err != nil {
 				return nil, &BodyError{Line: line, Number: len(bodies) + 1, Err: err}
 			}
@@ -226,19 +235,19 @@ func ReadBodies(r io.Reader) ([]json.RawMessage, error) {
 	var bodies []json.RawMessage
 	var body []byte // read so far of the body that begins on line begin
 	var begin, depth int
-	in := bufio.NewReader(r)
+	in := text(r)
 	for line := 1; ; line++ {
-		text, err := in.ReadBytes('\n')
+		read, err := in.ReadBytes('\n')
 		if err != nil && err != io.EOF {
 			return nil, fmt.Errorf("read line %d: %w", line, err)
 		}
 		atEnd := err == io.EOF
-		if body == nil && len(bytes.TrimSpace(text)) > 0 {
+		if body == nil && len(bytes.TrimSpace(read)) > 0 {
 			begin, depth = line, 0
 		}
-		if body != nil || len(bytes.TrimSpace(text)) > 0 {
-			body = append(body, text...)
-			opened, closed := nesting(text)
+		if body != nil || len(bytes.TrimSpace(read)) > 0 {
+			body = append(body, read...)
+			opened, closed := nesting(read)
 			depth += opened
 			if depth > 0 && closed && !atEnd && len(body) <= MaxBody {
 				continue

@@ -42,8 +42,8 @@ func (s *Schema) CountReady(ctx context.Context, db DBTX, queues []string, low m
 			from = fmt.Sprintf(`seq > (SELECT CASE WHEN %[1]s >= %[2]d THEN %[2]d ELSE 0 END)`, s.lastReady(queue), low[queue])
 		}
 		return fmt.Sprintf(`
-		SELECT %s, count(*), min(sent_at), (extract(epoch FROM clock_timestamp() - min(sent_at)) * 1000000)::bigint
-		FROM (SELECT sent_at FROM %s WHERE %s ORDER BY seq LIMIT %d) m`, quote(queue), s.ready(queue), from, limit)
+		SELECT %s, count(*), min(sent_at), %s
+		FROM (SELECT sent_at FROM %s WHERE %s ORDER BY seq LIMIT %d) m`, quote(queue), elapsed(`min(sent_at)`), s.ready(queue), from, limit)
 	})
 }
 
@@ -89,7 +89,7 @@ func (s *Schema) EstimateReady(ctx context.Context, db DBTX, queues []string, pa
 		step := max(1, (size+int64(pages)-1)/int64(pages))
 		first := step / 2
 		scale := float64(size) / float64(max(1, (size-1-first)/step+1))
-		const oldest = `min(sent_at), (extract(epoch FROM clock_timestamp() - min(sent_at)) * 1000000)::bigint`
+		oldest := `min(sent_at), ` + elapsed(`min(sent_at)`)
 		return fmt.Sprintf(`
 		SELECT %[1]s, round(count(*) * %[8]f)::bigint, `+oldest+` FROM generate_series(%[2]d, %[3]d, %[4]d) b, LATERAL (SELECT sent_at FROM %[5]s WHERE `+onPage+` OFFSET 0) m
 		UNION ALL

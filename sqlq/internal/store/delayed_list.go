@@ -114,11 +114,11 @@ func (s *Schema) ListDelayed(ctx context.Context, db DBTX, st DelayedStretch, f 
 		WITH %[1]s, last AS (
 			SELECT due_at AS last_due, seq AS last_seq FROM read ORDER BY %[2]s OFFSET $1::bigint - 1 LIMIT 1
 		), chosen AS (
-			SELECT due_at, seq, (extract(epoch FROM due_at - clock_timestamp()) * 1000000)::bigint AS due_in, id::text, sent_at, expires_at,
+			SELECT due_at, seq, -(%[4]s) AS due_in, id::text, sent_at, expires_at,
 				attempt::int, why, queue, type, error
 			FROM read WHERE %[3]s ORDER BY %[2]s LIMIT $2::bigint
 		)
-		SELECT last_due, last_seq, chosen.* FROM chosen FULL JOIN last ON true ORDER BY %[2]s`, read, order, where), args...)
+		SELECT last_due, last_seq, chosen.* FROM chosen FULL JOIN last ON true ORDER BY %[2]s`, read, order, where, elapsed(`due_at`)), args...)
 	if err != nil {
 		return nil, nil, err
 	}

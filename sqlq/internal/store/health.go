@@ -153,6 +153,38 @@ func (s *Schema) UsedSequences(ctx context.Context, db DBTX, hundredths int) ([]
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[Sequence])
 }
 
+// Strayed are functions of the schema whose search_path leads elsewhere.
+type Strayed struct {
+	Path string // where it leads; "": it is not set
+	N    int64
+}
+
+// StrayedFunctions returns the functions of the schema that are not pinned to it, by where they look instead: after the schema
+// was renamed they look in the old one.
+func (s *Schema) StrayedFunctions(ctx context.Context, db DBTX) ([]Strayed, error) {
+	rows, err := db.Query(ctx, `
+		SELECT coalesce(path, ''), count(*) FROM (
+			SELECT (SELECT substr(c, length('search_path=') + 1) FROM unnest(p.proconfig) c WHERE c LIKE 'search\_path=%') AS path
+			FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = $1::text
+		) f WHERE path IS DISTINCT FROM quote_ident($1::text) || ', pg_temp' GROUP BY path ORDER BY path`, s.name)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[Strayed])
+}
+
+// PinFunctionsSQL is the statement that pins the functions of the schema to it.
+func (s *Schema) PinFunctionsSQL() string {
+	return fmt.Sprintf(`DO $$ DECLARE f regprocedure; BEGIN FOR f IN SELECT oid FROM pg_proc WHERE pronamespace = quote_ident(%[1]s)::regnamespace LOOP `+
+		`EXECUTE format('ALTER FUNCTION %%s SET search_path = %%I, pg_temp', f, %[1]s); END LOOP; END $$`, quote(s.name))
+}
+
+// PinFunctions runs PinFunctionsSQL.
+func (s *Schema) PinFunctions(ctx context.Context, db DBTX) error {
+	_, err := db.Exec(ctx, s.PinFunctionsSQL())
+	return err
+}
+
 // OpenTable is a table whose row security is not as the migrations make it.
 type OpenTable struct {
 	Table  string
@@ -204,11 +236,10 @@ type SeenInstance struct {
 // SeenInstances returns the instances that are taken for alive, and those that crashed within a time, at most so many.
 func (s *Schema) SeenInstances(ctx context.Context, db DBTX, within time.Duration, most int) ([]SeenInstance, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
-		SELECT id, endpoint, host, pid, version, (extract(epoch FROM clock_timestamp() - heartbeat_at) * 1000000)::bigint,
-			(extract(epoch FROM lease_time) * 1000000)::bigint, CASE WHEN crashed_at IS NOT NULL THEN 'crashed' ELSE '' END,
-			(extract(epoch FROM clock_timestamp() - crashed_at) * 1000000)::bigint
+		SELECT id, endpoint, host, pid, version, %s, %s, CASE WHEN crashed_at IS NOT NULL THEN 'crashed' ELSE '' END,
+			%s
 		FROM %s WHERE drained_at IS NULL AND (crashed_at IS NULL OR crashed_at > clock_timestamp() - $1::bigint * interval '1 microsecond')
-		ORDER BY id DESC LIMIT $2::int`, s.table("instance")), within.Microseconds(), most)
+		ORDER BY id DESC LIMIT $2::int`, elapsed(`heartbeat_at`), lastingMicros(`lease_time`), elapsed(`crashed_at`), s.table("instance")), within.Microseconds(), most)
 	if err != nil {
 		return nil, err
 	}
@@ -241,11 +272,11 @@ func (s *Schema) OrphanedLeases(ctx context.Context, db DBTX, limit int) ([]Orph
 			SELECT h.instance FROM holder h WHERE h.instance IS NOT NULL AND NOT EXISTS (
 				SELECT FROM %[2]s i WHERE i.id = h.instance AND i.drained_at IS NULL AND i.crashed_at IS NULL)
 		)
-		SELECT o.queue, count(*), (extract(epoch FROM clock_timestamp() - min(o.leased_at)) * 1000000)::bigint,
+		SELECT o.queue, count(*), %[3]s,
 			to_regclass(quote_ident($1::text) || '.' || quote_ident('q_' || o.queue)) IS NULL
 		FROM (
 			SELECT l.queue, l.leased_at FROM gone g, LATERAL (SELECT queue, leased_at FROM %[1]s WHERE instance = g.instance LIMIT $2::int) l LIMIT $2::int
-		) o GROUP BY o.queue ORDER BY o.queue`, s.table("leased"), s.table("instance")), s.name, limit)
+		) o GROUP BY o.queue ORDER BY o.queue`, s.table("leased"), s.table("instance"), elapsed(`min(o.leased_at)`)), s.name, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -268,9 +299,9 @@ type Overdue struct {
 // them. Relies on the primary key.
 func (s *Schema) OverdueDelayed(ctx context.Context, db DBTX, late time.Duration, limit int) ([]Overdue, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
-		SELECT queue, count(*), (extract(epoch FROM clock_timestamp() - greatest(min(due_at), timestamptz 'epoch')) * 1000000)::bigint
+		SELECT queue, count(*), %s
 		FROM (SELECT queue, due_at FROM %s WHERE due_at < clock_timestamp() - $1::bigint * interval '1 microsecond' ORDER BY due_at, seq LIMIT $2::int) d
-		GROUP BY queue ORDER BY queue`, s.table("delayed")), late.Microseconds(), limit)
+		GROUP BY queue ORDER BY queue`, elapsed(`min(due_at)`), s.table("delayed")), late.Microseconds(), limit)
 	if err != nil {
 		return nil, err
 	}

@@ -115,8 +115,8 @@ type StuckInbox struct {
 // held. Locks nothing; reads a few of the first rows of each table.
 func (s *Schema) StuckInboxes(ctx context.Context, db DBTX, late, held time.Duration) ([]StuckInbox, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
-		SELECT name, (extract(epoch FROM keeps) * 1000000)::bigint, (extract(epoch FROM clock_timestamp() - rotated_at) * 1000000)::bigint
-		FROM %s WHERE rotated_at < clock_timestamp() - 3 * keeps ORDER BY keeps`, s.table("inbox")))
+		SELECT name, %s, %s
+		FROM %s WHERE rotated_at < clock_timestamp() - 3 * (%s) ORDER BY keeps`, lastingMicros(`keeps`), elapsed(`rotated_at`), s.table("inbox"), lasting(`keeps`)))
 	if err != nil {
 		return nil, err
 	}

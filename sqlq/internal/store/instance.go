@@ -130,11 +130,11 @@ func (s *Schema) CountingDrained(ctx context.Context, db DBTX, all []Counters) e
 }
 
 // lives is an SQL condition: the instance i is taken for alive.
-const lives = `i.drained_at IS NULL AND i.crashed_at IS NULL AND i.heartbeat_at >= clock_timestamp() - i.lease_time`
+const lives = `i.drained_at IS NULL AND i.crashed_at IS NULL AND i.heartbeat_at >= clock_timestamp() - least(greatest(i.lease_time, interval '0'), interval '100 years')`
 
 // instanceState is an SQL expression: how the instance i stands.
 const instanceState = `CASE WHEN i.crashed_at IS NOT NULL THEN 'crashed' WHEN i.drained_at IS NOT NULL THEN 'drained'
-	WHEN i.heartbeat_at < clock_timestamp() - i.lease_time THEN 'late' ELSE 'running' END`
+	WHEN i.heartbeat_at < clock_timestamp() - least(greatest(i.lease_time, interval '0'), interval '100 years') THEN 'late' ELSE 'running' END`
 
 // ListedInstance is an instance as it stands in the table.
 type ListedInstance struct {
@@ -164,9 +164,9 @@ type ListedInstance struct {
 func (s *Schema) ListInstances(ctx context.Context, db DBTX, endpoint string, ended bool, limit int) ([]ListedInstance, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT i.id, i.endpoint, i.host, i.pid, i.version, i.concurrency, i.started_at, i.heartbeat_at, i.drained_at, i.crashed_at,
-			%s, i.in_hand, round(i.rate::numeric, 2)::float8, i.handled, i.failed, i.slow, (extract(epoch FROM i.slowest) * 1000000)::bigint, i.expired
+			%s, i.in_hand, round(i.rate::numeric, 2)::float8, i.handled, i.failed, i.slow, %s, i.expired
 		FROM %s i WHERE ($1::text = '' OR i.endpoint = $1::text) AND ($2::boolean OR (i.drained_at IS NULL AND i.crashed_at IS NULL))
-		ORDER BY i.endpoint, i.id LIMIT $3::bigint`, instanceState, s.table("instance")), endpoint, ended, limit)
+		ORDER BY i.endpoint, i.id LIMIT $3::bigint`, instanceState, lastingMicros(`i.slowest`), s.table("instance")), endpoint, ended, limit)
 	if err != nil {
 		return nil, err
 	}

@@ -77,9 +77,9 @@ func (s *Schema) ListLeased(ctx context.Context, db DBTX, f LeaseFilter, limit i
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT l.lease, l.instance, coalesce(i.host, ''), coalesce(i.pid, 0), CASE WHEN i.id IS NULL THEN 'gone' ELSE %s END,
 			l.queue, l.id::text, l.type, l.attempt::int, l.sent_at, l.leased_at,
-			(extract(epoch FROM clock_timestamp() - l.leased_at) * 1000000)::bigint
+			%s
 		FROM %s l LEFT JOIN %s i ON i.id = l.instance
-		WHERE %s ORDER BY l.leased_at, l.lease LIMIT $1::bigint`, instanceState, s.table("leased"), s.table("instance"), where), args...)
+		WHERE %s ORDER BY l.leased_at, l.lease LIMIT $1::bigint`, instanceState, elapsed(`l.leased_at`), s.table("leased"), s.table("instance"), where), args...)
 	if err != nil {
 		return nil, err
 	}

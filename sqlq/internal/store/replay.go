@@ -233,7 +233,7 @@ func (s *Schema) ReplayFailed(b *pgx.Batch, queue string, seqs []int64, operatio
 		WITH gone AS (
 			DELETE FROM %[1]s WHERE %[3]s
 			RETURNING seq, id, sent_at, expires_at, type, headers, body, queue, attempts, failed_at, host, message,
-				'"sqlq-first-failed-at":"' || to_char(first_failed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+				'"sqlq-first-failed-at":"' || to_char(CASE WHEN isfinite(first_failed_at) THEN first_failed_at ELSE clock_timestamp() END AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
 				|| '","sqlq-replays":"' || replays + 1 || '"' AS kept
 		), noted AS (
 			%[4]s
