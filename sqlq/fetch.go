@@ -17,8 +17,9 @@ type work struct {
 	by       int32 // the instance number that leases
 	wakes    int
 
-	after    int64 // the seq to fetch after
-	leftmost bool  // nothing can be left of it: a short batch means that the queue is empty
+	after    int64   // the seq to fetch after
+	leftmost bool    // nothing can be left of it: a short batch means that the queue is empty
+	but      []int64 // seqs to leave out, which the server refused to settle
 	began    time.Time
 }
 
@@ -41,7 +42,7 @@ func (in *instance) wants(now time.Time, draining bool) (w work, ok bool) {
 		}
 	}
 	if w.n > 0 {
-		w.began = now
+		w.began, w.but = now, in.refusals.asides()
 		if in.hasTx {
 			in.busyTx++
 		}
@@ -57,7 +58,7 @@ func (in *instance) wants(now time.Time, draining bool) (w work, ok bool) {
 func (in *instance) room(now time.Time, byLease bool) int {
 	inHand := in.busy + in.waiting + in.asked
 	switch {
-	case !in.awake || in.paused || now.Before(in.notBefore):
+	case !in.awake || in.paused || now.Before(in.notBefore) || in.refusals.full():
 		return 0
 	case !in.breaker.closed():
 		if in.breaker.due(now) && inHand == 0 && in.busyTx == 0 {

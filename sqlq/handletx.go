@@ -101,7 +101,7 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 	decided := in.decided(d)
 	if !decided {
 		if !in.apart(d, r.settleFinished) {
-			r.giveBackLater(in, d)
+			in.settleLater(d)
 			return
 		}
 		defer in.rejoin(d)
@@ -207,8 +207,13 @@ func (in *instance) forget(d *delivery) {
 // giveBackLater has a receiver return the message to its queue once the database answers.
 func (r *receiver) giveBackLater(in *instance, d *delivery) {
 	in.giveUp(d)
+	in.settleLater(d)
+}
+
+// settleLater has a leased delivery, whose end is known, settled by the next receiver that is free.
+func (in *instance) settleLater(d *delivery) {
 	in.mu.Lock()
 	in.finished = append(in.finished, d)
 	in.mu.Unlock()
-	r.run.schedule.kick()
+	in.run.schedule.kick()
 }

@@ -37,6 +37,7 @@ type instance struct {
 	asked     int                    // at most once: messages that fetches under way may bring
 	lostUnder map[ID]int             // how often the connection was lost under a HandleTx handler, by message
 	troubles  map[ID]int             // how often the server was in trouble over the settle of a message
+	refusals  refusals
 
 	start     start         // where fetches start
 	awake     bool          // the queue may hold messages: fetch
@@ -59,7 +60,7 @@ type instance struct {
 func newInstance(r *runner, e Endpoint) *instance {
 	in := &instance{
 		client: r.client, run: r, endpoint: e, handlers: map[string]*Handler{}, ctx: r.handlerCtx,
-		leases: map[int64]*delivery{}, removed: map[*delivery]struct{}{}, lostUnder: map[ID]int{}, troubles: map[ID]int{},
+		leases: map[int64]*delivery{}, removed: map[*delivery]struct{}{}, lostUnder: map[ID]int{}, troubles: map[ID]int{}, refusals: newRefusals(),
 		short: make(chan struct{}, 1), woken: make(chan struct{}, 1), awake: true,
 		breaker: breaker{limit: max(10, e.Concurrency)},
 	}
@@ -154,7 +155,8 @@ func (in *instance) leased(running []*delivery, leases map[int64]int64, by int32
 	in.run.schedule.kick()
 }
 
-// settledLeases forgets leased or removed deliveries that were settled, or takes those back whose settle failed.
+// settledLeases forgets leased or removed deliveries that were settled, unless they are kept, or takes those back whose settle
+// failed.
 func (in *instance) settledLeases(ds []*delivery, ok bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -164,9 +166,11 @@ func (in *instance) settledLeases(ds []*delivery, ok bool) {
 		return
 	}
 	for _, d := range ds {
-		delete(in.leases, d.lease)
-		delete(in.removed, d)
 		in.settled(d)
+		if _, kept := in.refusals.kept[d]; !kept {
+			delete(in.leases, d.lease)
+			delete(in.removed, d)
+		}
 	}
 }
 

@@ -49,6 +49,7 @@ const (
 	headerConversationID = "sqlq-conversation-id" // absent: the message's own id
 	headerCrashes        = "sqlq-crashes"         // how many processes died of the message; present, it is under suspicion
 	headerFirstFailedAt  = "sqlq-first-failed-at" // RFC 3339; of a message that is tried again
+	headerWaited         = "sqlq-waited"          // a duration: how long it was made to wait for somebody who knows its type
 	headerReplays        = "sqlq-replays"         // how often it came back from the error table
 )
 
@@ -80,14 +81,18 @@ func ParseID(s string) (ID, error) {
 
 // String writes the ID in the usual form of a UUID, in lower case.
 func (id ID) String() string {
-	var s [36]byte
+	s := id.text()
+	return string(s[:])
+}
+
+func (id ID) text() (s [36]byte) {
 	hex.Encode(s[:8], id[:4])
 	hex.Encode(s[9:13], id[4:6])
 	hex.Encode(s[14:18], id[6:8])
 	hex.Encode(s[19:23], id[8:10])
 	hex.Encode(s[24:], id[10:])
 	s[8], s[13], s[18], s[23] = '-', '-', '-', '-'
-	return string(s[:])
+	return s
 }
 
 // isName says whether a name begins with an ASCII letter or digit, goes on with those and with what else is allowed, and

@@ -114,7 +114,9 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 	defer cancel()
 	if held != nil && held.ended {
 		held.in.leased(held.in.cut(held), nil, 0)
-		r.settleOneByOne(held, nil)
+		finished := held.in.finishedOf(held)
+		held.in.reserve(finished)
+		r.settleOneByOne(held, finished, nil)
 		held.in.release(held)
 		held = nil
 		if err := r.connect(); err != nil {
@@ -190,10 +192,10 @@ func (r *receiver) queueFetch(pipeline *pgx.Batch, w work, into *[]store.Message
 		st.FetchRemoved(pipeline, queue, w.after, w.n, into)
 		pipeline.Queue(`COMMIT`).Exec(committed)
 	case w.byLease:
-		st.FetchLeased(pipeline, queue, w.by, w.after, w.n, into)
+		st.FetchLeased(pipeline, queue, w.by, w.after, w.n, w.but, into)
 		pipeline.Queue(`COMMIT`)
 	default:
-		st.FetchHeld(pipeline, queue, w.after, w.n, max(fetchBytes/w.n, 32<<10), into)
+		st.FetchHeld(pipeline, queue, w.after, w.n, max(fetchBytes/w.n, 32<<10), w.but, into)
 	}
 }
 

@@ -69,11 +69,22 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 	}
 	r.trouble.reset()
 	// The server refused something: a queue to send to is gone, say, or a deferred constraint of a HandleTx handler was
-	// violated. Nothing tells whose fault it is.
+	// violated. Nothing tells whose fault it is. Other receivers are to leave the messages alone until each is settled: they
+	// would have the handlers run again at once.
+	finished := in.finishedOf(b)
+	in.reserve(finished)
 	r.rollback()
+	for _, d := range s.running { // perhaps it was the lease that was refused: not again while the handler runs
+		in.setAside(d.seq, in.refusedAgain(d, err))
+	}
 	in.leased(s.running, nil, 0)
-	r.run.client.log.Warn("sqlq: cannot settle a batch, settling its messages one by one", "endpoint", in.endpoint.Name, "err", err)
-	r.settleOneByOne(b, err)
+	in.mu.Lock()
+	others, say := in.refusals.batches.may(time.Now())
+	in.mu.Unlock()
+	if say {
+		r.run.client.log.Warn("sqlq: cannot settle a batch, settling its messages one by one", "endpoint", in.endpoint.Name, "others", others, "err", loggedError(err))
+	}
+	r.settleOneByOne(b, finished, err)
 }
 
 // lookAgainAfter is when an instance looks again for messages whose connection was lost. The first look may come while the
@@ -136,11 +147,11 @@ func (r *receiver) wakeOthers(ctx context.Context, in *instance) {
 	}
 }
 
-// settleOneByOne settles the finished deliveries of a batch whose transaction is gone, each in its own. Successful
-// HandleTx handlers lost their work: they run again, one message a transaction; in a batch of one that fails the message.
-func (r *receiver) settleOneByOne(b *batch, refused error) {
+// settleOneByOne settles the finished deliveries of a batch whose transaction is gone, each in its own. They are reserved, and
+// not so any more when it returns. Successful HandleTx handlers lost their work: they run again, one message a transaction; in a batch of one that fails the message.
+func (r *receiver) settleOneByOne(b *batch, finished []*delivery, refused error) {
 	in, again := b.in, 0
-	for _, d := range in.finishedOf(b) {
+	for _, d := range finished {
 		switch {
 		case d.handler == nil || !d.handler.inTx || d.outcome.verdict != complete:
 			r.settleAlone(in, d, nil)
@@ -153,6 +164,7 @@ func (r *receiver) settleOneByOne(b *batch, refused error) {
 	in.mu.Lock()
 	in.one += again
 	in.mu.Unlock()
+	in.unreserve(finished)
 	in.freed(b)
 }
 
@@ -181,29 +193,43 @@ func (in *instance) finishedOf(b *batch) (finished []*delivery) {
 }
 
 // settleAlone settles one delivery whose batch was rolled back, if nobody took it meanwhile. With refused, or when the
-// server refuses this settle too, that is the message's own failure.
+// server refuses this settle too, that is the message's own failure. When it refuses even that the message waits.
 func (r *receiver) settleAlone(in *instance, d *delivery, refused error) {
-	for range 2 {
-		if refused != nil {
-			in.refused(d, in.unsettled(d, refused))
-		}
-		if r.connect() != nil {
-			return
-		}
-		ctx, cancel := r.timeout()
-		err := r.settleRelocked(ctx, in, d)
-		cancel()
-		if err == nil || connectionLost(err) {
-			return
-		}
-		r.rollback()
-		if serverTrouble(err) && in.mayWait([]*delivery{d}) {
-			r.troubled(in, err) // it is free, and handled again
-			return
-		}
-		refused = err
+	if refused == nil {
+		refused = r.tryAlone(in, d)
 	}
-	r.run.client.log.Error("sqlq: cannot settle a message; it stays in its queue", "endpoint", in.endpoint.Name, "message", d.ID, "err", refused)
+	if refused == nil {
+		return
+	}
+	in.refused(d, in.unsettled(d, refused))
+	if refused = r.tryAlone(in, d); refused == nil {
+		return
+	}
+	pause := in.refusedAgain(d, refused)
+	d.wait(pause, refusalOf(refused))
+	if r.tryAlone(in, d) != nil {
+		in.setAside(d.seq, pause)
+	}
+}
+
+// tryAlone tries to settle a delivery whose batch was rolled back, and returns the server's refusal. It returns nil also
+// when nothing can be said of the message: it is another's, or is free and will be handled again.
+func (r *receiver) tryAlone(in *instance, d *delivery) error {
+	if r.connect() != nil {
+		return nil
+	}
+	ctx, cancel := r.timeout()
+	defer cancel()
+	err := r.settleRelocked(ctx, in, d)
+	if err == nil || connectionLost(err) {
+		return nil
+	}
+	r.rollback()
+	if serverTrouble(err) && in.mayWait([]*delivery{d}) {
+		r.troubled(in, err)
+		return nil
+	}
+	return err
 }
 
 // settleRelocked settles a delivery whose batch was rolled back, in a transaction of its own, if it is free.
@@ -229,6 +255,9 @@ func (r *receiver) settleRelocked(ctx context.Context, in *instance, d *delivery
 // unsettled says why the server refused to settle a delivery: for what its handler sent, or what it wrote.
 func (in *instance) unsettled(d *delivery, err error) error {
 	err = serverSaid(err)
+	if d.err != nil {
+		return fmt.Errorf("%w (the server refused to store this at first: %w)", d.err, err)
+	}
 	queues := queuesOf(d.out)
 	switch state := sqlState(err); {
 	case state == undefinedTable && len(queues) > 0:

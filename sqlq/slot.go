@@ -118,7 +118,10 @@ func (in *instance) decided(d *delivery) bool {
 	case d.broken != nil:
 		d.err = d.broken
 	case d.handler == nil:
-		d.err = fmt.Errorf("%w %q in endpoint %q: add one, or replay the message to the endpoint that has", ErrUnknownType, d.Type, in.endpoint.Name)
+		d.err = fmt.Errorf("%w %q in endpoint %q: add one, or replay the message to the endpoint that has", ErrUnknownType, loggedText(d.Type), in.endpoint.Name)
+		if in.awaitHandler(d) {
+			return true
+		}
 	case d.handler.inTx && in.timesLost(d) >= maxLost:
 		d.err = fmt.Errorf("%w, %d times: read to the end what it asks for, and leave no rows open for longer than 10 s; the server's log says what ended the connection", ErrConnectionLost, maxLost)
 	case d.crashes && d.made() >= policy.attempts():
@@ -131,6 +134,26 @@ func (in *instance) decided(d *delivery) bool {
 	}
 	d.outcome = policy.decide(d.made(), Unrecoverable(d.err), 0)
 	in.failed(d)
+	return true
+}
+
+// awaitHandler has a message whose type has no handler here wait for a process that has one, if it has not waited long enough.
+// How long it did is counted in a header, by its pauses: they double from a second to a minute.
+func (in *instance) awaitHandler(d *delivery) bool {
+	waited, err := time.ParseDuration(d.Headers[headerWaited])
+	if err != nil || waited < 0 {
+		waited = 0
+	}
+	left := in.endpoint.UnknownWait - waited
+	if left <= 0 {
+		return false
+	}
+	pause := min(max(waited, time.Second), time.Minute, left)
+	headers, _ := d.storedHeaders()
+	headers[headerWaited] = (waited + pause).String()
+	text := encodeHeaders(headers)
+	d.waited = &text
+	d.wait(pause, fmt.Errorf("%w; it waits for a process that has, for up to %v", d.err, in.endpoint.UnknownWait))
 	return true
 }
 
@@ -210,21 +233,14 @@ func (in *instance) timesLost(d *delivery) int {
 
 // failed records a failed attempt. What no handler has seen says nothing about the endpoint's health.
 func (in *instance) failed(d *delivery) {
-	in.logFailed(d)
 	if errors.Is(d.err, ErrUndecodable) || errors.Is(d.err, ErrUnknownType) || errors.Is(d.err, ErrCrashed) {
 		return
 	}
-	if in.breaker.failure(time.Now(), d.made() > 1+in.endpoint.Retry.Immediate || d.Headers[headerFirstFailedAt] != "") {
-		in.client.log.Warn("sqlq: messages fail one after the other; slowing to one probe at a time", "endpoint", in.endpoint.Name, "err", d.err)
+	if in.breaker.failure(time.Now(), d.made() > 1+in.endpoint.Retry.Immediate || d.failedBefore()) {
+		in.client.log.Warn("sqlq: messages fail one after the other; slowing to one probe at a time", "endpoint", in.endpoint.Name, "err", loggedError(d.err))
 	}
 	if pause := in.breaker.pause(); pause > 0 {
 		time.AfterFunc(pause, in.probe)
-	}
-}
-
-func (in *instance) logFailed(d *delivery) {
-	if d.outcome.verdict == fail {
-		in.client.log.Error("sqlq: message failed", "endpoint", in.endpoint.Name, "type", d.Type, "message", d.ID, "attempts", d.made(), "err", d.err)
 	}
 }
 

@@ -29,12 +29,16 @@ func (in *instance) apart(d *delivery, meanwhile func()) bool {
 		mine, err = in.client.store.BeginAlone(ctx, db, d.leasedBy, d.lease)
 		return err
 	})
-	if err != nil || !mine {
-		in.alone.Unlock()
-		in.giveUp(d)
-		return false
+	if err == nil && mine {
+		return true
 	}
-	return true
+	in.alone.Unlock()
+	if err == nil || connectionLost(err) || serverTrouble(err) {
+		in.giveUp(d)
+	} else { // it would come back at once
+		d.wait(in.refusedAgain(d, err), refusalOf(err))
+	}
+	return false
 }
 
 // turn waits until no other message is in hand that may have killed a process; false when handlers are to end.

@@ -33,14 +33,18 @@ const fetched = `m.attempt, m.seq, m.id, m.sent_at,
 	m.type, m.headers::text, octet_length(m.body), CASE WHEN octet_length(m.body) <= $3 THEN m.body END`
 
 // FetchHeld locks up to limit ready messages after a seq, in order, and appends them to into. Rows that others hold are
-// passed over. The locks last to the end of the transaction. Bodies above maxBody bytes are locked but left behind.
-// Relies on the queue's primary key.
-func (s *Schema) FetchHeld(b *pgx.Batch, queue string, after int64, limit, maxBody int, into *[]Message) {
+// passed over, and so are the seqs of but, which the caller cannot settle at the moment. The locks last to the end of the
+// transaction. Bodies above maxBody bytes are locked but left behind. Relies on the queue's primary key.
+func (s *Schema) FetchHeld(b *pgx.Batch, queue string, after int64, limit, maxBody int, but []int64, into *[]Message) {
+	args, cond := []any{after, limit, maxBody}, ``
+	if len(but) > 0 {
+		args, cond = append(args, but), ` AND m.seq <> ALL ($4::bigint[])`
+	}
 	sql := fmt.Sprintf(`
 		SELECT m.ctid, `+fetched+`
-		FROM %s m WHERE m.seq > $1 ORDER BY m.seq LIMIT $2
-		FOR UPDATE SKIP LOCKED`, s.ready(queue))
-	b.Queue(sql, after, limit, maxBody).Query(func(rows pgx.Rows) error {
+		FROM %s m WHERE m.seq > $1%s ORDER BY m.seq LIMIT $2
+		FOR UPDATE SKIP LOCKED`, s.ready(queue), cond)
+	b.Queue(sql, args...).Query(func(rows pgx.Rows) error {
 		var m Message
 		return scanMessages(rows, &m, &m.Row, into)
 	})
@@ -48,11 +52,16 @@ func (s *Schema) FetchHeld(b *pgx.Batch, queue string, after int64, limit, maxBo
 
 // FetchLeased moves up to limit ready messages after a seq into the leased table in the name of an instance and appends
 // them to into. Once it is committed the messages are the instance's until it settles them or dies; then its heirs know
-// which messages it had in hand. Rows that others hold are passed over. Relies on the queue's primary key.
-func (s *Schema) FetchLeased(b *pgx.Batch, queue string, instance int32, after int64, limit int, into *[]Message) {
+// which messages it had in hand. Rows that others hold are passed over, and so are the seqs of but. Relies on the queue's
+// primary key.
+func (s *Schema) FetchLeased(b *pgx.Batch, queue string, instance int32, after int64, limit int, but []int64, into *[]Message) {
+	args, cond := []any{instance, limit, math.MaxInt32, queue, after}, ``
+	if len(but) > 0 {
+		args, cond = append(args, but), ` AND seq <> ALL ($6::bigint[])`
+	}
 	sql := fmt.Sprintf(`
 		WITH picked AS MATERIALIZED (
-			SELECT seq FROM %[1]s WHERE seq > $5 ORDER BY seq LIMIT $2 FOR UPDATE SKIP LOCKED
+			SELECT seq FROM %[1]s WHERE seq > $5%[3]s ORDER BY seq LIMIT $2 FOR UPDATE SKIP LOCKED
 		), taken AS (
 			DELETE FROM %[1]s q USING picked WHERE q.seq = picked.seq RETURNING q.*
 		), m AS (
@@ -60,8 +69,8 @@ func (s *Schema) FetchLeased(b *pgx.Batch, queue string, instance int32, after i
 			SELECT $1::int, $4::text, seq, id, sent_at, expires_at, attempt, type, headers, body FROM taken ORDER BY seq
 			RETURNING *
 		)
-		SELECT m.lease, `+fetched+` FROM m ORDER BY m.lease`, s.ready(queue), s.table("leased"))
-	b.Queue(sql, instance, limit, math.MaxInt32, queue, after).Query(func(rows pgx.Rows) error {
+		SELECT m.lease, `+fetched+` FROM m ORDER BY m.lease`, s.ready(queue), s.table("leased"), cond)
+	b.Queue(sql, args...).Query(func(rows pgx.Rows) error {
 		var m Message
 		return scanMessages(rows, &m, &m.Lease, into)
 	})
