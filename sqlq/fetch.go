@@ -23,14 +23,15 @@ type work struct {
 	began    time.Time
 }
 
-// wants says what a receiver could do for the instance now, and takes it: the caller does it.
-func (in *instance) wants(now time.Time, draining bool) (w work, ok bool) {
+// wants says what a receiver could do for the instance now, and takes it: the caller does it. The spare receiver does not fetch
+// what may be for HandleTx handlers.
+func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	w = work{in: in, by: in.id, wakes: in.wakes, finished: in.finished}
 	in.settling += len(w.finished)
 	in.finished = nil
-	if !draining {
+	if !draining && !(spare && in.hasTx) {
 		w.removes = in.endpoint.AtMostOnce
 		w.byLease = now.Before(in.suspectUntil) && !w.removes
 		w.n = in.room(now, w.byLease)
@@ -44,7 +45,7 @@ func (in *instance) wants(now time.Time, draining bool) (w work, ok bool) {
 	if w.n > 0 {
 		w.began, w.but = now, in.refusals.asides()
 		if in.hasTx {
-			in.busyTx++
+			in.beginTx(now)
 		}
 		if w.removes {
 			in.asked += w.n
@@ -66,6 +67,8 @@ func (in *instance) room(now time.Time, byLease bool) int {
 		}
 		return 0
 	case in.hasTx && in.busyTx >= in.endpoint.Concurrency:
+		return 0
+	case in.hasTx && in.busyTx > 0 && in.isSlowTx(now) && int(in.run.schedule.tx.Load()) >= in.run.schedule.receivers-in.run.schedule.reserve():
 		return 0
 	case in.one > 0:
 		return 1
@@ -144,7 +147,7 @@ func (in *instance) endFetch(w work, handles bool) {
 		in.start.scanned(now, now.Sub(w.began))
 	}
 	if in.hasTx && !handles {
-		in.busyTx--
+		in.leaveTx()
 	}
 }
 
@@ -153,6 +156,28 @@ func (in *instance) endTx() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.hasTx {
-		in.busyTx--
+		in.leaveTx()
 	}
+}
+
+// beginTx counts a receiver that is going to run HandleTx handlers, leaveTx one that does not any more.
+func (in *instance) beginTx(now time.Time) {
+	if in.busyTx++; in.busyTx == 1 {
+		in.endedTx = now
+		in.run.schedule.txIdle.Add(-1)
+	}
+	in.run.schedule.tx.Add(1)
+}
+
+func (in *instance) leaveTx() {
+	if in.busyTx--; in.busyTx == 0 {
+		in.run.schedule.txIdle.Add(1)
+	}
+	in.run.schedule.tx.Add(-1)
+}
+
+// isSlowTx reports whether HandleTx handlers of the instance may keep their connections for long: they usually do, nothing is
+// known of them yet, or none has ended for a while.
+func (in *instance) isSlowTx(now time.Time) bool {
+	return in.meanTx == 0 || in.meanTx > batchTime/2 || now.Sub(in.endedTx) > batchTime
 }

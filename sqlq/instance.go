@@ -30,6 +30,7 @@ type instance struct {
 	waiting   int           // messages in hand that have not begun
 	mean      time.Duration // of the time that a handler takes, plain
 	meanTx    time.Duration // likewise, HandleTx
+	endedTx   time.Time     // when one of these last ended, or their receivers last began
 	finished  []*delivery   // leased or removed ones to be settled
 	settling  int           // of these, those whose settle is under way
 	leases    map[int64]*delivery

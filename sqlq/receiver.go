@@ -25,6 +25,7 @@ const (
 // the next, in one round trip; let the handlers run while the transaction holds the rows; settle.
 type receiver struct {
 	run     *runner
+	spare   bool // does only what others cannot do, because they run HandleTx handlers
 	conn    *conn
 	cut     chan struct{} // settle what is finished, somebody needs the connection
 	retry   backoff
@@ -42,12 +43,19 @@ type receiver struct {
 func (r *receiver) receive() {
 	defer r.disconnect()
 	for {
-		w, ok := r.run.schedule.next()
+		w, ok := r.next()
 		if !ok {
 			return
 		}
 		r.serve(w)
 	}
+}
+
+func (r *receiver) next() (work, bool) {
+	if r.spare {
+		return r.run.schedule.nextSpare()
+	}
+	return r.run.schedule.next()
 }
 
 // serve does one piece of work after another for as long as there is some.
@@ -89,7 +97,7 @@ func (r *receiver) serve(w work) {
 		if held = next; held != nil {
 			r.hold(held)
 		}
-		w, more = r.run.schedule.poll()
+		w, more = r.run.schedule.poll(r.spare)
 	}
 }
 

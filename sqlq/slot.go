@@ -278,6 +278,7 @@ func (in *instance) tookTx(d time.Duration) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	learn(&in.meanTx, d)
+	in.endedTx = time.Now()
 }
 
 // learn moves a mean towards what another handler took. One that took much longer than the others says little of them, and
