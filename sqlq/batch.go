@@ -74,10 +74,9 @@ type batch struct {
 }
 
 // newBatch turns messages that were fetched as w says into deliveries, with the claims on their ids. Messages that are
-// under suspicion are received by lease only: of a held batch they are left out, and the instance receives by lease from
-// now on.
+// under suspicion are received by lease only: of a held batch they are left out, and the instance fetches them by lease.
 func newBatch(in *instance, ms []store.Message, w work, claims map[[16]byte]store.Claim) *batch {
-	suspects := false
+	suspect := int64(0)
 	var owns idTexts
 	b := &batch{in: in, began: time.Now(), byLease: w.byLease, removed: w.removes, all: newDeliveries(ms), done: make(chan struct{})}
 	for i := range ms {
@@ -103,7 +102,7 @@ func newBatch(in *instance, ms []store.Message, w work, claims map[[16]byte]stor
 		d.crashes = d.Headers[headerCrashes] != "" && !b.removed // which cannot come again
 		d.handler = in.handlers[m.Type]
 		if d.crashes && !b.byLease {
-			suspects = true // its row is freed by the commit
+			suspect = d.seq // its row is freed by the commit
 			continue
 		}
 		if d.handler != nil && d.handler.inTx && d.broken == nil && d.claim <= store.Claimed {
@@ -112,9 +111,9 @@ func newBatch(in *instance, ms []store.Message, w work, claims map[[16]byte]stor
 			b.waiting = append(b.waiting, d)
 		}
 	}
-	if suspects {
+	if suspect > 0 {
 		b.freed = true
-		in.suspect()
+		in.suspectUpTo(suspect)
 	}
 	b.open = len(b.waiting)
 	if b.open == 0 {

@@ -96,7 +96,7 @@ func FetchPlans(t *testing.T, pool *pgxpool.Pool, queue string) []string {
 	st, b := store.New("sqlq"), &pgx.Batch{}
 	var ms []store.Message
 	st.FetchHeld(b, queue, 0, 500, 1000, nil, &ms)
-	st.FetchLeased(b, queue, 1, 0, 500, nil, &ms)
+	st.FetchLeased(b, queue, 1, 0, 1000, 500, nil, &ms)
 	st.FetchRemoved(b, queue, 0, 500, &ms)
 	st.Complete(b, store.From{Queue: queue}, []int64{1, 2, 3})
 	st.CompleteHeld(b, queue, []pgtype.TID{{OffsetNumber: 1, Valid: true}, {OffsetNumber: 2, Valid: true}})

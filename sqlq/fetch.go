@@ -12,12 +12,15 @@ type work struct {
 	in       *instance
 	finished []*delivery
 	n        int   // messages to fetch
-	byLease  bool  // fetch by lease, because a process of the endpoint died
+	byLease  bool  // fetch by lease what is under suspicion
 	removes  bool  // fetch at most once: commit the removal
 	by       int32 // the instance number that leases
 	wakes    int
 
 	after    int64   // the seq to fetch after
+	above    int64   // likewise: up to it messages are under suspicion
+	upTo     int64   // by lease: the last seq to fetch; 0: to be learnt
+	epoch    int     // of the suspicion
 	leftmost bool    // nothing can be left of it: a short batch means that the queue is empty
 	but      []int64 // seqs to leave out, which the server refused to settle
 	began    time.Time
@@ -33,10 +36,25 @@ func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool)
 	in.finished = nil
 	if !draining && !(spare && in.hasTx) {
 		w.removes = in.endpoint.AtMostOnce
-		w.byLease = now.Before(in.suspectUntil) && !w.removes
-		w.n = in.room(now, w.byLease)
+		switch s := &in.suspicion; {
+		case w.removes || !s.holds(now):
+			w.n = in.room(now, false)
+		default:
+			if !s.looking && !now.Before(s.next) {
+				w.n = in.room(now, true)
+			}
+			if w.n > 0 {
+				w.byLease, w.after, w.epoch, s.looking = true, in.start.low, s.epoch, true
+			}
+			if s.known {
+				w.above, w.upTo = s.upTo, s.upTo
+			}
+			if s.known && w.n == 0 {
+				w.n = in.room(now, false)
+			}
+		}
 	}
-	if w.n > 0 {
+	if w.n > 0 && !w.byLease {
 		var ok bool
 		if w.after, w.leftmost, ok = in.start.after(now, w.n); !ok {
 			w.n = 0
@@ -59,7 +77,7 @@ func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool)
 func (in *instance) room(now time.Time, byLease bool) int {
 	inHand := in.busy + in.waiting + in.asked
 	switch {
-	case !in.awake || in.paused || now.Before(in.notBefore) || in.refusals.full():
+	case !in.awake && !(byLease && in.suspicion.rest) || in.paused || now.Before(in.notBefore) || in.refusals.full():
 		return 0
 	case !in.breaker.closed():
 		if in.breaker.due(now) && inHand == 0 && in.busyTx == 0 {
@@ -84,7 +102,7 @@ func (in *instance) room(now time.Time, byLease bool) int {
 		if in.hasTx {
 			return 1
 		}
-		return max(0, slots-inHand)
+		return max(0, slots-len(in.leases)+len(in.refusals.kept)) // whatever else waits: what is under suspicion comes first
 	}
 	room := slots*perSlot(mean) - inHand
 	if in.hasTx {
@@ -109,6 +127,10 @@ func (in *instance) fetched(w work, got int, high int64) {
 	defer in.mu.Unlock()
 	in.done.Fetches++
 	in.done.Received += uint64(got)
+	if w.byLease {
+		in.fetchedSuspects(w, got)
+		return
+	}
 	if got > 0 {
 		in.fetches++
 		in.one = max(0, in.one-got)
@@ -139,6 +161,9 @@ func (in *instance) endFetch(w work, handles bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.fetching--
+	if w.byLease {
+		in.suspicion.looking = false
+	}
 	if w.removes {
 		in.asked -= w.n
 	}

@@ -53,9 +53,9 @@ type instance struct {
 	breaker   breaker
 	notBefore time.Time // no fetch before: the queue is missing
 
-	short        chan struct{} // filled when a fetch comes back short
-	woken        chan struct{} // filled when somebody wakes the instance
-	suspectUntil time.Time     // receives by lease until then: a process of the endpoint has crashed
+	short     chan struct{} // filled when a fetch comes back short
+	woken     chan struct{} // filled when somebody wakes the instance
+	suspicion suspicion     // after a process of the endpoint has crashed
 }
 
 func newInstance(r *runner, e Endpoint) *instance {
@@ -75,7 +75,7 @@ func newInstance(r *runner, e Endpoint) *instance {
 
 // idle says whether slots stand idle although the queue may hold messages.
 func (in *instance) idle() bool {
-	return in.awake && !in.paused && in.waiting == 0 && in.busy < in.endpoint.Concurrency && in.busyTx == 0
+	return (in.awake || in.suspicion.rest && in.suspicion.holds(time.Now())) && !in.paused && in.waiting == 0 && in.busy < in.endpoint.Concurrency && in.busyTx == 0
 }
 
 // add takes a batch in hand and sets slots to work on it.

@@ -70,8 +70,9 @@ func (r *receiver) serve(w work) {
 			held = nil
 			continue
 		}
-		// What is finished has a transaction of its own, and what a fetch removes must not depend on another's settle.
-		if held != nil && (len(w.finished) > 0 || w.removes) {
+		// What is finished has a transaction of its own, and what a fetch removes, or must ask before, is not to depend on
+		// another's settle.
+		if held != nil && (len(w.finished) > 0 || w.removes || w.byLease && w.upTo == 0) {
 			_, err := r.round(held, work{in: held.in})
 			held = nil
 			if err != nil {
@@ -144,6 +145,11 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 	if held == nil && w.n > 0 {
 		r.learnLow(ctx, &w)
 	}
+	if w.byLease {
+		if err := r.learnSuspects(ctx, &w); err != nil {
+			return nil, err
+		}
+	}
 	if w.n > 0 {
 		r.queueFetch(pipeline, w, &ms)
 	}
@@ -200,10 +206,10 @@ func (r *receiver) queueFetch(pipeline *pgx.Batch, w work, into *[]store.Message
 		st.FetchRemoved(pipeline, queue, w.after, w.n, into)
 		pipeline.Queue(`COMMIT`).Exec(committed)
 	case w.byLease:
-		st.FetchLeased(pipeline, queue, w.by, w.after, w.n, w.but, into)
+		st.FetchLeased(pipeline, queue, w.by, w.after, w.upTo, w.n, w.but, into)
 		pipeline.Queue(`COMMIT`)
 	default:
-		st.FetchHeld(pipeline, queue, w.after, w.n, max(fetchBytes/w.n, 32<<10), w.but, into)
+		st.FetchHeld(pipeline, queue, max(w.after, w.above), w.n, max(fetchBytes/w.n, 32<<10), w.but, into)
 	}
 }
 
@@ -217,6 +223,9 @@ func (r *receiver) take(ctx context.Context, w work, ms []store.Message) (*batch
 	w.in.fetched(w, len(ms), high)
 	if len(ms) == 0 {
 		w.in.endFetch(w, false)
+		if w.byLease {
+			r.clearSuspicion(ctx, w)
+		}
 		if w.byLease || w.removes {
 			return nil, nil
 		}

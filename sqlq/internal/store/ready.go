@@ -50,18 +50,18 @@ func (s *Schema) FetchHeld(b *pgx.Batch, queue string, after int64, limit, maxBo
 	})
 }
 
-// FetchLeased moves up to limit ready messages after a seq into the leased table in the name of an instance and appends
+// FetchLeased moves up to limit ready messages after a seq, and not after upTo, into the leased table in the name of an instance and appends
 // them to into. Once it is committed the messages are the instance's until it settles them or dies; then its heirs know
 // which messages it had in hand. Rows that others hold are passed over, and so are the seqs of but. Relies on the queue's
 // primary key.
-func (s *Schema) FetchLeased(b *pgx.Batch, queue string, instance int32, after int64, limit int, but []int64, into *[]Message) {
-	args, cond := []any{instance, limit, math.MaxInt32, queue, after}, ``
+func (s *Schema) FetchLeased(b *pgx.Batch, queue string, instance int32, after, upTo int64, limit int, but []int64, into *[]Message) {
+	args, cond := []any{instance, limit, math.MaxInt32, queue, after, upTo}, ``
 	if len(but) > 0 {
-		args, cond = append(args, but), ` AND seq <> ALL ($6::bigint[])`
+		args, cond = append(args, but), ` AND seq <> ALL ($7::bigint[])`
 	}
 	sql := fmt.Sprintf(`
 		WITH picked AS MATERIALIZED (
-			SELECT seq FROM %[1]s WHERE seq > $5%[3]s ORDER BY seq LIMIT $2 FOR UPDATE SKIP LOCKED
+			SELECT seq FROM %[1]s WHERE seq > $5 AND seq <= $6%[3]s ORDER BY seq LIMIT $2 FOR UPDATE SKIP LOCKED
 		), taken AS (
 			DELETE FROM %[1]s q USING picked WHERE q.seq = picked.seq RETURNING q.*
 		), m AS (
@@ -133,6 +133,20 @@ func (s *Schema) FetchBody(ctx context.Context, db DBTX, from From, key int64) (
 	table, id, cond := s.rows(from)
 	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT body FROM %s WHERE %s %s = $1`, table, cond, id), key).Scan(&body)
 	return body, err
+}
+
+// LastGiven returns the highest seq that was given out in a queue, also to transactions that have not committed; 0 in a fresh
+// one. Locks nothing.
+func (s *Schema) LastGiven(ctx context.Context, db DBTX, queue string) (last int64, err error) {
+	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT last_value - (NOT is_called)::int FROM %s`, s.table("s_"+queue))).Scan(&last)
+	return last, err
+}
+
+// AnyReady says whether there are messages after a seq and not after upTo, held ones included. Locks nothing. Relies on the
+// queue's primary key.
+func (s *Schema) AnyReady(ctx context.Context, db DBTX, queue string, after, upTo int64) (any bool, err error) {
+	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT EXISTS (SELECT FROM %s WHERE seq > $1 AND seq <= $2)`, s.ready(queue)), after, upTo).Scan(&any)
+	return any, err
 }
 
 // Relock locks those of the given messages that are still in the queue and free, and returns their seqs. For messages
