@@ -15,7 +15,8 @@ import (
 type delivery struct {
 	Incoming
 	batch    *batch
-	handler  *Handler // nil: unknown type
+	handler  *handling // nil: unknown type
+	probe    bool      // it is tried although others of its type have failed
 	seq      int64
 	row      pgtype.TID     // of the seq, while it is held
 	lease    int64          // 0: held by the receiver's transaction
@@ -101,8 +102,10 @@ func newBatch(in *instance, ms []store.Message, w work, claims map[[16]byte]stor
 		}
 		d.crashes = d.Headers[headerCrashes] != "" && !b.removed // which cannot come again
 		d.handler = in.handlers[m.Type]
+		d.probe = w.only != ""
 		if d.crashes && !b.byLease {
 			suspect = d.seq // its row is freed by the commit
+			d.endProbe()
 			continue
 		}
 		if d.handler != nil && d.handler.inTx && d.broken == nil && d.claim <= store.Claimed {

@@ -1,6 +1,11 @@
 package sqlq
 
-import "time"
+import (
+	"math"
+	"time"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
 
 const (
 	maxTxBatch = 60                    // of an endpoint with HandleTx handlers: subtransactions beyond 64 spill to disk
@@ -17,12 +22,13 @@ type work struct {
 	by       int32 // the instance number that leases
 	wakes    int
 
-	after    int64   // the seq to fetch after
-	above    int64   // likewise: up to it messages are under suspicion
-	upTo     int64   // by lease: the last seq to fetch; 0: to be learnt
-	epoch    int     // of the suspicion
-	leftmost bool    // nothing can be left of it: a short batch means that the queue is empty
-	but      []int64 // seqs to leave out, which the server refused to settle
+	after    int64       // the seq to fetch after
+	above    int64       // likewise: up to it messages are under suspicion
+	upTo     int64       // by lease: the last seq to fetch; 0: to be learnt
+	epoch    int         // of the suspicion
+	leftmost bool        // nothing can be left of it: a short batch means that the queue is empty
+	leave    store.Leave // what to leave out
+	only     string      // a message type that is slowed down: fetch a probe
 	began    time.Time
 }
 
@@ -36,7 +42,13 @@ func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool)
 	in.finished = nil
 	if !draining && !(spare && in.hasTx) {
 		w.removes = in.endpoint.AtMostOnce
+		w.leave.Types, w.only = in.openTypes(now, in.mayProbe(now))
 		switch s := &in.suspicion; {
+		case w.only != "":
+			w.n, w.after, w.leave.Types = 1, in.start.low, nil
+			if w.byLease = s.holds(now) && !w.removes; w.byLease {
+				w.upTo = math.MaxInt64
+			}
 		case w.removes || !s.holds(now):
 			w.n = in.room(now, false)
 		default:
@@ -54,14 +66,14 @@ func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool)
 			}
 		}
 	}
-	if w.n > 0 && !w.byLease {
+	if w.n > 0 && !w.byLease && w.only == "" {
 		var ok bool
 		if w.after, w.leftmost, ok = in.start.after(now, w.n); !ok {
 			w.n = 0
 		}
 	}
 	if w.n > 0 {
-		w.began, w.but = now, in.refusals.asides()
+		w.began, w.leave.Seqs, w.leave.AllBut = now, in.refusals.asides(), w.only
 		if in.hasTx {
 			in.beginTx(now)
 		}
@@ -73,16 +85,17 @@ func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool)
 	return w, w.n > 0 || len(w.finished) > 0
 }
 
+// mayProbe says whether one message more may be fetched.
+func (in *instance) mayProbe(now time.Time) bool {
+	return !in.paused && !now.Before(in.notBefore) && !in.refusals.full() && in.busy+in.waiting+in.asked < in.endpoint.Concurrency &&
+		in.busyTx < in.endpoint.Concurrency
+}
+
 // room is the number of messages to fetch: what the slots finish within batchTime, less what is in hand.
 func (in *instance) room(now time.Time, byLease bool) int {
 	inHand := in.busy + in.waiting + in.asked
 	switch {
 	case !in.awake && !(byLease && in.suspicion.rest) || in.paused || now.Before(in.notBefore) || in.refusals.full():
-		return 0
-	case !in.breaker.closed():
-		if in.breaker.due(now) && inHand == 0 && in.busyTx == 0 {
-			return 1
-		}
 		return 0
 	case in.hasTx && in.busyTx >= in.endpoint.Concurrency:
 		return 0
@@ -127,6 +140,11 @@ func (in *instance) fetched(w work, got int, high int64) {
 	defer in.mu.Unlock()
 	in.done.Fetches++
 	in.done.Received += uint64(got)
+	if w.only != "" {
+		in.fetches += got
+		in.handlers[w.only].setRest(got > 0)
+		return
+	}
 	if w.byLease {
 		in.fetchedSuspects(w, got)
 		return
@@ -155,14 +173,17 @@ func (in *instance) notFetched(w work) {
 	in.start.freed(w.after + 1)
 }
 
-// endFetch ends what wants began: what came, if anything, is in hand. Unless a batch is now handled on the connection,
-// the connection counts no more as a slot of HandleTx handlers.
-func (in *instance) endFetch(w work, handles bool) {
+// endFetch ends what wants began. If it got messages they are in hand, and are now handled on the connection; else that counts no
+// more as a slot of HandleTx handlers.
+func (in *instance) endFetch(w work, got bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.fetching--
-	if w.byLease {
-		in.suspicion.looking = false
+	switch {
+	case w.only == "":
+		in.suspicion.looking = in.suspicion.looking && !w.byLease
+	case !got:
+		in.handlers[w.only].endProbe()
 	}
 	if w.removes {
 		in.asked -= w.n
@@ -171,7 +192,7 @@ func (in *instance) endFetch(w work, handles bool) {
 		now := time.Now()
 		in.start.scanned(now, now.Sub(w.began))
 	}
-	if in.hasTx && !handles {
+	if in.hasTx && !got {
 		in.leaveTx()
 	}
 }

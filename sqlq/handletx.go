@@ -34,10 +34,15 @@ func (r *receiver) handleNextTx(b *batch, tx *receiveTx, n int) bool {
 		b.freed = true
 		return false
 	}
+	if !d.exited && !b.in.mayRun(d, time.Now()) {
+		b.freed = true
+		return true
+	}
 	d.started = true
 	r.handling.Store(d)
 	b.in.handle(d, tx)
 	r.handling.Store(nil)
+	d.endProbe()
 	switch tx.verdict {
 	case txDecides:
 		d.finished = true
@@ -97,6 +102,11 @@ var errEndedByHandler = Unrecoverable(fmt.Errorf("%w: the handler ended it past 
 // handleLeasedTx runs a HandleTx handler for a message that was leased before, so that its attempt is counted although
 // it may kill the process. Its transaction removes the lease.
 func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
+	if !in.mayRun(d, time.Now()) {
+		r.giveBackLater(in, d)
+		return
+	}
+	defer d.endProbe()
 	d.started = true
 	decided := in.decided(d)
 	if !decided {

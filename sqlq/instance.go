@@ -3,6 +3,7 @@ package sqlq
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
@@ -16,7 +17,8 @@ type instance struct {
 	client   *Client
 	run      *runner
 	endpoint Endpoint
-	handlers map[string]*Handler
+	handlers map[string]*handling
+	opened   atomic.Int32 // breakers that are open
 	hasTx    bool
 	ctx      context.Context // of the handlers
 	alone    sync.RWMutex    // held for writing by a message that may have killed a process
@@ -49,8 +51,7 @@ type instance struct {
 	done      EndpointStats // its counts
 	counted   uint64        // messages handled by countedAt, the last heartbeat
 	countedAt time.Time
-	paused    bool // an operator paused the queue: nothing is fetched
-	breaker   breaker
+	paused    bool      // an operator paused the queue: nothing is fetched
 	notBefore time.Time // no fetch before: the queue is missing
 
 	short     chan struct{} // filled when a fetch comes back short
@@ -60,14 +61,13 @@ type instance struct {
 
 func newInstance(r *runner, e Endpoint) *instance {
 	in := &instance{
-		client: r.client, run: r, endpoint: e, handlers: map[string]*Handler{}, ctx: r.handlerCtx,
+		client: r.client, run: r, endpoint: e, handlers: map[string]*handling{}, ctx: r.handlerCtx,
 		leases: map[int64]*delivery{}, removed: map[*delivery]struct{}{}, lostUnder: map[ID]int{}, troubles: map[ID]int{}, refusals: newRefusals(),
 		short: make(chan struct{}, 1), woken: make(chan struct{}, 1), awake: true,
-		breaker: breaker{limit: max(10, e.Concurrency)},
 	}
 	for i := range e.Handlers {
 		h := &e.Handlers[i]
-		in.handlers[h.messageType] = h
+		in.handlers[h.messageType] = &handling{Handler: h, breaker: breaker{limit: max(10, e.Concurrency)}}
 		in.hasTx = in.hasTx || h.inTx
 	}
 	return in
@@ -127,6 +127,9 @@ func (in *instance) cut(b *batch) (running []*delivery) {
 // unstart takes back what has not begun of a batch.
 func (in *instance) unstart(b *batch) (taken []*delivery) {
 	taken = b.waiting
+	for _, d := range taken {
+		d.endProbe()
+	}
 	in.waiting -= len(taken)
 	b.open -= len(taken)
 	if len(taken) > 0 && b.open == 0 {
@@ -179,7 +182,7 @@ func (in *instance) settledLeases(ds []*delivery, ok bool) {
 func (in *instance) hasRoom() bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.breaker.closed() && in.waiting == 0 && in.busy+in.busyTx < in.endpoint.Concurrency
+	return in.opened.Load() == 0 && in.waiting == 0 && in.busy+in.busyTx < in.endpoint.Concurrency
 }
 
 // unknown returns those of the leases in the instance's name that it knows nothing of: the commit that made them was

@@ -203,13 +203,13 @@ func (r *receiver) queueFetch(pipeline *pgx.Batch, w work, into *[]store.Message
 	r.conn.queueBegin(pipeline)
 	switch {
 	case w.removes: // what its commit does not answer for is not handled
-		st.FetchRemoved(pipeline, queue, w.after, w.n, into)
+		st.FetchRemoved(pipeline, queue, w.after, w.n, w.leave, into)
 		pipeline.Queue(`COMMIT`).Exec(committed)
 	case w.byLease:
-		st.FetchLeased(pipeline, queue, w.by, w.after, w.upTo, w.n, w.but, into)
+		st.FetchLeased(pipeline, queue, w.by, w.after, w.upTo, w.n, w.leave, into)
 		pipeline.Queue(`COMMIT`)
 	default:
-		st.FetchHeld(pipeline, queue, max(w.after, w.above), w.n, max(fetchBytes/w.n, 32<<10), w.but, into)
+		st.FetchHeld(pipeline, queue, max(w.after, w.above), w.n, max(fetchBytes/w.n, 32<<10), w.leave, into)
 	}
 }
 
@@ -223,7 +223,7 @@ func (r *receiver) take(ctx context.Context, w work, ms []store.Message) (*batch
 	w.in.fetched(w, len(ms), high)
 	if len(ms) == 0 {
 		w.in.endFetch(w, false)
-		if w.byLease {
+		if w.byLease && w.only == "" {
 			r.clearSuspicion(ctx, w)
 		}
 		if w.byLease || w.removes {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -59,8 +60,8 @@ func (in *instance) take(finished *delivery, took time.Duration) *delivery {
 }
 
 func (in *instance) next() *delivery {
-	if !in.breaker.closed() && (in.busy > 1 || !in.breaker.due(time.Now())) {
-		return nil // one probe at a time, and not before its time; the rest is freed at the hold limit
+	if in.opened.Load() > 0 {
+		return in.nextAllowed(time.Now())
 	}
 	for len(in.batches) > 0 {
 		b := in.batches[0]
@@ -77,9 +78,27 @@ func (in *instance) next() *delivery {
 	return nil
 }
 
+// nextAllowed is next while messages of some type fail one after the other. What may not run is freed at the hold limit, or
+// waits for its probe where it is leased or removed.
+func (in *instance) nextAllowed(now time.Time) *delivery {
+	in.batches = slices.DeleteFunc(in.batches, func(b *batch) bool { return len(b.waiting) == 0 })
+	for _, b := range in.batches {
+		for i, d := range b.waiting {
+			if in.mayRun(d, now) {
+				b.waiting = slices.Delete(b.waiting, i, i+1)
+				in.waiting--
+				d.started = true
+				return d
+			}
+		}
+	}
+	return nil
+}
+
 // finish records a handled delivery; a leased one is to be settled by the next receiver that is free.
 func (in *instance) finish(d *delivery) {
 	d.finished = true
+	d.endProbe()
 	switch {
 	case d.removed != nil:
 		in.finishRemoved(d)
@@ -195,7 +214,9 @@ func (in *instance) attempt(d *delivery, tx *receiveTx) {
 		}
 	}
 	if d.err == nil {
-		in.breaker.success()
+		if d.handler.success() {
+			in.recovered()
+		}
 		return
 	}
 	d.out = nil
@@ -236,23 +257,15 @@ func (in *instance) failed(d *delivery) {
 	if errors.Is(d.err, ErrUndecodable) || errors.Is(d.err, ErrUnknownType) || errors.Is(d.err, ErrCrashed) {
 		return
 	}
-	if in.breaker.failure(time.Now(), d.made() > 1+in.endpoint.Retry.Immediate || d.failedBefore()) {
-		in.client.log.Warn("sqlq: messages fail one after the other; slowing to one probe at a time", "endpoint", in.endpoint.Name, "err", loggedError(d.err))
+	if d.handler == nil {
+		return
 	}
-	if pause := in.breaker.pause(); pause > 0 {
-		time.AfterFunc(pause, in.probe)
+	now := time.Now()
+	if d.handler.failure(now, d.made() > 1+in.endpoint.Retry.Immediate || d.failedBefore()) {
+		in.opened.Add(1)
+		in.client.log.Warn("sqlq: messages of a type fail one after the other; slowing it to one probe at a time", "endpoint", in.endpoint.Name, "type", d.Type, "err", loggedError(d.err))
 	}
-}
-
-// probe goes on after the breaker's pause: with a message in hand, if there is one, else with a fetch.
-func (in *instance) probe() {
-	in.mu.Lock()
-	if in.waiting > 0 && in.busy == 0 {
-		in.busy++
-		go in.slot()
-	}
-	in.mu.Unlock()
-	in.run.schedule.kick()
+	d.handler.arm(now, in.probe)
 }
 
 // invoke calls the handler inside of its middleware. It does not return when the handler ends its goroutine.

@@ -169,8 +169,10 @@ func (in *instance) fetchedSuspects(w work, got int) {
 		in.fetches++
 		in.start.active = true
 	}
-	if s := &in.suspicion; got < w.n && s.epoch == w.epoch {
-		s.rest, s.next = false, time.Now().Add(suspectEvery)
+	if s := &in.suspicion; s.epoch == w.epoch {
+		if s.rest = got >= w.n; !s.rest {
+			s.next = time.Now().Add(suspectEvery)
+		}
 	}
 }
 

@@ -32,17 +32,38 @@ const fetched = `m.attempt, m.seq, m.id, m.sent_at,
 	CASE WHEN m.expires_at IS NOT NULL THEN (extract(epoch FROM m.expires_at - clock_timestamp()) * 1000000)::bigint END,
 	m.type, m.headers::text, octet_length(m.body), CASE WHEN octet_length(m.body) <= $3 THEN m.body END`
 
-// FetchHeld locks up to limit ready messages after a seq, in order, and appends them to into. Rows that others hold are
-// passed over, and so are the seqs of but, which the caller cannot settle at the moment. The locks last to the end of the
-// transaction. Bodies above maxBody bytes are locked but left behind. Relies on the queue's primary key.
-func (s *Schema) FetchHeld(b *pgx.Batch, queue string, after int64, limit, maxBody int, but []int64, into *[]Message) {
-	args, cond := []any{after, limit, maxBody}, ``
-	if len(but) > 0 {
-		args, cond = append(args, but), ` AND m.seq <> ALL ($4::bigint[])`
+// Leave says which messages a fetch leaves where they are.
+type Leave struct {
+	Seqs   []int64  // those with these seqs
+	Types  []string // those of these types
+	AllBut string   // all but those of this type; "": none
+}
+
+// where returns the condition that a fetch adds to its own, whose parameters are args; most often it is empty.
+func (l Leave) where(args ...any) (cond string, _ []any) {
+	if len(l.Seqs) > 0 {
+		args = append(args, l.Seqs)
+		cond += fmt.Sprintf(` AND seq <> ALL ($%d::bigint[])`, len(args))
 	}
+	if len(l.Types) > 0 {
+		args = append(args, l.Types)
+		cond += fmt.Sprintf(` AND type <> ALL ($%d::text[])`, len(args))
+	}
+	if l.AllBut != "" {
+		args = append(args, l.AllBut)
+		cond += fmt.Sprintf(` AND type = $%d::text`, len(args))
+	}
+	return cond, args
+}
+
+// FetchHeld locks up to limit ready messages after a seq, in order, and appends them to into. Rows that others hold are
+// passed over, and so is what leave says. The locks last to the end of the transaction. Bodies above maxBody bytes are locked
+// but left behind. Relies on the queue's primary key.
+func (s *Schema) FetchHeld(b *pgx.Batch, queue string, after int64, limit, maxBody int, leave Leave, into *[]Message) {
+	cond, args := leave.where(after, limit, maxBody)
 	sql := fmt.Sprintf(`
 		SELECT m.ctid, `+fetched+`
-		FROM %s m WHERE m.seq > $1%s ORDER BY m.seq LIMIT $2
+		FROM %s m WHERE seq > $1%s ORDER BY m.seq LIMIT $2
 		FOR UPDATE SKIP LOCKED`, s.ready(queue), cond)
 	b.Queue(sql, args...).Query(func(rows pgx.Rows) error {
 		var m Message
@@ -52,13 +73,10 @@ func (s *Schema) FetchHeld(b *pgx.Batch, queue string, after int64, limit, maxBo
 
 // FetchLeased moves up to limit ready messages after a seq, and not after upTo, into the leased table in the name of an instance and appends
 // them to into. Once it is committed the messages are the instance's until it settles them or dies; then its heirs know
-// which messages it had in hand. Rows that others hold are passed over, and so are the seqs of but. Relies on the queue's
+// which messages it had in hand. Rows that others hold are passed over, and so is what leave says. Relies on the queue's
 // primary key.
-func (s *Schema) FetchLeased(b *pgx.Batch, queue string, instance int32, after, upTo int64, limit int, but []int64, into *[]Message) {
-	args, cond := []any{instance, limit, math.MaxInt32, queue, after, upTo}, ``
-	if len(but) > 0 {
-		args, cond = append(args, but), ` AND seq <> ALL ($7::bigint[])`
-	}
+func (s *Schema) FetchLeased(b *pgx.Batch, queue string, instance int32, after, upTo int64, limit int, leave Leave, into *[]Message) {
+	cond, args := leave.where(instance, limit, math.MaxInt32, queue, after, upTo)
 	sql := fmt.Sprintf(`
 		WITH picked AS MATERIALIZED (
 			SELECT seq FROM %[1]s WHERE seq > $5 AND seq <= $6%[3]s ORDER BY seq LIMIT $2 FOR UPDATE SKIP LOCKED

@@ -11,15 +11,17 @@ import (
 )
 
 // FetchRemoved removes up to limit ready messages after a seq and appends them to into, in order. Once that is committed
-// whoever asked has the only copies. Rows that others hold are passed over. Relies on the queue's primary key.
-func (s *Schema) FetchRemoved(b *pgx.Batch, queue string, after int64, limit int, into *[]Message) {
+// whoever asked has the only copies. Rows that others hold are passed over, and so is what leave says. Relies on the queue's
+// primary key.
+func (s *Schema) FetchRemoved(b *pgx.Batch, queue string, after int64, limit int, leave Leave, into *[]Message) {
+	cond, args := leave.where(after, limit, math.MaxInt32)
 	b.Queue(fmt.Sprintf(`
 		WITH picked AS MATERIALIZED (
-			SELECT seq FROM %[1]s WHERE seq > $1 ORDER BY seq LIMIT $2 FOR UPDATE SKIP LOCKED
+			SELECT seq FROM %[1]s WHERE seq > $1%[2]s ORDER BY seq LIMIT $2 FOR UPDATE SKIP LOCKED
 		), m AS (
 			DELETE FROM %[1]s q USING picked WHERE q.seq = picked.seq RETURNING q.*
 		)
-		SELECT m.expires_at, `+fetched+` FROM m ORDER BY m.seq`, s.ready(queue)), after, limit, math.MaxInt32).Query(func(rows pgx.Rows) error {
+		SELECT m.expires_at, `+fetched+` FROM m ORDER BY m.seq`, s.ready(queue), cond), args...).Query(func(rows pgx.Rows) error {
 		var m Message
 		return scanMessages(rows, &m, &m.Expires, into)
 	})
