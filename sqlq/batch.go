@@ -77,7 +77,7 @@ type batch struct {
 // newBatch turns messages that were fetched as w says into deliveries, with the claims on their ids. Messages that are
 // under suspicion are received by lease only: of a held batch they are left out, and the instance fetches them by lease.
 func newBatch(in *instance, ms []store.Message, w work, claims map[[16]byte]store.Claim) *batch {
-	suspect := int64(0)
+	suspect, aside := int64(0), in.setAsides()
 	var owns idTexts
 	b := &batch{in: in, began: time.Now(), byLease: w.byLease, removed: w.removes, all: newDeliveries(ms), done: make(chan struct{})}
 	for i := range ms {
@@ -103,6 +103,11 @@ func newBatch(in *instance, ms []store.Message, w work, claims map[[16]byte]stor
 		d.crashes = d.Headers[headerCrashes] != "" && !b.removed // which cannot come again
 		d.handler = in.handlers[m.Type]
 		d.probe = w.only != ""
+		if !b.byLease && !b.removed && aside[d.seq] > 0 {
+			b.freed = true // fetched while it was being set aside; its row is freed by the commit
+			d.endProbe()
+			continue
+		}
 		if d.crashes && !b.byLease {
 			suspect = d.seq // its row is freed by the commit
 			d.endProbe()

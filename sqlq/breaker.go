@@ -177,6 +177,25 @@ func (in *instance) openTypes(now time.Time, mayProbe bool) (open []string, prob
 	return open, probe
 }
 
+// slowed withdraws the messages in hand of types that have just been slowed down.
+func (in *instance) slowed() {
+	in.opened.Add(1)
+	in.mu.Lock()
+	for _, b := range in.batches {
+		in.withdrawSlowed(b)
+	}
+	in.mu.Unlock()
+	in.run.schedule.kick()
+}
+
+// withdrawSlowed returns messages of slowed types to their queue that are leased or removed, and would stand in the way of
+// others. Held ones go with their batch.
+func (in *instance) withdrawSlowed(b *batch) {
+	if b.byLease || b.removed {
+		in.returnLeased(in.withdraw(b, func(d *delivery) bool { return d.handler != nil && !d.probe && !d.handler.closed() }))
+	}
+}
+
 // recovered goes on with all messages of a type whose breaker has closed: those in hand, and those that fetches left out.
 func (in *instance) recovered() {
 	in.opened.Add(-1)

@@ -100,6 +100,9 @@ func (in *instance) add(b *batch) {
 	}
 	in.batches = append(in.batches, b)
 	in.waiting += len(b.waiting)
+	if in.opened.Load() > 0 {
+		in.withdrawSlowed(b)
+	}
 	for range min(len(b.waiting), in.endpoint.Concurrency-in.busy) {
 		in.busy++
 		go in.slot()
@@ -126,16 +129,26 @@ func (in *instance) cut(b *batch) (running []*delivery) {
 
 // unstart takes back what has not begun of a batch.
 func (in *instance) unstart(b *batch) (taken []*delivery) {
-	taken = b.waiting
-	for _, d := range taken {
-		d.endProbe()
+	return in.withdraw(b, func(*delivery) bool { return true })
+}
+
+// withdraw takes back those messages of a batch that have not begun and fit.
+func (in *instance) withdraw(b *batch, fits func(*delivery) bool) (taken []*delivery) {
+	var left []*delivery
+	for _, d := range b.waiting {
+		if fits(d) {
+			d.endProbe()
+			taken = append(taken, d)
+		} else {
+			left = append(left, d)
+		}
 	}
 	in.waiting -= len(taken)
 	b.open -= len(taken)
 	if len(taken) > 0 && b.open == 0 {
 		close(b.done)
 	}
-	b.waiting = nil
+	b.waiting = left
 	b.freed = b.freed || len(taken) > 0
 	return taken
 }

@@ -2,6 +2,7 @@ package sqlq
 
 import (
 	"fmt"
+	"maps"
 	"time"
 )
 
@@ -83,6 +84,16 @@ func (in *instance) setAside(seq int64, pause time.Duration) {
 		in.mu.Unlock()
 		in.freedFrom(seq)
 	})
+}
+
+// setAsides returns a copy of what is set aside; nil when nothing is.
+func (in *instance) setAsides() map[int64]int {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if len(in.refusals.aside) == 0 {
+		return nil
+	}
+	return maps.Clone(in.refusals.aside)
 }
 
 // reserve leaves the rows of deliveries to whoever settles them, until unreserve.

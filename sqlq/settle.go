@@ -198,11 +198,17 @@ func (r *receiver) settleAlone(in *instance, d *delivery, refused error) {
 	if refused == nil {
 		refused = r.tryAlone(in, d)
 	}
-	if refused == nil {
-		return
+	if refused != nil && refused != errTaken {
+		in.refused(d, in.unsettled(d, refused))
+		refused = r.tryAlone(in, d)
 	}
-	in.refused(d, in.unsettled(d, refused))
-	if refused = r.tryAlone(in, d); refused == nil {
+	switch refused {
+	case nil:
+		return
+	case errTaken:
+		if d.outcome.verdict != complete { // perhaps by another receiver of this process: not at once again
+			in.setAside(d.seq, firstRefusalPause)
+		}
 		return
 	}
 	pause := in.refusedAgain(d, refused)
@@ -212,8 +218,11 @@ func (r *receiver) settleAlone(in *instance, d *delivery, refused error) {
 	}
 }
 
-// tryAlone tries to settle a delivery whose batch was rolled back, and returns the server's refusal. It returns nil also
-// when nothing can be said of the message: it is another's, or is free and will be handled again.
+// errTaken says that a message whose batch was rolled back is in other hands, or gone.
+var errTaken = errors.New("the message is in other hands")
+
+// tryAlone tries to settle a delivery whose batch was rolled back, and returns the server's refusal, or errTaken. It returns
+// nil also when nothing can be said of the message: it is free and will be handled again.
 func (r *receiver) tryAlone(in *instance, d *delivery) error {
 	if r.connect() != nil {
 		return nil
@@ -221,6 +230,9 @@ func (r *receiver) tryAlone(in *instance, d *delivery) error {
 	ctx, cancel := r.timeout()
 	defer cancel()
 	err := r.settleRelocked(ctx, in, d)
+	if err == errTaken {
+		return err
+	}
 	if err == nil || connectionLost(err) {
 		return nil
 	}
@@ -232,7 +244,8 @@ func (r *receiver) tryAlone(in *instance, d *delivery) error {
 	return err
 }
 
-// settleRelocked settles a delivery whose batch was rolled back, in a transaction of its own, if it is free.
+// settleRelocked settles a delivery whose batch was rolled back, in a transaction of its own, if it is free; else it returns
+// errTaken.
 func (r *receiver) settleRelocked(ctx context.Context, in *instance, d *delivery) error {
 	if err := r.conn.begin(ctx); err != nil {
 		return err
@@ -242,7 +255,10 @@ func (r *receiver) settleRelocked(ctx context.Context, in *instance, d *delivery
 		return err
 	}
 	if len(free) == 0 {
-		return r.exec(ctx, `ROLLBACK`)
+		if err := r.exec(ctx, `ROLLBACK`); err != nil {
+			return err
+		}
+		return errTaken
 	}
 	if mine, err := r.reclaim(ctx, in, d); err != nil || !mine {
 		return errors.Join(err, r.exec(ctx, `ROLLBACK`))

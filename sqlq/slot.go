@@ -78,8 +78,7 @@ func (in *instance) next() *delivery {
 	return nil
 }
 
-// nextAllowed is next while messages of some type fail one after the other. What may not run is freed at the hold limit, or
-// waits for its probe where it is leased or removed.
+// nextAllowed is next while messages of some type fail one after the other. What may not run is freed at the hold limit.
 func (in *instance) nextAllowed(now time.Time) *delivery {
 	in.batches = slices.DeleteFunc(in.batches, func(b *batch) bool { return len(b.waiting) == 0 })
 	for _, b := range in.batches {
@@ -262,7 +261,7 @@ func (in *instance) failed(d *delivery) {
 	}
 	now := time.Now()
 	if d.handler.failure(now, d.made() > 1+in.endpoint.Retry.Immediate || d.failedBefore()) {
-		in.opened.Add(1)
+		in.slowed()
 		in.client.log.Warn("sqlq: messages of a type fail one after the other; slowing it to one probe at a time", "endpoint", in.endpoint.Name, "type", d.Type, "err", loggedError(d.err))
 	}
 	d.handler.arm(now, in.probe)
