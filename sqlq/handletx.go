@@ -34,7 +34,7 @@ func (r *receiver) handleNextTx(b *batch, tx *receiveTx, n int) bool {
 		b.freed = true
 		return false
 	}
-	if !d.exited && !b.in.mayRun(d, time.Now()) {
+	if b.in.opened.Load() > 0 && !d.exited && !b.in.mayRun(d, time.Now()) {
 		b.freed = true
 		return true
 	}
