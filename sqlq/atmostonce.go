@@ -34,7 +34,7 @@ var errUnknownOutcome = errors.New("whether it was committed is not known")
 
 // settleRemoved stores what is left to be stored of deliveries that were removed at their fetch: together, and where the
 // server refuses that, each by itself. What a handler sends and the server refuses fails its message. Without the
-// database, and while the server is in trouble, they are kept for later.
+// database, while the server is in trouble, and when it refuses the failure too, they are kept for later.
 func (r *receiver) settleRemoved(in *instance, ds []*delivery) {
 	err := r.connect()
 	if err == nil {
@@ -48,7 +48,7 @@ func (r *receiver) settleRemoved(in *instance, ds []*delivery) {
 		settled = true
 		for _, d := range ds {
 			log.Error("sqlq: the connection was lost while the outcome of a message that is handled at most once was being stored: what its handler sent, or its failure, may be lost",
-				"endpoint", in.endpoint.Name, "type", d.Type, "message", d.ID, "failure", d.err, "err", err)
+				"endpoint", in.endpoint.Name, "type", loggedText(d.Type), "message", d.ID, "failure", loggedError(d.err), "err", err)
 		}
 		r.lost(err)
 	case connectionLost(err):
@@ -70,8 +70,10 @@ func (r *receiver) settleRemoved(in *instance, ds []*delivery) {
 	default:
 		r.rollback()
 		settled = true
-		log.Error("sqlq: the server refuses to store a message that is handled at most once; it is lost", "endpoint", in.endpoint.Name,
-			"type", ds[0].Type, "message", ds[0].ID, "failure", ds[0].err, "err", err)
+		if d := ds[0]; !in.keep(d, in.refusedAgain(d, err)) {
+			log.Error("sqlq: the server refuses to store a message that is handled at most once; it is lost", "endpoint", in.endpoint.Name,
+				"type", loggedText(d.Type), "message", d.ID, "failure", loggedError(d.err), "err", loggedError(err))
+		}
 	}
 	in.settledLeases(ds, settled)
 }

@@ -59,7 +59,7 @@ func TestAtMostOnce(t *testing.T) {
 	execSQL(t, pool, `SELECT sqlq.send('house', 'house.Chore', '{"Do": "expire"}', expires_in => interval '1 microsecond')`)
 	var mended atomic.Bool
 	var calls atomic.Int32
-	run(t, c, sqlq.Endpoint{Name: "house", Concurrency: 3, AtMostOnce: true, Handlers: chores(func(ctx context.Context, d *sqlq.Delivery[chore]) error {
+	run(t, c, sqlq.Endpoint{Name: "house", Concurrency: 3, AtMostOnce: true, UnknownWait: -1, Handlers: chores(func(ctx context.Context, d *sqlq.Delivery[chore]) error {
 		calls.Add(1)
 		if n := count(t, pool, `SELECT count(*) FROM sqlq.q_house WHERE id = $1`, d.ID.String()); n != 0 || d.Attempt != 1 {
 			t.Errorf("%s: attempt %d, in the queue %d times, want it removed before", d.Message.Do, d.Attempt, n)

@@ -63,6 +63,11 @@ func (in *instance) look(ctx context.Context) int {
 	}
 	in.awake, in.looking, in.fetches = true, true, 0
 	in.wakes++ // a fetch under way may have looked too early
+	if in.opened.Load() > 0 {
+		for _, h := range in.handlers {
+			h.setRest(true)
+		}
+	}
 	select {
 	case <-in.short:
 	default:

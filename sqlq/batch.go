@@ -1,6 +1,7 @@
 package sqlq
 
 import (
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -14,13 +15,15 @@ import (
 type delivery struct {
 	Incoming
 	batch    *batch
-	handler  *Handler // nil: unknown type
+	handler  *handling // nil: unknown type
+	probe    bool      // it is tried although others of its type have failed
 	seq      int64
 	row      pgtype.TID     // of the seq, while it is held
 	lease    int64          // 0: held by the receiver's transaction
 	leasedBy int32          // the instance number that the lease is in the name of
 	removed  *store.Message // what it was: at most once, the database has it no more
 	attempts atomic.Int32   // made, the running one included
+	before   int            // attempts that it came with
 	crashes  bool           // a process died with it in hand: it runs alone, by lease
 	apart    bool           // and does so: no other such message of the process may run until it is settled
 	expires  time.Time
@@ -40,6 +43,7 @@ type delivery struct {
 	giveUp  bool        // the drain ended its handler: the attempt does not count
 	slow    atomic.Bool // the log has named it, because its handler runs for long
 	out     []envelope
+	waited  *string // of one that waits: its headers from then on; nil: they stay
 }
 
 // made is how many attempts were made, the running one included.
@@ -71,15 +75,16 @@ type batch struct {
 }
 
 // newBatch turns messages that were fetched as w says into deliveries, with the claims on their ids. Messages that are
-// under suspicion are received by lease only: of a held batch they are left out, and the instance receives by lease from
-// now on.
+// under suspicion are received by lease only: of a held batch they are left out, and the instance fetches them by lease.
 func newBatch(in *instance, ms []store.Message, w work, claims map[[16]byte]store.Claim) *batch {
-	suspects := false
+	suspect, aside := int64(0), in.setAsides()
+	var owns idTexts
 	b := &batch{in: in, began: time.Now(), byLease: w.byLease, removed: w.removes, all: newDeliveries(ms), done: make(chan struct{})}
 	for i := range ms {
 		d, m := b.all[i], &ms[i]
 		d.batch, d.seq, d.row, d.lease = b, m.Seq, m.Row, m.Lease
 		d.attempts.Store(int32(m.Attempt))
+		d.before = m.Attempt
 		if b.byLease {
 			d.leasedBy = w.by
 		}
@@ -91,14 +96,21 @@ func newBatch(in *instance, ms []store.Message, w work, claims map[[16]byte]stor
 			d.removed = &kept
 		}
 		d.client, d.codec, d.ctx, d.Endpoint = in.client, &in.client.config.Codec, in.ctx, in.endpoint.Name
-		d.broken = d.receive(m)
+		d.broken = d.receive(m, owns.next(ms[i:]))
 		if m.Left != nil {
 			d.expires = b.began.Add(*m.Left)
 		}
 		d.crashes = d.Headers[headerCrashes] != "" && !b.removed // which cannot come again
 		d.handler = in.handlers[m.Type]
+		d.probe = w.only != ""
+		if !b.byLease && !b.removed && aside[d.seq] > 0 {
+			b.freed = true // fetched while it was being set aside; its row is freed by the commit
+			d.endProbe()
+			continue
+		}
 		if d.crashes && !b.byLease {
-			suspects = true // its row is freed by the commit
+			suspect = d.seq // its row is freed by the commit
+			d.endProbe()
 			continue
 		}
 		if d.handler != nil && d.handler.inTx && d.broken == nil && d.claim <= store.Claimed {
@@ -107,15 +119,34 @@ func newBatch(in *instance, ms []store.Message, w work, claims map[[16]byte]stor
 			b.waiting = append(b.waiting, d)
 		}
 	}
-	if suspects {
+	if suspect > 0 {
 		b.freed = true
-		in.suspect()
+		in.suspectUpTo(suspect)
 	}
 	b.open = len(b.waiting)
 	if b.open == 0 {
 		close(b.done)
 	}
 	return b
+}
+
+// idTexts makes the texts of message ids, a few in one allocation: more would keep each other in memory.
+type idTexts string
+
+// next returns the text of the id of the first of the messages that are left.
+func (t *idTexts) next(left []store.Message) string {
+	if *t == "" {
+		var b strings.Builder
+		b.Grow(36 * min(len(left), 16))
+		for i := range min(len(left), 16) {
+			text := ID(left[i].ID).text()
+			b.Write(text[:])
+		}
+		*t = idTexts(b.String())
+	}
+	own := (*t)[:36]
+	*t = (*t)[36:]
+	return string(own)
 }
 
 // maxTogether bounds the bodies of messages whose deliveries are allocated together, in bytes: one that is handled for

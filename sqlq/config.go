@@ -51,7 +51,10 @@ type Config struct {
 
 	// ReceiveConnections bounds the connections on which Run receives, for all endpoints of the process together; they
 	// are opened as they are needed, and two more listen and do the housekeeping. HandleTx handlers run one at a time on
-	// each.
+	// each. When they have had all of them for 20 ms one more is opened, on which the messages of endpoints without such
+	// handlers are received, and all that is leased is settled. An endpoint whose HandleTx handlers are slow leaves one, up
+	// to half of them, to each other endpoint that has such handlers and none at work. With 1 they take turns: an endpoint
+	// with HandleTx handlers waits until another's has ended.
 	// Default: 4. Unit: connections. Cost: more: more of the server's connections, and more memory, see MaxBody. Fewer:
 	// HandleTx handlers wait for one another.
 	ReceiveConnections int

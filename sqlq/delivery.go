@@ -13,12 +13,13 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// Incoming is a received message without its Go type: what a Delivery embeds and middleware sees.
+// Incoming is a received message without its Go type: what a Delivery embeds and middleware sees. Each attempt has it as it
+// was sent, whatever an earlier one has made of its fields.
 type Incoming struct {
 	ID       ID        // which the sender gave it
 	Type     string    // the message type
 	Endpoint string    // that handles it; also the queue that it came from
-	Headers  Headers   // the sender's and the library's
+	Headers  Headers   // the sender's and the library's; never nil
 	Body     []byte    // as the sender encoded it; do not change it
 	Attempt  int       // 1 for the first
 	SentAt   time.Time // by the database's clock
@@ -28,6 +29,8 @@ type Incoming struct {
 	CorrelationID  string
 	ConversationID string // see CorrelationID
 
+	stored stored
+	begun  bool // there was an attempt
 	client *Client
 	codec  *Codec
 	ctx    context.Context // of the running handler, for the middleware around what it sends
@@ -58,11 +61,23 @@ func (in *Incoming) gather(m Message, publish bool, options []SendOption) error 
 	})
 }
 
-// begin readies the Incoming for an attempt: nothing of an earlier one is sent.
+// stored is what an Incoming is made of, out of the reach of handlers and middleware.
+type stored struct {
+	id            ID
+	messageType   string
+	headers, body []byte
+	sentAt        time.Time
+}
+
+// begin readies the Incoming for an attempt: nothing is left of an earlier one.
 func (in *Incoming) begin(attempt int) {
 	in.mu.Lock()
+	defer in.mu.Unlock()
 	in.Attempt, in.out, in.closed = attempt, nil, false
-	in.mu.Unlock()
+	if in.begun {
+		_ = in.fill("") // it succeeded before
+	}
+	in.begun = true
 }
 
 // end closes the attempt; what a handler's goroutine sends later is refused.
@@ -70,6 +85,7 @@ func (in *Incoming) end() []envelope {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.closed = true
+	in.ID, in.Type = in.stored.id, in.stored.messageType // the library goes by them
 	return in.out
 }
 
@@ -87,55 +103,88 @@ func (in *Incoming) decode(into any) error {
 	return nil
 }
 
-// receive fills the Incoming from a stored message. Headers that are not an object of strings make it undecodable.
-func (in *Incoming) receive(m *store.Message) error {
-	in.ID, in.Type, in.Body, in.SentAt = ID(m.ID), m.Type, m.Body, m.SentAt
-	if len(m.Headers) > 0 {
-		if err := json.Unmarshal(m.Headers, &in.Headers); err != nil {
-			in.Headers = nil
-			return fmt.Errorf("%w: its headers are not a JSON object of strings: %w", ErrUndecodable, err)
-		}
-	}
+// receive makes the Incoming of a stored message in the queue of an endpoint. Headers that are not an object of strings make it
+// undecodable. own is the text of its id.
+func (in *Incoming) receive(m *store.Message, own string) error {
+	in.stored = stored{id: ID(m.ID), messageType: m.Type, headers: m.Headers, body: m.Body, sentAt: m.SentAt}
+	return in.fill(own)
+}
+
+// fill sets the fields that handlers see. own is the text of the message's id, or "".
+func (in *Incoming) fill(own string) (err error) {
+	in.ID, in.Type, in.Body, in.SentAt = in.stored.id, in.stored.messageType, in.stored.body, in.stored.sentAt
+	in.Headers, err = in.storedHeaders()
 	in.CorrelationID, in.ConversationID = in.Headers[headerCorrelationID], in.Headers[headerConversationID]
 	if in.CorrelationID == "" || in.ConversationID == "" {
-		own := in.ID.String()
+		if own == "" {
+			own = in.ID.String()
+		}
 		in.CorrelationID, in.ConversationID = cmp.Or(in.CorrelationID, own), cmp.Or(in.ConversationID, own)
 	}
-	return nil
+	return err
 }
+
+// storedHeaders returns the headers as they were stored: never nil, and a map of the caller's own.
+func (in *Incoming) storedHeaders() (headers Headers, err error) {
+	if len(in.stored.headers) > 0 {
+		if err = json.Unmarshal(in.stored.headers, &headers); err != nil {
+			headers, err = nil, fmt.Errorf("%w: its headers are not a JSON object of strings: %w", ErrUndecodable, err)
+		}
+	}
+	if headers == nil {
+		headers = Headers{}
+	}
+	return headers, err
+}
+
+// maxReplays is the most replays that are counted, whatever a header says: the error table's column, and a replay more, hold it.
+const maxReplays = 1_000_000_000
 
 // history reads the bookkeeping headers of a message that fails, and returns its headers without them: nil when there is
 // none of them, "" when there is nothing else.
 func (in *Incoming) history() (firstFailedAt *time.Time, replays int, rest *string) {
-	if in.Headers[headerFirstFailedAt]+in.Headers[headerReplays]+in.Headers[headerCrashes] == "" {
+	headers, _ := in.storedHeaders()
+	if headers[headerFirstFailedAt]+headers[headerReplays]+headers[headerCrashes]+headers[headerWaited] == "" {
 		return nil, 0, nil
 	}
-	if t, err := time.Parse(time.RFC3339, in.Headers[headerFirstFailedAt]); err == nil {
+	if t, err := time.Parse(time.RFC3339, headers[headerFirstFailedAt]); err == nil && t.UTC().Year() >= 1 && t.UTC().Year() <= 9999 {
+		t = t.UTC()
 		firstFailedAt = &t
 	}
-	replays, _ = strconv.Atoi(in.Headers[headerReplays])
-	others := maps.Clone(in.Headers)
-	maps.DeleteFunc(others, func(name, _ string) bool {
-		return name == headerFirstFailedAt || name == headerReplays || name == headerCrashes
+	replays, _ = strconv.Atoi(headers[headerReplays])
+	replays = min(max(replays, 0), maxReplays)
+	maps.DeleteFunc(headers, func(name, _ string) bool {
+		return name == headerFirstFailedAt || name == headerReplays || name == headerCrashes || name == headerWaited
 	})
 	text := ""
-	if len(others) > 0 {
-		encoded, _ := json.Marshal(others) // strings only: it cannot fail
-		text = string(encoded)
+	if len(headers) > 0 {
+		text = encodeHeaders(headers)
 	}
 	return firstFailedAt, replays, &text
 }
 
-// headersUpToFirstFailure returns what store.Retry.Headers wants: nil when the time of the first failure is known, or
+func encodeHeaders(headers Headers) string {
+	encoded, _ := json.Marshal(headers) // strings only: it cannot fail
+	return string(encoded)
+}
+
+// failedBefore reports whether the message has failed in an earlier round of attempts.
+func (in *Incoming) failedBefore() bool {
+	headers, _ := in.storedHeaders()
+	return headers[headerFirstFailedAt] != ""
+}
+
+// headersUpToFirstFailure returns what store.Retry.Headers wants of a stamped one: nil when the time of the first failure is known, or
 // the headers are none that the library could add to.
 func (in *Incoming) headersUpToFirstFailure() *string {
-	if in.Headers[headerFirstFailedAt] != "" {
+	headers, _ := in.storedHeaders()
+	if headers[headerFirstFailedAt] != "" {
 		return nil
 	}
 	text := "{"
-	if len(in.Headers) > 0 {
-		encoded, _ := json.Marshal(in.Headers)
-		text = string(encoded[:len(encoded)-1]) + ","
+	if len(headers) > 0 {
+		encoded := encodeHeaders(headers)
+		text = encoded[:len(encoded)-1] + ","
 	}
 	text += `"` + headerFirstFailedAt + `":"`
 	return &text

@@ -12,6 +12,7 @@ func (r *runner) drain(cancelHandlers context.CancelFunc) {
 	for _, in := range r.instances {
 		r.listener.overflow(in) // others take over the watch
 		in.giveBackWaiting()
+		in.releaseKept()
 	}
 	r.schedule.kick()
 	deadline := time.NewTimer(r.client.config.DrainTimeout)

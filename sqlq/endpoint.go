@@ -36,6 +36,14 @@ type Endpoint struct {
 	// Default: that of RetryPolicy. Cost: an attempt each time.
 	Retry RetryPolicy
 
+	// UnknownWait is how long a message waits whose type no handler of the endpoint is for, before it fails with
+	// ErrUnknownType: in a rolling deployment the next version may know it, and gets it as soon as one of its processes
+	// receives it. The message moves to the delayed table, for a second at first and then for up to a minute at a time, and no
+	// attempt is counted; sqlq delayed ls says why it is there.
+	// Default: 10 min. Unit: duration, up to 100 years. Negative: it fails at once. Cost: longer: what nobody will ever handle
+	// ends in the error table later. Each pause moves the message to the delayed table and back.
+	UnknownWait time.Duration
+
 	// AtMostOnce commits the removal of a message before its handler runs: it is never handled twice, and a message whose
 	// process or connection dies is gone. For what must not be repeated and may be lost. A handler that fails puts its
 	// message into the error table after this one attempt, from where an operator may replay it; Retry must be empty.
@@ -84,6 +92,9 @@ func (e Endpoint) withDefaults() Endpoint {
 	if e.SlowAfter == 0 {
 		e.SlowAfter = 30 * time.Second
 	}
+	if e.UnknownWait == 0 {
+		e.UnknownWait = 10 * time.Minute
+	}
 	if !e.AtMostOnce { // the empty policy has one attempt
 		e.Retry = e.Retry.withDefaults()
 	}
@@ -102,6 +113,9 @@ func (e Endpoint) validate(c Config) error {
 	}
 	if e.AtMostOnce && (e.Retry.Immediate != 0 || e.Retry.Delays != nil || e.Retry.Jitter != 0) {
 		errs = append(errs, errors.New("AtMostOnce and a Retry policy: a message that is handled at most once has one attempt; leave Retry empty, or AtMostOnce off"))
+	}
+	if e.UnknownWait > maxDelay {
+		errs = append(errs, fmt.Errorf("its UnknownWait is %v: 100 years are the most", e.UnknownWait))
 	}
 	switch {
 	case e.Deduplicate < 0 || e.Deduplicate > maxWindow:

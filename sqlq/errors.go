@@ -80,7 +80,7 @@ var (
 var (
 	// ErrUndecodable: the body is not what its content type says, or does not fit the Go type.
 	ErrUndecodable = errors.New("body cannot be decoded")
-	// ErrUnknownType: the endpoint has no handler for the message type.
+	// ErrUnknownType: the endpoint has no handler for the message type, and Endpoint.UnknownWait has passed.
 	ErrUnknownType = errors.New("no handler for message type")
 	// ErrCrashed: the process died while it handled the message, as often as the retry policy has attempts.
 	ErrCrashed = errors.New("the process died while handling the message")

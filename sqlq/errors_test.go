@@ -261,7 +261,7 @@ func provokeFailures(p *provoked, pool *pgxpool.Pool, c *sqlq.Client) {
 		return nil
 	}
 	execSQL(p, pool, `CREATE TABLE public.entry (id int PRIMARY KEY, page int CONSTRAINT page_is_there REFERENCES public.entry DEFERRABLE INITIALLY DEFERRED)`)
-	stop := run(p, c, sqlq.Endpoint{Name: "post", Retry: noRetry, Handlers: []sqlq.Handler{sqlq.Handle(plain), sqlq.HandleTx(inTx)}})
+	stop := run(p, c, sqlq.Endpoint{Name: "post", Retry: noRetry, UnknownWait: -1, Handlers: []sqlq.Handler{sqlq.Handle(plain), sqlq.HandleTx(inTx)}})
 	eventuallyCount(p, pool, 1, `SELECT count(*) FROM sqlq.instance`)
 	seen := 0
 	failed := func(what string, kind error, send func() error) {

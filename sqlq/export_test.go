@@ -95,9 +95,9 @@ func FetchPlans(t *testing.T, pool *pgxpool.Pool, queue string) []string {
 	defer conn.Close(ctx)
 	st, b := store.New("sqlq"), &pgx.Batch{}
 	var ms []store.Message
-	st.FetchHeld(b, queue, 0, 500, 1000, &ms)
-	st.FetchLeased(b, queue, 1, 0, 500, &ms)
-	st.FetchRemoved(b, queue, 0, 500, &ms)
+	st.FetchHeld(b, queue, 0, 500, 1000, store.Leave{}, &ms)
+	st.FetchLeased(b, queue, 1, 0, 1000, 500, store.Leave{}, &ms)
+	st.FetchRemoved(b, queue, 0, 500, store.Leave{}, &ms)
 	st.Complete(b, store.From{Queue: queue}, []int64{1, 2, 3})
 	st.CompleteHeld(b, queue, []pgtype.TID{{OffsetNumber: 1, Valid: true}, {OffsetNumber: 2, Valid: true}})
 	var plans []string

@@ -228,7 +228,7 @@ func TestStrangeMessages(t *testing.T) {
 					return err
 				})
 			}
-			run(t, client, sqlq.Endpoint{Name: "post", Handlers: []sqlq.Handler{handler}})
+			run(t, client, sqlq.Endpoint{Name: "post", UnknownWait: -1, Handlers: []sqlq.Handler{handler}})
 			eventuallyCount(t, pool, 0, `SELECT (SELECT count(*) FROM sqlq.q_post) + (SELECT count(*) FROM sqlq.leased) + (SELECT count(*) FROM sqlq.delayed)`)
 			if n := count(t, pool, `SELECT count(DISTINCT n) FROM handled`); n != len(strange) || count(t, pool, `SELECT count(*) FROM handled`) != n {
 				t.Errorf("%d of the others were handled, want %d, once", n, len(strange))
@@ -313,7 +313,7 @@ func TestStrangeMessagesOfACrash(t *testing.T) {
 	const lease = `INSERT INTO sqlq.leased (instance, queue, seq, id, sent_at, attempt, type, headers, body)
 		SELECT max(id), 'post', 1, sqlq.uuid_v7(), now(), 0, $1, $2, $3 FROM sqlq.instance`
 	insertStrange(t, pool, lease, func(i int) { execSQL(t, pool, lease, "post.Letter", nil, []byte(fmt.Sprintf(`{"N": %d}`, i))) })
-	run(t, c, sqlq.Endpoint{Name: "post", Handlers: []sqlq.Handler{
+	run(t, c, sqlq.Endpoint{Name: "post", UnknownWait: -1, Handlers: []sqlq.Handler{
 		sqlq.Handle(func(ctx context.Context, d *sqlq.Delivery[letter]) error {
 			_, err := pool.Exec(ctx, `INSERT INTO handled VALUES ($1)`, d.Message.N)
 			return err

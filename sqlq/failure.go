@@ -63,11 +63,30 @@ func typeOf(err error) string {
 	return clip(strings.TrimPrefix(fmt.Sprintf("%T", err), "*"), maxErrorType)
 }
 
-// clip makes text fit to be stored: valid, and at most limit bytes.
+// clip makes text fit to be stored and logged: valid, and at most limit bytes. Of a long one it looks at the beginning only.
 func clip(s string, limit int) string {
-	s = cleanText(s)
+	s = cleanText(s[:min(len(s), 4*limit)])
 	if len(s) > limit {
 		s = strings.ToValidUTF8(s[:limit], "") + "…"
 	}
 	return s
 }
+
+// loggedError is an error as it is logged: with as much of its text as the error table keeps. It stays itself for whoever
+// looks at it with errors.Is.
+func loggedError(err error) error {
+	if err == nil || len(err.Error()) <= maxErrorText {
+		return err
+	}
+	return clippedError{err}
+}
+
+type clippedError struct{ error }
+
+// Error implements error.
+func (e clippedError) Error() string { return clip(e.error.Error(), maxErrorText) }
+
+func (e clippedError) Unwrap() error { return e.error }
+
+// loggedText is a text of a message's as it is logged: nobody can say how long it is.
+func loggedText(s string) string { return clip(s, maxErrorType) }

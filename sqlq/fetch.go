@@ -1,6 +1,11 @@
 package sqlq
 
-import "time"
+import (
+	"math"
+	"time"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
 
 const (
 	maxTxBatch = 60                    // of an endpoint with HandleTx handlers: subtransactions beyond 64 spill to disk
@@ -12,38 +17,65 @@ type work struct {
 	in       *instance
 	finished []*delivery
 	n        int   // messages to fetch
-	byLease  bool  // fetch by lease, because a process of the endpoint died
+	byLease  bool  // fetch by lease what is under suspicion
 	removes  bool  // fetch at most once: commit the removal
 	by       int32 // the instance number that leases
 	wakes    int
 
-	after    int64 // the seq to fetch after
-	leftmost bool  // nothing can be left of it: a short batch means that the queue is empty
+	after    int64       // the seq to fetch after
+	above    int64       // likewise: up to it messages are under suspicion
+	upTo     int64       // by lease: the last seq to fetch; 0: to be learnt
+	epoch    int         // of the suspicion
+	leftmost bool        // nothing can be left of it: a short batch means that the queue is empty
+	leave    store.Leave // what to leave out
+	only     string      // a message type that is slowed down: fetch a probe
 	began    time.Time
 }
 
-// wants says what a receiver could do for the instance now, and takes it: the caller does it.
-func (in *instance) wants(now time.Time, draining bool) (w work, ok bool) {
+// wants says what a receiver could do for the instance now, and takes it: the caller does it. The spare receiver does not fetch
+// what may be for HandleTx handlers.
+func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	w = work{in: in, by: in.id, wakes: in.wakes, finished: in.finished}
 	in.settling += len(w.finished)
 	in.finished = nil
-	if !draining {
+	if !draining && !(spare && in.hasTx) {
 		w.removes = in.endpoint.AtMostOnce
-		w.byLease = now.Before(in.suspectUntil) && !w.removes
-		w.n = in.room(now, w.byLease)
+		w.leave.Types, w.only = in.openTypes(now, in.mayProbe(now))
+		switch s := &in.suspicion; {
+		case w.only != "":
+			w.n, w.after, w.leave.Types = 1, in.start.low, nil
+			if w.byLease = s.holds(now) && !w.removes; w.byLease {
+				w.upTo = math.MaxInt64
+			}
+		case w.removes || !s.holds(now):
+			w.n = in.room(now, false)
+		default:
+			if !s.looking && !now.Before(s.next) {
+				w.n = in.room(now, true)
+			}
+			if w.n > 0 {
+				w.byLease, w.after, w.epoch, s.looking = true, in.start.low, s.epoch, true
+			}
+			if s.known {
+				w.above, w.upTo = s.upTo, s.upTo
+			}
+			if s.known && w.n == 0 {
+				w.n = in.room(now, false)
+			}
+		}
 	}
-	if w.n > 0 {
+	if w.n > 0 && !w.byLease && w.only == "" {
 		var ok bool
 		if w.after, w.leftmost, ok = in.start.after(now, w.n); !ok {
 			w.n = 0
 		}
 	}
 	if w.n > 0 {
-		w.began = now
+		w.began, w.leave.Seqs, w.leave.AllBut = now, in.refusals.asides(), w.only
 		if in.hasTx {
-			in.busyTx++
+			in.beginTx(now)
 		}
 		if w.removes {
 			in.asked += w.n
@@ -53,18 +85,21 @@ func (in *instance) wants(now time.Time, draining bool) (w work, ok bool) {
 	return w, w.n > 0 || len(w.finished) > 0
 }
 
+// mayProbe says whether one message more may be fetched.
+func (in *instance) mayProbe(now time.Time) bool {
+	return !in.paused && !now.Before(in.notBefore) && !in.refusals.full() && in.busy+in.waiting+in.asked < in.endpoint.Concurrency &&
+		in.busyTx < in.endpoint.Concurrency
+}
+
 // room is the number of messages to fetch: what the slots finish within batchTime, less what is in hand.
 func (in *instance) room(now time.Time, byLease bool) int {
 	inHand := in.busy + in.waiting + in.asked
 	switch {
-	case !in.awake || in.paused || now.Before(in.notBefore):
-		return 0
-	case !in.breaker.closed():
-		if in.breaker.due(now) && inHand == 0 && in.busyTx == 0 {
-			return 1
-		}
+	case !in.awake && !(byLease && in.suspicion.rest) || in.paused || now.Before(in.notBefore) || in.refusals.full():
 		return 0
 	case in.hasTx && in.busyTx >= in.endpoint.Concurrency:
+		return 0
+	case in.hasTx && in.busyTx > 0 && in.isSlowTx(now) && int(in.run.schedule.tx.Load()) >= in.run.schedule.receivers-in.run.schedule.reserve():
 		return 0
 	case in.one > 0:
 		return 1
@@ -80,7 +115,7 @@ func (in *instance) room(now time.Time, byLease bool) int {
 		if in.hasTx {
 			return 1
 		}
-		return max(0, slots-inHand)
+		return max(0, slots-len(in.leases)+len(in.refusals.kept)) // whatever else waits: what is under suspicion comes first
 	}
 	room := slots*perSlot(mean) - inHand
 	if in.hasTx {
@@ -105,6 +140,15 @@ func (in *instance) fetched(w work, got int, high int64) {
 	defer in.mu.Unlock()
 	in.done.Fetches++
 	in.done.Received += uint64(got)
+	if w.only != "" {
+		in.fetches += got
+		in.handlers[w.only].setRest(got > 0)
+		return
+	}
+	if w.byLease {
+		in.fetchedSuspects(w, got)
+		return
+	}
 	if got > 0 {
 		in.fetches++
 		in.one = max(0, in.one-got)
@@ -129,12 +173,18 @@ func (in *instance) notFetched(w work) {
 	in.start.freed(w.after + 1)
 }
 
-// endFetch ends what wants began: what came, if anything, is in hand. Unless a batch is now handled on the connection,
-// the connection counts no more as a slot of HandleTx handlers.
-func (in *instance) endFetch(w work, handles bool) {
+// endFetch ends what wants began. If it got messages they are in hand, and are now handled on the connection; else that counts no
+// more as a slot of HandleTx handlers.
+func (in *instance) endFetch(w work, got bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.fetching--
+	switch {
+	case w.only == "":
+		in.suspicion.looking = in.suspicion.looking && !w.byLease
+	case !got:
+		in.handlers[w.only].endProbe()
+	}
 	if w.removes {
 		in.asked -= w.n
 	}
@@ -142,8 +192,8 @@ func (in *instance) endFetch(w work, handles bool) {
 		now := time.Now()
 		in.start.scanned(now, now.Sub(w.began))
 	}
-	if in.hasTx && !handles {
-		in.busyTx--
+	if in.hasTx && !got {
+		in.leaveTx()
 	}
 }
 
@@ -152,6 +202,28 @@ func (in *instance) endTx() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.hasTx {
-		in.busyTx--
+		in.leaveTx()
 	}
+}
+
+// beginTx counts a receiver that is going to run HandleTx handlers, leaveTx one that does not any more.
+func (in *instance) beginTx(now time.Time) {
+	if in.busyTx++; in.busyTx == 1 {
+		in.endedTx = now
+		in.run.schedule.txIdle.Add(-1)
+	}
+	in.run.schedule.tx.Add(1)
+}
+
+func (in *instance) leaveTx() {
+	if in.busyTx--; in.busyTx == 0 {
+		in.run.schedule.txIdle.Add(1)
+	}
+	in.run.schedule.tx.Add(-1)
+}
+
+// isSlowTx reports whether HandleTx handlers of the instance may keep their connections for long: they usually do, nothing is
+// known of them yet, or none has ended for a while.
+func (in *instance) isSlowTx(now time.Time) bool {
+	return in.meanTx == 0 || in.meanTx > batchTime/2 || now.Sub(in.endedTx) > batchTime
 }

@@ -34,6 +34,10 @@ func (r *receiver) handleNextTx(b *batch, tx *receiveTx, n int) bool {
 		b.freed = true
 		return false
 	}
+	if b.in.opened.Load() > 0 && !d.exited && !b.in.mayRun(d, time.Now()) {
+		b.freed = true
+		return true
+	}
 	if n > 0 && !d.exited && !b.in.mayJoin(d) {
 		b.freed = true
 		b.in.oneNext()
@@ -43,6 +47,7 @@ func (r *receiver) handleNextTx(b *batch, tx *receiveTx, n int) bool {
 	r.handling.Store(d)
 	b.in.handle(d, tx)
 	r.handling.Store(nil)
+	d.endProbe()
 	switch tx.verdict {
 	case txDecides:
 		d.finished = true
@@ -126,11 +131,16 @@ var errEndedByHandler = Unrecoverable(fmt.Errorf("%w: the handler ended it past 
 // handleLeasedTx runs a HandleTx handler for a message that was leased before, so that its attempt is counted although
 // it may kill the process. Its transaction removes the lease.
 func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
+	if !in.mayRun(d, time.Now()) {
+		r.giveBackLater(in, d)
+		return
+	}
+	defer d.endProbe()
 	d.started = true
 	decided := in.decided(d)
 	if !decided {
 		if !in.apart(d, r.settleFinished) {
-			r.giveBackLater(in, d)
+			in.settleLater(d)
 			return
 		}
 		defer in.rejoin(d)
@@ -240,8 +250,13 @@ func (in *instance) forget(d *delivery) {
 // giveBackLater has a receiver return the message to its queue once the database answers.
 func (r *receiver) giveBackLater(in *instance, d *delivery) {
 	in.giveUp(d)
+	in.settleLater(d)
+}
+
+// settleLater has a leased delivery, whose end is known, settled by the next receiver that is free.
+func (in *instance) settleLater(d *delivery) {
 	in.mu.Lock()
 	in.finished = append(in.finished, d)
 	in.mu.Unlock()
-	r.run.schedule.kick()
+	in.run.schedule.kick()
 }

@@ -299,7 +299,7 @@ func TestUnknownMessagesDoNotSlowTheEndpointDown(t *testing.T) {
 	execSQL(t, pool, `SELECT sqlq.create_queue('house')`)
 	execSQL(t, pool, `SELECT sqlq.send('house', 'x.Unknown', '{}') FROM generate_series(1, 300)`)
 	c := open(t, pool, sqlq.Config{Routes: choreRoute})
-	stop := run(t, c, sqlq.Endpoint{Name: "house", Concurrency: 4, Handlers: chores(func(ctx context.Context, d *sqlq.Delivery[chore]) error { return nil })})
+	stop := run(t, c, sqlq.Endpoint{Name: "house", Concurrency: 4, UnknownWait: -1, Handlers: chores(func(ctx context.Context, d *sqlq.Delivery[chore]) error { return nil })})
 	if err := c.Send(t.Context(), chore{}); err != nil {
 		t.Fatal(err)
 	}

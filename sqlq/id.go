@@ -43,14 +43,18 @@ func ParseID(s string) (ID, error) {
 
 // String writes the ID in the usual form of a UUID, in lower case.
 func (id ID) String() string {
-	var s [36]byte
+	s := id.text()
+	return string(s[:])
+}
+
+func (id ID) text() (s [36]byte) {
 	hex.Encode(s[:8], id[:4])
 	hex.Encode(s[9:13], id[4:6])
 	hex.Encode(s[14:18], id[6:8])
 	hex.Encode(s[19:23], id[8:10])
 	hex.Encode(s[24:], id[10:])
 	s[8], s[13], s[18], s[23] = '-', '-', '-', '-'
-	return string(s[:])
+	return s
 }
 
 // MarshalText implements encoding.TextMarshaler: JSON and logs have what String writes.

@@ -68,7 +68,7 @@ func (in *instance) decideByClaim(d *delivery) {
 		in.client.log.Debug("sqlq: removed a message whose id was handled before", "endpoint", in.endpoint.Name, "type", d.Type, "message", d.ID)
 		return
 	}
-	d.err, d.outcome = errInHandsElse, outcome{verdict: retryLater, delay: waitElse}
+	d.wait(waitElse, errInHandsElse)
 }
 
 // claimed notes what becomes of the claim on a delivery's id. That of a held message that was handled is left as it is.

@@ -3,6 +3,7 @@ package sqlq
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
@@ -16,7 +17,8 @@ type instance struct {
 	client   *Client
 	run      *runner
 	endpoint Endpoint
-	handlers map[string]*Handler
+	handlers map[string]*handling
+	opened   atomic.Int32 // breakers that are open
 	hasTx    bool
 	ctx      context.Context // of the handlers
 	alone    sync.RWMutex    // held for writing by a message that may have killed a process
@@ -30,6 +32,7 @@ type instance struct {
 	waiting   int           // messages in hand that have not begun
 	mean      time.Duration // of the time that a handler takes, plain
 	meanTx    time.Duration // likewise, HandleTx
+	endedTx   time.Time     // when one of these last ended, or their receivers last began
 	finished  []*delivery   // leased or removed ones to be settled
 	settling  int           // of these, those whose settle is under way
 	leases    map[int64]*delivery
@@ -37,6 +40,7 @@ type instance struct {
 	asked     int                    // at most once: messages that fetches under way may bring
 	lostUnder map[ID]int             // how often the connection was lost under a HandleTx handler, by message
 	troubles  map[ID]int             // how often the server was in trouble over the settle of a message
+	refusals  refusals
 
 	apartUntil map[string]time.Time // message types whose HandleTx handlers change the session
 	goesAlone  map[ID]struct{}      // messages that are to have a transaction of their own
@@ -51,26 +55,24 @@ type instance struct {
 	done      EndpointStats // its counts
 	counted   uint64        // messages handled by countedAt, the last heartbeat
 	countedAt time.Time
-	paused    bool // an operator paused the queue: nothing is fetched
-	breaker   breaker
+	paused    bool      // an operator paused the queue: nothing is fetched
 	notBefore time.Time // no fetch before: the queue is missing
 
-	short        chan struct{} // filled when a fetch comes back short
-	woken        chan struct{} // filled when somebody wakes the instance
-	suspectUntil time.Time     // receives by lease until then: a process of the endpoint has crashed
+	short     chan struct{} // filled when a fetch comes back short
+	woken     chan struct{} // filled when somebody wakes the instance
+	suspicion suspicion     // after a process of the endpoint has crashed
 }
 
 func newInstance(r *runner, e Endpoint) *instance {
 	in := &instance{
-		client: r.client, run: r, endpoint: e, handlers: map[string]*Handler{}, ctx: r.handlerCtx,
-		leases: map[int64]*delivery{}, removed: map[*delivery]struct{}{}, lostUnder: map[ID]int{}, troubles: map[ID]int{},
+		client: r.client, run: r, endpoint: e, handlers: map[string]*handling{}, ctx: r.handlerCtx,
+		leases: map[int64]*delivery{}, removed: map[*delivery]struct{}{}, lostUnder: map[ID]int{}, troubles: map[ID]int{}, refusals: newRefusals(),
 		apartUntil: map[string]time.Time{}, goesAlone: map[ID]struct{}{},
 		short: make(chan struct{}, 1), woken: make(chan struct{}, 1), awake: true,
-		breaker: breaker{limit: max(10, e.Concurrency)},
 	}
 	for i := range e.Handlers {
 		h := &e.Handlers[i]
-		in.handlers[h.messageType] = h
+		in.handlers[h.messageType] = &handling{Handler: h, breaker: breaker{limit: max(10, e.Concurrency)}}
 		in.hasTx = in.hasTx || h.inTx
 	}
 	return in
@@ -78,7 +80,7 @@ func newInstance(r *runner, e Endpoint) *instance {
 
 // idle says whether slots stand idle although the queue may hold messages.
 func (in *instance) idle() bool {
-	return in.awake && !in.paused && in.waiting == 0 && in.busy < in.endpoint.Concurrency && in.busyTx == 0
+	return (in.awake || in.suspicion.rest && in.suspicion.holds(time.Now())) && !in.paused && in.waiting == 0 && in.busy < in.endpoint.Concurrency && in.busyTx == 0
 }
 
 // add takes a batch in hand and sets slots to work on it.
@@ -103,6 +105,9 @@ func (in *instance) add(b *batch) {
 	}
 	in.batches = append(in.batches, b)
 	in.waiting += len(b.waiting)
+	if in.opened.Load() > 0 {
+		in.withdrawSlowed(b)
+	}
 	for range min(len(b.waiting), in.endpoint.Concurrency-in.busy) {
 		in.busy++
 		go in.slot()
@@ -129,13 +134,26 @@ func (in *instance) cut(b *batch) (running []*delivery) {
 
 // unstart takes back what has not begun of a batch.
 func (in *instance) unstart(b *batch) (taken []*delivery) {
-	taken = b.waiting
+	return in.withdraw(b, func(*delivery) bool { return true })
+}
+
+// withdraw takes back those messages of a batch that have not begun and fit.
+func (in *instance) withdraw(b *batch, fits func(*delivery) bool) (taken []*delivery) {
+	var left []*delivery
+	for _, d := range b.waiting {
+		if fits(d) {
+			d.endProbe()
+			taken = append(taken, d)
+		} else {
+			left = append(left, d)
+		}
+	}
 	in.waiting -= len(taken)
 	b.open -= len(taken)
 	if len(taken) > 0 && b.open == 0 {
 		close(b.done)
 	}
-	b.waiting = nil
+	b.waiting = left
 	b.freed = b.freed || len(taken) > 0
 	return taken
 }
@@ -159,7 +177,8 @@ func (in *instance) leased(running []*delivery, leases map[int64]int64, by int32
 	in.run.schedule.kick()
 }
 
-// settledLeases forgets leased or removed deliveries that were settled, or takes those back whose settle failed.
+// settledLeases forgets leased or removed deliveries that were settled, unless they are kept, or takes those back whose settle
+// failed.
 func (in *instance) settledLeases(ds []*delivery, ok bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -169,9 +188,11 @@ func (in *instance) settledLeases(ds []*delivery, ok bool) {
 		return
 	}
 	for _, d := range ds {
-		delete(in.leases, d.lease)
-		delete(in.removed, d)
 		in.settled(d)
+		if _, kept := in.refusals.kept[d]; !kept {
+			delete(in.leases, d.lease)
+			delete(in.removed, d)
+		}
 	}
 }
 
@@ -179,7 +200,7 @@ func (in *instance) settledLeases(ds []*delivery, ok bool) {
 func (in *instance) hasRoom() bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.breaker.closed() && in.waiting == 0 && in.busy+in.busyTx < in.endpoint.Concurrency
+	return in.opened.Load() == 0 && in.waiting == 0 && in.busy+in.busyTx < in.endpoint.Concurrency
 }
 
 // unknown returns those of the leases in the instance's name that it knows nothing of: the commit that made them was

@@ -12,8 +12,6 @@ import (
 )
 
 const (
-	// suspicion is how long the instances of an endpoint receive by lease after one of them crashed.
-	suspicion = time.Minute
 	// crashMemory is how old a crash may be to make a starting instance suspicious.
 	crashMemory = time.Hour
 )

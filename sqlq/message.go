@@ -45,6 +45,7 @@ const (
 	headerConversationID = "sqlq-conversation-id" // absent: the message's own id
 	headerCrashes        = "sqlq-crashes"         // how many processes died of the message; present, it is under suspicion
 	headerFirstFailedAt  = "sqlq-first-failed-at" // RFC 3339; of a message that is tried again
+	headerWaited         = "sqlq-waited"          // a duration: how long it was made to wait for somebody who knows its type
 	headerReplays        = "sqlq-replays"         // how often it came back from the error table
 )
 

@@ -126,7 +126,7 @@ func (w *world) modelEndpoints(c *sqlq.Client, concurrency int, names ...string)
 	}
 	var endpoints []sqlq.Endpoint
 	for _, name := range names {
-		e := sqlq.Endpoint{Name: name, Concurrency: concurrency, Retry: w.policies[name], Handlers: all[name], AtMostOnce: name == "most"}
+		e := sqlq.Endpoint{Name: name, Concurrency: concurrency, Retry: w.policies[name], Handlers: all[name], AtMostOnce: name == "most", UnknownWait: -1}
 		if name == "once" {
 			e.Deduplicate = time.Hour
 		}

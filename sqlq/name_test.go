@@ -119,7 +119,7 @@ func TestOddQueueNames(t *testing.T) {
 	execSQL(t, pool, `CREATE TABLE seen (endpoint text, n int)`)
 	var endpoints []sqlq.Endpoint
 	for _, name := range oddNames {
-		endpoints = append(endpoints, sqlq.Endpoint{Name: name, Retry: sqlq.RetryPolicy{Immediate: -1, Delays: []time.Duration{time.Millisecond}}, Handlers: []sqlq.Handler{
+		endpoints = append(endpoints, sqlq.Endpoint{Name: name, UnknownWait: -1, Retry: sqlq.RetryPolicy{Immediate: -1, Delays: []time.Duration{time.Millisecond}}, Handlers: []sqlq.Handler{
 			sqlq.Handle(func(ctx context.Context, d *sqlq.Delivery[posted]) error {
 				switch d.Message.N {
 				case 2:

@@ -25,6 +25,7 @@ const (
 // the next, in one round trip; let the handlers run while the transaction holds the rows; settle.
 type receiver struct {
 	run     *runner
+	spare   bool // does only what others cannot do, because they run HandleTx handlers
 	conn    *conn
 	cut     chan struct{} // settle what is finished, somebody needs the connection
 	retry   backoff
@@ -42,12 +43,19 @@ type receiver struct {
 func (r *receiver) receive() {
 	defer r.disconnect()
 	for {
-		w, ok := r.run.schedule.next()
+		w, ok := r.next()
 		if !ok {
 			return
 		}
 		r.serve(w)
 	}
+}
+
+func (r *receiver) next() (work, bool) {
+	if r.spare {
+		return r.run.schedule.nextSpare()
+	}
+	return r.run.schedule.next()
 }
 
 // serve does one piece of work after another for as long as there is some.
@@ -62,9 +70,10 @@ func (r *receiver) serve(w work) {
 			held = nil
 			continue
 		}
-		// What is finished has a transaction of its own, and what a fetch removes must not depend on another's settle.
-		// Where handlers may have left more in the session than their transaction, nothing is fetched before that was looked at.
-		if held != nil && (len(w.finished) > 0 || w.removes || held.tx != nil && held.tx.leaves()) {
+		// What is finished has a transaction of its own, and what a fetch removes, or must ask before, is not to depend on
+		// another's settle. Where handlers may have left more in the session than their transaction, nothing is fetched before
+		// that was looked at.
+		if held != nil && (len(w.finished) > 0 || w.removes || w.byLease && w.upTo == 0 || held.tx != nil && held.tx.leaves()) {
 			_, err := r.round(held, work{in: held.in})
 			if err == nil {
 				r.leaveSession(held.tx)
@@ -93,7 +102,7 @@ func (r *receiver) serve(w work) {
 		if held = next; held != nil {
 			r.hold(held)
 		}
-		w, more = r.run.schedule.poll()
+		w, more = r.run.schedule.poll(r.spare)
 	}
 }
 
@@ -118,7 +127,9 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 	defer cancel()
 	if held != nil && held.ended {
 		held.in.leased(held.in.cut(held), nil, 0)
-		r.settleOneByOne(held, nil)
+		finished := held.in.finishedOf(held)
+		held.in.reserve(finished)
+		r.settleOneByOne(held, finished, nil)
 		held.in.release(held)
 		held = nil
 		if err := r.connect(); err != nil {
@@ -141,6 +152,11 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 	ms := r.fetch[:0]
 	if held == nil && w.n > 0 {
 		r.learnLow(ctx, &w)
+	}
+	if w.byLease {
+		if err := r.learnSuspects(ctx, &w); err != nil {
+			return nil, err
+		}
 	}
 	if w.n > 0 {
 		r.queueFetch(pipeline, w, &ms)
@@ -198,13 +214,13 @@ func (r *receiver) queueFetch(pipeline *pgx.Batch, w work, into *[]store.Message
 	r.conn.queueBegin(pipeline)
 	switch {
 	case w.removes: // what its commit does not answer for is not handled
-		st.FetchRemoved(pipeline, queue, w.after, w.n, into)
+		st.FetchRemoved(pipeline, queue, w.after, w.n, w.leave, into)
 		pipeline.Queue(`COMMIT`).Exec(committed)
 	case w.byLease:
-		st.FetchLeased(pipeline, queue, w.by, w.after, w.n, into)
+		st.FetchLeased(pipeline, queue, w.by, w.after, w.upTo, w.n, w.leave, into)
 		pipeline.Queue(`COMMIT`)
 	default:
-		st.FetchHeld(pipeline, queue, w.after, w.n, max(fetchBytes/w.n, 32<<10), into)
+		st.FetchHeld(pipeline, queue, max(w.after, w.above), w.n, max(fetchBytes/w.n, 32<<10), w.leave, into)
 	}
 }
 
@@ -218,6 +234,9 @@ func (r *receiver) take(ctx context.Context, w work, ms []store.Message) (*batch
 	w.in.fetched(w, len(ms), high)
 	if len(ms) == 0 {
 		w.in.endFetch(w, false)
+		if w.byLease && w.only == "" {
+			r.clearSuspicion(ctx, w)
+		}
 		if w.byLease || w.removes {
 			return nil, nil
 		}

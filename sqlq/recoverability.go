@@ -69,10 +69,11 @@ const (
 	complete verdict = iota // remove it, send what its handler sent
 	retryNow                // the next attempt follows at once
 	retryLater
+	wait // likewise later, and this was no attempt
 	fail // to the error table
 )
 
-// outcome is a verdict with the delay of retryLater.
+// outcome is a verdict with the delay of retryLater and wait.
 type outcome struct {
 	verdict verdict
 	delay   time.Duration

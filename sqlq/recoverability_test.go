@@ -95,23 +95,24 @@ func TestBreaker(t *testing.T) {
 	if b.failure(now, false) {
 		t.Error("it opened a second time")
 	}
-	if b.due(now) || !b.due(now.Add(b.pause())) {
-		t.Error("the next probe is not due after the pause")
+	if b.beginProbe(now) || !b.beginProbe(now.Add(b.wait)) || b.beginProbe(now.Add(b.wait)) {
+		t.Error("not one probe, after the pause")
 	}
 	for range 10 {
 		b.failure(now, false)
 	}
-	if b.pause() != time.Second {
-		t.Errorf("the pause grew to %v, want 1 s", b.pause())
+	if b.wait != time.Second {
+		t.Errorf("the pause grew to %v, want 1 s", b.wait)
 	}
-	if b.failure(now, true); !b.due(now) {
+	b.endProbe()
+	if b.failure(now, true); !b.beginProbe(now) {
 		t.Error("a message that is known to fail makes the next probe wait")
 	}
 	b.success()
 	for range 10 {
 		b.failure(now, true)
 	}
-	if !b.closed() || b.pause() != 0 {
+	if !b.closed() || b.wait != 0 {
 		t.Error("a success did not close it")
 	}
 }

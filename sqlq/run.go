@@ -107,14 +107,18 @@ func (c *Client) forget(r *runner) {
 // prepare makes sure that the endpoints can run: connections, queues, subscriptions, routes.
 func (r *runner) prepare(ctx context.Context, endpoints []Endpoint) error {
 	c := r.client
-	need := c.config.ReceiveConnections + 2 + minPool
+	receiving := c.config.ReceiveConnections + 2
+	if needsSpare(endpoints) {
+		receiving++
+	}
+	need := receiving + minPool
 	has, err := c.store.Capacity(ctx, c.pool)
 	if err != nil {
 		return fmt.Errorf("ask for the connection limits: %w", unreachable(err))
 	}
 	if has.Connections < need {
 		return fmt.Errorf("%w: %s allows %d, receiving takes %d and the pool at least %d: raise it, or lower Config.ReceiveConnections (now %d)",
-			ErrTooFewConnections, has.Limit, has.Connections, need-minPool, minPool, c.config.ReceiveConnections)
+			ErrTooFewConnections, has.Limit, has.Connections, receiving, minPool, c.config.ReceiveConnections)
 	}
 	return c.prepareQueues(ctx, endpoints)
 }
@@ -233,10 +237,30 @@ func (r *runner) equip(endpoints []Endpoint) {
 	c.mu.Lock() // Stats reads them
 	r.instances = instances
 	c.mu.Unlock()
-	r.schedule.instances = instances
+	r.schedule.instances, r.schedule.receivers = instances, c.config.ReceiveConnections
 	for range c.config.ReceiveConnections {
 		r.receivers = append(r.receivers, &receiver{run: r, cut: make(chan struct{}, 1)})
 	}
+	for _, in := range instances {
+		if in.hasTx {
+			r.schedule.txIdle.Add(1)
+		}
+	}
+	if needsSpare(endpoints) {
+		r.schedule.spare = make(chan struct{}, 1)
+		r.receivers = append(r.receivers, &receiver{run: r, spare: true, cut: make(chan struct{}, 1)})
+	}
+}
+
+// needsSpare reports whether HandleTx handlers could have all receive connections while others of the endpoints want one.
+func needsSpare(endpoints []Endpoint) bool {
+	inTx, plain := false, false
+	for _, e := range endpoints {
+		for _, h := range e.Handlers {
+			inTx, plain = inTx || h.inTx, plain || !h.inTx
+		}
+	}
+	return inTx && plain
 }
 
 // numbers are the instances' numbers in the instance table.

@@ -2,11 +2,16 @@ package sqlq
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // schedule shares the few receive connections of a process among its instances: receivers ask it what to do next, and
 // it goes round the instances that want something.
+//
+// A HandleTx handler has its connection for as long as it runs. So that slow ones do not keep everybody else waiting, an
+// instance whose HandleTx handlers are slow leaves connections to others that have such handlers and none of them at work
+// (reserve), and a spare receiver does what needs no HandleTx handler when all others have been taken by them for spareAfter.
 type schedule struct {
 	mu        sync.Mutex
 	changed   *sync.Cond
@@ -16,13 +21,26 @@ type schedule struct {
 	holding   []*receiver // those that hold a batch, the longest first
 	draining  bool        // no more fetches
 	closed    bool
+
+	receivers int           // without the spare one
+	tx        atomic.Int32  // receivers that run HandleTx handlers, or fetch for them
+	txIdle    atomic.Int32  // instances that have HandleTx handlers and no receiver that runs them
+	spare     chan struct{} // filled when an instance may want something and no receiver waits; nil: there is no spare one
+	ended     chan struct{} // closed with the schedule
 }
 
+// spareAfter is how long HandleTx handlers may have all receivers before the spare one steps in.
+const spareAfter = 20 * time.Millisecond
+
 func newSchedule() *schedule {
-	s := &schedule{}
+	s := &schedule{ended: make(chan struct{})}
 	s.changed = sync.NewCond(&s.mu)
 	return s
 }
+
+// reserve is how many receivers an instance with slow HandleTx handlers leaves to others: one for each that has such handlers
+// and none at work, up to half of them.
+func (s *schedule) reserve() int { return min(int(s.txIdle.Load()), s.receivers/2) }
 
 // next waits for work; false when the schedule is closed.
 func (s *schedule) next() (work, bool) {
@@ -32,7 +50,7 @@ func (s *schedule) next() (work, bool) {
 		if s.closed {
 			return work{}, false
 		}
-		if w, ok := s.pick(); ok {
+		if w, ok := s.pick(false); ok {
 			if s.idle > 0 {
 				s.changed.Signal() // there may be more
 			}
@@ -44,18 +62,48 @@ func (s *schedule) next() (work, bool) {
 	}
 }
 
-// poll returns work if there is some now.
-func (s *schedule) poll() (work, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.pick()
+// nextSpare is next for the spare receiver.
+func (s *schedule) nextSpare() (work, bool) {
+	for {
+		select {
+		case <-s.spare:
+		case <-s.ended:
+			return work{}, false
+		}
+		for wanted := true; wanted; {
+			select {
+			case <-time.After(spareAfter):
+			case <-s.ended:
+				return work{}, false
+			}
+			if w, ok := s.poll(true); ok {
+				return w, true
+			}
+			s.mu.Lock()
+			wanted = s.idle == 0 && s.occupied()
+			s.mu.Unlock()
+		}
+	}
 }
 
-func (s *schedule) pick() (work, bool) {
+// occupied reports whether HandleTx handlers have all receivers.
+func (s *schedule) occupied() bool { return int(s.tx.Load()) >= s.receivers }
+
+// poll returns work if there is some now: for the spare receiver, if the others cannot do it.
+func (s *schedule) poll(spare bool) (work, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if spare && !s.occupied() {
+		return work{}, false
+	}
+	return s.pick(spare)
+}
+
+func (s *schedule) pick(spare bool) (work, bool) {
 	now := time.Now()
 	for i := range s.instances {
 		at := (s.turn + i) % len(s.instances)
-		if w, ok := s.instances[at].wants(now, s.draining); ok {
+		if w, ok := s.instances[at].wants(now, s.draining, spare); ok {
 			s.turn = at + 1
 			return w, true
 		}
@@ -74,6 +122,9 @@ func (s *schedule) kick() {
 	}
 	if len(s.holding) > 0 {
 		nudge(s.holding[0].cut)
+	}
+	if s.spare != nil {
+		nudge(s.spare)
 	}
 }
 
@@ -125,6 +176,7 @@ func (s *schedule) close() {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
+	close(s.ended)
 	s.changed.Broadcast()
 }
 

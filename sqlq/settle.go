@@ -69,15 +69,21 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 	}
 	r.trouble.reset()
 	// The server refused something: a queue to send to is gone, say, or a deferred constraint of a HandleTx handler was
-	// violated. Nothing tells whose fault it is.
+	// violated. Nothing tells whose fault it is. Other receivers are to leave the messages alone until each is settled: they
+	// would have the handlers run again at once.
+	finished := in.finishedOf(b)
+	in.reserve(finished)
 	r.rollback()
+	for _, d := range s.running { // perhaps it was the lease that was refused: not again while the handler runs
+		in.setAside(d.seq, in.refusedAgain(d, err))
+	}
 	in.leased(s.running, nil, 0)
 	if b.tx != nil && b.tx.changed {
 		r.run.client.log.Info("sqlq: HandleTx handlers have changed settings of the session, or left temporary objects, by a function or trigger; the messages of their batch run again one by one", "endpoint", in.endpoint.Name)
 	} else {
-		r.run.client.log.Warn("sqlq: cannot settle a batch, settling its messages one by one", "endpoint", in.endpoint.Name, "err", err)
+		r.sayRefused(in, err)
 	}
-	r.settleOneByOne(b, err)
+	r.settleOneByOne(b, finished, err)
 }
 
 // lookAgainAfter is when an instance looks again for messages whose connection was lost. The first look may come while the
@@ -133,11 +139,22 @@ func (in *instance) mayWait(ds []*delivery) bool {
 	return may
 }
 
-// settleOneByOne settles the finished deliveries of a batch whose transaction is gone, each in its own. Successful
-// HandleTx handlers lost their work: they run again, one message a transaction; in a batch of one that fails the message.
-func (r *receiver) settleOneByOne(b *batch, refused error) {
+// sayRefused says of a batch that the server refused to settle it: now and then, and how many others there were.
+func (r *receiver) sayRefused(in *instance, err error) {
+	in.mu.Lock()
+	others, say := in.refusals.batches.may(time.Now())
+	in.mu.Unlock()
+	if say {
+		r.run.client.log.Warn("sqlq: cannot settle a batch, settling its messages one by one", "endpoint", in.endpoint.Name, "others", others, "err", loggedError(err))
+	}
+}
+
+// settleOneByOne settles the finished deliveries of a batch whose transaction is gone, each in its own. They are reserved, and
+// not so any more when it returns. Successful HandleTx handlers lost their work: they run again, one message a transaction; in
+// a batch of one that fails the message.
+func (r *receiver) settleOneByOne(b *batch, finished []*delivery, refused error) {
 	in, again := b.in, []*delivery(nil)
-	for _, d := range in.finishedOf(b) {
+	for _, d := range finished {
 		switch {
 		case d.handler == nil || !d.handler.inTx || d.outcome.verdict != complete:
 			r.settleAlone(in, d, nil)
@@ -148,6 +165,7 @@ func (r *receiver) settleOneByOne(b *batch, refused error) {
 		}
 	}
 	in.goAlone(again...)
+	in.unreserve(finished)
 	in.freed(b)
 }
 
@@ -176,32 +194,59 @@ func (in *instance) finishedOf(b *batch) (finished []*delivery) {
 }
 
 // settleAlone settles one delivery whose batch was rolled back, if nobody took it meanwhile. With refused, or when the
-// server refuses this settle too, that is the message's own failure.
+// server refuses this settle too, that is the message's own failure. When it refuses even that the message waits.
 func (r *receiver) settleAlone(in *instance, d *delivery, refused error) {
-	for range 2 {
-		if refused != nil {
-			in.refused(d, in.unsettled(d, refused))
-		}
-		if r.connect() != nil {
-			return
-		}
-		ctx, cancel := r.timeout()
-		err := r.settleRelocked(ctx, in, d)
-		cancel()
-		if err == nil || connectionLost(err) {
-			return
-		}
-		r.rollback()
-		if serverTrouble(err) && in.mayWait([]*delivery{d}) {
-			r.troubled(in, err) // it is free, and handled again
-			return
-		}
-		refused = err
+	if refused == nil {
+		refused = r.tryAlone(in, d)
 	}
-	r.run.client.log.Error("sqlq: cannot settle a message; it stays in its queue", "endpoint", in.endpoint.Name, "message", d.ID, "err", refused)
+	if refused != nil && refused != errTaken {
+		in.refused(d, in.unsettled(d, refused))
+		refused = r.tryAlone(in, d)
+	}
+	switch refused {
+	case nil:
+		return
+	case errTaken:
+		if d.outcome.verdict != complete { // perhaps by another receiver of this process: not at once again
+			in.setAside(d.seq, firstRefusalPause)
+		}
+		return
+	}
+	pause := in.refusedAgain(d, refused)
+	d.wait(pause, refusalOf(refused))
+	if r.tryAlone(in, d) != nil {
+		in.setAside(d.seq, pause)
+	}
 }
 
-// settleRelocked settles a delivery whose batch was rolled back, in a transaction of its own, if it is free.
+// errTaken says that a message whose batch was rolled back is in other hands, or gone.
+var errTaken = errors.New("the message is in other hands")
+
+// tryAlone tries to settle a delivery whose batch was rolled back, and returns the server's refusal, or errTaken. It returns
+// nil also when nothing can be said of the message: it is free and will be handled again.
+func (r *receiver) tryAlone(in *instance, d *delivery) error {
+	if r.connect() != nil {
+		return nil
+	}
+	ctx, cancel := r.timeout()
+	defer cancel()
+	err := r.settleRelocked(ctx, in, d)
+	if err == errTaken {
+		return err
+	}
+	if err == nil || connectionLost(err) {
+		return nil
+	}
+	r.rollback()
+	if serverTrouble(err) && in.mayWait([]*delivery{d}) {
+		r.troubled(in, err)
+		return nil
+	}
+	return err
+}
+
+// settleRelocked settles a delivery whose batch was rolled back, in a transaction of its own, if it is free; else it returns
+// errTaken.
 func (r *receiver) settleRelocked(ctx context.Context, in *instance, d *delivery) error {
 	if err := r.conn.begin(ctx); err != nil {
 		return err
@@ -211,7 +256,10 @@ func (r *receiver) settleRelocked(ctx context.Context, in *instance, d *delivery
 		return err
 	}
 	if len(free) == 0 {
-		return r.exec(ctx, `ROLLBACK`)
+		if err := r.exec(ctx, `ROLLBACK`); err != nil {
+			return err
+		}
+		return errTaken
 	}
 	if mine, err := r.reclaim(ctx, in, d); err != nil || !mine {
 		return errors.Join(err, r.exec(ctx, `ROLLBACK`))
@@ -224,6 +272,9 @@ func (r *receiver) settleRelocked(ctx context.Context, in *instance, d *delivery
 // unsettled says why the server refused to settle a delivery: for what its handler sent, or what it wrote.
 func (in *instance) unsettled(d *delivery, err error) error {
 	err = serverSaid(err)
+	if d.err != nil {
+		return fmt.Errorf("%w (the server refused to store this at first: %w)", d.err, err)
+	}
 	queues := queuesOf(d.out)
 	switch state := sqlState(err); {
 	case state == undefinedTable && len(queues) > 0:

@@ -46,7 +46,7 @@ func (r *receiver) settleLeased(in *instance, ds []*delivery) {
 			continue
 		}
 		if err != nil && !connectionLost(err) {
-			err = r.settleEachLease(ctx, in, group)
+			group, err = r.settleEachLease(ctx, in, group)
 		}
 		in.settledLeases(group, err == nil)
 		if err != nil {
@@ -55,19 +55,21 @@ func (r *receiver) settleLeased(in *instance, ds []*delivery) {
 	}
 }
 
-// settleEachLease settles leased deliveries each by itself, so that those that the server refuses hold up no others. It
-// returns only that the connection was lost.
-func (r *receiver) settleEachLease(ctx context.Context, in *instance, ds []*delivery) error {
-	for _, d := range ds {
+// settleEachLease settles leased deliveries each by itself, so that those that the server refuses hold up no others. The only
+// error that it returns is that the connection was lost, with the deliveries that are left.
+func (r *receiver) settleEachLease(ctx context.Context, in *instance, ds []*delivery) (left []*delivery, err error) {
+	for i, d := range ds {
 		r.rollback()
 		if err := r.settleLease(ctx, in, d); err != nil {
-			return err
+			return ds[i:], err
 		}
+		in.settledLeases(ds[i:i+1], true)
 	}
-	return nil
+	return nil, nil
 }
 
-// settleLease settles one leased delivery; when the server refuses it, as a failure.
+// settleLease settles one leased delivery; when the server refuses it, as a failure. When it refuses that too the message
+// waits among the delayed, or if need be leased: then the delivery is settled again.
 func (r *receiver) settleLease(ctx context.Context, in *instance, d *delivery) error {
 	err := r.settleLeases(ctx, in, []*delivery{d})
 	if err == nil || connectionLost(err) {
@@ -75,12 +77,21 @@ func (r *receiver) settleLease(ctx context.Context, in *instance, d *delivery) e
 	}
 	r.rollback()
 	in.refused(d, in.unsettled(d, err))
-	if err = r.settleLeases(ctx, in, []*delivery{d}); err != nil && !connectionLost(err) {
-		r.rollback()
-		r.run.client.log.Error("sqlq: cannot settle a leased message; it stays leased until this process ends, or its lease is released: sqlq lease release", "endpoint", in.endpoint.Name, "message", d.ID, "err", err)
-		return nil
+	err = r.settleLeases(ctx, in, []*delivery{d})
+	if err == nil || connectionLost(err) {
+		return err
 	}
-	return err
+	r.rollback()
+	pause, decided, failure := in.refusedAgain(d, err), d.outcome, d.err
+	d.wait(pause, refusalOf(err))
+	err = r.settleLeases(ctx, in, []*delivery{d})
+	if err == nil || connectionLost(err) {
+		return err
+	}
+	r.rollback()
+	d.outcome, d.err = decided, failure
+	in.keep(d, pause)
+	return nil
 }
 
 // settleLeases settles leased deliveries of one instance number in a transaction. Those whose lease is gone were given

@@ -20,9 +20,11 @@ type settlement struct {
 	rows     []pgtype.TID // instead, of what it holds
 	retries  []store.Retry
 	failures []store.Failure
-	removed  []*store.Message // of failures, what the database has no more
-	gone     int              // completed, and removed at their fetch
-	expired  int              // completed without being handled: their time to live had passed
+	failed   []*delivery // of failures
+	gone     int         // completed, and removed at their fetch
+	expired  int         // completed without being handled: their time to live had passed
+
+	removedFailures, removedRetries []*store.Message // of failures and retries, what the database has no more
 
 	claims     store.Claims // on ids, of what was claimed
 	duplicates int          // completed without being handled
@@ -68,18 +70,19 @@ func (s *settlement) add(in *instance, d *delivery) {
 		f := describe(d.Type, d.err)
 		f.Key, f.Attempts, f.Endpoint, f.Host = d.key(), d.made(), in.endpoint.Name, s.client.config.host
 		f.FirstFailedAt, f.Replays, f.Headers = d.history()
-		s.failures = append(s.failures, f)
+		s.failures, s.failed = append(s.failures, f), append(s.failed, d)
 		if d.removed != nil {
-			s.removed = append(s.removed, d.removed)
+			s.removedFailures = append(s.removedFailures, d.removed)
+		}
+	case wait:
+		s.waits++
+		s.retries = append(s.retries, store.Retry{Key: d.key(), Attempt: d.before, Delay: d.outcome.delay, Error: clip(d.err.Error(), maxErrorText), Headers: d.waited})
+		if d.removed != nil {
+			s.removedRetries = append(s.removedRetries, d.removed)
 		}
 	default:
-		retry := store.Retry{Key: d.key(), Attempt: d.made(), Delay: d.outcome.delay, Error: clip(d.err.Error(), maxErrorText)}
-		if d.claim == store.InHandsElse {
-			s.waits++ // it has not failed
-		} else {
-			retry.Headers = d.headersUpToFirstFailure()
-		}
-		s.retries = append(s.retries, retry)
+		s.retries = append(s.retries, store.Retry{Key: d.key(), Attempt: d.made(), Delay: d.outcome.delay, Error: clip(d.err.Error(), maxErrorText),
+			Headers: d.headersUpToFirstFailure(), Stamped: true})
 	}
 }
 
@@ -93,11 +96,13 @@ func (s *settlement) queue(b *pgx.Batch) error {
 	if len(s.rows) > 0 {
 		st.CompleteHeld(b, s.from.Queue, s.rows)
 	}
-	if len(s.retries) > 0 {
+	if len(s.removedRetries) > 0 {
+		st.DelayRemoved(b, s.from.Queue, s.removedRetries, s.retries, s.notify)
+	} else if len(s.retries) > 0 {
 		st.Delay(b, s.from, s.retries, s.notify)
 	}
-	if len(s.removed) > 0 {
-		if err := st.FailRemoved(b, s.from.Queue, s.removed, s.failures); err != nil {
+	if len(s.removedFailures) > 0 {
+		if err := st.FailRemoved(b, s.from.Queue, s.removedFailures, s.failures); err != nil {
 			return err
 		}
 	} else if len(s.failures) > 0 {
@@ -117,10 +122,16 @@ func (s *settlement) queue(b *pgx.Batch) error {
 	return nil
 }
 
-// count adds what was committed to the instance's statistics.
+// count adds what was committed to the instance's statistics, and names the messages that have failed.
 func (in *instance) count(s *settlement) {
+	for _, d := range s.failed {
+		in.client.log.Error("sqlq: message failed", "endpoint", in.endpoint.Name, "type", loggedText(d.Type), "message", d.ID, "attempts", d.made(), "err", loggedError(d.err))
+	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	for _, d := range s.failed {
+		delete(in.refusals.times, d.ID)
+	}
 	in.done.Handled += uint64(len(s.complete) + len(s.rows) + s.gone - s.duplicates - s.expired)
 	in.done.Expired += uint64(s.expired)
 	in.done.Duplicates += uint64(s.duplicates)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -59,8 +60,8 @@ func (in *instance) take(finished *delivery, took time.Duration) *delivery {
 }
 
 func (in *instance) next() *delivery {
-	if !in.breaker.closed() && (in.busy > 1 || !in.breaker.due(time.Now())) {
-		return nil // one probe at a time, and not before its time; the rest is freed at the hold limit
+	if in.opened.Load() > 0 {
+		return in.nextAllowed(time.Now())
 	}
 	for len(in.batches) > 0 {
 		b := in.batches[0]
@@ -77,9 +78,26 @@ func (in *instance) next() *delivery {
 	return nil
 }
 
+// nextAllowed is next while messages of some type fail one after the other. What may not run is freed at the hold limit.
+func (in *instance) nextAllowed(now time.Time) *delivery {
+	in.batches = slices.DeleteFunc(in.batches, func(b *batch) bool { return len(b.waiting) == 0 })
+	for _, b := range in.batches {
+		for i, d := range b.waiting {
+			if in.mayRun(d, now) {
+				b.waiting = slices.Delete(b.waiting, i, i+1)
+				in.waiting--
+				d.started = true
+				return d
+			}
+		}
+	}
+	return nil
+}
+
 // finish records a handled delivery; a leased one is to be settled by the next receiver that is free.
 func (in *instance) finish(d *delivery) {
 	d.finished = true
+	d.endProbe()
 	switch {
 	case d.removed != nil:
 		in.finishRemoved(d)
@@ -121,7 +139,10 @@ func (in *instance) decided(d *delivery) bool {
 	case d.broken != nil:
 		d.err = d.broken
 	case d.handler == nil:
-		d.err = fmt.Errorf("%w %q in endpoint %q: add one, or replay the message to the endpoint that has", ErrUnknownType, d.Type, in.endpoint.Name)
+		d.err = fmt.Errorf("%w %q in endpoint %q: add one, or replay the message to the endpoint that has", ErrUnknownType, loggedText(d.Type), in.endpoint.Name)
+		if in.awaitHandler(d) {
+			return true
+		}
 	case d.handler.inTx && in.timesLost(d) >= maxLost:
 		d.err = fmt.Errorf("%w, %d times: read to the end what it asks for, and leave no rows open for longer than 10 s; the server's log says what ended the connection", ErrConnectionLost, maxLost)
 	case d.crashes && d.made() >= policy.attempts():
@@ -134,6 +155,26 @@ func (in *instance) decided(d *delivery) bool {
 	}
 	d.outcome = policy.decide(d.made(), Unrecoverable(d.err), 0)
 	in.failed(d)
+	return true
+}
+
+// awaitHandler has a message whose type has no handler here wait for a process that has one, if it has not waited long enough.
+// How long it did is counted in a header, by its pauses: they double from a second to a minute.
+func (in *instance) awaitHandler(d *delivery) bool {
+	waited, err := time.ParseDuration(d.Headers[headerWaited])
+	if err != nil || waited < 0 {
+		waited = 0
+	}
+	left := in.endpoint.UnknownWait - waited
+	if left <= 0 {
+		return false
+	}
+	pause := min(max(waited, time.Second), time.Minute, left)
+	headers, _ := d.storedHeaders()
+	headers[headerWaited] = (waited + pause).String()
+	text := encodeHeaders(headers)
+	d.waited = &text
+	d.wait(pause, fmt.Errorf("%w; it waits for a process that has, for up to %v", d.err, in.endpoint.UnknownWait))
 	return true
 }
 
@@ -175,7 +216,9 @@ func (in *instance) attempt(d *delivery, tx *receiveTx) {
 		}
 	}
 	if d.err == nil {
-		in.breaker.success()
+		if d.handler.success() {
+			in.recovered()
+		}
 		return
 	}
 	d.out = nil
@@ -213,33 +256,18 @@ func (in *instance) timesLost(d *delivery) int {
 
 // failed records a failed attempt. What no handler has seen says nothing about the endpoint's health.
 func (in *instance) failed(d *delivery) {
-	in.logFailed(d)
 	if errors.Is(d.err, ErrUndecodable) || errors.Is(d.err, ErrUnknownType) || errors.Is(d.err, ErrCrashed) {
 		return
 	}
-	if in.breaker.failure(time.Now(), d.made() > 1+in.endpoint.Retry.Immediate || d.Headers[headerFirstFailedAt] != "") {
-		in.client.log.Warn("sqlq: messages fail one after the other; slowing to one probe at a time", "endpoint", in.endpoint.Name, "err", d.err)
+	if d.handler == nil {
+		return
 	}
-	if pause := in.breaker.pause(); pause > 0 {
-		time.AfterFunc(pause, in.probe)
+	now := time.Now()
+	if d.handler.failure(now, d.made() > 1+in.endpoint.Retry.Immediate || d.failedBefore()) {
+		in.slowed()
+		in.client.log.Warn("sqlq: messages of a type fail one after the other; slowing it to one probe at a time", "endpoint", in.endpoint.Name, "type", d.Type, "err", loggedError(d.err))
 	}
-}
-
-func (in *instance) logFailed(d *delivery) {
-	if d.outcome.verdict == fail {
-		in.client.log.Error("sqlq: message failed", "endpoint", in.endpoint.Name, "type", d.Type, "message", d.ID, "attempts", d.made(), "err", d.err)
-	}
-}
-
-// probe goes on after the breaker's pause: with a message in hand, if there is one, else with a fetch.
-func (in *instance) probe() {
-	in.mu.Lock()
-	if in.waiting > 0 && in.busy == 0 {
-		in.busy++
-		go in.slot()
-	}
-	in.mu.Unlock()
-	in.run.schedule.kick()
+	d.handler.arm(now, in.probe)
 }
 
 // invoke calls the handler inside of its middleware. It does not return when the handler ends its goroutine.
@@ -265,6 +293,7 @@ func (in *instance) tookTx(d time.Duration) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	learn(&in.meanTx, d)
+	in.endedTx = time.Now()
 }
 
 // learn moves a mean towards what another handler took. One that took much longer than the others says little of them, and

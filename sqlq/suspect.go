@@ -2,6 +2,7 @@ package sqlq
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
@@ -29,12 +30,16 @@ func (in *instance) apart(d *delivery, meanwhile func()) bool {
 		mine, err = in.client.store.BeginAlone(ctx, db, d.leasedBy, d.lease)
 		return err
 	})
-	if err != nil || !mine {
-		in.alone.Unlock()
-		in.giveUp(d)
-		return false
+	if err == nil && mine {
+		return true
 	}
-	return true
+	in.alone.Unlock()
+	if err == nil || connectionLost(err) || serverTrouble(err) {
+		in.giveUp(d)
+	} else { // it would come back at once
+		d.wait(in.refusedAgain(d, err), refusalOf(err))
+	}
+	return false
 }
 
 // turn waits until no other message is in hand that may have killed a process; false when handlers are to end.
@@ -80,16 +85,108 @@ func (in *instance) settled(d *delivery) {
 	}
 }
 
-// suspect has the instance receive by lease for a while, because a process of its endpoint died with messages in hand.
+// suspicion is what an instance knows of messages that may have killed a process. What the dead one had held is free again,
+// and has a seq up to the last one that was given out when its death became known: so far the instance receives by lease,
+// and what comes behind as ever. It ends as soon as no message is left there. What the dead one had leased comes back with
+// a mark, and wherever it is found it is left to a fetch by lease. The instance's mutex guards it.
+type suspicion struct {
+	until   time.Time // zero: there is none
+	known   bool      // upTo is; until then nothing is received but by lease
+	upTo    int64     // the last seq under suspicion
+	looking bool      // a fetch by lease is under way
+	rest    bool      // the last one left messages, or there was none yet
+	next    time.Time // the next one may begin
+	epoch   int       // counts the reasons, so that the end of one does not end another
+}
+
+const (
+	// suspicionTime is how long suspicion lasts at most.
+	suspicionTime = time.Minute
+	// suspectEvery is the pause between fetches by lease that found nothing: others may hold what is under suspicion.
+	suspectEvery = 100 * time.Millisecond
+)
+
+// suspect has the instance receive by lease what there is, because a process of its endpoint died with messages in hand.
 func (in *instance) suspect() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.suspectUntil = time.Now().Add(suspicion)
+	in.suspicion.begin(time.Now())
+	in.suspicion.known = false
 }
 
-// suspicious says whether a process of the endpoint died lately.
+// suspectUpTo has the instance receive messages up to a seq by lease: there are marked ones.
+func (in *instance) suspectUpTo(seq int64) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	s, now := &in.suspicion, time.Now()
+	if !s.holds(now) {
+		s.known, s.upTo = true, 0
+	}
+	s.begin(now)
+	s.upTo = max(s.upTo, seq)
+}
+
+func (s *suspicion) begin(now time.Time) {
+	s.until, s.next, s.rest = now.Add(suspicionTime), now, true
+	s.epoch++
+}
+
+func (s *suspicion) holds(now time.Time) bool { return now.Before(s.until) }
+
+// suspicious says whether some messages are under suspicion.
 func (in *instance) suspicious() bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return time.Now().Before(in.suspectUntil)
+	return in.suspicion.holds(time.Now())
+}
+
+// learnSuspects reads how far suspicion goes, before the first fetch by lease. A role that may not read it suspects all
+// messages.
+func (r *receiver) learnSuspects(ctx context.Context, w *work) error {
+	in := w.in
+	if w.upTo > 0 {
+		return nil
+	}
+	last, err := r.run.client.store.LastGiven(ctx, r.conn, in.endpoint.Name)
+	if sqlState(err) == insufficientPrivs {
+		last, err = math.MaxInt64, nil
+	}
+	if err != nil {
+		return err
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	w.upTo = max(last, 1)
+	if s := &in.suspicion; s.epoch == w.epoch {
+		s.known, s.upTo = true, max(s.upTo, last)
+	}
+	return nil
+}
+
+// fetchedSuspects takes in how many messages a fetch by lease brought.
+func (in *instance) fetchedSuspects(w work, got int) {
+	if got > 0 {
+		in.fetches++
+		in.start.active = true
+	}
+	if s := &in.suspicion; s.epoch == w.epoch {
+		if s.rest = got >= w.n; !s.rest {
+			s.next = time.Now().Add(suspectEvery)
+		}
+	}
+}
+
+// clearSuspicion ends the suspicion when no message is left there, which a fetch by lease that brought nothing makes likely.
+func (r *receiver) clearSuspicion(ctx context.Context, w work) {
+	in := w.in
+	left, err := r.run.client.store.AnyReady(ctx, r.conn, in.endpoint.Name, w.after, w.upTo)
+	if err != nil {
+		r.lost(err)
+		return
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if !left && in.suspicion.epoch == w.epoch {
+		in.suspicion.until = time.Time{}
+	}
 }

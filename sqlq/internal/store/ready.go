@@ -33,27 +33,54 @@ const fetched = `m.attempt, m.seq, m.id, m.sent_at,
 	CASE WHEN m.expires_at < 'infinity' THEN (extract(epoch FROM greatest(m.expires_at, 'epoch') - clock_timestamp()) * 1000000)::bigint END,
 	m.type, m.headers::text, octet_length(m.body), CASE WHEN octet_length(m.body) <= $3 THEN m.body END`
 
+// Leave says which messages a fetch leaves where they are.
+type Leave struct {
+	Seqs   []int64  // those with these seqs
+	Types  []string // those of these types
+	AllBut string   // all but those of this type; "": none
+}
+
+// where returns the condition that a fetch adds to its own, whose parameters are args; most often it is empty.
+func (l Leave) where(args ...any) (cond string, _ []any) {
+	if len(l.Seqs) > 0 {
+		args = append(args, l.Seqs)
+		cond += fmt.Sprintf(` AND seq <> ALL ($%d::bigint[])`, len(args))
+	}
+	if len(l.Types) > 0 {
+		args = append(args, l.Types)
+		cond += fmt.Sprintf(` AND type <> ALL ($%d::text[])`, len(args))
+	}
+	if l.AllBut != "" {
+		args = append(args, l.AllBut)
+		cond += fmt.Sprintf(` AND type = $%d::text`, len(args))
+	}
+	return cond, args
+}
+
 // FetchHeld locks up to limit ready messages after a seq, in order, and appends them to into. Rows that others hold are
-// passed over. The locks last to the end of the transaction. Bodies above maxBody bytes are locked but left behind.
-// Relies on the queue's primary key.
-func (s *Schema) FetchHeld(b *pgx.Batch, queue string, after int64, limit, maxBody int, into *[]Message) {
+// passed over, and so is what leave says. The locks last to the end of the transaction. Bodies above maxBody bytes are locked
+// but left behind. Relies on the queue's primary key.
+func (s *Schema) FetchHeld(b *pgx.Batch, queue string, after int64, limit, maxBody int, leave Leave, into *[]Message) {
+	cond, args := leave.where(after, limit, maxBody)
 	sql := fmt.Sprintf(`
 		SELECT m.ctid, `+fetched+`
-		FROM %s m WHERE m.seq > $1 ORDER BY m.seq LIMIT $2
-		FOR UPDATE SKIP LOCKED`, s.ready(queue))
-	b.Queue(sql, after, limit, maxBody).Query(func(rows pgx.Rows) error {
+		FROM %s m WHERE seq > $1%s ORDER BY m.seq LIMIT $2
+		FOR UPDATE SKIP LOCKED`, s.ready(queue), cond)
+	b.Queue(sql, args...).Query(func(rows pgx.Rows) error {
 		var m Message
 		return scanMessages(rows, &m, &m.Row, into)
 	})
 }
 
-// FetchLeased moves up to limit ready messages after a seq into the leased table in the name of an instance and appends
+// FetchLeased moves up to limit ready messages after a seq, and not after upTo, into the leased table in the name of an instance and appends
 // them to into. Once it is committed the messages are the instance's until it settles them or dies; then its heirs know
-// which messages it had in hand. Rows that others hold are passed over. Relies on the queue's primary key.
-func (s *Schema) FetchLeased(b *pgx.Batch, queue string, instance int32, after int64, limit int, into *[]Message) {
+// which messages it had in hand. Rows that others hold are passed over, and so is what leave says. Relies on the queue's
+// primary key.
+func (s *Schema) FetchLeased(b *pgx.Batch, queue string, instance int32, after, upTo int64, limit int, leave Leave, into *[]Message) {
+	cond, args := leave.where(instance, limit, math.MaxInt32, queue, after, upTo)
 	sql := fmt.Sprintf(`
 		WITH picked AS MATERIALIZED (
-			SELECT seq FROM %[1]s WHERE seq > $5 ORDER BY seq LIMIT $2 FOR UPDATE SKIP LOCKED
+			SELECT seq FROM %[1]s WHERE seq > $5 AND seq <= $6%[3]s ORDER BY seq LIMIT $2 FOR UPDATE SKIP LOCKED
 		), taken AS (
 			DELETE FROM %[1]s q USING picked WHERE q.seq = picked.seq RETURNING q.*
 		), m AS (
@@ -61,8 +88,8 @@ func (s *Schema) FetchLeased(b *pgx.Batch, queue string, instance int32, after i
 			SELECT $1::int, $4::text, seq, id, sent_at, expires_at, attempt, type, headers, body FROM taken ORDER BY seq
 			RETURNING *
 		)
-		SELECT m.lease, `+fetched+` FROM m ORDER BY m.lease`, s.ready(queue), s.table("leased"))
-	b.Queue(sql, instance, limit, math.MaxInt32, queue, after).Query(func(rows pgx.Rows) error {
+		SELECT m.lease, `+fetched+` FROM m ORDER BY m.lease`, s.ready(queue), s.table("leased"), cond)
+	b.Queue(sql, args...).Query(func(rows pgx.Rows) error {
 		var m Message
 		return scanMessages(rows, &m, &m.Lease, into)
 	})
@@ -125,6 +152,20 @@ func (s *Schema) FetchBody(ctx context.Context, db DBTX, from From, key int64) (
 	table, id, cond := s.rows(from)
 	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT body FROM %s WHERE %s %s = $1`, table, cond, id), key).Scan(&body)
 	return body, err
+}
+
+// LastGiven returns the highest seq that was given out in a queue, also to transactions that have not committed; 0 in a fresh
+// one. Locks nothing.
+func (s *Schema) LastGiven(ctx context.Context, db DBTX, queue string) (last int64, err error) {
+	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT last_value - (NOT is_called)::int FROM %s`, s.table("s_"+queue))).Scan(&last)
+	return last, err
+}
+
+// AnyReady says whether there are messages after a seq and not after upTo, held ones included. Locks nothing. Relies on the
+// queue's primary key.
+func (s *Schema) AnyReady(ctx context.Context, db DBTX, queue string, after, upTo int64) (any bool, err error) {
+	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT EXISTS (SELECT FROM %s WHERE seq > $1 AND seq <= $2)`, s.ready(queue)), after, upTo).Scan(&any)
+	return any, err
 }
 
 // Relock locks those of the given messages that are still in the queue and free, and returns their seqs. For messages

@@ -11,15 +11,17 @@ import (
 )
 
 // FetchRemoved removes up to limit ready messages after a seq and appends them to into, in order. Once that is committed
-// whoever asked has the only copies. Rows that others hold are passed over. Relies on the queue's primary key.
-func (s *Schema) FetchRemoved(b *pgx.Batch, queue string, after int64, limit int, into *[]Message) {
+// whoever asked has the only copies. Rows that others hold are passed over, and so is what leave says. Relies on the queue's
+// primary key.
+func (s *Schema) FetchRemoved(b *pgx.Batch, queue string, after int64, limit int, leave Leave, into *[]Message) {
+	cond, args := leave.where(after, limit, math.MaxInt32)
 	b.Queue(fmt.Sprintf(`
 		WITH picked AS MATERIALIZED (
-			SELECT seq FROM %[1]s WHERE seq > $1 ORDER BY seq LIMIT $2 FOR UPDATE SKIP LOCKED
+			SELECT seq FROM %[1]s WHERE seq > $1%[2]s ORDER BY seq LIMIT $2 FOR UPDATE SKIP LOCKED
 		), m AS (
 			DELETE FROM %[1]s q USING picked WHERE q.seq = picked.seq RETURNING q.*
 		)
-		SELECT CASE WHEN m.expires_at < 'infinity' THEN greatest(m.expires_at, 'epoch') END, `+fetched+` FROM m ORDER BY m.seq`, s.ready(queue)), after, limit, math.MaxInt32).Query(func(rows pgx.Rows) error {
+		SELECT CASE WHEN m.expires_at < 'infinity' THEN greatest(m.expires_at, 'epoch') END, `+fetched+` FROM m ORDER BY m.seq`, s.ready(queue), cond), args...).Query(func(rows pgx.Rows) error {
 		var m Message
 		return scanMessages(rows, &m, &m.Expires, into)
 	})
@@ -53,11 +55,27 @@ func (s *Schema) FailRemoved(b *pgx.Batch, queue string, ms []*Message, failures
 	for i := range failures { // a seq may come twice, of a queue that was dropped and made again
 		c.keys[i], failures[i].Key = int64(i), int64(i)
 	}
-	return s.fail(b, `taken AS (
+	return s.fail(b, takenRemoved(5), queue, failures, c.keys, c.ids, c.sentAt, c.expires, c.types, c.headers, c.bodies)
+}
+
+// takenRemoved is the CTE "taken" of messages that were removed, which are parameters from $n on.
+func takenRemoved(n int) string {
+	return fmt.Sprintf(`taken AS (
 			SELECT r.key, r.id, r.sent_at, r.expires_at, r.type, r.headers::json AS headers, r.body
-			FROM unnest($5::bigint[], $6::uuid[], $7::timestamptz[], $8::timestamptz[], $9::text[], $10::text[], $11::bytea[])
+			FROM unnest($%d::bigint[], $%d::uuid[], $%d::timestamptz[], $%d::timestamptz[], $%d::text[], $%d::text[], $%d::bytea[])
 				r (key, id, sent_at, expires_at, type, headers, body)
-		)`, queue, failures, c.keys, c.ids, c.sentAt, c.expires, c.types, c.headers, c.bodies)
+		)`, n, n+1, n+2, n+3, n+4, n+5, n+6)
+}
+
+// DelayRemoved stores messages that were removed among the delayed, each with the retry of the same place. When one of them
+// is due soon then gets the channel on which to tell the movers after the commit. Locks nothing.
+func (s *Schema) DelayRemoved(b *pgx.Batch, queue string, ms []*Message, retries []Retry, then func(channel string)) {
+	c := removedOf(ms)
+	retries = slices.Clone(retries)
+	for i := range retries {
+		c.keys[i], retries[i].Key = int64(i), int64(i)
+	}
+	s.delay(b, takenRemoved(8), queue, retries, then, c.keys, c.ids, c.sentAt, c.expires, c.types, c.headers, c.bodies)
 }
 
 // PutBack stores messages that were removed in their queue again, in order, with the attempts that they had before, and

@@ -52,34 +52,44 @@ type Retry struct {
 	Attempt int // attempts made
 	Delay   time.Duration
 	Error   string
-	// Headers is the message's headers up to the value of one more, which is the time of this, its first, failure:
-	// {"a":"b","sqlq-first-failed-at":" — nil: the headers stay. The time is the database's.
+	// Headers are the message's headers from now on; nil: they stay. With Stamped they end before the value of one more,
+	// which is the time of this, its first, failure, by the database: {"a":"b","sqlq-first-failed-at":"
 	Headers *string
+	Stamped bool
 }
+
+// headersOf is an SQL expression: the headers of the message t as the retry r has them.
+const headersOf = `coalesce((r.headers || CASE WHEN r.stamped
+				THEN to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') || '"}' ELSE '' END)::json, t.headers)`
 
 // Delay moves messages to the delayed ones for their next attempt. Bodies stay inside the server. When one of them is due
 // soon then gets the channel on which to tell the movers after the commit. Relies on the primary key of the table that
 // they are in.
 func (s *Schema) Delay(b *pgx.Batch, from From, retries []Retry, then func(channel string)) {
+	s.delay(b, s.taken(from), from.Queue, retries, then)
+}
+
+// delay stores retries among the delayed, of messages that the CTE "taken" has by key. Its parameters are the keys, $1, and
+// whatever comes from $8 on.
+func (s *Schema) delay(b *pgx.Batch, taken, queue string, retries []Retry, then func(channel string), more ...any) {
 	keys, attempts, delays := make([]int64, len(retries)), make([]int16, len(retries)), make([]int64, len(retries))
-	errs, headers := make([]string, len(retries)), make([]*string, len(retries))
+	errs, headers, stamped := make([]string, len(retries)), make([]*string, len(retries)), make([]bool, len(retries))
 	first := retries[0].Delay
 	for i, r := range retries {
 		keys[i], attempts[i], delays[i] = r.Key, smallint(r.Attempt), r.Delay.Microseconds()
-		errs[i], headers[i] = r.Error, r.Headers
+		errs[i], headers[i], stamped[i] = r.Error, r.Headers, r.Stamped
 		first = min(first, r.Delay)
 	}
 	q := b.Queue(fmt.Sprintf(`
 		WITH %s, stored AS (
 			INSERT INTO %s (due_at, id, sent_at, expires_at, attempt, why, queue, type, headers, body, error)
-			SELECT clock_timestamp() + r.delay * interval '1 microsecond', t.id, t.sent_at, t.expires_at, r.attempt, 'retry', $6, t.type,
-				coalesce((r.headers || to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') || '"}')::json, t.headers),
-				t.body, r.error
-			FROM taken t JOIN unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::text[], $5::text[])
-				r (key, attempt, delay, error, headers) ON r.key = t.key
+			SELECT clock_timestamp() + r.delay * interval '1 microsecond', t.id, t.sent_at, t.expires_at, r.attempt, 'retry', $7, t.type,
+				%s, t.body, r.error
+			FROM taken t JOIN unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::text[], $5::text[], $6::boolean[])
+				r (key, attempt, delay, error, headers, stamped) ON r.key = t.key
 		)
-		SELECT 'sqlq_' || %s::regclass::oid`, s.taken(from), s.table("delayed"), quote(s.table("delayed"))),
-		keys, attempts, delays, errs, headers, from.Queue)
+		SELECT 'sqlq_' || %s::regclass::oid`, taken, s.table("delayed"), headersOf, quote(s.table("delayed"))),
+		append([]any{keys, attempts, delays, errs, headers, stamped, queue}, more...)...)
 	if first < soon {
 		q.QueryRow(scanChannel(then))
 	}
@@ -98,7 +108,7 @@ type Failure struct {
 	Fingerprint string   `json:"fingerprint"`
 
 	// What the engine's bookkeeping headers said.
-	FirstFailedAt *time.Time `json:"first_failed_at"` // nil: now
+	FirstFailedAt *time.Time `json:"first_failed_at"` // nil: now; a time to come counts as now too
 	Replays       int        `json:"replays"`
 	// Headers are the message's without those; nil: they stay as they are. "" becomes null.
 	Headers *string `json:"-"`
@@ -110,7 +120,8 @@ func (s *Schema) Fail(b *pgx.Batch, from From, failures []Failure) error {
 	return s.fail(b, s.taken(from), from.Queue, failures)
 }
 
-// fail stores failures in the error table, of messages that the CTE "taken" has by key. Its parameters are the keys, $1, and
+// fail stores failures in the error table, of messages that the CTE "taken" has by key. A type is cut to the length that one
+// may have, because the table's indexes would refuse a row with a much longer one, and nobody handles it. Its parameters are the keys, $1, and
 // whatever comes from $5 on.
 func (s *Schema) fail(b *pgx.Batch, taken, queue string, failures []Failure, more ...any) error {
 	keys, headers := make([]int64, len(failures)), make([]*string, len(failures))
@@ -125,8 +136,8 @@ func (s *Schema) fail(b *pgx.Batch, taken, queue string, failures []Failure, mor
 		WITH %s
 		INSERT INTO %s (id, queue, endpoint, host, type, headers, body, attempts, replays, sent_at, expires_at,
 			first_failed_at, error_type, message, chain, stack, fingerprint)
-		SELECT t.id, $4, f.endpoint, f.host, t.type, CASE WHEN h.headers IS NULL THEN t.headers ELSE nullif(h.headers, '')::json END,
-			t.body, f.attempts, f.replays, t.sent_at, t.expires_at, coalesce(f.first_failed_at, clock_timestamp()),
+		SELECT t.id, $4, f.endpoint, f.host, left(t.type, 200), CASE WHEN h.headers IS NULL THEN t.headers ELSE nullif(h.headers, '')::json END,
+			t.body, f.attempts, f.replays, t.sent_at, t.expires_at, least(f.first_failed_at, clock_timestamp()),
 			f.error_type, f.message, f.chain, f.stack, f.fingerprint
 		FROM taken t
 			JOIN unnest($1::bigint[], $2::text[]) h (key, headers) ON h.key = t.key
