@@ -39,8 +39,12 @@ func Handle[T Message](handle func(ctx context.Context, d *Delivery[T]) error) H
 // returns means what it means for [Handle]. A handler that goes on after a failed statement fails with ErrSwallowed, one
 // that ends tx with ErrTransactionOwned.
 //
-// Several messages may share the transaction, one after the other; a failure undoes only its own message's work. tx
-// refuses Commit and Rollback. Row locks that the handler takes last until the batch commits, so a lock that is not to
+// Several messages may share the transaction, one after the other; a failure undoes only its own message's work, and a message
+// that fails behind others runs once alone before an attempt is counted. tx refuses Commit and Rollback, and when the handler
+// has returned everything else. A handler whose SQL changes settings, makes temporary objects, or leaves something in the
+// session by other means has a transaction of its own, and nobody else meets what it did; where functions or triggers do
+// that behind its back, see docs/guarantees.md, "Clean sessions", and Endpoint.TxBatch. tx.Conn() costs a new connection for
+// each message. Row locks that the handler takes last until the batch commits, so a lock that is not to
 // be had within a millisecond ends the batch early and the handler is run again, first in the next one, without an
 // attempt being counted. Effects outside of the database may therefore happen more than once.
 func HandleTx[T Message](handle func(ctx context.Context, tx pgx.Tx, d *Delivery[T]) error) Handler {

@@ -86,7 +86,7 @@ func TestHandleTxResultsLeftOpen(t *testing.T) {
 				})}})
 			eventually(t, "all settled", func() (bool, string) { return count(`SELECT count(*) FROM sqlq.q_ledger`) == 0, "rows left" })
 			stop()
-			failed, want := count(`SELECT count(*) FROM sqlq.error WHERE message LIKE '%left results open%'`), 0
+			failed, want := count(`SELECT count(*) FROM sqlq.error WHERE message LIKE $1`, sqlq.ErrLeftOpen.Error()+"%"), 0
 			if tc.fails {
 				want = 1
 			}

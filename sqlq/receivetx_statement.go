@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // front queues what goes before a handler's first statement, in the same round trip: the savepoint, and with the first
@@ -130,11 +132,37 @@ func (tx *receiveTx) encodesLate() bool {
 	return true
 }
 
+// try says whether pgx encodes arguments for a statement. The common ones need not be encoded twice for that.
 func (tx *receiveTx) try(s *statement, args []any) error {
-	if len(args) == 0 && len(s.params.ParamOIDs) == 0 {
+	plain := len(args) == len(s.params.ParamOIDs)
+	for i := 0; plain && i < len(args); i++ {
+		plain = encodes(s.params.ParamOIDs[i], args[i])
+	}
+	if plain {
 		return nil
 	}
 	return tx.conn.encoder.Build(tx.conn.TypeMap(), s.params, args)
+}
+
+// encodes says whether an argument certainly can be encoded as a type.
+func encodes(oid uint32, arg any) bool {
+	switch arg := arg.(type) {
+	case string:
+		return oid == pgtype.TextOID || oid == pgtype.VarcharOID
+	case []byte:
+		return oid == pgtype.ByteaOID
+	case bool:
+		return oid == pgtype.BoolOID
+	case int:
+		return oid == pgtype.Int8OID || oid == pgtype.Int4OID && arg == int(int32(arg))
+	case int32:
+		return oid == pgtype.Int8OID || oid == pgtype.Int4OID
+	case int64:
+		return oid == pgtype.Int8OID || oid == pgtype.Int4OID && arg == int64(int32(arg))
+	case time.Time:
+		return oid == pgtype.TimestamptzOID
+	}
+	return false
 }
 
 // describe asks the server for the parameters of the statements that are not known yet, in a round trip.
