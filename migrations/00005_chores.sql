@@ -300,7 +300,7 @@ END $$;
 COMMENT ON FUNCTION fail_due(timestamptz[], bigint[], text, text) IS 'Moves delayed messages whose queue is gone, kind no-queue, or does not take them, kind queue-refuses, to the error table, so that they neither block others nor vanish.';
 
 -- +goose StatementBegin
-CREATE FUNCTION move_due(after timestamptz, most bigint, bytes bigint DEFAULT 16777216, only_queue text DEFAULT NULL, aside text[] DEFAULT '{}')
+CREATE FUNCTION move_due(after timestamptz, most bigint, bytes bigint DEFAULT 16777216, queues text[] DEFAULT '{}', apart boolean DEFAULT false)
 RETURNS TABLE (queue text, moved bigint, size bigint, more boolean, last_due timestamptz, channel text)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET lock_timeout = '250ms' -- somebody may have a queue's table for long
@@ -314,12 +314,12 @@ BEGIN
     FOR queue, due, seqs, size, more, last_due IN
         WITH read AS MATERIALIZED (
             SELECT d.queue, d.due_at, d.seq, pg_column_size(d.body) + coalesce(pg_column_size(d.headers), 0) AS size FROM delayed d
-            WHERE d.due_at >= after AND d.due_at <= statement_timestamp() AND d.queue <> ALL (aside) AND (only_queue IS NULL OR d.queue = only_queue)
+            WHERE d.due_at >= after AND d.due_at <= statement_timestamp() AND (d.queue = ANY (queues)) = apart
             ORDER BY d.due_at, d.seq LIMIT most FOR UPDATE SKIP LOCKED
-        ), placed AS (
-            SELECT r.*, sum(r.size) OVER (ORDER BY r.due_at, r.seq) - r.size < bytes AS fits FROM read r
+        ), placed AS ( -- as they were read: to sort them again would cost a fifth of moving a message, and which fit matters little
+            SELECT r.*, sum(r.size) OVER (ROWS UNBOUNDED PRECEDING) - r.size < bytes AS fits FROM read r
         )
-        SELECT p.queue, array_agg(p.due_at ORDER BY p.due_at, p.seq) FILTER (WHERE p.fits), array_agg(p.seq ORDER BY p.due_at, p.seq) FILTER (WHERE p.fits),
+        SELECT p.queue, array_agg(p.due_at) FILTER (WHERE p.fits), array_agg(p.seq) FILTER (WHERE p.fits),
             sum(p.size) FILTER (WHERE p.fits), NOT bool_and(p.fits), max(p.due_at) FILTER (WHERE p.fits)
         FROM placed p GROUP BY p.queue HAVING bool_or(p.fits) ORDER BY p.queue
     LOOP
@@ -359,7 +359,7 @@ BEGIN
     END LOOP;
 END $$;
 -- +goose StatementEnd
-COMMENT ON FUNCTION move_due(timestamptz, bigint, bigint, text, text[]) IS 'Moves delayed messages that are due to their queues, those due first: at most so many and so many bytes, but at least one; from a due time on; those of one queue only, or those of some queues left aside. One that its queue does not take goes to the error table, when it is alone. Returns for each queue how many, their bytes, whether there was more than the bytes allow, the latest due time, and the channel to notify after the commit. None moved: somebody has the table for long.';
+COMMENT ON FUNCTION move_due(timestamptz, bigint, bigint, text[], boolean) IS 'Moves delayed messages that are due to their queues, those due first: at most so many and so many bytes, but at least one; from a due time on; those of all queues but some, or, apart, of those queues only. One that its queue does not take goes to the error table, when it is alone. Returns for each queue how many, their bytes, whether there was more than the bytes allow, the latest due time, and the channel to notify after the commit. None moved: somebody has the table for long.';
 
 -- +goose StatementBegin
 CREATE FUNCTION recover_leased(only_queue text DEFAULT NULL, most bigint DEFAULT 1000, bytes bigint DEFAULT 16777216)
@@ -1008,13 +1008,13 @@ BEGIN
         SELECT new.oid::regprocedure AS f, a.grantee::regrole AS who
         FROM pg_proc old JOIN pg_proc new ON new.pronamespace = old.pronamespace AND new.proname = old.proname AND new.oid <> old.oid,
             aclexplode(old.proacl) a
-        WHERE old.oid = ANY (ARRAY['next_due(timestamptz, text[])', 'fail_due(timestamptz[], bigint[], text, text)', 'move_due(timestamptz, bigint, bigint, text, text[])', 'recover_leased(text, bigint, bigint)', 'sweep_expired(text, bigint, bigint, bigint)']::regprocedure[]) AND a.grantee NOT IN (0, old.proowner)
+        WHERE old.oid = ANY (ARRAY['next_due(timestamptz, text[])', 'fail_due(timestamptz[], bigint[], text, text)', 'move_due(timestamptz, bigint, bigint, text[], boolean)', 'recover_leased(text, bigint, bigint)', 'sweep_expired(text, bigint, bigint, bigint)']::regprocedure[]) AND a.grantee NOT IN (0, old.proowner)
     LOOP
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', g.f, g.who);
     END LOOP;
 END $$;
 -- +goose StatementEnd
-DROP FUNCTION next_due(timestamptz, text[]), fail_due(timestamptz[], bigint[], text, text), move_due(timestamptz, bigint, bigint, text, text[]), recover_leased(text, bigint, bigint), sweep_expired(text, bigint, bigint, bigint);
+DROP FUNCTION next_due(timestamptz, text[]), fail_due(timestamptz[], bigint[], text, text), move_due(timestamptz, bigint, bigint, text[], boolean), recover_leased(text, bigint, bigint), sweep_expired(text, bigint, bigint, bigint);
 
 -- +goose StatementBegin
 DO $$

@@ -85,7 +85,7 @@ func (k *keeper) moveOthers(ctx context.Context, from time.Time) (pause time.Dur
 		return min(next, time.Second), nil
 	}
 	began := time.Now()
-	moved, err := k.moveRound(ctx, from, m.round, "", aside)
+	moved, err := k.moveRound(ctx, from, m.round, aside, false)
 	if isFaultOfWork(err) || err != nil && ctx.Err() != nil { // of which queue is not known: the first may be the one, or else the next
 		m.round.shrink()
 		m.apart[queue] = &apart{round: firstRound()}
@@ -137,7 +137,7 @@ func (k *keeper) moveApart(ctx context.Context) (pause time.Duration, err error)
 	}
 	began := time.Now()
 	a.next = began
-	moved, err := k.moveRound(ctx, time.Time{}, a.round, queue, nil)
+	moved, err := k.moveRound(ctx, time.Time{}, a.round, []string{queue}, true)
 	switch {
 	case isFaultOfWork(err) && a.isLeast():
 		k.leaveFor(queue, err)
@@ -169,10 +169,10 @@ func (k *keeper) leaveFor(queue string, why error) {
 	a.next = time.Now().Add(a.pause)
 }
 
-// moveRound moves due messages from a due time on: of one queue, or of all but some.
-func (k *keeper) moveRound(ctx context.Context, from time.Time, r round, only string, aside []string) (moved []store.Moved, err error) {
+// moveRound moves due messages from a due time on: of all queues but some, or, apart, of those only.
+func (k *keeper) moveRound(ctx context.Context, from time.Time, r round, queues []string, apart bool) (moved []store.Moved, err error) {
 	err = k.chore(ctx, func(tx pgx.Tx) (err error) {
-		moved, err = k.run.client.store.MoveDue(ctx, tx, from, r.rows, r.bytes, only, aside)
+		moved, err = k.run.client.store.MoveDue(ctx, tx, from, r.rows, r.bytes, queues, apart)
 		return err
 	})
 	if err != nil {

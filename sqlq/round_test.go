@@ -114,11 +114,11 @@ func TestRoundsAreBoundedInBytes(t *testing.T) {
 			t.Errorf("moved %q, want %q", got, want)
 		}
 	}
-	moved("post 2 true", 150_000, nil, []string{})
-	moved("bank 1 true", 1, nil, []string{"post"})
-	moved("post 1 true", 1, "post", []string{})
-	moved("bank 1 false, post 1 false", 16<<20, nil, []string{})
-	moved("", 16<<20, nil, []string{})
+	moved("post 2 true", 150_000, []string{}, false)
+	moved("bank 1 true", 1, []string{"post"}, false)
+	moved("post 1 true", 1, []string{"post"}, true)
+	moved("bank 1 false, post 1 false", 16<<20, []string{}, false)
+	moved("", 16<<20, []string{}, false)
 
 	execSQL(t, pool, `INSERT INTO sqlq.leased (instance, queue, seq, id, sent_at, attempt, type, body) SELECT -1, 'post', n, gen_random_uuid(), now(), 0, 'T', `+large+` FROM generate_series(1, 4) n`)
 	execSQL(t, pool, ended, "bank", 1)

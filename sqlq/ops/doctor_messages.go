@@ -131,7 +131,7 @@ func (e *examination) moveDue(ctx context.Context) (string, error) {
 	var locked []string
 	b := wholeBatch(moveBatch)
 	for {
-		batch, err := e.store.MoveDue(ctx, e.pool, from, b.rows, b.bytes, "", locked)
+		batch, err := e.store.MoveDue(ctx, e.pool, from, b.rows, b.bytes, locked, false)
 		if b.shrinkAfter(err) {
 			continue
 		}

@@ -63,15 +63,15 @@ type Moved struct {
 }
 
 // MoveDue moves up to rows messages that are due, those due first, to their queues, and those whose queue is gone or does not
-// take them to the error table: no more than so many bytes, but one at least. It is about one queue, or, where only is "",
-// about all but some. Rows that others hold are passed over. It looks from a due time on, so that it need not step over the
+// take them to the error table: no more than so many bytes, but one at least. It is about all queues
+// but some, or, apart, about those only. Rows that others hold are passed over. It looks from a due time on, so that it need not step over the
 // dead entries of messages moved before; the zero time is before all. Bodies stay inside the server, and it is done as the owner
 // of the schema: the process that leads may have no right to the queues of others. Relies on the primary key.
-func (s *Schema) MoveDue(ctx context.Context, db DBTX, from time.Time, rows int, bytes int64, only string, aside []string) ([]Moved, error) {
+func (s *Schema) MoveDue(ctx context.Context, db DBTX, from time.Time, rows int, bytes int64, queues []string, apart bool) ([]Moved, error) {
 	found, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT queue, moved, size, more, greatest(last_due, timestamptz 'epoch'), coalesce(channel, '')
-		FROM %s($1::timestamptz, $2::bigint, $3::bigint, nullif($4::text, ''), $5::text[])`, s.table("move_due")),
-		orEver(from), rows, bytes, only, nonNil(aside))
+		FROM %s($1::timestamptz, $2::bigint, $3::bigint, $4::text[], $5::boolean)`, s.table("move_due")),
+		orEver(from), rows, bytes, nonNil(queues), apart)
 	if err != nil {
 		return nil, err
 	}
