@@ -1,10 +1,15 @@
 package sqlq
 
-import "time"
+import (
+	"time"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
 
 const (
-	maxTxBatch = 60                    // of an endpoint with HandleTx handlers: subtransactions beyond 64 spill to disk
-	batchTime  = 40 * time.Millisecond // how long the handlers of a batch are meant to take
+	maxTxBatch  = 60                    // of an endpoint with HandleTx handlers: subtransactions beyond 64 spill to disk
+	mostPerSlot = 1000                  // messages in hand for each slot
+	batchTime   = 40 * time.Millisecond // how long the handlers of a batch are meant to take
 )
 
 // work is what a receiver does next for an instance: settle leased messages, and fetch.
@@ -19,7 +24,16 @@ type work struct {
 
 	after    int64 // the seq to fetch after
 	leftmost bool  // nothing can be left of it: a short batch means that the queue is empty
+	gaps     []gap // to be looked for as well, all up to after
+	closed   int64 // numbers up to it were closed before the fetch
+	high     int64 // the highest seq seen before it
+	epoch    int   // of start
 	began    time.Time
+
+	// The fetch also reads which number was given out last, and then who writes; given is 0 where the role may not.
+	reads   bool
+	given   int64
+	writers []string
 }
 
 // wants says what a receiver could do for the instance now, and takes it: the caller does it.
@@ -33,6 +47,9 @@ func (in *instance) wants(now time.Time, draining bool) (w work, ok bool) {
 		w.removes = in.endpoint.AtMostOnce
 		w.byLease = now.Before(in.suspectUntil) && !w.removes
 		w.n = in.room(now, w.byLease)
+		if in.meanSize > 0 {
+			w.n = min(w.n, max(1, fetchWanted/in.meanSize))
+		}
 	}
 	if w.n > 0 {
 		var ok bool
@@ -42,12 +59,11 @@ func (in *instance) wants(now time.Time, draining bool) (w work, ok bool) {
 	}
 	if w.n > 0 {
 		w.began = now
+		in.start.lookForGaps(&w)
 		if in.hasTx {
 			in.busyTx++
 		}
-		if w.removes {
-			in.asked += w.n
-		}
+		in.asked += w.n
 		in.fetching++
 	}
 	return w, w.n > 0 || len(w.finished) > 0
@@ -55,7 +71,10 @@ func (in *instance) wants(now time.Time, draining bool) (w work, ok bool) {
 
 // room is the number of messages to fetch: what the slots finish within batchTime, less what is in hand.
 func (in *instance) room(now time.Time, byLease bool) int {
-	inHand := in.busy + in.waiting + in.asked
+	inHand := in.busy + in.waiting
+	if in.most > 0 || in.endpoint.AtMostOnce {
+		inHand += in.asked
+	}
 	switch {
 	case !in.awake || in.paused || now.Before(in.notBefore):
 		return 0
@@ -82,11 +101,15 @@ func (in *instance) room(now time.Time, byLease bool) int {
 		}
 		return max(0, slots-inHand)
 	}
-	room := slots*perSlot(mean) - inHand
+	most := slots * perSlot(mean)
+	if in.most > 0 {
+		most = min(most, in.most)
+	}
+	room := most - inHand
 	if in.hasTx {
 		room = min(room, maxTxBatch, perSlot(in.meanTx))
 	}
-	if in.waiting > 0 && room < slots*perSlot(mean)/4 {
+	if in.waiting > 0 && room < most/4 {
 		return 0 // enough in hand; small fetches cost as much as large ones
 	}
 	return max(0, min(room, in.client.config.BatchLimit))
@@ -96,23 +119,25 @@ func perSlot(mean time.Duration) int {
 	if mean <= 0 {
 		return 1
 	}
-	return max(1, min(int(batchTime/mean), 1000))
+	return max(1, min(int(batchTime/mean), mostPerSlot))
 }
 
-// fetched takes in the result of a fetch: how many messages came and the highest seq among them.
-func (in *instance) fetched(w work, got int, high int64) {
+// fetched takes in the result of a fetch: which messages came, with their numbers, and whether it left some for their size.
+func (in *instance) fetched(w *work, ms []store.Message, numbers []span, rest bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	got := len(ms)
 	in.done.Fetches++
 	in.done.Received += uint64(got)
+	in.start.fetched(w, numbers, got, rest)
+	in.learnSize(ms)
 	if got > 0 {
 		in.fetches++
 		in.one = max(0, in.one-got)
-		in.start.high = max(in.start.high, high)
 		in.start.active = true
 	}
 	in.start.full = got >= w.n && got > 1
-	if got >= w.n || w.wakes != in.wakes || !w.leftmost {
+	if got >= w.n || rest || w.wakes != in.wakes || !w.leftmost {
 		if in.awake = true; !in.looking {
 			nudge(in.woken) // somebody must see the end of it
 		}
@@ -122,11 +147,26 @@ func (in *instance) fetched(w work, got int, high int64) {
 	nudge(in.short)
 }
 
+// learnSize learns how large messages are, so that a fetch asks for no more than it may bring: upwards at once, downwards
+// slowly. Bodies above Config.MaxBody never come.
+func (in *instance) learnSize(ms []store.Message) {
+	if len(ms) == 0 {
+		return
+	}
+	total := 0
+	for i := range ms {
+		if m := &ms[i]; m.Size <= in.client.config.MaxBody {
+			total += m.Size + len(m.Headers)
+		}
+	}
+	in.meanSize = max(total/len(ms), in.meanSize-in.meanSize/8, 1)
+}
+
 // notFetched has the next fetch begin where one failed, or was not begun.
 func (in *instance) notFetched(w work) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.start.freed(w.after + 1)
+	in.start.notFetched(&w)
 }
 
 // endFetch ends what wants began: what came, if anything, is in hand. Unless a batch is now handled on the connection,
@@ -135,9 +175,7 @@ func (in *instance) endFetch(w work, handles bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.fetching--
-	if w.removes {
-		in.asked -= w.n
-	}
+	in.asked -= w.n
 	if w.leftmost {
 		now := time.Now()
 		in.start.scanned(now, now.Sub(w.began))

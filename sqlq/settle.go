@@ -158,7 +158,10 @@ func (r *receiver) settleOneByOne(b *batch, refused error) {
 
 // freed has the instance look for messages of a batch that are free again: whoever looked meanwhile found them locked.
 func (in *instance) freed(b *batch) {
-	in.freedFrom(b.all[0].seq)
+	in.mu.Lock()
+	in.start.freedRows(b)
+	in.mu.Unlock()
+	in.wake()
 }
 
 func (in *instance) freedFrom(seq int64) {

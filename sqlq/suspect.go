@@ -26,7 +26,9 @@ func (in *instance) apart(d *delivery, meanwhile func()) bool {
 	defer cancel()
 	var mine bool
 	err := in.client.onPool(ctx, func(db store.DBTX) (err error) {
-		mine, err = in.client.store.BeginAlone(ctx, db, d.leasedBy, d.lease)
+		if mine, err = in.client.store.BeginAlone(ctx, db, d.leasedBy, d.lease); err == nil && mine {
+			err = in.readBody(ctx, db, d)
+		}
 		return err
 	})
 	if err != nil || !mine {

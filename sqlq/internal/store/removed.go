@@ -10,18 +10,20 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// FetchRemoved removes up to limit ready messages after a seq and appends them to into, in order. Once that is committed
-// whoever asked has the only copies. Rows that others hold are passed over. Relies on the queue's primary key.
-func (s *Schema) FetchRemoved(b *pgx.Batch, queue string, after int64, limit int, into *[]Message) {
-	b.Queue(fmt.Sprintf(`
-		WITH picked AS MATERIALIZED (
-			SELECT seq FROM %[1]s WHERE seq > $1 ORDER BY seq LIMIT $2 FOR UPDATE SKIP LOCKED
-		), m AS (
-			DELETE FROM %[1]s q USING picked WHERE q.seq = picked.seq RETURNING q.*
+// FetchRemoved removes ready messages that where says and appends them to into, in order; then those that it left in the queue
+// for the sake of the bounds. Once it is committed whoever asked has the only copies. Rows that others hold are passed over.
+// Relies on the queue's primary key.
+func (s *Schema) FetchRemoved(b *pgx.Batch, queue string, where Where, bounds Bounds, into *[]Message) {
+	sql := fmt.Sprintf(`
+		WITH picked AS MATERIALIZED (%[2]s), `+fewer+`, m AS (
+			DELETE FROM %[1]s q USING few WHERE q.seq = few.seq AND NOT few.large RETURNING q.*
 		)
-		SELECT m.expires_at, `+fetched+` FROM m ORDER BY m.seq`, s.ready(queue)), after, limit, math.MaxInt32).Query(func(rows pgx.Rows) error {
+		(SELECT m.expires_at, `+fetched+fetchedBody+`, false FROM m ORDER BY m.seq)
+		UNION ALL
+		(SELECT NULL, `+stay+` WHERE p.large OR p.seq NOT IN (SELECT seq FROM few) ORDER BY p.seq)`, s.ready(queue), s.picked(queue, sized, where, 7))
+	b.Queue(sql, where.args(math.MaxInt32, bounds.Body, bounds.Headers, bounds.Total)...).Query(func(rows pgx.Rows) error {
 		var m Message
-		return scanMessages(rows, &m, &m.Expires, into)
+		return scanMessages(rows, &m, into, &m.Expires, &m.Stays)
 	})
 }
 
