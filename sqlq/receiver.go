@@ -199,7 +199,7 @@ func (r *receiver) queueFetch(pipeline *pgx.Batch, w *work, into *[]store.Messag
 	for _, g := range w.gaps {
 		where.From, where.To = append(where.From, g.from), append(where.To, g.to)
 	}
-	bounds := store.Bounds{Inline: max(fetchWanted/w.n, fetchInline), Total: fetchBytes, Body: r.run.client.config.MaxBody, Headers: maxHeadersText}
+	bounds := store.Bounds{Inline: max(fetchWanted/w.n, fetchInline), Total: fetchBytes, Body: r.run.client.config.MaxBody}
 	switch {
 	case w.removes: // what its commit does not answer for is not handled
 		st.FetchRemoved(pipeline, queue, where, bounds, into)

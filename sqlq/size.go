@@ -14,10 +14,6 @@ import (
 // A message may be larger than the memory of whoever receives it: a database takes 300 MB of JSON, and needs 3 MB to store them.
 // So sizes are looked at before anything is read, and what exceeds the limits goes to the error table inside the server.
 
-// maxHeadersText bounds the JSON of headers that are read, in bytes: the 64 KiB that senders may have, each byte of which
-// JSON may need six for, and the library's own.
-const maxHeadersText = 512 << 10
-
 // readRest reads the headers and bodies that were too large to come with the fetch: of a held batch up to fetchBytes
 // together, and what is left then is left to the next fetch; of messages that are leased all, which FetchLeased has bounded. Those
 // that exceed the limits, and those under suspicion, are not read. After an error it returns all messages.
@@ -45,7 +41,9 @@ func (r *receiver) readRest(ctx context.Context, w *work, ms []store.Message) (r
 				if tooLarge == nil {
 					tooLarge = map[int64]error{}
 				}
-				tooLarge[m.Seq] = err
+				if tooLarge[m.Seq] = err; m.Unread() {
+					m.Headers = nil
+				}
 			case err != nil:
 				return append(read, ms[i:]...), nil, err
 			default:
@@ -81,8 +79,8 @@ func (c *Client) tooLarge(s store.Sizes) error {
 	switch {
 	case s.Body > c.config.MaxBody:
 		return fmt.Errorf("%w to be received: it has %d bytes, Config.MaxBody is %d here: raise it, then replay the message", ErrBodyTooLarge, s.Body, c.config.MaxBody)
-	case s.Headers > maxHeadersText:
-		return fmt.Errorf("%w to be received: they are %d bytes of JSON, the limit is %d: put what is in them into the body", ErrHeadersTooLarge, s.Headers, maxHeadersText)
+	case s.Headers > store.MaxHeaders:
+		return fmt.Errorf("%w to be received: they are %d bytes of JSON, the limit is %d: put what is in them into the body", ErrHeadersTooLarge, s.Headers, store.MaxHeaders)
 	}
 	return nil
 }

@@ -27,13 +27,17 @@ type Message struct {
 	Left    *time.Duration // time to live that was left at the fetch, negative when it had passed; nil: for ever
 }
 
+// MaxHeaders bounds the JSON of headers that a fetch brings, in bytes: the 64 KiB that senders may have, each byte of which JSON
+// may need six for, and the library's own. It stands as a number in the statements.
+const MaxHeaders = 524288
+
 // fetched are the columns that scanMessages reads after the row's key, and fetchedBody is the last. $3 bounds, in bytes, the
-// headers and the body that come along: of headers that are longer comes an empty text. To look at the size of a body the
+// headers and the body that come along: of headers that are longer comes a hyphen (Unread). To look at the size of a body the
 // server need not read it; headers it must, unless they are short as they are stored.
 const fetched = `m.attempt, m.seq, m.id, m.sent_at,
 	CASE WHEN m.expires_at IS NOT NULL THEN (extract(epoch FROM m.expires_at - clock_timestamp()) * 1000000)::bigint END,
 	CASE WHEN octet_length(m.type) <= 1000 THEN m.type ELSE left(m.type, 200) || '…' END,
-	CASE WHEN pg_column_size(m.headers) > 300 AND octet_length(m.headers::text) > $3 THEN '' ELSE m.headers::text END,
+	CASE WHEN pg_column_size(m.headers) > 300 AND octet_length(m.headers::text) > least($3, 524288) THEN '-' ELSE m.headers::text END,
 	octet_length(m.body), `
 
 const fetchedBody = `CASE WHEN octet_length(m.body) <= $3 THEN m.body END`
@@ -92,26 +96,25 @@ func (s *Schema) FetchHeld(b *pgx.Batch, queue string, where Where, inline int, 
 
 // Bounds say what a fetch may bring that commits at once, in bytes.
 type Bounds struct {
-	Inline  int // headers and bodies above it are left behind, where they can be read later
-	Total   int // bodies together; one may be larger by itself
-	Body    int // a body above it, or headers above Headers, is never brought
-	Headers int
+	Inline int // headers and bodies above it are left behind, where they can be read later
+	Total  int // bodies together; one may be larger by itself
+	Body   int // a body above it is never brought, nor headers above MaxHeaders
 }
 
-// sized are the columns by which fewer chooses: with $4 as the largest body that is ever brought and $5 as the largest headers.
+// sized are the columns by which fewer chooses: with $4 as the largest body that is ever brought.
 const sized = `q.seq, octet_length(q.body) AS size, octet_length(q.body) > $4 OR octet_length(q.type) > 1000
-	OR (pg_column_size(q.headers) > 300 AND octet_length(q.headers::text) > $5) IS TRUE AS large`
+	OR (pg_column_size(q.headers) > 300 AND octet_length(q.headers::text) > 524288) IS TRUE AS large`
 
-// fewer are CTEs over picked: few are the rows whose bodies are not above $6 bytes together, at least one; what is never
+// fewer are CTEs over picked: few are the rows whose bodies are not above $5 bytes together, at least one; what is never
 // brought counts for nothing.
 const fewer = `sums AS (
 			SELECT seq, size, large, sum(CASE WHEN large THEN 0 ELSE size END) OVER (ORDER BY seq) AS total FROM picked
 		), few AS (
-			SELECT seq, large FROM sums WHERE large OR total <= greatest($6::bigint, size)
+			SELECT seq, large FROM sums WHERE large OR total <= greatest($5::bigint, size)
 		)`
 
 // stay are rows for scanMessages that say which of picked were left in their queue.
-const stay = `0, p.seq, '00000000-0000-0000-0000-000000000000'::uuid, '-infinity'::timestamptz, NULL, '', NULL, p.size, NULL, true
+const stay = `0, p.seq, '00000000-0000-0000-0000-000000000000'::uuid, 'epoch'::timestamptz, NULL, '', NULL, p.size, NULL, true
 		FROM picked p`
 
 // FetchLeased moves ready messages that where says into the leased table in the name of an instance and appends them to into, in
@@ -124,7 +127,7 @@ func (s *Schema) FetchLeased(b *pgx.Batch, queue string, instance int32, where W
 			DELETE FROM %[1]s q USING few WHERE q.seq = few.seq RETURNING q.*
 		), m AS (
 			INSERT INTO %[2]s (instance, queue, seq, id, sent_at, expires_at, attempt, type, headers, body)
-			SELECT $7::int, $8::text, seq, id, sent_at, expires_at, attempt, type, headers, body FROM taken ORDER BY seq
+			SELECT $6::int, $7::text, seq, id, sent_at, expires_at, attempt, type, headers, body FROM taken ORDER BY seq
 			RETURNING *
 		)
 		(SELECT m.lease, `+fetched+`
@@ -132,8 +135,8 @@ func (s *Schema) FetchLeased(b *pgx.Batch, queue string, instance int32, where W
 		FROM m ORDER BY m.lease)
 		UNION ALL
 		(SELECT 0, `+stay+` WHERE p.seq NOT IN (SELECT seq FROM few) ORDER BY p.seq)`,
-		s.ready(queue), s.table("leased"), s.picked(queue, sized, where, 9))
-	b.Queue(sql, where.args(bounds.Inline, bounds.Body, bounds.Headers, bounds.Total, instance, queue)...).Query(func(rows pgx.Rows) error {
+		s.ready(queue), s.table("leased"), s.picked(queue, sized, where, 8))
+	b.Queue(sql, where.args(bounds.Inline, bounds.Body, bounds.Total, instance, queue)...).Query(func(rows pgx.Rows) error {
 		var m Message
 		return scanMessages(rows, &m, into, &m.Lease, &m.Stays)
 	})
@@ -192,8 +195,8 @@ func (c *chunked) ScanBytes(b []byte) error {
 	return nil
 }
 
-// Unread says whether headers were left behind.
-func (m *Message) Unread() bool { return m.Headers != nil && len(m.Headers) == 0 }
+// Unread says whether headers were left behind: in their place is what no JSON is.
+func (m *Message) Unread() bool { return len(m.Headers) == 1 && m.Headers[0] == '-' }
 
 // Sizes are how large a message is, and what of it is short.
 type Sizes struct {

@@ -20,8 +20,8 @@ func (s *Schema) FetchRemoved(b *pgx.Batch, queue string, where Where, bounds Bo
 		)
 		(SELECT m.expires_at, `+fetched+fetchedBody+`, false FROM m ORDER BY m.seq)
 		UNION ALL
-		(SELECT NULL, `+stay+` WHERE p.large OR p.seq NOT IN (SELECT seq FROM few) ORDER BY p.seq)`, s.ready(queue), s.picked(queue, sized, where, 7))
-	b.Queue(sql, where.args(math.MaxInt32, bounds.Body, bounds.Headers, bounds.Total)...).Query(func(rows pgx.Rows) error {
+		(SELECT NULL, `+stay+` WHERE p.large OR p.seq NOT IN (SELECT seq FROM few) ORDER BY p.seq)`, s.ready(queue), s.picked(queue, sized, where, 6))
+	b.Queue(sql, where.args(math.MaxInt32, bounds.Body, bounds.Total)...).Query(func(rows pgx.Rows) error {
 		var m Message
 		return scanMessages(rows, &m, into, &m.Expires, &m.Stays)
 	})
