@@ -51,19 +51,6 @@ func (c *Client) Low(endpoint string) int64 {
 	return -1
 }
 
-// LookFromLowNever has fetches of a running endpoint go on from the hint for as long as there is a backlog.
-func (c *Client) LookFromLowNever(endpoint string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, in := range c.runner.instances {
-		if in.endpoint.Name == endpoint {
-			in.mu.Lock()
-			in.start.nextLow, in.start.lastZero = time.Now().Add(time.Hour), time.Now().Add(time.Hour)
-			in.mu.Unlock()
-		}
-	}
-}
-
 // Awaited returns for how many transactions the raising of low waits.
 func (c *Client) Awaited(endpoint string) int {
 	c.mu.Lock()

@@ -145,16 +145,16 @@ func TestLongHeadersArrive(t *testing.T) {
 func TestBodiesAreFetchedOnce(t *testing.T) {
 	t.Parallel()
 	pool := newPool(t)
-	const messages = 3000
+	const messages = 6000
 	execSQL(t, pool, `SELECT sqlq.create_queue('bulk')`)
 	execSQL(t, pool, `INSERT INTO sqlq.q_bulk (id, type, headers, body)
 		SELECT sqlq.uuid_v7(), 'post.Bulk', '{"sqlq-content-type":"application/octet-stream"}', decode(repeat('00', 24 << 10), 'hex') FROM generate_series(1, $1::int)`, messages)
 	c := open(t, pool, sqlq.Config{Codec: blobs, HoldLimit: 5 * time.Second})
-	run(t, c, sqlq.Endpoint{Name: "bulk", Concurrency: 8, Handlers: []sqlq.Handler{
+	run(t, c, sqlq.Endpoint{Name: "bulk", Concurrency: 200, Handlers: []sqlq.Handler{
 		sqlq.Handle(func(context.Context, *sqlq.Delivery[*bulk]) error { return nil }),
 	}})
 	eventually(t, "handled", func() (bool, string) { s := statsOf(c); return s.Handled == messages, fmt.Sprintf("%+v", s) })
-	if s := statsOf(c); s.Received > messages*12/10 {
+	if s := statsOf(c); s.Received > messages*11/10 {
 		t.Errorf("%d messages were received for %d", s.Received, messages)
 	}
 }
