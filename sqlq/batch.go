@@ -64,19 +64,22 @@ type batch struct {
 	byLease bool        // leased already at the fetch; nothing is held
 	removed bool        // gone already from the database; nothing is held
 	all     []*delivery // until it is settled
+	fetched []span      // the numbers of all that the fetch brought, of those too that were left to the next
 	waiting []*delivery // plain ones that have not begun, in order
 	inTx    []*delivery // ones whose handlers want the receive transaction, in order
 	open    int         // plain ones that are not finished
 	done    chan struct{}
+	before  int  // handlers of the instance that had ended when it came
 	freed   bool // rows of it are free again after the commit, though nobody handled them
 	ended   bool // a HandleTx handler ended the transaction: nothing is held any more
 
 	tx *receiveTx // what the HandleTx handlers were given; nil: there were none
 }
 
-// newBatch turns messages that were fetched as w says into deliveries, with the claims on their ids. Messages that are
-// under suspicion are received by lease only: of a held batch they are left out, and the instance fetches them by lease.
-func newBatch(in *instance, ms []store.Message, w work, claims map[[16]byte]store.Claim) *batch {
+// newBatch turns messages that were fetched as w says into deliveries, with the claims on their ids; those that are too large
+// have not been read. Messages that are under suspicion are received by lease only: of a held batch they are left out, and the
+// instance fetches them by lease.
+func newBatch(in *instance, ms []store.Message, w *work, claims map[[16]byte]store.Claim, tooLarge map[int64]error) *batch {
 	suspect, aside := int64(0), in.setAsides()
 	var owns idTexts
 	b := &batch{in: in, began: time.Now(), byLease: w.byLease, removed: w.removes, all: newDeliveries(ms), done: make(chan struct{})}
@@ -96,11 +99,14 @@ func newBatch(in *instance, ms []store.Message, w work, claims map[[16]byte]stor
 			d.removed = &kept
 		}
 		d.client, d.codec, d.ctx, d.Endpoint = in.client, &in.client.config.Codec, in.ctx, in.endpoint.Name
-		d.broken = d.receive(m, owns.next(ms[i:]))
+		if d.broken = d.receive(m, owns.next(ms[i:])); tooLarge[m.Seq] != nil {
+			d.broken = tooLarge[m.Seq]
+		}
 		if m.Left != nil {
 			d.expires = b.began.Add(*m.Left)
 		}
-		d.crashes = d.Headers[headerCrashes] != "" && !b.removed // which cannot come again
+		_, crashed := d.Headers[headerCrashes]
+		d.crashes = crashed && !b.removed // which cannot come again
 		d.handler = in.handlers[m.Type]
 		d.probe = w.only != ""
 		if !b.byLease && !b.removed && aside[d.seq] > 0 {

@@ -206,5 +206,5 @@ func (in *instance) recovered() {
 		go in.slot()
 	}
 	in.mu.Unlock()
-	in.freedFrom(1)
+	in.lookFromLow()
 }

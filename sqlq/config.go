@@ -170,6 +170,9 @@ func (c Config) clone() Config {
 	return c
 }
 
+// mostBatch is the most that Config.BatchLimit can be.
+const mostBatch = 10_000
+
 // mostBody is the most that Config.MaxBody can be, in bytes.
 const mostBody = 1<<30 - 1<<20
 
@@ -198,7 +201,7 @@ func (c Config) validate() error {
 	if c.ReceiveConnections < 0 {
 		errs = append(errs, fmt.Errorf("ReceiveConnections is %d: it must not be negative", c.ReceiveConnections))
 	}
-	if c.BatchLimit < 0 || c.BatchLimit > 10_000 {
+	if c.BatchLimit < 0 || c.BatchLimit > mostBatch {
 		errs = append(errs, fmt.Errorf("BatchLimit is %d: it is from 1 to 10,000", c.BatchLimit))
 	}
 	if c.Codec.Encode == nil || c.Codec.Decode == nil || c.Codec.ContentType == "" {

@@ -95,9 +95,13 @@ func FetchPlans(t *testing.T, pool *pgxpool.Pool, queue string) []string {
 	defer conn.Close(ctx)
 	st, b := store.New("sqlq"), &pgx.Batch{}
 	var ms []store.Message
-	st.FetchHeld(b, queue, 0, 500, 1000, store.Leave{}, &ms)
-	st.FetchLeased(b, queue, 1, 0, 1000, 500, store.Leave{}, &ms)
-	st.FetchRemoved(b, queue, 0, 500, store.Leave{}, &ms)
+	for _, where := range []store.Where{{Limit: 500}, {After: 100, Limit: 500, From: []int64{1, 50}, To: []int64{10, 50}},
+		{After: 100, Limit: 500, UpTo: 900, Leave: store.Leave{Seqs: []int64{7}, Types: []string{"T"}}}} {
+		bounds := store.Bounds{Inline: 1000, Total: 1 << 20, Body: 1 << 20}
+		st.FetchHeld(b, queue, where, 1000, &ms)
+		st.FetchLeased(b, queue, 1, where, bounds, &ms)
+		st.FetchRemoved(b, queue, where, bounds, &ms)
+	}
 	st.Complete(b, store.From{Queue: queue}, []int64{1, 2, 3})
 	st.CompleteHeld(b, queue, []pgtype.TID{{OffsetNumber: 1, Valid: true}, {OffsetNumber: 2, Valid: true}})
 	var plans []string

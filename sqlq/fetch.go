@@ -8,8 +8,9 @@ import (
 )
 
 const (
-	maxTxBatch = 60                    // of an endpoint with HandleTx handlers: subtransactions beyond 64 spill to disk
-	batchTime  = 40 * time.Millisecond // how long the handlers of a batch are meant to take
+	maxTxBatch  = 60                    // of an endpoint with HandleTx handlers: subtransactions beyond 64 spill to disk
+	mostPerSlot = 1000                  // messages in hand for each slot
+	batchTime   = 40 * time.Millisecond // how long the handlers of a batch are meant to take
 )
 
 // work is what a receiver does next for an instance: settle leased messages, and fetch.
@@ -25,11 +26,20 @@ type work struct {
 	after    int64       // the seq to fetch after
 	above    int64       // likewise: up to it messages are under suspicion
 	upTo     int64       // by lease: the last seq to fetch; 0: to be learnt
-	epoch    int         // of the suspicion
+	doubt    int         // of the suspicion: its epoch
 	leftmost bool        // nothing can be left of it: a short batch means that the queue is empty
+	gaps     []gap       // to be looked for as well, all up to after
+	closed   int64       // numbers up to it were closed before the fetch
+	high     int64       // the highest seq seen before it
+	epoch    int         // of start
 	leave    store.Leave // what to leave out
 	only     string      // a message type that is slowed down: fetch a probe
 	began    time.Time
+
+	// The fetch also reads which number was given out last, and then who writes; given is 0 where the role may not.
+	reads   bool
+	given   int64
+	writers []string
 }
 
 // wants says what a receiver could do for the instance now, and takes it: the caller does it. The spare receiver does not fetch
@@ -56,7 +66,7 @@ func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool)
 				w.n = in.room(now, true)
 			}
 			if w.n > 0 {
-				w.byLease, w.after, w.epoch, s.looking = true, in.start.low, s.epoch, true
+				w.byLease, w.after, w.doubt, s.looking = true, in.start.low, s.epoch, true
 			}
 			if s.known {
 				w.above, w.upTo = s.upTo, s.upTo
@@ -64,6 +74,9 @@ func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool)
 			if s.known && w.n == 0 {
 				w.n = in.room(now, false)
 			}
+		}
+		if in.meanSize > 0 {
+			w.n = min(w.n, max(1, fetchWanted/in.meanSize))
 		}
 	}
 	if w.n > 0 && !w.byLease && w.only == "" {
@@ -74,12 +87,14 @@ func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool)
 	}
 	if w.n > 0 {
 		w.began, w.leave.Seqs, w.leave.AllBut = now, in.refusals.asides(), w.only
+		if w.fromStart() {
+			in.start.lookForGaps(&w)
+			w.leaveSuspects()
+		}
 		if in.hasTx {
 			in.beginTx(now)
 		}
-		if w.removes {
-			in.asked += w.n
-		}
+		in.asked += w.n
 		in.fetching++
 	}
 	return w, w.n > 0 || len(w.finished) > 0
@@ -87,13 +102,21 @@ func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool)
 
 // mayProbe says whether one message more may be fetched.
 func (in *instance) mayProbe(now time.Time) bool {
-	return !in.paused && !now.Before(in.notBefore) && !in.refusals.full() && in.busy+in.waiting+in.asked < in.endpoint.Concurrency &&
-		in.busyTx < in.endpoint.Concurrency
+	return !in.paused && !now.Before(in.notBefore) && !in.refusals.full() && in.inHands() < in.endpoint.Concurrency && in.busyTx < in.endpoint.Concurrency
+}
+
+// inHands is the number of messages that handlers have, or are going to have.
+func (in *instance) inHands() int {
+	n := in.busy + in.waiting
+	if in.most > 0 || in.endpoint.AtMostOnce {
+		n += in.asked
+	}
+	return n
 }
 
 // room is the number of messages to fetch: what the slots finish within batchTime, less what is in hand.
 func (in *instance) room(now time.Time, byLease bool) int {
-	inHand := in.busy + in.waiting + in.asked
+	inHand := in.inHands()
 	switch {
 	case !in.awake && !(byLease && in.suspicion.rest) || in.paused || now.Before(in.notBefore) || in.refusals.full():
 		return 0
@@ -117,11 +140,15 @@ func (in *instance) room(now time.Time, byLease bool) int {
 		}
 		return max(0, slots-len(in.leases)+len(in.refusals.kept)) // whatever else waits: what is under suspicion comes first
 	}
-	room := slots*perSlot(mean) - inHand
+	most := slots * perSlot(mean)
+	if in.most > 0 {
+		most = min(most, in.most)
+	}
+	room := most - inHand
 	if in.hasTx {
 		room = min(room, in.endpoint.TxBatch, perSlot(in.meanTx))
 	}
-	if in.waiting > 0 && room < slots*perSlot(mean)/4 {
+	if in.waiting > 0 && room < most/4 {
 		return 0 // enough in hand; small fetches cost as much as large ones
 	}
 	return max(0, min(room, in.client.config.BatchLimit))
@@ -131,13 +158,14 @@ func perSlot(mean time.Duration) int {
 	if mean <= 0 {
 		return 1
 	}
-	return max(1, min(int(batchTime/mean), 1000))
+	return max(1, min(int(batchTime/mean), mostPerSlot))
 }
 
-// fetched takes in the result of a fetch: how many messages came and the highest seq among them.
-func (in *instance) fetched(w work, got int, high int64) {
+// fetched takes in the result of a fetch: which messages came, with their numbers, and whether it left some for their size.
+func (in *instance) fetched(w *work, ms []store.Message, numbers []span, rest bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	got := len(ms)
 	in.done.Fetches++
 	in.done.Received += uint64(got)
 	if w.only != "" {
@@ -146,17 +174,18 @@ func (in *instance) fetched(w work, got int, high int64) {
 		return
 	}
 	if w.byLease {
-		in.fetchedSuspects(w, got)
+		in.fetchedSuspects(*w, got)
 		return
 	}
+	in.start.fetched(w, numbers, got, rest)
+	in.learnSize(ms)
 	if got > 0 {
 		in.fetches++
 		in.one = max(0, in.one-got)
-		in.start.high = max(in.start.high, high)
 		in.start.active = true
 	}
 	in.start.full = got >= w.n && got > 1
-	if got >= w.n || w.wakes != in.wakes || !w.leftmost {
+	if got >= w.n || rest || w.wakes != in.wakes || !w.leftmost {
 		if in.awake = true; !in.looking {
 			nudge(in.woken) // somebody must see the end of it
 		}
@@ -166,11 +195,28 @@ func (in *instance) fetched(w work, got int, high int64) {
 	nudge(in.short)
 }
 
+// learnSize learns how large messages are, so that a fetch asks for no more than it may bring: upwards at once, downwards
+// slowly. Bodies above Config.MaxBody never come.
+func (in *instance) learnSize(ms []store.Message) {
+	if len(ms) == 0 {
+		return
+	}
+	total := 0
+	for i := range ms {
+		if m := &ms[i]; m.Size <= in.client.config.MaxBody {
+			total += m.Size + len(m.Headers)
+		}
+	}
+	in.meanSize = max(total/len(ms), in.meanSize-in.meanSize/8, 1)
+}
+
 // notFetched has the next fetch begin where one failed, or was not begun.
 func (in *instance) notFetched(w work) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.start.freed(w.after + 1)
+	if w.fromStart() {
+		in.start.notFetched(&w)
+	}
 }
 
 // endFetch ends what wants began. If it got messages they are in hand, and are now handled on the connection; else that counts no
@@ -185,9 +231,7 @@ func (in *instance) endFetch(w work, got bool) {
 	case !got:
 		in.handlers[w.only].endProbe()
 	}
-	if w.removes {
-		in.asked -= w.n
-	}
+	in.asked -= w.n
 	if w.leftmost {
 		now := time.Now()
 		in.start.scanned(now, now.Sub(w.began))

@@ -33,11 +33,14 @@ type instance struct {
 	mean      time.Duration // of the time that a handler takes, plain
 	meanTx    time.Duration // likewise, HandleTx
 	endedTx   time.Time     // when one of these last ended, or their receivers last began
+	ended     int           // plain handlers that have ended
+	most      int           // to have in hand, learnt from a batch that was not done by the hold limit; 0: what the mean says
+	meanSize  int           // of messages, in bytes; 0: none has come
 	finished  []*delivery   // leased or removed ones to be settled
 	settling  int           // of these, those whose settle is under way
 	leases    map[int64]*delivery
 	removed   map[*delivery]struct{} // at most once: in hand, and nowhere else
-	asked     int                    // at most once: messages that fetches under way may bring
+	asked     int                    // messages that fetches under way may bring
 	lostUnder map[ID]int             // how often the connection was lost under a HandleTx handler, by message
 	troubles  map[ID]int             // how often the server was in trouble over the settle of a message
 	refusals  refusals
@@ -104,6 +107,7 @@ func (in *instance) add(b *batch) {
 		return
 	}
 	in.batches = append(in.batches, b)
+	b.before = in.ended
 	in.waiting += len(b.waiting)
 	if in.opened.Load() > 0 {
 		in.withdrawSlowed(b)
@@ -125,9 +129,15 @@ func (in *instance) cut(b *batch) (running []*delivery) {
 			running = append(running, d)
 		}
 	}
-	if len(taken) > 0 && in.busy > 0 {
-		// Handlers take longer than they used to: fetch less from now on, and leave the rest to other processes.
-		in.mean = max(in.mean, time.Since(b.began))
+	switch {
+	case len(taken) > 0 && in.busy > 0:
+		// Handlers take longer than their mean says, which few long ones do not move: have no more in hand from now on than
+		// was done meanwhile, less a quarter, and leave the rest to other processes.
+		in.most = max(in.endpoint.Concurrency, (in.ended-b.before)*3/4)
+	case in.most > in.endpoint.Concurrency*mostPerSlot:
+		in.most = 0
+	case in.most > 0:
+		in.most += in.most/32 + 1
 	}
 	return running
 }

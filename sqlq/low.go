@@ -16,7 +16,8 @@ import (
 // The same goes for rows that others hold. So a fetch starts from one of
 //
 //   - the hint, the highest seq seen, while full batches come. Fetches under way at the same time have a stretch of seqs
-//     each, because to step over a row that another one holds costs the server more than to take it;
+//     each, because to step over a row that another one holds costs the server more than to take it. What the hint has gone
+//     past and may still turn up is looked for by its number (gaps);
 //   - low, below which no message can be or appear, when a batch from the hint comes back short, every lowEvery, and
 //     always while the queue is nearly empty; by one receiver at a time, and not so often that it takes more than a
 //     twentieth of the time;
@@ -37,12 +38,13 @@ const (
 
 // start is what an instance knows of where to fetch. The instance's mutex guards it.
 type start struct {
-	high     int64 // the highest seq seen; freed messages lower it
+	high     int64 // the highest seq seen
 	claimed  int64 // how far the stretches of fetches under way go, at least
 	low      int64
 	known    bool  // low has been read from the queue's row
 	kept     int64 // what that row has, as far as this process knows
 	full     bool  // the last fetch filled its batch: there is a backlog, the hint will do
+	gaps     gaps  // below high, and not handled by anybody as far as is known
 	nextLow  time.Time
 	lastZero time.Time
 	scanning bool // a fetch from low or zero is under way
@@ -83,8 +85,8 @@ func (s *start) scanned(now time.Time, took time.Duration) {
 	s.nextLow = now.Add(min(max(lowEvery, lowShare*took), lowRarest))
 }
 
-// freed has the next fetch find messages that are free again, from seq on.
-func (s *start) freed(seq int64) { s.high, s.claimed = min(s.high, seq-1), 0 }
+// rewind has the next fetch begin at the left end, and those after it go on from there.
+func (s *start) rewind() { s.high, s.claimed = 0, 0 }
 
 // reset forgets what another connection, server or table may have made untrue.
 func (s *start) reset() {

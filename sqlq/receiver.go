@@ -19,6 +19,11 @@ const (
 	minHold = 5 * time.Millisecond
 	// fetchBytes bounds the bodies that a fetch brings, in bytes, but for a single larger one.
 	fetchBytes = 16 << 20
+	// fetchWanted is how many bytes a fetch asks for, by the mean of what came: the batch before it is let go of only when it has
+	// come.
+	fetchWanted = fetchBytes / 2
+	// fetchInline is what a body may have at least to come along with the fetch, in bytes; larger ones are read one by one.
+	fetchInline = 32 << 10
 )
 
 // receiver is one receive connection and the goroutine that owns it. It goes round: settle the batch in hand and fetch
@@ -148,6 +153,7 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 		if s, err = r.queueSettle(pipeline, held, &settled); err != nil {
 			return nil, err
 		}
+		w.takeFreed(held)
 	}
 	ms := r.fetch[:0]
 	if held == nil && w.n > 0 {
@@ -159,7 +165,7 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 		}
 	}
 	if w.n > 0 {
-		r.queueFetch(pipeline, w, &ms)
+		r.queueFetch(pipeline, &w, &ms)
 	}
 	var err error
 	if err = ended; pipeline.Len() > 0 && err == nil {
@@ -188,7 +194,7 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 		clear(ms)
 		r.fetch = ms
 	}()
-	return r.take(ctx, w, ms)
+	return r.take(ctx, &w, ms)
 }
 
 // queueSettle adds the end of a held batch to a round trip; settled is set when it has been committed.
@@ -209,33 +215,45 @@ func (r *receiver) queueSettle(pipeline *pgx.Batch, held *batch, settled *bool) 
 }
 
 // queueFetch adds the fetch that w asks for to a round trip.
-func (r *receiver) queueFetch(pipeline *pgx.Batch, w work, into *[]store.Message) {
+func (r *receiver) queueFetch(pipeline *pgx.Batch, w *work, into *[]store.Message) {
 	st, queue := r.run.client.store, w.in.endpoint.Name
 	r.conn.queueBegin(pipeline)
+	if w.reads {
+		st.Given(pipeline, queue, &w.given)
+		st.WritersOf(pipeline, queue, &w.writers)
+	}
+	where := store.Where{After: w.after, Limit: w.n, Leave: w.leave}
+	for _, g := range w.gaps {
+		where.From, where.To = append(where.From, g.from), append(where.To, g.to)
+	}
+	bounds := store.Bounds{Inline: max(fetchWanted/w.n, fetchInline), Total: fetchBytes, Body: r.run.client.config.MaxBody}
 	switch {
 	case w.removes: // what its commit does not answer for is not handled
-		st.FetchRemoved(pipeline, queue, w.after, w.n, w.leave, into)
+		st.FetchRemoved(pipeline, queue, where, bounds, into)
 		pipeline.Queue(`COMMIT`).Exec(committed)
 	case w.byLease:
-		st.FetchLeased(pipeline, queue, w.by, w.after, w.upTo, w.n, w.leave, into)
+		where.UpTo = w.upTo
+		st.FetchLeased(pipeline, queue, w.by, where, bounds, into)
 		pipeline.Queue(`COMMIT`)
 	default:
-		st.FetchHeld(pipeline, queue, max(w.after, w.above), w.n, max(fetchBytes/w.n, 32<<10), w.leave, into)
+		where.After = max(w.after, w.above)
+		st.FetchHeld(pipeline, queue, where, min(bounds.Inline, bounds.Body), into)
 	}
 }
 
 // take makes a batch of fetched messages and hands it to the instance.
-func (r *receiver) take(ctx context.Context, w work, ms []store.Message) (*batch, error) {
+func (r *receiver) take(ctx context.Context, w *work, ms []store.Message) (*batch, error) {
 	w.in.present()
-	var high int64
-	if len(ms) > 0 {
-		high = ms[len(ms)-1].Seq
+	ms, stay := withoutStaying(ms)
+	numbers, rest := spansOf(ms), len(stay) > 0
+	w.in.fetched(w, ms, numbers, rest)
+	if w.removes {
+		r.failTooLarge(w.in, stay)
 	}
-	w.in.fetched(w, len(ms), high)
 	if len(ms) == 0 {
-		w.in.endFetch(w, false)
+		w.in.endFetch(*w, false)
 		if w.byLease && w.only == "" {
-			r.clearSuspicion(ctx, w)
+			r.clearSuspicion(ctx, *w)
 		}
 		if w.byLease || w.removes {
 			return nil, nil
@@ -246,24 +264,27 @@ func (r *receiver) take(ctx context.Context, w work, ms []store.Message) (*batch
 		return nil, nil
 	}
 	whole := len(ms)
-	if !w.byLease && !w.removes {
+	var tooLarge map[int64]error
+	if !w.removes {
 		var err error
-		if ms, err = r.loadBodies(ctx, w.in, ms); err != nil {
+		if ms, tooLarge, err = r.readRest(ctx, w, ms); err != nil {
+			w.in.returnUnclaimed(*w, ms)
 			return nil, err
 		}
 	}
 	var claims map[[16]byte]store.Claim
 	if w.in.endpoint.Deduplicate > 0 {
 		var err error
-		if claims, err = r.claim(ctx, w, ms); err != nil {
-			w.in.returnUnclaimed(w, ms)
+		if claims, err = r.claim(ctx, *w, ms); err != nil {
+			w.in.returnUnclaimed(*w, ms)
 			return nil, err
 		}
 	}
-	b := newBatch(w.in, ms, w, claims)
+	b := newBatch(w.in, ms, w, claims, tooLarge)
+	b.fetched = numbers
 	b.freed = b.freed || len(ms) < whole
 	w.in.add(b)
-	w.in.endFetch(w, true)
+	w.in.endFetch(*w, true)
 	r.run.schedule.signal() // there may be more, which nobody else looked for meanwhile
 	if w.removes {
 		return nil, nil
@@ -280,25 +301,6 @@ func (r *receiver) take(ctx context.Context, w work, ms []store.Message) (*batch
 	}
 	w.in.endTx()
 	return nil, nil
-}
-
-// loadBodies fetches the bodies that were too large to come with the batch, up to fetchBytes together; the messages
-// beyond are left to the next fetch.
-func (r *receiver) loadBodies(ctx context.Context, in *instance, ms []store.Message) ([]store.Message, error) {
-	total := 0
-	for i := range ms {
-		total += ms[i].Size
-		if i > 0 && total > fetchBytes {
-			return ms[:i], nil
-		}
-		if ms[i].Body == nil {
-			var err error
-			if ms[i].Body, err = r.run.client.store.FetchBody(ctx, r.conn, store.From{Queue: in.endpoint.Name}, ms[i].Seq); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return ms, nil
 }
 
 // hold keeps the transaction open while the handlers run: until they are done, at the latest until the hold limit, and

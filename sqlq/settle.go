@@ -171,7 +171,18 @@ func (r *receiver) settleOneByOne(b *batch, finished []*delivery, refused error)
 
 // freed has the instance look for messages of a batch that are free again: whoever looked meanwhile found them locked.
 func (in *instance) freed(b *batch) {
-	in.freedFrom(b.all[0].seq)
+	in.mu.Lock()
+	in.start.freedRows(b)
+	in.mu.Unlock()
+	in.wake()
+}
+
+// lookFromLow has the instance go through the queue again from its left end: what fetches left out may be handled now.
+func (in *instance) lookFromLow() {
+	in.mu.Lock()
+	in.start.rewind()
+	in.mu.Unlock()
+	in.wake()
 }
 
 func (in *instance) freedFrom(seq int64) {

@@ -45,6 +45,7 @@ func (in *instance) take(finished *delivery, took time.Duration) *delivery {
 	var kick bool
 	if finished != nil {
 		learn(&in.mean, took)
+		in.ended++
 		in.finish(finished)
 	}
 	d := in.next()
@@ -256,7 +257,7 @@ func (in *instance) timesLost(d *delivery) int {
 
 // failed records a failed attempt. What no handler has seen says nothing about the endpoint's health.
 func (in *instance) failed(d *delivery) {
-	if errors.Is(d.err, ErrUndecodable) || errors.Is(d.err, ErrUnknownType) || errors.Is(d.err, ErrCrashed) {
+	if d.broken != nil || errors.Is(d.err, ErrUndecodable) || errors.Is(d.err, ErrUnknownType) || errors.Is(d.err, ErrCrashed) {
 		return
 	}
 	if d.handler == nil {

@@ -24,9 +24,14 @@ func TestWhereFetchesStart(t *testing.T) {
 	s.high = 3100 // with gaps between the seqs the second reached far
 	expect("the fourth", 3100, false)
 	s.freed(2001)
-	expect("rows are free again", 2000, false)
-	s.high = 3100
-	expect("the next", 3100, false)
+	w := work{began: time.Now(), after: 3600, n: 500}
+	if s.lookForGaps(&w); len(w.gaps) != 1 || w.gaps[0].from != 2001 || w.gaps[0].to != 3600 {
+		t.Errorf("rows are free again: it looks for %v", w.gaps)
+	}
+	if s.lookForGaps(&w); len(w.gaps) > 0 {
+		t.Errorf("while that is under way another looks for %v", w.gaps)
+	}
+	s.claimed = 3600
 
 	now = now.Add(2 * lowEvery)
 	expect("it is time to look from low", 100, true)

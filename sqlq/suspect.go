@@ -27,7 +27,9 @@ func (in *instance) apart(d *delivery, meanwhile func()) bool {
 	defer cancel()
 	var mine bool
 	err := in.client.onPool(ctx, func(db store.DBTX) (err error) {
-		mine, err = in.client.store.BeginAlone(ctx, db, d.leasedBy, d.lease)
+		if mine, err = in.client.store.BeginAlone(ctx, db, d.leasedBy, d.lease); err == nil && mine {
+			err = in.readBody(ctx, db, d)
+		}
 		return err
 	})
 	if err == nil && mine {
@@ -157,7 +159,7 @@ func (r *receiver) learnSuspects(ctx context.Context, w *work) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	w.upTo = max(last, 1)
-	if s := &in.suspicion; s.epoch == w.epoch {
+	if s := &in.suspicion; s.epoch == w.doubt {
 		s.known, s.upTo = true, max(s.upTo, last)
 	}
 	return nil
@@ -169,7 +171,7 @@ func (in *instance) fetchedSuspects(w work, got int) {
 		in.fetches++
 		in.start.active = true
 	}
-	if s := &in.suspicion; s.epoch == w.epoch {
+	if s := &in.suspicion; s.epoch == w.doubt {
 		if s.rest = got >= w.n; !s.rest {
 			s.next = time.Now().Add(suspectEvery)
 		}
@@ -186,7 +188,7 @@ func (r *receiver) clearSuspicion(ctx context.Context, w work) {
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if !left && in.suspicion.epoch == w.epoch {
+	if !left && in.suspicion.epoch == w.doubt {
 		in.suspicion.until = time.Time{}
 	}
 }

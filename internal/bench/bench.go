@@ -16,8 +16,8 @@
 //
 // # Where things are
 //
-// A file is a benchmark: send.go, drain.go, exactlyonce.go, latency.go, slots.go, horizon.go, notify.go, scale.go,
-// backlog.go, idle.go. Shared are lab.go (the database), child.go and receive.go (receiving processes), message.go (what
+// A file is a benchmark: send.go, drain.go, exactlyonce.go, latency.go, slots.go, fairness.go, horizon.go, notify.go,
+// scale.go, backlog.go, idle.go. Shared are lab.go (the database), child.go and receive.go (receiving processes), message.go (what
 // is sent), server.go (what the server says of itself), cpu.go (what it costs the machine), statistics.go and report.go.
 package bench
 
@@ -53,7 +53,7 @@ type Benchmark struct {
 func All() []Benchmark {
 	return []Benchmark{
 		sendBenchmark, drainBenchmark, exactlyOnceBenchmark, latencyBenchmark, slotsBenchmark,
-		horizonBenchmark, notifyBenchmark, scaleBenchmark, backlogBenchmark, idleBenchmark,
+		fairnessBenchmark, horizonBenchmark, notifyBenchmark, scaleBenchmark, backlogBenchmark, idleBenchmark,
 	}
 }
 

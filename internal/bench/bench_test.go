@@ -58,6 +58,30 @@ func TestPercentiles(t *testing.T) {
 	}
 }
 
+// A batch that was sent first and handled last lags by what the others took; those that came in its place are early.
+func TestLagsBehindFIFO(t *testing.T) {
+	t.Parallel()
+	epoch := time.Unix(1000, 0)
+	batches := []committed{{first: 250, at: epoch.Add(2 * time.Second)}, {first: 0, at: epoch.Add(time.Second)}}
+	var order handledOrder
+	for n := range int64(500) {
+		order.add(n, epoch.Add(time.Duration((n+250)%500)*time.Millisecond).UnixNano())
+	}
+	order.add(7, epoch.Add(time.Hour).UnixNano()) // handled a second time
+	lags, err := lagsBehindFIFO(batches, order)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, lag := range lags {
+		if want := 250 * time.Millisecond; i < 250 && lag != want || i >= 250 && lag != 0 {
+			t.Fatalf("message %d lags by %v", i, lag)
+		}
+	}
+	if _, err := lagsBehindFIFO(batches, order[:12*499]); err == nil {
+		t.Error("a message that was not handled is not noticed")
+	}
+}
+
 // A process that ended is in the postmaster's sum, and not lost.
 func TestUsage(t *testing.T) {
 	t.Parallel()

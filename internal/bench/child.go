@@ -91,7 +91,7 @@ func startChild(command *exec.Cmd, s spec) (*child, error) {
 func (c *child) listen(output io.Reader) {
 	defer close(c.ended)
 	lines := bufio.NewScanner(output)
-	lines.Buffer(nil, 64<<20)
+	lines.Buffer(nil, 256<<20)
 	for lines.Scan() {
 		var line report
 		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
@@ -292,6 +292,7 @@ func (r *receipts) add(o receipts) {
 	r.Slept += o.Slept
 	r.PeakMemory = max(r.PeakMemory, o.PeakMemory)
 	r.CPU += o.CPU
+	r.Order = append(r.Order, o.Order...)
 }
 
 // rate is how many messages a second were handled, from the first to the last. What comes before, the first fetch, is

@@ -42,6 +42,7 @@ const (
 	counting     handlerKind = "count"  // decodes the message, and where it says when it was sent, notes how long ago
 	sleeping     handlerKind = "sleep"  // for spec.Sleep
 	sleepingExp  handlerKind = "exp"    // exponentially distributed, spec.Sleep on average
+	ordering     handlerKind = "order"  // for spec.Sleep, and notes when it began with which message
 	inserting    handlerKind = "insert" // HandleTx: a row into the table of effects
 	updating     handlerKind = "update" // HandleTx: one of a few hot rows
 	idling       handlerKind = "idle"   // an event that nobody publishes, which any number of endpoints may handle
@@ -65,6 +66,7 @@ type receipts struct {
 	Slept       time.Duration // in all handlers together
 	PeakMemory  int64         // bytes; 0: unknown
 	CPU         time.Duration // of the process, from the word on; 0: unknown
+	Order       handledOrder  // of those that note it
 }
 
 // Receive is a receiving process: it reads a spec from in, says on out that it is ready, begins at the line "go", tells
@@ -92,8 +94,9 @@ type receiving struct {
 
 	counted, last int64 // what seen saw, and when; owned by watch, then by run
 
-	mu   sync.Mutex
-	took []time.Duration
+	mu    sync.Mutex
+	took  []time.Duration
+	order handledOrder
 }
 
 func (r *receiving) tell(line report) {
@@ -159,7 +162,7 @@ func (r *receiving) run(ctx context.Context, lines *bufio.Scanner) error {
 	r.seen()
 	r.tell(report{Done: &receipts{
 		Handled: r.handled.Load(), First: r.first.Load(), Last: r.last, Took: r.took, Slept: time.Duration(r.slept.Load()),
-		PeakMemory: peakMemory(), CPU: ownTime() - began,
+		PeakMemory: peakMemory(), CPU: ownTime() - began, Order: r.order,
 	}})
 	return nil
 }
@@ -233,6 +236,15 @@ func (r *receiving) handler() sqlq.Handler {
 			began := time.Now()
 			time.Sleep(d)
 			r.slept.Add(int64(time.Since(began)))
+			r.count()
+			return nil
+		})
+	case ordering:
+		return sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[note]) error {
+			r.mu.Lock()
+			r.order.add(d.Message.N, time.Now().UnixNano())
+			r.mu.Unlock()
+			time.Sleep(r.spec.Sleep)
 			r.count()
 			return nil
 		})

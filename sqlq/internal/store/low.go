@@ -77,6 +77,14 @@ func (s *Schema) FirstAfter(b *pgx.Batch, queues []string, after []int64, into *
 	queueArray(b, parts, []any{after}, into)
 }
 
+// Given sets into to the highest number that a queue's sequence has given out; 0: none, or the role may not know. It sees
+// numbers of transactions that have not committed. Locks nothing.
+func (s *Schema) Given(b *pgx.Batch, queue string, into *int64) {
+	b.Queue(`
+		SELECT coalesce(CASE WHEN has_sequence_privilege(q, 'SELECT, USAGE') THEN pg_sequence_last_value(q) END, 0)
+		FROM to_regclass($1) q`, s.table("s_"+queue)).QueryRow(func(row pgx.Row) error { return row.Scan(into) })
+}
+
 func queueArray(b *pgx.Batch, parts []string, args []any, into *[]int64) {
 	b.Queue(`SELECT ARRAY[`+strings.Join(parts, `, `)+`]::bigint[]`, args...).QueryRow(func(row pgx.Row) error {
 		return row.Scan(into)

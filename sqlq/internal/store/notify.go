@@ -170,6 +170,19 @@ func (s *Schema) Writers(b *pgx.Batch, tables []TableID, into *[]Writer) {
 	})
 }
 
+// WritersOf appends the transactions that hold RowExclusiveLock on a queue's table to into, those of this session apart, as
+// Writers does. Locks nothing.
+func (s *Schema) WritersOf(b *pgx.Batch, queue string, into *[]string) {
+	b.Queue(`
+		SELECT DISTINCT virtualtransaction FROM pg_locks
+		WHERE locktype = 'relation' AND relation = to_regclass($1) AND mode = 'RowExclusiveLock' AND granted
+			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+			AND pid IS DISTINCT FROM pg_backend_pid()`, s.ready(queue)).Query(func(rows pgx.Rows) (err error) {
+		*into, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		return err
+	})
+}
+
 // Waiting says for each queue whether its table has any row, held ones included. It waits for whoever locks a table against
 // reading. It is not prepared: each choice of queues is another statement. Relies on the primary keys.
 func (s *Schema) Waiting(ctx context.Context, db DBTX, queues []string) (waiting []bool, err error) {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -20,18 +19,38 @@ type Message struct {
 	ID      [16]byte
 	Type    string
 	Headers []byte // JSON object of strings; nil: none
-	Body    []byte // nil: larger than the fetch wanted to carry, see FetchBody
+	Body    []byte // nil: larger than the fetch wanted to carry, see FetchRest
 	Size    int    // bytes of the body
+	Stays   bool   // it was seen, and is left in its queue: of it only Seq and Size are known
 	Attempt int    // attempts made before this one
 	SentAt  time.Time
 	Left    *time.Duration // time to live that was left at the fetch, negative when it had passed; nil: for ever
 }
 
-// fetched are the columns that scanMessages reads after the row's key. $3 bounds the body that comes along. What expires at
-// infinity never does; the difference to infinity is an error.
+// MaxHeaders bounds the JSON of headers that a fetch brings, in bytes: the 64 KiB that senders may have, each byte of which JSON
+// may need six for, and the library's own. It stands as a number in the statements.
+const MaxHeaders = 524288
+
+// fetched are the columns that scanMessages reads after the row's key, and fetchedBody is the last. $3 bounds, in bytes, the
+// headers and the body that come along: of headers that are longer comes a hyphen (Unread). To look at the size of a body the
+// server need not read it; headers it must, unless they are short as they are stored. What expires at infinity never does; the
+// difference to infinity is an error.
 const fetched = `m.attempt, m.seq, m.id, m.sent_at,
 	CASE WHEN m.expires_at < 'infinity' THEN (extract(epoch FROM greatest(m.expires_at, 'epoch') - clock_timestamp()) * 1000000)::bigint END,
-	m.type, m.headers::text, octet_length(m.body), CASE WHEN octet_length(m.body) <= $3 THEN m.body END`
+	CASE WHEN octet_length(m.type) <= 1000 THEN m.type ELSE left(m.type, 200) || '…' END,
+	CASE WHEN pg_column_size(m.headers) > 300 AND octet_length(m.headers::text) > least($3, 524288) THEN '-' ELSE m.headers::text END,
+	octet_length(m.body), `
+
+const fetchedBody = `CASE WHEN octet_length(m.body) <= $3 THEN m.body END`
+
+// Where says which messages of a queue a fetch is after.
+type Where struct {
+	After    int64   // those with higher seqs
+	Limit    int     // so many at most
+	UpTo     int64   // and none with a higher seq; 0: no bound
+	From, To []int64 // and before those the ones in these ranges, both ends included, in order, none above After
+	Leave    Leave
+}
 
 // Leave says which messages a fetch leaves where they are.
 type Leave struct {
@@ -40,68 +59,127 @@ type Leave struct {
 	AllBut string   // all but those of this type; "": none
 }
 
-// where returns the condition that a fetch adds to its own, whose parameters are args; most often it is empty.
-func (l Leave) where(args ...any) (cond string, _ []any) {
-	if len(l.Seqs) > 0 {
-		args = append(args, l.Seqs)
-		cond += fmt.Sprintf(` AND seq <> ALL ($%d::bigint[])`, len(args))
+// cond returns what a fetch adds to its condition, most often nothing, and its parameters, which it adds to args.
+func (w Where) cond(args []any) (cond string, _ []any) {
+	add := func(format string, value any) {
+		args = append(args, value)
+		cond += fmt.Sprintf(format, len(args))
 	}
-	if len(l.Types) > 0 {
-		args = append(args, l.Types)
-		cond += fmt.Sprintf(` AND type <> ALL ($%d::text[])`, len(args))
+	if w.UpTo > 0 {
+		add(` AND seq <= $%d::bigint`, w.UpTo)
 	}
-	if l.AllBut != "" {
-		args = append(args, l.AllBut)
-		cond += fmt.Sprintf(` AND type = $%d::text`, len(args))
+	if len(w.Leave.Seqs) > 0 {
+		add(` AND seq <> ALL ($%d::bigint[])`, w.Leave.Seqs)
+	}
+	if len(w.Leave.Types) > 0 {
+		add(` AND type <> ALL ($%d::text[])`, w.Leave.Types)
+	}
+	if w.Leave.AllBut != "" {
+		add(` AND type = $%d::text`, w.Leave.AllBut)
 	}
 	return cond, args
 }
 
-// FetchHeld locks up to limit ready messages after a seq, in order, and appends them to into. Rows that others hold are
-// passed over, and so is what leave says. The locks last to the end of the transaction. Bodies above maxBody bytes are locked
-// but left behind. Relies on the queue's primary key.
-func (s *Schema) FetchHeld(b *pgx.Batch, queue string, after int64, limit, maxBody int, leave Leave, into *[]Message) {
-	cond, args := leave.where(after, limit, maxBody)
-	sql := fmt.Sprintf(`
-		SELECT m.ctid, `+fetched+`
+// picked selects columns of the rows q that where says, and locks them: ranges and what comes after in one snapshot, and only as
+// many rows as the limit allows. Rows that others hold are passed over. Its first parameters are After and Limit; more are those
+// of the statement that it is part of, from $3 on. It returns all of them. Relies on the queue's primary key.
+func (s *Schema) picked(queue, columns string, where Where, more ...any) (sql string, args []any) {
+	cond, args := where.cond(append([]any{where.After, where.Limit}, more...))
+	if len(where.From) == 0 {
+		return fmt.Sprintf(`SELECT %s FROM %s q WHERE q.seq > $1%s ORDER BY q.seq LIMIT $2 FOR UPDATE SKIP LOCKED`, columns, s.ready(queue), cond), args
+	}
+	args = append(args, where.From, where.To)
+	return fmt.Sprintf(`
+			SELECT g.* FROM unnest($%[4]d::bigint[], $%[5]d::bigint[]) r (low, high), LATERAL (
+				SELECT %[1]s FROM %[2]s q WHERE q.seq >= r.low AND q.seq <= r.high%[3]s ORDER BY q.seq LIMIT $2 FOR UPDATE SKIP LOCKED
+			) g
+			UNION ALL
+			SELECT a.* FROM (
+				SELECT %[1]s FROM %[2]s q WHERE q.seq > $1%[3]s ORDER BY q.seq LIMIT $2 FOR UPDATE SKIP LOCKED
+			) a
+			LIMIT $2`, columns, s.ready(queue), cond, len(args)-1, len(args)), args
+}
+
+// FetchHeld locks the ready messages that where says, in order, and appends them to into. Rows that others hold are passed over.
+// The locks last to the end of the transaction. Headers and bodies above inline bytes are locked but left behind. Relies on the
+// queue's primary key.
+func (s *Schema) FetchHeld(b *pgx.Batch, queue string, where Where, inline int, into *[]Message) {
+	var sql string
+	var args []any
+	if len(where.From) > 0 {
+		sql, args = s.picked(queue, `q.ctid, q.*`, where, inline)
+		sql = fmt.Sprintf(`
+		SELECT m.ctid, `+fetched+fetchedBody+` FROM (%s) m`, sql)
+	} else {
+		sql, args = where.cond([]any{where.After, where.Limit, inline})
+		sql = fmt.Sprintf(`
+		SELECT m.ctid, `+fetched+fetchedBody+`
 		FROM %s m WHERE seq > $1%s ORDER BY m.seq LIMIT $2
-		FOR UPDATE SKIP LOCKED`, s.ready(queue), cond)
+		FOR UPDATE SKIP LOCKED`, s.ready(queue), sql)
+	}
 	b.Queue(sql, args...).Query(func(rows pgx.Rows) error {
 		var m Message
-		return scanMessages(rows, &m, &m.Row, into)
+		return scanMessages(rows, &m, into, &m.Row)
 	})
 }
 
-// FetchLeased moves up to limit ready messages after a seq, and not after upTo, into the leased table in the name of an instance and appends
-// them to into. Once it is committed the messages are the instance's until it settles them or dies; then its heirs know
-// which messages it had in hand. Rows that others hold are passed over, and so is what leave says. Relies on the queue's
-// primary key.
-func (s *Schema) FetchLeased(b *pgx.Batch, queue string, instance int32, after, upTo int64, limit int, leave Leave, into *[]Message) {
-	cond, args := leave.where(instance, limit, math.MaxInt32, queue, after, upTo)
+// Bounds say what a fetch may bring that commits at once, in bytes.
+type Bounds struct {
+	Inline int // headers and bodies above it are left behind, where they can be read later
+	Total  int // bodies together; one may be larger by itself
+	Body   int // a body above it is never brought, nor headers above MaxHeaders
+}
+
+// sized are the columns by which fewer chooses: with $4 as the largest body that is ever brought.
+const sized = `q.seq, octet_length(q.body) AS size, octet_length(q.body) > $4 OR octet_length(q.type) > 1000
+	OR (pg_column_size(q.headers) > 300 AND octet_length(q.headers::text) > 524288) IS TRUE AS large`
+
+// fewer are CTEs over picked: few are the rows whose bodies are not above $5 bytes together, at least one; what is never
+// brought counts for nothing.
+const fewer = `sums AS (
+			SELECT seq, size, large, sum(CASE WHEN large THEN 0 ELSE size END) OVER (ORDER BY seq) AS total FROM picked
+		), few AS (
+			SELECT seq, large FROM sums WHERE large OR total <= greatest($5::bigint, size)
+		)`
+
+// stay are rows for scanMessages that say which of picked were left in their queue.
+const stay = `0, p.seq, '00000000-0000-0000-0000-000000000000'::uuid, 'epoch'::timestamptz, NULL, '', NULL, p.size, NULL, true
+		FROM picked p`
+
+// FetchLeased moves ready messages that where says into the leased table in the name of an instance and appends them to into, in
+// order; then those that it left in the queue for the sake of the bounds. Once it is committed the messages are the instance's
+// until it settles them or dies; then its heirs know which messages it had in hand. Rows that others hold are passed over. Bodies
+// of messages under suspicion are left behind. Relies on the queue's primary key.
+func (s *Schema) FetchLeased(b *pgx.Batch, queue string, instance int32, where Where, bounds Bounds, into *[]Message) {
+	picked, args := s.picked(queue, sized, where, bounds.Inline, bounds.Body, bounds.Total, instance, queue)
 	sql := fmt.Sprintf(`
-		WITH picked AS MATERIALIZED (
-			SELECT seq FROM %[1]s WHERE seq > $5 AND seq <= $6%[3]s ORDER BY seq LIMIT $2 FOR UPDATE SKIP LOCKED
-		), taken AS (
-			DELETE FROM %[1]s q USING picked WHERE q.seq = picked.seq RETURNING q.*
+		WITH picked AS MATERIALIZED (%[3]s), `+fewer+`, taken AS (
+			DELETE FROM %[1]s q USING few WHERE q.seq = few.seq RETURNING q.*
 		), m AS (
 			INSERT INTO %[2]s (instance, queue, seq, id, sent_at, expires_at, attempt, type, headers, body)
-			SELECT $1::int, $4::text, seq, id, sent_at, expires_at, attempt, type, headers, body FROM taken ORDER BY seq
+			SELECT $6::int, $7::text, seq, id, sent_at, expires_at, attempt, type, headers, body FROM taken ORDER BY seq
 			RETURNING *
 		)
-		SELECT m.lease, `+fetched+` FROM m ORDER BY m.lease`, s.ready(queue), s.table("leased"), cond)
+		(SELECT m.lease, `+fetched+`
+			CASE WHEN octet_length(m.body) <= $3 AND coalesce(m.headers::text, '') NOT LIKE '%%"sqlq-crashes":%%' THEN m.body END, false
+		FROM m ORDER BY m.lease)
+		UNION ALL
+		(SELECT 0, `+stay+` WHERE p.seq NOT IN (SELECT seq FROM few) ORDER BY p.seq)`,
+		s.ready(queue), s.table("leased"), picked)
 	b.Queue(sql, args...).Query(func(rows pgx.Rows) error {
 		var m Message
-		return scanMessages(rows, &m, &m.Lease, into)
+		return scanMessages(rows, &m, into, &m.Lease, &m.Stays)
 	})
 }
 
-// scanMessages appends rows to into, each by way of m, of which key is the field for the first column. The targets are
-// made once, and what many messages can share they share: this is where a receiver would spend most of its memory.
-func scanMessages(rows pgx.Rows, m *Message, key any, into *[]Message) error {
+// scanMessages appends rows to into, each by way of m, of which key is the field for the first column and more are those for
+// what comes after the body. The targets are made once, and what many messages can share they share: this is where a receiver
+// would spend most of its memory.
+func scanMessages(rows pgx.Rows, m *Message, into *[]Message, key any, more ...any) error {
 	defer rows.Close()
 	var left *int64
 	var body chunked
-	targets := []any{key, &m.Attempt, &m.Seq, &m.ID, (*stamp)(&m.SentAt), &left, (*repeated)(&m.Type), &m.Headers, &m.Size, &body}
+	targets := append([]any{key, &m.Attempt, &m.Seq, &m.ID, (*stamp)(&m.SentAt), &left, (*repeated)(&m.Type), &m.Headers, &m.Size, &body}, more...)
 	for rows.Next() {
 		if err := rows.Scan(targets...); err != nil {
 			return err
@@ -147,11 +225,33 @@ func (c *chunked) ScanBytes(b []byte) error {
 	return nil
 }
 
-// FetchBody returns the body of one message that the transaction holds or the instance leases. Locks nothing further.
-func (s *Schema) FetchBody(ctx context.Context, db DBTX, from From, key int64) (body []byte, err error) {
+// Unread says whether headers were left behind: in their place is what no JSON is.
+func (m *Message) Unread() bool { return len(m.Headers) == 1 && m.Headers[0] == '-' }
+
+// Sizes are how large a message is, and what of it is short.
+type Sizes struct {
+	ID            [16]byte
+	Type          string // its beginning, if it is long
+	LongType      bool
+	Headers, Body int // bytes
+}
+
+// Sizes returns how large a message is that the transaction holds or the instance leases. Locks nothing further.
+func (s *Schema) Sizes(ctx context.Context, db DBTX, from From, key int64) (sizes Sizes, err error) {
 	table, id, cond := s.rows(from)
-	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT body FROM %s WHERE %s %s = $1`, table, cond, id), key).Scan(&body)
-	return body, err
+	err = db.QueryRow(ctx, fmt.Sprintf(`
+		SELECT id, CASE WHEN octet_length(type) <= 1000 THEN type ELSE left(type, 200) || '…' END, octet_length(type) > 1000,
+			coalesce(octet_length(headers::text), 0), octet_length(body)
+		FROM %s WHERE %s %s = $1`, table, cond, id), key).Scan(&sizes.ID, &sizes.Type, &sizes.LongType, &sizes.Headers, &sizes.Body)
+	return sizes, err
+}
+
+// FetchRest returns the headers and the body of one message that the transaction holds or the instance leases. Locks
+// nothing further.
+func (s *Schema) FetchRest(ctx context.Context, db DBTX, from From, key int64) (headers, body []byte, err error) {
+	table, id, cond := s.rows(from)
+	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT headers::text, body FROM %s WHERE %s %s = $1`, table, cond, id), key).Scan(&headers, &body)
+	return headers, body, err
 }
 
 // LastGiven returns the highest seq that was given out in a queue, also to transactions that have not committed; 0 in a fresh

@@ -10,20 +10,21 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// FetchRemoved removes up to limit ready messages after a seq and appends them to into, in order. Once that is committed
-// whoever asked has the only copies. Rows that others hold are passed over, and so is what leave says. Relies on the queue's
-// primary key.
-func (s *Schema) FetchRemoved(b *pgx.Batch, queue string, after int64, limit int, leave Leave, into *[]Message) {
-	cond, args := leave.where(after, limit, math.MaxInt32)
-	b.Queue(fmt.Sprintf(`
-		WITH picked AS MATERIALIZED (
-			SELECT seq FROM %[1]s WHERE seq > $1%[2]s ORDER BY seq LIMIT $2 FOR UPDATE SKIP LOCKED
-		), m AS (
-			DELETE FROM %[1]s q USING picked WHERE q.seq = picked.seq RETURNING q.*
+// FetchRemoved removes ready messages that where says and appends them to into, in order; then those that it left in the queue
+// for the sake of the bounds. Once it is committed whoever asked has the only copies. Rows that others hold are passed over.
+// Relies on the queue's primary key.
+func (s *Schema) FetchRemoved(b *pgx.Batch, queue string, where Where, bounds Bounds, into *[]Message) {
+	picked, args := s.picked(queue, sized, where, math.MaxInt32, bounds.Body, bounds.Total)
+	sql := fmt.Sprintf(`
+		WITH picked AS MATERIALIZED (%[2]s), `+fewer+`, m AS (
+			DELETE FROM %[1]s q USING few WHERE q.seq = few.seq AND NOT few.large RETURNING q.*
 		)
-		SELECT CASE WHEN m.expires_at < 'infinity' THEN greatest(m.expires_at, 'epoch') END, `+fetched+` FROM m ORDER BY m.seq`, s.ready(queue), cond), args...).Query(func(rows pgx.Rows) error {
+		(SELECT CASE WHEN m.expires_at < 'infinity' THEN greatest(m.expires_at, 'epoch') END, `+fetched+fetchedBody+`, false FROM m ORDER BY m.seq)
+		UNION ALL
+		(SELECT NULL, `+stay+` WHERE p.large OR p.seq NOT IN (SELECT seq FROM few) ORDER BY p.seq)`, s.ready(queue), picked)
+	b.Queue(sql, args...).Query(func(rows pgx.Rows) error {
 		var m Message
-		return scanMessages(rows, &m, &m.Expires, into)
+		return scanMessages(rows, &m, into, &m.Expires, &m.Stays)
 	})
 }
 

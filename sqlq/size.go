@@ -1,0 +1,169 @@
+package sqlq
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// A message may be larger than the memory of whoever receives it: a database takes 300 MB of JSON, and needs 3 MB to store them.
+// So sizes are looked at before anything is read, and what exceeds the limits goes to the error table inside the server.
+
+// readRest reads the headers and bodies that were too large to come with the fetch: of a held batch up to fetchBytes
+// together, and what is left then is left to the next fetch; of messages that are leased all, which FetchLeased has bounded. Those
+// that exceed the limits, and those under suspicion, are not read. After an error it returns all messages.
+func (r *receiver) readRest(ctx context.Context, w *work, ms []store.Message) (read []store.Message, tooLarge map[int64]error, err error) {
+	total, whole := 0, true
+	for i := range ms {
+		if ms[i].Body != nil {
+			total += ms[i].Size
+		}
+		whole = whole && ms[i].Body != nil && !ms[i].Unread()
+	}
+	if whole {
+		return ms, nil, nil
+	}
+	read = ms[:0]
+	for i := range ms {
+		m := &ms[i]
+		keep := true
+		if (m.Body == nil || m.Unread()) && !isSuspect(m) {
+			err := r.exceeds(ctx, w, m)
+			switch {
+			case errors.Is(err, pgx.ErrNoRows): // the lease has gone to somebody else
+				keep = false
+			case errors.Is(err, ErrBodyTooLarge) || errors.Is(err, ErrHeadersTooLarge):
+				if tooLarge == nil {
+					tooLarge = map[int64]error{}
+				}
+				if tooLarge[m.Seq] = err; m.Unread() {
+					m.Headers = nil
+				}
+			case err != nil:
+				return append(read, ms[i:]...), nil, err
+			default:
+				if total += m.Size; total > fetchBytes && total > m.Size && !w.byLease {
+					keep, total = false, total-m.Size
+				} else if err := r.readMessage(ctx, w, m); err != nil {
+					return append(read, ms[i:]...), nil, err
+				}
+			}
+		}
+		if keep {
+			read = append(read, *m)
+		}
+	}
+	clear(ms[len(read):])
+	return read, tooLarge, nil
+}
+
+// exceeds returns an error for a message that must not be read. Of headers that were left behind the size is not known yet.
+func (r *receiver) exceeds(ctx context.Context, w *work, m *store.Message) error {
+	sizes := store.Sizes{Body: m.Size}
+	if m.Unread() {
+		var err error
+		if sizes, err = r.run.client.store.Sizes(ctx, r.conn, w.from(), w.key(m)); err != nil {
+			return err
+		}
+	}
+	return r.run.client.tooLarge(sizes)
+}
+
+// tooLarge says which limit of what is received a message of such sizes exceeds.
+func (c *Client) tooLarge(s store.Sizes) error {
+	switch {
+	case s.Body > c.config.MaxBody:
+		return fmt.Errorf("%w to be received: it has %d bytes, Config.MaxBody is %d here: raise it, then replay the message", ErrBodyTooLarge, s.Body, c.config.MaxBody)
+	case s.Headers > store.MaxHeaders:
+		return fmt.Errorf("%w to be received: they are %d bytes of JSON, the limit is %d: put what is in them into the body", ErrHeadersTooLarge, s.Headers, store.MaxHeaders)
+	}
+	return nil
+}
+
+func (r *receiver) readMessage(ctx context.Context, w *work, m *store.Message) (err error) {
+	m.Headers, m.Body, err = r.run.client.store.FetchRest(ctx, r.conn, w.from(), w.key(m))
+	return err
+}
+
+// from says where the rows of a fetch are, and key which of them is a message's.
+func (w *work) from() store.From {
+	if w.byLease {
+		return store.From{Queue: w.in.endpoint.Name, Instance: w.by}
+	}
+	return store.From{Queue: w.in.endpoint.Name}
+}
+
+func (w *work) key(m *store.Message) int64 {
+	if w.byLease {
+		return m.Lease
+	}
+	return m.Seq
+}
+
+// isSuspect says whether a process may have died of a message. Its body is read when the attempt has been counted: it may be
+// the reading that the process dies of.
+func isSuspect(m *store.Message) bool {
+	return bytes.Contains(m.Headers, []byte(`"`+headerCrashes+`":`))
+}
+
+// readBody reads the body of a message that was under suspicion when it was leased.
+func (in *instance) readBody(ctx context.Context, db store.DBTX, d *delivery) (err error) {
+	if d.Body == nil {
+		_, d.Body, err = in.client.store.FetchRest(ctx, db, in.from(d), d.lease)
+	}
+	return err
+}
+
+// withoutStaying takes those out that a fetch has left in the queue.
+func withoutStaying(ms []store.Message) (taken, stay []store.Message) {
+	for i := range ms {
+		if ms[i].Stays {
+			return ms[:i], ms[i:] // they come last
+		}
+	}
+	return ms, nil
+}
+
+// failTooLarge moves those of the messages that an endpoint which is AtMostOnce has left in its queue to the error table that
+// exceed the limits, each in a transaction of its own. The others wait for the next fetch.
+func (r *receiver) failTooLarge(in *instance, stay []store.Message) {
+	for i := range stay {
+		if err := r.failOneTooLarge(in, stay[i].Seq); err != nil {
+			r.rollback()
+			r.run.client.log.Error("sqlq: cannot move a message that is too large to the error table; it stays in its queue", "endpoint", in.endpoint.Name, "seq", stay[i].Seq, "err", err)
+			return
+		}
+	}
+}
+
+func (r *receiver) failOneTooLarge(in *instance, seq int64) error {
+	ctx, cancel := r.timeout()
+	defer cancel()
+	st, from := r.run.client.store, store.From{Queue: in.endpoint.Name}
+	if err := r.conn.begin(ctx); err != nil {
+		return err
+	}
+	free, err := st.Relock(ctx, r.conn, in.endpoint.Name, []int64{seq})
+	if err != nil || len(free) == 0 {
+		return errors.Join(err, r.exec(ctx, `ROLLBACK`))
+	}
+	sizes, err := st.Sizes(ctx, r.conn, from, seq)
+	if err != nil {
+		return err
+	}
+	reason := r.run.client.tooLarge(sizes)
+	if reason == nil && !sizes.LongType {
+		return r.exec(ctx, `ROLLBACK`) // it waits for its turn
+	}
+	d := &delivery{seq: seq, broken: reason} // of a long type there is no handler
+	d.ID, d.Type, d.Endpoint = ID(sizes.ID), sizes.Type, in.endpoint.Name
+	in.decided(d)
+	s := newSettlement(in, from)
+	s.add(in, d)
+	return r.commit(ctx, in, s)
+}
