@@ -40,11 +40,11 @@ func TestLeadIsHandedOver(t *testing.T) {
 // session, two for each queue, whoever sleeps on it, and the leader's.
 func TestLocksOfAFleet(t *testing.T) {
 	t.Parallel()
-	const processes, queues = 3, 20
+	const processes, queues = 3, 10
 	pool := newPool(t)
 	var clients []*sqlq.Client
 	for range processes {
-		c := open(t, pool, sqlq.Config{ReceiveConnections: 1})
+		c := open(t, pool, sqlq.Config{})
 		var endpoints []sqlq.Endpoint
 		for i := range queues {
 			endpoints = append(endpoints, sqlq.Endpoint{Name: fmt.Sprint("q", i), Handlers: []sqlq.Handler{

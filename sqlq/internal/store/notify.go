@@ -56,14 +56,6 @@ func (t TableID) LeadChannel() string { return t.Channel() + "_lead" }
 
 func (t TableID) lockKey() int32 { return int32(int64(t) - 2147483648) }
 
-// ReadyTable returns the identity of a queue's table; an error with SQLSTATE 42P01 where there is no such queue. Locks
-// nothing.
-func (s *Schema) ReadyTable(ctx context.Context, db DBTX, queue string) (TableID, error) {
-	var id TableID
-	err := db.QueryRow(ctx, `SELECT $1::text::regclass::oid`, s.ready(queue)).Scan((*uint32)(&id))
-	return id, err
-}
-
 // ReadyTables returns the identities of the tables of queues; 0 where there is no such queue. Locks nothing.
 func (s *Schema) ReadyTables(ctx context.Context, db DBTX, queues []string) ([]TableID, error) {
 	names := make([]string, len(queues))
