@@ -87,7 +87,7 @@ func TestRefusedFailure(t *testing.T) {
 					e.Retry = sqlq.RetryPolicy{Immediate: 2, Delays: []time.Duration{}}
 				}
 				began := time.Now()
-				execSQL(t, pool, `INSERT INTO sqlq.q_work (id, type, headers, body) VALUES (gen_random_uuid(), 'post.Letter', `+headers+`, '{"N":1}')`)
+				execSQL(t, pool, `INSERT INTO sqlq.q_work (id, sent_at, type, headers, body) VALUES (gen_random_uuid(), now() - interval '1 s', 'post.Letter', `+headers+`, '{"N":1}')`)
 				run(t, client, e)
 				eventually(t, "three rounds", func() (bool, string) {
 					n := count(t, pool, tries)
@@ -126,9 +126,9 @@ func TestForgedBookkeeping(t *testing.T) {
 		`{"sqlq-first-failed-at":"9999-12-31T23:59:59-23:59"}`, `{"sqlq-first-failed-at":"9999-12-31T23:59:59Z"}`, `{"sqlq-first-failed-at":"yesterday"}`,
 	}
 	for _, h := range headers {
-		execSQL(t, pool, `INSERT INTO sqlq.q_work (id, type, headers, body) VALUES (gen_random_uuid(), 'post.Letter', $1::text::json, '{}')`, h)
+		execSQL(t, pool, `INSERT INTO sqlq.q_work (id, sent_at, type, headers, body) VALUES (gen_random_uuid(), now() - interval '1 s', 'post.Letter', $1::text::json, '{}')`, h)
 	}
-	execSQL(t, pool, `INSERT INTO sqlq.q_work (id, type, body) SELECT gen_random_uuid(), string_agg(md5(n::text), ''), '{}' FROM generate_series(1, 1000) n`)
+	execSQL(t, pool, `INSERT INTO sqlq.q_work (id, sent_at, type, body) SELECT gen_random_uuid(), now() - interval '1 s', string_agg(md5(n::text), ''), '{}' FROM generate_series(1, 1000) n`)
 	var runs atomic.Int32
 	run(t, open(t, pool, sqlq.Config{}), sqlq.Endpoint{Name: "work", Retry: noRetry, UnknownWait: -1, Handlers: []sqlq.Handler{
 		sqlq.Handle(func(context.Context, *sqlq.Delivery[letter]) error {

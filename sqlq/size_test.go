@@ -69,7 +69,7 @@ func TestTooLargeToReceive(t *testing.T) {
 			}
 			execSQL(t, pool, `INSERT INTO sqlq.q_house (id, type, body)
 				SELECT sqlq.uuid_v7(), 'house.Chore', convert_to('{"Do":"' || repeat('x', $1::int) || '"}', 'UTF8')`, size)
-			execSQL(t, pool, `INSERT INTO sqlq.q_house (id, type, headers, body) SELECT sqlq.uuid_v7(), 'house.Chore', `+headers+`, '{}'`)
+			execSQL(t, pool, `INSERT INTO sqlq.q_house (id, sent_at, type, headers, body) SELECT sqlq.uuid_v7(), now() - interval '1 s', 'house.Chore', `+headers+`, '{}'`)
 			execSQL(t, pool, `INSERT INTO sqlq.q_house (id, type, body) SELECT sqlq.uuid_v7(), 'house.Chore', '{"N":7}'`)
 			read.Store(0)
 			var handled, bytes atomic.Int64
