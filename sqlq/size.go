@@ -113,7 +113,7 @@ func isSuspect(m *store.Message) bool {
 
 // readBody reads the body of a message that was under suspicion when it was leased.
 func (in *instance) readBody(ctx context.Context, db store.DBTX, d *delivery) (err error) {
-	if d.Body == nil {
+	if d.stored.body == nil {
 		_, d.stored.body, err = in.client.store.FetchRest(ctx, db, in.from(d), d.lease)
 		d.Body = d.stored.body
 	}

@@ -88,7 +88,7 @@ func (a *app) done(outcome any, sentence string, args ...any) error {
 
 // say writes a line for the operator.
 func (a *app) say(sentence string, args ...any) {
-	_, _ = io.WriteString(a.err, visible(fmt.Sprintf(sentence, args...))+"\n")
+	fmt.Fprintln(a.err, visible(fmt.Sprintf(sentence, args...)))
 }
 
 // printData prints what is not a table.
