@@ -40,7 +40,8 @@ type Client struct {
 const minPool = 2
 
 // Open returns a Client that sends through the pool. Run receives on connections of its own, made with the pool's
-// settings. Open checks the configuration and the schema, and starts nothing; the pool stays the caller's to close, after
+// settings, BeforeConnect and AfterConnect; of the callbacks in its ConnConfig they have those that make a connection
+// (DialFunc, ValidateConnect and the like) and, for what HandleTx handlers run, the Tracer. Open checks the configuration and the schema, and starts nothing; the pool stays the caller's to close, after
 // the Client.
 //
 // Errors: ErrSchemaMissing, ErrSchemaOutdated, ErrSchemaNewer, ErrTooFewConnections, ErrUnsafeExecMode, ErrNotGranted, what is

@@ -87,7 +87,8 @@ type Config struct {
 
 	// ListenURL is a connection string that leads to the pool's database past a transaction pooler, such as PgBouncer, if
 	// the pool goes through one. Run then makes its two connections that need a session there: the one that listens and
-	// the one that does the housekeeping. Handlers' messages are still received through the pooler.
+	// the one that does the housekeeping. Handlers' messages are still received through the pooler. The pool's BeforeConnect
+	// and AfterConnect are not called for these two: what they need stands in the URL.
 	// Default: the pool's own connection string; Run finds out whether a transaction pooler stands in between, and if so
 	// polls, and says so in the log. Unit: a URL, or keywords and values. Cost: two connections for each process that the
 	// pooler does not share out.

@@ -232,6 +232,9 @@ func (l *listener) selfTest(ctx context.Context, c *conn) error {
 		if err != nil {
 			return fmt.Errorf("LISTEN succeeds but no notification arrives; is there a transaction pooler in between? %w", err)
 		}
+		if n == nil {
+			continue // something else arrived
+		}
 		l.notified(n.Channel)
 		if n.Channel == l.delayed {
 			return nil
@@ -262,7 +265,7 @@ func (l *listener) wait(ctx context.Context, c *conn, pause time.Duration) error
 	l.mu.Unlock()
 	switch {
 	case err == nil:
-		if n.PID != c.PgConn().PID() { // else it is this process's own call
+		if n != nil && n.PID != c.PgConn().PID() { // else it is this process's own call
 			l.notified(n.Channel)
 		}
 		return nil

@@ -35,8 +35,8 @@ type Capacity struct {
 	Limit       string
 }
 
-// Capacity returns how many connections this role can open to this database at most, and which limit says so. Takes
-// nothing; locks nothing.
+// Capacity returns how many connections this role can open to this database at most, and which limit says so: the role that
+// logged in, whatever SET ROLE has made of it. Takes nothing; locks nothing.
 func (s *Schema) Capacity(ctx context.Context, db DBTX) (Capacity, error) {
 	var c Capacity
 	err := db.QueryRow(ctx, `
@@ -44,12 +44,12 @@ func (s *Schema) Capacity(ctx context.Context, db DBTX) (Capacity, error) {
 			SELECT current_setting('max_connections')::int
 				- CASE WHEN r.rolsuper THEN 0 ELSE current_setting('superuser_reserved_connections')::int
 					+ coalesce(current_setting('reserved_connections', true)::int, 0) END AS n, 'max_connections' AS what
-			FROM pg_roles r WHERE r.rolname = current_user
+			FROM pg_roles r WHERE r.rolname = session_user
 			UNION ALL
-			SELECT rolconnlimit, 'the role''s CONNECTION LIMIT' FROM pg_roles WHERE rolname = current_user AND NOT rolsuper AND rolconnlimit >= 0
+			SELECT rolconnlimit, 'the role''s CONNECTION LIMIT' FROM pg_roles WHERE rolname = session_user AND NOT rolsuper AND rolconnlimit >= 0
 			UNION ALL
 			SELECT d.datconnlimit, 'the database''s CONNECTION LIMIT' FROM pg_database d, pg_roles r
-			WHERE d.datname = current_database() AND r.rolname = current_user AND NOT r.rolsuper AND d.datconnlimit >= 0
+			WHERE d.datname = current_database() AND r.rolname = session_user AND NOT r.rolsuper AND d.datconnlimit >= 0
 		) limits ORDER BY n LIMIT 1`).Scan(&c.Connections, &c.Limit)
 	return c, err
 }
