@@ -72,8 +72,13 @@ func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, erro
 	return c, nil
 }
 
-// Close ends the Client: a running Run drains, and Close waits for it until ctx ends. Later calls get ErrClosed,
-// but for those of handlers that are still under way.
+// Close ends the Client: a running Run drains, and Close waits for it. Later calls get ErrClosed, but for those of handlers
+// that are still under way.
+//
+// When ctx ends the drain is cut short: the contexts of handlers that still run are cancelled, and their messages go back at
+// once with no attempt spent, as at the end of Config.DrainTimeout. Close waits for that too, which takes a moment, or, where a
+// handler does not heed its context, some seconds (17 at most), and returns the error of ctx. So for a drain that a second
+// signal ends, call Close with a context that the second signal cancels.
 func (c *Client) Close(ctx context.Context) error {
 	c.closed.Store(true)
 	c.mu.Lock()
@@ -87,7 +92,13 @@ func (c *Client) Close(ctx context.Context) error {
 	case <-r.ended:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("close: the endpoints are still draining, which takes up to Config.DrainTimeout (%v) and a moment more: %w", c.config.DrainTimeout, ctx.Err())
+	}
+	r.cutShort()
+	select {
+	case <-r.ended:
+		return fmt.Errorf("close: the drain was cut short; what handlers had not finished went back: %w", ctx.Err())
+	case <-time.After(cutWithin):
+		return fmt.Errorf("close: the drain was cut short, and has not come to its end within %v: %w", cutWithin, ctx.Err())
 	}
 }
 

@@ -75,7 +75,7 @@ type Config struct {
 	LeaseTime time.Duration
 
 	// DrainTimeout is how long Run waits for running handlers when it ends; then their contexts are cancelled and their
-	// messages go back.
+	// messages go back. Close with a context that ends cuts it short.
 	// Default: 30 s. Cost: shorter: work is broken off, and done again elsewhere. Longer: Run takes as long to return.
 	DrainTimeout time.Duration
 

@@ -20,6 +20,8 @@ type runner struct {
 	suspect   chan struct{} // filled while a message that may have killed a process is in hand
 
 	stop       context.CancelFunc // begins the drain
+	hurry      context.Context    // ended: the drain waits for handlers no longer
+	cutShort   context.CancelFunc // ends hurry
 	ended      chan struct{}
 	handlerCtx context.Context // of the handlers: ends with the drain's patience
 	hardCtx    context.Context // of the library's own statements: ends when everything is over
@@ -28,7 +30,7 @@ type runner struct {
 // Run handles the messages of the endpoints until ctx ends, then drains: it stops fetching, lets running handlers finish
 // for up to Config.DrainTimeout, settles what they did, gives the rest back, and returns nil. It makes queues that are
 // missing, where the role may, and subscribes them to the events that the endpoints handle; both are committed before
-// the first message is handled. A lost database is waited for, not returned.
+// the first message is handled. A lost database is waited for, not returned. Close cuts the drain short.
 //
 // Errors, before any message is handled: ErrInvalidEndpoint, ErrTooFewConnections, ErrOtherDatabase, ErrRunning,
 // ErrClosed, and the database's.
@@ -91,6 +93,7 @@ func (c *Client) newRunner(ctx context.Context, stop context.CancelFunc, endpoin
 	r := &runner{client: c, schedule: newSchedule(), suspect: make(chan struct{}, 1), stop: stop, ended: make(chan struct{})}
 	r.handlerCtx = context.WithValue(context.WithoutCancel(ctx), handlerContext{}, true)
 	r.hardCtx = context.WithoutCancel(ctx)
+	r.hurry, r.cutShort = context.WithCancel(r.hardCtx)
 	r.listener = newListener(r)
 	r.keeper = newKeeper(r)
 	c.runner = r
@@ -101,6 +104,7 @@ func (c *Client) forget(r *runner) {
 	c.mu.Lock()
 	c.runner = nil
 	c.mu.Unlock()
+	r.cutShort() // frees its context
 	close(r.ended)
 }
 
