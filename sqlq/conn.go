@@ -164,17 +164,21 @@ func queueSettleSettings(b *pgx.Batch, savepoint bool) {
 const setPlans = `SELECT set_config('enable_seqscan', $1, true), set_config('enable_bitmapscan', $2, true),
 	set_config('enable_sort', $3, true), set_config('plan_cache_mode', $4, true)`
 
-// backoff waits between attempts to reach the database: 50 ms, doubling to 5 s, with jitter, so that the processes of a
-// fleet do not come back all at once.
+// backoff waits between attempts: 50 ms, doubling to 5 s or to mostBackoff, with jitter, so that the processes of a fleet do
+// not come back all at once.
 type backoff struct{ d time.Duration }
 
 // wait returns at once when ctx ends.
-func (b *backoff) wait(ctx context.Context) {
-	b.d = min(max(2*b.d, 50*time.Millisecond), 5*time.Second)
+func (b *backoff) wait(ctx context.Context) { b.waitFor(ctx, nil, 5*time.Second) }
+
+// waitFor waits no longer than most, and returns at once when ctx ends or there is news.
+func (b *backoff) waitFor(ctx context.Context, news <-chan struct{}, most time.Duration) {
+	b.d = min(max(2*b.d, 50*time.Millisecond), most)
 	timer := time.NewTimer(b.d/2 + time.Duration(defaultRand()*float64(b.d/2)))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
+	case <-news:
 	case <-timer.C:
 	}
 }

@@ -33,6 +33,9 @@ type listener struct {
 	stale     bool      // begin anew
 }
 
+// errDeaf is why a session that could listen is not relied upon.
+var errDeaf = errors.New("LISTEN succeeds but no notification arrives; is there a transaction pooler in between?")
+
 var errStale = errors.New("what to listen for has changed")
 
 func newListener(r *runner) *listener {
@@ -50,6 +53,7 @@ func (l *listener) listen(ctx context.Context) {
 		}
 		l.run.restart()
 		if errors.Is(err, errPooled) {
+			l.run.outage.ends(forListening)
 			l.onlyPoll(ctx)
 			select { // it may have been mistaken, or be taken away
 			case <-ctx.Done():
@@ -57,7 +61,11 @@ func (l *listener) listen(ctx context.Context) {
 			}
 			continue
 		}
-		if !errors.Is(err, errStale) {
+		switch {
+		case errors.Is(err, errStale):
+		case l.run.outage.begins(forListening, err):
+			l.run.outage.wait(ctx, &retry)
+		default:
 			l.run.client.log.Warn("sqlq: not listening, polling until it works again", "err", err)
 			l.silent = true
 			retry.wait(ctx)
@@ -100,6 +108,7 @@ func (l *listener) session(ctx context.Context, retry *backoff) error {
 		return err
 	}
 	retry.reset()
+	l.run.outage.ends(forListening)
 	l.heard()
 	l.mu.Lock()
 	l.connected = true
@@ -230,7 +239,7 @@ func (l *listener) selfTest(ctx context.Context, c *conn) error {
 	for {
 		n, err := c.WaitForNotification(ctx)
 		if err != nil {
-			return fmt.Errorf("LISTEN succeeds but no notification arrives; is there a transaction pooler in between? %w", err)
+			return fmt.Errorf("%w: %w", errDeaf, err)
 		}
 		if n == nil {
 			continue // something else arrived

@@ -17,6 +17,7 @@ type runner struct {
 	keeper    *keeper
 	receivers []*receiver
 	pauses    pauses
+	outage    *outage
 	suspect   chan struct{} // filled while a message that may have killed a process is in hand
 
 	stop       context.CancelFunc // begins the drain
@@ -90,7 +91,7 @@ func (c *Client) newRunner(ctx context.Context, stop context.CancelFunc, endpoin
 	case c.runner != nil:
 		return nil, fmt.Errorf("%w: give all endpoints to one Run", ErrRunning)
 	}
-	r := &runner{client: c, schedule: newSchedule(), suspect: make(chan struct{}, 1), stop: stop, ended: make(chan struct{})}
+	r := &runner{client: c, schedule: newSchedule(), outage: newOutage(c.log), suspect: make(chan struct{}, 1), stop: stop, ended: make(chan struct{})}
 	r.handlerCtx = context.WithValue(context.WithoutCancel(ctx), handlerContext{}, true)
 	r.hardCtx = context.WithoutCancel(ctx)
 	r.hurry, r.cutShort = context.WithCancel(r.hardCtx)
