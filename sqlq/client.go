@@ -44,8 +44,8 @@ const minPool = 2
 // (DialFunc, ValidateConnect and the like) and, for what HandleTx handlers run, the Tracer. Open checks the configuration and the schema, and starts nothing; the pool stays the caller's to close, after
 // the Client.
 //
-// Errors: ErrSchemaMissing, ErrSchemaOutdated, ErrSchemaNewer, ErrTooFewConnections, ErrUnsafeExecMode, ErrNotGranted, what is
-// wrong in the Config, and the database's. They say what mends them.
+// Errors: ErrSchemaMissing, ErrSchemaOutdated, ErrSchemaNewer, ErrEncoding, ErrTooFewConnections, ErrUnsafeExecMode,
+// ErrNotGranted, what is wrong in the Config, and the database's. They say what mends them.
 func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, error) {
 	config = config.withDefaults()
 	if err := config.validate(); err != nil {
@@ -67,6 +67,9 @@ func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, erro
 		return nil, fmt.Errorf("open: %w", err)
 	}
 	if err := c.checkSchema(ctx); err != nil {
+		return nil, fmt.Errorf("open: %w", err)
+	}
+	if err := c.checkEncoding(ctx); err != nil {
 		return nil, fmt.Errorf("open: %w", err)
 	}
 	return c, nil
@@ -106,6 +109,9 @@ func (c *Client) checkSchema(ctx context.Context) error {
 	have, exists, err := c.store.Version(ctx, c.pool)
 	want, name := migrations.Latest(), c.config.Schema
 	switch {
+	case errors.Is(err, store.ErrHidden):
+		return fmt.Errorf("check schema %q: %w: %w; switch it off: ALTER TABLE %s DISABLE ROW LEVEL SECURITY", name, ErrNotGranted, err,
+			pgx.Identifier{name, "sqlq_migration"}.Sanitize())
 	case sqlState(err) == insufficientPrivs:
 		return fmt.Errorf("check schema %q: %w (%s): %w", name, ErrNotGranted, c.grant("producer"), err)
 	case err != nil:
@@ -116,6 +122,22 @@ func (c *Client) checkSchema(ctx context.Context) error {
 		return fmt.Errorf("%w: schema %q has version %d, this library needs %d: run `sqlq migrate up --schema %s`", ErrSchemaOutdated, name, have, want, shellWord(name))
 	case have > want:
 		return fmt.Errorf("%w: schema %q has version %d, this library knows %d: use a newer release of the library", ErrSchemaNewer, name, have, want)
+	}
+	return nil
+}
+
+// checkEncoding refuses what would change headers and other text on their way. Bodies are bytes.
+func (c *Client) checkEncoding(ctx context.Context) error {
+	server, client, err := c.store.Encodings(ctx, c.pool)
+	switch {
+	case err != nil:
+		return fmt.Errorf("ask for the encoding: %w", err)
+	case server == "SQL_ASCII": // which takes bytes as they are, from any client
+		return nil
+	case server != "UTF8":
+		return fmt.Errorf("%w: the database has the encoding %s; take one that was made with ENCODING 'UTF8'", ErrEncoding, server)
+	case client != "UTF8" && client != "SQL_ASCII":
+		return fmt.Errorf("%w: the pool's connections have client_encoding %s, and Go's text is UTF8; take the setting away (ALTER ROLE or DATABASE … RESET client_encoding)", ErrEncoding, client)
 	}
 	return nil
 }

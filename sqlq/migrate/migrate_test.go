@@ -85,7 +85,7 @@ func TestManyMigrateAtOnce(t *testing.T) {
 	}
 	conn := connect(t, url)
 	exec(t, conn, `SELECT sqlq.create_queue('example')`)
-	rows := texts(t, conn, `SELECT version_id || ' ' || is_applied FROM sqlq.goose_db_version ORDER BY id`)
+	rows := texts(t, conn, `SELECT version_id || ' ' || is_applied FROM sqlq.sqlq_migration ORDER BY id`)
 	if got := strings.Join(rows, ", "); got != "0 true, 1 true" && migrations.Latest() == 1 {
 		t.Errorf("the record says %s", got)
 	}
@@ -135,7 +135,7 @@ func TestStatusChangesNothing(t *testing.T) {
 func TestUpRefuses(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)
-	exec(t, connect(t, url), `INSERT INTO sqlq.goose_db_version (version_id, is_applied) VALUES ($1, true)`, migrations.Latest()+1)
+	exec(t, connect(t, url), `INSERT INTO sqlq.sqlq_migration (version_id, is_applied) VALUES ($1, true)`, migrations.Latest()+1)
 	if _, err := migrator(t, url, "sqlq").Up(t.Context()); !errors.Is(err, migrate.ErrNewerSchema) {
 		t.Errorf("Up on a schema of a newer release: %v, want ErrNewerSchema", err)
 	}
@@ -163,7 +163,7 @@ func TestFailedUpLeavesNothing(t *testing.T) {
 	if steps, err := m.Up(t.Context()); err == nil || len(steps) > 0 {
 		t.Fatalf("Up over a table of the same name: %v, %v", steps, err)
 	}
-	if left := texts(t, conn, `SELECT relname FROM pg_class WHERE relnamespace = 'sqlq'::regnamespace AND relkind = 'r' AND relname NOT IN ('instance', 'goose_db_version')`); len(left) > 0 {
+	if left := texts(t, conn, `SELECT relname FROM pg_class WHERE relnamespace = 'sqlq'::regnamespace AND relkind = 'r' AND relname NOT IN ('instance', 'sqlq_migration')`); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
 	exec(t, conn, `DROP TABLE sqlq.instance`)

@@ -2,23 +2,44 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
 
-// Version returns the schema's version as goose recorded it, and whether there is such a record at all. Takes nothing;
-// locks nothing.
+// ErrHidden is returned by Version when row security hides the record from this role.
+var ErrHidden = errors.New("row security is on for the record of migrations, and hides it from this role")
+
+// Version returns the schema's version as goose recorded it, and whether there is such a record at all: under its name or,
+// where nobody has migrated since, the one that it had before. Takes nothing; locks nothing.
 func (s *Schema) Version(ctx context.Context, db DBTX) (version int64, exists bool, err error) {
 	// The table is looked up first: naming a missing one is an error that would end a caller's transaction.
-	err = db.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, s.table("goose_db_version")).Scan(&exists)
+	var former, hidden bool
+	own, old := s.table("sqlq_migration"), s.table("goose_db_version")
+	err = db.QueryRow(ctx, `
+		SELECT to_regclass($1::text) IS NOT NULL, to_regclass($2::text) IS NOT NULL AND to_regclass($3::text) IS NOT NULL,
+			coalesce(row_security_active(to_regclass($1::text)::oid), false)`, own, old, s.table("instance")).Scan(&exists, &former, &hidden)
+	table := own
+	if !exists && former {
+		table, exists = old, true
+	}
 	if err != nil || !exists {
 		return 0, false, err
 	}
 	err = db.QueryRow(ctx, fmt.Sprintf(`
 		SELECT coalesce(max(version_id), 0) FROM (
 			SELECT DISTINCT ON (version_id) version_id, is_applied FROM %s ORDER BY version_id, id DESC
-		) v WHERE is_applied`, s.table("goose_db_version"))).Scan(&version)
+		) v WHERE is_applied`, table)).Scan(&version)
+	if err == nil && version == 0 && hidden {
+		err = ErrHidden
+	}
 	return version, version > 0, err
+}
+
+// Encodings returns the encodings of the database and of the connection. Locks nothing.
+func (s *Schema) Encodings(ctx context.Context, db DBTX) (server, client string, err error) {
+	err = db.QueryRow(ctx, `SELECT current_setting('server_encoding'), current_setting('client_encoding')`).Scan(&server, &client)
+	return server, client, err
 }
 
 // Identity tells a schema from those of other databases and servers. It changes when the server restarts. Locks nothing.
