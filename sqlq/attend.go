@@ -103,6 +103,7 @@ func (in *instance) isSlow() bool {
 func (in *instance) wake() {
 	in.mu.Lock()
 	in.wakes++
+	in.start.woken = true
 	in.mu.Unlock()
 	nudge(in.woken)
 }

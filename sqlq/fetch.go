@@ -105,6 +105,7 @@ func (in *instance) fetched(w work, got int, high int64) {
 	defer in.mu.Unlock()
 	in.done.Fetches++
 	in.done.Received += uint64(got)
+	doubts := in.start.doubts(w, got, high)
 	if got > 0 {
 		in.fetches++
 		in.one = max(0, in.one-got)
@@ -112,7 +113,7 @@ func (in *instance) fetched(w work, got int, high int64) {
 		in.start.active = true
 	}
 	in.start.full = got >= w.n && got > 1
-	if got >= w.n || w.wakes != in.wakes || !w.leftmost {
+	if got >= w.n || w.wakes != in.wakes || !w.leftmost || doubts {
 		if in.awake = true; !in.looking {
 			nudge(in.woken) // somebody must see the end of it
 		}
