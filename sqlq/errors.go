@@ -72,6 +72,9 @@ var (
 	ErrInvalidEndpoint = errors.New("invalid endpoint")
 	// ErrRunning: the Client runs already. Give all endpoints to one Run, or open a second Client.
 	ErrRunning = errors.New("client runs already")
+	// ErrHidden: row security was switched on for the queue's table, as some platforms do for every table, and no policy lets
+	// this role see a row, so nothing would ever be received. Switch it off, or run as the table's owner.
+	ErrHidden = errors.New("row security hides the queue's messages from this role")
 	// ErrOtherDatabase: Config.ListenURL does not lead to the database that the pool leads to, or not to the same schema.
 	ErrOtherDatabase = errors.New("Config.ListenURL leads to another database than the pool")
 )

@@ -18,7 +18,8 @@ type runner struct {
 	receivers []*receiver
 	pauses    pauses
 	outage    *outage
-	suspect   chan struct{} // filled while a message that may have killed a process is in hand
+	hidden    map[string]bool // queues whose messages row security may hide, as it was said; the keeper's
+	suspect   chan struct{}   // filled while a message that may have killed a process is in hand
 
 	stop       context.CancelFunc // begins the drain
 	hurry      context.Context    // ended: the drain waits for handlers no longer
@@ -33,8 +34,8 @@ type runner struct {
 // missing, where the role may, and subscribes them to the events that the endpoints handle; both are committed before
 // the first message is handled. A lost database is waited for, not returned. Close cuts the drain short.
 //
-// Errors, before any message is handled: ErrInvalidEndpoint, ErrTooFewConnections, ErrOtherDatabase, ErrRunning,
-// ErrClosed, and the database's.
+// Errors, before any message is handled: ErrInvalidEndpoint, ErrTooFewConnections, ErrNotGranted, ErrHidden,
+// ErrOtherDatabase, ErrRunning, ErrClosed, and the database's.
 func (c *Client) Run(ctx context.Context, endpoints ...Endpoint) error {
 	endpoints, err := c.validated(endpoints)
 	if err != nil {
@@ -149,6 +150,9 @@ func (c *Client) prepareQueue(ctx context.Context, e Endpoint) error {
 	}
 	if !may {
 		return fmt.Errorf("receive from queue %q: %w (%s)", e.Name, ErrNotGranted, c.grant("consumer", e.Name))
+	}
+	if err := c.checkHidden(ctx, e.Name); err != nil {
+		return fmt.Errorf("receive from queue %q: %w", e.Name, err)
 	}
 	if e.Deduplicate > 0 {
 		if may, err := c.store.MayClaim(ctx, c.pool); err != nil {

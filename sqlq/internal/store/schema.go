@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // ErrHidden is returned by Version when row security hides the record from this role.
@@ -81,6 +83,32 @@ func (s *Schema) MayReceive(ctx context.Context, db DBTX, queue string) (exists,
 		SELECT t IS NOT NULL, coalesce(has_table_privilege(t, 'SELECT') AND has_table_privilege(t, 'DELETE'), false)
 		FROM (SELECT to_regclass($1::text)) q (t)`, s.ready(queue)).Scan(&exists, &may)
 	return exists, may, err
+}
+
+// Hidden is a queue whose messages row security may hide from this role.
+type Hidden struct {
+	Queue    string
+	Policies bool // some policy lets the role see rows; which, only they know
+}
+
+// QueueHidden appends those of the queues to into for whose tables row security is on and concerns this role. Without a
+// policy for it every look finds nothing, without an error. Locks nothing.
+func (s *Schema) QueueHidden(b *pgx.Batch, queues []string, into *[]Hidden) {
+	tables := make([]string, len(queues))
+	for i, q := range queues {
+		tables[i] = s.ready(q)
+	}
+	b.Queue(`
+		SELECT q.name, EXISTS (
+			SELECT FROM pg_policy p, unnest(p.polroles) r (oid)
+			WHERE p.polrelid = c.oid AND p.polcmd IN ('r', '*') AND p.polpermissive
+				AND CASE WHEN r.oid = 0 THEN true ELSE pg_has_role(r.oid, 'USAGE') END
+		) FROM unnest($1::text[], $2::text[]) q (name, ready) JOIN pg_class c ON c.oid = to_regclass(q.ready)
+		WHERE c.relrowsecurity AND row_security_active(c.oid) ORDER BY q.name`, queues, tables).Query(func(rows pgx.Rows) error {
+		all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Hidden])
+		*into = append(*into, all...)
+		return err
+	})
 }
 
 // Clock returns the time by the clock of the database.
