@@ -14,6 +14,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -86,12 +87,24 @@ func New(config *pgx.ConnConfig, schema string) (*Migrator, error) {
 	if config.DefaultQueryExecMode != pgx.QueryExecModeSimpleProtocol {
 		config.DefaultQueryExecMode = pgx.QueryExecModeExec // prepared statements are a session's too
 	}
+	readableText(config)
 	db := stdlib.OpenDB(*config)
 	provider, err := newProvider(db, schema, recordIn(schema))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("read migrations: %w", err), db.Close())
 	}
 	return &Migrator{schema: schema, config: config, db: db, provider: provider, patience: 15 * time.Second}, nil
+}
+
+// readableText has the server send points in time, which the record has, in the form that pgx reads. These two every pooler
+// passes on.
+func readableText(config *pgx.ConnConfig) {
+	own := map[string]string{"client_encoding": "UTF8", "datestyle": "ISO"}
+	maps.DeleteFunc(config.RuntimeParams, func(name, _ string) bool {
+		_, is := own[strings.ToLower(name)]
+		return is
+	})
+	maps.Copy(config.RuntimeParams, own)
 }
 
 // checkSchemaName refuses names under which the tables would end up in another schema than the one named.

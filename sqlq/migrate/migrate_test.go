@@ -132,6 +132,25 @@ func TestStatusChangesNothing(t *testing.T) {
 	status(false)
 }
 
+// Whatever form the database has dates in, the record is read.
+func TestStatusWithAnotherDateStyle(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Empty(t)
+	conn := connect(t, url)
+	exec(t, conn, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET datestyle = ''German, DMY''', current_database()); END $$`)
+	m := migrator(t, url, "sqlq")
+	if _, err := m.Up(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	states, err := m.Status(t.Context())
+	if err != nil || states[0].AppliedAt.IsZero() {
+		t.Errorf("Status: %+v, %v", states, err)
+	}
+	if different, err := m.Validate(t.Context()); err != nil || len(different) > 0 {
+		t.Errorf("Validate: %+v, %v", different, err)
+	}
+}
+
 func TestUpRefuses(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)
