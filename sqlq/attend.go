@@ -108,6 +108,7 @@ func (in *instance) isSlow() bool {
 func (in *instance) wake() {
 	in.mu.Lock()
 	in.wakes++
+	in.start.woken = true
 	in.mu.Unlock()
 	nudge(in.woken)
 }

@@ -42,11 +42,12 @@ type Client struct {
 const minPool = 2
 
 // Open returns a Client that sends through the pool. Run receives on connections of its own, made with the pool's
-// settings. Open checks the configuration and the schema, and starts nothing; the pool stays the caller's to close, after
+// settings, BeforeConnect and AfterConnect; of the callbacks in its ConnConfig they have those that make a connection
+// (DialFunc, ValidateConnect and the like) and, for what HandleTx handlers run, the Tracer. Open checks the configuration and the schema, and starts nothing; the pool stays the caller's to close, after
 // the Client.
 //
-// Errors: ErrSchemaMissing, ErrSchemaOutdated, ErrSchemaNewer, ErrTooFewConnections, ErrUnsafeExecMode, ErrNotGranted, what is
-// wrong in the Config, and the database's. They say what mends them.
+// Errors: ErrSchemaMissing, ErrSchemaOutdated, ErrSchemaNewer, ErrEncoding, ErrTooFewConnections, ErrUnsafeExecMode,
+// ErrNotGranted, what is wrong in the Config, and the database's. They say what mends them.
 func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, error) {
 	config = config.withDefaults().clone()
 	if err := config.validate(); err != nil {
@@ -70,11 +71,19 @@ func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, erro
 	if err := c.checkSchema(ctx); err != nil {
 		return nil, fmt.Errorf("open: %w", err)
 	}
+	if err := c.checkEncoding(ctx); err != nil {
+		return nil, fmt.Errorf("open: %w", err)
+	}
 	return c, nil
 }
 
-// Close ends the Client: a running Run drains, and Close waits for it until ctx ends. Later calls get ErrClosed,
-// but for those of handlers that are still under way.
+// Close ends the Client: a running Run drains, and Close waits for it. Later calls get ErrClosed, but for those of handlers
+// that are still under way.
+//
+// When ctx ends the drain is cut short: the contexts of handlers that still run are cancelled, and their messages go back at
+// once with no attempt spent, as at the end of Config.DrainTimeout. Close waits for that too, which takes a moment, or, where a
+// handler does not heed its context, some seconds (17 at most), and returns the error of ctx. So for a drain that a second
+// signal ends, call Close with a context that the second signal cancels.
 func (c *Client) Close(ctx context.Context) error {
 	c.closed.Store(true)
 	c.mu.Lock()
@@ -88,7 +97,13 @@ func (c *Client) Close(ctx context.Context) error {
 	case <-r.ended:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("close: the endpoints are still draining, which takes up to Config.DrainTimeout (%v) and a moment more: %w", c.config.DrainTimeout, ctx.Err())
+	}
+	r.cutShort()
+	select {
+	case <-r.ended:
+		return fmt.Errorf("close: the drain was cut short; what handlers had not finished went back: %w", ctx.Err())
+	case <-time.After(cutWithin):
+		return fmt.Errorf("close: the drain was cut short, and has not come to its end within %v: %w", cutWithin, ctx.Err())
 	}
 }
 
@@ -96,6 +111,9 @@ func (c *Client) checkSchema(ctx context.Context) error {
 	have, exists, err := c.store.Version(ctx, c.pool)
 	want, name := migrations.Latest(), c.config.Schema
 	switch {
+	case errors.Is(err, store.ErrHidden):
+		return fmt.Errorf("check schema %q: %w: %w; switch it off: ALTER TABLE %s DISABLE ROW LEVEL SECURITY", name, ErrNotGranted, err,
+			pgx.Identifier{name, "sqlq_migration"}.Sanitize())
 	case sqlState(err) == insufficientPrivs:
 		return fmt.Errorf("check schema %q: %w (%s): %w", name, ErrNotGranted, c.grant("producer"), err)
 	case err != nil:
@@ -106,6 +124,22 @@ func (c *Client) checkSchema(ctx context.Context) error {
 		return fmt.Errorf("%w: schema %q has version %d, this library needs %d: run `sqlq migrate up --schema %s`", ErrSchemaOutdated, name, have, want, shellWord(name))
 	case have > want:
 		return fmt.Errorf("%w: schema %q has version %d, this library knows %d: use a newer release of the library", ErrSchemaNewer, name, have, want)
+	}
+	return nil
+}
+
+// checkEncoding refuses what would change headers and other text on their way. Bodies are bytes.
+func (c *Client) checkEncoding(ctx context.Context) error {
+	server, client, err := c.store.Encodings(ctx, c.pool)
+	switch {
+	case err != nil:
+		return fmt.Errorf("ask for the encoding: %w", err)
+	case server == "SQL_ASCII": // which takes bytes as they are, from any client
+		return nil
+	case server != "UTF8":
+		return fmt.Errorf("%w: the database has the encoding %s; take one that was made with ENCODING 'UTF8'", ErrEncoding, server)
+	case client != "UTF8" && client != "SQL_ASCII":
+		return fmt.Errorf("%w: the pool's connections have client_encoding %s, and Go's text is UTF8; take the setting away (ALTER ROLE or DATABASE … RESET client_encoding)", ErrEncoding, client)
 	}
 	return nil
 }

@@ -78,7 +78,7 @@ type Config struct {
 	LeaseTime time.Duration
 
 	// DrainTimeout is how long Run waits for running handlers when it ends; then their contexts are cancelled and their
-	// messages go back.
+	// messages go back. Close with a context that ends cuts it short.
 	// Default: 30 s. Cost: shorter: work is broken off, and done again elsewhere. Longer: Run takes as long to return.
 	DrainTimeout time.Duration
 
@@ -90,7 +90,8 @@ type Config struct {
 
 	// ListenURL is a connection string that leads to the pool's database past a transaction pooler, such as PgBouncer, if
 	// the pool goes through one. Run then makes its two connections that need a session there: the one that listens and
-	// the one that does the housekeeping. Handlers' messages are still received through the pooler.
+	// the one that does the housekeeping. Handlers' messages are still received through the pooler. The pool's BeforeConnect
+	// and AfterConnect are not called for these two: what they need stands in the URL.
 	// Default: the pool's own connection string; Run finds out whether a transaction pooler stands in between, and if so
 	// polls, and says so in the log. Unit: a URL, or keywords and values. Cost: two connections for each process that the
 	// pooler does not share out.

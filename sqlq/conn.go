@@ -2,12 +2,12 @@ package sqlq
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
@@ -23,21 +23,30 @@ const (
 
 // settings are what a connection asks for beyond the role's and database's own. A server that does not know one, or
 // does not allow it, is left as it is.
+//
+// Handlers' SQL runs on receive connections, so there only the form of what comes back is set (which pgx must be able to read
+// in the modes that use text), and nothing that changes what a statement means: "ISO" alone leaves the order of day and month.
 var settings = map[purpose][][2]string{
-	forReceiving: {
+	forReceiving: append([][2]string{
 		{"default_transaction_isolation", "read committed"},
 		// A frozen client would hold its rows for as long as the server waits for it.
 		{"idle_in_transaction_session_timeout", "10s"},
 		{"client_connection_check_interval", "5s"},
-		{"tcp_user_timeout", "15s"},
-		{"tcp_keepalives_idle", "10"},
-		{"tcp_keepalives_interval", "5"},
-		{"tcp_keepalives_count", "2"},
 		{"jit", "off"},
-	},
-	forListening: {{"tcp_user_timeout", "15s"}, {"tcp_keepalives_idle", "10"}, {"tcp_keepalives_interval", "5"}, {"tcp_keepalives_count", "2"}, {"idle_session_timeout", "0"}},
-	forKeeping:   {{"tcp_user_timeout", "15s"}, {"idle_in_transaction_session_timeout", "10s"}, {"idle_session_timeout", "0"}, {"jit", "off"}, {"enable_seqscan", "off"}},
+	}, always...),
+	forListening: append([][2]string{{"default_transaction_isolation", "read committed"}}, slices.Concat(always, text)...),
+	forKeeping: append([][2]string{
+		{"default_transaction_isolation", "read committed"}, {"idle_in_transaction_session_timeout", "10s"}, {"jit", "off"}, {"enable_seqscan", "off"},
+	}, slices.Concat(always, text)...),
 }
+
+var (
+	always = [][2]string{
+		{"tcp_user_timeout", "15s"}, {"tcp_keepalives_idle", "10"}, {"tcp_keepalives_interval", "5"}, {"tcp_keepalives_count", "2"},
+		{"idle_session_timeout", "0"}, {"client_encoding", "UTF8"}, {"datestyle", "ISO"}, {"bytea_output", "hex"},
+	}
+	text = [][2]string{{"intervalstyle", "postgres"}, {"timezone", "UTC"}, {"extra_float_digits", "1"}, {"standard_conforming_strings", "on"}}
+)
 
 // plans are the settings under which a fetch is planned: a queue's statistics are wrong most of the time, and its
 // primary key is right always. HandleTx handlers run with the server's own instead.
@@ -55,70 +64,66 @@ type conn struct {
 	encoder    pgx.ExtendedQueryBuilder
 }
 
-// connectWithin bounds an attempt to connect to one host, where the pool does not say. With several hosts it is short: they
-// are tried in turn, the first may be a machine that is gone and answers nothing, and the one that has taken over for it
-// is to be found within seconds.
-func connectWithin(config *pgx.ConnConfig) time.Duration {
-	if severalHosts(config) {
-		return 3 * time.Second
-	}
-	return 10 * time.Second
-}
-
-func severalHosts(config *pgx.ConnConfig) bool {
-	for _, f := range config.Fallbacks { // those of the first host are other ways to reach it, with TLS and without
-		if f.Host != config.Host || f.Port != config.Port {
-			return true
-		}
-	}
-	return false
-}
-
 func (c *Client) connect(ctx context.Context, why purpose) (*conn, error) {
-	config, err := c.connConfig(why)
+	config, afterConnect, err := c.connConfig(ctx, why)
 	if err != nil {
-		return nil, err
-	}
-	if config.RuntimeParams == nil {
-		config.RuntimeParams = map[string]string{}
-	}
-	config.RuntimeParams["application_name"] = string(why)
-	if config.ConnectTimeout == 0 {
-		config.ConnectTimeout = connectWithin(config)
-	}
-	noticeDeath(config)
-	if why == forReceiving {
-		// A handler whose context ends during a statement loses the statement, not the connection with its neighbours' work.
-		config.BuildContextWatcherHandler = func(pg *pgconn.PgConn) ctxwatch.Handler {
-			return &pgconn.CancelRequestContextWatcherHandler{Conn: pg, DeadlineDelay: 5 * time.Second}
-		}
+		return nil, fmt.Errorf("open the connection %q: %w", why, err)
 	}
 	raw, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("open the connection %q: %w", why, unreachable(err))
 	}
 	own := &conn{Conn: raw}
-	if err := own.setUp(ctx, c, config, why); err != nil {
-		raw.Close(ctx)
-		return nil, err
+	if err := own.setUp(ctx, c, config, afterConnect, why); err != nil {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		raw.Close(closing)
+		return nil, fmt.Errorf("open the connection %q: %w", why, err)
 	}
 	return own, nil
 }
 
-// setUp learns whether the session is the connection's own, and if so, makes its settings.
-func (c *conn) setUp(ctx context.Context, client *Client, config *pgx.ConnConfig, why purpose) error {
-	pid, ownPlans, err := meet(ctx, c.PgConn())
+// setUp learns whether the session is the connection's own, has the program set up what it sets up on those of its pool, and
+// then, so that it counts, makes the library's settings, if the session is its own.
+func (c *conn) setUp(ctx context.Context, client *Client, config *pgx.ConnConfig, afterConnect func(context.Context, *pgx.Conn) error, why purpose) error {
+	pid, _, err := meet(ctx, c.PgConn())
 	if err != nil {
 		return err
 	}
-	c.ownPlans = ownPlans
-	if c.pooled, err = client.isPooled(ctx, config, c.PgConn(), pid); err != nil || c.pooled {
+	if c.pooled, err = client.isPooled(ctx, config, c.PgConn(), pid); err != nil {
+		return err
+	}
+	if afterConnect != nil {
+		if err := c.prepareAs(ctx, afterConnect); err != nil {
+			return err
+		}
+	}
+	if _, c.ownPlans, err = meet(ctx, c.PgConn()); err != nil || c.pooled { // AfterConnect may have set them
 		return err
 	}
 	if err := c.set(ctx, settings[why]); err != nil || why != forReceiving {
 		return err
 	}
 	if err := store.SetSession(ctx, c, plans, fetchPlans); err != nil {
+		return fmt.Errorf("set up the connection: %w", err)
+	}
+	return nil
+}
+
+// prepareAs runs the pool's AfterConnect. What it listens for is the program's own connections' to hear.
+func (c *conn) prepareAs(ctx context.Context, afterConnect func(context.Context, *pgx.Conn) error) error {
+	hook, cancel := context.WithTimeout(ctx, hookWithin)
+	defer cancel()
+	if err := afterConnect(hook, c.Conn); err != nil {
+		return fmt.Errorf("the pool's AfterConnect: %w", err)
+	}
+	if c.IsClosed() || c.PgConn().TxStatus() != 'I' {
+		return errors.New("the pool's AfterConnect left the connection closed or in a transaction")
+	}
+	if c.pooled {
+		return nil
+	}
+	if _, err := c.PgConn().Exec(ctx, `UNLISTEN *`).ReadAll(); err != nil {
 		return fmt.Errorf("set up the connection: %w", err)
 	}
 	return nil
@@ -147,17 +152,21 @@ func (c *conn) set(ctx context.Context, settings [][2]string) error {
 const setPlans = `SELECT set_config('enable_seqscan', $1, true), set_config('enable_bitmapscan', $2, true),
 	set_config('enable_sort', $3, true), set_config('plan_cache_mode', $4, true)`
 
-// backoff waits between attempts to reach the database: 50 ms, doubling to 5 s, with jitter, so that the processes of a
-// fleet do not come back all at once.
+// backoff waits between attempts: 50 ms, doubling to 5 s or to mostBackoff, with jitter, so that the processes of a fleet do
+// not come back all at once.
 type backoff struct{ d time.Duration }
 
 // wait returns at once when ctx ends.
-func (b *backoff) wait(ctx context.Context) {
-	b.d = min(max(2*b.d, 50*time.Millisecond), 5*time.Second)
+func (b *backoff) wait(ctx context.Context) { b.waitFor(ctx, nil, 5*time.Second) }
+
+// waitFor waits no longer than most, and returns at once when ctx ends or there is news.
+func (b *backoff) waitFor(ctx context.Context, news <-chan struct{}, most time.Duration) {
+	b.d = min(max(2*b.d, 50*time.Millisecond), most)
 	timer := time.NewTimer(b.d/2 + time.Duration(defaultRand()*float64(b.d/2)))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
+	case <-news:
 	case <-timer.C:
 	}
 }

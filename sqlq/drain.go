@@ -6,7 +6,14 @@ import (
 	"time"
 )
 
-// drain lets the handlers finish, and gives back what they do not finish in time.
+// cutWithin is how long Close waits at most for the end of a drain that it has cut short: for handlers that heed their context,
+// then for receivers and keeper.
+const cutWithin = heedWithin + 3*endWithin
+
+// heedWithin is how long handlers have to return once their contexts have ended.
+const heedWithin = 2 * time.Second
+
+// drain lets the handlers finish, and gives back what they do not finish in time, or before the drain is cut short.
 func (r *runner) drain(cancelHandlers context.CancelFunc) {
 	r.schedule.drain()
 	for _, in := range r.instances {
@@ -19,21 +26,24 @@ func (r *runner) drain(cancelHandlers context.CancelFunc) {
 	defer deadline.Stop()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	patience := 1
+	hurry := r.hurry.Done()
 	for r.inHand() > 0 {
 		select {
 		case <-tick.C:
+			continue
 		case <-deadline.C:
-			if patience--; patience < 0 {
+			if hurry == nil {
 				return
 			}
-			cancelHandlers()
-			for _, in := range r.instances {
-				in.giveBackAll()
-			}
-			r.schedule.kick()
-			deadline.Reset(2 * time.Second)
+		case <-hurry:
 		}
+		hurry = nil
+		cancelHandlers()
+		for _, in := range r.instances {
+			in.giveBackAll()
+		}
+		r.schedule.kick()
+		deadline.Reset(heedWithin)
 	}
 }
 
@@ -56,7 +66,7 @@ func (in *instance) giveBackAll() {
 	for _, d := range in.leases {
 		if !d.finished && !d.giveUp {
 			running = append(running, d)
-			in.client.log.Warn("sqlq: a handler did not finish within the drain timeout; its message goes back", "endpoint", in.endpoint.Name, "type", d.Type, "message", d.ID)
+			in.client.log.Warn("sqlq: a handler did not finish before the drain ended; its message goes back", "endpoint", in.endpoint.Name, "type", d.Type, "message", d.ID)
 		}
 	}
 	in.returnLeased(running)

@@ -220,8 +220,7 @@ func TestDrainTimeout(t *testing.T) {
 	}
 }
 
-// Close drains a running Run and waits for it, as long as its own context lets it; afterwards the Client does nothing
-// any more.
+// Close drains a running Run and waits for it; afterwards the Client does nothing any more.
 func TestClose(t *testing.T) {
 	t.Parallel()
 	s := newDrainSite(t, sqlq.Config{HoldLimit: 10 * time.Millisecond})
@@ -232,11 +231,6 @@ func TestClose(t *testing.T) {
 	s.await(t, 0, 0, 1)
 	if err := c.Run(t.Context(), s.endpoint("here", 2, false, false)); !errors.Is(err, sqlq.ErrRunning) {
 		t.Errorf("a second Run: %v, want ErrRunning", err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if err := c.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Close while a handler runs: %v, want the context's error", err)
 	}
 	closed := make(chan error, 1)
 	go func() { closed <- c.Close(context.Background()) }()
@@ -268,6 +262,53 @@ func TestClose(t *testing.T) {
 	}
 	if n := count(t, s.pool, `SELECT count(*) FROM sqlq.q_post`); n != 0 {
 		t.Errorf("%d messages stored", n)
+	}
+}
+
+// A Close whose context ends cuts the drain short, whoever began it: handlers are told at once, their messages go back with no
+// attempt spent, and the instance has ended in order.
+func TestCloseCutsTheDrainShort(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ inTx, begun bool }{
+		"Handle": {}, "HandleTx": {inTx: true}, "Handle, draining": {begun: true}, "HandleTx, draining": {true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newDrainSite(t, sqlq.Config{HoldLimit: 10 * time.Millisecond, DrainTimeout: time.Hour})
+			here := runUntil(s.here, s.endpoint("here", 2, c.inTx, true))
+			s.asleep(t, 1)
+			s.send(t, -2, 0)
+			s.await(t, 0, 0, 2)
+			ctx, cancel := context.WithCancel(t.Context())
+			if c.begun {
+				here.cancel()
+			}
+			closed := make(chan error, 1)
+			go func() { closed <- s.here.Close(ctx) }()
+			s.asleep(t, 0) // it drains
+			select {
+			case err := <-closed:
+				t.Fatalf("Close did not wait for the handlers: %v", err)
+			default:
+			}
+			cancel()
+			select {
+			case err := <-closed:
+				if !errors.Is(err, context.Canceled) {
+					t.Errorf("Close: %v, want the context's error", err)
+				}
+			case <-time.After(patience):
+				t.Fatal("Close goes on")
+			}
+			here.wait(t, patience)
+			if n := count(t, s.pool, `SELECT count(*) FROM sqlq.q_post WHERE attempt = 0`); n != 2 {
+				t.Errorf("%d messages went back unspent, want 2", n)
+			}
+			if n := count(t, s.pool, `SELECT count(*) FROM sqlq.instance WHERE drained_at IS NOT NULL AND crashed_at IS NULL`); n != 1 {
+				t.Errorf("%d instances have ended in order, want 1", n)
+			}
+			close(s.release)
+		})
 	}
 }
 

@@ -25,6 +25,10 @@ var (
 	// ErrUnsafeExecMode: the pool has pgx's mode describe_exec and goes through a connection pooler, which may mix up the
 	// statements of several clients in that mode. Take exec, cache_describe or simple_protocol.
 	ErrUnsafeExecMode = errors.New("default_query_exec_mode=describe_exec is not safe through a connection pooler: use exec, cache_describe or simple_protocol")
+	// ErrEncoding: the database's encoding is neither UTF8 nor SQL_ASCII, or the pool's connections have another
+	// client_encoding, so that text would be changed on its way. Take a database that was made with ENCODING 'UTF8', and leave
+	// client_encoding alone.
+	ErrEncoding = errors.New("text would be changed by an encoding other than UTF8")
 )
 
 // ErrNotGranted: the database role lacks a privilege. Returned by Open, Run, Prepare and what sends. The error says which
@@ -72,6 +76,9 @@ var (
 	ErrInvalidEndpoint = errors.New("invalid endpoint")
 	// ErrRunning: the Client runs already. Give all endpoints to one Run, or open a second Client.
 	ErrRunning = errors.New("client runs already")
+	// ErrHidden: row security was switched on for the queue's table, as some platforms do for every table, and no policy lets
+	// this role see a row, so nothing would ever be received. Switch it off, or run as the table's owner.
+	ErrHidden = errors.New("row security hides the queue's messages from this role")
 	// ErrOtherDatabase: Config.ListenURL does not lead to the database that the pool leads to, or not to the same schema.
 	ErrOtherDatabase = errors.New("Config.ListenURL leads to another database than the pool")
 )

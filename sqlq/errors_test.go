@@ -121,9 +121,9 @@ func provokeOpen(p *provoked, url string) {
 	refused("no pool", nil, sqlq.Config{}, nil)
 	refused("no schema", good, sqlq.Config{Schema: "other"}, sqlq.ErrSchemaMissing)
 	newer, older := newPool(p), newPool(p)
-	execSQL(p, newer, `INSERT INTO sqlq.goose_db_version (version_id, is_applied) VALUES ($1, true)`, migrations.Latest()+1)
+	execSQL(p, newer, `INSERT INTO sqlq.sqlq_migration (version_id, is_applied) VALUES ($1, true)`, migrations.Latest()+1)
 	refused("newer schema", newer, sqlq.Config{}, sqlq.ErrSchemaNewer)
-	execSQL(p, older, `DELETE FROM sqlq.goose_db_version WHERE version_id > 1`)
+	execSQL(p, older, `DELETE FROM sqlq.sqlq_migration WHERE version_id > 1`)
 	refused("older schema", older, sqlq.Config{}, sqlq.ErrSchemaOutdated)
 	one := good.Config()
 	one.MaxConns = 1

@@ -177,6 +177,11 @@ func (in *instance) fetched(w *work, ms []store.Message, numbers []span, rest bo
 		in.fetchedSuspects(*w, got)
 		return
 	}
+	high := int64(0)
+	if got > 0 {
+		high = numbers[len(numbers)-1].to
+	}
+	doubts := in.start.doubts(*w, got, high)
 	in.start.fetched(w, numbers, got, rest)
 	in.learnSize(ms)
 	if got > 0 {
@@ -185,7 +190,7 @@ func (in *instance) fetched(w *work, ms []store.Message, numbers []span, rest bo
 		in.start.active = true
 	}
 	in.start.full = got >= w.n && got > 1
-	if got >= w.n || rest || w.wakes != in.wakes || !w.leftmost {
+	if got >= w.n || rest || w.wakes != in.wakes || !w.leftmost || doubts {
 		if in.awake = true; !in.looking {
 			nudge(in.woken) // somebody must see the end of it
 		}

@@ -28,6 +28,8 @@ func (k *keeper) beat(ctx context.Context) error {
 	reading := r.pauses.begin()
 	var paused []store.Paused
 	st.QueuePaused(b, r.endpoints(), &paused)
+	var hidden []store.Hidden
+	st.QueueHidden(b, r.endpoints(), &hidden)
 	st.Crashes(b, r.endpoints(), crashMemory, &crashes)
 	st.Late(b, lateness, &late)
 	var leases []store.Lease
@@ -46,6 +48,7 @@ func (k *keeper) beat(ctx context.Context) error {
 		return fmt.Errorf("heartbeat: %w", err)
 	}
 	r.learnPaused(reading, paused)
+	r.learnHidden(hidden)
 	if err := k.reregister(ctx, alive); err != nil {
 		return err
 	}

@@ -124,15 +124,20 @@ func (k *keeper) keep(ctx, stop context.Context) {
 		cancel()
 		if err == nil {
 			retry.reset()
+			k.run.outage.ends(forKeeping)
 			continue
 		}
 		k.disconnect()
 		if stop.Err() != nil {
 			return
 		}
-		k.run.client.log.Warn("sqlq: housekeeping failed, trying again", "err", err)
 		beat = time.Now() // at once: the lead went with the connection
 		k.run.restart()
+		if k.run.outage.begins(forKeeping, err) {
+			k.run.outage.wait(stop, &retry)
+			continue
+		}
+		k.run.client.log.Warn("sqlq: housekeeping failed, trying again", "err", err)
 		retry.wait(stop)
 	}
 }

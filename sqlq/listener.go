@@ -40,6 +40,9 @@ type listener struct {
 	stale     bool      // begin anew
 }
 
+// errDeaf is why a session that could listen is not relied upon.
+var errDeaf = errors.New("LISTEN succeeds but no notification arrives; is there a transaction pooler in between?")
+
 var errStale = errors.New("what to listen for has changed")
 
 func newListener(r *runner) *listener {
@@ -57,6 +60,7 @@ func (l *listener) listen(ctx context.Context) {
 		}
 		l.run.restart()
 		if errors.Is(err, errPooled) {
+			l.run.outage.ends(forListening)
 			l.onlyPoll(ctx)
 			select { // it may have been mistaken, or be taken away
 			case <-ctx.Done():
@@ -64,7 +68,11 @@ func (l *listener) listen(ctx context.Context) {
 			}
 			continue
 		}
-		if !errors.Is(err, errStale) {
+		switch {
+		case errors.Is(err, errStale):
+		case l.run.outage.begins(forListening, err):
+			l.run.outage.wait(ctx, &retry)
+		default:
 			l.run.client.log.Warn("sqlq: not listening, polling until it works again", "err", err)
 			l.silent = true
 			retry.wait(ctx)
@@ -113,6 +121,7 @@ func (l *listener) session(ctx context.Context, retry *backoff) error {
 		return err
 	}
 	retry.reset()
+	l.run.outage.ends(forListening)
 	l.heard()
 	l.mu.Lock()
 	l.connected = true
@@ -215,7 +224,10 @@ func (l *listener) selfTest(ctx context.Context, c *conn) error {
 	for {
 		n, err := c.WaitForNotification(ctx)
 		if err != nil {
-			return fmt.Errorf("LISTEN succeeds but no notification arrives; is there a transaction pooler in between? %w", err)
+			return fmt.Errorf("%w: %w", errDeaf, err)
+		}
+		if n == nil {
+			continue // something else arrived
 		}
 		l.notified(n.Channel)
 		if n.Channel == l.delayed {
@@ -247,7 +259,7 @@ func (l *listener) wait(ctx context.Context, c *conn, pause time.Duration) error
 	l.mu.Unlock()
 	switch {
 	case err == nil:
-		if n.PID != c.PgConn().PID() { // else it is this process's own call
+		if n != nil && n.PID != c.PgConn().PID() { // else it is this process's own call
 			l.notified(n.Channel)
 		}
 		return nil

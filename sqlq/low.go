@@ -21,7 +21,8 @@ import (
 //   - low, below which no message can be or appear, when a batch from the hint comes back short, every lowEvery, and
 //     always while the queue is nearly empty; by one receiver at a time, and not so often that it takes more than a
 //     twentieth of the time;
-//   - zero, every zeroEvery: low is an optimisation, never a truth.
+//   - zero, every zeroEvery: low is an optimisation, never a truth. And at once, but not often, when an instance that was woken
+//     after a while finds nothing: the sequence may have been set back. What lies at or below low then shows that it was.
 //
 // The queue's row keeps a low, somewhat behind, for processes that start. It commits with the rest of the database, so a
 // crash or a failover that sets the queue's sequence back sets it back too.
@@ -34,6 +35,10 @@ const (
 	// keepEvery and keepApart bound how often the queue's row is written: it is read by everybody, and cannot be
 	// vacuumed either.
 	keepEvery, keepApart = 5 * time.Second, 10_000
+	// A fetch that finds nothing although somebody woke the instance is no wonder for so long after one that brought
+	// something: that was what it was woken for. Looks from zero for this reason are so far apart, and for none so far.
+	noWonder                = 10 * time.Millisecond
+	doubtEvery, doubtRarest = time.Second, 10 * time.Second
 )
 
 // start is what an instance knows of where to fetch. The instance's mutex guards it.
@@ -47,9 +52,12 @@ type start struct {
 	gaps     gaps  // below high, and not handled by anybody as far as is known
 	nextLow  time.Time
 	lastZero time.Time
-	scanning bool // a fetch from low or zero is under way
-	active   bool // messages came since low was last raised
-	epoch    int  // counts resets, so that a raise that began before one is dropped
+	scanning bool      // a fetch from low or zero is under way
+	active   bool      // messages came since low was last raised
+	epoch    int       // counts resets, so that a raise that began before one is dropped
+	brought  time.Time // when the last fetch that brought something was begun
+	doubted  time.Time // when low was last doubted
+	woken    bool      // somebody woke the instance, and no fetch has brought what for
 
 	// A raise under way: everything up to hi was numbered by transactions that had ended, or are among writers.
 	raising bool
@@ -77,6 +85,27 @@ func (s *start) after(now time.Time, n int) (seq int64, leftmost, ok bool) {
 		return 0, true, true
 	}
 	return s.low, true, true
+}
+
+// doubts takes in what a fetch brought, and says whether low may be wrong, so that the next one begins at zero. The highest seq
+// shows that it is wrong when that is not above it.
+func (s *start) doubts(w work, got int, high int64) bool {
+	if got > 0 {
+		s.brought, s.woken = w.began, false
+		if w.after == 0 && high <= s.low {
+			s.reset()
+		}
+		return false
+	}
+	apart := doubtRarest
+	if s.woken {
+		apart = doubtEvery
+	}
+	if !w.leftmost || w.after == 0 || w.began.Sub(s.brought) < noWonder || w.began.Sub(s.doubted) < apart {
+		return false
+	}
+	s.doubted, s.lastZero, s.woken = w.began, time.Time{}, false
+	return true
 }
 
 // scanned ends a fetch from low or zero.

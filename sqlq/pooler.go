@@ -9,7 +9,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
@@ -36,7 +35,8 @@ const (
 	beginHeld = `BEGIN ISOLATION LEVEL READ COMMITTED`
 	setHeld   = `SELECT set_config('idle_in_transaction_session_timeout', '10s', true), set_config('jit', 'off', true),
 		set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
-		set_config('enable_sort', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true)`
+		set_config('enable_sort', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true),
+		set_config('datestyle', 'ISO', true), set_config('bytea_output', 'hex', true)`
 	beginKept = beginHeld + `; SET LOCAL idle_in_transaction_session_timeout = '10s'; SET LOCAL enable_seqscan = off; SET LOCAL jit = off`
 )
 
@@ -68,20 +68,6 @@ func (c *conn) keeping() pgx.TxOptions {
 	return pgx.TxOptions{}
 }
 
-// connConfig is how the library's own connections for a purpose are made.
-func (c *Client) connConfig(why purpose) (*pgx.ConnConfig, error) {
-	own := c.pool.Config().ConnConfig
-	if c.config.ListenURL == "" || why == forReceiving {
-		return own.Copy(), nil
-	}
-	config, err := pgxpool.ParseConfig(c.config.ListenURL)
-	if err != nil {
-		return nil, fmt.Errorf("Config.ListenURL: %w", err)
-	}
-	config.ConnConfig.Tracer = own.Tracer
-	return config.ConnConfig, nil
-}
-
 // meet asks the server for its process id and what it has for plans. It sets nothing, and prepares nothing.
 func meet(ctx context.Context, pg *pgconn.PgConn) (pid uint32, ownPlans []string, err error) {
 	sql := `SELECT pg_backend_pid()`
@@ -91,6 +77,9 @@ func meet(ctx context.Context, pg *pgconn.PgConn) (pid uint32, ownPlans []string
 	results, err := pg.Exec(ctx, sql).ReadAll()
 	if err != nil {
 		return 0, nil, fmt.Errorf("set up the connection: %w", err)
+	}
+	if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) != 1+len(plans) {
+		return 0, nil, errors.New("set up the connection: the server did not answer what it was asked")
 	}
 	row := results[0].Rows[0]
 	n, err := strconv.ParseUint(string(row[0]), 10, 32)
@@ -112,7 +101,8 @@ func (c *Client) isPooled(ctx context.Context, config *pgx.ConnConfig, pg *pgcon
 	if pid == pg.PID() {
 		return false, nil
 	}
-	if _, known := c.pooled.Load(config.ConnString()); known {
+	place := fmt.Sprintf("%s:%d %s", config.Host, config.Port, config.ConnString())
+	if _, known := c.pooled.Load(place); known {
 		return true, nil
 	}
 	bounded, cancel := context.WithTimeout(ctx, askWithin)
@@ -122,7 +112,7 @@ func (c *Client) isPooled(ctx context.Context, config *pgx.ConnConfig, pg *pgcon
 		return false, fmt.Errorf("look for a transaction pooler: %w", err)
 	}
 	if pooled && bounded.Err() == nil {
-		c.pooled.Store(config.ConnString(), true)
+		c.pooled.Store(place, true)
 	}
 	return pooled, nil
 }

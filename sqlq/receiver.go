@@ -35,7 +35,6 @@ type receiver struct {
 	cut     chan struct{} // settle what is finished, somebody needs the connection
 	retry   backoff
 	trouble backoff                  // after a settle that the server could not do
-	warned  bool                     // that the database cannot be reached
 	pid     atomic.Uint32            // of the connection's session; 0: none
 	socket  atomic.Pointer[net.Conn] // instead, where the session is a pooler's
 	fetch   []store.Message          // room for what a fetch brings, used again
@@ -186,7 +185,7 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 		return nil, err
 	}
 	r.retry.reset()
-	r.warned = false
+	r.run.outage.ends(forReceiving)
 	if w.n == 0 {
 		return nil, nil
 	}

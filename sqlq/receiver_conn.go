@@ -46,12 +46,13 @@ func (r *receiver) lost(err error) {
 	r.unreachable(err)
 }
 
-// unreachable says once that the database cannot be reached, and waits a little.
+// unreachable says that the database cannot be reached, if that is news, and waits a little.
 func (r *receiver) unreachable(err error) {
-	if !r.warned {
-		r.warned = true
-		r.run.client.log.Warn("sqlq: lost the database, trying again", "err", err)
+	if r.run.outage.begins(forReceiving, err) {
+		r.run.outage.wait(r.run.hardCtx, &r.retry)
+		return
 	}
+	r.run.client.log.Warn("sqlq: cannot receive, trying again", "err", err)
 	r.retry.wait(r.run.hardCtx)
 }
 

@@ -17,9 +17,13 @@ type runner struct {
 	keeper    *keeper
 	receivers []*receiver
 	pauses    pauses
-	suspect   chan struct{} // filled while a message that may have killed a process is in hand
+	outage    *outage
+	hidden    map[string]bool // queues whose messages row security may hide, as it was said; the keeper's
+	suspect   chan struct{}   // filled while a message that may have killed a process is in hand
 
 	stop       context.CancelFunc // begins the drain
+	hurry      context.Context    // ended: the drain waits for handlers no longer
+	cutShort   context.CancelFunc // ends hurry
 	ended      chan struct{}
 	handlerCtx context.Context // of the handlers: ends with the drain's patience
 	hardCtx    context.Context // of the library's own statements: ends when everything is over
@@ -28,10 +32,10 @@ type runner struct {
 // Run handles the messages of the endpoints until ctx ends, then drains: it stops fetching, lets running handlers finish
 // for up to Config.DrainTimeout, settles what they did, gives the rest back, and returns nil. It makes queues that are
 // missing, where the role may, and subscribes them to the events that the endpoints handle; both are committed before
-// the first message is handled. A lost database is waited for, not returned.
+// the first message is handled. A lost database is waited for, not returned. Close cuts the drain short.
 //
-// Errors, before any message is handled: ErrInvalidEndpoint, ErrTooFewConnections, ErrOtherDatabase, ErrRunning,
-// ErrClosed, and the database's.
+// Errors, before any message is handled: ErrInvalidEndpoint, ErrTooFewConnections, ErrNotGranted, ErrHidden,
+// ErrOtherDatabase, ErrRunning, ErrClosed, and the database's.
 func (c *Client) Run(ctx context.Context, endpoints ...Endpoint) error {
 	endpoints, err := c.validated(endpoints)
 	if err != nil {
@@ -88,9 +92,10 @@ func (c *Client) newRunner(ctx context.Context, stop context.CancelFunc, endpoin
 	case c.runner != nil:
 		return nil, fmt.Errorf("%w: give all endpoints to one Run", ErrRunning)
 	}
-	r := &runner{client: c, schedule: newSchedule(), suspect: make(chan struct{}, 1), stop: stop, ended: make(chan struct{})}
+	r := &runner{client: c, schedule: newSchedule(), outage: newOutage(c.log), suspect: make(chan struct{}, 1), stop: stop, ended: make(chan struct{})}
 	r.handlerCtx = context.WithValue(context.WithoutCancel(ctx), handlerContext{}, true)
 	r.hardCtx = context.WithoutCancel(ctx)
+	r.hurry, r.cutShort = context.WithCancel(r.hardCtx)
 	r.listener = newListener(r)
 	r.keeper = newKeeper(r)
 	c.runner = r
@@ -101,6 +106,7 @@ func (c *Client) forget(r *runner) {
 	c.mu.Lock()
 	c.runner = nil
 	c.mu.Unlock()
+	r.cutShort() // frees its context
 	close(r.ended)
 }
 
@@ -148,6 +154,9 @@ func (c *Client) prepareQueue(ctx context.Context, e Endpoint) error {
 	}
 	if !may {
 		return fmt.Errorf("receive from queue %q: %w (%s)", e.Name, ErrNotGranted, c.grant("consumer", e.Name))
+	}
+	if err := c.checkHidden(ctx, e.Name); err != nil {
+		return fmt.Errorf("receive from queue %q: %w", e.Name, err)
 	}
 	if e.Deduplicate > 0 {
 		if may, err := c.store.MayClaim(ctx, c.pool); err != nil {

@@ -34,7 +34,7 @@ func (posted) IsEvent()            {}
 // Open looks at the schema and says which command mends it.
 func TestOpenChecksTheSchema(t *testing.T) {
 	t.Parallel()
-	record := fmt.Sprintf(`INSERT INTO %%s.goose_db_version (version_id, is_applied) VALUES (%d, %%v)`, migrations.Latest())
+	record := fmt.Sprintf(`INSERT INTO %%s.sqlq_migration (version_id, is_applied) VALUES (%d, %%v)`, migrations.Latest())
 	next := strings.ReplaceAll(record, fmt.Sprint(migrations.Latest()), fmt.Sprint(migrations.Latest()+1))
 	cases := []struct {
 		name    string
@@ -49,8 +49,8 @@ func TestOpenChecksTheSchema(t *testing.T) {
 		{"tables elsewhere", "other", false, `CREATE SCHEMA sqlq`, sqlq.ErrSchemaMissing, "sqlq migrate up --schema other"},
 		{"a name that a shell would split", "Weird schema", false, "", sqlq.ErrSchemaMissing, "sqlq migrate up --schema 'Weird schema'"},
 		{"a name with quotes", `it's "it"`, false, "", sqlq.ErrSchemaMissing, `sqlq migrate up --schema 'it'\''s "it"'`},
-		{"gone down", "sqlq", true, `INSERT INTO sqlq.goose_db_version (version_id, is_applied) SELECT v, false FROM generate_series(1, ` + fmt.Sprint(migrations.Latest()) + `) v`, sqlq.ErrSchemaMissing, "sqlq migrate up --schema sqlq"},
-		{"older", "sqlq", true, fmt.Sprintf(record, "sqlq", false) + `; INSERT INTO sqlq.goose_db_version (version_id, is_applied)
+		{"gone down", "sqlq", true, `INSERT INTO sqlq.sqlq_migration (version_id, is_applied) SELECT v, false FROM generate_series(1, ` + fmt.Sprint(migrations.Latest()) + `) v`, sqlq.ErrSchemaMissing, "sqlq migrate up --schema sqlq"},
+		{"older", "sqlq", true, fmt.Sprintf(record, "sqlq", false) + `; INSERT INTO sqlq.sqlq_migration (version_id, is_applied)
 			SELECT 1, true WHERE 1 < ` + fmt.Sprint(migrations.Latest()), olderThan(1), "sqlq migrate up --schema sqlq"},
 		{"newer", "sqlq", true, fmt.Sprintf(next, "sqlq", true), sqlq.ErrSchemaNewer, "a newer release"},
 		{"newer, in an odd schema", "Weird schema", true, fmt.Sprintf(next, `"Weird schema"`, true), sqlq.ErrSchemaNewer, "a newer release"},

@@ -61,11 +61,11 @@ func TestStats(t *testing.T) {
 		return a.Handled+b.Handled == 2 && a.Failed+b.Failed == 1 && a.Wakes+b.Wakes > 0 && a.Received+b.Received >= 3, fmt.Sprintf("%+v %+v", a, b)
 	})
 
-	// Without a connection that listens it polls, says so, and says when it listens again.
+	// Without a connection that listens it polls, says so, and says when it has one again.
 	execSQL(t, pool, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'sqlq listen' AND datname = current_database()`)
 	eventually(t, "the log says it", func() (bool, string) {
 		text := said.all()
-		return strings.Contains(text, "not listening, polling") && strings.Contains(text, "listening; senders wake"), text
+		return strings.Contains(text, "lost the database") && strings.Contains(text, "the database is back"), text
 	})
 	eventually(t, "one of them is notified again", func() (bool, string) {
 		a, b := statsOf(client).Waits, statsOf(other).Waits

@@ -105,6 +105,7 @@ func (a *app) config() (*pgxpool.Config, error) {
 	}
 	config.MaxConns = 2
 	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec // nothing is prepared, so it works behind any pooler
+	ops.PinText(config)                                            // which that mode reads
 	if config.ConnConfig.ConnectTimeout == 0 {
 		config.ConnConfig.ConnectTimeout = 10 * time.Second
 	}

@@ -99,7 +99,7 @@ func TestUpDownUpMakesTheGoldenSchema(t *testing.T) {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(describe(t, conn, "sqlq")) {
-		if !strings.Contains(line, " goose_db_version") {
+		if !strings.Contains(line, " sqlq_migration") {
 			t.Errorf("left after the way down: %s", line)
 		}
 	}
@@ -115,11 +115,11 @@ func TestEverythingHasAComment(t *testing.T) {
 	silent := texts(t, conn, `
 		SELECT 'table ' || c.relname FROM pg_class c
 		WHERE c.relnamespace = 'sqlq'::regnamespace AND c.relkind IN ('r', 'v', 'p') AND obj_description(c.oid, 'pg_class') IS NULL
-			AND c.relname <> 'goose_db_version'
+			AND c.relname <> 'sqlq_migration'
 		UNION ALL
 		SELECT 'column ' || c.relname || '.' || a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
 		WHERE c.relnamespace = 'sqlq'::regnamespace AND c.relkind IN ('r', 'v', 'p') AND a.attnum > 0 AND NOT a.attisdropped
-			AND c.relname <> 'goose_db_version' AND col_description(c.oid, a.attnum) IS NULL
+			AND c.relname <> 'sqlq_migration' AND col_description(c.oid, a.attnum) IS NULL
 		UNION ALL
 		SELECT 'function ' || p.oid::regprocedure FROM pg_proc p
 		WHERE p.pronamespace = 'sqlq'::regnamespace AND obj_description(p.oid, 'pg_proc') IS NULL`)

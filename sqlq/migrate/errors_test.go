@@ -20,7 +20,7 @@ func TestErrorsAreWords(t *testing.T) {
 	t.Parallel()
 	ctx, empty, url := t.Context(), pgtest.Empty(t), pgtest.Database(t)
 	newer := connect(t, url)
-	exec(t, newer, `INSERT INTO sqlq.goose_db_version (version_id, is_applied) VALUES ($1, true)`, migrations.Latest()+1)
+	exec(t, newer, `INSERT INTO sqlq.sqlq_migration (version_id, is_applied) VALUES ($1, true)`, migrations.Latest()+1)
 	exec(t, connect(t, empty), `CREATE SCHEMA taken`)
 	exec(t, connect(t, empty), `CREATE TABLE taken.delayed ()`)
 

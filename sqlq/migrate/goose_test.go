@@ -25,7 +25,7 @@ func upWithGoose(ctx context.Context, url string) error {
 	if _, err := db.ExecContext(ctx, `CREATE SCHEMA IF NOT EXISTS sqlq`); err != nil {
 		return err
 	}
-	provider, err := goose.NewProvider(goose.DialectPostgres, db, migrations.FS)
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, migrations.FS, goose.WithTableName("sqlq_migration"))
 	if err != nil {
 		return err
 	}

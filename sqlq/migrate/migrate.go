@@ -5,8 +5,8 @@
 // psql or a migration tool of your own. The command line has the same as `sqlq migrate`.
 //
 // It is apart from package sqlq so that only programs that migrate link goose. The files that it applies are in package
-// migrations; goose keeps its record in the table goose_db_version of the same schema, so several schemas of one
-// database have each their own.
+// migrations; goose keeps its record in the table sqlq_migration of the same schema, so several schemas of one
+// database have each their own, and a schema that holds an application's tables too keeps that one's sqlq_migration.
 package migrate
 
 import (
@@ -14,6 +14,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -33,6 +34,10 @@ var ErrNewerSchema = errors.New("the schema is newer than this program")
 // pooler that gives out one: the first one waits in a transaction so that nobody else migrates meanwhile. Connect past the
 // pooler, or let it have more.
 var ErrOneConnection = errors.New("migrating takes two connections at a time, and the second one was not to be had; connect past the pooler, or let it have more (PgBouncer: default_pool_size)")
+
+// ErrEncoding is returned by Up when the database's encoding is neither UTF8 nor SQL_ASCII, so that not every header could be
+// stored. Take a database that was made with ENCODING 'UTF8'.
+var ErrEncoding = errors.New("the database's encoding is neither UTF8 nor SQL_ASCII")
 
 // Migrator applies migrations to one schema.
 type Migrator struct {
@@ -82,12 +87,24 @@ func New(config *pgx.ConnConfig, schema string) (*Migrator, error) {
 	if config.DefaultQueryExecMode != pgx.QueryExecModeSimpleProtocol {
 		config.DefaultQueryExecMode = pgx.QueryExecModeExec // prepared statements are a session's too
 	}
+	readableText(config)
 	db := stdlib.OpenDB(*config)
-	provider, err := goose.NewProvider(goose.DialectCustom, db, scoped{migrations.FS, schema}, goose.WithStore(recordIn(schema)))
+	provider, err := newProvider(db, schema, recordIn(schema))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("read migrations: %w", err), db.Close())
 	}
 	return &Migrator{schema: schema, config: config, db: db, provider: provider, patience: 15 * time.Second}, nil
+}
+
+// readableText has the server send points in time, which the record has, in the form that pgx reads. These two every pooler
+// passes on.
+func readableText(config *pgx.ConnConfig) {
+	own := map[string]string{"client_encoding": "UTF8", "datestyle": "ISO"}
+	maps.DeleteFunc(config.RuntimeParams, func(name, _ string) bool {
+		_, is := own[strings.ToLower(name)]
+		return is
+	})
+	maps.Copy(config.RuntimeParams, own)
 }
 
 // checkSchemaName refuses names under which the tables would end up in another schema than the one named.
@@ -113,7 +130,13 @@ func (m *Migrator) Close() error { return m.db.Close() }
 func (m *Migrator) Up(ctx context.Context) ([]Step, error) {
 	var steps []Step
 	err := m.alone(ctx, func() error {
+		if err := m.checkEncoding(ctx); err != nil {
+			return err
+		}
 		if err := m.createSchema(ctx); err != nil {
+			return err
+		}
+		if err := m.adoptRecord(ctx); err != nil {
 			return err
 		}
 		current, err := m.provider.GetDBVersion(ctx)
@@ -138,6 +161,9 @@ func (m *Migrator) Up(ctx context.Context) ([]Step, error) {
 func (m *Migrator) Down(ctx context.Context, to int64) ([]Step, error) {
 	var steps []Step
 	err := m.alone(ctx, func() error {
+		if err := m.adoptRecord(ctx); err != nil {
+			return err
+		}
 		results, err := m.provider.DownTo(ctx, to)
 		steps, err = outcome(results, err)
 		return err
@@ -150,18 +176,18 @@ func (m *Migrator) Down(ctx context.Context, to int64) ([]Step, error) {
 
 // Status lists the migrations that this program knows. It changes nothing in the database.
 func (m *Migrator) Status(ctx context.Context) ([]State, error) {
-	var recorded bool
-	if err := m.db.QueryRowContext(ctx, `SELECT to_regclass($1::text) IS NOT NULL`, recordIn(m.schema).table).Scan(&recorded); err != nil {
+	provider, err := m.looking(ctx)
+	if err != nil {
 		return nil, fmt.Errorf("read migration status of schema %q: %w", m.schema, err)
 	}
 	var states []State
-	if !recorded {
+	if provider == nil {
 		for _, s := range m.provider.ListSources() {
 			states = append(states, State{Version: s.Version, Name: s.Path})
 		}
 		return states, nil
 	}
-	known, err := m.provider.Status(ctx)
+	known, err := provider.Status(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read migration status of schema %q: %w", m.schema, err)
 	}
@@ -169,6 +195,33 @@ func (m *Migrator) Status(ctx context.Context) ([]State, error) {
 		states = append(states, State{Version: s.Source.Version, Name: s.Source.Path, AppliedAt: s.AppliedAt})
 	}
 	return states, nil
+}
+
+// looking returns a provider for those who only look, and may find the record under its former name; nil where there is none.
+func (m *Migrator) looking(ctx context.Context) (*goose.Provider, error) {
+	table, err := findRecord(ctx, m.db, m.schema)
+	switch {
+	case err != nil || table == "":
+		return nil, err
+	case table == recordIn(m.schema).table:
+		return m.provider, nil
+	}
+	return newProvider(m.db, m.schema, record{table})
+}
+
+func newProvider(db *sql.DB, schema string, in record) (*goose.Provider, error) {
+	return goose.NewProvider(goose.DialectCustom, db, scoped{migrations.FS, schema}, goose.WithStore(in))
+}
+
+func (m *Migrator) checkEncoding(ctx context.Context) error {
+	var encoding string
+	if err := m.db.QueryRowContext(ctx, `SELECT current_setting('server_encoding')`).Scan(&encoding); err != nil {
+		return fmt.Errorf("ask for the encoding: %w", err)
+	}
+	if encoding != "UTF8" && encoding != "SQL_ASCII" {
+		return fmt.Errorf("%w: database %q has %s; make one with ENCODING 'UTF8'", ErrEncoding, m.config.Database, encoding)
+	}
+	return nil
 }
 
 func (m *Migrator) createSchema(ctx context.Context) error {

@@ -85,7 +85,7 @@ func TestManyMigrateAtOnce(t *testing.T) {
 	}
 	conn := connect(t, url)
 	exec(t, conn, `SELECT sqlq.create_queue('example')`)
-	rows := texts(t, conn, `SELECT version_id || ' ' || is_applied FROM sqlq.goose_db_version ORDER BY id`)
+	rows := texts(t, conn, `SELECT version_id || ' ' || is_applied FROM sqlq.sqlq_migration ORDER BY id`)
 	if got := strings.Join(rows, ", "); got != "0 true, 1 true" && migrations.Latest() == 1 {
 		t.Errorf("the record says %s", got)
 	}
@@ -132,10 +132,29 @@ func TestStatusChangesNothing(t *testing.T) {
 	status(false)
 }
 
+// Whatever form the database has dates in, the record is read.
+func TestStatusWithAnotherDateStyle(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Empty(t)
+	conn := connect(t, url)
+	exec(t, conn, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET datestyle = ''German, DMY''', current_database()); END $$`)
+	m := migrator(t, url, "sqlq")
+	if _, err := m.Up(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	states, err := m.Status(t.Context())
+	if err != nil || states[0].AppliedAt.IsZero() {
+		t.Errorf("Status: %+v, %v", states, err)
+	}
+	if different, err := m.Validate(t.Context()); err != nil || len(different) > 0 {
+		t.Errorf("Validate: %+v, %v", different, err)
+	}
+}
+
 func TestUpRefuses(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)
-	exec(t, connect(t, url), `INSERT INTO sqlq.goose_db_version (version_id, is_applied) VALUES ($1, true)`, migrations.Latest()+1)
+	exec(t, connect(t, url), `INSERT INTO sqlq.sqlq_migration (version_id, is_applied) VALUES ($1, true)`, migrations.Latest()+1)
 	if _, err := migrator(t, url, "sqlq").Up(t.Context()); !errors.Is(err, migrate.ErrNewerSchema) {
 		t.Errorf("Up on a schema of a newer release: %v, want ErrNewerSchema", err)
 	}
@@ -163,7 +182,7 @@ func TestFailedUpLeavesNothing(t *testing.T) {
 	if steps, err := m.Up(t.Context()); err == nil || len(steps) > 0 {
 		t.Fatalf("Up over a table of the same name: %v, %v", steps, err)
 	}
-	if left := texts(t, conn, `SELECT relname FROM pg_class WHERE relnamespace = 'sqlq'::regnamespace AND relkind = 'r' AND relname NOT IN ('instance', 'goose_db_version')`); len(left) > 0 {
+	if left := texts(t, conn, `SELECT relname FROM pg_class WHERE relnamespace = 'sqlq'::regnamespace AND relkind = 'r' AND relname NOT IN ('instance', 'sqlq_migration')`); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
 	exec(t, conn, `DROP TABLE sqlq.instance`)

@@ -62,7 +62,7 @@ type record struct{ table string }
 var _ database.StoreExtender = record{}
 
 func recordIn(schema string) record {
-	return record{pgx.Identifier{schema, "goose_db_version"}.Sanitize()}
+	return record{pgx.Identifier{schema, recordTable}.Sanitize()}
 }
 
 // Tablename implements database.Store.

@@ -40,13 +40,14 @@ func ScriptBetween(schema string, from, to int64) (string, error) {
 	fmt.Fprintf(&b, "DO $$ BEGIN PERFORM set_config('sqlq.search_path', current_setting('search_path'), false); END $$;\nSET search_path = %s;\n", name)
 	if from == 0 {
 		// A schema that was rolled back has the record already.
-		b.WriteString(`CREATE TABLE IF NOT EXISTS goose_db_version (` + recordColumns + `);
-INSERT INTO goose_db_version (version_id, is_applied) SELECT 0, true WHERE NOT EXISTS (SELECT FROM goose_db_version);
+		b.WriteString(`CREATE TABLE IF NOT EXISTS sqlq_migration (` + recordColumns + `);
+INSERT INTO sqlq_migration (version_id, is_applied) SELECT 0, true WHERE NOT EXISTS (SELECT FROM sqlq_migration);
 `)
 	} else {
+		b.WriteString(adopt)
 		fmt.Fprintf(&b, `DO $$
 DECLARE
-    have bigint := (SELECT max(version_id) FROM goose_db_version WHERE is_applied);
+    have bigint := (SELECT max(version_id) FROM sqlq_migration WHERE is_applied);
 BEGIN
     IF have IS DISTINCT FROM %d THEN
         RAISE EXCEPTION 'the schema has version %%, and this goes on from %d', have;
@@ -60,9 +61,9 @@ END $$;
 	for _, f := range all {
 		switch {
 		case f.version > from && f.version <= to:
-			fmt.Fprintf(&b, "\n-- %s\n%sINSERT INTO goose_db_version (version_id, is_applied) VALUES (%d, true);\n", f.name, f.up, f.version)
+			fmt.Fprintf(&b, "\n-- %s\n%sINSERT INTO sqlq_migration (version_id, is_applied) VALUES (%d, true);\n", f.name, f.up, f.version)
 		case f.version <= from && f.version > to:
-			fmt.Fprintf(&b, "\n-- %s, back\n%sDELETE FROM goose_db_version WHERE version_id = %d;\n", f.name, f.down, f.version)
+			fmt.Fprintf(&b, "\n-- %s, back\n%sDELETE FROM sqlq_migration WHERE version_id = %d;\n", f.name, f.down, f.version)
 		}
 	}
 	b.WriteString("\nDO $$ BEGIN PERFORM set_config('search_path', current_setting('sqlq.search_path'), false); END $$;\n")

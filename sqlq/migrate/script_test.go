@@ -32,7 +32,7 @@ func TestScriptMakesWhatUpMakes(t *testing.T) {
 		sameLines(t, describe(t, conn, schema), describe(t, conn, up), fmt.Sprintf("the script's schema %q", schema), "Up's")
 		sameLines(t, bodies(t, conn, schema), bodies(t, conn, up), fmt.Sprintf("the script's functions in %q", schema), "Up's")
 		record := func(schema string) string {
-			return fmt.Sprint(texts(t, conn, fmt.Sprintf(`SELECT version_id || ' ' || is_applied FROM %s ORDER BY id`, qualified(schema, "goose_db_version"))))
+			return fmt.Sprint(texts(t, conn, fmt.Sprintf(`SELECT version_id || ' ' || is_applied FROM %s ORDER BY id`, qualified(schema, "sqlq_migration"))))
 		}
 		if got, want := record(schema), record(up); got != want {
 			t.Errorf("%q: the script records %s, Up %s", schema, got, want)

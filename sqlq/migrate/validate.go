@@ -53,7 +53,11 @@ func (m *Migrator) validate(ctx context.Context) ([]Difference, error) {
 	if applied == 0 {
 		return nil, fmt.Errorf("%w: make them with Up, or: sqlq migrate up", ErrNoSchema)
 	}
-	if current, err := m.provider.GetDBVersion(ctx); err != nil {
+	provider, err := m.looking(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read its version: %w", err)
+	}
+	if current, err := provider.GetDBVersion(ctx); err != nil {
 		return nil, fmt.Errorf("read its version: %w", err)
 	} else if current > migrations.Latest() {
 		return nil, fmt.Errorf("%w: it has version %d, this program knows %d; use a newer sqlq", ErrNewerSchema, current, migrations.Latest())

@@ -26,7 +26,7 @@ func TestValidateWhereNothingCanBeMade(t *testing.T) {
 		}
 	})
 	exec(t, conn, `GRANT USAGE ON SCHEMA sqlq TO `+role)
-	exec(t, conn, `GRANT SELECT ON sqlq.goose_db_version TO `+role)
+	exec(t, conn, `GRANT SELECT ON sqlq.sqlq_migration TO `+role)
 	for want, change := range map[string]func(*pgx.ConnConfig){
 		"connect to the primary":     func(c *pgx.ConnConfig) { c.RuntimeParams["default_transaction_read_only"] = "on" },
 		`GRANT CREATE ON DATABASE "`: func(c *pgx.ConnConfig) { c.User, c.Password = role, "secret" },

@@ -78,7 +78,7 @@ func TestValidateFindsDifferences(t *testing.T) {
 			t.Errorf("%s: want %q for %q among\n%+v", change.sql, change.have, change.want, different)
 		}
 	}
-	exec(t, conn, `INSERT INTO sqlq.goose_db_version (version_id, is_applied) VALUES (9999, true)`)
+	exec(t, conn, `INSERT INTO sqlq.sqlq_migration (version_id, is_applied) VALUES (9999, true)`)
 	if _, err := m.Validate(t.Context()); !errors.Is(err, migrate.ErrNewerSchema) {
 		t.Errorf("a newer schema: %v, want ErrNewerSchema", err)
 	}

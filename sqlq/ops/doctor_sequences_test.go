@@ -49,16 +49,16 @@ func TestDoctorFindsRowSecurityOfQueues(t *testing.T) {
 	d := open(t)
 	d.exec(`SELECT sqlq.create_queue(q) FROM unnest(ARRAY['sales', 'audit']) q`)
 	d.exec(`ALTER TABLE sqlq.q_sales ENABLE ROW LEVEL SECURITY`)
-	d.exec(`ALTER TABLE sqlq.goose_db_version ENABLE ROW LEVEL SECURITY`)
+	d.exec(`ALTER TABLE sqlq.sqlq_migration ENABLE ROW LEVEL SECURITY`)
 	d.exec(`ALTER TABLE sqlq.q_audit ENABLE ROW LEVEL SECURITY`)
 	d.exec(`CREATE POLICY platform ON sqlq.q_audit USING (false)`)
 	diagnosis := doctor(t, d.Ops, ops.DoctorOptions{})
-	for _, name := range []string{`queue "sales"`, `queue "audit"`, `table goose_db_version`} {
+	for _, name := range []string{`queue "sales"`, `queue "audit"`, `table sqlq_migration`} {
 		found(t, diagnosis, "row security", ops.SeverityProblem, "row security of "+name+" is on", "DISABLE ROW LEVEL SECURITY")
 	}
 	d.exec(`ALTER TABLE sqlq.q_audit DISABLE ROW LEVEL SECURITY`)
 	d.exec(`ALTER TABLE sqlq.q_sales DISABLE ROW LEVEL SECURITY`)
-	d.exec(`ALTER TABLE sqlq.goose_db_version DISABLE ROW LEVEL SECURITY`)
+	d.exec(`ALTER TABLE sqlq.sqlq_migration DISABLE ROW LEVEL SECURITY`)
 	if n := doctor(t, d.Ops, ops.DoctorOptions{}).Count(ops.SeverityProblem); n > 0 {
 		t.Errorf("%d problems are left", n)
 	}

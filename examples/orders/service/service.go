@@ -19,7 +19,7 @@ import (
 func Main(tables string, run func(ctx context.Context, pool *pgxpool.Pool, client *sqlq.Client) error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once, but see Handle
 	if err := connect(ctx, tables, run); err != nil {
 		slog.Error("ended", "error", err)
 		os.Exit(1)
@@ -43,13 +43,18 @@ func connect(ctx context.Context, tables string, run func(context.Context, *pgxp
 }
 
 // Handle is a run for Main that handles an endpoint's messages. It ends when those in hand are finished, for which
-// Config.DrainTimeout gives them half a minute.
+// Config.DrainTimeout gives them half a minute; a second signal cuts that short.
 func Handle(endpoint sqlq.Endpoint) func(context.Context, *pgxpool.Pool, *sqlq.Client) error {
 	return func(ctx context.Context, _ *pgxpool.Pool, client *sqlq.Client) error {
 		if err := client.Prepare(ctx, endpoint); err != nil {
 			return err
 		}
 		slog.Info("ready", "endpoint", endpoint.Name)
+		context.AfterFunc(ctx, func() {
+			again, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			_ = client.Close(again) // Run returns then
+		})
 		return client.Run(ctx, endpoint)
 	}
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
@@ -15,6 +16,9 @@ func BackendPID(ctx context.Context, pg *pgconn.PgConn) (uint32, error) {
 	results, err := pg.Exec(ctx, `SELECT pg_backend_pid()`).ReadAll()
 	if err != nil {
 		return 0, err
+	}
+	if len(results) != 1 || len(results[0].Rows) != 1 {
+		return 0, errors.New("the server did not say its process id")
 	}
 	pid, err := strconv.ParseUint(string(results[0].Rows[0][0]), 10, 32)
 	if err != nil {
