@@ -9,6 +9,7 @@
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION create_queue(name text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET lock_timeout = '10s' -- every role of the database can take the advisory lock
 AS $$
 DECLARE
     place text := current_schema();
@@ -230,29 +231,6 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- +goose StatementBegin
-CREATE OR REPLACE FUNCTION body_json(body bytea) RETURNS jsonb
-LANGUAGE plpgsql STABLE -- not parallel: it begins subtransactions
-AS $$
-BEGIN
-    RETURN convert_from(body, 'UTF8')::jsonb;
--- Bytes that are no text included, and what is nested too deep or has too much in it.
-EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
-    RETURN NULL;
-END $$;
--- +goose StatementEnd
-
--- +goose StatementBegin
-CREATE OR REPLACE FUNCTION header_value(headers json, name text) RETURNS text
-LANGUAGE plpgsql STABLE -- not parallel: it begins subtransactions
-AS $$
-BEGIN
-    RETURN headers ->> name;
-EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
-    RETURN NULL;
-END $$;
--- +goose StatementEnd
-
 -- One row that cannot be moved keeps the others from nothing. Due times without end, in either direction, are compared, never
 -- reckoned with.
 -- +goose StatementBegin
@@ -283,8 +261,8 @@ BEGIN
         SELECT t.*, json_typeof(t.headers) = 'object' AS listed,
             substring(t.headers::text FROM '.*"sqlq-first-failed-at":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z)"') AS first_failed,
             substring(t.headers::text FROM '.*"sqlq-replays":"(\d{1,9})"') AS replays,
-            regexp_replace(regexp_replace(t.headers::text, ',\s*"sqlq-(first-failed-at|replays|crashes)":"[^"\\]*"', '', 'g'),
-                '^\s*\{\s*"sqlq-(first-failed-at|replays|crashes)":"[^"\\]*"\s*,?', '{') AS others
+            regexp_replace(regexp_replace(t.headers::text, ',\s*"sqlq-(first-failed-at|replays|crashes|waited)":"[^"\\]*"', '', 'g'),
+                '^\s*\{\s*"sqlq-(first-failed-at|replays|crashes|waited)":"[^"\\]*"\s*,?', '{') AS others
         FROM taken t
     )
     INSERT INTO error (id, queue, endpoint, host, type, headers, body, attempts, replays, sent_at, expires_at,
@@ -795,28 +773,6 @@ BEGIN
             USING settle_claims.queue, unhandled, CASE WHEN leased THEN settle_claims.instance END;
         END LOOP;
     END IF;
-END $$;
--- +goose StatementEnd
-
--- +goose StatementBegin
-CREATE OR REPLACE FUNCTION body_json(body bytea) RETURNS jsonb
-LANGUAGE plpgsql STABLE -- not parallel: it begins subtransactions
-AS $$
-BEGIN
-    RETURN convert_from(body, 'UTF8')::jsonb;
-EXCEPTION WHEN data_exception THEN -- bytes that are no text included
-    RETURN NULL;
-END $$;
--- +goose StatementEnd
-
--- +goose StatementBegin
-CREATE OR REPLACE FUNCTION header_value(headers json, name text) RETURNS text
-LANGUAGE plpgsql STABLE -- not parallel: it begins subtransactions
-AS $$
-BEGIN
-    RETURN headers ->> name;
-EXCEPTION WHEN data_exception THEN
-    RETURN NULL;
 END $$;
 -- +goose StatementEnd
 

@@ -17,9 +17,9 @@ BEGIN
         ALTER TABLE %I.%I ADD CONSTRAINT sender_limits CHECK (sent_at < statement_timestamp() OR attempt <> 0
             OR octet_length(type) <= 200 AND octet_length(body) <= 1072693248 AND (expires_at IS NULL OR isfinite(expires_at))
             AND (headers IS NULL OR octet_length(headers::text) <= 524288
-                AND (strpos(headers::text, '"sqlq-crashes"') = 0 AND strpos(headers::text, '"sqlq-replays"') = 0
+                AND (strpos(headers::text, '"sqlq-crashes"') = 0 AND strpos(headers::text, '"sqlq-replays"') = 0 AND strpos(headers::text, '"sqlq-waited"') = 0
                     AND strpos(headers::text, '"sqlq-first-failed-at"') = 0 AND strpos(headers::text, E'\\u00') = 0
-                    OR headers::text !~ E'("sqlq-(crashes|replays|first-failed-at)|\\\\u00[^"]*)"\\s*:')))$q$,
+                    OR headers::text !~ E'("sqlq-(crashes|replays|first-failed-at|waited)|\\\\u00[^"]*)"\\s*:')))$q$,
         current_schema(), 'q_' || NEW.name);
     RETURN NULL;
 END $$;
@@ -37,9 +37,9 @@ BEGIN
             ALTER TABLE %I.%I ADD CONSTRAINT sender_limits CHECK (sent_at < statement_timestamp() OR attempt <> 0
                 OR octet_length(type) <= 200 AND octet_length(body) <= 1072693248 AND (expires_at IS NULL OR isfinite(expires_at))
                 AND (headers IS NULL OR octet_length(headers::text) <= 524288
-                    AND (strpos(headers::text, '"sqlq-crashes"') = 0 AND strpos(headers::text, '"sqlq-replays"') = 0
+                    AND (strpos(headers::text, '"sqlq-crashes"') = 0 AND strpos(headers::text, '"sqlq-replays"') = 0 AND strpos(headers::text, '"sqlq-waited"') = 0
                         AND strpos(headers::text, '"sqlq-first-failed-at"') = 0 AND strpos(headers::text, E'\\u00') = 0
-                        OR headers::text !~ E'("sqlq-(crashes|replays|first-failed-at)|\\\\u00[^"]*)"\\s*:')))$q$,
+                        OR headers::text !~ E'("sqlq-(crashes|replays|first-failed-at|waited)|\\\\u00[^"]*)"\\s*:')))$q$,
             current_schema(), 'q_' || q);
     END LOOP;
 END $$;
@@ -50,9 +50,9 @@ ALTER TABLE delayed ADD CONSTRAINT due_at_finite CHECK (isfinite(due_at));
 ALTER TABLE delayed ADD CONSTRAINT sender_limits CHECK (sent_at < statement_timestamp() OR attempt <> 0
     OR octet_length(type) <= 200 AND octet_length(body) <= 1072693248 AND (expires_at IS NULL OR isfinite(expires_at))
     AND (headers IS NULL OR octet_length(headers::text) <= 524288
-        AND (strpos(headers::text, '"sqlq-crashes"') = 0 AND strpos(headers::text, '"sqlq-replays"') = 0
+        AND (strpos(headers::text, '"sqlq-crashes"') = 0 AND strpos(headers::text, '"sqlq-replays"') = 0 AND strpos(headers::text, '"sqlq-waited"') = 0
             AND strpos(headers::text, '"sqlq-first-failed-at"') = 0 AND strpos(headers::text, E'\\u00') = 0
-            OR headers::text !~ E'("sqlq-(crashes|replays|first-failed-at)|\\\\u00[^"]*)"\\s*:')));
+            OR headers::text !~ E'("sqlq-(crashes|replays|first-failed-at|waited)|\\\\u00[^"]*)"\\s*:')));
 
 -- A role may be consumer of one queue and producer of another. What consumers may write, which says how far a message has come,
 -- it may for its own queue only.
@@ -437,6 +437,7 @@ DROP FUNCTION grant_role(name, text, text[], boolean);
 -- +goose StatementBegin
 CREATE FUNCTION grant_role(role name, kind text, queues text[] DEFAULT NULL, bodies boolean DEFAULT false, events text[] DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE
+SET lock_timeout = '10s' -- every role of the database can take the advisory lock
 AS $$
 DECLARE
     word text;
@@ -474,6 +475,7 @@ COMMENT ON FUNCTION grant_role IS 'Lets a role be producer (sends, publishes, re
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION revoke_role(role name, queues text[] DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE
+SET lock_timeout = '10s' -- every role of the database can take the advisory lock
 AS $$
 BEGIN
     PERFORM revoke_messages(role, queues);
