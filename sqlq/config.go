@@ -27,9 +27,10 @@ type Config struct {
 	// Default: JSON by encoding/json. Cost: its time, for each message that is sent and for each attempt to handle one.
 	Codec Codec
 
-	// MaxBody bounds an encoded body; a larger one is refused with ErrBodyTooLarge.
+	// MaxBody bounds an encoded body. A larger one is refused with ErrBodyTooLarge when it is sent; one that was stored all the
+	// same, by SQL or by a process with a higher limit, is not read but goes to the error table.
 	// Default: 16 MiB. Unit: bytes, at most 1,023 MiB. Cost: memory. A receiver may hold ReceiveConnections × 16 MiB of
-	// small bodies, or one larger body for each slot of its endpoints.
+	// small bodies, or one larger body for each slot of its endpoints, which do not come at once.
 	MaxBody int
 
 	// Logger gets what the library says once: lost connections, crashed instances, failed messages.

@@ -131,8 +131,8 @@
 //   - A queue that an operator has paused is not received from: within a moment of the pause where LISTEN works, else from
 //     the next heartbeat on. What is in hand by then is finished; sending, and what moves messages into the queue, goes on.
 //
-// Not guaranteed: an order. A queue is read in the order of arrival, but messages are handled at the same time, retried
-// and handed to other processes.
+// Not guaranteed: an order. A queue is read about in the order in which its senders committed, to some tenths of a second, but
+// messages are handled at the same time, retried and handed to other processes.
 //
 // # What operators see
 //

@@ -50,9 +50,11 @@ var (
 	// ErrInvalidName: the name of a queue or message type, a header or a correlation id that is not allowed. The error says
 	// what is. Returned by Open and Run too, for names in the Config and endpoints.
 	ErrInvalidName = errors.New("invalid name")
-	// ErrBodyTooLarge: the encoded body exceeds Config.MaxBody. Send a reference to the content, or raise it.
+	// ErrBodyTooLarge: the encoded body exceeds Config.MaxBody. Send a reference to the content, or raise it. A message that
+	// exceeds the receiver's fails with it, unread: raise it there, then replay the message.
 	ErrBodyTooLarge = errors.New("body too large")
-	// ErrHeadersTooLarge: more than 100 headers, or more than 64 KiB of them. Put the rest into the body.
+	// ErrHeadersTooLarge: more than 100 headers, or more than 64 KiB of them. Put the rest into the body. A message with
+	// more than 512 KiB of JSON in its headers, which only SQL can store, fails with it, unread.
 	ErrHeadersTooLarge = errors.New("headers too large")
 	// ErrEncode: the codec could not encode the message, for the reason that the error wraps.
 	ErrEncode = errors.New("message cannot be encoded")

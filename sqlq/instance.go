@@ -136,6 +136,8 @@ func (in *instance) cut(b *batch) (running []*delivery) {
 		in.most = max(in.endpoint.Concurrency, (in.ended-b.before)*3/4)
 	case in.most > in.endpoint.Concurrency*mostPerSlot:
 		in.most = 0
+	case in.most > 0 && time.Since(b.began) < in.client.config.HoldLimit/8:
+		in.most *= 2 // it was the machine that stood still
 	case in.most > 0:
 		in.most += in.most/32 + 1
 	}

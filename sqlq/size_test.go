@@ -96,7 +96,10 @@ func TestTooLargeToReceive(t *testing.T) {
 			if n := read.Load(); n > 1<<20 {
 				t.Errorf("%d bytes came from the server", n)
 			}
-			for _, want := range []string{fmt.Sprintf("it has %d bytes, Config.MaxBody is 1048576 here: raise it, then replay the message", size+9), "of JSON, the limit is 524288"} {
+			for _, want := range []string{
+				fmt.Sprintf("%v to be received: it has %d bytes, Config.MaxBody is 1048576 here: raise it, then replay the message", sqlq.ErrBodyTooLarge, size+9),
+				sqlq.ErrHeadersTooLarge.Error() + " to be received: they are % bytes of JSON, the limit is 524288",
+			} {
 				if n := count(t, pool, `SELECT count(*) FROM sqlq.error WHERE message LIKE '%' || $1 || '%' AND attempts = 1 AND id IS NOT NULL AND type = 'house.Chore'`, want); n != 1 {
 					t.Errorf("%d failed with %q", n, want)
 				}
