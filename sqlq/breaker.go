@@ -91,6 +91,16 @@ func (b *breaker) endProbe() {
 	b.probing = time.Time{}
 }
 
+// foundNone ends a probe for which no message was there: not the next at once.
+func (b *breaker) foundNone(now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.probing = time.Time{}
+	if !b.next.IsZero() {
+		b.next = now.Add(max(b.wait, 100*time.Millisecond))
+	}
+}
+
 // resting says whether messages of the type may lie in the queue; setRest notes it.
 func (b *breaker) resting() bool {
 	b.mu.Lock()

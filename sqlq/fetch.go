@@ -32,6 +32,7 @@ type work struct {
 	closed   int64       // numbers up to it were closed before the fetch
 	high     int64       // the highest seq seen before it
 	epoch    int         // of start
+	rewinds  int         // likewise
 	leave    store.Leave // what to leave out
 	only     string      // a message type that is slowed down: fetch a probe
 	began    time.Time
@@ -102,7 +103,8 @@ func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool)
 
 // mayProbe says whether one message more may be fetched.
 func (in *instance) mayProbe(now time.Time) bool {
-	return !in.paused && !now.Before(in.notBefore) && !in.refusals.full() && in.inHands() < in.endpoint.Concurrency && in.busyTx < in.endpoint.Concurrency
+	return !in.paused && !now.Before(in.notBefore) && !in.refusals.full() && in.busyTx < in.endpoint.Concurrency &&
+		(!in.endpoint.AtMostOnce || in.inHands() < in.endpoint.Concurrency)
 }
 
 // inHands is the number of messages that handlers have, or are going to have.
@@ -174,7 +176,8 @@ func (in *instance) fetched(w *work, ms []store.Message, numbers []span, rest bo
 		return
 	}
 	if w.byLease {
-		in.fetchedSuspects(*w, got)
+		in.fetchedSuspects(*w, got, rest)
+		in.learnSize(ms)
 		return
 	}
 	high := int64(0)
@@ -234,7 +237,7 @@ func (in *instance) endFetch(w work, got bool) {
 	case w.only == "":
 		in.suspicion.looking = in.suspicion.looking && !w.byLease
 	case !got:
-		in.handlers[w.only].endProbe()
+		in.handlers[w.only].foundNone(time.Now())
 	}
 	in.asked -= w.n
 	if w.leftmost {

@@ -49,7 +49,7 @@ const (
 
 // lookForGaps adds to a fetch from the hint what it is to look for besides.
 func (s *start) lookForGaps(w *work) {
-	w.closed, w.high, w.epoch = s.gaps.closed, s.high, s.epoch
+	w.closed, w.high, w.epoch, w.rewinds = s.gaps.closed, s.high, s.epoch, s.rewinds
 	if w.leftmost {
 		return
 	}
@@ -146,6 +146,9 @@ func (s *start) fetched(w *work, got []span, n int, rest bool) {
 			s.gaps.pass(passed+1, min(r.from-1, mine), closed, now)
 			passed = r.to
 		}
+	}
+	if w.rewinds != s.rewinds {
+		return
 	}
 	s.high = max(s.high, last)
 	switch {

@@ -34,14 +34,14 @@ func (r *receiver) handleNextTx(b *batch, tx *receiveTx, n int) bool {
 		b.freed = true
 		return false
 	}
-	if b.in.opened.Load() > 0 && !d.exited && !b.in.mayRun(d, time.Now()) {
-		b.freed = true
-		return true
-	}
 	if n > 0 && !d.exited && !b.in.mayJoin(d) {
 		b.freed = true
 		b.in.oneNext()
 		return false
+	}
+	if b.in.opened.Load() > 0 && !d.exited && !b.in.mayRun(d, time.Now()) {
+		b.freed = true
+		return true
 	}
 	d.started = true
 	r.handling.Store(d)

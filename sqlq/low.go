@@ -55,6 +55,7 @@ type start struct {
 	scanning bool      // a fetch from low or zero is under way
 	active   bool      // messages came since low was last raised
 	epoch    int       // counts resets, so that a raise that began before one is dropped
+	rewinds  int       // likewise counts rewinds, so that a fetch that began before one does not undo it
 	brought  time.Time // when the last fetch that brought something was begun
 	doubted  time.Time // when low was last doubted
 	woken    bool      // somebody woke the instance, and no fetch has brought what for
@@ -115,7 +116,10 @@ func (s *start) scanned(now time.Time, took time.Duration) {
 }
 
 // rewind has the next fetch begin at the left end, and those after it go on from there.
-func (s *start) rewind() { s.high, s.claimed = 0, 0 }
+func (s *start) rewind() {
+	s.high, s.claimed = 0, 0
+	s.rewinds++
+}
 
 // reset forgets what another connection, server or table may have made untrue.
 func (s *start) reset() {

@@ -78,7 +78,7 @@ func (r *receiver) serve(w work) {
 		// another's settle. Where handlers may have left more in the session than their transaction, nothing is fetched before
 		// that was looked at.
 		if held != nil && (len(w.finished) > 0 || w.removes || w.byLease && w.upTo == 0 || held.tx != nil && held.tx.leaves()) {
-			_, err := r.round(held, work{in: held.in})
+			_, err := r.round(held, &work{in: held.in})
 			if err == nil {
 				r.leaveSession(held.tx)
 			}
@@ -98,7 +98,7 @@ func (r *receiver) serve(w work) {
 			r.unreachable(err)
 			return
 		}
-		next, err := r.round(held, w)
+		next, err := r.round(held, &w)
 		if err != nil {
 			r.failed(w, err)
 			return
@@ -126,7 +126,7 @@ func (r *receiver) putBack(w work) {
 
 // round settles the held batch, if there is one, commits, and fetches what w asks for, if anything: all in one round
 // trip. It returns the new batch when it holds rows. A settle that fails has been taken care of when round returns.
-func (r *receiver) round(held *batch, w work) (*batch, error) {
+func (r *receiver) round(held *batch, w *work) (*batch, error) {
 	ctx, cancel := r.timeout()
 	defer cancel()
 	if held != nil && held.ended {
@@ -156,15 +156,15 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 	}
 	ms := r.fetch[:0]
 	if held == nil && w.n > 0 {
-		r.learnLow(ctx, &w)
+		r.learnLow(ctx, w)
 	}
 	if w.byLease {
-		if err := r.learnSuspects(ctx, &w); err != nil {
+		if err := r.learnSuspects(ctx, w); err != nil {
 			return nil, err
 		}
 	}
 	if w.n > 0 {
-		r.queueFetch(pipeline, &w, &ms)
+		r.queueFetch(pipeline, w, &ms)
 	}
 	var err error
 	if err = ended; pipeline.Len() > 0 && err == nil {
@@ -177,7 +177,7 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 		}
 		held.in.release(held)
 		if !settled {
-			r.putBack(w)
+			r.putBack(*w)
 			return nil, nil
 		}
 	}
@@ -193,7 +193,7 @@ func (r *receiver) round(held *batch, w work) (*batch, error) {
 		clear(ms)
 		r.fetch = ms
 	}()
-	return r.take(ctx, &w, ms)
+	return r.take(ctx, w, ms)
 }
 
 // queueSettle adds the end of a held batch to a round trip; settled is set when it has been committed.

@@ -28,6 +28,9 @@ func (k *keeper) recover(ctx context.Context) error {
 		ids = append(ids, d.ID)
 		k.run.client.log.Warn("sqlq: an instance crashed; its messages go to others", "endpoint", d.Endpoint, "host", d.Host, "pid", d.PID)
 		freed = append(freed, d.Endpoint)
+		if d.At.After(k.crashes[d.Endpoint]) {
+			k.crashes[d.Endpoint] = d.At // the heartbeat would learn of it once more
+		}
 		for _, in := range k.run.instances {
 			if in.endpoint.Name == d.Endpoint {
 				in.suspect()
@@ -35,16 +38,17 @@ func (k *keeper) recover(ctx context.Context) error {
 			}
 		}
 	}
-	if err := k.giveBack(ctx); err != nil || len(dead) == 0 {
-		return err
+	if len(dead) == 0 {
+		return k.giveBack(ctx)
 	}
+	// Before what may fail: nobody would do it again.
 	if err := st.EndListeners(ctx, k.conn, string(forListening), ids); err != nil {
 		return fmt.Errorf("end the listening of instances that are thought dead: %w", err)
 	}
 	if err := st.WakeQueues(ctx, k.conn, freed); err != nil {
 		return fmt.Errorf("wake the queues of crashed instances: %w", err)
 	}
-	return nil
+	return k.giveBack(ctx)
 }
 
 // giveBack puts what ended instances had leased back into the queues, a round of each queue in turn. What does not fit in

@@ -81,8 +81,9 @@ func (in *instance) setAside(seq int64, pause time.Duration) {
 	time.AfterFunc(pause, func() {
 		in.mu.Lock()
 		in.refusals.remove(seq)
+		in.start.gaps.open(seq, seq, time.Now())
 		in.mu.Unlock()
-		in.freedFrom(seq)
+		in.wake()
 	})
 }
 

@@ -74,11 +74,16 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 	finished := in.finishedOf(b)
 	in.reserve(finished)
 	r.rollback()
+	changed := b.tx != nil && b.tx.changed
 	for _, d := range s.running { // perhaps it was the lease that was refused: not again while the handler runs
-		in.setAside(d.seq, in.refusedAgain(d, err))
+		pause := firstRefusalPause
+		if !changed {
+			pause = in.refusedAgain(d, err)
+		}
+		in.setAside(d.seq, pause)
 	}
 	in.leased(s.running, nil, 0)
-	if b.tx != nil && b.tx.changed {
+	if changed {
 		r.run.client.log.Info("sqlq: HandleTx handlers have changed settings of the session, or left temporary objects, by a function or trigger; the messages of their batch run again one by one", "endpoint", in.endpoint.Name)
 	} else {
 		r.sayRefused(in, err)

@@ -131,29 +131,35 @@ func withoutStaying(ms []store.Message) (taken, stay []store.Message) {
 }
 
 // failTooLarge moves those of the messages that an endpoint which is AtMostOnce has left in its queue to the error table that
-// exceed the limits, each in a transaction of its own. The others wait for the next fetch.
+// exceed the limits, each in a transaction of its own. The others wait for the next fetch. What the server refuses to move is
+// left alone for a while.
 func (r *receiver) failTooLarge(in *instance, stay []store.Message) {
 	for i := range stay {
-		if err := r.failOneTooLarge(in, stay[i].Seq); err != nil {
+		d := &delivery{seq: stay[i].Seq} // of a long type there is no handler
+		err := r.failOneTooLarge(in, d)
+		switch {
+		case err == nil:
+		case connectionLost(err):
+			return // the next statement shows it
+		default:
 			r.rollback()
-			r.run.client.log.Error("sqlq: cannot move a message that is too large to the error table; it stays in its queue", "endpoint", in.endpoint.Name, "seq", stay[i].Seq, "err", err)
-			return
+			in.setAside(d.seq, in.refusedAgain(d, err))
 		}
 	}
 }
 
-func (r *receiver) failOneTooLarge(in *instance, seq int64) error {
+func (r *receiver) failOneTooLarge(in *instance, d *delivery) error {
 	ctx, cancel := r.timeout()
 	defer cancel()
 	st, from := r.run.client.store, store.From{Queue: in.endpoint.Name}
 	if err := r.conn.begin(ctx); err != nil {
 		return err
 	}
-	free, err := st.Relock(ctx, r.conn, in.endpoint.Name, []int64{seq})
+	free, err := st.Relock(ctx, r.conn, in.endpoint.Name, []int64{d.seq})
 	if err != nil || len(free) == 0 {
 		return errors.Join(err, r.exec(ctx, `ROLLBACK`))
 	}
-	sizes, err := st.Sizes(ctx, r.conn, from, seq)
+	sizes, err := st.Sizes(ctx, r.conn, from, d.seq)
 	if err != nil {
 		return err
 	}
@@ -161,7 +167,7 @@ func (r *receiver) failOneTooLarge(in *instance, seq int64) error {
 	if reason == nil && !sizes.LongType {
 		return r.exec(ctx, `ROLLBACK`) // it waits for its turn
 	}
-	d := &delivery{seq: seq, broken: reason} // of a long type there is no handler
+	d.broken = reason
 	d.ID, d.Type, d.Endpoint = ID(sizes.ID), sizes.Type, in.endpoint.Name
 	in.decided(d)
 	s := newSettlement(in, from)

@@ -165,14 +165,14 @@ func (r *receiver) learnSuspects(ctx context.Context, w *work) error {
 	return nil
 }
 
-// fetchedSuspects takes in how many messages a fetch by lease brought.
-func (in *instance) fetchedSuspects(w work, got int) {
+// fetchedSuspects takes in how many messages a fetch by lease brought, and whether it left some for their size.
+func (in *instance) fetchedSuspects(w work, got int, rest bool) {
 	if got > 0 {
 		in.fetches++
 		in.start.active = true
 	}
 	if s := &in.suspicion; s.epoch == w.doubt {
-		if s.rest = got >= w.n; !s.rest {
+		if s.rest = got >= w.n || rest; !s.rest {
 			s.next = time.Now().Add(suspectEvery)
 		}
 	}

@@ -90,7 +90,9 @@ func FuzzEditable(f *testing.F) {
 			t.Fatalf("headers %v read as %v, err %v, from\n%s", others, e.Headers, err, editable(m))
 		}
 		same := bytes.Equal(e.Body, body)
-		if bodyIsJSON(body) {
+		if bodyIsJSON(body) && e.Body == nil {
+			same = true // it is left as it is
+		} else if bodyIsJSON(body) {
 			var was, is bytes.Buffer
 			same = json.Compact(&was, body) == nil && json.Compact(&is, e.Body) == nil && was.String() == is.String()
 		}

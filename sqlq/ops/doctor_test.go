@@ -396,7 +396,7 @@ func TestDoctorWithoutSchema(t *testing.T) {
 	t.Parallel()
 	empty := openSchema(t, pgtest.Empty(t), "my schema")
 	ofVersion := []string{"grants", "instances", "leases", "delayed", "backlog", "inbox", "paused", "errors"}
-	ofTables := append([]string{"row security", "dead rows", "bloat", "wraparound", "sequences", "indexes"}, ofVersion...)
+	ofTables := append([]string{"locks", "row security", "dead rows", "bloat", "wraparound", "sequences", "indexes"}, ofVersion...)
 	found(t, doctor(t, empty.Ops, ops.DoctorOptions{}, ofTables...), "migrations", ops.SeverityProblem, `schema "my schema" has no sqlq tables`, "sqlq migrate up --schema 'my schema'")
 	empty.exec(`CREATE SCHEMA "my schema"`)
 	found(t, doctor(t, empty.Ops, ops.DoctorOptions{}, ofTables...), "migrations", ops.SeverityProblem, `schema "my schema" has no sqlq tables`)

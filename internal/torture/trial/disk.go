@@ -18,8 +18,8 @@ type disk struct {
 }
 
 const (
-	diskSpace = "small"  // the tablespace
-	diskBytes = 64 << 20 // far more than the tables need
+	diskSpace = "small"   // the tablespace
+	diskBytes = 768 << 20 // far more than the tables need
 )
 
 // newDisk mounts a disk and makes a tablespace on it, that a role may use; nil when that is not permitted here.
@@ -64,7 +64,7 @@ func (d *disk) fill() error {
 		return err
 	}
 	defer f.Close()
-	zeros := make([]byte, 64<<10)
+	zeros := make([]byte, 1<<20)
 	for err == nil {
 		_, err = f.Write(zeros)
 	}

@@ -17,6 +17,7 @@ func (t *trial) processFaults() lane {
 	return lane{name: "processes", shortest: 500 * time.Millisecond, pause: 2 * time.Second, faults: []fault{
 		{"kill_receiver", on(receiverRole, t.killPost)}, {"freeze_receiver", on(receiverRole, t.freezePost)}, {"restart_receiver", on(receiverRole, t.restartPost)},
 		{"kill_sender", on(senderRole, t.killPost)}, {"freeze_sender", on(senderRole, t.freezePost)}, {"restart_sender", on(senderRole, t.restartPost)},
+		{"leader_ends", t.endLeader},
 	}}
 }
 
@@ -59,6 +60,37 @@ func (t *trial) restartPost(_ context.Context, _ *rand.Rand, kind string, p *pos
 	}
 	t.faults.struck(kind, name, "SIGTERM")()
 	return true
+}
+
+// endLeader asks the process that leads to end, as a rolling deployment does.
+func (t *trial) endLeader(ctx context.Context, _ *rand.Rand, kind string) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	var pid int
+	// Whoever leads holds lock 0 of the table of instances, and in the same session the lock of its process.
+	err := t.site.admin.QueryRow(ctx, `
+		SELECT i.pid FROM pg_locks lead JOIN pg_locks alive ON alive.pid = lead.pid AND alive.classid = lead.classid AND alive.objid <> 0
+		JOIN sqlq.instance i ON coalesce(i.process, i.id) = alive.objid::bigint
+		WHERE lead.locktype = 'advisory' AND lead.granted AND alive.locktype = 'advisory' AND lead.objid = 0
+			AND lead.classid = ('sqlq.instance'::regclass::oid::bigint - 2147483648)::int::bit(32)::bigint::oid
+		LIMIT 1`).Scan(&pid)
+	if err != nil {
+		return false
+	}
+	for _, p := range t.crew.of(receiverRole, poisonRole) {
+		var name string
+		p.with(func(pr *process) bool {
+			if pr.cmd.Process.Pid == pid {
+				name = pr.name()
+			}
+			return true
+		})
+		if name != "" && p.stop(false) {
+			t.faults.struck(kind, name, "SIGTERM, while it leads")()
+			return true
+		}
+	}
+	return false
 }
 
 // hung ends a process that says that a handler of it hangs, as whoever watches over processes would: most often by force,

@@ -164,7 +164,7 @@ func (s *stranger) holdAdvisoryLocks(ctx context.Context, r *rand.Rand, kind str
 
 // sendGiants sends large messages that are due at the same time.
 func (s *stranger) sendGiants(ctx context.Context, r *rand.Rand, kind string) bool {
-	b := &batch{First: s.next, N: 12 + r.IntN(24), To: plainQueue, How: "many", Delay: between(r, 100*time.Millisecond, 2*time.Second), Pad: 1 << 20}
+	b := &batch{First: s.next, N: 8 + r.IntN(12), To: plainQueue, How: "many", Delay: between(r, 100*time.Millisecond, 2*time.Second), Pad: 1 << 20}
 	s.next += key(b.N)
 	s.trial.faults.struck(kind, everybody, "%d of 1 MiB", b.N)()
 	s.trial.ledger.take("a stranger", line{Try: b})

@@ -103,7 +103,7 @@ func TestFetchIsBounded(t *testing.T) {
 	conn, other := house(t, 0)
 	fill := func() {
 		exec(t, conn, `TRUNCATE sqlq.q_house RESTART IDENTITY`)
-		exec(t, conn, `INSERT INTO sqlq.q_house (id, type, headers, body) SELECT gen_random_uuid(), 'house.Chore', nullif(h, '')::json, convert_to(repeat('x', n), 'UTF8')
+		exec(t, conn, `INSERT INTO sqlq.q_house (id, sent_at, type, headers, body) SELECT gen_random_uuid(), now() - interval '1 s', 'house.Chore', nullif(h, '')::json, convert_to(repeat('x', n), 'UTF8')
 			FROM (VALUES (300, ''), (5001, ''), (500, ''), (100, '{"sqlq-crashes":"1"}'), (200, ''), (10, ''), (4000, ''), (10, '')) v (n, h)`)
 	}
 	fill()

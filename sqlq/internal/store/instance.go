@@ -179,6 +179,7 @@ type Dead struct {
 	Endpoint string
 	Host     string
 	PID      int
+	At       time.Time // of the mark
 }
 
 // MarkDead records instances as crashed that did not end in order and whose heartbeat is too old, or whose process's session
@@ -195,7 +196,7 @@ func (s *Schema) MarkDead(ctx context.Context, db DBTX, own []int32, young bool)
 					OR (session_lock AND (NOT $2::boolean OR heartbeat_at < clock_timestamp() - lease_time * 2 / 3)
 						AND pg_try_advisory_xact_lock(%[2]s)))
 			FOR UPDATE SKIP LOCKED)
-		RETURNING id, endpoint, host, pid`, s.table("instance"), s.aliveKeys("coalesce(process, id)")), own, young)
+		RETURNING id, endpoint, host, pid, crashed_at`, s.table("instance"), s.aliveKeys("coalesce(process, id)")), own, young)
 	if err != nil {
 		return nil, err
 	}
