@@ -15,7 +15,8 @@ WITH space AS (
 	SELECT p.*, format('function %s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) AS name
 	FROM pg_proc p JOIN space ON p.pronamespace = space.oid
 ), line (at, text) AS (
-	SELECT ARRAY[c.relname, '0'], format('table %s%s%s', c.relname,
+	SELECT ARRAY[c.relname, '0'], format('table %s%s%s%s', c.relname,
+		CASE WHEN c.relrowsecurity THEN ' ROW SECURITY' ELSE '' END || CASE WHEN c.relforcerowsecurity THEN ' FORCED' ELSE '' END,
 		coalesce(' WITH (' || (SELECT string_agg(o, ', ' ORDER BY o) FROM unnest(c.reloptions) o) || ')', ''),
 		coalesce(' TOAST (' || (SELECT string_agg(o, ', ' ORDER BY o) FROM pg_class t, unnest(t.reloptions) o WHERE t.oid = c.reltoastrelid) || ')', ''))
 	FROM relation c WHERE c.relkind <> 'S'

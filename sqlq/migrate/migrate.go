@@ -6,7 +6,7 @@
 //
 // It is apart from package sqlq so that only programs that migrate link goose. The files that it applies are in package
 // migrations; goose keeps its record in the table sqlq_migration of the same schema, so several schemas of one
-// database have each their own, and a schema that holds an application's tables too keeps that one's sqlq_migration.
+// database have each their own, and a schema that holds an application's tables too keeps that one's goose_db_version.
 package migrate
 
 import (

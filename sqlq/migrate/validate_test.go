@@ -63,6 +63,9 @@ func TestValidateFindsDifferences(t *testing.T) {
 		{`GRANT SELECT ON sqlq.error TO PUBLIC`, "", "table error PUBLIC may SELECT"},
 		{`DROP TRIGGER grant_new_queue ON sqlq.queue`, "table queue trigger CREATE TRIGGER grant_new_queue", ""},
 		{`ALTER TABLE sqlq.delayed DISABLE ROW LEVEL SECURITY`, "table delayed policy readable FOR r", ""},
+		{`ALTER TABLE sqlq."q_Sales" ENABLE ROW LEVEL SECURITY`, "table q_Sales WITH", "table q_Sales ROW SECURITY WITH"},
+		{`ALTER TABLE sqlq.operation ENABLE ROW LEVEL SECURITY`, "table operation WITH", "table operation ROW SECURITY WITH"},
+		{`ALTER TABLE sqlq.error FORCE ROW LEVEL SECURITY`, "table error ROW SECURITY", "table error ROW SECURITY FORCED"},
 		{`CREATE FUNCTION sqlq.own() RETURNS int LANGUAGE sql AS 'SELECT 1'`, "", "function own() RETURNS integer"},
 		{`DROP TABLE sqlq.traffic`, "table traffic column queue text", ""},
 	} {
