@@ -166,11 +166,11 @@ func FuzzYAML(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		if !embeddable([]byte(text)) {
-			t.Skip()
+			return // none of its business
 		}
 		var want, got any
 		if json.Unmarshal([]byte(text), &want) != nil { // a number that no float64 is
-			t.Skip()
+			return // none of its business
 		}
 		compact, err := jsonLine(json.RawMessage(text))
 		if err != nil {
