@@ -48,7 +48,7 @@ func (r *receiver) settleRemoved(in *instance, ds []*delivery) {
 		settled = true
 		for _, d := range ds {
 			log.Error("sqlq: the connection was lost while the outcome of a message that is handled at most once was being stored: what its handler sent, or its failure, may be lost",
-				"endpoint", in.endpoint.Name, "type", loggedText(d.Type), "message", d.ID, "failure", loggedError(d.err), "err", err)
+				"endpoint", in.endpoint.Name, "type", loggedText(d.stored.messageType), "message", d.stored.id, "failure", loggedError(d.err), "err", err)
 		}
 		r.lost(err)
 	case connectionLost(err):
@@ -72,7 +72,7 @@ func (r *receiver) settleRemoved(in *instance, ds []*delivery) {
 		settled = true
 		if d := ds[0]; !in.keep(d, in.refusedAgain(d, err)) {
 			log.Error("sqlq: the server refuses to store a message that is handled at most once; it is lost", "endpoint", in.endpoint.Name,
-				"type", loggedText(d.Type), "message", d.ID, "failure", loggedError(d.err), "err", loggedError(err))
+				"type", loggedText(d.stored.messageType), "message", d.stored.id, "failure", loggedError(d.err), "err", loggedError(err))
 		}
 	}
 	in.settledLeases(ds, settled)
@@ -129,7 +129,7 @@ func (r *runner) nameLost() {
 		in.mu.Lock()
 		for d := range in.removed {
 			r.client.log.Error("sqlq: a message that is handled at most once is lost with the end of its process", "endpoint", in.endpoint.Name,
-				"type", d.Type, "message", d.ID, "handled", d.finished)
+				"type", d.stored.messageType, "message", d.stored.id, "handled", d.finished)
 		}
 		in.mu.Unlock()
 	}

@@ -61,7 +61,8 @@ func (in *Incoming) gather(m Message, publish bool, options []SendOption) error 
 	})
 }
 
-// stored is what an Incoming is made of, out of the reach of handlers and middleware.
+// stored is what an Incoming is made of, out of the reach of handlers and middleware. The library goes by it, and not by the
+// fields that they see and may change while they run.
 type stored struct {
 	id            ID
 	messageType   string
@@ -85,7 +86,6 @@ func (in *Incoming) end() []envelope {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.closed = true
-	in.ID, in.Type = in.stored.id, in.stored.messageType // the library goes by them
 	return in.out
 }
 

@@ -66,7 +66,7 @@ func (in *instance) giveBackAll() {
 	for _, d := range in.leases {
 		if !d.finished && !d.giveUp {
 			running = append(running, d)
-			in.client.log.Warn("sqlq: a handler did not finish before the drain ended; its message goes back", "endpoint", in.endpoint.Name, "type", d.Type, "message", d.ID)
+			in.client.log.Warn("sqlq: a handler did not finish before the drain ended; its message goes back", "endpoint", in.endpoint.Name, "type", d.stored.messageType, "message", d.stored.id)
 		}
 	}
 	in.returnLeased(running)

@@ -195,7 +195,7 @@ func (r *runner) counters(now time.Time) []store.Counters {
 		c, slow := in.counters(now)
 		for _, d := range slow {
 			if !d.slow.Swap(true) {
-				r.client.log.Warn("sqlq: a handler runs for long", "endpoint", in.endpoint.Name, "type", d.Type, "message", d.ID,
+				r.client.log.Warn("sqlq: a handler runs for long", "endpoint", in.endpoint.Name, "type", d.stored.messageType, "message", d.stored.id,
 					"for", now.Sub(d.batch.began).Round(time.Second), "attempt", d.made())
 			}
 		}

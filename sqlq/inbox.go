@@ -55,7 +55,7 @@ func (in *instance) returnUnclaimed(w work, ms []store.Message) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for i, d := range newDeliveries(ms) {
-		d.ID, d.lease, d.leasedBy, d.giveUp = ms[i].ID, ms[i].Lease, w.by, true
+		d.stored.id, d.lease, d.leasedBy, d.giveUp = ms[i].ID, ms[i].Lease, w.by, true
 		in.leases[d.lease] = d
 		in.finished = append(in.finished, d)
 	}
@@ -65,7 +65,7 @@ func (in *instance) returnUnclaimed(w work, ms []store.Message) {
 func (in *instance) decideByClaim(d *delivery) {
 	if d.claim == store.Duplicate {
 		d.outcome = outcome{verdict: complete}
-		in.client.log.Debug("sqlq: removed a message whose id was handled before", "endpoint", in.endpoint.Name, "type", d.Type, "message", d.ID)
+		in.client.log.Debug("sqlq: removed a message whose id was handled before", "endpoint", in.endpoint.Name, "type", d.stored.messageType, "message", d.stored.id)
 		return
 	}
 	d.wait(waitElse, errInHandsElse)
@@ -79,11 +79,11 @@ func (s *settlement) claimed(d *delivery) {
 		s.duplicates++
 	case d.claim != store.Claimed:
 	case d.leasing:
-		s.claims.Leasing = append(s.claims.Leasing, d.ID)
+		s.claims.Leasing = append(s.claims.Leasing, d.stored.id)
 	case !completed:
-		s.claims.Unhandled = append(s.claims.Unhandled, d.ID)
+		s.claims.Unhandled = append(s.claims.Unhandled, d.stored.id)
 	case d.lease != 0:
-		s.claims.Handled = append(s.claims.Handled, d.ID)
+		s.claims.Handled = append(s.claims.Handled, d.stored.id)
 	}
 }
 
@@ -109,11 +109,11 @@ func (r *receiver) reclaim(ctx context.Context, in *instance, d *delivery) (sett
 		d.claim = store.Unclaimed
 		return true, nil
 	}
-	claims, err := r.run.client.store.Claim(ctx, r.conn, in.endpoint.Name, [][16]byte{d.ID}, in.endpoint.Deduplicate, 0, nil)
+	claims, err := r.run.client.store.Claim(ctx, r.conn, in.endpoint.Name, [][16]byte{d.stored.id}, in.endpoint.Deduplicate, 0, nil)
 	if err != nil {
 		return false, err
 	}
-	switch claims[d.ID] {
+	switch claims[d.stored.id] {
 	case store.InHandsElse:
 		return false, nil
 	case store.Duplicate:
@@ -142,7 +142,7 @@ func (r *receiver) takeBackClaims(ctx context.Context, b *batch) error {
 	ids, seqs := map[int64][16]byte{}, []int64{}
 	for _, d := range b.all {
 		if d.claim == store.Claimed {
-			ids[d.seq] = d.ID
+			ids[d.seq] = d.stored.id
 			seqs = append(seqs, d.seq)
 		}
 	}

@@ -130,7 +130,7 @@ func (tx *receiveTx) run(d *delivery) error {
 		return errors.Join(ErrLeftOpen, err)
 	case tx.conn.PgConn().TxStatus() == 'I':
 		tx.verdict = txBroken
-		tx.in.client.log.Error("sqlq: a HandleTx handler ended the receive transaction past the tx it was given; its batch will be handled again", "endpoint", tx.in.endpoint.Name, "type", d.Type, "message", d.ID)
+		tx.in.client.log.Error("sqlq: a HandleTx handler ended the receive transaction past the tx it was given; its batch will be handled again", "endpoint", tx.in.endpoint.Name, "type", d.stored.messageType, "message", d.stored.id)
 		return err
 	}
 	failed := tx.conn.PgConn().TxStatus() == 'E'
@@ -138,13 +138,13 @@ func (tx *receiveTx) run(d *delivery) error {
 		err = fmt.Errorf("%w (return it, or undo the statement with a transaction of its own, tx.Begin): %w", ErrSwallowed, serverSaid(tx.failure))
 	}
 	if tx.touched {
-		tx.in.learnApart(d.Type)
+		tx.in.learnApart(d.stored.messageType)
 	}
 	displaced := tx.touched && tx.workers > 0
 	if err == nil && !displaced {
 		if tx.begun {
 			tx.workers++
-			tx.worker = d.Type
+			tx.worker = d.stored.messageType
 		}
 		return nil
 	}
@@ -179,7 +179,7 @@ func (tx *receiveTx) handOut(d *delivery) *handlerTx {
 	tx.mu.Lock()
 	defer tx.mu.Unlock()
 	tx.begun, tx.waited, tx.deadlock, tx.failure, tx.verdict, tx.nested = false, false, false, nil, txDecides, 0
-	tx.known = tx.in.isApart(d.Type)
+	tx.known = tx.in.isApart(d.stored.messageType)
 	tx.handed = &handlerTx{receiveTx: tx}
 	return tx.handed
 }

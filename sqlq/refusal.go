@@ -57,13 +57,13 @@ func (in *instance) refusedAgain(d *delivery, err error) time.Duration {
 	if len(f.times) > 10_000 {
 		clear(f.times)
 	}
-	f.times[d.ID]++
-	pause := min(firstRefusalPause<<min(f.times[d.ID]-1, 10), longestRefusalPause)
+	f.times[d.stored.id]++
+	pause := min(firstRefusalPause<<min(f.times[d.stored.id]-1, 10), longestRefusalPause)
 	others, say := f.said.may(time.Now())
 	in.mu.Unlock()
 	if say {
 		in.client.log.Error("sqlq: the server refuses to settle a message; it waits and is tried again, with growing pauses", "endpoint", in.endpoint.Name,
-			"type", loggedText(d.Type), "message", d.ID, "pause", pause, "others", others, "err", loggedError(err))
+			"type", loggedText(d.stored.messageType), "message", d.stored.id, "pause", pause, "others", others, "err", loggedError(err))
 	}
 	return pause
 }

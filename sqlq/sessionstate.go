@@ -182,7 +182,7 @@ func (in *instance) goAlone(ds ...*delivery) {
 		if len(in.goesAlone) > 10_000 {
 			clear(in.goesAlone)
 		}
-		in.goesAlone[d.ID] = struct{}{}
+		in.goesAlone[d.stored.id] = struct{}{}
 		in.one++
 	}
 }
@@ -190,7 +190,7 @@ func (in *instance) goAlone(ds ...*delivery) {
 func (in *instance) wentAlone(d *delivery) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	delete(in.goesAlone, d.ID)
+	delete(in.goesAlone, d.stored.id)
 }
 
 // mayJoin says whether a message may run behind others in their transaction.
@@ -198,14 +198,14 @@ func (in *instance) mayJoin(d *delivery) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if len(in.goesAlone) > 0 {
-		if _, first := in.goesAlone[d.ID]; first {
+		if _, first := in.goesAlone[d.stored.id]; first {
 			return false
 		}
 	}
 	if len(in.apartUntil) == 0 {
 		return true
 	}
-	return !time.Now().Before(in.apartUntil[d.Type])
+	return !time.Now().Before(in.apartUntil[d.stored.messageType])
 }
 
 // oneNext has the next fetches bring one message each: while messages have transactions of their own, what else a fetch brings

@@ -138,8 +138,8 @@ func (in *instance) mayWait(ds []*delivery) bool {
 	}
 	may := true
 	for _, d := range ds {
-		in.troubles[d.ID]++
-		may = may && in.troubles[d.ID] <= maxTroubled
+		in.troubles[d.stored.id]++
+		may = may && in.troubles[d.stored.id] <= maxTroubled
 	}
 	return may
 }

@@ -117,7 +117,7 @@ func (r *receiver) settleLeases(ctx context.Context, in *instance, ds []*deliver
 	for _, d := range ds {
 		switch {
 		case !ours[d.lease]:
-			r.run.client.log.Warn("sqlq: a handler finished after its message was given to another receiver", "endpoint", in.endpoint.Name, "message", d.ID)
+			r.run.client.log.Warn("sqlq: a handler finished after its message was given to another receiver", "endpoint", in.endpoint.Name, "message", d.stored.id)
 		case d.giveUp:
 			back = append(back, d.lease)
 			s.claimed(d)

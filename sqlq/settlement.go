@@ -67,7 +67,7 @@ func (s *settlement) add(in *instance, d *delivery) {
 		}
 		s.out = append(s.out, d.out...)
 	case fail:
-		f := describe(d.Type, d.err)
+		f := describe(d.stored.messageType, d.err)
 		f.Key, f.Attempts, f.Endpoint, f.Host = d.key(), d.made(), in.endpoint.Name, s.client.config.host
 		f.FirstFailedAt, f.Replays, f.Headers = d.history()
 		s.failures, s.failed = append(s.failures, f), append(s.failed, d)
@@ -125,12 +125,12 @@ func (s *settlement) queue(b *pgx.Batch) error {
 // count adds what was committed to the instance's statistics, and names the messages that have failed.
 func (in *instance) count(s *settlement) {
 	for _, d := range s.failed {
-		in.client.log.Error("sqlq: message failed", "endpoint", in.endpoint.Name, "type", loggedText(d.Type), "message", d.ID, "attempts", d.made(), "err", loggedError(d.err))
+		in.client.log.Error("sqlq: message failed", "endpoint", in.endpoint.Name, "type", loggedText(d.stored.messageType), "message", d.stored.id, "attempts", d.made(), "err", loggedError(d.err))
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for _, d := range s.failed {
-		delete(in.refusals.times, d.ID)
+		delete(in.refusals.times, d.stored.id)
 	}
 	in.done.Handled += uint64(len(s.complete) + len(s.rows) + s.gone - s.duplicates - s.expired)
 	in.done.Expired += uint64(s.expired)

@@ -168,7 +168,7 @@ func (r *receiver) failOneTooLarge(in *instance, d *delivery) error {
 		return r.exec(ctx, `ROLLBACK`) // it waits for its turn
 	}
 	d.broken = reason
-	d.ID, d.Type, d.Endpoint = ID(sizes.ID), sizes.Type, in.endpoint.Name
+	d.stored.id, d.stored.messageType, d.Endpoint = ID(sizes.ID), sizes.Type, in.endpoint.Name
 	in.decided(d)
 	s := newSettlement(in, from)
 	s.add(in, d)

@@ -105,7 +105,7 @@ func (in *instance) finish(d *delivery) {
 	case d.lease != 0:
 		in.finished = append(in.finished, d)
 	case d.lost:
-		in.client.log.Warn("sqlq: a handler finished after its message was given to another receiver", "endpoint", in.endpoint.Name, "message", d.ID)
+		in.client.log.Warn("sqlq: a handler finished after its message was given to another receiver", "endpoint", in.endpoint.Name, "message", d.stored.id)
 	}
 	if d.batch.open--; d.batch.open == 0 {
 		close(d.batch.done)
@@ -131,7 +131,7 @@ func (in *instance) decided(d *delivery) bool {
 	case !d.expires.IsZero() && !time.Now().Before(d.expires):
 		d.expired, d.outcome = true, outcome{verdict: complete}
 		if d.made() > 0 {
-			in.client.log.Warn("sqlq: the time to live of a message ran out before its next attempt", "endpoint", in.endpoint.Name, "type", d.Type, "message", d.ID, "attempts", d.made())
+			in.client.log.Warn("sqlq: the time to live of a message ran out before its next attempt", "endpoint", in.endpoint.Name, "type", d.stored.messageType, "message", d.stored.id, "attempts", d.made())
 		}
 		return true
 	case d.claim > store.Claimed:
@@ -140,7 +140,7 @@ func (in *instance) decided(d *delivery) bool {
 	case d.broken != nil:
 		d.err = d.broken
 	case d.handler == nil:
-		d.err = fmt.Errorf("%w %q in endpoint %q: add one, or replay the message to the endpoint that has", ErrUnknownType, loggedText(d.Type), in.endpoint.Name)
+		d.err = fmt.Errorf("%w %q in endpoint %q: add one, or replay the message to the endpoint that has", ErrUnknownType, loggedText(d.stored.messageType), in.endpoint.Name)
 		if in.awaitHandler(d) {
 			return true
 		}
@@ -246,13 +246,13 @@ func (in *instance) lostWith(d *delivery) {
 	if len(in.lostUnder) > 1000 {
 		clear(in.lostUnder)
 	}
-	in.lostUnder[d.ID]++
+	in.lostUnder[d.stored.id]++
 }
 
 func (in *instance) timesLost(d *delivery) int {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.lostUnder[d.ID]
+	return in.lostUnder[d.stored.id]
 }
 
 // failed records a failed attempt. What no handler has seen says nothing about the endpoint's health.
@@ -266,7 +266,7 @@ func (in *instance) failed(d *delivery) {
 	now := time.Now()
 	if d.handler.failure(now, d.made() > 1+in.endpoint.Retry.Immediate || d.failedBefore()) {
 		in.slowed()
-		in.client.log.Warn("sqlq: messages of a type fail one after the other; slowing it to one probe at a time", "endpoint", in.endpoint.Name, "type", d.Type, "err", loggedError(d.err))
+		in.client.log.Warn("sqlq: messages of a type fail one after the other; slowing it to one probe at a time", "endpoint", in.endpoint.Name, "type", d.stored.messageType, "err", loggedError(d.err))
 	}
 	d.handler.arm(now, in.probe)
 }
