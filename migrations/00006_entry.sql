@@ -353,13 +353,15 @@ BEGIN
         PERFORM set_config('lock_timeout', CASE WHEN NOT last THEN '100ms' ELSE
             least(extract(epoch FROM current_setting('deadlock_timeout')::interval) * 1000 + 200, 3000)::bigint || 'ms' END, true);
         BEGIN
-            PERFORM pg_advisory_xact_lock(1936813169, queue_lock_key('queue'::regclass));
             PERFORM queue_table(drop_queue.name);
             FOREACH locked IN ARRAY ARRAY[false, true] LOOP
                 -- A queue that is not empty is refused before anybody has to wait.
                 CONTINUE WHEN NOT locked AND force;
                 IF locked THEN
                     EXECUTE format('LOCK TABLE %I.%I IN ACCESS EXCLUSIVE MODE', place, tab);
+                    -- Behind the table's: whoever sends and then makes a queue would else wait in a circle with this.
+                    PERFORM set_config('lock_timeout', '100ms', true);
+                    PERFORM pg_advisory_xact_lock(1936813169, queue_lock_key('queue'::regclass));
                 END IF;
                 EXECUTE format('SELECT count(*) FROM %I.%I', place, tab) INTO here;
                 SELECT (SELECT count(*) FROM delayed d WHERE d.queue = drop_queue.name)
