@@ -60,7 +60,11 @@ type conn struct {
 	ownPlans []string // what the server had for plans
 	pooled   bool     // through a transaction pooler: the session is not this connection's
 
+	state string // the state of the session as the last transaction left it, as the SQL expression seen found it
+	seen  string
+
 	statements map[string]*statement // what is known of handlers' SQL
+	late       bool                  // pgx encodes the arguments of a batch when it has sent a part of it
 	encoder    pgx.ExtendedQueryBuilder
 }
 
@@ -73,7 +77,7 @@ func (c *Client) connect(ctx context.Context, why purpose) (*conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the connection %q: %w", why, unreachable(err))
 	}
-	own := &conn{Conn: raw}
+	own := &conn{Conn: raw, late: encodesLate(config.DefaultQueryExecMode)}
 	if err := own.setUp(ctx, c, config, afterConnect, why); err != nil {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
@@ -81,6 +85,11 @@ func (c *Client) connect(ctx context.Context, why purpose) (*conn, error) {
 		return nil, fmt.Errorf("open the connection %q: %w", why, err)
 	}
 	return own, nil
+}
+
+// encodesLate reports whether, with a query mode, pgx encodes the arguments of a batch when it has sent a part of it.
+func encodesLate(mode pgx.QueryExecMode) bool {
+	return mode != pgx.QueryExecModeExec && mode != pgx.QueryExecModeSimpleProtocol
 }
 
 // setUp learns whether the session is the connection's own, has the program set up what it sets up on those of its pool, and

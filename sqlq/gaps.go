@@ -95,7 +95,7 @@ func (w *work) takeFreed(b *batch) {
 	}
 	var both gaps
 	for _, r := range w.gaps {
-		both.add(r)
+		both.put(r)
 	}
 	for _, r := range b.fetched {
 		both.open(r.from, r.to, w.began)
@@ -262,25 +262,55 @@ func (g *gaps) take(now time.Time, last int64, n int) (taken []gap) {
 func (g *gaps) looked(r gap, closed int64, now time.Time) {
 	r.wait = min(2*r.wait, mostGapWait)
 	r.from, r.due = max(r.from, closed+1), now.Add(r.wait)
-	g.add(r)
+	g.put(r)
 }
 
 // pass adds what a fetch passed over, when all numbers up to closed had been closed before.
 func (g *gaps) pass(from, to, closed int64, now time.Time) {
-	g.add(gap{max(from, closed+1), to, now.Add(gapWait), gapWait})
+	g.put(gap{max(from, closed+1), to, now.Add(gapWait), gapWait})
 }
 
 // open adds numbers that are to be looked for by the next fetch, because nobody has read them or their rows are free again.
-func (g *gaps) open(from, to int64, now time.Time) { g.add(gap{from, to, now, gapWait}) }
-
-// add adds a range; of numbers that are there already it is the new one that counts.
-func (g *gaps) add(r gap) {
-	if r.from > r.to {
+// With their neighbours of the same kind they make one range.
+func (g *gaps) open(from, to int64, now time.Time) {
+	if from > to {
 		return
 	}
+	i := g.add(gap{from, to, now, gapWait})
+	r, first, end := g.ranges[i], i, i+1
+	if i > 0 && g.ranges[i-1].to == from-1 && g.ranges[i-1].isOpen(now) {
+		first, r.from = i-1, g.ranges[i-1].from
+	}
+	if end < len(g.ranges) && g.ranges[end].from == to+1 && g.ranges[end].isOpen(now) {
+		end, r.to = end+1, g.ranges[end].to
+	}
+	if end-first > 1 {
+		g.ranges = slices.Replace(g.ranges, first, end, r)
+	}
+	g.bound()
+}
+
+// isOpen reports whether the next fetch is to look for it, and none has looked yet.
+func (r gap) isOpen(now time.Time) bool { return r.wait == gapWait && !r.due.After(now) }
+
+// put adds a range, which may be empty.
+func (g *gaps) put(r gap) {
+	if r.from <= r.to {
+		g.add(r)
+		g.bound()
+	}
+}
+
+// add adds a range and returns where it is; of numbers that are there already it is the new one that counts.
+func (g *gaps) add(r gap) int {
 	g.remove(r.from, r.to)
 	i, _ := slices.BinarySearchFunc(g.ranges, r.from, func(r gap, n int64) int { return cmp.Compare(r.from, n) })
 	g.ranges = slices.Insert(g.ranges, i, r)
+	return i
+}
+
+// bound forgets the lowest ranges beyond maxGaps.
+func (g *gaps) bound() {
 	if len(g.ranges) > maxGaps {
 		g.ranges = slices.Delete(g.ranges, 0, len(g.ranges)-maxGaps)
 	}

@@ -22,16 +22,29 @@ func (tx *receiveTx) front() *pgx.Batch {
 		b.Queue(`RELEASE SAVEPOINT sqlq`)
 	}
 	if !tx.plans {
-		own := tx.conn.ownPlans
-		b.Queue(tx.watched.front[tx.look], own[0], own[1], own[2], own[3]).QueryRow(func(row pgx.Row) error {
-			return row.Scan(nil, nil, nil, nil, &tx.before)
-		})
+		tx.queuePlans(b)
 	}
 	if tx.later && !tx.limited {
 		b.Queue(`SET LOCAL lock_timeout = 1`) // milliseconds
 	}
 	b.Queue(`SAVEPOINT sqlq`)
 	return b
+}
+
+// queuePlans gives the handlers the planner as the server has it, and looks at the session, if that is not known to be as the
+// last transaction left it.
+func (tx *receiveTx) queuePlans(b *pgx.Batch) {
+	own := tx.conn.ownPlans
+	known := tx.conn.seen == tx.watched.state[tx.look] && !tx.alone
+	tx.conn.seen = "" // until this transaction has ended well
+	if known {
+		tx.before = tx.conn.state
+		b.Queue(setPlans, own[0], own[1], own[2], own[3])
+		return
+	}
+	b.Queue(tx.watched.front[tx.look], own[0], own[1], own[2], own[3]).QueryRow(func(row pgx.Row) error {
+		return row.Scan(nil, nil, nil, nil, &tx.before)
+	})
 }
 
 // fronted notes that what front queued has been executed.
@@ -86,7 +99,7 @@ func (tx *receiveTx) canRide(ctx context.Context, sql string, args []any) (bool,
 	if s.several {
 		return false, tx.mustFront(ctx)
 	}
-	if !tx.encodesLate() {
+	if !tx.conn.late {
 		return true, nil
 	}
 	if s.params == nil {
@@ -104,7 +117,7 @@ func (tx *receiveTx) canRide(ctx context.Context, sql string, args []any) (bool,
 
 // canSend says why the arguments of a batch cannot be sent, if so: see canRide.
 func (tx *receiveTx) canSend(ctx context.Context, queries []*pgx.QueuedQuery) error {
-	if !tx.encodesLate() {
+	if !tx.conn.late {
 		return nil
 	}
 	if err := tx.describe(ctx, queries); err != nil {
@@ -121,15 +134,6 @@ func (tx *receiveTx) canSend(ctx context.Context, queries []*pgx.QueuedQuery) er
 		}
 	}
 	return nil
-}
-
-// encodesLate says whether pgx encodes the arguments of a batch when it has sent a part of it.
-func (tx *receiveTx) encodesLate() bool {
-	switch tx.conn.Config().DefaultQueryExecMode {
-	case pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol:
-		return false
-	}
-	return true
 }
 
 // try says whether pgx encodes arguments for a statement. The common ones need not be encoded twice for that.

@@ -34,7 +34,7 @@ var watchedSettings = []string{
 const (
 	lockTimeout    = "lock_timeout"
 	maxSettings    = 64 // that are watched
-	thoroughFirst  = 8  // batches of each instance are looked at thoroughly,
+	thoroughFirst  = 2  // batches of each instance are looked at thoroughly,
 	thoroughEvery  = 1000
 	laterLockLimit = "1ms" // lock_timeout of the second and later handlers of a batch
 )
@@ -94,7 +94,7 @@ func (r *receiver) learnSettings() {
 	c.settings.inquire.Do(func() {
 		ctx, cancel := r.timeout()
 		defer cancel()
-		names, err := store.SettingsInFunctions(ctx, r.conn)
+		names, err := c.store.SettingsInFunctions(ctx, r.conn)
 		if err != nil {
 			c.log.Debug("sqlq: cannot read which settings the functions of the database make", "err", err)
 		}
@@ -171,7 +171,7 @@ func (in *instance) learnApart(messageType string) {
 func (in *instance) isApart(messageType string) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return time.Now().Before(in.apartUntil[messageType])
+	return len(in.apartUntil) > 0 && time.Now().Before(in.apartUntil[messageType])
 }
 
 // goAlone has messages run each in a transaction of its own when they come again; wentAlone forgets that.
@@ -221,8 +221,12 @@ func (tx *receiveTx) leaves() bool {
 	return tx.replace || tx.known || tx.touched
 }
 
-// noteChange learns, after a transaction with one handler in it, whether that has changed the session without its text saying so.
+// noteChange learns, after the commit of a transaction with one handler in it, whether that has changed the session without its
+// text saying so. One with several would have failed.
 func (tx *receiveTx) noteChange() {
+	if tx.workers > 1 && !tx.conn.pooled && !tx.leaves() {
+		tx.conn.seen, tx.conn.state = tx.watched.state[tx.look], tx.before
+	}
 	if tx.workers != 1 || tx.after == "" || tx.touched {
 		return
 	}

@@ -73,15 +73,15 @@ func RestoreSettings(b *pgx.Batch, names, values []string) {
 		WHERE coalesce(current_setting(name, true), value) <> value`, names, values)
 }
 
-// SettingsInFunctions returns the names of custom settings that functions of this database, other than the server's own, set
-// by set_config or SET; those that this role may not read are left out. Locks nothing; reads all of pg_proc.
-func SettingsInFunctions(ctx context.Context, db DBTX) (names []string, err error) {
+// SettingsInFunctions returns the names of custom settings that functions of this database, other than the server's own and the
+// schema's, set by set_config or SET; those that this role may not read are left out. Locks nothing; reads all of pg_proc.
+func (s *Schema) SettingsInFunctions(ctx context.Context, db DBTX) (names []string, err error) {
 	rows, err := db.Query(ctx, `
 		SELECT DISTINCT lower(m[1]) FROM pg_proc p
 		JOIN pg_language l ON l.oid = p.prolang AND l.lanname IN ('sql', 'plpgsql'),
 			regexp_matches(p.prosrc, '(?:set_config\s*\(\s*''|\mset\s+(?:local\s+|session\s+)?)([a-z_][a-z0-9_$]*(?:\.[a-z_][a-z0-9_$]*)+)', 'gi') m
-		WHERE p.pronamespace <> 'pg_catalog'::regnamespace AND p.prosrc ~* '\mset(_config)?\M'
-		ORDER BY 1 LIMIT 100`)
+		WHERE p.oid >= 16384 AND p.pronamespace <> to_regnamespace(quote_ident($1::text)) -- from there on objects are users' own
+		ORDER BY 1 LIMIT 100`, s.name)
 	if err != nil {
 		return nil, err
 	}
