@@ -213,12 +213,30 @@ func (l *listener) subscribe(ctx context.Context, c *conn) error {
 	return nil
 }
 
+// notifyFromElsewhere notifies the listening connection from another session: one of the program's pool, or, where the program
+// has them all in use, one of its own.
+func (l *listener) notifyFromElsewhere(ctx context.Context) error {
+	client := l.run.client
+	soon, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if c, err := client.pool.Acquire(soon); err == nil {
+		defer c.Release()
+		return client.store.Notify(ctx, c, []string{l.delayed})
+	}
+	c, err := client.connect(ctx, forListening)
+	if err != nil {
+		return err
+	}
+	defer c.Close(ctx)
+	return client.store.Notify(ctx, c, []string{l.delayed})
+}
+
 // selfTest sees that a notification from another session arrives. Behind a transaction pooler that was not recognised as
 // one LISTEN succeeds and nothing ever comes.
 func (l *listener) selfTest(ctx context.Context, c *conn) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	if err := l.run.client.store.Notify(ctx, l.run.client.pool, []string{l.delayed}); err != nil {
+	if err := l.notifyFromElsewhere(ctx); err != nil {
 		return fmt.Errorf("notify: %w", err)
 	}
 	for {

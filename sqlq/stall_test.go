@@ -85,6 +85,41 @@ func TestListenerWithoutAnAnswer(t *testing.T) {
 	eventually(t, "senders wake it again", func() (bool, string) { return statsOf(p.Client).Waits == sqlq.Notified, "" })
 }
 
+// A listening connection that is made anew does not need the program's pool either.
+func TestListeningAnewDoesNotNeedThePool(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t)
+	admin := poolOn(t, url)
+	execSQL(t, admin, `SELECT sqlq.create_queue('first')`)
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.MaxConns = 2
+	busy, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(busy.Close)
+	run(t, open(t, busy, sqlq.Config{PollInterval: time.Hour}), sqlq.Endpoint{Name: "first", Handlers: []sqlq.Handler{
+		sqlq.Handle(func(context.Context, *sqlq.Delivery[voucher]) error { return nil }),
+	}})
+	sleeps := func() (bool, string) { return asleep(t, admin, "sqlq", "first") == 1, "" }
+	eventually(t, "it sleeps", sleeps)
+	for range 2 {
+		held, err := busy.Acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer held.Release()
+	}
+	if n := count(t, admin, `SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity
+		WHERE application_name = 'sqlq listen' AND datname = current_database()`); n != 1 {
+		t.Fatalf("%d connections listened", n)
+	}
+	eventually(t, "it sleeps again", sleeps)
+}
+
 // With the program's own pool busy nobody waits for a wake-up: neither the receivers of the process nor those of another, which
 // it wakes. Nor does the end.
 func TestWakesDoNotNeedThePool(t *testing.T) {

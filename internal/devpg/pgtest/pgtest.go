@@ -16,8 +16,11 @@ package pgtest
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,7 +37,14 @@ const Schema = "sqlq"
 // Main is for TestMain: it runs the tests, stops the server if there is one, and exits. (A test binary without it
 // leaves nothing behind either, but kills its server rather than stopping it.) When the tests have passed it looks for
 // what they have left running, which fails them: goroutines of the library, and its sessions on the server.
+//
+// Tests with a database wait more than they compute, so more of them run at a time than there are processors, unless -parallel
+// says how many.
 func Main(m *testing.M) {
+	flag.Parse()
+	if cores := runtime.GOMAXPROCS(0); !parallelGiven() {
+		_ = flag.Set("test.parallel", strconv.Itoa(min(3*cores, max(cores, 8))))
+	}
 	code := m.Run()
 	if code == 0 {
 		if err := leftBehind(); err != nil {
@@ -49,6 +59,11 @@ func Main(m *testing.M) {
 		}
 	}
 	os.Exit(code)
+}
+
+func parallelGiven() (given bool) {
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	return given
 }
 
 // Server returns the test binary's server. It is every test's: do not stop it, or change its settings.
