@@ -98,11 +98,18 @@ func TestReadme(t *testing.T) {
 	before := string(read(t, "README.md"))
 	readme := readPage(t, before)
 	var commands []*command
-	var sql []string // to run before the command of the same place
+	var named []*block // commands without what they print
+	var sql []string   // to run before the command of the same place
 	readme.each(func(b *block) {
 		switch b.language {
 		case "go":
-			hold(t, b, string(read(t, "examples", "hello", "main.go")))
+			if strings.Contains(b.text(), "package main\n") {
+				hold(t, b, string(read(t, "examples", "hello", "main.go")))
+			} else if !strings.Contains(string(read(t, "examples", "exactlyonce", "main.go")), b.text()) {
+				t.Errorf("README.md:%d: the block is not a part of examples/exactlyonce", b.line)
+			}
+		case "sh":
+			named = append(named, b)
 		case "text":
 			hold(t, b, drawing(t))
 		case "console":
@@ -121,6 +128,10 @@ func TestReadme(t *testing.T) {
 		if len(commands) <= i || commands[i].text != want {
 			t.Errorf("the README's command number %d is not %q", i+1, want)
 		}
+	}
+
+	for _, b := range named {
+		holdNamed(t, b, commands)
 	}
 
 	t.Run("commands", func(t *testing.T) {
@@ -149,6 +160,18 @@ func TestReadme(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(root, "README.md"), []byte(after), 0o666); err != nil {
 				t.Fatal(err)
 			}
+		}
+	}
+}
+
+// holdNamed sees that the commands of a block are ones that a transcript runs. One may have a comment behind it.
+func holdNamed(t *testing.T, b *block, commands []*command) {
+	t.Helper()
+	for i, line := range b.lines {
+		line, _, _ = strings.Cut(line, "   #")
+		runs := func(c *command) bool { return c.text == line }
+		if line != "go get "+module+"/sqlq" && !slices.ContainsFunc(commands, runs) {
+			t.Errorf("README.md:%d: no transcript runs %q", b.line+i, line)
 		}
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/sqlq/sqlq/internal/devpg/pgtest"
 )
 
-// TestShortestProgram builds the README's first Go program, word for word, in a module of its own outside of the repository,
+// TestShortestProgram builds the README's Go program, word for word, in a module of its own outside of the repository,
 // and runs it against `sqlq dev`. The module requires what this one does, in the same versions: so nothing is downloaded that
 // is not there to build this test, which `go mod tidy` would.
 func TestShortestProgram(t *testing.T) {
@@ -18,7 +18,7 @@ func TestShortestProgram(t *testing.T) {
 	pgtest.Server(t) // fetched, if it has to be, where it does not count as output
 	var program *block
 	readPage(t, string(read(t, "README.md"))).each(func(b *block) {
-		if b.language == "go" && program == nil {
+		if b.language == "go" && program == nil && strings.Contains(b.text(), "package main\n") {
 			program = b
 		}
 	})
