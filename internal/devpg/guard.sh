@@ -8,6 +8,7 @@ program=$!
 	read -r line && kill -INT "$program"
 	read -r line
 	leash=$?
+	trap '' TERM
 	kill -TERM "$program"
 	kill -QUIT "$program"
 	[ "$leash" != 0 ]

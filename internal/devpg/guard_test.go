@@ -171,3 +171,26 @@ func TestParentAndGuardKilled(t *testing.T) {
 	}
 	isEmpty(t, root)
 }
+
+// The guard removes the folder also when its program ends the moment it is asked to.
+func TestGuardOfAProgramThatEndsAtOnce(t *testing.T) {
+	for range 150 {
+		path := t.TempDir()
+		if err := os.Mkdir(filepath.Join(path, "data"), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", guardScript, "sqlq-guard", path, "sleep", "100")
+		leash, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		leash.Close()
+		_ = cmd.Wait() // the program was killed
+		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Fatalf("the folder was left behind: %v", err)
+		}
+	}
+}
