@@ -93,7 +93,7 @@ func (r *receiver) storeRemoved(in *instance, ds []*delivery) error {
 		}
 	}
 	b := &pgx.Batch{}
-	r.conn.queueBegin(b)
+	r.conn.QueueBeginReceive(b)
 	if err := s.queue(b); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
@@ -87,8 +88,7 @@ func LastValue(t *testing.T, pool *pgxpool.Pool, queue string) int64 {
 func FetchPlans(t *testing.T, pool *pgxpool.Pool, queue string) []string {
 	t.Helper()
 	ctx := context.Background()
-	c := &Client{config: Config{}.withDefaults(), pool: pool}
-	conn, err := c.connect(ctx, forReceiving)
+	conn, err := connectorTo(pool).Connect(ctx, session.Receive)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,16 +189,19 @@ func Wakes(notify func(channels []string)) (wake func(channels ...string), gathe
 	}
 }
 
+func connectorTo(pool *pgxpool.Pool) *session.Connector {
+	return &session.Connector{Pool: pool, OfHandler: isOfHandler}
+}
+
 // Pooled says whether a receive connection of a Client on the pool finds itself behind a transaction pooler.
 func Pooled(t testing.TB, pool *pgxpool.Pool) bool {
 	t.Helper()
-	c := &Client{config: Config{}.withDefaults(), pool: pool}
-	conn, err := c.connect(t.Context(), forReceiving)
+	conn, err := connectorTo(pool).Connect(t.Context(), session.Receive)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close(context.Background())
-	return conn.pooled
+	return conn.Pooled
 }
 
 // Fetching says whether a fetch of an endpoint is under way.

@@ -105,7 +105,7 @@ func (k *keeper) register(ctx context.Context, in *instance) error {
 		Endpoint: in.endpoint.Name, Host: c.config.host, PID: os.Getpid(), Version: c.config.version,
 		Concurrency: in.endpoint.Concurrency, Process: k.process.Load(), LeaseTime: c.config.LeaseTime,
 	}
-	record.SessionLock = !k.conn.pooled && (record.Process == 0 || k.alive)
+	record.SessionLock = !k.conn.Pooled && (record.Process == 0 || k.alive)
 	// A context that ended during the commit would leave a record that nobody ends.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
@@ -120,12 +120,12 @@ func (k *keeper) register(ctx context.Context, in *instance) error {
 		}
 		return err
 	}
-	err := pgx.BeginTxFunc(ctx, k.conn, k.conn.keeping(), insert)
+	err := pgx.BeginTxFunc(ctx, k.conn, k.conn.Keeping(), insert)
 	if errors.Is(err, errAliveTaken) {
 		c.log.Warn("sqlq: another session has the advisory lock that would show that this process lives; its heartbeat alone does, so its death is noticed later",
 			"endpoint", in.endpoint.Name, "number", id, "after", c.config.LeaseTime)
 		record.SessionLock = false
-		err = pgx.BeginTxFunc(ctx, k.conn, k.conn.keeping(), insert)
+		err = pgx.BeginTxFunc(ctx, k.conn, k.conn.Keeping(), insert)
 	}
 	if err != nil {
 		return fmt.Errorf("register endpoint %q: %w", in.endpoint.Name, err)

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
@@ -22,14 +23,14 @@ const (
 // gets nothing done is noticed by the others, who then do it once.
 type keeper struct {
 	run       *runner
-	conn      *conn
+	conn      *session.Conn
 	connected time.Time
-	process   atomic.Int32 // the number of the lock that shows that the process lives; 0: there is none
-	alive     bool         // the connection holds that lock
-	tried     time.Time    // when it last tried to take that or to lead, between heartbeats
-	byAge     bool         // it leads as the oldest instance, because a stranger has the leader's lock
-	strangers strangers    // with the leader's lock
-	claimants strangers    // with the lock that shows that the process lives
+	process   atomic.Int32      // the number of the lock that shows that the process lives; 0: there is none
+	alive     bool              // the connection holds that lock
+	tried     time.Time         // when it last tried to take that or to lead, between heartbeats
+	byAge     bool              // it leads as the oldest instance, because a stranger has the leader's lock
+	strangers session.Strangers // with the leader's lock
+	claimants session.Strangers // with the lock that shows that the process lives
 
 	mu      sync.Mutex
 	leads   bool
@@ -50,7 +51,7 @@ type keeper struct {
 }
 
 func newKeeper(r *runner) *keeper {
-	return &keeper{run: r, strangers: strangers{log: r.client.log}, claimants: strangers{log: r.client.log}, kick: make(chan struct{}, 1),
+	return &keeper{run: r, strangers: session.Strangers{Log: r.client.log}, claimants: session.Strangers{Log: r.client.log}, kick: make(chan struct{}, 1),
 		crashes: map[string]time.Time{}, mover: newMover(), upkeep: newUpkeep(), smallRounds: map[string]round{}}
 }
 
@@ -85,7 +86,7 @@ func (k *keeper) start(ctx context.Context) error {
 // keep does the housekeeping until stop ends. What is under way then is finished, unless ctx ends: cut off, it might leave the
 // record of an instance that nobody ends, and the connection, whose locks show that the instances live.
 func (k *keeper) keep(ctx, stop context.Context) {
-	var retry backoff
+	var retry session.Backoff
 	every := min(k.run.client.config.LeaseTime/3, 5*time.Second)
 	beat := time.Now().Add(every)
 	next := time.Duration(0)
@@ -123,8 +124,8 @@ func (k *keeper) keep(ctx, stop context.Context) {
 		}
 		cancel()
 		if err == nil {
-			retry.reset()
-			k.run.outage.ends(forKeeping)
+			retry.Reset()
+			k.run.outage.End(session.Keep)
 			continue
 		}
 		k.disconnect()
@@ -133,12 +134,12 @@ func (k *keeper) keep(ctx, stop context.Context) {
 		}
 		beat = time.Now() // at once: the lead went with the connection
 		k.run.restart()
-		if k.run.outage.begins(forKeeping, err) {
-			k.run.outage.wait(stop, &retry)
+		if k.run.outage.Begin(session.Keep, err) {
+			k.run.outage.Wait(stop, &retry)
 			continue
 		}
 		k.run.client.log.Warn("sqlq: housekeeping failed, trying again", "err", err)
-		retry.wait(stop)
+		retry.Wait(stop)
 	}
 }
 
@@ -161,10 +162,10 @@ const lackedEvery = time.Second
 // lacks reports whether there is something to try for between heartbeats: the lock that shows that the process lives, or the
 // lead, where the listener does not hear when that is free.
 func (k *keeper) lacks() bool {
-	return k.lacksAlive() || len(k.claimants.told) > 0 || !k.leadsNow() && !k.run.listener.hears()
+	return k.lacksAlive() || k.claimants.HasTold() || !k.leadsNow() && !k.run.listener.hears()
 }
 
-func (k *keeper) lacksAlive() bool { return k.process.Load() != 0 && !k.alive && !k.conn.pooled }
+func (k *keeper) lacksAlive() bool { return k.process.Load() != 0 && !k.alive && !k.conn.Pooled }
 
 // tryAgain tries for what the connection lacks.
 func (k *keeper) tryAgain(ctx context.Context) error {
@@ -191,15 +192,15 @@ func (k *keeper) tryAgain(ctx context.Context) error {
 
 // tellOfClaimants says who has the lock that shows that this process lives, if it does not.
 func (k *keeper) tellOfClaimants(ctx context.Context) error {
-	if !k.lacksAlive() && len(k.claimants.told) == 0 || time.Since(k.claimants.looked) < strangersEvery {
+	if !k.lacksAlive() && !k.claimants.HasTold() || time.Since(k.claimants.Looked) < session.StrangersEvery {
 		return nil
 	}
-	k.claimants.looked = time.Now()
+	k.claimants.Looked = time.Now()
 	found, err := k.run.client.store.Strangers(ctx, k.conn)
 	if err != nil {
 		return fmt.Errorf("look for who holds locks: %w", err)
 	}
-	k.claimants.tell(found, func(f store.Stranger) string {
+	k.claimants.Tell(found, func(f store.Stranger) string {
 		if f.Lock == store.LockAlive && f.Number == int64(k.process.Load()) && k.lacksAlive() {
 			return "this process cannot show by it that it lives, and may be thought dead when that session lets go"
 		}
@@ -236,7 +237,7 @@ func (k *keeper) onOwn(ctx context.Context, run func(db store.DBTX) error) error
 			return err
 		}
 	}
-	return k.run.client.onPool(ctx, run)
+	return session.OnPool(ctx, k.run.client.pool, run)
 }
 
 func (k *keeper) connect(ctx context.Context) (err error) {
@@ -247,7 +248,7 @@ func (k *keeper) connect(ctx context.Context) (err error) {
 	k.leads = false
 	k.mu.Unlock()
 	k.alive, k.byAge = false, false
-	if k.conn, err = k.run.client.connect(ctx, forKeeping); err != nil {
+	if k.conn, err = k.run.client.connector.Connect(ctx, session.Keep); err != nil {
 		return err
 	}
 	k.connected = time.Now()
@@ -257,7 +258,7 @@ func (k *keeper) connect(ctx context.Context) (err error) {
 // holdAlive tries to take the lock that shows that the process lives, if it has one and the connection does not hold it.
 func (k *keeper) holdAlive(ctx context.Context) (err error) {
 	process := k.process.Load()
-	if process == 0 || k.alive || k.conn.pooled {
+	if process == 0 || k.alive || k.conn.Pooled {
 		return nil
 	}
 	if k.alive, err = k.run.client.store.TryAlive(ctx, k.conn, process); err != nil {

@@ -28,7 +28,7 @@ func (k *keeper) leadIsVacant() {
 func (k *keeper) tryLead(ctx context.Context, late bool) (err error) {
 	st, leads := k.run.client.store, k.leadsNow()
 	switch {
-	case k.conn.pooled:
+	case k.conn.Pooled:
 		leads, err = st.Eldest(ctx, k.conn, k.run.numbers())
 	case !leads || k.byAge:
 		if leads, err = st.TryLead(ctx, k.conn); err == nil {
@@ -51,17 +51,17 @@ const leaderEvery = time.Minute
 // one of its instances is the oldest.
 func (k *keeper) tryLeadByAge(ctx context.Context, has, late bool) (leads bool, err error) {
 	st := k.run.client.store
-	if !has && !late && !k.byAge && time.Since(k.strangers.looked) < leaderEvery || has && len(k.strangers.told) == 0 {
+	if !has && !late && !k.byAge && time.Since(k.strangers.Looked) < leaderEvery || has && !k.strangers.HasTold() {
 		k.byAge = false
 		return has, nil
 	}
-	k.strangers.looked = time.Now()
+	k.strangers.Looked = time.Now()
 	found, err := st.Strangers(ctx, k.conn)
 	if err != nil {
 		return false, fmt.Errorf("look for who holds locks: %w", err)
 	}
 	k.byAge = false
-	k.strangers.tell(found, func(f store.Stranger) string {
+	k.strangers.Tell(found, func(f store.Stranger) string {
 		if f.Lock != store.LockLead || has {
 			return ""
 		}
@@ -84,7 +84,7 @@ func (k *keeper) handOver(ctx context.Context) {
 	k.leads = false
 	k.mu.Unlock()
 	st := k.run.client.store
-	if k.conn != nil && !k.conn.IsClosed() && !k.conn.pooled && !k.byAge {
+	if k.conn != nil && !k.conn.IsClosed() && !k.conn.Pooled && !k.byAge {
 		if _, err := st.LeaveLead(ctx, k.conn); err != nil {
 			k.disconnect() // with which the lock goes
 		}

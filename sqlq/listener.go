@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
@@ -17,9 +18,9 @@ import (
 // others can hold for long, and whenever it takes long all the same, instances poll by themselves.
 type listener struct {
 	run       *runner
-	silent    bool        // it was said that LISTEN does not work
-	pooled    atomic.Bool // nothing but polling is possible
-	strangers strangers   // with locks that keep receivers from sleeping
+	silent    bool              // it was said that LISTEN does not work
+	pooled    atomic.Bool       // nothing but polling is possible
+	strangers session.Strangers // with locks that keep receivers from sleeping
 
 	mu        sync.Mutex
 	connected bool               // and LISTEN was seen to work
@@ -40,18 +41,15 @@ type listener struct {
 	stale     bool      // begin anew
 }
 
-// errDeaf is why a session that could listen is not relied upon.
-var errDeaf = errors.New("LISTEN succeeds but no notification arrives; is there a transaction pooler in between?")
-
 var errStale = errors.New("what to listen for has changed")
 
 func newListener(r *runner) *listener {
-	return &listener{run: r, strangers: strangers{log: r.client.log}}
+	return &listener{run: r, strangers: session.Strangers{Log: r.client.log}}
 }
 
 // listen keeps a connection until ctx ends.
 func (l *listener) listen(ctx context.Context) {
-	var retry backoff
+	var retry session.Backoff
 	for ctx.Err() == nil {
 		err := l.session(ctx, &retry)
 		l.disconnected()
@@ -59,8 +57,8 @@ func (l *listener) listen(ctx context.Context) {
 			return // nothing was lost
 		}
 		l.run.restart()
-		if errors.Is(err, errPooled) {
-			l.run.outage.ends(forListening)
+		if errors.Is(err, session.ErrPooled) {
+			l.run.outage.End(session.Listen)
 			l.onlyPoll(ctx)
 			select { // it may have been mistaken, or be taken away
 			case <-ctx.Done():
@@ -70,12 +68,12 @@ func (l *listener) listen(ctx context.Context) {
 		}
 		switch {
 		case errors.Is(err, errStale):
-		case l.run.outage.begins(forListening, err):
-			l.run.outage.wait(ctx, &retry)
+		case l.run.outage.Begin(session.Listen, err):
+			l.run.outage.Wait(ctx, &retry)
 		default:
 			l.run.client.log.Warn("sqlq: not listening, polling until it works again", "err", err)
 			l.silent = true
-			retry.wait(ctx)
+			retry.Wait(ctx)
 		}
 	}
 }
@@ -92,10 +90,10 @@ func (l *listener) heard() {
 }
 
 // session makes a connection that listens, tests it, and keeps it until it is lost. Then it returns why.
-func (l *listener) session(ctx context.Context, retry *backoff) error {
+func (l *listener) session(ctx context.Context, retry *session.Backoff) error {
 	settingUp, cancel := context.WithTimeout(ctx, setUpWithin)
 	defer cancel()
-	c, err := l.run.client.connect(settingUp, forListening)
+	c, err := l.run.client.connector.Connect(settingUp, session.Listen)
 	if err != nil {
 		return err
 	}
@@ -104,8 +102,8 @@ func (l *listener) session(ctx context.Context, retry *backoff) error {
 		defer cancel()
 		c.Close(closing)
 	}()
-	if c.pooled {
-		return errPooled
+	if c.Pooled {
+		return session.ErrPooled
 	}
 	if err := store.SetSession(settingUp, c, []string{"lock_timeout"}, []string{listenerLocks}); err != nil {
 		return fmt.Errorf("set up the connection: %w", err)
@@ -120,8 +118,8 @@ func (l *listener) session(ctx context.Context, retry *backoff) error {
 	if err := l.holdAlive(settingUp, s); err != nil {
 		return err
 	}
-	retry.reset()
-	l.run.outage.ends(forListening)
+	retry.Reset()
+	l.run.outage.End(session.Listen)
 	l.heard()
 	l.mu.Lock()
 	l.connected = true
@@ -135,7 +133,7 @@ func (l *listener) session(ctx context.Context, retry *backoff) error {
 
 // compare looks whether queues were paused or resumed, and begins anew when the queue of an instance is another table than
 // it was: dropped and made again.
-func (l *listener) compare(ctx context.Context, c *conn) error {
+func (l *listener) compare(ctx context.Context, c *session.Conn) error {
 	l.mu.Lock()
 	changed := l.changed
 	l.changed = false
@@ -181,7 +179,7 @@ func (l *listener) refresh() {
 
 // subscribe listens for calls to all queues, for delayed messages, for the end of whoever leads, and for new, paused and
 // resumed queues.
-func (l *listener) subscribe(ctx context.Context, c *conn) error {
+func (l *listener) subscribe(ctx context.Context, c *session.Conn) error {
 	st := l.run.client.store
 	tables, posts, byChannel := map[*instance]store.TableID{}, map[*instance]*post{}, map[string]*instance{}
 	sql := ""
@@ -223,7 +221,7 @@ func (l *listener) notifyFromElsewhere(ctx context.Context) error {
 		defer c.Release()
 		return client.store.Notify(ctx, c, []string{l.delayed})
 	}
-	c, err := client.connect(ctx, forListening)
+	c, err := client.connector.Connect(ctx, session.Listen)
 	if err != nil {
 		return err
 	}
@@ -233,7 +231,7 @@ func (l *listener) notifyFromElsewhere(ctx context.Context) error {
 
 // selfTest sees that a notification from another session arrives. Behind a transaction pooler that was not recognised as
 // one LISTEN succeeds and nothing ever comes.
-func (l *listener) selfTest(ctx context.Context, c *conn) error {
+func (l *listener) selfTest(ctx context.Context, c *session.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	if err := l.notifyFromElsewhere(ctx); err != nil {
@@ -242,7 +240,7 @@ func (l *listener) selfTest(ctx context.Context, c *conn) error {
 	for {
 		n, err := c.WaitForNotification(ctx)
 		if err != nil {
-			return fmt.Errorf("%w: %w", errDeaf, err)
+			return fmt.Errorf("%w: %w", session.ErrDeaf, err)
 		}
 		if n == nil {
 			continue // something else arrived
@@ -255,7 +253,7 @@ func (l *listener) selfTest(ctx context.Context, c *conn) error {
 }
 
 // wait waits for a notification, a request, or the time to look again.
-func (l *listener) wait(ctx context.Context, c *conn, pause time.Duration) error {
+func (l *listener) wait(ctx context.Context, c *session.Conn, pause time.Duration) error {
 	waiting, cancel := context.WithTimeout(ctx, pause)
 	defer cancel()
 	l.mu.Lock()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 )
 
 // Bounds of what the listener does with its session between two waits.
@@ -20,7 +22,7 @@ const (
 
 // listening is a session that listens, as its goroutine sees it.
 type listening struct {
-	c     *conn
+	c     *session.Conn
 	poll  time.Time     // when to poll next
 	look  time.Duration // the last pause between looks for writing transactions; 0: none was looked for
 	alive bool          // it holds the lock that shows that the process lives

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 )
 
 const (
@@ -30,7 +32,7 @@ func (l *listener) onlyPoll(ctx context.Context) {
 	if c.config.ListenURL != "" {
 		advice = "Config.ListenURL leads through one too: let it lead to the database itself"
 	}
-	c.log.Warn("sqlq: polling for messages instead of being woken", "err", errPooled, "every", every, "advice", advice, "endpoints", l.run.endpoints())
+	c.log.Warn("sqlq: polling for messages instead of being woken", "err", session.ErrPooled, "every", every, "advice", advice, "endpoints", l.run.endpoints())
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if delayed, _, err := c.store.Tables(ctx, c.pool); err == nil { // so that this process's own mover is told
@@ -51,7 +53,7 @@ func (l *listener) pollInterval() time.Duration {
 }
 
 // poll is the net under the wake-ups: one statement for all queues that sleep.
-func (l *listener) poll(ctx context.Context, c *conn) error {
+func (l *listener) poll(ctx context.Context, c *session.Conn) error {
 	waiting, err := l.waiting(ctx, c, l.which(func(p *post) bool { return p.rests() != deaf }))
 	if err != nil {
 		return err
@@ -70,7 +72,7 @@ func (l *listener) poll(ctx context.Context, c *conn) error {
 
 // waiting returns those of the instances in whose queues there are messages, held ones included. A table that somebody has
 // locked is passed over: nobody could receive from it.
-func (l *listener) waiting(ctx context.Context, c *conn, ins []*instance) (has []*instance, err error) {
+func (l *listener) waiting(ctx context.Context, c *session.Conn, ins []*instance) (has []*instance, err error) {
 	st := l.run.client.store
 	for range 2 {
 		if len(ins) == 0 {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
@@ -15,7 +16,7 @@ import (
 func (k *keeper) recover(ctx context.Context) error {
 	st := k.run.client.store
 	var dead []store.Dead
-	err := pgx.BeginTxFunc(ctx, k.conn, k.conn.keeping(), func(tx pgx.Tx) (err error) {
+	err := pgx.BeginTxFunc(ctx, k.conn, k.conn.Keeping(), func(tx pgx.Tx) (err error) {
 		dead, err = st.MarkDead(ctx, tx, k.run.numbers(), time.Since(k.connected) < k.run.client.config.LeaseTime)
 		return err
 	})
@@ -42,7 +43,7 @@ func (k *keeper) recover(ctx context.Context) error {
 		return k.giveBack(ctx)
 	}
 	// Before what may fail: nobody would do it again.
-	if err := st.EndListeners(ctx, k.conn, string(forListening), ids); err != nil {
+	if err := st.EndListeners(ctx, k.conn, string(session.Listen), ids); err != nil {
 		return fmt.Errorf("end the listening of instances that are thought dead: %w", err)
 	}
 	if err := st.WakeQueues(ctx, k.conn, freed); err != nil {

@@ -3,7 +3,6 @@ package sqlq
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
@@ -52,12 +51,7 @@ func (k *keeper) choreWithin() time.Duration { return k.run.client.config.LeaseT
 // chore runs one transaction of a background chore. The server ends a statement that takes longer than choreWithin, with
 // 57014: the connection, and with it the lead, is kept.
 func (k *keeper) chore(ctx context.Context, do func(tx pgx.Tx) error) error {
-	begin := beginHeld
-	if k.conn.pooled {
-		begin = beginKept
-	}
-	begin += fmt.Sprintf(`; SET LOCAL statement_timeout = %d`, k.choreWithin().Milliseconds())
-	return pgx.BeginTxFunc(ctx, k.conn, pgx.TxOptions{BeginQuery: begin}, do)
+	return pgx.BeginTxFunc(ctx, k.conn, k.conn.KeepingWithin(k.choreWithin()), do)
 }
 
 // isFaultOfWork reports whether an error comes from what was being worked on, such as a table that somebody has locked, a trigger

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 )
 
 // runner is one Run: the endpoints' instances, the receivers that serve them, and the two connections that listen and
@@ -17,7 +19,7 @@ type runner struct {
 	keeper    *keeper
 	receivers []*receiver
 	pauses    pauses
-	outage    *outage
+	outage    *session.Outage
 	hidden    map[string]bool // queues whose messages row security may hide, as it was said; the keeper's
 	suspect   chan struct{}   // filled while a message that may have killed a process is in hand
 
@@ -92,7 +94,7 @@ func (c *Client) newRunner(ctx context.Context, stop context.CancelFunc, endpoin
 	case c.runner != nil:
 		return nil, fmt.Errorf("%w: give all endpoints to one Run", ErrRunning)
 	}
-	r := &runner{client: c, schedule: newSchedule(), outage: newOutage(c.log), suspect: make(chan struct{}, 1), stop: stop, ended: make(chan struct{})}
+	r := &runner{client: c, schedule: newSchedule(), outage: session.NewOutage(c.log), suspect: make(chan struct{}, 1), stop: stop, ended: make(chan struct{})}
 	r.handlerCtx = context.WithValue(context.WithoutCancel(ctx), handlerContext{}, true)
 	r.hardCtx = context.WithoutCancel(ctx)
 	r.hurry, r.cutShort = context.WithCancel(r.hardCtx)

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
@@ -130,7 +131,7 @@ func about(verb string, m Message) string {
 // while the server was read-only, another one may take.
 func (c *Client) storeAll(ctx context.Context, all []envelope) error {
 	err := c.storeOnce(ctx, all)
-	if sqlState(err) == readOnly && c.dropReadOnly(ctx) {
+	if sqlState(err) == session.ReadOnlySession && c.readOnly.Drop(ctx, c.pool) {
 		err = c.storeOnce(ctx, all)
 	}
 	return err
@@ -328,7 +329,7 @@ func (c *Client) sendError(err error, all ...envelope) error {
 	if err == nil {
 		return nil
 	}
-	err = explainPooler(unreachable(serverSaid(err)))
+	err = session.ExplainPooler(unreachable(serverSaid(err)))
 	queues := queuesOf(all)
 	what := fmt.Sprintf("send %s to queue %q", all[0].Type, all[0].queue)
 	switch {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
@@ -166,7 +167,7 @@ func (k *keeper) readTraffic(ctx context.Context) error {
 	const what = "read how much arrives in the queues"
 	err := k.chore(ctx, func(tx pgx.Tx) error { return k.run.client.store.ReadTraffic(ctx, tx) })
 	err = k.goWithout(err, &k.upkeep.mayNotRead, what+", so operators see no rates")
-	if state := sqlState(err); state == lockNotAvailable || state == foreignKeyViolation { // somebody is dropping a queue, and the next reading will do
+	if state := sqlState(err); state == lockNotAvailable || state == session.ForeignKeyViolation { // somebody is dropping a queue, and the next reading will do
 		return nil
 	}
 	return k.goOn(err, what)

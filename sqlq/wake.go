@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 )
 
 // wake wakes sleeping receivers of committed messages. A receiver of this process that sleeps on the queue is enough; for
@@ -178,7 +180,7 @@ func (l *listener) notify(channels []string) bool {
 }
 
 // sendWakes notifies the channels that are to be notified.
-func (l *listener) sendWakes(ctx context.Context, c *conn) error {
+func (l *listener) sendWakes(ctx context.Context, c *session.Conn) error {
 	l.mu.Lock()
 	channels := l.wakes
 	l.wakes = nil

@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
@@ -196,7 +197,7 @@ func (l *listener) overflow(in *instance) {
 }
 
 // grant makes what the session holds what the instances wish for, so far as others let it, and returns when to try again.
-func (l *listener) grant(ctx context.Context, c *conn) (again time.Duration, err error) {
+func (l *listener) grant(ctx context.Context, c *session.Conn) (again time.Duration, err error) {
 	if err := l.release(ctx, c); err != nil {
 		return 0, err
 	}
@@ -245,7 +246,7 @@ func (l *listener) hold(ins []*instance, change func(*post)) {
 }
 
 // release gives back the locks of those that are awake, and the watch of those that are away.
-func (l *listener) release(ctx context.Context, c *conn) error {
+func (l *listener) release(ctx context.Context, c *session.Conn) error {
 	flags := l.which(func(p *post) bool { return p.flag && p.wish != asleep })
 	watches := l.which(func(p *post) bool { return p.watch && p.wish == away })
 	if len(flags)+len(watches) == 0 {
@@ -277,7 +278,7 @@ func (l *listener) release(ctx context.Context, c *conn) error {
 }
 
 // takeWatch takes the watch for those of the instances for which it is to be had.
-func (l *listener) takeWatch(ctx context.Context, c *conn, ins []*instance) error {
+func (l *listener) takeWatch(ctx context.Context, c *session.Conn, ins []*instance) error {
 	if len(ins) == 0 {
 		return nil
 	}
@@ -308,7 +309,7 @@ func (l *listener) takeWatch(ctx context.Context, c *conn, ins []*instance) erro
 // raiseFlags has senders notify those that have the watch and want to sleep, where the sleeper's lock is to be had, and notes
 // who was writing to their queues. Whoever does not wait for it is woken, to look once more: what was committed before the
 // flag was up notified nobody.
-func (l *listener) raiseFlags(ctx context.Context, c *conn) error {
+func (l *listener) raiseFlags(ctx context.Context, c *session.Conn) error {
 	now := time.Now()
 	ins := l.which(func(p *post) bool { return p.wish == asleep && p.watch && !p.flag && !now.Before(p.again) })
 	if len(ins) == 0 {
@@ -343,7 +344,7 @@ func (l *listener) raiseFlags(ctx context.Context, c *conn) error {
 
 // callOthers calls the receivers of other processes for instances that have more than they can do, after they have left
 // the watch, and returns when to do so again.
-func (l *listener) callOthers(ctx context.Context, c *conn) (time.Duration, error) {
+func (l *listener) callOthers(ctx context.Context, c *session.Conn) (time.Duration, error) {
 	now, pause := time.Now(), time.Hour
 	due := l.which(func(p *post) bool {
 		if p.call && now.Sub(p.called) < callEvery {
@@ -363,7 +364,7 @@ func (l *listener) callOthers(ctx context.Context, c *conn) (time.Duration, erro
 
 // standBy tries to take the watch for those on call, has them look where messages wait although somebody else has it,
 // and returns when to do so again.
-func (l *listener) standBy(ctx context.Context, c *conn) (time.Duration, error) {
+func (l *listener) standBy(ctx context.Context, c *session.Conn) (time.Duration, error) {
 	every := l.run.client.config.standbyEvery
 	ins := l.which(func(p *post) bool { return p.rests() == onCall })
 	if len(ins) == 0 {

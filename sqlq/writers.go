@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
@@ -15,7 +16,7 @@ import (
 const lookAgainMin, lookAgainMax = 2 * time.Millisecond, 50 * time.Millisecond
 
 // look wakes instances for which a noted transaction has ended, and returns when to look again; 0: nothing to look for.
-func (l *listener) look(ctx context.Context, c *conn, last time.Duration) (time.Duration, error) {
+func (l *listener) look(ctx context.Context, c *session.Conn, last time.Duration) (time.Duration, error) {
 	ins := l.which(func(p *post) bool { return len(p.noted) > 0 })
 	if len(ins) == 0 {
 		return 0, nil

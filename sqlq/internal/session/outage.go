@@ -1,4 +1,4 @@
-package sqlq
+package session
 
 import (
 	"context"
@@ -11,14 +11,14 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// outage is what a Run knows of the database being out of reach. It has the log say that once for the process, and once that
+// Outage is what a Run knows of the database being out of reach. It has the log say that once for the process, and once that
 // it is over, whichever of its connections find out, and lets those that wait try again when one has succeeded.
-type outage struct {
+type Outage struct {
 	log  *slog.Logger
 	open atomic.Bool // some purpose is lost; read without the lock by what happens often
 
 	mu    sync.Mutex
-	lost  map[purpose]bool // what has no connection; receivers have one as soon as one of them has
+	lost  map[Purpose]bool // what has no connection; receivers have one as soon as one of them has
 	since time.Time
 	ended time.Time // of the one before
 	said  bool
@@ -35,15 +35,16 @@ const (
 	mostBackoff = 500 * time.Millisecond
 )
 
-func newOutage(log *slog.Logger) *outage {
-	return &outage{log: log, lost: map[purpose]bool{}, news: make(chan struct{})}
+// NewOutage returns an outage that has not begun.
+func NewOutage(log *slog.Logger) *Outage {
+	return &Outage{log: log, lost: map[Purpose]bool{}, news: make(chan struct{})}
 }
 
-// begins notes that a connection was lost or could not be made. It returns false for what is no sign that the database is
+// Begin notes that a connection was lost or could not be made. It returns false for what is no sign that the database is
 // out of reach: an answer of the server, or a statement that took too long. The caller says that.
-func (o *outage) begins(why purpose, err error) bool {
-	if !connectionLost(err) || errors.Is(err, errDeaf) {
-		o.ends(why)
+func (o *Outage) Begin(why Purpose, err error) bool {
+	if !Lost(err) || errors.Is(err, ErrDeaf) {
+		o.End(why)
 		return false
 	}
 	var connecting *pgconn.ConnectError
@@ -60,13 +61,13 @@ func (o *outage) begins(why purpose, err error) bool {
 	o.open.Store(true)
 	if !o.said && (now.Sub(o.ended) > sameOutage || now.Sub(o.since) > quietly) {
 		o.said = true
-		o.log.Warn("sqlq: lost the database, trying again until it is back", "connection", string(why), "since", o.since, "err", unreachable(err))
+		o.log.Warn("sqlq: lost the database, trying again until it is back", "connection", string(why), "since", o.since, "err", Unreachable(err))
 	}
 	return true
 }
 
-// ends notes that a connection works. It is called often, and costs nothing when none was lost.
-func (o *outage) ends(why purpose) {
+// End notes that a connection works. It is called often, and costs nothing when none was lost.
+func (o *Outage) End(why Purpose) {
 	if !o.open.Load() {
 		return
 	}
@@ -88,10 +89,10 @@ func (o *outage) ends(why purpose) {
 	}
 }
 
-// wait lets a moment pass before the next attempt: less, if another connection succeeds meanwhile, or ctx ends.
-func (o *outage) wait(ctx context.Context, b *backoff) {
+// Wait lets a moment pass before the next attempt: less, if another connection succeeds meanwhile, or ctx ends.
+func (o *Outage) Wait(ctx context.Context, b *Backoff) {
 	o.mu.Lock()
 	news := o.news
 	o.mu.Unlock()
-	b.waitFor(ctx, news, mostBackoff)
+	b.WaitFor(ctx, news, mostBackoff)
 }

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package sqlq
+package session
 
 import (
 	"net"

@@ -1,4 +1,4 @@
-package sqlq
+package session
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
@@ -26,8 +27,11 @@ import (
 // Config.ListenURL leads past the pooler for the connections that need a session. Sending needs none: a sender's probe
 // takes a lock and gives it back within one statement.
 
-// errPooled is why an instance does not listen.
-var errPooled = errors.New("a transaction pooler, such as PgBouncer, stands between this process and the database; LISTEN does not work through it")
+// ErrPooled is why an instance does not listen.
+var ErrPooled = errors.New("a transaction pooler, such as PgBouncer, stands between this process and the database; LISTEN does not work through it")
+
+// ErrDeaf is why a session that could listen is not relied upon.
+var ErrDeaf = errors.New("LISTEN succeeds but no notification arrives; is there a transaction pooler in between?")
 
 // beginHeld begins a receive transaction through a transaction pooler, with the settings that a session of its own would
 // have: see settings and plans.
@@ -40,9 +44,9 @@ const (
 	beginKept = beginHeld + `; SET LOCAL idle_in_transaction_session_timeout = '10s'; SET LOCAL enable_seqscan = off; SET LOCAL jit = off`
 )
 
-// queueBegin begins a receive transaction, in a round trip.
-func (c *conn) queueBegin(b *pgx.Batch) {
-	if !c.pooled {
+// QueueBeginReceive begins a receive transaction, in a round trip.
+func (c *Conn) QueueBeginReceive(b *pgx.Batch) {
+	if !c.Pooled {
 		b.Queue(`BEGIN`)
 		return
 	}
@@ -50,26 +54,36 @@ func (c *conn) queueBegin(b *pgx.Batch) {
 	b.Queue(setHeld)
 }
 
-// begin begins a receive transaction.
-func (c *conn) begin(ctx context.Context) error {
+// BeginReceive begins a receive transaction.
+func (c *Conn) BeginReceive(ctx context.Context) error {
 	sql := `BEGIN`
-	if c.pooled {
+	if c.Pooled {
 		sql = beginHeld + `; ` + setHeld
 	}
 	_, err := c.Exec(ctx, sql)
 	return err
 }
 
-// keeping are the options of the housekeeping's transactions.
-func (c *conn) keeping() pgx.TxOptions {
-	if c.pooled {
+// Keeping are the options of the housekeeping's transactions.
+func (c *Conn) Keeping() pgx.TxOptions {
+	if c.Pooled {
 		return pgx.TxOptions{BeginQuery: beginKept}
 	}
 	return pgx.TxOptions{}
 }
 
+// KeepingWithin is Keeping, for a transaction of which the server ends a statement that takes longer than d, with 57014: the
+// connection, and what it holds, is kept.
+func (c *Conn) KeepingWithin(d time.Duration) pgx.TxOptions {
+	begin := beginHeld
+	if c.Pooled {
+		begin = beginKept
+	}
+	return pgx.TxOptions{BeginQuery: begin + fmt.Sprintf(`; SET LOCAL statement_timeout = %d`, d.Milliseconds())}
+}
+
 // meet asks the server for its process id and what it has for plans. It sets nothing, and prepares nothing.
-func meet(ctx context.Context, pg *pgconn.PgConn) (pid uint32, ownPlans []string, err error) {
+func meet(ctx context.Context, pg *pgconn.PgConn) (pid uint32, OwnPlans []string, err error) {
 	sql := `SELECT pg_backend_pid()`
 	for _, name := range plans {
 		sql += `, current_setting('` + name + `')`
@@ -87,9 +101,9 @@ func meet(ctx context.Context, pg *pgconn.PgConn) (pid uint32, ownPlans []string
 		return 0, nil, fmt.Errorf("set up the connection: process id of the server: %w", err)
 	}
 	for _, value := range row[1:] {
-		ownPlans = append(ownPlans, string(value))
+		OwnPlans = append(OwnPlans, string(value))
 	}
-	return uint32(n), ownPlans, nil
+	return uint32(n), OwnPlans, nil
 }
 
 // askWithin bounds the asking of both connections.
@@ -97,7 +111,7 @@ const askWithin = 5 * time.Second
 
 // isPooled says whether transactions on a connection may run in different sessions: see store.Pooled. What is known of a
 // place is not asked again.
-func (c *Client) isPooled(ctx context.Context, config *pgx.ConnConfig, pg *pgconn.PgConn, pid uint32) (bool, error) {
+func (c *Connector) isPooled(ctx context.Context, config *pgx.ConnConfig, pg *pgconn.PgConn, pid uint32) (bool, error) {
 	if pid == pg.PID() {
 		return false, nil
 	}
@@ -117,49 +131,28 @@ func (c *Client) isPooled(ctx context.Context, config *pgx.ConnConfig, pg *pgcon
 	return pooled, nil
 }
 
-// checkExecMode refuses the one mode in which a pooler can mix up statements: describe_exec sends a statement and its
-// parameters in two round trips, and what was sent in between by others may be what the parameters meet. See
-// pgx.QueryExecModeDescribeExec.
-func (c *Client) checkExecMode(ctx context.Context) error {
-	if c.pool.Config().ConnConfig.DefaultQueryExecMode != pgx.QueryExecModeDescribeExec {
-		return nil
+// HasUnsafeExecMode reports whether the pool has the one mode in which a pooler can mix up statements, and goes through one:
+// describe_exec sends a statement and its parameters in two round trips, and what was sent in between by others may be what
+// the parameters meet. See pgx.QueryExecModeDescribeExec.
+func HasUnsafeExecMode(ctx context.Context, pool *pgxpool.Pool) (bool, error) {
+	if pool.Config().ConnConfig.DefaultQueryExecMode != pgx.QueryExecModeDescribeExec {
+		return false, nil
 	}
-	held, err := c.pool.Acquire(ctx)
+	held, err := pool.Acquire(ctx)
 	if err != nil {
-		return fmt.Errorf("look for a transaction pooler: %w", unreachable(err))
+		return false, fmt.Errorf("look for a transaction pooler: %w", Unreachable(err))
 	}
 	defer held.Release()
 	pg := held.Conn().PgConn()
-	if pid, _, err := meet(ctx, pg); err != nil || pid == pg.PID() {
-		return err
-	}
-	return ErrUnsafeExecMode
+	pid, _, err := meet(ctx, pg)
+	return err == nil && pid != pg.PID(), err
 }
 
-// explainPooler adds to the errors of a pooler that does not keep prepared statements apart what to do about them.
-func explainPooler(err error) error {
-	switch sqlState(err) {
-	case unknownStatement, duplicateStatement:
+// ExplainPooler adds to the errors of a pooler that does not keep prepared statements apart what to do about them.
+func ExplainPooler(err error) error {
+	switch State(err) {
+	case UnknownStatement, DuplicateStatement:
 		return fmt.Errorf("%w (does a transaction pooler stand in between? Let it keep prepared statements apart, PgBouncer from 1.21 on by max_prepared_statements, or add default_query_exec_mode=exec to the connection string)", err)
 	}
 	return err
-}
-
-// checkListenURL sees that Config.ListenURL leads to the database of the pool.
-func (c *Client) checkListenURL(ctx context.Context, db store.DBTX) error {
-	if c.config.ListenURL == "" {
-		return nil
-	}
-	here, err := c.store.Identity(ctx, c.pool)
-	if err != nil {
-		return fmt.Errorf("compare databases: %w", err)
-	}
-	there, err := c.store.Identity(ctx, db)
-	if err != nil {
-		return fmt.Errorf("compare databases: %w", err)
-	}
-	if here != there {
-		return fmt.Errorf("%w: let it lead to database %q and its schema %q, past the pooler", ErrOtherDatabase, c.pool.Config().ConnConfig.Database, c.config.Schema)
-	}
-	return nil
 }

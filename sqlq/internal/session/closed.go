@@ -1,4 +1,4 @@
-package sqlq
+package session
 
 import (
 	"context"
@@ -9,9 +9,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// closedConn returns a connection that is closed: for whoever asks for one when there is none to be had. pgx makes no other, so
+// Closed returns a connection that is closed: for whoever asks for one when there is none to be had. pgx makes no other, so
 // it is made with a server that only greets.
-var closedConn = sync.OnceValue(func() *pgx.Conn {
+var Closed = sync.OnceValue(func() *pgx.Conn {
 	config, err := pgx.ParseConfig("host=closed user=closed sslmode=disable")
 	if err != nil {
 		panic(err)

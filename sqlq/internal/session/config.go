@@ -1,4 +1,4 @@
-package sqlq
+package session
 
 import (
 	"context"
@@ -26,13 +26,13 @@ const hookWithin = 30 * time.Second
 // leastCached is the least number of statements that a connection keeps prepared or described: the library runs a few dozen.
 const leastCached = 512
 
-// connConfig is how the library's own connections for a purpose are made, and what is done with each after that.
-func (c *Client) connConfig(ctx context.Context, why purpose) (config *pgx.ConnConfig, afterConnect func(context.Context, *pgx.Conn) error, err error) {
-	pool := c.pool.Config() // a copy
+// config is how the library's own connections for a purpose are made, and what is done with each after that.
+func (c *Connector) config(ctx context.Context, why Purpose) (config *pgx.ConnConfig, afterConnect func(context.Context, *pgx.Conn) error, err error) {
+	pool := c.Pool.Config() // a copy
 	config, afterConnect = pool.ConnConfig, pool.AfterConnect
 	beforeConnect := pool.BeforeConnect
-	if c.config.ListenURL != "" && why != forReceiving {
-		other, err := pgxpool.ParseConfig(c.config.ListenURL)
+	if c.ListenURL != "" && why != Receive {
+		other, err := pgxpool.ParseConfig(c.ListenURL)
 		if err != nil {
 			return nil, nil, fmt.Errorf("Config.ListenURL: %w", err)
 		}
@@ -48,7 +48,7 @@ func (c *Client) connConfig(ctx context.Context, why purpose) (config *pgx.ConnC
 	if config.ConnectTimeout <= 0 {
 		config.ConnectTimeout = connectWithin(config)
 	}
-	dropOwn(config, why)
+	c.dropOwn(config, why)
 	setParameters(config, why)
 	noticeDeath(config)
 	return config, afterConnect, nil
@@ -58,13 +58,14 @@ func (c *Client) connConfig(ctx context.Context, why purpose) (config *pgx.ConnC
 // are tried in turn, the first may be a machine that is gone and answers nothing, and the one that has taken over for it
 // is to be found within seconds.
 func connectWithin(config *pgx.ConnConfig) time.Duration {
-	if severalHosts(config) {
+	if HasSeveralHosts(config) {
 		return 3 * time.Second
 	}
 	return 10 * time.Second
 }
 
-func severalHosts(config *pgx.ConnConfig) bool {
+// HasSeveralHosts reports whether a configuration names more than one server.
+func HasSeveralHosts(config *pgx.ConnConfig) bool {
 	for _, f := range config.Fallbacks { // those of the first host are other ways to reach it, with TLS and without
 		if f.Host != config.Host || f.Port != config.Port {
 			return true
@@ -76,11 +77,11 @@ func severalHosts(config *pgx.ConnConfig) bool {
 // dropOwn takes out of a configuration what the program has set for its own use: callbacks that would keep notifications and
 // errors from the library or let a connection live on that the server has ended, and limits and caches that do not fit its
 // statements.
-func dropOwn(config *pgx.ConnConfig, why purpose) {
-	config.Tracer = handlerTracerOf(config.Tracer, why)
+func (c *Connector) dropOwn(config *pgx.ConnConfig, why Purpose) {
+	config.Tracer = c.handlerTracer(config.Tracer, why)
 	config.OnNotice = nil
 	config.OnNotification = func(*pgconn.PgConn, *pgconn.Notification) {} // pgx would gather them without end
-	if why == forListening {
+	if why == Listen {
 		config.OnNotification = nil // pgx gathers them for WaitForNotification
 	}
 	config.OnPgError = func(_ *pgconn.PgConn, err *pgconn.PgError) bool {
@@ -91,7 +92,7 @@ func dropOwn(config *pgx.ConnConfig, why purpose) {
 	config.StatementCacheCapacity = max(config.StatementCacheCapacity, leastCached)
 	config.DescriptionCacheCapacity = max(config.DescriptionCacheCapacity, leastCached)
 	config.BuildContextWatcherHandler = func(pg *pgconn.PgConn) ctxwatch.Handler {
-		if why != forReceiving {
+		if why != Receive {
 			return &pgconn.DeadlineContextWatcherHandler{Conn: pg.Conn()}
 		}
 		// A handler whose context ends during a statement loses the statement, not the connection with its neighbours' work.
@@ -101,9 +102,9 @@ func dropOwn(config *pgx.ConnConfig, why purpose) {
 
 // setParameters asks for what must hold from the first answer on, or cannot be set later, through a transaction pooler: those
 // of these names every pooler passes on. The names of settings are the same in any case.
-func setParameters(config *pgx.ConnConfig, why purpose) {
+func setParameters(config *pgx.ConnConfig, why Purpose) {
 	own := map[string]string{"application_name": string(why), "client_encoding": "UTF8"}
-	if why != forReceiving {
+	if why != Receive {
 		own["datestyle"], own["timezone"] = "ISO", "UTC"
 	}
 	maps.DeleteFunc(config.RuntimeParams, func(name, _ string) bool {
@@ -114,95 +115,4 @@ func setParameters(config *pgx.ConnConfig, why purpose) {
 		config.RuntimeParams = map[string]string{}
 	}
 	maps.Copy(config.RuntimeParams, own)
-}
-
-// handlerTracer is the program's tracer on a receive connection: it sees what HandleTx handlers run, and nothing of what the
-// library runs there for itself.
-type handlerTracer struct {
-	pgx.QueryTracer
-	batch   pgx.BatchTracer // each nil where the program's tracer is none
-	copying pgx.CopyFromTracer
-	prepare pgx.PrepareTracer
-}
-
-// handlerTracerOf returns nil where there is nothing to trace.
-func handlerTracerOf(tracer pgx.QueryTracer, why purpose) pgx.QueryTracer {
-	if tracer == nil || why != forReceiving {
-		return nil
-	}
-	t := &handlerTracer{QueryTracer: tracer}
-	t.batch, _ = tracer.(pgx.BatchTracer)
-	t.copying, _ = tracer.(pgx.CopyFromTracer)
-	t.prepare, _ = tracer.(pgx.PrepareTracer)
-	return t
-}
-
-// ofHandler says whether a statement is run with the context of a handler.
-func ofHandler(ctx context.Context) bool { return ctx.Value(handlerContext{}) != nil }
-
-// TraceQueryStart implements pgx.QueryTracer.
-func (t *handlerTracer) TraceQueryStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
-	if ofHandler(ctx) {
-		return t.QueryTracer.TraceQueryStart(ctx, conn, data)
-	}
-	return ctx
-}
-
-// TraceQueryEnd implements pgx.QueryTracer.
-func (t *handlerTracer) TraceQueryEnd(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryEndData) {
-	if ofHandler(ctx) {
-		t.QueryTracer.TraceQueryEnd(ctx, conn, data)
-	}
-}
-
-// TraceBatchStart implements pgx.BatchTracer.
-func (t *handlerTracer) TraceBatchStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
-	if t.batch != nil && ofHandler(ctx) {
-		return t.batch.TraceBatchStart(ctx, conn, data)
-	}
-	return ctx
-}
-
-// TraceBatchQuery implements pgx.BatchTracer.
-func (t *handlerTracer) TraceBatchQuery(ctx context.Context, conn *pgx.Conn, data pgx.TraceBatchQueryData) {
-	if t.batch != nil && ofHandler(ctx) {
-		t.batch.TraceBatchQuery(ctx, conn, data)
-	}
-}
-
-// TraceBatchEnd implements pgx.BatchTracer.
-func (t *handlerTracer) TraceBatchEnd(ctx context.Context, conn *pgx.Conn, data pgx.TraceBatchEndData) {
-	if t.batch != nil && ofHandler(ctx) {
-		t.batch.TraceBatchEnd(ctx, conn, data)
-	}
-}
-
-// TraceCopyFromStart implements pgx.CopyFromTracer.
-func (t *handlerTracer) TraceCopyFromStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceCopyFromStartData) context.Context {
-	if t.copying != nil && ofHandler(ctx) {
-		return t.copying.TraceCopyFromStart(ctx, conn, data)
-	}
-	return ctx
-}
-
-// TraceCopyFromEnd implements pgx.CopyFromTracer.
-func (t *handlerTracer) TraceCopyFromEnd(ctx context.Context, conn *pgx.Conn, data pgx.TraceCopyFromEndData) {
-	if t.copying != nil && ofHandler(ctx) {
-		t.copying.TraceCopyFromEnd(ctx, conn, data)
-	}
-}
-
-// TracePrepareStart implements pgx.PrepareTracer.
-func (t *handlerTracer) TracePrepareStart(ctx context.Context, conn *pgx.Conn, data pgx.TracePrepareStartData) context.Context {
-	if t.prepare != nil && ofHandler(ctx) {
-		return t.prepare.TracePrepareStart(ctx, conn, data)
-	}
-	return ctx
-}
-
-// TracePrepareEnd implements pgx.PrepareTracer.
-func (t *handlerTracer) TracePrepareEnd(ctx context.Context, conn *pgx.Conn, data pgx.TracePrepareEndData) {
-	if t.prepare != nil && ofHandler(ctx) {
-		t.prepare.TracePrepareEnd(ctx, conn, data)
-	}
 }
