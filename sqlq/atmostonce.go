@@ -118,7 +118,7 @@ func (r *receiver) commitRemoved(ctx context.Context, in *instance, s *settlemen
 		return err
 	}
 	in.count(s)
-	r.run.client.wake(s.channels...)
+	r.run.client.wakes.Wake(s.channels...)
 	return nil
 }
 

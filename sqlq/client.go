@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sqlq/sqlq/migrations"
+	"github.com/sqlq/sqlq/sqlq/internal/sending"
 	"github.com/sqlq/sqlq/sqlq/internal/session"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
@@ -21,17 +22,16 @@ import (
 // Client sends messages, and with Run handles them. [Open] one for each process and database; it is safe for concurrent
 // use.
 type Client struct {
-	config     Config
-	pool       *pgxpool.Pool
-	store      *store.Schema
-	log        *slog.Logger
-	routes     routes
-	departures departures
-	wakes      wakes
+	config Config
+	pool   *pgxpool.Pool
+	store  *store.Schema
+	log    *slog.Logger
+	routes routes
+	wakes  *sending.Wakes
+	sender *sending.Sender
 
 	settings settingNames // that HandleTx handlers may change
 
-	readOnly  session.ReadOnly
 	connector session.Connector
 
 	closed atomic.Bool
@@ -62,7 +62,8 @@ func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, erro
 	}
 	c := &Client{config: config, pool: pool, store: store.New(config.Schema), log: config.Logger}
 	c.routes.byType = config.Routes // Open's own copy
-	c.wakes.notify = c.notify
+	c.wakes = sending.NewWakes(c.store, pool, c.log)
+	c.sender = sending.New(c.store, pool, c.wakes)
 	c.connector.Pool, c.connector.ListenURL, c.connector.OfHandler = pool, config.ListenURL, isOfHandler
 	if config := pool.Config().ConnConfig; config.ConnectTimeout == 0 && session.HasSeveralHosts(config) {
 		c.log.Warn("sqlq: the pool has several hosts and no connect_timeout: when one of them is cut off, sends wait for it as long as the operating system does, which can be minutes; add connect_timeout=3 to its URL")

@@ -182,7 +182,7 @@ func (k *keeper) moveRound(ctx context.Context, from time.Time, r round, queues 
 	for _, m := range moved {
 		channels = append(channels, m.Channel)
 	}
-	k.run.client.wake(channels...)
+	k.run.client.wakes.Wake(channels...)
 	return moved, nil
 }
 

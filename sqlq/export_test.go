@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/sqlq/sqlq/sqlq/internal/sending"
 	"github.com/sqlq/sqlq/sqlq/internal/session"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
@@ -24,7 +25,7 @@ var (
 )
 
 // CopyFrom is the number of messages to one queue from which SendMany uses COPY.
-const CopyFrom = copyFrom
+const CopyFrom = sending.CopyFrom
 
 // WithStrandedAfter sets how old a lease that its instance does not know must be to be given back.
 func WithStrandedAfter(c Config, d time.Duration) Config {
@@ -163,31 +164,11 @@ func (c *Client) SweepInTurns(t testing.TB, within time.Duration) error {
 	return nil
 }
 
-// Gathered returns how many senders to a queue wait for a flight.
-func (c *Client) Gathered(queue string) int {
-	f := c.departures.along(route{queue: queue}, c)
-	defer f.mu.Unlock()
-	return len(f.waiting)
-}
+// Gathered returns how many senders to a queue wait for a commit.
+func (c *Client) Gathered(queue string) int { return c.sender.Gathered(queue) }
 
-// RoutesKept returns for how many routes flights are kept.
-func (c *Client) RoutesKept() (n int) {
-	c.departures.byRoute.Range(func(any, any) bool { n++; return true })
-	return n
-}
-
-// Wakes shares calls of notify like a Client shares its NOTIFY statements.
-func Wakes(notify func(channels []string)) (wake func(channels ...string), gathered func() int) {
-	w := &wakes{notify: notify}
-	return func(channels ...string) { w.wake(channels) }, func() int {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		if w.next == nil {
-			return 0
-		}
-		return len(w.next.channels)
-	}
-}
+// RoutesKept returns for how many routes groups of senders are kept.
+func (c *Client) RoutesKept() int { return c.sender.RoutesKept() }
 
 func connectorTo(pool *pgxpool.Pool) *session.Connector {
 	return &session.Connector{Pool: pool, OfHandler: isOfHandler}

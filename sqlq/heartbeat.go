@@ -156,7 +156,7 @@ func (k *keeper) giveBackUnknown(ctx context.Context, leases []store.Lease) erro
 		if err := k.conn.SendBatch(ctx, b).Close(); err != nil {
 			return fmt.Errorf("give back leases that nobody has: %w", err)
 		}
-		k.run.client.wake(channels...)
+		k.run.client.wakes.Wake(channels...)
 	}
 	return nil
 }

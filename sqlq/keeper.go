@@ -227,7 +227,7 @@ func (k *keeper) end() {
 		k.run.client.log.Warn("sqlq: cannot record the end of this instance; others will take it for crashed", "err", err)
 	}
 	k.keepLast()
-	k.run.client.wakes.flush(ctx)
+	k.run.client.wakes.Flush(ctx)
 }
 
 // onOwn runs statements on the keeper's connection, and where it is lost on the pool's: the program may have those busy.

@@ -331,7 +331,7 @@ func (l *listener) disconnected() {
 	}
 	l.posts = nil
 	if len(l.wakes) > 0 {
-		l.run.client.wakes.ask(l.wakes)
+		l.run.client.wakes.Ask(l.wakes)
 		l.wakes = nil
 	}
 	for _, in := range l.run.instances {

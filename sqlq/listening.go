@@ -82,7 +82,7 @@ func (l *listener) beLate(round int) {
 		defer in.wake()
 	}
 	if len(l.wakes) > 0 {
-		l.run.client.wakes.ask(l.wakes)
+		l.run.client.wakes.Ask(l.wakes)
 		l.wakes = nil
 	}
 }

@@ -112,7 +112,7 @@ func (k *keeper) giveBackRound(ctx context.Context, queue string, r *round) (mor
 		return false, fmt.Errorf("recover the messages of crashed instances: %w", err)
 	}
 	for _, got := range recovered {
-		k.run.client.wake(got.Channel)
+		k.run.client.wakes.Wake(got.Channel)
 		more = more || got.More && got.N > 0
 	}
 	r.took(time.Since(began), k.choreWithin())

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/sqlq/sqlq/sqlq/internal/sending"
 	"github.com/sqlq/sqlq/sqlq/internal/session"
 )
 
@@ -101,12 +102,14 @@ func (c *Client) newRunner(ctx context.Context, stop context.CancelFunc, endpoin
 	r.listener = newListener(r)
 	r.keeper = newKeeper(r)
 	c.runner = r
+	c.wakes.Through(&sending.Receivers{Wake: r.listener.wakeLocal, Notify: r.listener.notify})
 	return r, nil
 }
 
 func (c *Client) forget(r *runner) {
 	c.mu.Lock()
 	c.runner = nil
+	c.wakes.Through(nil)
 	c.mu.Unlock()
 	r.cutShort() // frees its context
 	close(r.ended)

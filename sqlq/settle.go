@@ -55,7 +55,7 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 				r.run.listener.overflow(in)
 			}
 		}
-		r.run.client.wake(s.channels...)
+		r.run.client.wakes.Wake(s.channels...)
 		return
 	case connectionLost(err):
 		// Whether it was committed is not known. If it was not, the messages are free again and will be handled again.
@@ -312,6 +312,6 @@ func (r *receiver) commit(ctx context.Context, in *instance, s *settlement) erro
 		return err
 	}
 	in.count(s)
-	r.run.client.wake(s.channels...)
+	r.run.client.wakes.Wake(s.channels...)
 	return nil
 }

@@ -77,7 +77,7 @@ func TestStuckSubscriberHoldsUpItsEventOnly(t *testing.T) {
 }
 
 // Queues come and go: what was kept for sends to one is forgotten when nothing is sent to it any more.
-func TestFlightsOfIdleRoutesAreForgotten(t *testing.T) {
+func TestGroupsOfIdleRoutesAreForgotten(t *testing.T) {
 	t.Parallel()
 	pool := newPool(t)
 	c := open(t, pool, sqlq.Config{Routes: choreRoute})

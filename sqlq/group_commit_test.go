@@ -104,18 +104,18 @@ func stall(t *testing.T, pool *pgxpool.Pool) (letGo func()) {
 	return letGo
 }
 
-// stalled waits until so many flights hang.
+// stalled waits until so many commits hang.
 func stalled(t *testing.T, pool *pgxpool.Pool, want int) {
 	t.Helper()
-	eventually(t, "flights that hang", func() (bool, string) {
+	eventually(t, "commits that hang", func() (bool, string) {
 		n := count(t, pool, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 99 AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
 		return n == want, fmt.Sprint(n)
 	})
 }
 
-// A flight that hangs holds up the others only for a moment. When two hang, the rest gather: who leaves has sent nothing,
-// and in the flight that takes the others a message that the server refuses is nobody else's fault.
-func TestFlightsThatHang(t *testing.T) {
+// A commit that hangs holds up the others only for a moment. When two hang, the rest gather: who leaves has sent nothing,
+// and in the commit that takes the others a message that the server refuses is nobody else's fault.
+func TestCommitsThatHang(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)
 	config, err := pgxpool.ParseConfig(url)
@@ -192,8 +192,8 @@ func TestFlightsThatHang(t *testing.T) {
 	}
 }
 
-// Sends of many goroutines share transactions: each but the first flight takes along whoever came meanwhile.
-func TestSendsShareFlights(t *testing.T) {
+// Sends of many goroutines share transactions: each but the first commit takes along whoever came meanwhile.
+func TestSendsShareCommits(t *testing.T) {
 	t.Parallel()
 	pool := newPool(t)
 	execSQL(t, pool, `SELECT sqlq.create_queue('house')`)
