@@ -13,6 +13,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/sending"
 	"github.com/sqlq/sqlq/sqlq/internal/session"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/internal/wakeup"
 )
 
 // What is compared with the database, and fuzzed.
@@ -205,6 +206,6 @@ func EndpointDefaults() Endpoint       { return Endpoint{}.withDefaults() }
 func RetryPolicyDefaults() RetryPolicy { return RetryPolicy{}.withDefaults() }
 
 const (
-	PollNet  = pollNet
-	PollDeaf = pollDeaf
+	PollNet  = wakeup.PollNet
+	PollDeaf = wakeup.PollDeaf
 )

@@ -195,7 +195,7 @@ func (in *instance) fetched(w *work, ms []store.Message, numbers []span, rest bo
 	in.start.full = got >= w.n && got > 1
 	if got >= w.n || rest || w.wakes != in.wakes || !w.leftmost || doubts {
 		if in.awake = true; !in.looking {
-			nudge(in.woken) // somebody must see the end of it
+			in.bell.Interrupt() // somebody must see the end of it
 		}
 		return
 	}

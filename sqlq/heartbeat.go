@@ -92,7 +92,7 @@ func (k *keeper) reregister(ctx context.Context, alive []int32) error {
 	if renewed == 0 {
 		return nil
 	}
-	k.run.listener.refresh() // the session of a process that was thought dead is ended by others; its lock may be a new one
+	k.run.listener.Refresh() // the session of a process that was thought dead is ended by others; its lock may be a new one
 	return nil
 }
 

@@ -162,7 +162,7 @@ const lackedEvery = time.Second
 // lacks reports whether there is something to try for between heartbeats: the lock that shows that the process lives, or the
 // lead, where the listener does not hear when that is free.
 func (k *keeper) lacks() bool {
-	return k.lacksAlive() || k.claimants.HasTold() || !k.leadsNow() && !k.run.listener.hears()
+	return k.lacksAlive() || k.claimants.HasTold() || !k.leadsNow() && !k.run.listener.Hears()
 }
 
 func (k *keeper) lacksAlive() bool { return k.process.Load() != 0 && !k.alive && !k.conn.Pooled }

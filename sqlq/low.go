@@ -238,7 +238,7 @@ func (k *keeper) beginRaise(ctx context.Context, ins []*instance) error {
 			s.reset()
 			setBack = append(setBack, queues[i])
 		default:
-			s.raising, s.active, s.hi, s.writers = true, false, his[i], transactions(writers, tables[i])
+			s.raising, s.active, s.hi, s.writers = true, false, his[i], store.TransactionsOn(writers, tables[i])
 		}
 		in.mu.Unlock()
 	}
@@ -272,7 +272,7 @@ func (k *keeper) finishRaise(ctx context.Context, ins []*instance) error {
 	for i, in := range ins {
 		in.mu.Lock()
 		for tx := range in.start.writers {
-			if !transactions(writers, tables[i])[tx] {
+			if !store.TransactionsOn(writers, tables[i])[tx] {
 				delete(in.start.writers, tx)
 			}
 		}

@@ -76,7 +76,7 @@ func (in *instance) pause(mark *store.Paused) {
 	if was {
 		return
 	}
-	nudge(in.woken)
+	in.bell.Interrupt()
 	in.client.log.Info("sqlq: the queue is paused; its messages wait until it is resumed", "endpoint", in.endpoint.Name, "since", mark.Since, "by", mark.By)
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sqlq/sqlq/sqlq/internal/sending"
 	"github.com/sqlq/sqlq/sqlq/internal/session"
+	"github.com/sqlq/sqlq/sqlq/internal/wakeup"
 )
 
 // runner is one Run: the endpoints' instances, the receivers that serve them, and the two connections that listen and
@@ -16,7 +17,7 @@ type runner struct {
 	client    *Client
 	instances []*instance
 	schedule  *schedule
-	listener  *listener
+	listener  *wakeup.Listener
 	keeper    *keeper
 	receivers []*receiver
 	pauses    pauses
@@ -99,11 +100,21 @@ func (c *Client) newRunner(ctx context.Context, stop context.CancelFunc, endpoin
 	r.handlerCtx = context.WithValue(context.WithoutCancel(ctx), handlerContext{}, true)
 	r.hardCtx = context.WithoutCancel(ctx)
 	r.hurry, r.cutShort = context.WithCancel(r.hardCtx)
-	r.listener = newListener(r)
 	r.keeper = newKeeper(r)
+	r.listener = r.newListener()
 	c.runner = r
-	c.wakes.Through(&sending.Receivers{Wake: r.listener.wakeLocal, Notify: r.listener.notify})
+	c.wakes.Through(&sending.Receivers{Wake: r.listener.Wake, Notify: r.listener.Notify})
 	return r, nil
+}
+
+func (r *runner) newListener() *wakeup.Listener {
+	c := r.client
+	return wakeup.New(wakeup.Config{
+		Store: c.store, Pool: c.pool, Log: c.log, Connector: &c.connector, Outage: r.outage,
+		HasListenURL: c.config.ListenURL != "", PollInterval: c.config.PollInterval, StandbyEvery: c.config.standbyEvery, Rand: c.config.rand,
+		IsDraining: r.schedule.isDraining, Lost: r.restart, ReadPaused: r.readPaused, NotifyOtherwise: c.wakes.Ask,
+		Process: r.keeper.process.Load, Leads: r.keeper.leadsNow, DueSoon: r.keeper.dueSoon, LeadIsVacant: r.keeper.leadIsVacant,
+	})
 }
 
 func (c *Client) forget(r *runner) {
@@ -211,10 +222,10 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 	working, cutShort := context.WithCancel(r.hardCtx)
 	defer cutShort()
 	var receivers, helpers, keeper, listener sync.WaitGroup
-	listener.Go(func() { r.listener.listen(listening) })
+	listener.Go(func() { r.listener.Listen(listening) })
 	keeper.Go(func() { r.keeper.keep(working, background) })
 	for _, in := range r.instances {
-		helpers.Go(func() { in.attend(background) })
+		helpers.Go(func() { in.bell.Attend(background) })
 	}
 	for _, rec := range r.receivers {
 		receivers.Go(rec.receive)
@@ -245,9 +256,12 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 func (r *runner) equip(endpoints []Endpoint) {
 	c := r.client
 	var instances []*instance
+	var bells []*wakeup.Bell
 	for _, e := range endpoints {
-		instances = append(instances, newInstance(r, e))
+		in := newInstance(r, e)
+		instances, bells = append(instances, in), append(bells, in.bell)
 	}
+	r.listener.Use(bells)
 	c.mu.Lock() // Stats reads them
 	r.instances = instances
 	c.mu.Unlock()

@@ -50,9 +50,9 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 			in.freed(b)
 			switch {
 			case r.run.schedule.isDraining():
-				r.run.wakeOthers(in)
+				in.bell.CallOthers()
 			case !in.hasRoom():
-				r.run.listener.overflow(in)
+				in.bell.Overflow()
 			}
 		}
 		r.run.client.wakes.Wake(s.channels...)

@@ -1,4 +1,6 @@
-package sqlq
+// Package wakeup lets the endpoints of a process sleep and wakes them: by one session that listens for all of them, by the watch
+// that one of all processes keeps over a queue, and by polling under it. It knows of an endpoint what its Bell says.
+package wakeup
 
 import (
 	"context"
@@ -9,15 +11,18 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/sqlq/sqlq/sqlq/internal/session"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// listener is the one connection of a process that listens, for all queues. Its goroutine owns the session and all that
+// Listener is the one connection of a process that listens, for all queues. Its goroutine owns the session and all that
 // the session holds; others say what they wish for and wait until it is so. The goroutine never waits for a lock that
-// others can hold for long, and whenever it takes long all the same, instances poll by themselves.
-type listener struct {
-	run       *runner
+// others can hold for long, and whenever it takes long all the same, endpoints poll by themselves.
+type Listener struct {
+	Config
+	bells     []*Bell
 	silent    bool              // it was said that LISTEN does not work
 	pooled    atomic.Bool       // nothing but polling is possible
 	strangers session.Strangers // with locks that keep receivers from sleeping
@@ -30,9 +35,9 @@ type listener struct {
 	wakes     []string           // channels to be notified
 	interrupt context.CancelFunc // of the wait
 	poked     bool               // there is something to do
-	byChannel map[string]*instance
-	tables    map[*instance]store.TableID
-	posts     map[*instance]*post
+	byChannel map[string]*Bell
+	tables    map[*Bell]store.TableID
+	posts     map[*Bell]*post
 	delayed   string    // channel of the delayed messages
 	lead      string    // channel of the processes that lead no more
 	queues    string    // channel of the registry: new, paused and resumed queues
@@ -43,12 +48,45 @@ type listener struct {
 
 var errStale = errors.New("what to listen for has changed")
 
-func newListener(r *runner) *listener {
-	return &listener{run: r, strangers: session.Strangers{Log: r.client.log}}
+// Config is what a Listener works with. Its functions may be called from any goroutine; IsDraining with the Listener's mutex held.
+type Config struct {
+	Store     *store.Schema
+	Pool      *pgxpool.Pool // the program's: for what the session cannot do
+	Log       *slog.Logger
+	Connector *session.Connector
+	Outage    *session.Outage
+
+	HasListenURL bool          // connections that listen lead elsewhere than the pool
+	PollInterval time.Duration // 0: the defaults
+	StandbyEvery time.Duration // how often one on call tries to take the watch
+	Rand         func() float64
+
+	IsDraining      func() bool
+	Lost            func()                                           // the connection was lost: the next may reach another server
+	ReadPaused      func(ctx context.Context, c *session.Conn) error // learns which queues are paused
+	NotifyOtherwise func(channels []string)                          // notifies channels, not on this session; does not wait
+
+	Process      func() int32 // the number of the lock that shows that the process lives; 0: it has none
+	Leads        func() bool  // reports whether this process moves due messages
+	DueSoon      func()       // there is a delayed message that is due before others
+	LeadIsVacant func()       // the process that led does so no more
 }
 
-// listen keeps a connection until ctx ends.
-func (l *listener) listen(ctx context.Context) {
+// New returns a Listener that does not listen yet.
+func New(config Config) *Listener {
+	return &Listener{Config: config, strangers: session.Strangers{Log: config.Log}}
+}
+
+// Use has the Listener listen for these. It is called once, before Listen and before the bells are used.
+func (l *Listener) Use(bells []*Bell) {
+	l.bells = bells
+	for _, b := range bells {
+		b.listener = l
+	}
+}
+
+// Listen keeps a connection until ctx ends.
+func (l *Listener) Listen(ctx context.Context) {
 	var retry session.Backoff
 	for ctx.Err() == nil {
 		err := l.session(ctx, &retry)
@@ -56,9 +94,9 @@ func (l *listener) listen(ctx context.Context) {
 		if ctx.Err() != nil {
 			return // nothing was lost
 		}
-		l.run.restart()
+		l.Lost()
 		if errors.Is(err, session.ErrPooled) {
-			l.run.outage.End(session.Listen)
+			l.Outage.End(session.Listen)
 			l.onlyPoll(ctx)
 			select { // it may have been mistaken, or be taken away
 			case <-ctx.Done():
@@ -68,10 +106,10 @@ func (l *listener) listen(ctx context.Context) {
 		}
 		switch {
 		case errors.Is(err, errStale):
-		case l.run.outage.Begin(session.Listen, err):
-			l.run.outage.Wait(ctx, &retry)
+		case l.Outage.Begin(session.Listen, err):
+			l.Outage.Wait(ctx, &retry)
 		default:
-			l.run.client.log.Warn("sqlq: not listening, polling until it works again", "err", err)
+			l.Log.Warn("sqlq: not listening, polling until it works again", "err", err)
 			l.silent = true
 			retry.Wait(ctx)
 		}
@@ -79,21 +117,21 @@ func (l *listener) listen(ctx context.Context) {
 }
 
 // heard says that LISTEN works: at the beginning, and when it did not.
-func (l *listener) heard() {
+func (l *Listener) heard() {
 	level := slog.LevelDebug
 	if l.silent {
 		level = slog.LevelInfo
 	}
 	l.silent = false
 	l.pooled.Store(false)
-	l.run.client.log.Log(context.Background(), level, "sqlq: listening; senders wake the endpoints", "endpoints", l.run.endpoints())
+	l.Log.Log(context.Background(), level, "sqlq: listening; senders wake the endpoints", "endpoints", namesOf(l.bells))
 }
 
 // session makes a connection that listens, tests it, and keeps it until it is lost. Then it returns why.
-func (l *listener) session(ctx context.Context, retry *session.Backoff) error {
+func (l *Listener) session(ctx context.Context, retry *session.Backoff) error {
 	settingUp, cancel := context.WithTimeout(ctx, setUpWithin)
 	defer cancel()
-	c, err := l.run.client.connector.Connect(settingUp, session.Listen)
+	c, err := l.Connector.Connect(settingUp, session.Listen)
 	if err != nil {
 		return err
 	}
@@ -119,21 +157,21 @@ func (l *listener) session(ctx context.Context, retry *session.Backoff) error {
 		return err
 	}
 	retry.Reset()
-	l.run.outage.End(session.Listen)
+	l.Outage.End(session.Listen)
 	l.heard()
 	l.mu.Lock()
 	l.connected = true
 	l.changed = true // what was notified before goes for pauses too
 	l.mu.Unlock()
-	for _, in := range l.run.instances {
-		in.wake() // whatever was notified meanwhile went unheard
+	for _, bell := range l.bells {
+		bell.Ring(Called) // whatever was notified meanwhile went unheard
 	}
 	return l.attend(ctx, s)
 }
 
-// compare looks whether queues were paused or resumed, and begins anew when the queue of an instance is another table than
+// compare looks whether queues were paused or resumed, and begins anew when the queue of an endpoint is another table than
 // it was: dropped and made again.
-func (l *listener) compare(ctx context.Context, c *session.Conn) error {
+func (l *Listener) compare(ctx context.Context, c *session.Conn) error {
 	l.mu.Lock()
 	changed := l.changed
 	l.changed = false
@@ -141,20 +179,20 @@ func (l *listener) compare(ctx context.Context, c *session.Conn) error {
 	if !changed {
 		return nil
 	}
-	if err := l.run.readPaused(ctx, c); sqlState(err) == lockNotAvailable {
+	if err := l.ReadPaused(ctx, c); session.State(err) == session.LockNotAvailable {
 		time.AfterFunc(time.Second, l.registryChanged) // somebody has locked the registry
 		return nil
 	} else if err != nil {
 		return err
 	}
-	tables, err := l.run.client.store.ReadyTables(ctx, c, l.run.endpoints())
+	tables, err := l.Store.ReadyTables(ctx, c, namesOf(l.bells))
 	if err != nil {
 		return fmt.Errorf("compare the queues' tables: %w", err)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for i, in := range l.run.instances {
-		if tables[i] != l.tables[in] {
+	for i, bell := range l.bells {
+		if tables[i] != l.tables[bell] {
 			return errStale
 		}
 	}
@@ -162,15 +200,15 @@ func (l *listener) compare(ctx context.Context, c *session.Conn) error {
 }
 
 // registryChanged has the listener compare.
-func (l *listener) registryChanged() {
+func (l *Listener) registryChanged() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.changed = true
 	l.poke()
 }
 
-// refresh has the listener begin anew: other tables, or other instance numbers.
-func (l *listener) refresh() {
+// Refresh has the listener begin anew: other tables, or other instance numbers.
+func (l *Listener) Refresh() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.stale = true
@@ -179,21 +217,21 @@ func (l *listener) refresh() {
 
 // subscribe listens for calls to all queues, for delayed messages, for the end of whoever leads, and for new, paused and
 // resumed queues.
-func (l *listener) subscribe(ctx context.Context, c *session.Conn) error {
-	st := l.run.client.store
-	tables, posts, byChannel := map[*instance]store.TableID{}, map[*instance]*post{}, map[string]*instance{}
+func (l *Listener) subscribe(ctx context.Context, c *session.Conn) error {
+	st := l.Store
+	tables, posts, byChannel := map[*Bell]store.TableID{}, map[*Bell]*post{}, map[string]*Bell{}
 	sql := ""
-	found, err := st.ReadyTables(ctx, c, l.run.endpoints())
+	found, err := st.ReadyTables(ctx, c, namesOf(l.bells))
 	if err != nil {
 		return fmt.Errorf("find the queues: %w", err)
 	}
-	for i, in := range l.run.instances {
+	for i, bell := range l.bells {
 		table := found[i]
 		if table == 0 {
 			continue // dropped while we run; its receivers say so
 		}
-		tables[in], posts[in] = table, &post{in: in}
-		byChannel[table.Channel()], byChannel[table.CallChannel()] = in, in
+		tables[bell], posts[bell] = table, &post{bell: bell}
+		byChannel[table.Channel()], byChannel[table.CallChannel()] = bell, bell
 		sql += "LISTEN " + table.CallChannel() + ";"
 	}
 	delayed, queues, err := st.Tables(ctx, c)
@@ -213,25 +251,24 @@ func (l *listener) subscribe(ctx context.Context, c *session.Conn) error {
 
 // notifyFromElsewhere notifies the listening connection from another session: one of the program's pool, or, where the program
 // has them all in use, one of its own.
-func (l *listener) notifyFromElsewhere(ctx context.Context) error {
-	client := l.run.client
+func (l *Listener) notifyFromElsewhere(ctx context.Context) error {
 	soon, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	if c, err := client.pool.Acquire(soon); err == nil {
+	if c, err := l.Pool.Acquire(soon); err == nil {
 		defer c.Release()
-		return client.store.Notify(ctx, c, []string{l.delayed})
+		return l.Store.Notify(ctx, c, []string{l.delayed})
 	}
-	c, err := client.connector.Connect(ctx, session.Listen)
+	c, err := l.Connector.Connect(ctx, session.Listen)
 	if err != nil {
 		return err
 	}
 	defer c.Close(ctx)
-	return client.store.Notify(ctx, c, []string{l.delayed})
+	return l.Store.Notify(ctx, c, []string{l.delayed})
 }
 
 // selfTest sees that a notification from another session arrives. Behind a transaction pooler that was not recognised as
 // one LISTEN succeeds and nothing ever comes.
-func (l *listener) selfTest(ctx context.Context, c *session.Conn) error {
+func (l *Listener) selfTest(ctx context.Context, c *session.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	if err := l.notifyFromElsewhere(ctx); err != nil {
@@ -253,7 +290,7 @@ func (l *listener) selfTest(ctx context.Context, c *session.Conn) error {
 }
 
 // wait waits for a notification, a request, or the time to look again.
-func (l *listener) wait(ctx context.Context, c *session.Conn, pause time.Duration) error {
+func (l *Listener) wait(ctx context.Context, c *session.Conn, pause time.Duration) error {
 	waiting, cancel := context.WithTimeout(ctx, pause)
 	defer cancel()
 	l.mu.Lock()
@@ -287,42 +324,39 @@ func (l *listener) wait(ctx context.Context, c *session.Conn, pause time.Duratio
 	return fmt.Errorf("wait for notifications: %w", err)
 }
 
-func (l *listener) notified(channel string) {
+func (l *Listener) notified(channel string) {
 	l.mu.Lock()
-	in, delayed, vacant := l.byChannel[channel], channel == l.delayed, channel == l.lead
+	bell, delayed, vacant := l.byChannel[channel], channel == l.delayed, channel == l.lead
 	l.changed = l.changed || channel == l.queues
 	l.mu.Unlock()
-	if in != nil {
-		in.mu.Lock()
-		in.done.Wakes++
-		in.mu.Unlock()
-		in.wake()
+	if bell != nil {
+		bell.Ring(Notified)
 	}
 	if delayed {
-		l.run.keeper.dueSoon()
+		l.DueSoon()
 	}
 	if vacant {
-		l.run.keeper.leadIsVacant()
+		l.LeadIsVacant()
 	}
 }
 
 // poke ends the wait, or keeps the next from beginning.
-func (l *listener) poke() {
+func (l *Listener) poke() {
 	l.poked = true
 	if l.interrupt != nil {
 		l.interrupt()
 	}
 }
 
-// hears reports whether the listener is connected, so that others can tell it something.
-func (l *listener) hears() bool {
+// Hears reports whether the listener is connected, so that others can tell it something.
+func (l *Listener) Hears() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.connected && !l.late
 }
 
-// disconnected forgets the locks, which the server has released, and has everybody poll.
-func (l *listener) disconnected() {
+// disconnected forgets the locks, which the server has released, and switches all endpoints to polling.
+func (l *Listener) disconnected() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.connected = false
@@ -331,10 +365,10 @@ func (l *listener) disconnected() {
 	}
 	l.posts = nil
 	if len(l.wakes) > 0 {
-		l.run.client.wakes.Ask(l.wakes)
+		l.NotifyOtherwise(l.wakes)
 		l.wakes = nil
 	}
-	for _, in := range l.run.instances {
-		in.wake()
+	for _, bell := range l.bells {
+		bell.Ring(Called)
 	}
 }

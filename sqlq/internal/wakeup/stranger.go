@@ -1,4 +1,4 @@
-package sqlq
+package wakeup
 
 import (
 	"context"
@@ -10,23 +10,23 @@ import (
 )
 
 // tellOfStrangers says who keeps receivers from sleeping, and returns when to look for that.
-func (l *listener) tellOfStrangers(ctx context.Context, s *listening) (time.Duration, error) {
+func (l *Listener) tellOfStrangers(ctx context.Context, s *listening) (time.Duration, error) {
 	st, now := &l.strangers, time.Now()
 	regular := st.Looked.Add(session.StrangersEvery)
 	next := now.Add(time.Hour)
 	refused, standBy := map[string]bool{}, map[string]bool{} // queues whose sleeper's lock and whose watch others have
 	l.mu.Lock()
-	for in, p := range l.posts {
+	for bell, p := range l.posts {
 		due := next
 		switch {
 		case p.refusals > 0 && p.wish == asleep: // mostly to a sender's probe, which is over by then
 			if due = p.refused.Add(listenerLate); !due.After(st.Looked) {
 				due = regular
 			}
-			refused[in.endpoint.Name] = !now.Before(p.refused.Add(listenerLate))
-		case p.rests() == onCall:
+			refused[bell.Queue] = !now.Before(p.refused.Add(listenerLate))
+		case p.rests() == OnCall:
 			due = regular
-			standBy[in.endpoint.Name] = true
+			standBy[bell.Queue] = true
 		}
 		if due.Before(next) {
 			next = due
@@ -40,7 +40,7 @@ func (l *listener) tellOfStrangers(ctx context.Context, s *listening) (time.Dura
 		return pause, nil
 	}
 	st.Looked = now
-	found, err := l.run.client.store.Strangers(ctx, s.c)
+	found, err := l.Store.Strangers(ctx, s.c)
 	if err != nil {
 		return 0, fmt.Errorf("look for who holds locks: %w", err)
 	}

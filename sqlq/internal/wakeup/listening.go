@@ -1,4 +1,4 @@
-package sqlq
+package wakeup
 
 import (
 	"context"
@@ -29,8 +29,8 @@ type listening struct {
 	tried time.Time     // when it last tried to take that
 }
 
-// attend does on a session that listens what instances wish for and senders ask for, until it is lost.
-func (l *listener) attend(ctx context.Context, s *listening) error {
+// attend does on a session that listens what endpoints wish for and senders ask for, until it is lost.
+func (l *Listener) attend(ctx context.Context, s *listening) error {
 	for {
 		pause, err := l.bounded(ctx, s)
 		if err != nil {
@@ -42,9 +42,9 @@ func (l *listener) attend(ctx context.Context, s *listening) error {
 	}
 }
 
-// bounded makes a round. While it takes too long, instances poll instead of relying on it, and in the end it loses the
+// bounded makes a round. While it takes too long, endpoints poll instead of relying on it, and in the end it loses the
 // connection.
-func (l *listener) bounded(ctx context.Context, s *listening) (time.Duration, error) {
+func (l *Listener) bounded(ctx context.Context, s *listening) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, listenerLost)
 	defer cancel()
 	l.mu.Lock()
@@ -60,15 +60,15 @@ func (l *listener) bounded(ctx context.Context, s *listening) (time.Duration, er
 	l.round = 0
 	if l.late {
 		l.late = false
-		for _, in := range l.run.instances {
-			defer in.wake() // to rely on it again
+		for _, bell := range l.bells {
+			defer bell.Ring(Called) // to rely on it again
 		}
 	}
 	return pause, err
 }
 
-// beLate has everybody poll, and notify by other means, until a round ends.
-func (l *listener) beLate(round int) {
+// beLate switches all endpoints to polling, and notify by other means, until a round ends.
+func (l *Listener) beLate(round int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.round != round {
@@ -78,17 +78,17 @@ func (l *listener) beLate(round int) {
 	for _, p := range l.posts {
 		p.answer()
 	}
-	for _, in := range l.run.instances {
-		defer in.wake()
+	for _, bell := range l.bells {
+		defer bell.Ring(Called)
 	}
 	if len(l.wakes) > 0 {
-		l.run.client.wakes.Ask(l.wakes)
+		l.NotifyOtherwise(l.wakes)
 		l.wakes = nil
 	}
 }
 
 // makeRound does all there is to do, and returns for how long to wait then. The poll comes first: it is the net under the rest.
-func (l *listener) makeRound(ctx context.Context, s *listening) (pause time.Duration, err error) {
+func (l *Listener) makeRound(ctx context.Context, s *listening) (pause time.Duration, err error) {
 	if time.Until(s.poll) <= 0 {
 		if err := l.poll(ctx, s.c); err != nil {
 			return 0, err
@@ -124,7 +124,7 @@ func (l *listener) makeRound(ctx context.Context, s *listening) (pause time.Dura
 	if s.look > 0 {
 		pause = min(pause, s.look)
 	}
-	if !s.alive && l.run.keeper.process.Load() != 0 {
+	if !s.alive && l.Process() != 0 {
 		pause = min(pause, aliveAgain)
 		if time.Since(s.tried) >= aliveAgain {
 			return pause, l.holdAlive(ctx, s)
@@ -137,10 +137,10 @@ func (l *listener) makeRound(ctx context.Context, s *listening) (pause time.Dura
 const aliveAgain = time.Second
 
 // holdAlive tries to take the lock that shows that the process lives, if it has one.
-func (l *listener) holdAlive(ctx context.Context, s *listening) (err error) {
+func (l *Listener) holdAlive(ctx context.Context, s *listening) (err error) {
 	s.tried = time.Now()
-	if process := l.run.keeper.process.Load(); process != 0 && !s.alive {
-		if s.alive, err = l.run.client.store.TryAlive(ctx, s.c, process); err != nil {
+	if process := l.Process(); process != 0 && !s.alive {
+		if s.alive, err = l.Store.TryAlive(ctx, s.c, process); err != nil {
 			return fmt.Errorf("show that the process lives: %w", err)
 		}
 	}

@@ -1,4 +1,4 @@
-package sqlq
+package wakeup
 
 import (
 	"context"
@@ -24,29 +24,29 @@ import (
 // wait, every second.
 //
 // Every role of the database can take these locks too, and keep them. So nobody waits for one: where the sleeper's lock is
-// refused the instance does not sleep, but looks every second, and where the watch is refused it is on call.
+// refused the endpoint does not sleep, but looks every second, and where the watch is refused it is on call.
 const (
-	// linger is the pause between looks of an instance that finds its queue empty but does not sleep yet. A look in vain
+	// linger is the pause between looks of an endpoint that finds its queue empty but does not sleep yet. A look in vain
 	// costs two of its patience, another gives one back.
 	linger      = time.Millisecond
 	maxPatience = 3
-	// maxNaps is how many sleeps in a row, each shorter than shortNap, make an instance look by itself for a while instead.
+	// maxNaps is how many sleeps in a row, each shorter than shortNap, make an endpoint look by itself for a while instead.
 	maxNaps  = 4
 	shortNap = linger / 2
-	// callEvery bounds how often an instance calls others.
+	// callEvery bounds how often an endpoint calls others.
 	callEvery = 50 * time.Millisecond
 )
 
-// rest is how an instance sleeps.
-type rest int
+// Rest is how an endpoint sleeps.
+type Rest int
 
 const (
-	deaf     rest = iota // it does not, or nobody can wake it: only polling helps
-	watching             // senders notify it
-	onCall               // another process is notified, and calls it when it has more than it can do
+	Deaf     Rest = iota // it does not, or nobody can wake it: only polling helps
+	Watching             // senders notify it
+	OnCall               // another process is notified, and calls it when it has more than it can do
 )
 
-// wish is how an instance wants to stand towards senders.
+// wish is how an endpoint wants to stand towards senders.
 type wish int
 
 const (
@@ -55,10 +55,10 @@ const (
 	away               // leaves the watch to others
 )
 
-// post is how an instance stands towards its queue's senders: what it wishes, and what the session holds for it. The
+// post is how an endpoint stands towards its queue's senders: what it wishes, and what the session holds for it. The
 // listener's mutex guards it; only the listener's goroutine changes what the session holds.
 type post struct {
-	in     *instance
+	bell   *Bell
 	wish   wish
 	asking chan struct{} // closed when the wish to sleep is granted or withdrawn; nil: it has been
 
@@ -87,17 +87,17 @@ func (p *post) answer() {
 	}
 }
 
-// rests says how the instance sleeps.
-func (p *post) rests() rest {
+// rests returns how the endpoint sleeps.
+func (p *post) rests() Rest {
 	switch {
 	case p == nil || p.wish != asleep || p.asking != nil:
-		return deaf
+		return Deaf
 	case p.flag:
-		return watching
+		return Watching
 	case p.watch:
-		return deaf // the sleeper's lock was refused, so senders do not see that it sleeps
+		return Deaf // the sleeper's lock was refused, so senders do not see that it sleeps
 	}
-	return onCall
+	return OnCall
 }
 
 // refuse notes that the sleeper's lock was refused. Mostly a sender has it, for microseconds.
@@ -109,13 +109,13 @@ func (p *post) refuse(now time.Time) {
 	p.again = now.Add(min(time.Millisecond<<min(p.refusals, 10), time.Second))
 }
 
-// sleep lets the instance sleep, and says how. When it returns watching, senders notify it from now on.
-func (l *listener) sleep(ctx context.Context, in *instance) rest {
+// sleep lets the endpoint sleep, and says how. When it returns watching, senders notify it from now on.
+func (l *Listener) sleep(ctx context.Context, bell *Bell) Rest {
 	l.mu.Lock()
-	p := l.posts[in]
-	if p == nil || !l.connected || l.late || l.run.schedule.isDraining() {
+	p := l.posts[bell]
+	if p == nil || !l.connected || l.late || l.IsDraining() {
 		l.mu.Unlock()
-		return deaf
+		return Deaf
 	}
 	p.wishFor(asleep)
 	asking := make(chan struct{})
@@ -126,84 +126,84 @@ func (l *listener) sleep(ctx context.Context, in *instance) rest {
 	case <-asking:
 	case <-ctx.Done():
 	}
-	return l.rests(in)
+	return l.rests(bell)
 }
 
-func (l *listener) rests(in *instance) rest {
+func (l *Listener) rests(bell *Bell) Rest {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.howRests(in)
+	return l.howRests(bell)
 }
 
 // howRests is rests for those who hold mu. While the listener is late it wakes nobody.
-func (l *listener) howRests(in *instance) rest {
+func (l *Listener) howRests(bell *Bell) Rest {
 	if l.late {
-		return deaf
+		return Deaf
 	}
-	return l.posts[in].rests()
+	return l.posts[bell].rests()
 }
 
-// isRefused reports whether the instance would sleep and cannot, because others have the sleeper's lock.
-func (l *listener) isRefused(in *instance) bool {
+// isRefused reports whether the endpoint would sleep and cannot, because others have the sleeper's lock.
+func (l *Listener) isRefused(bell *Bell) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	p := l.posts[in]
+	p := l.posts[bell]
 	return p != nil && p.wish == asleep && p.watch && p.refusals > 0
 }
 
 // keepsWatch reports whether the session keeps the watch over the queue that a channel is for.
-func (l *listener) keepsWatch(channel string) bool {
+func (l *Listener) keepsWatch(channel string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	in := l.byChannel[channel]
-	return in != nil && l.posts[in] != nil && l.posts[in].watch
+	bell := l.byChannel[channel]
+	return bell != nil && l.posts[bell] != nil && l.posts[bell].watch
 }
 
-// rouse spares the senders: the instance looks by itself for a while, and keeps the watch, so that nobody else does.
-func (l *listener) rouse(in *instance) {
+// rouse spares the senders: the endpoint looks by itself for a while, and keeps the watch, so that nobody else does.
+func (l *Listener) rouse(bell *Bell) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if p := l.posts[in]; p != nil {
+	if p := l.posts[bell]; p != nil {
 		p.wishFor(awake)
 		l.poke()
 	}
 }
 
-// leave leaves the watch to others, without calling them: the instance's queue is paused.
-func (l *listener) leave(in *instance) {
+// leave leaves the watch to others, without calling them: the endpoint's queue is paused.
+func (l *Listener) leave(bell *Bell) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if p := l.posts[in]; p != nil && p.wish != away {
+	if p := l.posts[bell]; p != nil && p.wish != away {
 		p.wishFor(away)
 		l.poke()
 	}
 }
 
-// overflow says that there may be more in the queue than the instance can do: it leaves the watch to others, and calls
+// overflow says that there may be more in the queue than the endpoint can do: it leaves the watch to others, and calls
 // them.
-func (l *listener) overflow(in *instance) {
+func (l *Listener) overflow(bell *Bell) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	p := l.posts[in]
+	p := l.posts[bell]
 	if p == nil {
 		return
 	}
 	if p.wish == asleep {
-		defer in.wake() // it must not go on sleeping as if others would wake it
+		defer bell.Ring(Called) // it must not go on sleeping as if others would wake it
 	}
 	p.wishFor(away)
 	p.call = true
 	l.poke()
 }
 
-// grant makes what the session holds what the instances wish for, so far as others let it, and returns when to try again.
-func (l *listener) grant(ctx context.Context, c *session.Conn) (again time.Duration, err error) {
+// grant makes what the session holds what the endpoints wish for, so far as others let it, and returns when to try again.
+func (l *Listener) grant(ctx context.Context, c *session.Conn) (again time.Duration, err error) {
 	if err := l.release(ctx, c); err != nil {
 		return 0, err
 	}
-	asking := map[*instance]chan struct{}{}
-	l.hold(l.which(func(p *post) bool { return p.asking != nil }), func(p *post) { asking[p.in] = p.asking })
-	if err := l.takeWatch(ctx, c, l.which(func(p *post) bool { return asking[p.in] != nil && !p.watch })); err != nil {
+	asking := map[*Bell]chan struct{}{}
+	l.hold(l.which(func(p *post) bool { return p.asking != nil }), func(p *post) { asking[p.bell] = p.asking })
+	if err := l.takeWatch(ctx, c, l.which(func(p *post) bool { return asking[p.bell] != nil && !p.watch })); err != nil {
 		return 0, err
 	}
 	if err := l.raiseFlags(ctx, c); err != nil {
@@ -212,9 +212,9 @@ func (l *listener) grant(ctx context.Context, c *session.Conn) (again time.Durat
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	again = time.Hour
-	for in, p := range l.posts {
+	for bell, p := range l.posts {
 		// Who withdrew the wish meanwhile, and has it again, may have been called in between: it cannot go on call yet.
-		if p.asking != nil && (p.flag || p.asking == asking[in]) {
+		if p.asking != nil && (p.flag || p.asking == asking[bell]) {
 			p.answer()
 		}
 		if p.wish == asleep && p.watch && !p.flag {
@@ -224,29 +224,29 @@ func (l *listener) grant(ctx context.Context, c *session.Conn) (again time.Durat
 	return again, nil
 }
 
-// which returns the instances whose posts are as asked for, always in the same order.
-func (l *listener) which(is func(*post) bool) (ins []*instance) {
+// which returns the endpoints whose posts are as asked for, always in the same order.
+func (l *Listener) which(is func(*post) bool) (bells []*Bell) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, in := range l.run.instances {
-		if p := l.posts[in]; p != nil && is(p) {
-			ins = append(ins, in)
+	for _, bell := range l.bells {
+		if p := l.posts[bell]; p != nil && is(p) {
+			bells = append(bells, bell)
 		}
 	}
-	return ins
+	return bells
 }
 
 // hold changes posts.
-func (l *listener) hold(ins []*instance, change func(*post)) {
+func (l *Listener) hold(bells []*Bell, change func(*post)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, in := range ins {
-		change(l.posts[in])
+	for _, bell := range bells {
+		change(l.posts[bell])
 	}
 }
 
 // release gives back the locks of those that are awake, and the watch of those that are away.
-func (l *listener) release(ctx context.Context, c *session.Conn) error {
+func (l *Listener) release(ctx context.Context, c *session.Conn) error {
 	flags := l.which(func(p *post) bool { return p.flag && p.wish != asleep })
 	watches := l.which(func(p *post) bool { return p.watch && p.wish == away })
 	if len(flags)+len(watches) == 0 {
@@ -255,10 +255,10 @@ func (l *listener) release(ctx context.Context, c *session.Conn) error {
 	l.hold(flags, func(p *post) { p.noted = nil })
 	b := &pgx.Batch{}
 	if len(flags) > 0 {
-		l.run.client.store.SetAwake(b, l.tablesOf(flags))
+		l.Store.SetAwake(b, l.tablesOf(flags))
 	}
 	if len(watches) > 0 {
-		l.run.client.store.LeaveWatch(b, l.tablesOf(watches))
+		l.Store.LeaveWatch(b, l.tablesOf(watches))
 	}
 	if err := c.SendBatch(ctx, b).Close(); err != nil {
 		return fmt.Errorf("release the locks of sleepers: %w", err)
@@ -277,21 +277,21 @@ func (l *listener) release(ctx context.Context, c *session.Conn) error {
 	return nil
 }
 
-// takeWatch takes the watch for those of the instances for which it is to be had.
-func (l *listener) takeWatch(ctx context.Context, c *session.Conn, ins []*instance) error {
-	if len(ins) == 0 {
+// takeWatch acquires the watch for each endpoint where it is free.
+func (l *Listener) takeWatch(ctx context.Context, c *session.Conn, bells []*Bell) error {
+	if len(bells) == 0 {
 		return nil
 	}
-	tables := l.tablesOf(ins)
-	granted, err := l.run.client.store.TakeWatch(ctx, c, tables)
+	tables := l.tablesOf(bells)
+	granted, err := l.Store.TakeWatch(ctx, c, tables)
 	if err != nil {
 		return fmt.Errorf("take the watch: %w", err)
 	}
-	var has []*instance
+	var has []*Bell
 	sql := ""
-	for i, in := range ins {
+	for i, bell := range bells {
 		if granted[i] {
-			has = append(has, in)
+			has = append(has, bell)
 			sql += "LISTEN " + tables[i].Channel() + ";"
 		}
 	}
@@ -309,42 +309,42 @@ func (l *listener) takeWatch(ctx context.Context, c *session.Conn, ins []*instan
 // raiseFlags has senders notify those that have the watch and want to sleep, where the sleeper's lock is to be had, and notes
 // who was writing to their queues. Whoever does not wait for it is woken, to look once more: what was committed before the
 // flag was up notified nobody.
-func (l *listener) raiseFlags(ctx context.Context, c *session.Conn) error {
+func (l *Listener) raiseFlags(ctx context.Context, c *session.Conn) error {
 	now := time.Now()
-	ins := l.which(func(p *post) bool { return p.wish == asleep && p.watch && !p.flag && !now.Before(p.again) })
-	if len(ins) == 0 {
+	bells := l.which(func(p *post) bool { return p.wish == asleep && p.watch && !p.flag && !now.Before(p.again) })
+	if len(bells) == 0 {
 		return nil
 	}
 	var raised []bool
 	var writers []store.Writer
 	b := &pgx.Batch{}
-	l.run.client.store.SetAsleep(b, l.tablesOf(ins), &raised)
-	l.run.client.store.Writers(b, l.tablesOf(ins), &writers)
+	l.Store.SetAsleep(b, l.tablesOf(bells), &raised)
+	l.Store.Writers(b, l.tablesOf(bells), &writers)
 	if err := c.SendBatch(ctx, b).Close(); err != nil {
 		return fmt.Errorf("take the locks of sleepers: %w", err)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for i, in := range ins {
-		p := l.posts[in]
+	for i, bell := range bells {
+		p := l.posts[bell]
 		if !raised[i] {
 			p.refuse(now)
 			continue
 		}
 		p.refusals, p.again = 0, time.Time{}
-		p.flag, p.noted = true, transactions(writers, l.tables[in])
+		p.flag, p.noted = true, store.TransactionsOn(writers, l.tables[bell])
 		if p.wish != asleep {
 			l.poke() // not any more
 		} else if p.asking == nil {
-			defer in.wake()
+			defer bell.Ring(Called)
 		}
 	}
 	return nil
 }
 
-// callOthers calls the receivers of other processes for instances that have more than they can do, after they have left
+// callOthers calls the receivers of other processes for endpoints that have more than they can do, after they have left
 // the watch, and returns when to do so again.
-func (l *listener) callOthers(ctx context.Context, c *session.Conn) (time.Duration, error) {
+func (l *Listener) callOthers(ctx context.Context, c *session.Conn) (time.Duration, error) {
 	now, pause := time.Now(), time.Hour
 	due := l.which(func(p *post) bool {
 		if p.call && now.Sub(p.called) < callEvery {
@@ -356,7 +356,7 @@ func (l *listener) callOthers(ctx context.Context, c *session.Conn) (time.Durati
 		return pause, nil
 	}
 	l.hold(due, func(p *post) { p.call, p.called = false, now })
-	if err := l.run.client.store.Call(ctx, c, l.tablesOf(due)); err != nil {
+	if err := l.Store.Call(ctx, c, l.tablesOf(due)); err != nil {
 		return 0, fmt.Errorf("call other receivers: %w", err)
 	}
 	return pause, nil
@@ -364,28 +364,28 @@ func (l *listener) callOthers(ctx context.Context, c *session.Conn) (time.Durati
 
 // standBy tries to take the watch for those on call, has them look where messages wait although somebody else has it,
 // and returns when to do so again.
-func (l *listener) standBy(ctx context.Context, c *session.Conn) (time.Duration, error) {
-	every := l.run.client.config.standbyEvery
-	ins := l.which(func(p *post) bool { return p.rests() == onCall })
-	if len(ins) == 0 {
+func (l *Listener) standBy(ctx context.Context, c *session.Conn) (time.Duration, error) {
+	every := l.StandbyEvery
+	bells := l.which(func(p *post) bool { return p.rests() == OnCall })
+	if len(bells) == 0 {
 		return every, nil
 	}
 	if next := time.Until(l.stoodBy.Add(every)); next > 0 {
 		return next, nil
 	}
 	l.stoodBy = time.Now()
-	if err := l.takeWatch(ctx, c, ins); err != nil {
+	if err := l.takeWatch(ctx, c, bells); err != nil {
 		return 0, err
 	}
 	if err := l.raiseFlags(ctx, c); err != nil {
 		return 0, err
 	}
-	waiting, err := l.waiting(ctx, c, l.which(func(p *post) bool { return p.rests() == onCall }))
+	waiting, err := l.waiting(ctx, c, l.which(func(p *post) bool { return p.rests() == OnCall }))
 	if err != nil {
 		return 0, err
 	}
-	for _, in := range waiting {
-		in.wake()
+	for _, bell := range waiting {
+		bell.Ring(Called)
 	}
 	return every, nil
 }

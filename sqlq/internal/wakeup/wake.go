@@ -1,4 +1,4 @@
-package sqlq
+package wakeup
 
 import (
 	"context"
@@ -10,41 +10,41 @@ import (
 )
 
 // wakeOthers wakes an endpoint's receivers in other processes: there are messages that this one leaves to them.
-func (r *runner) wakeOthers(in *instance) {
-	if r.listener.hears() {
-		r.listener.overflow(in)
+func (l *Listener) wakeOthers(bell *Bell) {
+	if l.Hears() {
+		l.overflow(bell)
 		return
 	}
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		if err := r.client.store.WakeQueues(ctx, r.client.pool, []string{in.endpoint.Name}); err != nil {
-			r.client.log.Debug("sqlq: cannot wake receivers; they will find the messages by polling", "err", err)
+		if err := l.Store.WakeQueues(ctx, l.Pool, []string{bell.Queue}); err != nil {
+			l.Log.Debug("sqlq: cannot wake receivers; they will find the messages by polling", "err", err)
 		}
 	}()
 }
 
-// wakeLocal wakes an instance of this process that sleeps on a channel; false where there is none, or where it would not
+// Wake wakes an endpoint of this process that sleeps on a channel; false where there is none, or where it would not
 // fetch any more.
-func (l *listener) wakeLocal(channel string) bool {
+func (l *Listener) Wake(channel string) bool {
 	l.mu.Lock()
-	in := l.byChannel[channel]
-	sleeps := in != nil && l.howRests(in) != deaf
+	bell := l.byChannel[channel]
+	sleeps := bell != nil && l.howRests(bell) != Deaf
 	delayed := channel == l.delayed
 	l.mu.Unlock()
-	if sleeps && in.hasRoom() && !l.run.schedule.isDraining() {
-		in.wake()
+	if sleeps && bell.HasRoom() && !l.IsDraining() {
+		bell.Ring(Called)
 		return true
 	}
-	if delayed && l.run.keeper.leadsNow() {
-		l.run.keeper.dueSoon()
+	if delayed && l.Leads() {
+		l.DueSoon()
 		return true
 	}
 	return false
 }
 
-// notify has channels notified soon, on the listener's connection; false where that cannot be relied on.
-func (l *listener) notify(channels []string) bool {
+// Notify has channels notified soon, on the listener's connection; false where that cannot be relied on.
+func (l *Listener) Notify(channels []string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.connected || l.late {
@@ -56,7 +56,7 @@ func (l *listener) notify(channels []string) bool {
 }
 
 // sendWakes notifies the channels that are to be notified.
-func (l *listener) sendWakes(ctx context.Context, c *session.Conn) error {
+func (l *Listener) sendWakes(ctx context.Context, c *session.Conn) error {
 	l.mu.Lock()
 	channels := l.wakes
 	l.wakes = nil
@@ -71,8 +71,8 @@ func (l *listener) sendWakes(ctx context.Context, c *session.Conn) error {
 			l.notified(channel) // of its own notifications it takes no notice
 		}
 	}
-	if err := l.run.client.store.Notify(ctx, c, channels); err != nil {
-		l.run.client.wakes.Ask(channels)
+	if err := l.Store.Notify(ctx, c, channels); err != nil {
+		l.NotifyOtherwise(channels)
 		return fmt.Errorf("wake receivers: %w", err)
 	}
 	return nil
