@@ -160,8 +160,8 @@
 // endpoint's parts and drain.go ends them. fetch.go says how many messages an instance wants and low.go where a fetch
 // starts; schedule.go shares the receive connections out; receiver.go fetches and holds, and slot.go and handletx.go hand
 // messages to handlers (instance.go, batch.go, delivery.go, handler.go). recoverability.go decides, settlement.go and settle.go
-// settle, suspect.go keeps apart what may kill a process. internal/wakeup lets receivers sleep
-// and wakes them, and look.go is what they do then; keeper.go keeps house, with heartbeat.go, lead.go, delayed.go and upkeep.go, in rounds (round.go, recover.go); pause.go says how queues
-// are paused; internal/session makes the library's own connections, and its pooler.go says what differs behind a transaction pooler. atmostonce.go and inbox.go are the guarantees by choice; handmade.go
-// lets sqlqtest make deliveries. The SQL is in internal/store, the tables are in package migrations.
+// settle, suspect.go keeps apart what may kill a process. internal/wakeup lets receivers sleep and wakes them, and look.go is
+// what they do then; internal/presence keeps house; internal/session makes the library's own connections, and its pooler.go says
+// what differs behind a transaction pooler; pause.go says how queues are paused. atmostonce.go and inbox.go are the guarantees by
+// choice; handmade.go lets sqlqtest make deliveries. The SQL is in internal/store, the tables are in package migrations.
 package sqlq

@@ -130,39 +130,18 @@ func FetchPlans(t *testing.T, pool *pgxpool.Pool, queue string) []string {
 
 // Sweeper returns the sweep for expired messages, a piece of each queue a call, as the process that leads does it.
 func (c *Client) Sweeper(t testing.TB) (sweep func()) {
-	k := newKeeper(&runner{client: c})
-	if err := k.connect(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(k.disconnect)
-	k.leads = true
+	k := (&runner{client: c, outage: session.NewOutage(c.log)}).newKeeper()
 	return func() {
 		t.Helper()
-		for turn := true; turn; turn = len(k.upkeep.unswept) > 0 {
-			if err := k.sweep(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+		if err := k.SweepOnce(t.Context(), time.Hour); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
 
 // SweepInTurns is one sweep in turns that may each take no longer than within, as the housekeeping has them.
 func (c *Client) SweepInTurns(t testing.TB, within time.Duration) error {
-	k := newKeeper(&runner{client: c})
-	if err := k.connect(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(k.disconnect)
-	k.leads = true
-	for turn := true; turn; turn = len(k.upkeep.unswept) > 0 {
-		ctx, cancel := context.WithTimeout(t.Context(), within)
-		err := k.sweep(ctx)
-		cancel()
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return (&runner{client: c, outage: session.NewOutage(c.log)}).newKeeper().SweepOnce(t.Context(), within)
 }
 
 // Gathered returns how many senders to a queue wait for a commit.

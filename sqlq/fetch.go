@@ -48,7 +48,7 @@ type work struct {
 func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	w = work{in: in, by: in.id, wakes: in.wakes, finished: in.finished}
+	w = work{in: in, by: in.number(), wakes: in.wakes, finished: in.finished}
 	in.settling += len(w.finished)
 	in.finished = nil
 	if !draining && !(spare && in.hasTx) {

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sqlq/sqlq/sqlq/internal/presence"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 	"github.com/sqlq/sqlq/sqlq/internal/wakeup"
 )
@@ -23,10 +24,10 @@ type instance struct {
 	hasTx    bool
 	ctx      context.Context // of the handlers
 	bell     *wakeup.Bell
+	member   *presence.Member
 	alone    sync.RWMutex // held for writing by a message that may have killed a process
 
 	mu        sync.Mutex
-	id        int32 // in the instance table
 	batches   []*batch
 	busy      int           // slots at work
 	busyTx    int           // receivers that run HandleTx handlers
@@ -74,7 +75,7 @@ func newInstance(r *runner, e Endpoint) *instance {
 		apartUntil: map[string]time.Time{}, goesAlone: map[ID]struct{}{},
 		short: make(chan struct{}, 1), awake: true,
 	}
-	in.bell = in.newBell()
+	in.bell, in.member = in.newBell(), in.newMember()
 	for i := range e.Handlers {
 		h := &e.Handlers[i]
 		in.handlers[h.messageType] = &handling{Handler: h, breaker: breaker{limit: max(10, e.Concurrency)}}
@@ -223,7 +224,7 @@ func (in *instance) unknown(leases []store.Lease) (ids []int64) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for _, l := range leases {
-		if l.Instance == in.id && l.Queue == in.endpoint.Name && in.leases[l.ID] == nil {
+		if l.Instance == in.number() && l.Queue == in.endpoint.Name && in.leases[l.ID] == nil {
 			ids = append(ids, l.ID)
 		}
 	}
@@ -263,11 +264,4 @@ func (in *instance) present() {
 	if !was.IsZero() {
 		in.run.listener.Refresh()
 	}
-}
-
-// number is the instance's number in the instance table.
-func (in *instance) number() int32 {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.id
 }

@@ -16,9 +16,10 @@ const pgxPath = "github.com/jackc/pgx/v5"
 // import what they like.
 var mayImport = map[string][]string{
 	"migrations":             {},
-	"sqlq":                   {"sqlq/internal/sending", "sqlq/internal/session", "sqlq/internal/wakeup", "sqlq/internal/store", "sqlq/internal/handmade", "migrations", pgxPath},
+	"sqlq":                   {"sqlq/internal/presence", "sqlq/internal/sending", "sqlq/internal/session", "sqlq/internal/wakeup", "sqlq/internal/store", "sqlq/internal/handmade", "migrations", pgxPath},
 	"sqlq/internal/sending":  {"sqlq/internal/session", "sqlq/internal/store", pgxPath},
 	"sqlq/internal/wakeup":   {"sqlq/internal/session", "sqlq/internal/store", pgxPath},
+	"sqlq/internal/presence": {"sqlq/internal/session", "sqlq/internal/store", pgxPath},
 	"sqlq/internal/session":  {"sqlq/internal/store", pgxPath},
 	"sqlq/internal/store":    {pgxPath},
 	"sqlq/internal/handmade": {"sqlq/internal/store"},

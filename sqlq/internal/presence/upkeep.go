@@ -1,4 +1,4 @@
-package sqlq
+package presence
 
 import (
 	"context"
@@ -55,9 +55,9 @@ func (u *upkeep) pause() time.Duration {
 }
 
 // keepUp does, in the process that leads, what is due of the upkeep: each a bounded piece.
-func (k *keeper) keepUp(ctx context.Context) error {
+func (k *Keeper) keepUp(ctx context.Context) error {
 	u := &k.upkeep
-	if !k.leadsNow() {
+	if !k.Leads() {
 		u.unswept = nil
 		return nil
 	}
@@ -94,8 +94,8 @@ func (k *keeper) keepUp(ctx context.Context) error {
 
 // sweep removes expired messages, a piece of each queue, and records of instances that ended long ago. It stops after a while
 // and goes on from there with the next call, so that it comes to the end of the queues however many there are.
-func (k *keeper) sweep(ctx context.Context) error {
-	st, u := k.run.client.store, &k.upkeep
+func (k *Keeper) sweep(ctx context.Context) error {
+	st, u := k.Store, &k.upkeep
 	if len(u.unswept) == 0 {
 		queues, err := st.QueueNames(ctx, k.conn)
 		if err != nil {
@@ -125,8 +125,26 @@ func (k *keeper) sweep(ctx context.Context) error {
 	return nil
 }
 
+// SweepOnce connects and makes one whole sweep, as the process that leads does, in turns that may each take no longer than within.
+// It is for tests.
+func (k *Keeper) SweepOnce(ctx context.Context, within time.Duration) error {
+	if err := k.connect(ctx); err != nil {
+		return err
+	}
+	defer k.disconnect()
+	for turn := true; turn; turn = len(k.upkeep.unswept) > 0 {
+		bounded, cancel := context.WithTimeout(ctx, within)
+		err := k.sweep(bounded)
+		cancel()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // sweepPiece removes the expired messages of a piece of a queue, and reports whether there are more in that piece.
-func (k *keeper) sweepPiece(ctx context.Context, queue string) (again bool, err error) {
+func (k *Keeper) sweepPiece(ctx context.Context, queue string) (again bool, err error) {
 	u := &k.upkeep
 	piece, small := u.pieces[queue]
 	if !small {
@@ -135,11 +153,11 @@ func (k *keeper) sweepPiece(ctx context.Context, queue string) (again bool, err 
 	began := time.Now()
 	var swept store.Swept
 	err = k.chore(ctx, func(tx pgx.Tx) (err error) {
-		swept, err = k.run.client.store.SweepExpired(ctx, tx, queue, u.upTo[queue], piece.rows, piece.bytes)
+		swept, err = k.Store.SweepExpired(ctx, tx, queue, u.upTo[queue], piece.rows, piece.bytes)
 		return err
 	})
-	switch state := sqlState(err); {
-	case state == undefinedTable || state == lockNotAvailable: // it has been dropped, or somebody has it for long
+	switch state := session.State(err); {
+	case state == session.UndefinedTable || state == session.LockNotAvailable: // it has been dropped, or somebody has it for long
 		return false, nil
 	case isFaultOfWork(err):
 		if piece.isLeast() {
@@ -153,7 +171,7 @@ func (k *keeper) sweepPiece(ctx context.Context, queue string) (again bool, err 
 	}
 	u.upTo[queue] = swept.UpTo
 	if swept.Removed > 0 {
-		k.run.client.log.Info("sqlq: removed messages whose time to live had passed before anybody received them", "queue", queue, "messages", swept.Removed)
+		k.Log.Info("sqlq: removed messages whose time to live had passed before anybody received them", "queue", queue, "messages", swept.Removed)
 	}
 	piece.took(time.Since(began), k.choreWithin())
 	if delete(u.pieces, queue); piece.rows < piece.full {
@@ -163,18 +181,18 @@ func (k *keeper) sweepPiece(ctx context.Context, queue string) (again bool, err 
 }
 
 // readTraffic takes a reading of how much arrives in the queues, from which the rates are made that operators see.
-func (k *keeper) readTraffic(ctx context.Context) error {
+func (k *Keeper) readTraffic(ctx context.Context) error {
 	const what = "read how much arrives in the queues"
-	err := k.chore(ctx, func(tx pgx.Tx) error { return k.run.client.store.ReadTraffic(ctx, tx) })
+	err := k.chore(ctx, func(tx pgx.Tx) error { return k.Store.ReadTraffic(ctx, tx) })
 	err = k.goWithout(err, &k.upkeep.mayNotRead, what+", so operators see no rates")
-	if state := sqlState(err); state == lockNotAvailable || state == session.ForeignKeyViolation { // somebody is dropping a queue, and the next reading will do
+	if state := session.State(err); state == session.LockNotAvailable || state == session.ForeignKeyViolation { // somebody is dropping a queue, and the next reading will do
 		return nil
 	}
 	return k.goOn(err, what)
 }
 
 // goOn says once of a chore that it fails because of what it works on, until it succeeds; other errors it returns.
-func (k *keeper) goOn(err error, what string) error {
+func (k *Keeper) goOn(err error, what string) error {
 	switch {
 	case err == nil:
 		delete(k.upkeep.failing, what)
@@ -182,16 +200,16 @@ func (k *keeper) goOn(err error, what string) error {
 		return fmt.Errorf("%s: %w", what, err)
 	case !k.upkeep.failing[what]:
 		k.upkeep.failing[what] = true
-		k.run.client.log.Warn("sqlq: cannot "+what+"; it is tried again", "err", err)
+		k.Log.Warn("sqlq: cannot "+what+"; it is tried again", "err", err)
 	}
 	return nil
 }
 
 // rotateInbox forgets ids of handled messages that were kept for their time.
-func (k *keeper) rotateInbox(ctx context.Context) error {
-	done, err := k.run.client.store.RotateInbox(ctx, k.conn)
+func (k *Keeper) rotateInbox(ctx context.Context) error {
+	done, err := k.Store.RotateInbox(ctx, k.conn)
 	err = k.goWithout(err, &k.upkeep.mayNotRotate, "forget ids of handled messages that were kept for their time, so they pile up")
-	if err != nil && sqlState(err) != lockNotAvailable { // else a transaction has them for long, and the next time will do
+	if err != nil && session.State(err) != session.LockNotAvailable { // else a transaction has them for long, and the next time will do
 		return fmt.Errorf("forget ids of handled messages: %w", err)
 	}
 	switch done {
@@ -204,11 +222,11 @@ func (k *keeper) rotateInbox(ctx context.Context) error {
 }
 
 // forgetHistory removes records of operations that are too old to be kept.
-func (k *keeper) forgetHistory(ctx context.Context) error {
+func (k *Keeper) forgetHistory(ctx context.Context) error {
 	const what = "remove old records of operations"
 	var more bool
 	err := k.chore(ctx, func(tx pgx.Tx) (err error) {
-		more, err = k.run.client.store.ForgetHistory(ctx, tx, k.upkeep.forgetting.rows)
+		more, err = k.Store.ForgetHistory(ctx, tx, k.upkeep.forgetting.rows)
 		return err
 	})
 	if isFaultOfWork(err) && !k.upkeep.forgetting.isLeast() {
@@ -224,8 +242,8 @@ func (k *keeper) forgetHistory(ctx context.Context) error {
 
 // goWithout turns the error of a role that lacks a privilege into a mark that it does, and says what it may not; other
 // errors it returns.
-func (k *keeper) goWithout(err error, mark *bool, what string) error {
-	if sqlState(err) != insufficientPrivs {
+func (k *Keeper) goWithout(err error, mark *bool, what string) error {
+	if session.State(err) != session.InsufficientPrivilege {
 		return err
 	}
 	*mark = true
@@ -234,6 +252,6 @@ func (k *keeper) goWithout(err error, mark *bool, what string) error {
 }
 
 // mayNot says once that the role lacks a privilege that an endpoint can do without.
-func (k *keeper) mayNot(what string, err error) {
-	k.run.client.log.Warn("sqlq: this role may not "+what+"; grant it consumer again", "schema", k.run.client.config.Schema, "err", err)
+func (k *Keeper) mayNot(what string, err error) {
+	k.Log.Warn("sqlq: this role may not "+what+"; grant it consumer again", "schema", k.Store.Name(), "err", err)
 }

@@ -1,4 +1,4 @@
-package sqlq
+package presence
 
 import (
 	"context"
@@ -13,11 +13,11 @@ import (
 
 // recover marks instances that died, and puts what they had leased back into the queues. The marks are committed first: what
 // is leased by an instance that is marked is given back by whoever looks next, so a death in between costs nothing.
-func (k *keeper) recover(ctx context.Context) error {
-	st := k.run.client.store
+func (k *Keeper) recover(ctx context.Context) error {
+	st := k.Store
 	var dead []store.Dead
 	err := pgx.BeginTxFunc(ctx, k.conn, k.conn.Keeping(), func(tx pgx.Tx) (err error) {
-		dead, err = st.MarkDead(ctx, tx, k.run.numbers(), time.Since(k.connected) < k.run.client.config.LeaseTime)
+		dead, err = st.MarkDead(ctx, tx, k.numbers(), time.Since(k.connected) < k.LeaseTime)
 		return err
 	})
 	if err != nil {
@@ -27,15 +27,15 @@ func (k *keeper) recover(ctx context.Context) error {
 	var ids []int32
 	for _, d := range dead {
 		ids = append(ids, d.ID)
-		k.run.client.log.Warn("sqlq: an instance crashed; its messages go to others", "endpoint", d.Endpoint, "host", d.Host, "pid", d.PID)
+		k.Log.Warn("sqlq: an instance crashed; its messages go to others", "endpoint", d.Endpoint, "host", d.Host, "pid", d.PID)
 		freed = append(freed, d.Endpoint)
 		if d.At.After(k.crashes[d.Endpoint]) {
 			k.crashes[d.Endpoint] = d.At // the heartbeat would learn of it once more
 		}
-		for _, in := range k.run.instances {
-			if in.endpoint.Name == d.Endpoint {
-				in.suspect()
-				in.wake()
+		for _, m := range k.members {
+			if m.Endpoint == d.Endpoint {
+				m.Suspect()
+				m.Wake()
 			}
 		}
 	}
@@ -54,8 +54,8 @@ func (k *keeper) recover(ctx context.Context) error {
 
 // giveBack puts what ended instances had leased back into the queues, a round of each queue in turn. What does not fit in
 // between two heartbeats is left for the next call, which comes at once (unrecovered).
-func (k *keeper) giveBack(ctx context.Context) error {
-	st := k.run.client.store
+func (k *Keeper) giveBack(ctx context.Context) error {
+	st := k.Store
 	waiting, err := st.Recover(ctx, k.conn, "", 0, 0)
 	if err != nil {
 		return fmt.Errorf("look for the messages of crashed instances: %w", err)
@@ -93,16 +93,16 @@ func (k *keeper) giveBack(ctx context.Context) error {
 }
 
 // giveBackRound gives back a round of one queue, and reports whether there is more that can be given back now.
-func (k *keeper) giveBackRound(ctx context.Context, queue string, r *round) (more bool, err error) {
+func (k *Keeper) giveBackRound(ctx context.Context, queue string, r *round) (more bool, err error) {
 	began := time.Now()
 	var recovered []store.Recovered
 	err = k.chore(ctx, func(tx pgx.Tx) (err error) {
-		recovered, err = k.run.client.store.Recover(ctx, tx, queue, r.rows, r.bytes)
+		recovered, err = k.Store.Recover(ctx, tx, queue, r.rows, r.bytes)
 		return err
 	})
 	if isFaultOfWork(err) {
 		if r.isLeast() { // at the next heartbeat again
-			k.run.client.log.Warn("sqlq: messages of crashed instances cannot be given back; they are tried again, and other queues go on", "queue", queue, "err", err)
+			k.Log.Warn("sqlq: messages of crashed instances cannot be given back; they are tried again, and other queues go on", "queue", queue, "err", err)
 			return false, nil
 		}
 		r.shrink()
@@ -112,7 +112,7 @@ func (k *keeper) giveBackRound(ctx context.Context, queue string, r *round) (mor
 		return false, fmt.Errorf("recover the messages of crashed instances: %w", err)
 	}
 	for _, got := range recovered {
-		k.run.client.wakes.Wake(got.Channel)
+		k.Wake(got.Channel)
 		more = more || got.More && got.N > 0
 	}
 	r.took(time.Since(began), k.choreWithin())

@@ -1,12 +1,18 @@
-package sqlq
+// Package presence shows that the instances of a process live and does the housekeeping: heartbeats, and, in the one process that
+// leads, moving due messages, giving back what crashed instances had leased, and chores of low priority. It knows of an instance
+// what its Member says.
+package presence
 
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sqlq/sqlq/sqlq/internal/session"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
@@ -17,12 +23,42 @@ const (
 	crashMemory = time.Hour
 )
 
-// keeper owns the connection of a process that keeps house: heartbeats, and, in the one process that leads, moving due
+// Config is what a Keeper works with. Its functions are called from the Keeper's goroutine.
+type Config struct {
+	Store     *store.Schema
+	Pool      *pgxpool.Pool // the program's: for what must be written down when the Keeper's connection is lost
+	Log       *slog.Logger
+	Connector *session.Connector
+	Outage    *session.Outage
+
+	LeaseTime     time.Duration // after so long without a heartbeat an instance is thought dead
+	StrandedAfter time.Duration // how old a lease that its instance does not know must be to be given back
+	KeepArchived  time.Duration // how long archived messages are kept; 0: for ever
+	Host, Version string        // of the running program
+
+	CheckDatabase func(ctx context.Context, db store.DBTX) error // refuses a connection that leads to another database
+	Lost          func()                                         // the connection was lost: the next may reach another server
+	Wake          func(channels ...string)                       // wakes the receivers that listen on channels
+	Flush         func(ctx context.Context)                      // waits until they have been woken
+
+	BeginReading func() int // begins a reading of which queues are paused, and returns its number
+	LearnPaused  func(reading int, paused []store.Paused)
+	LearnHidden  func(hidden []store.Hidden)
+
+	Hears   func() bool // reports whether the listening session works, which hears when the lead is free
+	Refresh func()      // has that session begin anew: numbers of instances have changed
+
+	Raise   func(ctx context.Context, c *session.Conn) (again time.Duration, err error) // moves on where fetches start; again: when next
+	KeepLow func(c *session.Conn)                                                       // writes that down for the process that starts in its place
+}
+
+// Keeper owns the connection of a process that keeps house: heartbeats, and, in the one process that leads, moving due
 // messages, giving back what crashed instances had, and the upkeep. Leading is a session lock, so that a dead leader is followed
 // at the next heartbeat of another (but see tryLead), and one that ends in order at once, because it says so; that a frozen one
 // gets nothing done is noticed by the others, who then do it once.
-type keeper struct {
-	run       *runner
+type Keeper struct {
+	Config
+	members   []*Member
 	conn      *session.Conn
 	connected time.Time
 	process   atomic.Int32      // the number of the lock that shows that the process lives; 0: there is none
@@ -38,56 +74,59 @@ type keeper struct {
 	kick    chan struct{}
 	crashes map[string]time.Time // the latest known of each endpoint
 	mover   mover
-	raised  time.Time
-	kept    time.Time // when a low was last written
 	upkeep  upkeep
 
 	unrecovered bool             // there is more to give back of what ended instances had leased
 	smallRounds map[string]round // of queues in which giving back took too long
 
-	// The role lacks a privilege for what can be done without.
-	mayNotRaise, mayNotKeep bool
-	mayNotCount             atomic.Bool
+	mayNotCount atomic.Bool // the role lacks the privilege to write down what its instances have done
 }
 
-func newKeeper(r *runner) *keeper {
-	return &keeper{run: r, strangers: session.Strangers{Log: r.client.log}, claimants: session.Strangers{Log: r.client.log}, kick: make(chan struct{}, 1),
+// New returns a Keeper that does nothing yet.
+func New(config Config) *Keeper {
+	return &Keeper{Config: config, strangers: session.Strangers{Log: config.Log}, claimants: session.Strangers{Log: config.Log}, kick: make(chan struct{}, 1),
 		crashes: map[string]time.Time{}, mover: newMover(), upkeep: newUpkeep(), smallRounds: map[string]round{}}
 }
 
-// start registers the instances and gives back what dead ones had, before the first message is fetched.
-func (k *keeper) start(ctx context.Context) error {
+// Use has the Keeper keep house for these. It is called once, before Start.
+func (k *Keeper) Use(members []*Member) { k.members = members }
+
+// Process returns the number of the lock that shows that the process lives; 0: there is none.
+func (k *Keeper) Process() int32 { return k.process.Load() }
+
+// Start registers the instances and gives back what dead ones had, before the first message is fetched.
+func (k *Keeper) Start(ctx context.Context) error {
 	if err := k.connect(ctx); err != nil {
 		return err
 	}
-	if err := k.run.client.checkListenURL(ctx, k.conn); err != nil {
+	if err := k.CheckDatabase(ctx, k.conn); err != nil {
 		return err
 	}
-	for _, in := range k.run.instances {
-		if err := k.register(ctx, in); err != nil {
+	for _, m := range k.members {
+		if err := k.register(ctx, m); err != nil {
 			return err
 		}
 	}
 	if err := k.recover(ctx); err != nil {
 		return err
 	}
-	doubtful, err := k.run.client.store.Doubtful(ctx, k.conn, k.run.numbers())
+	doubtful, err := k.Store.Doubtful(ctx, k.conn, k.numbers())
 	if err != nil {
 		return fmt.Errorf("look for crashed instances: %w", err)
 	}
-	for _, in := range k.run.instances {
-		if slices.Contains(doubtful, in.endpoint.Name) {
-			in.suspect()
+	for _, m := range k.members {
+		if slices.Contains(doubtful, m.Endpoint) {
+			m.Suspect()
 		}
 	}
 	return k.beat(ctx)
 }
 
-// keep does the housekeeping until stop ends. What is under way then is finished, unless ctx ends: cut off, it might leave the
+// Keep does the housekeeping until stop ends. What is under way then is finished, unless ctx ends: cut off, it might leave the
 // record of an instance that nobody ends, and the connection, whose locks show that the instances live.
-func (k *keeper) keep(ctx, stop context.Context) {
+func (k *Keeper) Keep(ctx, stop context.Context) {
 	var retry session.Backoff
-	every := min(k.run.client.config.LeaseTime/3, 5*time.Second)
+	every := min(k.LeaseTime/3, 5*time.Second)
 	beat := time.Now().Add(every)
 	next := time.Duration(0)
 	for {
@@ -96,7 +135,7 @@ func (k *keeper) keep(ctx, stop context.Context) {
 			return
 		}
 		// Bounded, so that no piece of work can keep the heartbeat waiting until this process is thought dead.
-		bounded, cancel := context.WithTimeout(ctx, k.run.client.config.LeaseTime/2)
+		bounded, cancel := context.WithTimeout(ctx, k.LeaseTime/2)
 		err := k.connect(bounded)
 		if err == nil && !time.Now().Before(beat) {
 			beat = time.Now().Add(every)
@@ -114,9 +153,10 @@ func (k *keeper) keep(ctx, stop context.Context) {
 		if err == nil && k.unrecovered {
 			next, err = 0, k.giveBack(bounded)
 		}
-		if err == nil && !k.mayNotRaise && k.run.raises() {
-			next = min(next, raiseEvery)
-			err = k.raiseInTime(bounded)
+		if err == nil {
+			var again time.Duration
+			again, err = k.Raise(bounded, k.conn)
+			next = min(next, again)
 		}
 		if err == nil {
 			err = k.keepUp(bounded)
@@ -125,7 +165,7 @@ func (k *keeper) keep(ctx, stop context.Context) {
 		cancel()
 		if err == nil {
 			retry.Reset()
-			k.run.outage.End(session.Keep)
+			k.Outage.End(session.Keep)
 			continue
 		}
 		k.disconnect()
@@ -133,18 +173,18 @@ func (k *keeper) keep(ctx, stop context.Context) {
 			return
 		}
 		beat = time.Now() // at once: the lead went with the connection
-		k.run.restart()
-		if k.run.outage.Begin(session.Keep, err) {
-			k.run.outage.Wait(stop, &retry)
+		k.Lost()
+		if k.Outage.Begin(session.Keep, err) {
+			k.Outage.Wait(stop, &retry)
 			continue
 		}
-		k.run.client.log.Warn("sqlq: housekeeping failed, trying again", "err", err)
+		k.Log.Warn("sqlq: housekeeping failed, trying again", "err", err)
 		retry.Wait(stop)
 	}
 }
 
 // pause waits for d or a kick; false when ctx ended.
-func (k *keeper) pause(ctx context.Context, d time.Duration) bool {
+func (k *Keeper) pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -161,14 +201,14 @@ const lackedEvery = time.Second
 
 // lacks reports whether there is something to try for between heartbeats: the lock that shows that the process lives, or the
 // lead, where the listener does not hear when that is free.
-func (k *keeper) lacks() bool {
-	return k.lacksAlive() || k.claimants.HasTold() || !k.leadsNow() && !k.run.listener.Hears()
+func (k *Keeper) lacks() bool {
+	return k.lacksAlive() || k.claimants.HasTold() || !k.Leads() && !k.Hears()
 }
 
-func (k *keeper) lacksAlive() bool { return k.process.Load() != 0 && !k.alive && !k.conn.Pooled }
+func (k *Keeper) lacksAlive() bool { return k.process.Load() != 0 && !k.alive && !k.conn.Pooled }
 
 // tryAgain tries for what the connection lacks.
-func (k *keeper) tryAgain(ctx context.Context) error {
+func (k *Keeper) tryAgain(ctx context.Context) error {
 	k.mu.Lock()
 	vacant := k.vacant
 	k.vacant = false
@@ -184,19 +224,19 @@ func (k *keeper) tryAgain(ctx context.Context) error {
 	if err := k.tellOfClaimants(ctx); err != nil {
 		return err
 	}
-	if k.leadsNow() {
+	if k.Leads() {
 		return nil
 	}
 	return k.tryLead(ctx, false)
 }
 
 // tellOfClaimants says who has the lock that shows that this process lives, if it does not.
-func (k *keeper) tellOfClaimants(ctx context.Context) error {
+func (k *Keeper) tellOfClaimants(ctx context.Context) error {
 	if !k.lacksAlive() && !k.claimants.HasTold() || time.Since(k.claimants.Looked) < session.StrangersEvery {
 		return nil
 	}
 	k.claimants.Looked = time.Now()
-	found, err := k.run.client.store.Strangers(ctx, k.conn)
+	found, err := k.Store.Strangers(ctx, k.conn)
 	if err != nil {
 		return fmt.Errorf("look for who holds locks: %w", err)
 	}
@@ -209,38 +249,40 @@ func (k *keeper) tellOfClaimants(ctx context.Context) error {
 	return nil
 }
 
-// end hands over the lead, records that the instances ended in order, and wakes others for the messages that were given back.
+// End hands over the lead, records that the instances ended in order, and wakes others for the messages that were given back.
 // Only then does it let go of the lock that shows that they live. It waits until whom this process woke has been told.
-func (k *keeper) end() {
+func (k *Keeper) End() {
 	defer k.disconnect()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	k.handOver(ctx)
-	st := k.run.client.store
+	st := k.Store
 	err := k.onOwn(ctx, func(db store.DBTX) error {
 		if err := k.drained(ctx, db); err != nil {
 			return err
 		}
-		return st.WakeQueues(ctx, db, k.run.endpoints())
+		return st.WakeQueues(ctx, db, k.endpoints())
 	})
 	if err != nil {
-		k.run.client.log.Warn("sqlq: cannot record the end of this instance; others will take it for crashed", "err", err)
+		k.Log.Warn("sqlq: cannot record the end of this instance; others will take it for crashed", "err", err)
 	}
-	k.keepLast()
-	k.run.client.wakes.Flush(ctx)
+	if k.conn != nil && !k.conn.IsClosed() { // by the connection on which low was found: another server might not have got so far
+		k.KeepLow(k.conn)
+	}
+	k.Flush(ctx)
 }
 
 // onOwn runs statements on the keeper's connection, and where it is lost on the pool's: the program may have those busy.
-func (k *keeper) onOwn(ctx context.Context, run func(db store.DBTX) error) error {
+func (k *Keeper) onOwn(ctx context.Context, run func(db store.DBTX) error) error {
 	if k.conn != nil && !k.conn.IsClosed() {
-		if err := run(k.conn); err == nil || !connectionLost(err) || ctx.Err() != nil {
+		if err := run(k.conn); err == nil || !session.Lost(err) || ctx.Err() != nil {
 			return err
 		}
 	}
-	return session.OnPool(ctx, k.run.client.pool, run)
+	return session.OnPool(ctx, k.Pool, run)
 }
 
-func (k *keeper) connect(ctx context.Context) (err error) {
+func (k *Keeper) connect(ctx context.Context) (err error) {
 	if k.conn != nil && !k.conn.IsClosed() {
 		return nil
 	}
@@ -248,7 +290,7 @@ func (k *keeper) connect(ctx context.Context) (err error) {
 	k.leads = false
 	k.mu.Unlock()
 	k.alive, k.byAge = false, false
-	if k.conn, err = k.run.client.connector.Connect(ctx, session.Keep); err != nil {
+	if k.conn, err = k.Connector.Connect(ctx, session.Keep); err != nil {
 		return err
 	}
 	k.connected = time.Now()
@@ -256,18 +298,18 @@ func (k *keeper) connect(ctx context.Context) (err error) {
 }
 
 // holdAlive tries to take the lock that shows that the process lives, if it has one and the connection does not hold it.
-func (k *keeper) holdAlive(ctx context.Context) (err error) {
+func (k *Keeper) holdAlive(ctx context.Context) (err error) {
 	process := k.process.Load()
 	if process == 0 || k.alive || k.conn.Pooled {
 		return nil
 	}
-	if k.alive, err = k.run.client.store.TryAlive(ctx, k.conn, process); err != nil {
+	if k.alive, err = k.Store.TryAlive(ctx, k.conn, process); err != nil {
 		return fmt.Errorf("show that the process lives: %w", err)
 	}
 	return nil
 }
 
-func (k *keeper) disconnect() {
+func (k *Keeper) disconnect() {
 	if k.conn == nil {
 		return
 	}

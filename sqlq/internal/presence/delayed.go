@@ -1,4 +1,4 @@
-package sqlq
+package presence
 
 import (
 	"cmp"
@@ -43,8 +43,8 @@ type apart struct {
 func newMover() mover { return mover{round: wholeRound(roundRows), apart: map[string]*apart{}} }
 
 // moveDue moves due messages, in the process that leads, and returns when to look again.
-func (k *keeper) moveDue(ctx context.Context) (time.Duration, error) {
-	if !k.leadsNow() {
+func (k *Keeper) moveDue(ctx context.Context) (time.Duration, error) {
+	if !k.Leads() {
 		return time.Hour, nil
 	}
 	began, from := time.Now(), k.mover.moved.Add(-moveOverlap)
@@ -72,10 +72,10 @@ func (k *keeper) moveDue(ctx context.Context) (time.Duration, error) {
 
 // moveOthers moves a round of due messages of the queues that are not apart, and returns when to look again: 0 when there may
 // be more.
-func (k *keeper) moveOthers(ctx context.Context, from time.Time) (pause time.Duration, err error) {
+func (k *Keeper) moveOthers(ctx context.Context, from time.Time) (pause time.Duration, err error) {
 	m := &k.mover
 	aside := slices.Sorted(maps.Keys(m.apart))
-	next, queue, any, err := k.run.client.store.NextDue(ctx, k.conn, from, aside)
+	next, queue, any, err := k.Store.NextDue(ctx, k.conn, from, aside)
 	switch {
 	case err != nil:
 		return 0, fmt.Errorf("look for the next due message: %w", err)
@@ -120,7 +120,7 @@ func (k *keeper) moveOthers(ctx context.Context, from time.Time) (pause time.Dur
 
 // moveApart moves a round of due messages of the queue that is apart and has waited longest, and returns when one can be moved
 // again: 0 when there may be more.
-func (k *keeper) moveApart(ctx context.Context) (pause time.Duration, err error) {
+func (k *Keeper) moveApart(ctx context.Context) (pause time.Duration, err error) {
 	m := &k.mover
 	var queue string
 	var a *apart
@@ -160,19 +160,19 @@ func (k *keeper) moveApart(ctx context.Context) (pause time.Duration, err error)
 var errTableLocked = errors.New("somebody holds a lock on the queue's table for long")
 
 // leaveFor leaves the due messages of a queue that is apart alone for a while, longer each time, and says so the first time.
-func (k *keeper) leaveFor(queue string, why error) {
+func (k *Keeper) leaveFor(queue string, why error) {
 	a := k.mover.apart[queue]
 	if a.pause == 0 {
-		k.run.client.log.Warn("sqlq: due messages of a queue cannot be moved; they are tried again, and other queues go on", "queue", queue, "err", why)
+		k.Log.Warn("sqlq: due messages of a queue cannot be moved; they are tried again, and other queues go on", "queue", queue, "err", why)
 	}
 	a.pause = min(max(2*a.pause, apartPause), apartPauseMost)
 	a.next = time.Now().Add(a.pause)
 }
 
 // moveRound moves due messages from a due time on: of all queues but some, or, apart, of those only.
-func (k *keeper) moveRound(ctx context.Context, from time.Time, r round, queues []string, apart bool) (moved []store.Moved, err error) {
+func (k *Keeper) moveRound(ctx context.Context, from time.Time, r round, queues []string, apart bool) (moved []store.Moved, err error) {
 	err = k.chore(ctx, func(tx pgx.Tx) (err error) {
-		moved, err = k.run.client.store.MoveDue(ctx, tx, from, r.rows, r.bytes, queues, apart)
+		moved, err = k.Store.MoveDue(ctx, tx, from, r.rows, r.bytes, queues, apart)
 		return err
 	})
 	if err != nil {
@@ -182,9 +182,17 @@ func (k *keeper) moveRound(ctx context.Context, from time.Time, r round, queues 
 	for _, m := range moved {
 		channels = append(channels, m.Channel)
 	}
-	k.run.client.wakes.Wake(channels...)
+	k.Wake(channels...)
 	return moved, nil
 }
 
-// dueSoon has the mover look at once.
-func (k *keeper) dueSoon() { nudge(k.kick) }
+// DueSoon has the mover look at once.
+func (k *Keeper) DueSoon() { k.nudge() }
+
+// nudge ends the pause, or keeps the next from beginning.
+func (k *Keeper) nudge() {
+	select {
+	case k.kick <- struct{}{}:
+	default:
+	}
+}

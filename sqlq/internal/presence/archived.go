@@ -1,27 +1,29 @@
-package sqlq
+package presence
 
 import (
 	"context"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 )
 
 // forgetArchived removes archived messages that were kept for Config.KeepArchived, a round at a time.
-func (k *keeper) forgetArchived(ctx context.Context) error {
+func (k *Keeper) forgetArchived(ctx context.Context) error {
 	const what = "remove archived messages"
-	u, keep := &k.upkeep, k.run.client.config.KeepArchived
+	u, keep := &k.upkeep, k.KeepArchived
 	if keep == 0 || u.mayNotDelete {
 		return nil
 	}
 	var more bool
 	err := k.chore(ctx, func(tx pgx.Tx) (err error) {
-		more, err = k.run.client.store.ForgetArchived(ctx, tx, keep, u.archiving.rows, u.archiving.bytes)
+		more, err = k.Store.ForgetArchived(ctx, tx, keep, u.archiving.rows, u.archiving.bytes)
 		return err
 	})
-	if sqlState(err) == insufficientPrivs {
+	if session.State(err) == session.InsufficientPrivilege {
 		u.mayNotDelete = true
-		k.run.client.log.Warn("sqlq: this role may not "+what+", so Config.KeepArchived has no effect while it leads; run the endpoints as the owner of the schema, or remove them as an operator: sqlq error delete --status archived --until 90d", "err", err)
+		k.Log.Warn("sqlq: this role may not "+what+", so Config.KeepArchived has no effect while it leads; run the endpoints as the owner of the schema, or remove them as an operator: sqlq error delete --status archived --until 90d", "err", err)
 		return nil
 	}
 	if isFaultOfWork(err) && !u.archiving.isLeast() {

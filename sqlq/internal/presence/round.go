@@ -1,4 +1,4 @@
-package sqlq
+package presence
 
 import (
 	"context"
@@ -8,6 +8,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 )
 
 const (
@@ -46,11 +48,11 @@ func (r *round) took(d, limit time.Duration) {
 
 // choreWithin is how long a statement of a background chore may take: several of them fit between two heartbeats, and all of
 // them before this process is thought dead.
-func (k *keeper) choreWithin() time.Duration { return k.run.client.config.LeaseTime / 8 }
+func (k *Keeper) choreWithin() time.Duration { return k.LeaseTime / 8 }
 
 // chore runs one transaction of a background chore. The server ends a statement that takes longer than choreWithin, with
 // 57014: the connection, and with it the lead, is kept.
-func (k *keeper) chore(ctx context.Context, do func(tx pgx.Tx) error) error {
+func (k *Keeper) chore(ctx context.Context, do func(tx pgx.Tx) error) error {
 	return pgx.BeginTxFunc(ctx, k.conn, k.conn.KeepingWithin(k.choreWithin()), do)
 }
 
@@ -58,14 +60,14 @@ func (k *keeper) chore(ctx context.Context, do func(tx pgx.Tx) error) error {
 // or a row that takes too long: other work can go on. Else it is the connection, the server or what this role may do.
 func isFaultOfWork(err error) bool {
 	var pg *pgconn.PgError
-	if !errors.As(err, &pg) || connectionLost(err) {
+	if !errors.As(err, &pg) || session.Lost(err) {
 		return false
 	}
 	switch pg.Code[:2] {
 	case "08", "25", "28", "53", "58":
 		return false
 	}
-	return pg.Code != insufficientPrivs && pg.Code != "42883" && !strings.HasPrefix(pg.Code, "57P")
+	return pg.Code != session.InsufficientPrivilege && pg.Code != "42883" && !strings.HasPrefix(pg.Code, "57P")
 }
 
 // unlessOfWork returns an error that ends the housekeeping for now, and nil for one after which other work can go on.
