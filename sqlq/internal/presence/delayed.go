@@ -171,7 +171,7 @@ func (k *Keeper) leaveFor(queue string, why error) {
 
 // moveRound moves due messages from a due time on: of all queues but some, or, apart, of those only.
 func (k *Keeper) moveRound(ctx context.Context, from time.Time, r round, queues []string, apart bool) (moved []store.Moved, err error) {
-	err = k.chore(ctx, func(tx pgx.Tx) (err error) {
+	err = k.bounded(ctx, func(tx pgx.Tx) (err error) {
 		moved, err = k.Store.MoveDue(ctx, tx, from, r.rows, r.bytes, queues, apart)
 		return err
 	})

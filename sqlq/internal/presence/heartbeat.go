@@ -39,7 +39,7 @@ func (k *Keeper) beat(ctx context.Context) error {
 	err := k.conn.SendBatch(ctx, b).Close()
 	if session.State(err) == session.InsufficientPrivilege && !k.mayNotCount.Swap(true) {
 		if k.beat(ctx) == nil {
-			k.mayNot("write down what its instances have done, so operators do not see it", err)
+			k.mayNot("write down what its instances have done, so operators do not see it; grant it consumer again", err)
 			return nil
 		}
 		k.mayNotCount.Store(false) // that was not why

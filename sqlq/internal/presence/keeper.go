@@ -53,7 +53,7 @@ type Config struct {
 }
 
 // Keeper owns the connection of a process that keeps house: heartbeats, and, in the one process that leads, moving due
-// messages, giving back what crashed instances had, and the upkeep. Leading is a session lock, so that a dead leader is followed
+// messages, giving back what crashed instances had, and the chores. Leading is a session lock, so that a dead leader is followed
 // at the next heartbeat of another (but see tryLead), and one that ends in order at once, because it says so; that a frozen one
 // gets nothing done is noticed by the others, who then do it once.
 type Keeper struct {
@@ -68,13 +68,18 @@ type Keeper struct {
 	strangers session.Strangers // with the leader's lock
 	claimants session.Strangers // with the lock that shows that the process lives
 
-	mu      sync.Mutex
-	leads   bool
-	vacant  bool // whoever led has said that it does no more
-	kick    chan struct{}
-	crashes map[string]time.Time // the latest known of each endpoint
-	mover   mover
-	upkeep  upkeep
+	mu     sync.Mutex // guards leads and vacant; the fields above and below are of the goroutine that runs Start, Keep and End, but for the atomic ones
+	leads  bool
+	vacant bool // whoever led has said that it does no more
+
+	kick       chan struct{}        // filled when there is something to look for at once
+	crashes    map[string]time.Time // the latest known of each endpoint
+	mover      mover
+	chores     []*chore
+	sweeping   sweeping
+	forgetting round
+	archiving  round
+	failing    map[string]bool // work that was said to fail
 
 	unrecovered bool             // there is more to give back of what ended instances had leased
 	smallRounds map[string]round // of queues in which giving back took too long
@@ -84,8 +89,11 @@ type Keeper struct {
 
 // New returns a Keeper that does nothing yet.
 func New(config Config) *Keeper {
-	return &Keeper{Config: config, strangers: session.Strangers{Log: config.Log}, claimants: session.Strangers{Log: config.Log}, kick: make(chan struct{}, 1),
-		crashes: map[string]time.Time{}, mover: newMover(), upkeep: newUpkeep(), smallRounds: map[string]round{}}
+	k := &Keeper{Config: config, strangers: session.Strangers{Log: config.Log}, claimants: session.Strangers{Log: config.Log}, kick: make(chan struct{}, 1),
+		crashes: map[string]time.Time{}, mover: newMover(), sweeping: newSweeping(), forgetting: wholeRound(forgetRows), archiving: wholeRound(forgetRows),
+		failing: map[string]bool{}, smallRounds: map[string]round{}}
+	k.chores = k.newChores()
+	return k
 }
 
 // Use has the Keeper keep house for these. It is called once, before Start.
@@ -159,8 +167,8 @@ func (k *Keeper) Keep(ctx, stop context.Context) {
 			next = min(next, again)
 		}
 		if err == nil {
-			err = k.keepUp(bounded)
-			next = min(next, k.upkeep.pause())
+			err = k.doChores(bounded)
+			next = min(next, k.chorePause())
 		}
 		cancel()
 		if err == nil {

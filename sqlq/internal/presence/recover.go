@@ -96,7 +96,7 @@ func (k *Keeper) giveBack(ctx context.Context) error {
 func (k *Keeper) giveBackRound(ctx context.Context, queue string, r *round) (more bool, err error) {
 	began := time.Now()
 	var recovered []store.Recovered
-	err = k.chore(ctx, func(tx pgx.Tx) (err error) {
+	err = k.bounded(ctx, func(tx pgx.Tx) (err error) {
 		recovered, err = k.Store.Recover(ctx, tx, queue, r.rows, r.bytes)
 		return err
 	})

@@ -50,9 +50,9 @@ func (r *round) took(d, limit time.Duration) {
 // them before this process is thought dead.
 func (k *Keeper) choreWithin() time.Duration { return k.LeaseTime / 8 }
 
-// chore runs one transaction of a background chore. The server ends a statement that takes longer than choreWithin, with
+// bounded runs one transaction of a background chore. The server ends a statement that takes longer than choreWithin, with
 // 57014: the connection, and with it the lead, is kept.
-func (k *Keeper) chore(ctx context.Context, do func(tx pgx.Tx) error) error {
+func (k *Keeper) bounded(ctx context.Context, do func(tx pgx.Tx) error) error {
 	return pgx.BeginTxFunc(ctx, k.conn, k.conn.KeepingWithin(k.choreWithin()), do)
 }
 
