@@ -93,7 +93,7 @@ func (r *receiver) storeRemoved(in *instance, ds []*delivery) error {
 		}
 	}
 	b := &pgx.Batch{}
-	r.conn.queueBegin(b)
+	r.conn.QueueBeginReceive(b)
 	if err := s.queue(b); err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func (r *receiver) commitRemoved(ctx context.Context, in *instance, s *settlemen
 		return err
 	}
 	in.count(s)
-	r.run.client.wake(s.channels...)
+	r.run.client.wakes.Wake(s.channels...)
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgtype"
 
+	"github.com/sqlq/sqlq/sqlq/internal/sending"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
@@ -42,7 +43,7 @@ type delivery struct {
 	expired bool
 	giveUp  bool        // the drain ended its handler: the attempt does not count
 	slow    atomic.Bool // the log has named it, because its handler runs for long
-	out     []envelope
+	out     []sending.Envelope
 	waited  *string // of one that waits: its headers from then on; nil: they stay
 }
 

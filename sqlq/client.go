@@ -14,24 +14,25 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sqlq/sqlq/migrations"
+	"github.com/sqlq/sqlq/sqlq/internal/sending"
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
 // Client sends messages, and with Run handles them. [Open] one for each process and database; it is safe for concurrent
 // use.
 type Client struct {
-	config     Config
-	pool       *pgxpool.Pool
-	store      *store.Schema
-	log        *slog.Logger
-	routes     routes
-	departures departures
-	wakes      wakes
-	pooled     sync.Map // connection strings that lead through a transaction pooler
+	config Config
+	pool   *pgxpool.Pool
+	store  *store.Schema
+	log    *slog.Logger
+	routes routes
+	wakes  *sending.Wakes
+	sender *sending.Sender
 
 	settings settingNames // that HandleTx handlers may change
 
-	droppedAt atomic.Int64 // when dropReadOnly last looked, in nanoseconds since 1970
+	connector session.Connector
 
 	closed atomic.Bool
 	mu     sync.Mutex
@@ -61,12 +62,16 @@ func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, erro
 	}
 	c := &Client{config: config, pool: pool, store: store.New(config.Schema), log: config.Logger}
 	c.routes.byType = config.Routes // Open's own copy
-	c.wakes.notify = c.notify
-	if config := pool.Config().ConnConfig; config.ConnectTimeout == 0 && severalHosts(config) {
+	c.wakes = sending.NewWakes(c.store, pool, c.log)
+	c.sender = sending.New(c.store, pool, c.wakes)
+	c.connector.Pool, c.connector.ListenURL, c.connector.OfHandler = pool, config.ListenURL, isOfHandler
+	if config := pool.Config().ConnConfig; config.ConnectTimeout == 0 && session.HasSeveralHosts(config) {
 		c.log.Warn("sqlq: the pool has several hosts and no connect_timeout: when one of them is cut off, sends wait for it as long as the operating system does, which can be minutes; add connect_timeout=3 to its URL")
 	}
-	if err := c.checkExecMode(ctx); err != nil {
+	if unsafe, err := session.HasUnsafeExecMode(ctx, pool); err != nil {
 		return nil, fmt.Errorf("open: %w", err)
+	} else if unsafe {
+		return nil, fmt.Errorf("open: %w", ErrUnsafeExecMode)
 	}
 	if err := c.checkSchema(ctx); err != nil {
 		return nil, fmt.Errorf("open: %w", err)
@@ -117,7 +122,7 @@ func (c *Client) checkSchema(ctx context.Context) error {
 	case sqlState(err) == insufficientPrivs:
 		return fmt.Errorf("check schema %q: %w (%s): %w", name, ErrNotGranted, c.grant("producer"), err)
 	case err != nil:
-		return fmt.Errorf("check schema %q: %w", name, explainPooler(unreachable(err)))
+		return fmt.Errorf("check schema %q: %w", name, session.ExplainPooler(unreachable(err)))
 	case !exists:
 		return fmt.Errorf("%w: no tables in schema %q: run `sqlq migrate up --schema %s`", ErrSchemaMissing, name, shellWord(name))
 	case have < want:
@@ -188,7 +193,7 @@ func (c *Client) usable(ctx context.Context, what string, options []SendOption) 
 	if c.closedTo(ctx) {
 		return fmt.Errorf("%s: %w", what, ErrClosed)
 	}
-	if ctx.Value(handlerContext{}) == nil {
+	if !isOfHandler(ctx) {
 		return nil
 	}
 	if o, _ := collect(options); o.immediately {
@@ -199,47 +204,30 @@ func (c *Client) usable(ctx context.Context, what string, options []SendOption) 
 
 // closedTo says whether the Client is closed to the caller. While Close drains, handlers still send.
 func (c *Client) closedTo(ctx context.Context) bool {
-	return c.closed.Load() && ctx.Value(handlerContext{}) == nil
+	return c.closed.Load() && !isOfHandler(ctx)
 }
 
 // handlerContext marks the contexts of handlers.
 type handlerContext struct{}
 
-// onPool runs a statement of the library's own on a connection of the pool. One that is lost, or that has become read-only
-// because it was opened while the server was, is taken out of the pool, and another is tried.
-func (c *Client) onPool(ctx context.Context, run func(db store.DBTX) error) error {
-	var err error
-	for range 1 + c.pool.Config().MaxConns {
-		var conn *pgxpool.Conn
-		if conn, err = c.pool.Acquire(ctx); err != nil {
-			return err
-		}
-		if err = run(conn); connectionLost(err) {
-			_ = conn.Conn().Close(ctx) // so the pool does not keep it
-		}
-		conn.Release()
-		if err == nil || !connectionLost(err) || ctx.Err() != nil {
-			return err
-		}
-	}
-	return err
-}
+// isOfHandler reports whether a context is a handler's.
+func isOfHandler(ctx context.Context) bool { return ctx.Value(handlerContext{}) != nil }
 
-// dropReadOnly takes those idle connections out of the pool that stay read-only although the server may not be any more, and
-// says whether there were some: sessions keep the default that they began with. Once a second at most, because on a server
-// that is read-only all are.
-func (c *Client) dropReadOnly(ctx context.Context) bool {
-	last := c.droppedAt.Load()
-	if now := time.Now().UnixNano(); now-last < int64(time.Second) || !c.droppedAt.CompareAndSwap(last, now) {
-		return false
+// checkListenURL sees that Config.ListenURL leads to the database of the pool.
+func (c *Client) checkListenURL(ctx context.Context, db store.DBTX) error {
+	if c.config.ListenURL == "" {
+		return nil
 	}
-	dropped := false
-	for _, conn := range c.pool.AcquireAllIdle(ctx) {
-		if pg := conn.Conn().PgConn(); pg.ParameterStatus("default_transaction_read_only") == "on" || pg.ParameterStatus("in_hot_standby") == "on" {
-			_ = conn.Conn().Close(ctx)
-			dropped = true
-		}
-		conn.Release()
+	here, err := c.store.Identity(ctx, c.pool)
+	if err != nil {
+		return fmt.Errorf("compare databases: %w", err)
 	}
-	return dropped
+	there, err := c.store.Identity(ctx, db)
+	if err != nil {
+		return fmt.Errorf("compare databases: %w", err)
+	}
+	if here != there {
+		return fmt.Errorf("%w: let it lead to database %q and its schema %q, past the pooler", ErrOtherDatabase, c.pool.Config().ConnConfig.Database, c.config.Schema)
+	}
+	return nil
 }

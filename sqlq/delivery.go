@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sqlq/sqlq/sqlq/internal/sending"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
@@ -35,8 +36,8 @@ type Incoming struct {
 	codec  *Codec
 	ctx    context.Context // of the running handler, for the middleware around what it sends
 	mu     sync.Mutex
-	out    []envelope // sent by the handler, gathered for the settle
-	closed bool       // the handler has returned
+	out    []sending.Envelope // sent by the handler, gathered for the settle
+	closed bool               // the handler has returned
 }
 
 // Send sends a command when the message is settled: if the handler returns nil, in the same transaction that removes the
@@ -50,7 +51,7 @@ func (in *Incoming) Publish(m Message, options ...SendOption) error {
 }
 
 func (in *Incoming) gather(m Message, publish bool, options []SendOption) error {
-	return in.client.enclose(in.ctx, m, publish, in, options, func(e envelope) error {
+	return in.client.enclose(in.ctx, m, publish, in, options, func(e sending.Envelope) error {
 		in.mu.Lock()
 		defer in.mu.Unlock()
 		if in.closed {
@@ -82,7 +83,7 @@ func (in *Incoming) begin(attempt int) {
 }
 
 // end closes the attempt; what a handler's goroutine sends later is refused.
-func (in *Incoming) end() []envelope {
+func (in *Incoming) end() []sending.Envelope {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.closed = true

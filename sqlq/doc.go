@@ -156,13 +156,12 @@
 // docs/guarantees.md says what happens when something breaks, docs/errors.md lists the errors, docs/configuration.md every
 // setting, docs/design.md says why things are as they are, and examples/ has programs that run.
 //
-// In the code: client.go, send.go, flight.go, copy.go, publish.go, route.go, message.go and wake.go send. run.go starts an
+// In the code: client.go, send.go, publish.go, route.go and message.go send, and internal/sending stores. run.go starts an
 // endpoint's parts and drain.go ends them. fetch.go says how many messages an instance wants and low.go where a fetch
 // starts; schedule.go shares the receive connections out; receiver.go fetches and holds, and slot.go and handletx.go hand
 // messages to handlers (instance.go, batch.go, delivery.go, handler.go). recoverability.go decides, settlement.go and settle.go
-// settle, suspect.go keeps apart what may kill a process. attend.go, listener.go, listening.go, watch.go and poll.go let receivers
-// sleep and wake; keeper.go keeps house, with heartbeat.go, lead.go, delayed.go and upkeep.go, in rounds (round.go, recover.go); stranger.go says who holds locks
-// that are not for him; pause.go says how queues are paused, and pooler.go what differs behind a transaction pooler;
-// connconfig.go and conn.go make the library's own connections. atmostonce.go and inbox.go are the guarantees by choice; handmade.go
-// lets sqlqtest make deliveries. The SQL is in internal/store, the tables are in package migrations.
+// settle, suspect.go keeps apart what may kill a process. internal/wakeup lets receivers sleep and wakes them, and look.go is
+// what they do then; internal/presence keeps house; internal/session makes the library's own connections, and its pooler.go says
+// what differs behind a transaction pooler; pause.go says how queues are paused. atmostonce.go and inbox.go are the guarantees by
+// choice; handmade.go lets sqlqtest make deliveries. The SQL is in internal/store, the tables are in package migrations.
 package sqlq

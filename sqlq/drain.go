@@ -17,7 +17,7 @@ const heedWithin = 2 * time.Second
 func (r *runner) drain(cancelHandlers context.CancelFunc) {
 	r.schedule.drain()
 	for _, in := range r.instances {
-		r.listener.overflow(in) // others take over the watch
+		in.bell.Overflow() // others take over the watch
 		in.giveBackWaiting()
 		in.releaseKept()
 	}

@@ -3,11 +3,7 @@ package sqlq
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"time"
-
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Errors of Open. A caller tells errors apart with errors.Is; the text of each says where it happened and what to do.
@@ -150,66 +146,4 @@ func (p *panicked) Error() string { return fmt.Sprintf("panic: %v", p.value) }
 func (p *panicked) Unwrap() error {
 	err, _ := p.value.(error)
 	return err
-}
-
-// SQLSTATEs that the library acts on (PostgreSQL manual, appendix A).
-const (
-	undefinedTable       = "42P01"
-	insufficientPrivs    = "42501"
-	uniqueViolation      = "23505"
-	lockNotAvailable     = "55P03"
-	foreignKeyViolation  = "23503"
-	deadlockDetected     = "40P01"
-	queryCanceled        = "57014" // by statement_timeout, or by an administrator
-	unknownStatement     = "26000"
-	duplicateStatement   = "42P05"
-	transactionTerminate = "25P03" // idle_in_transaction_session_timeout
-	readOnly             = "25006" // of a standby, or of a session that began while the role was read-only: another may not be
-)
-
-// serverSaid is the server's answer without what pgx says about the round trip that it came in.
-func serverSaid(err error) error {
-	var batch pgx.ErrPreprocessingBatch
-	if errors.As(err, &batch) {
-		return batch.Unwrap()
-	}
-	return err
-}
-
-// unreachable adds to the error of a connection that could not be made what to look at.
-func unreachable(err error) error {
-	var refused *pgconn.ConnectError
-	if errors.As(err, &refused) {
-		return fmt.Errorf("cannot connect (does the server run, and does the connection string lead to it?): %w", err)
-	}
-	return err
-}
-
-func sqlState(err error) string {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
-		return pg.Code
-	}
-	return ""
-}
-
-// connectionLost says whether an error means that the connection is of no more use, so that nothing can be said of the
-// message itself: anything that is not an answer of the server, and the answers with which it ends a session.
-func connectionLost(err error) bool {
-	if err == nil {
-		return false
-	}
-	var pg *pgconn.PgError
-	if !errors.As(err, &pg) {
-		return true
-	}
-	return pg.Severity == "FATAL" || pg.Severity == "PANIC" || strings.HasPrefix(pg.Code, "08") || strings.HasPrefix(pg.Code, "57P") ||
-		pg.Code == transactionTerminate || pg.Code == readOnly
-}
-
-// serverTrouble says whether an error means that the server could not do what it was asked for reasons of its own: it lacks
-// memory, disk or connections, an administrator's limit ended the statement, or somebody holds a lock for too long.
-func serverTrouble(err error) bool {
-	state := sqlState(err)
-	return strings.HasPrefix(state, "53") || strings.HasPrefix(state, "58") || state == lockNotAvailable || state == queryCanceled
 }

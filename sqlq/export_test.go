@@ -10,7 +10,10 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/sqlq/sqlq/sqlq/internal/sending"
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/internal/wakeup"
 )
 
 // What is compared with the database, and fuzzed.
@@ -23,7 +26,7 @@ var (
 )
 
 // CopyFrom is the number of messages to one queue from which SendMany uses COPY.
-const CopyFrom = copyFrom
+const CopyFrom = sending.CopyFrom
 
 // WithStrandedAfter sets how old a lease that its instance does not know must be to be given back.
 func WithStrandedAfter(c Config, d time.Duration) Config {
@@ -87,8 +90,7 @@ func LastValue(t *testing.T, pool *pgxpool.Pool, queue string) int64 {
 func FetchPlans(t *testing.T, pool *pgxpool.Pool, queue string) []string {
 	t.Helper()
 	ctx := context.Background()
-	c := &Client{config: Config{}.withDefaults(), pool: pool}
-	conn, err := c.connect(ctx, forReceiving)
+	conn, err := connectorTo(pool).Connect(ctx, session.Receive)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,77 +130,39 @@ func FetchPlans(t *testing.T, pool *pgxpool.Pool, queue string) []string {
 
 // Sweeper returns the sweep for expired messages, a piece of each queue a call, as the process that leads does it.
 func (c *Client) Sweeper(t testing.TB) (sweep func()) {
-	k := newKeeper(&runner{client: c})
-	if err := k.connect(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(k.disconnect)
-	k.leads = true
+	k := (&runner{client: c, outage: session.NewOutage(c.log)}).newKeeper()
 	return func() {
 		t.Helper()
-		for turn := true; turn; turn = len(k.upkeep.unswept) > 0 {
-			if err := k.sweep(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+		if err := k.SweepOnce(t.Context(), time.Hour); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
 
 // SweepInTurns is one sweep in turns that may each take no longer than within, as the housekeeping has them.
 func (c *Client) SweepInTurns(t testing.TB, within time.Duration) error {
-	k := newKeeper(&runner{client: c})
-	if err := k.connect(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(k.disconnect)
-	k.leads = true
-	for turn := true; turn; turn = len(k.upkeep.unswept) > 0 {
-		ctx, cancel := context.WithTimeout(t.Context(), within)
-		err := k.sweep(ctx)
-		cancel()
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return (&runner{client: c, outage: session.NewOutage(c.log)}).newKeeper().SweepOnce(t.Context(), within)
 }
 
-// Gathered returns how many senders to a queue wait for a flight.
-func (c *Client) Gathered(queue string) int {
-	f := c.departures.along(route{queue: queue}, c)
-	defer f.mu.Unlock()
-	return len(f.waiting)
-}
+// Gathered returns how many senders to a queue wait for a commit.
+func (c *Client) Gathered(queue string) int { return c.sender.Gathered(queue) }
 
-// RoutesKept returns for how many routes flights are kept.
-func (c *Client) RoutesKept() (n int) {
-	c.departures.byRoute.Range(func(any, any) bool { n++; return true })
-	return n
-}
+// RoutesKept returns for how many routes groups of senders are kept.
+func (c *Client) RoutesKept() int { return c.sender.RoutesKept() }
 
-// Wakes shares calls of notify like a Client shares its NOTIFY statements.
-func Wakes(notify func(channels []string)) (wake func(channels ...string), gathered func() int) {
-	w := &wakes{notify: notify}
-	return func(channels ...string) { w.wake(channels) }, func() int {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		if w.next == nil {
-			return 0
-		}
-		return len(w.next.channels)
-	}
+func connectorTo(pool *pgxpool.Pool) *session.Connector {
+	return &session.Connector{Pool: pool, OfHandler: isOfHandler}
 }
 
 // Pooled says whether a receive connection of a Client on the pool finds itself behind a transaction pooler.
 func Pooled(t testing.TB, pool *pgxpool.Pool) bool {
 	t.Helper()
-	c := &Client{config: Config{}.withDefaults(), pool: pool}
-	conn, err := c.connect(t.Context(), forReceiving)
+	conn, err := connectorTo(pool).Connect(t.Context(), session.Receive)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close(context.Background())
-	return conn.pooled
+	return conn.Pooled
 }
 
 // Fetching says whether a fetch of an endpoint is under way.
@@ -221,6 +185,6 @@ func EndpointDefaults() Endpoint       { return Endpoint{}.withDefaults() }
 func RetryPolicyDefaults() RetryPolicy { return RetryPolicy{}.withDefaults() }
 
 const (
-	PollNet  = pollNet
-	PollDeaf = pollDeaf
+	PollNet  = wakeup.PollNet
+	PollDeaf = wakeup.PollDeaf
 )

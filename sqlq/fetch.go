@@ -48,7 +48,7 @@ type work struct {
 func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	w = work{in: in, by: in.id, wakes: in.wakes, finished: in.finished}
+	w = work{in: in, by: in.number(), wakes: in.wakes, finished: in.finished}
 	in.settling += len(w.finished)
 	in.finished = nil
 	if !draining && !(spare && in.hasTx) {
@@ -195,7 +195,7 @@ func (in *instance) fetched(w *work, ms []store.Message, numbers []span, rest bo
 	in.start.full = got >= w.n && got > 1
 	if got >= w.n || rest || w.wakes != in.wakes || !w.leftmost || doubts {
 		if in.awake = true; !in.looking {
-			nudge(in.woken) // somebody must see the end of it
+			in.bell.Interrupt() // somebody must see the end of it
 		}
 		return
 	}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 )
 
 // handlerTx is the transaction that one call of a HandleTx handler is given, and one that it begins within: a savepoint. It refuses
@@ -100,7 +102,7 @@ func (tx *handlerTx) rewrite(ctx context.Context, sql string, args []any) (strin
 			break
 		}
 		options := args[:i:i]
-		sql, args, err := rewriter.RewriteQuery(ctx, tx.conn.Conn, sql, args[i+1:])
+		sql, args, err := rewriter.RewriteQuery(ctx, tx.conn.Conn.Conn, sql, args[i+1:])
 		if err != nil {
 			return "", nil, fmt.Errorf("rewrite query failed: %w", err)
 		}
@@ -231,14 +233,14 @@ func (tx *handlerTx) LargeObjects() pgx.LargeObjects {
 // it costs a new connection for each message.
 func (tx *handlerTx) Conn() *pgx.Conn {
 	if tx.enter() != nil {
-		return closedConn()
+		return session.Closed()
 	}
 	defer tx.mu.Unlock()
 	ctx, cancel := context.WithTimeout(tx.base, 30*time.Second)
 	defer cancel()
 	tx.learn(tx.mustFront(ctx))
 	tx.touched, tx.borrowed, tx.replace = true, true, true
-	return tx.conn.Conn
+	return tx.conn.Conn.Conn
 }
 
 // Begin implements pgx.Tx: a savepoint within the handler's work.

@@ -193,7 +193,7 @@ func (r *receiver) beginLeased(ctx context.Context, d *delivery) (mine bool, err
 	if err := r.connect(); err != nil {
 		return false, err
 	}
-	if err := r.conn.begin(ctx); err != nil {
+	if err := r.conn.BeginReceive(ctx); err != nil {
 		return false, err
 	}
 	leases, err := r.run.client.store.LockLeases(ctx, r.conn, d.leasedBy, []int64{d.lease})

@@ -24,7 +24,7 @@ func (in *Incoming) readyByHand(config Config, otherwise string) (sent func() []
 		in.mu.Lock()
 		defer in.mu.Unlock()
 		for _, e := range in.out {
-			all = append(all, handmade.Sent{Queue: e.queue, Outgoing: e.Outgoing})
+			all = append(all, handmade.Sent{Queue: e.Queue, Outgoing: e.Outgoing})
 		}
 		return all
 	}, nil

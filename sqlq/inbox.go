@@ -146,7 +146,7 @@ func (r *receiver) takeBackClaims(ctx context.Context, b *batch) error {
 			seqs = append(seqs, d.seq)
 		}
 	}
-	if err := r.conn.begin(ctx); err != nil {
+	if err := r.conn.BeginReceive(ctx); err != nil {
 		return err
 	}
 	free, err := st.Relock(ctx, r.conn, in.endpoint.Name, seqs)

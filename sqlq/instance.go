@@ -6,7 +6,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sqlq/sqlq/sqlq/internal/presence"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/internal/wakeup"
 )
 
 // instance is this process's part in an endpoint: its handlers, its slots, and what it has in hand.
@@ -21,10 +23,11 @@ type instance struct {
 	opened   atomic.Int32 // breakers that are open
 	hasTx    bool
 	ctx      context.Context // of the handlers
-	alone    sync.RWMutex    // held for writing by a message that may have killed a process
+	bell     *wakeup.Bell
+	member   *presence.Member
+	alone    sync.RWMutex // held for writing by a message that may have killed a process
 
 	mu        sync.Mutex
-	id        int32 // in the instance table
 	batches   []*batch
 	busy      int           // slots at work
 	busyTx    int           // receivers that run HandleTx handlers
@@ -62,7 +65,6 @@ type instance struct {
 	notBefore time.Time // no fetch before: the queue is missing
 
 	short     chan struct{} // filled when a fetch comes back short
-	woken     chan struct{} // filled when somebody wakes the instance
 	suspicion suspicion     // after a process of the endpoint has crashed
 }
 
@@ -71,8 +73,9 @@ func newInstance(r *runner, e Endpoint) *instance {
 		client: r.client, run: r, endpoint: e, handlers: map[string]*handling{}, ctx: r.handlerCtx,
 		leases: map[int64]*delivery{}, removed: map[*delivery]struct{}{}, lostUnder: map[ID]int{}, troubles: map[ID]int{}, refusals: newRefusals(),
 		apartUntil: map[string]time.Time{}, goesAlone: map[ID]struct{}{},
-		short: make(chan struct{}, 1), woken: make(chan struct{}, 1), awake: true,
+		short: make(chan struct{}, 1), awake: true,
 	}
+	in.bell, in.member = in.newBell(), in.newMember()
 	for i := range e.Handlers {
 		h := &e.Handlers[i]
 		in.handlers[h.messageType] = &handling{Handler: h, breaker: breaker{limit: max(10, e.Concurrency)}}
@@ -221,7 +224,7 @@ func (in *instance) unknown(leases []store.Lease) (ids []int64) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for _, l := range leases {
-		if l.Instance == in.id && l.Queue == in.endpoint.Name && in.leases[l.ID] == nil {
+		if l.Instance == in.number() && l.Queue == in.endpoint.Name && in.leases[l.ID] == nil {
 			ids = append(ids, l.ID)
 		}
 	}
@@ -259,13 +262,6 @@ func (in *instance) present() {
 	in.notBefore = time.Time{}
 	in.mu.Unlock()
 	if !was.IsZero() {
-		in.run.listener.refresh()
+		in.run.listener.Refresh()
 	}
-}
-
-// number is the instance's number in the instance table.
-func (in *instance) number() int32 {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.id
 }

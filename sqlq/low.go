@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
@@ -158,28 +159,41 @@ func (r *runner) restart() {
 	}
 }
 
-// raiseInTime raises low every raiseEvery. A role that may not goes without: it is an optimisation.
-func (k *keeper) raiseInTime(ctx context.Context) error {
-	if time.Since(k.raised) < raiseEvery {
-		return nil
+// raiser moves low on, on the connection that keeps house. Its fields are that goroutine's.
+type raiser struct {
+	run    *runner
+	raised time.Time
+	kept   time.Time // when a low was last written
+
+	mayNotRaise, mayNotKeep bool // the role lacks the privilege
+}
+
+// raiseInTime raises low every raiseEvery, and returns when to be called again. A role that may not goes without: it is an
+// optimisation.
+func (r *raiser) raiseInTime(ctx context.Context, c *session.Conn) (again time.Duration, err error) {
+	if r.mayNotRaise || !r.run.raises() {
+		return time.Hour, nil
 	}
-	k.raised = time.Now()
-	err := k.raise(ctx)
+	if time.Since(r.raised) < raiseEvery {
+		return raiseEvery, nil
+	}
+	r.raised = time.Now()
+	err = r.raise(ctx, c)
 	if sqlState(err) == insufficientPrivs {
-		k.mayNotRaise = true
-		k.run.client.log.Warn("sqlq: this role may not read the sequences of the queues, so fetches from a queue that cannot be vacuumed become slow; grant SELECT on the sequences of the schema", "schema", k.run.client.config.Schema, "err", err)
-		return nil
+		r.mayNotRaise = true
+		r.run.client.log.Warn("sqlq: this role may not read the sequences of the queues, so fetches from a queue that cannot be vacuumed become slow; grant SELECT on the sequences of the schema", "schema", r.run.client.config.Schema, "err", err)
+		return raiseEvery, nil
 	}
-	return err
+	return raiseEvery, err
 }
 
 // raise raises low for the instances whose queues have moved, in steps of about a second: note the highest number given
 // out, then who is writing; once those have all ended, nothing can appear at or below that number any more, and low can
 // go up to the lowest message there is. The order of the three is what makes it right: whoever took a number up to hi
 // had the table's lock before, and is seen writing until it has ended.
-func (k *keeper) raise(ctx context.Context) error {
+func (r *raiser) raise(ctx context.Context, c *session.Conn) error {
 	var noted, idle []*instance
-	for _, in := range k.run.instances {
+	for _, in := range r.run.instances {
 		in.mu.Lock()
 		if in.start.raising {
 			noted = append(noted, in)
@@ -188,26 +202,26 @@ func (k *keeper) raise(ctx context.Context) error {
 		}
 		in.mu.Unlock()
 	}
-	if err := k.finishRaise(ctx, noted); err != nil {
+	if err := r.finishRaise(ctx, c, noted); err != nil {
 		return fmt.Errorf("raise where fetches start: %w", err)
 	}
-	if err := k.beginRaise(ctx, idle); err != nil {
+	if err := r.beginRaise(ctx, c, idle); err != nil {
 		return fmt.Errorf("raise where fetches start: %w", err)
 	}
 	return nil
 }
 
-func (k *keeper) beginRaise(ctx context.Context, ins []*instance) error {
-	st := k.run.client.store
+func (r *raiser) beginRaise(ctx context.Context, c *session.Conn, ins []*instance) error {
+	st := r.run.client.store
 	if len(ins) == 0 {
 		return nil
 	}
 	queues := namesOf(ins)
-	sequences, err := st.Sequences(ctx, k.conn, queues)
+	sequences, err := st.Sequences(ctx, c, queues)
 	if err != nil {
 		return err
 	}
-	tables, err := st.ReadyTables(ctx, k.conn, queues)
+	tables, err := st.ReadyTables(ctx, c, queues)
 	if err != nil {
 		return err
 	}
@@ -226,7 +240,7 @@ func (k *keeper) beginRaise(ctx context.Context, ins []*instance) error {
 	b := &pgx.Batch{}
 	st.LastValues(b, sequences, &his)
 	st.Writers(b, tables, &writers)
-	if err := k.conn.SendBatch(ctx, b).Close(); err != nil {
+	if err := c.SendBatch(ctx, b).Close(); err != nil {
 		return err
 	}
 	var setBack []string
@@ -238,32 +252,32 @@ func (k *keeper) beginRaise(ctx context.Context, ins []*instance) error {
 			s.reset()
 			setBack = append(setBack, queues[i])
 		default:
-			s.raising, s.active, s.hi, s.writers = true, false, his[i], transactions(writers, tables[i])
+			s.raising, s.active, s.hi, s.writers = true, false, his[i], store.TransactionsOn(writers, tables[i])
 		}
 		in.mu.Unlock()
 	}
 	for _, queue := range setBack { // what is kept is to be forgotten before the sequence has passed it
-		if _, err := st.Low(ctx, k.conn, queue); err != nil {
+		if _, err := st.Low(ctx, c, queue); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (k *keeper) finishRaise(ctx context.Context, ins []*instance) error {
+func (r *raiser) finishRaise(ctx context.Context, c *session.Conn, ins []*instance) error {
 	if len(ins) == 0 {
 		return nil
 	}
-	st := k.run.client.store
+	st := r.run.client.store
 	epochs := epochsOf(ins)
-	tables, err := st.ReadyTables(ctx, k.conn, namesOf(ins))
+	tables, err := st.ReadyTables(ctx, c, namesOf(ins))
 	if err != nil {
 		return err
 	}
 	var writers []store.Writer
 	b := &pgx.Batch{}
 	st.Writers(b, tables, &writers)
-	if err := k.conn.SendBatch(ctx, b).Close(); err != nil {
+	if err := c.SendBatch(ctx, b).Close(); err != nil {
 		return err
 	}
 	var ready []*instance
@@ -272,7 +286,7 @@ func (k *keeper) finishRaise(ctx context.Context, ins []*instance) error {
 	for i, in := range ins {
 		in.mu.Lock()
 		for tx := range in.start.writers {
-			if !transactions(writers, tables[i])[tx] {
+			if !store.TransactionsOn(writers, tables[i])[tx] {
 				delete(in.start.writers, tx)
 			}
 		}
@@ -289,7 +303,7 @@ func (k *keeper) finishRaise(ctx context.Context, ins []*instance) error {
 	epochs = epochsOf(ready)
 	b = &pgx.Batch{}
 	st.FirstAfter(b, queues, lows, &firsts)
-	if err := k.conn.SendBatch(ctx, b).Close(); err != nil {
+	if err := c.SendBatch(ctx, b).Close(); err != nil {
 		return err
 	}
 	for i, in := range ready {
@@ -303,12 +317,12 @@ func (k *keeper) finishRaise(ctx context.Context, ins []*instance) error {
 		}
 		in.mu.Unlock()
 	}
-	return k.keepLow(ctx, ready)
+	return r.keepLow(ctx, c, ready)
 }
 
 // keepLow writes what was found to the queues' rows, for processes that start.
-func (k *keeper) keepLow(ctx context.Context, ins []*instance) error {
-	if k.mayNotKeep || time.Since(k.kept) < keepEvery {
+func (r *raiser) keepLow(ctx context.Context, c *session.Conn, ins []*instance) error {
+	if r.mayNotKeep || time.Since(r.kept) < keepEvery {
 		return nil
 	}
 	var queues []string
@@ -324,25 +338,21 @@ func (k *keeper) keepLow(ctx context.Context, ins []*instance) error {
 	if len(queues) == 0 {
 		return nil
 	}
-	k.kept = time.Now()
-	err := k.run.client.store.KeepLow(ctx, k.conn, queues, lows)
+	r.kept = time.Now()
+	err := r.run.client.store.KeepLow(ctx, c, queues, lows)
 	if sqlState(err) == insufficientPrivs { // it is an optimisation
-		k.mayNotKeep, err = true, nil
+		r.mayNotKeep, err = true, nil
 	}
 	return err
 }
 
-// keepLast is keepLow at the end of the process, for the one that starts in its place. It goes by the connection on which low
-// was found: another server might not have got so far.
-func (k *keeper) keepLast() {
-	if k.conn == nil || k.conn.IsClosed() {
-		return
-	}
+// keepLast is keepLow at the end of the process, for the one that starts in its place.
+func (r *raiser) keepLast(c *session.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	k.kept = time.Time{}
-	if err := k.keepLow(ctx, k.run.instances); err != nil {
-		k.run.client.log.Warn("sqlq: cannot keep where messages begin; the next process looks for it", "err", err)
+	r.kept = time.Time{}
+	if err := r.keepLow(ctx, c, r.run.instances); err != nil {
+		r.run.client.log.Warn("sqlq: cannot keep where messages begin; the next process looks for it", "err", err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
@@ -31,7 +32,7 @@ func (p *pauses) begin() int {
 }
 
 // readPaused learns which queues are paused.
-func (r *runner) readPaused(ctx context.Context, c *conn) error {
+func (r *runner) readPaused(ctx context.Context, c *session.Conn) error {
 	var paused []store.Paused
 	reading, b := r.pauses.begin(), &pgx.Batch{}
 	r.client.store.QueuePaused(b, r.endpoints(), &paused)
@@ -75,7 +76,7 @@ func (in *instance) pause(mark *store.Paused) {
 	if was {
 		return
 	}
-	nudge(in.woken)
+	in.bell.Interrupt()
 	in.client.log.Info("sqlq: the queue is paused; its messages wait until it is resumed", "endpoint", in.endpoint.Name, "since", mark.Since, "by", mark.By)
 }
 

@@ -3,6 +3,8 @@ package sqlq
 import (
 	"context"
 	"fmt"
+
+	"github.com/sqlq/sqlq/sqlq/internal/sending"
 )
 
 // Publish publishes an event: a copy goes into every queue that is subscribed to its type at this moment, in one
@@ -12,7 +14,7 @@ func (c *Client) Publish(ctx context.Context, m Message, options ...SendOption) 
 	if err := c.usable(ctx, about("publish", m), options); err != nil {
 		return err
 	}
-	return c.enclose(ctx, m, true, nil, options, func(e envelope) error { return c.sendShared(ctx, e) })
+	return c.enclose(ctx, m, true, nil, options, func(e sending.Envelope) error { return c.sendError(c.sender.Send(ctx, e), e) })
 }
 
 // PublishTx publishes an event as part of the caller's transaction; see Publish and SendTx. In a REPEATABLE READ or
@@ -24,10 +26,10 @@ func (c *Client) PublishTx(ctx context.Context, tx DBTX, m Message, options ...S
 	if err := checkTransaction(tx); err != nil {
 		return fmt.Errorf("%s: %w", about("publish", m), err)
 	}
-	return c.enclose(ctx, m, true, nil, options, func(e envelope) error {
+	return c.enclose(ctx, m, true, nil, options, func(e sending.Envelope) error {
 		var err error
 		if e.Deferred() {
-			_, err = c.store.Defer(ctx, tx, e.queue, e.Outgoing, !c.config.NoNotify)
+			_, err = c.store.Defer(ctx, tx, e.Queue, e.Outgoing, !c.config.NoNotify)
 		} else {
 			err = c.store.PublishOne(ctx, tx, e.Outgoing, !c.config.NoNotify)
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
@@ -33,8 +34,8 @@ type receiver struct {
 	spare   bool // does only what others cannot do, because they run HandleTx handlers
 	conn    *conn
 	cut     chan struct{} // settle what is finished, somebody needs the connection
-	retry   backoff
-	trouble backoff                  // after a settle that the server could not do
+	retry   session.Backoff
+	trouble session.Backoff          // after a settle that the server could not do
 	pid     atomic.Uint32            // of the connection's session; 0: none
 	socket  atomic.Pointer[net.Conn] // instead, where the session is a pooler's
 	fetch   []store.Message          // room for what a fetch brings, used again
@@ -184,8 +185,8 @@ func (r *receiver) round(held *batch, w *work) (*batch, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.retry.reset()
-	r.run.outage.ends(forReceiving)
+	r.retry.Reset()
+	r.run.outage.End(forReceiving)
 	if w.n == 0 {
 		return nil, nil
 	}
@@ -216,7 +217,7 @@ func (r *receiver) queueSettle(pipeline *pgx.Batch, held *batch, settled *bool) 
 // queueFetch adds the fetch that w asks for to a round trip.
 func (r *receiver) queueFetch(pipeline *pgx.Batch, w *work, into *[]store.Message) {
 	st, queue := r.run.client.store, w.in.endpoint.Name
-	r.conn.queueBegin(pipeline)
+	r.conn.QueueBeginReceive(pipeline)
 	if w.reads {
 		st.Given(pipeline, queue, &w.given)
 		st.WritersOf(pipeline, queue, &w.writers)

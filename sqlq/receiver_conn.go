@@ -14,10 +14,10 @@ func (r *receiver) connect() error {
 		return nil
 	}
 	var err error
-	if r.conn, err = r.run.client.connect(r.run.hardCtx, forReceiving); err != nil {
+	if r.conn, err = r.run.client.connect(r.run.hardCtx); err != nil {
 		return err
 	}
-	if pg := r.conn.PgConn(); r.conn.pooled {
+	if pg := r.conn.PgConn(); r.conn.Pooled {
 		socket := pg.Conn()
 		r.socket.Store(&socket)
 	} else {
@@ -48,12 +48,12 @@ func (r *receiver) lost(err error) {
 
 // unreachable says that the database cannot be reached, if that is news, and waits a little.
 func (r *receiver) unreachable(err error) {
-	if r.run.outage.begins(forReceiving, err) {
-		r.run.outage.wait(r.run.hardCtx, &r.retry)
+	if r.run.outage.Begin(forReceiving, err) {
+		r.run.outage.Wait(r.run.hardCtx, &r.retry)
 		return
 	}
 	r.run.client.log.Warn("sqlq: cannot receive, trying again", "err", err)
-	r.retry.wait(r.run.hardCtx)
+	r.retry.Wait(r.run.hardCtx)
 }
 
 // rollback ends whatever transaction there is.

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
@@ -283,9 +284,9 @@ func (tx *receiveTx) queueEnd(b *pgx.Batch) {
 		store.RequireState(b, state, tx.watched.expected(tx.before, tx.limited), &tx.changed)
 	case tx.workers > 0:
 		store.ReadState(b, state, &tx.after)
-		tx.watched.queueRestore(b, tx.before, tx.conn.pooled)
+		tx.watched.queueRestore(b, tx.before, tx.conn.Pooled)
 	}
-	b.Queue(setPlans+`, set_config('lock_timeout', '0', true)`, fetchPlans[0], fetchPlans[1], fetchPlans[2], fetchPlans[3])
+	b.Queue(session.SetPlans+`, set_config('lock_timeout', '0', true)`, session.FetchPlans[0], session.FetchPlans[1], session.FetchPlans[2], session.FetchPlans[3])
 }
 
 // end is queueEnd in a round trip of its own, where handlers may have changed the role: pgx has the server parse all statements of

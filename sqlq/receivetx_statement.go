@@ -9,6 +9,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 )
 
 // front queues what goes before a handler's first statement, in the same round trip: the savepoint, and with the first
@@ -34,12 +36,12 @@ func (tx *receiveTx) front() *pgx.Batch {
 // queuePlans gives the handlers the planner as the server has it, and looks at the session, if that is not known to be as the
 // last transaction left it.
 func (tx *receiveTx) queuePlans(b *pgx.Batch) {
-	own := tx.conn.ownPlans
+	own := tx.conn.OwnPlans
 	known := tx.conn.seen == tx.watched.state[tx.look] && !tx.alone
 	tx.conn.seen = "" // until this transaction has ended well
 	if known {
 		tx.before = tx.conn.state
-		b.Queue(setPlans, own[0], own[1], own[2], own[3])
+		b.Queue(session.SetPlans, own[0], own[1], own[2], own[3])
 		return
 	}
 	b.Queue(tx.watched.front[tx.look], own[0], own[1], own[2], own[3]).QueryRow(func(row pgx.Row) error {

@@ -5,6 +5,11 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+
+	"github.com/sqlq/sqlq/sqlq/internal/presence"
+	"github.com/sqlq/sqlq/sqlq/internal/sending"
+	"github.com/sqlq/sqlq/sqlq/internal/session"
+	"github.com/sqlq/sqlq/sqlq/internal/wakeup"
 )
 
 // runner is one Run: the endpoints' instances, the receivers that serve them, and the two connections that listen and
@@ -13,11 +18,11 @@ type runner struct {
 	client    *Client
 	instances []*instance
 	schedule  *schedule
-	listener  *listener
-	keeper    *keeper
+	listener  *wakeup.Listener
+	keeper    *presence.Keeper
 	receivers []*receiver
 	pauses    pauses
-	outage    *outage
+	outage    *session.Outage
 	hidden    map[string]bool // queues whose messages row security may hide, as it was said; the keeper's
 	suspect   chan struct{}   // filled while a message that may have killed a process is in hand
 
@@ -92,19 +97,44 @@ func (c *Client) newRunner(ctx context.Context, stop context.CancelFunc, endpoin
 	case c.runner != nil:
 		return nil, fmt.Errorf("%w: give all endpoints to one Run", ErrRunning)
 	}
-	r := &runner{client: c, schedule: newSchedule(), outage: newOutage(c.log), suspect: make(chan struct{}, 1), stop: stop, ended: make(chan struct{})}
+	r := &runner{client: c, schedule: newSchedule(), outage: session.NewOutage(c.log), suspect: make(chan struct{}, 1), stop: stop, ended: make(chan struct{})}
 	r.handlerCtx = context.WithValue(context.WithoutCancel(ctx), handlerContext{}, true)
 	r.hardCtx = context.WithoutCancel(ctx)
 	r.hurry, r.cutShort = context.WithCancel(r.hardCtx)
-	r.listener = newListener(r)
-	r.keeper = newKeeper(r)
+	r.keeper = r.newKeeper()
+	r.listener = r.newListener()
 	c.runner = r
+	c.wakes.Through(&sending.Receivers{Wake: r.listener.Wake, Notify: r.listener.Notify})
 	return r, nil
+}
+
+func (r *runner) newKeeper() *presence.Keeper {
+	c, low := r.client, &raiser{run: r}
+	return presence.New(presence.Config{
+		Store: c.store, Pool: c.pool, Log: c.log, Connector: &c.connector, Outage: r.outage,
+		LeaseTime: c.config.LeaseTime, StrandedAfter: c.config.strandedAfter, KeepArchived: c.config.KeepArchived,
+		Host: c.config.host, Version: c.config.version,
+		CheckDatabase: c.checkListenURL, Lost: r.restart, Wake: c.wakes.Wake, Flush: c.wakes.Flush,
+		BeginReading: r.pauses.begin, LearnPaused: r.learnPaused, LearnHidden: r.learnHidden,
+		Hears: func() bool { return r.listener.Hears() }, Refresh: func() { r.listener.Refresh() },
+		Raise: low.raiseInTime, KeepLow: low.keepLast,
+	})
+}
+
+func (r *runner) newListener() *wakeup.Listener {
+	c := r.client
+	return wakeup.New(wakeup.Config{
+		Store: c.store, Pool: c.pool, Log: c.log, Connector: &c.connector, Outage: r.outage,
+		HasListenURL: c.config.ListenURL != "", PollInterval: c.config.PollInterval, StandbyEvery: c.config.standbyEvery, Rand: c.config.rand,
+		IsDraining: r.schedule.isDraining, Lost: r.restart, ReadPaused: r.readPaused, NotifyOtherwise: c.wakes.Ask,
+		Process: r.keeper.Process, Leads: r.keeper.Leads, DueSoon: r.keeper.DueSoon, LeadIsVacant: r.keeper.LeadIsVacant,
+	})
 }
 
 func (c *Client) forget(r *runner) {
 	c.mu.Lock()
 	c.runner = nil
+	c.wakes.Through(nil)
 	c.mu.Unlock()
 	r.cutShort() // frees its context
 	close(r.ended)
@@ -194,8 +224,8 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 	r.equip(endpoints)
 	background, stopBackground := context.WithCancel(r.hardCtx)
 	defer stopBackground()
-	if err := r.keeper.start(ctx); err != nil {
-		r.keeper.end() // it may have registered
+	if err := r.keeper.Start(ctx); err != nil {
+		r.keeper.End() // it may have registered
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -206,10 +236,10 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 	working, cutShort := context.WithCancel(r.hardCtx)
 	defer cutShort()
 	var receivers, helpers, keeper, listener sync.WaitGroup
-	listener.Go(func() { r.listener.listen(listening) })
-	keeper.Go(func() { r.keeper.keep(working, background) })
+	listener.Go(func() { r.listener.Listen(listening) })
+	keeper.Go(func() { r.keeper.Keep(working, background) })
 	for _, in := range r.instances {
-		helpers.Go(func() { in.attend(background) })
+		helpers.Go(func() { in.bell.Attend(background) })
 	}
 	for _, rec := range r.receivers {
 		receivers.Go(rec.receive)
@@ -232,7 +262,7 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 		cutShort()
 		keeper.Wait()
 	}
-	r.keeper.end()
+	r.keeper.End()
 	return nil
 }
 
@@ -240,9 +270,14 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 func (r *runner) equip(endpoints []Endpoint) {
 	c := r.client
 	var instances []*instance
+	var bells []*wakeup.Bell
+	var members []*presence.Member
 	for _, e := range endpoints {
-		instances = append(instances, newInstance(r, e))
+		in := newInstance(r, e)
+		instances, bells, members = append(instances, in), append(bells, in.bell), append(members, in.member)
 	}
+	r.listener.Use(bells)
+	r.keeper.Use(members)
 	c.mu.Lock() // Stats reads them
 	r.instances = instances
 	c.mu.Unlock()
@@ -270,15 +305,6 @@ func needsSpare(endpoints []Endpoint) bool {
 		}
 	}
 	return inTx && plain
-}
-
-// numbers are the instances' numbers in the instance table.
-func (r *runner) numbers() []int32 {
-	var ids []int32
-	for _, in := range r.instances {
-		ids = append(ids, in.number())
-	}
-	return ids
 }
 
 func (r *runner) endpoints() []string {

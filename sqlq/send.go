@@ -13,6 +13,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/sqlq/sqlq/sqlq/internal/sending"
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
@@ -21,12 +23,6 @@ import (
 type DBTX interface {
 	// QueryRow runs a statement that returns at most one row, as in pgx.
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
-}
-
-// envelope is an encoded message and where it goes.
-type envelope struct {
-	store.Outgoing
-	queue string // "": published
 }
 
 // Send sends a command to the queue that its type is routed to. When it returns nil the message is committed. Sends that
@@ -39,7 +35,7 @@ func (c *Client) Send(ctx context.Context, m Message, options ...SendOption) err
 	if err := c.usable(ctx, about("send", m), options); err != nil {
 		return err
 	}
-	return c.enclose(ctx, m, false, nil, options, func(e envelope) error { return c.sendShared(ctx, e) })
+	return c.enclose(ctx, m, false, nil, options, func(e sending.Envelope) error { return c.sendError(c.sender.Send(ctx, e), e) })
 }
 
 // SendTx sends a command as part of the caller's transaction: it is sent if and when that commits. The transaction is
@@ -52,12 +48,12 @@ func (c *Client) SendTx(ctx context.Context, tx DBTX, m Message, options ...Send
 	if err := checkTransaction(tx); err != nil {
 		return fmt.Errorf("%s: %w", about("send", m), err)
 	}
-	return c.enclose(ctx, m, false, nil, options, func(e envelope) error {
+	return c.enclose(ctx, m, false, nil, options, func(e sending.Envelope) error {
 		var err error
 		if e.Deferred() {
-			_, err = c.store.Defer(ctx, tx, e.queue, e.Outgoing, !c.config.NoNotify)
+			_, err = c.store.Defer(ctx, tx, e.Queue, e.Outgoing, !c.config.NoNotify)
 		} else {
-			err = c.store.InsertOne(ctx, tx, e.queue, e.Outgoing, !c.config.NoNotify)
+			err = c.store.InsertOne(ctx, tx, e.Queue, e.Outgoing, !c.config.NoNotify)
 		}
 		return c.sendError(err, e)
 	})
@@ -97,14 +93,14 @@ func (c *Client) SendMany(ctx context.Context, ms []Message, options ...SendOpti
 	if o, _ := collect(options); o.id != (ID{}) {
 		return errors.New("send many: WithID would give every message the same id: send them one by one, or let each get its own")
 	}
-	all := make([]envelope, 0, len(ms))
+	all := make([]sending.Envelope, 0, len(ms))
 	for i, m := range ms {
-		err := c.enclose(ctx, m, false, nil, options, func(e envelope) error { all = append(all, e); return nil })
+		err := c.enclose(ctx, m, false, nil, options, func(e sending.Envelope) error { all = append(all, e); return nil })
 		if err != nil {
 			return fmt.Errorf("message %d of %d: %w", i+1, len(ms), err)
 		}
 	}
-	if err := c.storeAll(ctx, all); err != nil {
+	if err := c.sender.SendAll(ctx, all); err != nil {
 		return c.sendError(err, all...)
 	}
 	return nil
@@ -126,115 +122,9 @@ func about(verb string, m Message) string {
 	return verb + " " + m.MessageType()
 }
 
-// storeAll stores messages in one transaction and wakes their receivers. What a connection refuses because it was opened
-// while the server was read-only, another one may take.
-func (c *Client) storeAll(ctx context.Context, all []envelope) error {
-	err := c.storeOnce(ctx, all)
-	if sqlState(err) == readOnly && c.dropReadOnly(ctx) {
-		err = c.storeOnce(ctx, all)
-	}
-	return err
-}
-
-func (c *Client) storeOnce(ctx context.Context, all []envelope) error {
-	switch {
-	case len(all) == 0:
-		return nil
-	case len(all) == 1 && all[0].queue != "" && !all[0].Deferred():
-		channel, err := c.store.Insert(ctx, c.pool, all[0].queue, all[0].Outgoing)
-		if err != nil {
-			return err
-		}
-		c.wake(channel)
-		return nil
-	}
-	if queues, byQueue, rest := copied(all); len(queues) > 0 {
-		channels, err := c.copyAll(ctx, queues, byQueue, rest)
-		if err != nil {
-			return err
-		}
-		c.wake(channels...)
-		return nil
-	}
-	if queue, ms := oneStatement(all); queue != "" {
-		channel, err := c.store.InsertMany(ctx, c.pool, queue, ms)
-		if err != nil {
-			return err
-		}
-		c.wake(channel)
-		return nil
-	}
-	var channels []string
-	batch := &pgx.Batch{}
-	c.queueOutgoing(batch, all, func(channel string) { channels = append(channels, channel) })
-	// A round trip outside of a transaction is one.
-	if err := c.pool.SendBatch(ctx, batch).Close(); err != nil {
-		return err
-	}
-	c.wake(channels...)
-	return nil
-}
-
-// Bounds of a statement that stores many messages: PostgreSQL takes parameters of up to 1 GiB, and everything in one
-// would stand in memory several times over.
-const (
-	chunkMessages = 5_000
-	chunkBytes    = 16 << 20
-)
-
-// oneStatement returns the messages and their queue where one statement can store all; else "".
-func oneStatement(all []envelope) (queue string, ms []store.Outgoing) {
-	if len(all) > chunkMessages {
-		return "", nil
-	}
-	ms = make([]store.Outgoing, len(all))
-	size := 0
-	for i := range all {
-		e := &all[i]
-		size += len(e.Body)
-		if e.queue != all[0].queue || e.Deferred() || size > chunkBytes {
-			return "", nil
-		}
-		ms[i] = e.Outgoing
-	}
-	return all[0].queue, ms
-}
-
-// queueOutgoing adds the statements that store messages, one for each queue and one for all events, to a round trip.
-// then gets the channels to notify after the commit.
-func (c *Client) queueOutgoing(batch *pgx.Batch, all []envelope, then func(channel string)) {
-	var queues []string // in order of appearance; "" for events
-	byQueue := map[string][]store.Outgoing{}
-	for _, e := range all {
-		if e.Deferred() {
-			c.store.QueueDefer(batch, e.queue, e.Outgoing, then)
-			continue
-		}
-		if byQueue[e.queue] == nil {
-			queues = append(queues, e.queue)
-		}
-		byQueue[e.queue] = append(byQueue[e.queue], e.Outgoing)
-	}
-	for _, q := range queues {
-		for ms := byQueue[q]; len(ms) > 0; {
-			n, size := 0, 0
-			for n < len(ms) && n < chunkMessages && (n == 0 || size+len(ms[n].Body) <= chunkBytes) {
-				size += len(ms[n].Body)
-				n++
-			}
-			if q == "" {
-				c.store.Publish(batch, ms[:n], then)
-			} else {
-				c.store.QueueInsertMany(batch, q, ms[:n], then)
-			}
-			ms = ms[n:]
-		}
-	}
-}
-
 // enclose checks, routes and encodes a message, passes it through the middleware and hands its envelope to last. in is
 // the delivery whose handler sends it, if one does.
-func (c *Client) enclose(ctx context.Context, m Message, publish bool, in *Incoming, options []SendOption, last func(envelope) error) error {
+func (c *Client) enclose(ctx context.Context, m Message, publish bool, in *Incoming, options []SendOption, last func(sending.Envelope) error) error {
 	verb := verbOf(publish)
 	if m == nil {
 		return fmt.Errorf("%s: the message is nil", verb)
@@ -266,7 +156,7 @@ func (c *Client) enclose(ctx context.Context, m Message, publish bool, in *Incom
 				return fmt.Errorf("%s %.200q: changed by middleware: %w", verb, out.Type, err)
 			}
 		}
-		e := envelope{queue: out.Queue, Outgoing: store.Outgoing{
+		e := sending.Envelope{Queue: out.Queue, Outgoing: store.Outgoing{
 			ID: out.ID, Type: out.Type, Body: out.Body, Delay: o.delay, DueAt: o.at, TTL: o.ttl}}
 		if len(out.Body) > c.config.MaxBody {
 			return fmt.Errorf("%s %s: %w: %d bytes, the limit is %d: send a reference to the content, or raise Config.MaxBody", verb, out.Type, ErrBodyTooLarge, len(out.Body), c.config.MaxBody)
@@ -324,13 +214,13 @@ func (c *Client) headers(out *Outgoing, in *Incoming, correlation string) ([]byt
 }
 
 // sendError explains the database's answer to messages that were to be stored together.
-func (c *Client) sendError(err error, all ...envelope) error {
+func (c *Client) sendError(err error, all ...sending.Envelope) error {
 	if err == nil {
 		return nil
 	}
-	err = explainPooler(unreachable(serverSaid(err)))
+	err = session.ExplainPooler(unreachable(serverSaid(err)))
 	queues := queuesOf(all)
-	what := fmt.Sprintf("send %s to queue %q", all[0].Type, all[0].queue)
+	what := fmt.Sprintf("send %s to queue %q", all[0].Type, all[0].Queue)
 	switch {
 	case len(queues) == 0:
 		what = fmt.Sprintf("publish %s to its subscribers", all[0].Type)
@@ -359,10 +249,10 @@ func (c *Client) createQueue(queues []string) string {
 }
 
 // queuesOf lists the queues that commands go to, each once, in order of appearance.
-func queuesOf(all []envelope) (queues []string) {
+func queuesOf(all []sending.Envelope) (queues []string) {
 	for _, e := range all {
-		if e.queue != "" && !slices.Contains(queues, e.queue) {
-			queues = append(queues, e.queue)
+		if e.Queue != "" && !slices.Contains(queues, e.Queue) {
+			queues = append(queues, e.Queue)
 		}
 	}
 	return queues

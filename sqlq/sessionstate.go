@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
@@ -80,7 +81,7 @@ func (n *settingNames) learn(names []string) {
 	}
 	for look := range w.state {
 		w.state[look] = store.SessionState(w.names, store.Look(look))
-		w.front[look] = setPlans + ", " + w.state[look]
+		w.front[look] = session.SetPlans + ", " + w.state[look]
 	}
 	n.now.Store(w)
 }
@@ -224,7 +225,7 @@ func (tx *receiveTx) leaves() bool {
 // noteChange learns, after the commit of a transaction with one handler in it, whether that has changed the session without its
 // text saying so. One with several would have failed.
 func (tx *receiveTx) noteChange() {
-	if tx.workers > 1 && !tx.conn.pooled && !tx.leaves() {
+	if tx.workers > 1 && !tx.conn.Pooled && !tx.leaves() {
 		tx.conn.seen, tx.conn.state = tx.watched.state[tx.look], tx.before
 	}
 	if tx.workers != 1 || tx.after == "" || tx.touched {
@@ -247,7 +248,7 @@ func (r *receiver) leaveSession(tx *receiveTx) {
 	if tx == nil || r.conn == nil || r.conn.IsClosed() {
 		return
 	}
-	if !tx.leaves() || r.conn.pooled {
+	if !tx.leaves() || r.conn.Pooled {
 		return
 	}
 	if !tx.replace && tx.look == store.LookWhole {

@@ -43,19 +43,19 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 	in := b.in
 	switch {
 	case settled:
-		r.trouble.reset()
+		r.trouble.Reset()
 		in.count(s)
 		in.leased(s.running, s.leases, s.by)
 		if b.freed {
 			in.freed(b)
 			switch {
 			case r.run.schedule.isDraining():
-				r.run.wakeOthers(in)
+				in.bell.CallOthers()
 			case !in.hasRoom():
-				r.run.listener.overflow(in)
+				in.bell.Overflow()
 			}
 		}
-		r.run.client.wake(s.channels...)
+		r.run.client.wakes.Wake(s.channels...)
 		return
 	case connectionLost(err):
 		// Whether it was committed is not known. If it was not, the messages are free again and will be handled again.
@@ -67,7 +67,7 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 		r.troubled(in, err)
 		return
 	}
-	r.trouble.reset()
+	r.trouble.Reset()
 	// The server refused something: a queue to send to is gone, say, or a deferred constraint of a HandleTx handler was
 	// violated. Nothing tells whose fault it is. Other receivers are to leave the messages alone until each is settled: they
 	// would have the handlers run again at once.
@@ -122,7 +122,7 @@ func (r *receiver) release(b *batch) {
 // failure, and no attempt is counted.
 func (r *receiver) troubled(in *instance, err error) {
 	r.run.client.log.Warn("sqlq: the server cannot settle messages now, trying again", "endpoint", in.endpoint.Name, "err", err)
-	r.trouble.wait(r.run.hardCtx)
+	r.trouble.Wait(r.run.hardCtx)
 }
 
 // maxTroubled is how often the server may be in trouble over the settle of a message. Then the message may be the reason: it
@@ -264,7 +264,7 @@ func (r *receiver) tryAlone(in *instance, d *delivery) error {
 // settleRelocked settles a delivery whose batch was rolled back, in a transaction of its own, if it is free; else it returns
 // errTaken.
 func (r *receiver) settleRelocked(ctx context.Context, in *instance, d *delivery) error {
-	if err := r.conn.begin(ctx); err != nil {
+	if err := r.conn.BeginReceive(ctx); err != nil {
 		return err
 	}
 	free, err := r.run.client.store.Relock(ctx, r.conn, in.endpoint.Name, []int64{d.seq})
@@ -312,6 +312,6 @@ func (r *receiver) commit(ctx context.Context, in *instance, s *settlement) erro
 		return err
 	}
 	in.count(s)
-	r.run.client.wake(s.channels...)
+	r.run.client.wakes.Wake(s.channels...)
 	return nil
 }

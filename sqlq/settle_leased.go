@@ -101,7 +101,7 @@ func (r *receiver) settleLeases(ctx context.Context, in *instance, ds []*deliver
 	for i, d := range ds {
 		leases[i] = d.lease
 	}
-	if err := r.conn.begin(ctx); err != nil {
+	if err := r.conn.BeginReceive(ctx); err != nil {
 		return err
 	}
 	mine, err := r.run.client.store.LockLeases(ctx, r.conn, ds[0].leasedBy, leases)

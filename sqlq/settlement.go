@@ -6,6 +6,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 
+	"github.com/sqlq/sqlq/sqlq/internal/sending"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
@@ -29,7 +30,7 @@ type settlement struct {
 	claims     store.Claims // on ids, of what was claimed
 	duplicates int          // completed without being handled
 	waits      int          // of retries, those that had no attempt
-	out        []envelope
+	out        []sending.Envelope
 
 	running  []*delivery     // to be leased, their handlers go on
 	attempts []int           // of running, noted under the instance's lock: immediate retries count on
@@ -89,7 +90,7 @@ func (s *settlement) add(in *instance, d *delivery) {
 // queue adds the settlement's statements to a round trip.
 func (s *settlement) queue(b *pgx.Batch) error {
 	st := s.client.store
-	s.client.queueOutgoing(b, s.out, s.notify)
+	s.client.sender.Queue(b, s.out, s.notify)
 	if len(s.complete) > 0 {
 		st.Complete(b, s.from, s.complete)
 	}

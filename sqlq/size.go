@@ -152,7 +152,7 @@ func (r *receiver) failOneTooLarge(in *instance, d *delivery) error {
 	ctx, cancel := r.timeout()
 	defer cancel()
 	st, from := r.run.client.store, store.From{Queue: in.endpoint.Name}
-	if err := r.conn.begin(ctx); err != nil {
+	if err := r.conn.BeginReceive(ctx); err != nil {
 		return err
 	}
 	free, err := st.Relock(ctx, r.conn, in.endpoint.Name, []int64{d.seq})

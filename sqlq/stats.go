@@ -1,5 +1,9 @@
 package sqlq
 
+import (
+	"github.com/sqlq/sqlq/sqlq/internal/wakeup"
+)
+
 // Stats says how the endpoints of a Client's Run stand, and what they have done since it began.
 type Stats struct {
 	// Listening says that LISTEN works, so that senders wake the endpoints. Otherwise they poll: see Config.PollInterval.
@@ -62,20 +66,17 @@ func (c *Client) Stats() Stats {
 	if len(instances) == 0 {
 		return Stats{}
 	}
-	l := r.listener
-	l.mu.Lock()
-	s := Stats{Listening: l.connected && !l.late}
-	l.mu.Unlock()
+	s := Stats{Listening: r.listener.Hears()}
 	for _, in := range instances {
 		e := in.stats()
-		switch how := l.rests(in); {
+		switch how := in.bell.Rests(); {
 		case in.isPaused():
 			e.Waits = Paused
-		case !s.Listening || l.isRefused(in):
+		case !s.Listening || in.bell.IsRefused():
 			e.Waits = Polls
-		case how == watching:
+		case how == wakeup.Watching:
 			e.Waits = Notified
-		case how == onCall:
+		case how == wakeup.OnCall:
 			e.Waits = OnCall
 		default:
 			e.Waits = Awake

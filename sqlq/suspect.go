@@ -5,6 +5,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
@@ -26,7 +27,7 @@ func (in *instance) apart(d *delivery, meanwhile func()) bool {
 	ctx, cancel := context.WithTimeout(in.ctx, 30*time.Second)
 	defer cancel()
 	var mine bool
-	err := in.client.onPool(ctx, func(db store.DBTX) (err error) {
+	err := session.OnPool(ctx, in.client.pool, func(db store.DBTX) (err error) {
 		if mine, err = in.client.store.BeginAlone(ctx, db, d.leasedBy, d.lease); err == nil && mine {
 			err = in.readBody(ctx, db, d)
 		}

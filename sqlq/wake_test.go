@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -193,42 +192,4 @@ func TestBusyProcessLeavesMessagesToOthers(t *testing.T) {
 			eventually(t, "each of the four slots has a message", func() (bool, string) { return busy.Load() == 4, fmt.Sprint(busy.Load()) })
 		})
 	}
-}
-
-// Wake-ups that come while one is under way share the next: one NOTIFY statement, each channel once, and nobody returns
-// before a statement that began after its commit has ended.
-func TestWakesShareNotifies(t *testing.T) {
-	t.Parallel()
-	began, end := make(chan []string), make(chan struct{})
-	wake, gathered := sqlq.Wakes(func(channels []string) {
-		began <- channels
-		<-end
-	})
-	var all sync.WaitGroup
-	var returned atomic.Int64
-	ask := func(channels ...string) { all.Go(func() { wake(channels...); returned.Add(1) }) }
-	ask("a")
-	if got := <-began; fmt.Sprint(got) != "[a]" {
-		t.Errorf("the first notifies %v", got)
-	}
-	for range 5 {
-		ask("b", "a")
-		ask("c")
-	}
-	eventually(t, "wake-ups that gather", func() (bool, string) { return gathered() == 15, fmt.Sprint(gathered()) })
-	if n := returned.Load(); n != 0 {
-		t.Errorf("%d returned before anybody was woken", n)
-	}
-	end <- struct{}{}
-	if got := <-began; fmt.Sprint(got) != "[a b c]" {
-		t.Errorf("the second notifies %v", got)
-	}
-	ask("d")
-	eventually(t, "a wake-up that waits", func() (bool, string) { return gathered() == 1, fmt.Sprint(gathered()) })
-	end <- struct{}{}
-	if got := <-began; fmt.Sprint(got) != "[d]" {
-		t.Errorf("the third notifies %v", got)
-	}
-	end <- struct{}{}
-	all.Wait()
 }

@@ -16,7 +16,11 @@ const pgxPath = "github.com/jackc/pgx/v5"
 // import what they like.
 var mayImport = map[string][]string{
 	"migrations":             {},
-	"sqlq":                   {"sqlq/internal/store", "sqlq/internal/handmade", "migrations", pgxPath},
+	"sqlq":                   {"sqlq/internal/presence", "sqlq/internal/sending", "sqlq/internal/session", "sqlq/internal/wakeup", "sqlq/internal/store", "sqlq/internal/handmade", "migrations", pgxPath},
+	"sqlq/internal/sending":  {"sqlq/internal/session", "sqlq/internal/store", pgxPath},
+	"sqlq/internal/wakeup":   {"sqlq/internal/session", "sqlq/internal/store", pgxPath},
+	"sqlq/internal/presence": {"sqlq/internal/session", "sqlq/internal/store", pgxPath},
+	"sqlq/internal/session":  {"sqlq/internal/store", pgxPath},
 	"sqlq/internal/store":    {pgxPath},
 	"sqlq/internal/handmade": {"sqlq/internal/store"},
 	"sqlq/sqlqtest":          {"sqlq", "sqlq/ops", "sqlq/migrate", "sqlq/internal/store", "sqlq/internal/handmade", "migrations", "internal/devpg", "internal/devpg/pgtest", "internal/linediff", pgxPath},
@@ -87,7 +91,7 @@ func sqlFaults(all []pkg) (faults []string) {
 		switch {
 		case p.dir == "cmd/sqlq":
 			forbidden = statement
-		case p.dir != "sqlq" && p.dir != "sqlq/ops":
+		case p.dir == "sqlq/internal/store" || p.dir != "sqlq" && p.dir != "sqlq/ops" && !strings.HasPrefix(p.dir, "sqlq/internal/"):
 			continue
 		}
 		for _, f := range p.files {
@@ -167,6 +171,7 @@ func TestRulesFindFaults(t *testing.T) {
 		{"command that queries", "cmd/sqlq/a.go", `func f(c interface{ Exec(string) }, q string) { c.Exec(q) }`, sqlFaults, 1},
 		{"command that says select", "cmd/sqlq/a.go", `const q = "select a queue to delete from, or update it"`, sqlFaults, 0},
 		{"library with SQL on a table", "sqlq/a.go", "const q = `DELETE FROM x`", sqlFaults, 1},
+		{"package below the library with SQL on a table", "sqlq/internal/session/a.go", "const q = `DELETE FROM x`", sqlFaults, 1},
 		{"library with a savepoint", "sqlq/a.go", "const q = `SAVEPOINT x`", sqlFaults, 0},
 		{"ops with SQL on a table", "sqlq/ops/a.go", "const q = `SELECT count(*)\n\tFROM x`", sqlFaults, 1},
 

@@ -142,6 +142,17 @@ type Writer struct {
 	Transaction string // virtual transaction id; of a prepared transaction its own
 }
 
+// TransactionsOn returns the transactions of those that write to a table.
+func TransactionsOn(writers []Writer, table TableID) map[string]bool {
+	found := map[string]bool{}
+	for _, w := range writers {
+		if w.Table == table {
+			found[w.Transaction] = true
+		}
+	}
+	return found
+}
+
 // Writers appends the transactions that hold RowExclusiveLock on the tables to into: everyone who inserts holds it
 // until the end, prepared transactions too. Those of this session are left out. Locks nothing.
 func (s *Schema) Writers(b *pgx.Batch, tables []TableID, into *[]Writer) {

@@ -1,0 +1,198 @@
+package presence
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+const (
+	// lateness is how overdue a delayed message must be before a process that does not lead moves it.
+	lateness = 2 * time.Second
+	// moveOverlap is how far before the last moved message the next look begins: what commits later may be due earlier.
+	moveOverlap = 200 * time.Millisecond
+	// apartPause and apartPauseMost are how long a queue is left alone whose messages cannot be moved.
+	apartPause, apartPauseMost = time.Second, 30 * time.Second
+)
+
+// mover is what the housekeeping remembers of moving due messages, which goes in rounds over all queues. A queue that takes
+// more than its share, because its messages are large, slow to move or cannot be moved at all, is put apart: it has rounds
+// of its own then, in turn with those of all others.
+type mover struct {
+	round  round
+	moved  time.Time // due time of the last message moved
+	looked time.Time // when it last looked from the start
+	apart  map[string]*apart
+}
+
+// apart is a queue whose due messages are moved apart from the others', until none are due.
+type apart struct {
+	round
+	next  time.Time     // not before
+	pause time.Duration // after the last failure
+}
+
+func newMover() mover { return mover{round: wholeRound(roundRows), apart: map[string]*apart{}} }
+
+// moveDue moves due messages, in the process that leads, and returns when to look again.
+func (k *Keeper) moveDue(ctx context.Context) (time.Duration, error) {
+	if !k.Leads() {
+		return time.Hour, nil
+	}
+	began, from := time.Now(), k.mover.moved.Add(-moveOverlap)
+	if time.Since(k.mover.looked) >= time.Second {
+		from = time.Time{}
+		k.mover.looked = time.Now()
+	}
+	for {
+		pause, err := k.moveOthers(ctx, from)
+		if err != nil {
+			return 0, err
+		}
+		pauseApart, err := k.moveApart(ctx)
+		if err != nil {
+			return 0, err
+		}
+		if pause = min(pause, pauseApart); pause > 0 {
+			return pause, nil
+		}
+		if time.Since(began) > min(time.Second, k.choreWithin()) {
+			return 0, nil // there is more, and the heartbeat may be due
+		}
+	}
+}
+
+// moveOthers moves a round of due messages of the queues that are not apart, and returns when to look again: 0 when there may
+// be more.
+func (k *Keeper) moveOthers(ctx context.Context, from time.Time) (pause time.Duration, err error) {
+	m := &k.mover
+	aside := slices.Sorted(maps.Keys(m.apart))
+	next, queue, any, err := k.Store.NextDue(ctx, k.conn, from, aside)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("look for the next due message: %w", err)
+	case !any:
+		return time.Second, nil
+	case next > 0:
+		return min(next, time.Second), nil
+	}
+	began := time.Now()
+	moved, err := k.moveRound(ctx, from, m.round, aside, false)
+	if isFaultOfWork(err) || err != nil && ctx.Err() != nil { // of which queue is not known: the first may be the one, or else the next
+		m.round.shrink()
+		m.apart[queue] = &apart{round: firstRound()}
+	}
+	if err != nil {
+		return 0, unlessOfWork(err)
+	}
+	m.round.took(time.Since(began), k.choreWithin())
+	n, more := 0, false
+	for _, q := range moved {
+		n += q.N
+		more = more || q.More
+		if q.LastDue.After(m.moved) && q.N > 0 {
+			m.moved = q.LastDue
+		}
+		if q.N == 0 { // somebody has its table
+			m.apart[q.Queue] = &apart{round: firstRound()}
+			k.leaveFor(q.Queue, errTableLocked)
+		}
+	}
+	if more { // more than the bytes allow: the others do not wait for all of those of the largest
+		largest := slices.MaxFunc(moved, func(a, b store.Moved) int { return cmp.Compare(a.Bytes, b.Bytes) })
+		if m.apart[largest.Queue] == nil {
+			m.apart[largest.Queue] = &apart{round: wholeRound(roundRows)}
+		}
+	}
+	if len(moved) == 0 {
+		return time.Second / 10, nil // others hold what is due
+	}
+	return 0, nil
+}
+
+// moveApart moves a round of due messages of the queue that is apart and has waited longest, and returns when one can be moved
+// again: 0 when there may be more.
+func (k *Keeper) moveApart(ctx context.Context) (pause time.Duration, err error) {
+	m := &k.mover
+	var queue string
+	var a *apart
+	for name, other := range m.apart {
+		if a == nil || other.next.Before(a.next) {
+			queue, a = name, other
+		}
+	}
+	if a == nil {
+		return time.Second, nil
+	}
+	if wait := time.Until(a.next); wait > 0 {
+		return min(wait, time.Second), nil
+	}
+	began := time.Now()
+	a.next = began
+	moved, err := k.moveRound(ctx, time.Time{}, a.round, []string{queue}, true)
+	switch {
+	case isFaultOfWork(err) && a.isLeast():
+		k.leaveFor(queue, err)
+	case isFaultOfWork(err):
+		a.shrink()
+	case err != nil:
+		return 0, err
+	case len(moved) > 0 && moved[0].N == 0:
+		k.leaveFor(queue, errTableLocked)
+	case len(moved) == 0 || !moved[0].More && moved[0].N < a.rows:
+		delete(m.apart, queue)
+	default:
+		a.pause = 0
+		a.took(time.Since(began), k.choreWithin())
+	}
+	return 0, nil
+}
+
+// errTableLocked is why the messages of a queue are left alone for a while.
+var errTableLocked = errors.New("somebody holds a lock on the queue's table for long")
+
+// leaveFor leaves the due messages of a queue that is apart alone for a while, longer each time, and says so the first time.
+func (k *Keeper) leaveFor(queue string, why error) {
+	a := k.mover.apart[queue]
+	if a.pause == 0 {
+		k.Log.Warn("sqlq: due messages of a queue cannot be moved; they are tried again, and other queues go on", "queue", queue, "err", why)
+	}
+	a.pause = min(max(2*a.pause, apartPause), apartPauseMost)
+	a.next = time.Now().Add(a.pause)
+}
+
+// moveRound moves due messages from a due time on: of all queues but some, or, apart, of those only.
+func (k *Keeper) moveRound(ctx context.Context, from time.Time, r round, queues []string, apart bool) (moved []store.Moved, err error) {
+	err = k.bounded(ctx, func(tx pgx.Tx) (err error) {
+		moved, err = k.Store.MoveDue(ctx, tx, from, r.rows, r.bytes, queues, apart)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("move due messages: %w", err)
+	}
+	var channels []string
+	for _, m := range moved {
+		channels = append(channels, m.Channel)
+	}
+	k.Wake(channels...)
+	return moved, nil
+}
+
+// DueSoon has the mover look at once.
+func (k *Keeper) DueSoon() { k.nudge() }
+
+// nudge ends the pause, or keeps the next from beginning.
+func (k *Keeper) nudge() {
+	select {
+	case k.kick <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,66 @@
+package presence
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/session"
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// forgetRows is how many records one transaction removes that were kept for their time, and forgetAgain the pause while there
+// are more.
+const forgetRows, forgetAgain = 1_000, time.Second
+
+// rotateInbox forgets ids of handled messages that were kept for their time.
+func (k *Keeper) rotateInbox(ctx context.Context) (again time.Duration, err error) {
+	done, err := k.Store.RotateInbox(ctx, k.conn)
+	if session.State(err) == session.LockNotAvailable { // a transaction has them for long, and the next time will do
+		return finished, nil
+	}
+	switch done {
+	case store.Rotated:
+		again = 0 // it may be the turn of another inbox
+	case store.SweptPiece:
+		again = forgetAgain // of one that cannot be emptied
+	default:
+		again = finished
+	}
+	return again, err
+}
+
+// forgetArchived removes archived messages that were kept for Config.KeepArchived, a round at a time.
+func (k *Keeper) forgetArchived(ctx context.Context) (again time.Duration, err error) {
+	if k.KeepArchived == 0 {
+		return finished, nil
+	}
+	return k.forget(ctx, &k.archiving, func(tx pgx.Tx) (more bool, err error) {
+		return k.Store.ForgetArchived(ctx, tx, k.KeepArchived, k.archiving.rows, k.archiving.bytes)
+	})
+}
+
+// forgetHistory removes records of operations that are too old to be kept, a round at a time.
+func (k *Keeper) forgetHistory(ctx context.Context) (again time.Duration, err error) {
+	return k.forget(ctx, &k.forgetting, func(tx pgx.Tx) (more bool, err error) {
+		return k.Store.ForgetHistory(ctx, tx, k.forgetting.rows)
+	})
+}
+
+// forget removes a round of records. One that takes too long is made smaller.
+func (k *Keeper) forget(ctx context.Context, r *round, remove func(tx pgx.Tx) (more bool, err error)) (again time.Duration, err error) {
+	var more bool
+	err = k.bounded(ctx, func(tx pgx.Tx) (err error) {
+		more, err = remove(tx)
+		return err
+	})
+	if isFaultOfWork(err) && !r.isLeast() {
+		r.shrink()
+		return forgetAgain, nil
+	}
+	if more {
+		return forgetAgain, err
+	}
+	return finished, err
+}

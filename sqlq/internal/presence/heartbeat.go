@@ -1,0 +1,198 @@
+package presence
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/session"
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// beat says that the instances live, learns of crashes, and looks after what a leader would have done.
+func (k *Keeper) beat(ctx context.Context) error {
+	st := k.Store
+	b := &pgx.Batch{}
+	var alive []int32
+	var crashes []store.Crash
+	var late store.Late
+	if counters := k.counters(); k.mayNotCount.Load() {
+		st.Heartbeat(b, k.numbers(), &alive)
+	} else {
+		st.CountingHeartbeat(b, counters, &alive)
+	}
+	reading := k.BeginReading()
+	var paused []store.Paused
+	st.QueuePaused(b, k.endpoints(), &paused)
+	var hidden []store.Hidden
+	st.QueueHidden(b, k.endpoints(), &hidden)
+	st.Crashes(b, k.endpoints(), crashMemory, &crashes)
+	st.Late(b, lateness, &late)
+	var leases []store.Lease
+	st.Leases(b, k.numbers(), k.StrandedAfter, &leases)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	err := k.conn.SendBatch(ctx, b).Close()
+	if session.State(err) == session.InsufficientPrivilege && !k.mayNotCount.Swap(true) {
+		if k.beat(ctx) == nil {
+			k.mayNot("write down what its instances have done, so operators do not see it; grant it consumer again", err)
+			return nil
+		}
+		k.mayNotCount.Store(false) // that was not why
+	}
+	if err != nil {
+		return fmt.Errorf("heartbeat: %w", err)
+	}
+	k.LearnPaused(reading, paused)
+	k.LearnHidden(hidden)
+	if err := k.reregister(ctx, alive); err != nil {
+		return err
+	}
+	k.learn(crashes)
+	if err := k.giveBackUnknown(ctx, leases); err != nil {
+		return err
+	}
+	if err := k.tryLead(ctx, late.Message || late.Instance); err != nil {
+		return fmt.Errorf("heartbeat: %w", err)
+	}
+	if k.Leads() || late.Instance {
+		if err := k.recover(ctx); err != nil {
+			return err
+		}
+	}
+	if late.Message && !k.Leads() {
+		_, err := k.moveOthers(ctx, time.Time{})
+		return err
+	}
+	return nil
+}
+
+// reregister gives instances that were thought dead a new number; their leases went to others.
+func (k *Keeper) reregister(ctx context.Context, alive []int32) error {
+	known := map[int32]bool{}
+	for _, id := range alive {
+		known[id] = true
+	}
+	renewed := 0
+	for _, m := range k.members {
+		was := m.Number()
+		if known[was] {
+			continue
+		}
+		k.Log.Warn("sqlq: this instance was thought dead and goes on under a new number; messages that it had leased are handled again", "endpoint", m.Endpoint, "instance", was)
+		if err := k.register(ctx, m); err != nil {
+			return err
+		}
+		renewed++
+	}
+	if renewed == 0 {
+		return nil
+	}
+	k.Refresh() // the session of a process that was thought dead is ended by others; its lock may be a new one
+	return nil
+}
+
+// register makes the instance's record. Its process's lock, which shows that it lives, bears the number of the first that it
+// registered, and is taken before anybody can see the record and miss the lock. Where somebody else has that lock already, the
+// record says that there is none, and the heartbeat alone shows that the instance lives.
+func (k *Keeper) register(ctx context.Context, m *Member) error {
+	record := store.Instance{
+		Endpoint: m.Endpoint, Host: k.Host, PID: os.Getpid(), Version: k.Version,
+		Concurrency: m.Concurrency, Process: k.process.Load(), LeaseTime: k.LeaseTime,
+	}
+	record.SessionLock = !k.conn.Pooled && (record.Process == 0 || k.alive)
+	// A context that ended during the commit would leave a record that nobody ends.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	var id int32
+	var taken bool
+	insert := func(tx pgx.Tx) (err error) {
+		if id, err = k.Store.Register(ctx, tx, record); err != nil || !record.SessionLock || record.Process != 0 {
+			return err
+		}
+		if taken, err = k.Store.TryAlive(ctx, tx, id); err == nil && !taken {
+			err = errAliveTaken
+		}
+		return err
+	}
+	err := pgx.BeginTxFunc(ctx, k.conn, k.conn.Keeping(), insert)
+	if errors.Is(err, errAliveTaken) {
+		k.Log.Warn("sqlq: another session has the advisory lock that would show that this process lives; its heartbeat alone does, so its death is noticed later",
+			"endpoint", m.Endpoint, "number", id, "after", k.LeaseTime)
+		record.SessionLock = false
+		err = pgx.BeginTxFunc(ctx, k.conn, k.conn.Keeping(), insert)
+	}
+	if err != nil {
+		return fmt.Errorf("register endpoint %q: %w", m.Endpoint, err)
+	}
+	if taken {
+		k.process.Store(id)
+		k.alive = true
+	}
+	m.number.Store(id)
+	return nil
+}
+
+var errAliveTaken = errors.New("another session has the lock that shows that the process lives")
+
+// giveBackUnknown returns messages to their queues that are leased in this process's name although it does not have
+// them: the connection was lost after the commit that leased them, and before its answer.
+func (k *Keeper) giveBackUnknown(ctx context.Context, leases []store.Lease) error {
+	for _, m := range k.members {
+		ids := m.Unknown(leases)
+		if len(ids) == 0 {
+			continue
+		}
+		var channels []string
+		b := &pgx.Batch{}
+		k.Store.GiveBack(b, m.Endpoint, m.Number(), ids, func(channel string) { channels = append(channels, channel) })
+		if err := k.conn.SendBatch(ctx, b).Close(); err != nil {
+			return fmt.Errorf("give back leases that nobody has: %w", err)
+		}
+		k.Wake(channels...)
+	}
+	return nil
+}
+
+// learn makes instances suspicious for a while after a crash of their endpoint that is news.
+func (k *Keeper) learn(crashes []store.Crash) {
+	for _, crash := range crashes {
+		if !crash.At.After(k.crashes[crash.Endpoint]) {
+			continue
+		}
+		k.crashes[crash.Endpoint] = crash.At
+		for _, m := range k.members {
+			if m.Endpoint == crash.Endpoint {
+				m.Suspect()
+			}
+		}
+	}
+}
+
+// drained records that the instances ended in order, with what they have done.
+func (k *Keeper) drained(ctx context.Context, db store.DBTX) error {
+	st := k.Store
+	if !k.mayNotCount.Load() {
+		err := st.CountingDrained(ctx, db, k.counters())
+		if session.State(err) != session.InsufficientPrivilege {
+			return err
+		}
+	}
+	return st.Drained(ctx, db, k.numbers())
+}
+
+// counters returns what the instances have done and are doing.
+func (k *Keeper) counters() []store.Counters {
+	now := time.Now()
+	var all []store.Counters
+	for _, m := range k.members {
+		c := m.Counters(now)
+		c.ID = m.Number()
+		all = append(all, c)
+	}
+	return all
+}

@@ -1,0 +1,102 @@
+package presence
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+func (k *Keeper) Leads() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.leads
+}
+
+// LeadIsVacant has the keeper try to lead at once.
+func (k *Keeper) LeadIsVacant() {
+	k.mu.Lock()
+	k.vacant = true
+	k.mu.Unlock()
+	k.nudge()
+}
+
+// tryLead makes this process the leader if nobody else is: with the session lock, or, without a session or where a stranger
+// has that lock, as the oldest instance that lives, which is asked for each time. Late says that something was left undone.
+// Where some processes lead in one way and some in the other there may be two leaders; they do everything once all the same.
+func (k *Keeper) tryLead(ctx context.Context, late bool) (err error) {
+	st, leads := k.Store, k.Leads()
+	switch {
+	case k.conn.Pooled:
+		leads, err = st.Eldest(ctx, k.conn, k.numbers())
+	case !leads || k.byAge:
+		if leads, err = st.TryLead(ctx, k.conn); err == nil {
+			leads, err = k.tryLeadByAge(ctx, leads, late)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.leads = leads
+	return nil
+}
+
+// leaderEvery is the pause between looks whether a stranger has the leader's lock, while nothing is left undone.
+const leaderEvery = time.Minute
+
+// tryLeadByAge says whether this process leads when it has the leader's lock or not: then it does if a stranger has it, and
+// one of its instances is the oldest.
+func (k *Keeper) tryLeadByAge(ctx context.Context, has, late bool) (leads bool, err error) {
+	st := k.Store
+	if !has && !late && !k.byAge && time.Since(k.strangers.Looked) < leaderEvery || has && !k.strangers.HasTold() {
+		k.byAge = false
+		return has, nil
+	}
+	k.strangers.Looked = time.Now()
+	found, err := st.Strangers(ctx, k.conn)
+	if err != nil {
+		return false, fmt.Errorf("look for who holds locks: %w", err)
+	}
+	k.byAge = false
+	k.strangers.Tell(found, func(f store.Stranger) string {
+		if f.Lock != store.LockLead || has {
+			return ""
+		}
+		k.byAge = true
+		return "the process of the oldest instance leads instead of the one that has the lock"
+	})
+	if !k.byAge {
+		return has, nil
+	}
+	return st.Eldest(ctx, k.conn, k.numbers())
+}
+
+// handOver gives back the lead, if this process has it, and tells the others, of which one takes it at once. When that fails
+// they notice at their next heartbeats.
+func (k *Keeper) handOver(ctx context.Context) {
+	if !k.Leads() {
+		return
+	}
+	k.mu.Lock()
+	k.leads = false
+	k.mu.Unlock()
+	st := k.Store
+	if k.conn != nil && !k.conn.IsClosed() && !k.conn.Pooled && !k.byAge {
+		if _, err := st.LeaveLead(ctx, k.conn); err != nil {
+			k.disconnect() // with which the lock goes
+		}
+	}
+	err := k.onOwn(ctx, func(db store.DBTX) error {
+		delayed, _, err := st.Tables(ctx, db)
+		if err != nil {
+			return err
+		}
+		return st.Notify(ctx, db, []string{delayed.LeadChannel()})
+	})
+	if err != nil {
+		k.Log.Warn("sqlq: cannot hand over the lead; another process takes it at its next heartbeat", "err", err)
+	}
+}

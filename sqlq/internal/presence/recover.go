@@ -1,0 +1,120 @@
+package presence
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/session"
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// recover marks instances that died, and puts what they had leased back into the queues. The marks are committed first: what
+// is leased by an instance that is marked is given back by whoever looks next, so a death in between costs nothing.
+func (k *Keeper) recover(ctx context.Context) error {
+	st := k.Store
+	var dead []store.Dead
+	err := pgx.BeginTxFunc(ctx, k.conn, k.conn.Keeping(), func(tx pgx.Tx) (err error) {
+		dead, err = st.MarkDead(ctx, tx, k.numbers(), time.Since(k.connected) < k.LeaseTime)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("mark crashed instances: %w", err)
+	}
+	var freed []string
+	var ids []int32
+	for _, d := range dead {
+		ids = append(ids, d.ID)
+		k.Log.Warn("sqlq: an instance crashed; its messages go to others", "endpoint", d.Endpoint, "host", d.Host, "pid", d.PID)
+		freed = append(freed, d.Endpoint)
+		if d.At.After(k.crashes[d.Endpoint]) {
+			k.crashes[d.Endpoint] = d.At // the heartbeat would learn of it once more
+		}
+		for _, m := range k.members {
+			if m.Endpoint == d.Endpoint {
+				m.Suspect()
+				m.Wake()
+			}
+		}
+	}
+	if len(dead) == 0 {
+		return k.giveBack(ctx)
+	}
+	// Before what may fail: nobody would do it again.
+	if err := st.EndListeners(ctx, k.conn, string(session.Listen), ids); err != nil {
+		return fmt.Errorf("end the listening of instances that are thought dead: %w", err)
+	}
+	if err := st.WakeQueues(ctx, k.conn, freed); err != nil {
+		return fmt.Errorf("wake the queues of crashed instances: %w", err)
+	}
+	return k.giveBack(ctx)
+}
+
+// giveBack puts what ended instances had leased back into the queues, a round of each queue in turn. What does not fit in
+// between two heartbeats is left for the next call, which comes at once (unrecovered).
+func (k *Keeper) giveBack(ctx context.Context) error {
+	st := k.Store
+	waiting, err := st.Recover(ctx, k.conn, "", 0, 0)
+	if err != nil {
+		return fmt.Errorf("look for the messages of crashed instances: %w", err)
+	}
+	k.unrecovered = false
+	rounds := map[string]*round{}
+	for began := time.Now(); len(waiting) > 0; {
+		queue := waiting[0].Queue
+		waiting = waiting[1:]
+		r := rounds[queue]
+		if r == nil {
+			whole := wholeRound(roundRows)
+			if small, known := k.smallRounds[queue]; known {
+				whole = small
+			}
+			r = &whole
+			rounds[queue] = r
+		}
+		more, err := k.giveBackRound(ctx, queue, r)
+		if err != nil {
+			return err
+		}
+		if more {
+			waiting = append(waiting, store.Recovered{Queue: queue})
+		}
+		if delete(k.smallRounds, queue); r.rows < r.full {
+			k.smallRounds[queue] = *r
+		}
+		if len(waiting) > 0 && time.Since(began) > min(time.Second, k.choreWithin()) {
+			k.unrecovered = true
+			return nil
+		}
+	}
+	return nil
+}
+
+// giveBackRound gives back a round of one queue, and reports whether there is more that can be given back now.
+func (k *Keeper) giveBackRound(ctx context.Context, queue string, r *round) (more bool, err error) {
+	began := time.Now()
+	var recovered []store.Recovered
+	err = k.bounded(ctx, func(tx pgx.Tx) (err error) {
+		recovered, err = k.Store.Recover(ctx, tx, queue, r.rows, r.bytes)
+		return err
+	})
+	if isFaultOfWork(err) {
+		if r.isLeast() { // at the next heartbeat again
+			k.Log.Warn("sqlq: messages of crashed instances cannot be given back; they are tried again, and other queues go on", "queue", queue, "err", err)
+			return false, nil
+		}
+		r.shrink()
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("recover the messages of crashed instances: %w", err)
+	}
+	for _, got := range recovered {
+		k.Wake(got.Channel)
+		more = more || got.More && got.N > 0
+	}
+	r.took(time.Since(began), k.choreWithin())
+	return more, nil
+}

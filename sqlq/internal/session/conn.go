@@ -1,0 +1,164 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// Purpose says what one of the library's own connections is for. The server shows it as application_name.
+type Purpose string
+
+// The purposes.
+const (
+	Receive Purpose = "sqlq receive"
+	Listen  Purpose = "sqlq listen"
+	Keep    Purpose = "sqlq keep"
+)
+
+// settings are what a connection asks for beyond the role's and database's own. A server that does not know one, or
+// does not allow it, is left as it is.
+//
+// Handlers' SQL runs on receive connections, so there only the form of what comes back is set (which pgx must be able to read
+// in the modes that use text), and nothing that changes what a statement means: "ISO" alone leaves the order of day and month.
+var settings = map[Purpose][][2]string{
+	Receive: append([][2]string{
+		{"default_transaction_isolation", "read committed"},
+		// A frozen client would hold its rows for as long as the server waits for it.
+		{"idle_in_transaction_session_timeout", "10s"},
+		{"client_connection_check_interval", "5s"},
+		{"jit", "off"},
+	}, always...),
+	Listen: append([][2]string{{"default_transaction_isolation", "read committed"}}, slices.Concat(always, text)...),
+	Keep: append([][2]string{
+		{"default_transaction_isolation", "read committed"}, {"idle_in_transaction_session_timeout", "10s"}, {"jit", "off"}, {"enable_seqscan", "off"},
+	}, slices.Concat(always, text)...),
+}
+
+var (
+	always = [][2]string{
+		{"tcp_user_timeout", "15s"}, {"tcp_keepalives_idle", "10"}, {"tcp_keepalives_interval", "5"}, {"tcp_keepalives_count", "2"},
+		{"idle_session_timeout", "0"}, {"client_encoding", "UTF8"}, {"datestyle", "ISO"}, {"bytea_output", "hex"},
+	}
+	text = [][2]string{{"intervalstyle", "postgres"}, {"timezone", "UTC"}, {"extra_float_digits", "1"}, {"standard_conforming_strings", "on"}}
+)
+
+// plans are the settings under which a fetch is planned: a queue's statistics are wrong most of the time, and its
+// primary key is right always. HandleTx handlers run with the server's own instead.
+var plans = []string{"enable_seqscan", "enable_bitmapscan", "enable_sort", "plan_cache_mode"}
+
+// FetchPlans are the values of plans that a receive connection has.
+var FetchPlans = []string{"off", "off", "off", "force_generic_plan"}
+
+// Conn is a connection of the library's own.
+type Conn struct {
+	*pgx.Conn
+	OwnPlans []string // what the server had for plans
+	Pooled   bool     // through a transaction pooler: the session is not this connection's
+}
+
+// Connector makes the library's own connections. Its fields are set before its first use.
+type Connector struct {
+	Pool      *pgxpool.Pool                  // the program's, like whose connections they are made
+	ListenURL string                         // where those lead that are not for receiving; empty: where the pool leads
+	OfHandler func(ctx context.Context) bool // reports whether a statement is run with the context of a handler
+
+	pooled sync.Map // connection strings that lead through a transaction pooler
+}
+
+// Connect makes a connection for a purpose.
+func (c *Connector) Connect(ctx context.Context, why Purpose) (*Conn, error) {
+	config, afterConnect, err := c.config(ctx, why)
+	if err != nil {
+		return nil, fmt.Errorf("open the connection %q: %w", why, err)
+	}
+	raw, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("open the connection %q: %w", why, Unreachable(err))
+	}
+	own := &Conn{Conn: raw}
+	if err := own.setUp(ctx, c, config, afterConnect, why); err != nil {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		raw.Close(closing)
+		return nil, fmt.Errorf("open the connection %q: %w", why, err)
+	}
+	return own, nil
+}
+
+// setUp learns whether the session is the connection's own, has the program set up what it sets up on those of its pool, and
+// then, so that it counts, makes the library's settings, if the session is its own.
+func (c *Conn) setUp(ctx context.Context, by *Connector, config *pgx.ConnConfig, afterConnect func(context.Context, *pgx.Conn) error, why Purpose) error {
+	pid, _, err := meet(ctx, c.PgConn())
+	if err != nil {
+		return err
+	}
+	if c.Pooled, err = by.isPooled(ctx, config, c.PgConn(), pid); err != nil {
+		return err
+	}
+	if afterConnect != nil {
+		if err := c.prepareAs(ctx, afterConnect); err != nil {
+			return err
+		}
+	}
+	if _, c.OwnPlans, err = meet(ctx, c.PgConn()); err != nil || c.Pooled { // AfterConnect may have set them
+		return err
+	}
+	if err := c.set(ctx, settings[why]); err != nil || why != Receive {
+		return err
+	}
+	if err := store.SetSession(ctx, c, plans, FetchPlans); err != nil {
+		return fmt.Errorf("set up the connection: %w", err)
+	}
+	return nil
+}
+
+// prepareAs runs the pool's AfterConnect. What it listens for is the program's own connections' to hear.
+func (c *Conn) prepareAs(ctx context.Context, afterConnect func(context.Context, *pgx.Conn) error) error {
+	hook, cancel := context.WithTimeout(ctx, hookWithin)
+	defer cancel()
+	if err := afterConnect(hook, c.Conn); err != nil {
+		return fmt.Errorf("the pool's AfterConnect: %w", err)
+	}
+	if c.IsClosed() || c.PgConn().TxStatus() != 'I' {
+		return errors.New("the pool's AfterConnect left the connection closed or in a transaction")
+	}
+	if c.Pooled {
+		return nil
+	}
+	if _, err := c.PgConn().Exec(ctx, `UNLISTEN *`).ReadAll(); err != nil {
+		return fmt.Errorf("set up the connection: %w", err)
+	}
+	return nil
+}
+
+// set makes settings those of the session, as far as the server knows and allows them: together, and where it refuses
+// that, one by one.
+func (c *Conn) set(ctx context.Context, settings [][2]string) error {
+	var names, values []string
+	for _, s := range settings {
+		names, values = append(names, s[0]), append(values, s[1])
+	}
+	err := store.SetSession(ctx, c, names, values)
+	for i := 0; err != nil && !Lost(err) && i < len(names); i++ {
+		if one := store.SetSession(ctx, c, names[i:i+1], values[i:i+1]); Lost(one) {
+			err = one
+		}
+	}
+	if Lost(err) {
+		return fmt.Errorf("set up the connection: %w", err)
+	}
+	return nil
+}
+
+// SetPlans gives a HandleTx handler the planner as the server has it, and takes it back, to the end of the transaction.
+const SetPlans = `SELECT set_config('enable_seqscan', $1, true), set_config('enable_bitmapscan', $2, true),
+	set_config('enable_sort', $3, true), set_config('plan_cache_mode', $4, true)`

@@ -1,0 +1,374 @@
+// Package wakeup lets the endpoints of a process sleep and wakes them: by one session that listens for all of them, by the watch
+// that one of all processes keeps over a queue, and by polling under it. It knows of an endpoint what its Bell says.
+package wakeup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sqlq/sqlq/sqlq/internal/session"
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// Listener is the one connection of a process that listens, for all queues. Its goroutine owns the session and all that
+// the session holds; others say what they wish for and wait until it is so. The goroutine never waits for a lock that
+// others can hold for long, and whenever it takes long all the same, endpoints poll by themselves.
+type Listener struct {
+	Config
+	bells     []*Bell
+	silent    bool              // it was said that LISTEN does not work
+	pooled    atomic.Bool       // nothing but polling is possible
+	strangers session.Strangers // with locks that keep receivers from sleeping
+
+	mu        sync.Mutex
+	connected bool               // and LISTEN was seen to work
+	round     int                // the number of the round under way; 0: none, it waits
+	rounds    int                // the number of the last round
+	late      bool               // the round under way takes so long that nobody may rely on it
+	wakes     []string           // channels to be notified
+	interrupt context.CancelFunc // of the wait
+	poked     bool               // there is something to do
+	byChannel map[string]*Bell
+	tables    map[*Bell]store.TableID
+	posts     map[*Bell]*post
+	delayed   string    // channel of the delayed messages
+	lead      string    // channel of the processes that lead no more
+	queues    string    // channel of the registry: new, paused and resumed queues
+	stoodBy   time.Time // when those on call last tried to take the watch
+	changed   bool      // queues were made, paused or resumed: see what that is to ours
+	stale     bool      // begin anew
+}
+
+var errStale = errors.New("what to listen for has changed")
+
+// Config is what a Listener works with. Its functions may be called from any goroutine; IsDraining with the Listener's mutex held.
+type Config struct {
+	Store     *store.Schema
+	Pool      *pgxpool.Pool // the program's: for what the session cannot do
+	Log       *slog.Logger
+	Connector *session.Connector
+	Outage    *session.Outage
+
+	HasListenURL bool          // connections that listen lead elsewhere than the pool
+	PollInterval time.Duration // 0: the defaults
+	StandbyEvery time.Duration // how often one on call tries to take the watch
+	Rand         func() float64
+
+	IsDraining      func() bool
+	Lost            func()                                           // the connection was lost: the next may reach another server
+	ReadPaused      func(ctx context.Context, c *session.Conn) error // learns which queues are paused
+	NotifyOtherwise func(channels []string)                          // notifies channels, not on this session; does not wait
+
+	Process      func() int32 // the number of the lock that shows that the process lives; 0: it has none
+	Leads        func() bool  // reports whether this process moves due messages
+	DueSoon      func()       // there is a delayed message that is due before others
+	LeadIsVacant func()       // the process that led does so no more
+}
+
+// New returns a Listener that does not listen yet.
+func New(config Config) *Listener {
+	return &Listener{Config: config, strangers: session.Strangers{Log: config.Log}}
+}
+
+// Use has the Listener listen for these. It is called once, before Listen and before the bells are used.
+func (l *Listener) Use(bells []*Bell) {
+	l.bells = bells
+	for _, b := range bells {
+		b.listener = l
+	}
+}
+
+// Listen keeps a connection until ctx ends.
+func (l *Listener) Listen(ctx context.Context) {
+	var retry session.Backoff
+	for ctx.Err() == nil {
+		err := l.session(ctx, &retry)
+		l.disconnected()
+		if ctx.Err() != nil {
+			return // nothing was lost
+		}
+		l.Lost()
+		if errors.Is(err, session.ErrPooled) {
+			l.Outage.End(session.Listen)
+			l.onlyPoll(ctx)
+			select { // it may have been mistaken, or be taken away
+			case <-ctx.Done():
+			case <-time.After(lookForPooler):
+			}
+			continue
+		}
+		switch {
+		case errors.Is(err, errStale):
+		case l.Outage.Begin(session.Listen, err):
+			l.Outage.Wait(ctx, &retry)
+		default:
+			l.Log.Warn("sqlq: not listening, polling until it works again", "err", err)
+			l.silent = true
+			retry.Wait(ctx)
+		}
+	}
+}
+
+// heard says that LISTEN works: at the beginning, and when it did not.
+func (l *Listener) heard() {
+	level := slog.LevelDebug
+	if l.silent {
+		level = slog.LevelInfo
+	}
+	l.silent = false
+	l.pooled.Store(false)
+	l.Log.Log(context.Background(), level, "sqlq: listening; senders wake the endpoints", "endpoints", namesOf(l.bells))
+}
+
+// session makes a connection that listens, tests it, and keeps it until it is lost. Then it returns why.
+func (l *Listener) session(ctx context.Context, retry *session.Backoff) error {
+	settingUp, cancel := context.WithTimeout(ctx, setUpWithin)
+	defer cancel()
+	c, err := l.Connector.Connect(settingUp, session.Listen)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		closing, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		c.Close(closing)
+	}()
+	if c.Pooled {
+		return session.ErrPooled
+	}
+	if err := store.SetSession(settingUp, c, []string{"lock_timeout"}, []string{listenerLocks}); err != nil {
+		return fmt.Errorf("set up the connection: %w", err)
+	}
+	if err := l.subscribe(settingUp, c); err != nil {
+		return err
+	}
+	if err := l.selfTest(settingUp, c); err != nil {
+		return err
+	}
+	s := &listening{c: c, poll: time.Now().Add(l.pollInterval())}
+	if err := l.holdAlive(settingUp, s); err != nil {
+		return err
+	}
+	retry.Reset()
+	l.Outage.End(session.Listen)
+	l.heard()
+	l.mu.Lock()
+	l.connected = true
+	l.changed = true // what was notified before goes for pauses too
+	l.mu.Unlock()
+	for _, bell := range l.bells {
+		bell.Ring(Called) // whatever was notified meanwhile went unheard
+	}
+	return l.attend(ctx, s)
+}
+
+// compare looks whether queues were paused or resumed, and begins anew when the queue of an endpoint is another table than
+// it was: dropped and made again.
+func (l *Listener) compare(ctx context.Context, c *session.Conn) error {
+	l.mu.Lock()
+	changed := l.changed
+	l.changed = false
+	l.mu.Unlock()
+	if !changed {
+		return nil
+	}
+	if err := l.ReadPaused(ctx, c); session.State(err) == session.LockNotAvailable {
+		time.AfterFunc(time.Second, l.registryChanged) // somebody has locked the registry
+		return nil
+	} else if err != nil {
+		return err
+	}
+	tables, err := l.Store.ReadyTables(ctx, c, namesOf(l.bells))
+	if err != nil {
+		return fmt.Errorf("compare the queues' tables: %w", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, bell := range l.bells {
+		if tables[i] != l.tables[bell] {
+			return errStale
+		}
+	}
+	return nil
+}
+
+// registryChanged has the listener compare.
+func (l *Listener) registryChanged() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.changed = true
+	l.poke()
+}
+
+// Refresh has the listener begin anew: other tables, or other instance numbers.
+func (l *Listener) Refresh() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stale = true
+	l.poke()
+}
+
+// subscribe listens for calls to all queues, for delayed messages, for the end of whoever leads, and for new, paused and
+// resumed queues.
+func (l *Listener) subscribe(ctx context.Context, c *session.Conn) error {
+	st := l.Store
+	tables, posts, byChannel := map[*Bell]store.TableID{}, map[*Bell]*post{}, map[string]*Bell{}
+	sql := ""
+	found, err := st.ReadyTables(ctx, c, namesOf(l.bells))
+	if err != nil {
+		return fmt.Errorf("find the queues: %w", err)
+	}
+	for i, bell := range l.bells {
+		table := found[i]
+		if table == 0 {
+			continue // dropped while we run; its receivers say so
+		}
+		tables[bell], posts[bell] = table, &post{bell: bell}
+		byChannel[table.Channel()], byChannel[table.CallChannel()] = bell, bell
+		sql += "LISTEN " + table.CallChannel() + ";"
+	}
+	delayed, queues, err := st.Tables(ctx, c)
+	if err != nil {
+		return fmt.Errorf("find the delayed table: %w", err)
+	}
+	sql += "LISTEN " + delayed.Channel() + "; LISTEN " + delayed.LeadChannel() + "; LISTEN " + queues.Channel()
+	if _, err := c.PgConn().Exec(ctx, sql).ReadAll(); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tables, l.posts, l.byChannel = tables, posts, byChannel
+	l.delayed, l.lead, l.queues = delayed.Channel(), delayed.LeadChannel(), queues.Channel()
+	return nil
+}
+
+// notifyFromElsewhere notifies the listening connection from another session: one of the program's pool, or, where the program
+// has them all in use, one of its own.
+func (l *Listener) notifyFromElsewhere(ctx context.Context) error {
+	soon, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if c, err := l.Pool.Acquire(soon); err == nil {
+		defer c.Release()
+		return l.Store.Notify(ctx, c, []string{l.delayed})
+	}
+	c, err := l.Connector.Connect(ctx, session.Listen)
+	if err != nil {
+		return err
+	}
+	defer c.Close(ctx)
+	return l.Store.Notify(ctx, c, []string{l.delayed})
+}
+
+// selfTest sees that a notification from another session arrives. Behind a transaction pooler that was not recognised as
+// one LISTEN succeeds and nothing ever comes.
+func (l *Listener) selfTest(ctx context.Context, c *session.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := l.notifyFromElsewhere(ctx); err != nil {
+		return fmt.Errorf("notify: %w", err)
+	}
+	for {
+		n, err := c.WaitForNotification(ctx)
+		if err != nil {
+			return fmt.Errorf("%w: %w", session.ErrDeaf, err)
+		}
+		if n == nil {
+			continue // something else arrived
+		}
+		l.notified(n.Channel)
+		if n.Channel == l.delayed {
+			return nil
+		}
+	}
+}
+
+// wait waits for a notification, a request, or the time to look again.
+func (l *Listener) wait(ctx context.Context, c *session.Conn, pause time.Duration) error {
+	waiting, cancel := context.WithTimeout(ctx, pause)
+	defer cancel()
+	l.mu.Lock()
+	if l.stale {
+		l.stale = false
+		l.mu.Unlock()
+		return errStale
+	}
+	if l.poked || l.changed || len(l.wakes) > 0 {
+		l.poked = false
+		l.mu.Unlock()
+		return nil
+	}
+	l.interrupt = cancel
+	l.mu.Unlock()
+	n, err := c.WaitForNotification(waiting)
+	l.mu.Lock()
+	l.interrupt = nil
+	l.mu.Unlock()
+	switch {
+	case err == nil:
+		if n != nil && n.PID != c.PgConn().PID() { // else it is this process's own call
+			l.notified(n.Channel)
+		}
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case waiting.Err() != nil && !c.IsClosed():
+		return nil
+	}
+	return fmt.Errorf("wait for notifications: %w", err)
+}
+
+func (l *Listener) notified(channel string) {
+	l.mu.Lock()
+	bell, delayed, vacant := l.byChannel[channel], channel == l.delayed, channel == l.lead
+	l.changed = l.changed || channel == l.queues
+	l.mu.Unlock()
+	if bell != nil {
+		bell.Ring(Notified)
+	}
+	if delayed {
+		l.DueSoon()
+	}
+	if vacant {
+		l.LeadIsVacant()
+	}
+}
+
+// poke ends the wait, or keeps the next from beginning.
+func (l *Listener) poke() {
+	l.poked = true
+	if l.interrupt != nil {
+		l.interrupt()
+	}
+}
+
+// Hears reports whether the listener is connected, so that others can tell it something.
+func (l *Listener) Hears() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.connected && !l.late
+}
+
+// disconnected forgets the locks, which the server has released, and switches all endpoints to polling.
+func (l *Listener) disconnected() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.connected = false
+	for _, p := range l.posts {
+		p.wishFor(awake)
+	}
+	l.posts = nil
+	if len(l.wakes) > 0 {
+		l.NotifyOtherwise(l.wakes)
+		l.wakes = nil
+	}
+	for _, bell := range l.bells {
+		bell.Ring(Called)
+	}
+}

@@ -1,0 +1,79 @@
+package wakeup
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/sqlq/sqlq/sqlq/internal/session"
+)
+
+// wakeOthers wakes an endpoint's receivers in other processes: there are messages that this one leaves to them.
+func (l *Listener) wakeOthers(bell *Bell) {
+	if l.Hears() {
+		l.overflow(bell)
+		return
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := l.Store.WakeQueues(ctx, l.Pool, []string{bell.Queue}); err != nil {
+			l.Log.Debug("sqlq: cannot wake receivers; they will find the messages by polling", "err", err)
+		}
+	}()
+}
+
+// Wake wakes an endpoint of this process that sleeps on a channel; false where there is none, or where it would not
+// fetch any more.
+func (l *Listener) Wake(channel string) bool {
+	l.mu.Lock()
+	bell := l.byChannel[channel]
+	sleeps := bell != nil && l.howRests(bell) != Deaf
+	delayed := channel == l.delayed
+	l.mu.Unlock()
+	if sleeps && bell.HasRoom() && !l.IsDraining() {
+		bell.Ring(Called)
+		return true
+	}
+	if delayed && l.Leads() {
+		l.DueSoon()
+		return true
+	}
+	return false
+}
+
+// Notify has channels notified soon, on the listener's connection; false where that cannot be relied on.
+func (l *Listener) Notify(channels []string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.connected || l.late {
+		return false
+	}
+	l.wakes = append(l.wakes, channels...)
+	l.poke()
+	return true
+}
+
+// sendWakes notifies the channels that are to be notified.
+func (l *Listener) sendWakes(ctx context.Context, c *session.Conn) error {
+	l.mu.Lock()
+	channels := l.wakes
+	l.wakes = nil
+	l.mu.Unlock()
+	if len(channels) == 0 {
+		return nil
+	}
+	slices.Sort(channels)
+	channels = slices.Compact(channels)
+	for _, channel := range channels {
+		if l.keepsWatch(channel) {
+			l.notified(channel) // of its own notifications it takes no notice
+		}
+	}
+	if err := l.Store.Notify(ctx, c, channels); err != nil {
+		l.NotifyOtherwise(channels)
+		return fmt.Errorf("wake receivers: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,391 @@
+package wakeup
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/session"
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// The watch. If every sleeping process were notified of every message, a queue would cost the more the more processes
+// receive from it. So of the processes that sleep on a queue one keeps the watch: it holds the queue's watch lock, which
+// only one session can, listens on the queue's channel, and while it sleeps it holds the sleeper's lock, shared. Senders
+// that insert afterwards see the sleeper's lock and notify. Whoever inserted before holds the table's lock until its
+// transaction ends; those are noted, and looked for until they have ended. So no message waits for the poll, and senders
+// to a queue whose watch is awake do not notify at all.
+//
+// The others are on call: they do not hear the senders. Whoever is awake and has more than it can do gives up the watch,
+// if it has it, and calls them; each looks, and the first that finds nothing more to do takes the watch. If the process
+// with the watch dies or freezes nobody is called, so those on call try to take the watch, and see whether messages
+// wait, every second.
+//
+// Every role of the database can take these locks too, and keep them. So nobody waits for one: where the sleeper's lock is
+// refused the endpoint does not sleep, but looks every second, and where the watch is refused it is on call.
+const (
+	// linger is the pause between looks of an endpoint that finds its queue empty but does not sleep yet. A look in vain
+	// costs two of its patience, another gives one back.
+	linger      = time.Millisecond
+	maxPatience = 3
+	// maxNaps is how many sleeps in a row, each shorter than shortNap, make an endpoint look by itself for a while instead.
+	maxNaps  = 4
+	shortNap = linger / 2
+	// callEvery bounds how often an endpoint calls others.
+	callEvery = 50 * time.Millisecond
+)
+
+// Rest is how an endpoint sleeps.
+type Rest int
+
+const (
+	Deaf     Rest = iota // it does not, or nobody can wake it: only polling helps
+	Watching             // senders notify it
+	OnCall               // another process is notified, and calls it when it has more than it can do
+)
+
+// wish is how an endpoint wants to stand towards senders.
+type wish int
+
+const (
+	awake  wish = iota // looks by itself, and keeps the watch if it has it
+	asleep             // keeps the watch if it is to be had, else is on call
+	away               // leaves the watch to others
+)
+
+// post is how an endpoint stands towards its queue's senders: what it wishes, and what the session holds for it. The
+// listener's mutex guards it; only the listener's goroutine changes what the session holds.
+type post struct {
+	bell   *Bell
+	wish   wish
+	asking chan struct{} // closed when the wish to sleep is granted or withdrawn; nil: it has been
+
+	watch bool            // the session holds the watch, and listens on the queue's channel
+	flag  bool            // and the sleeper's lock
+	noted map[string]bool // transactions that were writing when it fell asleep
+
+	refusals int       // how often in a row the sleeper's lock was refused
+	refused  time.Time // when first
+	again    time.Time // when to try next
+
+	call   bool // others are to be called
+	called time.Time
+}
+
+func (p *post) wishFor(w wish) {
+	p.wish = w
+	p.answer()
+}
+
+// answer lets whoever waits for its wish to sleep go on, granted or not.
+func (p *post) answer() {
+	if p.asking != nil {
+		close(p.asking)
+		p.asking = nil
+	}
+}
+
+// rests returns how the endpoint sleeps.
+func (p *post) rests() Rest {
+	switch {
+	case p == nil || p.wish != asleep || p.asking != nil:
+		return Deaf
+	case p.flag:
+		return Watching
+	case p.watch:
+		return Deaf // the sleeper's lock was refused, so senders do not see that it sleeps
+	}
+	return OnCall
+}
+
+// refuse notes that the sleeper's lock was refused. Mostly a sender has it, for microseconds.
+func (p *post) refuse(now time.Time) {
+	if p.refusals == 0 {
+		p.refused = now
+	}
+	p.refusals++
+	p.again = now.Add(min(time.Millisecond<<min(p.refusals, 10), time.Second))
+}
+
+// sleep lets the endpoint sleep, and says how. When it returns watching, senders notify it from now on.
+func (l *Listener) sleep(ctx context.Context, bell *Bell) Rest {
+	l.mu.Lock()
+	p := l.posts[bell]
+	if p == nil || !l.connected || l.late || l.IsDraining() {
+		l.mu.Unlock()
+		return Deaf
+	}
+	p.wishFor(asleep)
+	asking := make(chan struct{})
+	p.asking = asking
+	l.poke()
+	l.mu.Unlock()
+	select {
+	case <-asking:
+	case <-ctx.Done():
+	}
+	return l.rests(bell)
+}
+
+func (l *Listener) rests(bell *Bell) Rest {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.howRests(bell)
+}
+
+// howRests is rests for those who hold mu. While the listener is late it wakes nobody.
+func (l *Listener) howRests(bell *Bell) Rest {
+	if l.late {
+		return Deaf
+	}
+	return l.posts[bell].rests()
+}
+
+// isRefused reports whether the endpoint would sleep and cannot, because others have the sleeper's lock.
+func (l *Listener) isRefused(bell *Bell) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.posts[bell]
+	return p != nil && p.wish == asleep && p.watch && p.refusals > 0
+}
+
+// keepsWatch reports whether the session keeps the watch over the queue that a channel is for.
+func (l *Listener) keepsWatch(channel string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	bell := l.byChannel[channel]
+	return bell != nil && l.posts[bell] != nil && l.posts[bell].watch
+}
+
+// rouse spares the senders: the endpoint looks by itself for a while, and keeps the watch, so that nobody else does.
+func (l *Listener) rouse(bell *Bell) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p := l.posts[bell]; p != nil {
+		p.wishFor(awake)
+		l.poke()
+	}
+}
+
+// leave leaves the watch to others, without calling them: the endpoint's queue is paused.
+func (l *Listener) leave(bell *Bell) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p := l.posts[bell]; p != nil && p.wish != away {
+		p.wishFor(away)
+		l.poke()
+	}
+}
+
+// overflow says that there may be more in the queue than the endpoint can do: it leaves the watch to others, and calls
+// them.
+func (l *Listener) overflow(bell *Bell) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.posts[bell]
+	if p == nil {
+		return
+	}
+	if p.wish == asleep {
+		defer bell.Ring(Called) // it must not go on sleeping as if others would wake it
+	}
+	p.wishFor(away)
+	p.call = true
+	l.poke()
+}
+
+// grant makes what the session holds what the endpoints wish for, so far as others let it, and returns when to try again.
+func (l *Listener) grant(ctx context.Context, c *session.Conn) (again time.Duration, err error) {
+	if err := l.release(ctx, c); err != nil {
+		return 0, err
+	}
+	asking := map[*Bell]chan struct{}{}
+	l.hold(l.which(func(p *post) bool { return p.asking != nil }), func(p *post) { asking[p.bell] = p.asking })
+	if err := l.takeWatch(ctx, c, l.which(func(p *post) bool { return asking[p.bell] != nil && !p.watch })); err != nil {
+		return 0, err
+	}
+	if err := l.raiseFlags(ctx, c); err != nil {
+		return 0, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	again = time.Hour
+	for bell, p := range l.posts {
+		// Who withdrew the wish meanwhile, and has it again, may have been called in between: it cannot go on call yet.
+		if p.asking != nil && (p.flag || p.asking == asking[bell]) {
+			p.answer()
+		}
+		if p.wish == asleep && p.watch && !p.flag {
+			again = min(again, time.Until(p.again))
+		}
+	}
+	return again, nil
+}
+
+// which returns the endpoints whose posts are as asked for, always in the same order.
+func (l *Listener) which(is func(*post) bool) (bells []*Bell) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, bell := range l.bells {
+		if p := l.posts[bell]; p != nil && is(p) {
+			bells = append(bells, bell)
+		}
+	}
+	return bells
+}
+
+// hold changes posts.
+func (l *Listener) hold(bells []*Bell, change func(*post)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, bell := range bells {
+		change(l.posts[bell])
+	}
+}
+
+// release gives back the locks of those that are awake, and the watch of those that are away.
+func (l *Listener) release(ctx context.Context, c *session.Conn) error {
+	flags := l.which(func(p *post) bool { return p.flag && p.wish != asleep })
+	watches := l.which(func(p *post) bool { return p.watch && p.wish == away })
+	if len(flags)+len(watches) == 0 {
+		return nil
+	}
+	l.hold(flags, func(p *post) { p.noted = nil })
+	b := &pgx.Batch{}
+	if len(flags) > 0 {
+		l.Store.SetAwake(b, l.tablesOf(flags))
+	}
+	if len(watches) > 0 {
+		l.Store.LeaveWatch(b, l.tablesOf(watches))
+	}
+	if err := c.SendBatch(ctx, b).Close(); err != nil {
+		return fmt.Errorf("release the locks of sleepers: %w", err)
+	}
+	if len(watches) > 0 {
+		sql := ""
+		for _, table := range l.tablesOf(watches) {
+			sql += "UNLISTEN " + table.Channel() + ";"
+		}
+		if _, err := c.PgConn().Exec(ctx, sql).ReadAll(); err != nil {
+			return fmt.Errorf("unlisten: %w", err)
+		}
+	}
+	l.hold(flags, func(p *post) { p.flag = false })
+	l.hold(watches, func(p *post) { p.watch = false })
+	return nil
+}
+
+// takeWatch acquires the watch for each endpoint where it is free.
+func (l *Listener) takeWatch(ctx context.Context, c *session.Conn, bells []*Bell) error {
+	if len(bells) == 0 {
+		return nil
+	}
+	tables := l.tablesOf(bells)
+	granted, err := l.Store.TakeWatch(ctx, c, tables)
+	if err != nil {
+		return fmt.Errorf("take the watch: %w", err)
+	}
+	var has []*Bell
+	sql := ""
+	for i, bell := range bells {
+		if granted[i] {
+			has = append(has, bell)
+			sql += "LISTEN " + tables[i].Channel() + ";"
+		}
+	}
+	if len(has) == 0 {
+		return nil
+	}
+	// Committed before the sleeper's lock is taken: whoever sees that lock is heard.
+	if _, err := c.PgConn().Exec(ctx, sql).ReadAll(); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	l.hold(has, func(p *post) { p.watch = true })
+	return nil
+}
+
+// raiseFlags has senders notify those that have the watch and want to sleep, where the sleeper's lock is to be had, and notes
+// who was writing to their queues. Whoever does not wait for it is woken, to look once more: what was committed before the
+// flag was up notified nobody.
+func (l *Listener) raiseFlags(ctx context.Context, c *session.Conn) error {
+	now := time.Now()
+	bells := l.which(func(p *post) bool { return p.wish == asleep && p.watch && !p.flag && !now.Before(p.again) })
+	if len(bells) == 0 {
+		return nil
+	}
+	var raised []bool
+	var writers []store.Writer
+	b := &pgx.Batch{}
+	l.Store.SetAsleep(b, l.tablesOf(bells), &raised)
+	l.Store.Writers(b, l.tablesOf(bells), &writers)
+	if err := c.SendBatch(ctx, b).Close(); err != nil {
+		return fmt.Errorf("take the locks of sleepers: %w", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, bell := range bells {
+		p := l.posts[bell]
+		if !raised[i] {
+			p.refuse(now)
+			continue
+		}
+		p.refusals, p.again = 0, time.Time{}
+		p.flag, p.noted = true, store.TransactionsOn(writers, l.tables[bell])
+		if p.wish != asleep {
+			l.poke() // not any more
+		} else if p.asking == nil {
+			defer bell.Ring(Called)
+		}
+	}
+	return nil
+}
+
+// callOthers calls the receivers of other processes for endpoints that have more than they can do, after they have left
+// the watch, and returns when to do so again.
+func (l *Listener) callOthers(ctx context.Context, c *session.Conn) (time.Duration, error) {
+	now, pause := time.Now(), time.Hour
+	due := l.which(func(p *post) bool {
+		if p.call && now.Sub(p.called) < callEvery {
+			pause = min(pause, p.called.Add(callEvery).Sub(now))
+		}
+		return p.call && now.Sub(p.called) >= callEvery
+	})
+	if len(due) == 0 {
+		return pause, nil
+	}
+	l.hold(due, func(p *post) { p.call, p.called = false, now })
+	if err := l.Store.Call(ctx, c, l.tablesOf(due)); err != nil {
+		return 0, fmt.Errorf("call other receivers: %w", err)
+	}
+	return pause, nil
+}
+
+// standBy tries to take the watch for those on call, has them look where messages wait although somebody else has it,
+// and returns when to do so again.
+func (l *Listener) standBy(ctx context.Context, c *session.Conn) (time.Duration, error) {
+	every := l.StandbyEvery
+	bells := l.which(func(p *post) bool { return p.rests() == OnCall })
+	if len(bells) == 0 {
+		return every, nil
+	}
+	if next := time.Until(l.stoodBy.Add(every)); next > 0 {
+		return next, nil
+	}
+	l.stoodBy = time.Now()
+	if err := l.takeWatch(ctx, c, bells); err != nil {
+		return 0, err
+	}
+	if err := l.raiseFlags(ctx, c); err != nil {
+		return 0, err
+	}
+	waiting, err := l.waiting(ctx, c, l.which(func(p *post) bool { return p.rests() == OnCall }))
+	if err != nil {
+		return 0, err
+	}
+	for _, bell := range waiting {
+		bell.Ring(Called)
+	}
+	return every, nil
+}

@@ -1,0 +1,52 @@
+package wakeup
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/session"
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// lookAgainMin and lookAgainMax bound the pauses between looks for transactions that were writing when the endpoint
+// fell asleep.
+const lookAgainMin, lookAgainMax = 2 * time.Millisecond, 50 * time.Millisecond
+
+// look wakes endpoints for which a noted transaction has ended, and returns when to look again; 0: nothing to look for.
+func (l *Listener) look(ctx context.Context, c *session.Conn, last time.Duration) (time.Duration, error) {
+	bells := l.which(func(p *post) bool { return len(p.noted) > 0 })
+	if len(bells) == 0 {
+		return 0, nil
+	}
+	var writers []store.Writer
+	b := &pgx.Batch{}
+	l.Store.Writers(b, l.tablesOf(bells), &writers)
+	if err := c.SendBatch(ctx, b).Close(); err != nil {
+		return 0, fmt.Errorf("look for writing transactions: %w", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, bell := range bells {
+		live := store.TransactionsOn(writers, l.tables[bell])
+		for tx := range l.posts[bell].noted {
+			if !live[tx] {
+				delete(l.posts[bell].noted, tx)
+				defer bell.Ring(Called)
+			}
+		}
+	}
+	return min(max(2*last, lookAgainMin), lookAgainMax), nil
+}
+
+func (l *Listener) tablesOf(bells []*Bell) []store.TableID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var tables []store.TableID
+	for _, bell := range bells {
+		tables = append(tables, l.tables[bell])
+	}
+	return tables
+}
