@@ -17,16 +17,17 @@ import (
 // finishRemoved records a handled delivery that was removed at its fetch. One that succeeded and sent nothing is done; the
 // others have something to be stored, by the next receiver that is free.
 func (in *instance) finishRemoved(d *delivery) {
-	if d.outcome.verdict == complete && len(d.out) == 0 {
-		delete(in.removed, d)
-		if d.expired {
-			in.done.Expired++
-		} else {
-			in.done.Handled++
-		}
+	switch v := d.outcome.verdict; {
+	case v == expire:
+		in.done.Expired++
+	case v == complete && len(d.out) == 0:
+		in.done.Handled++
+	default:
+		in.queueDecided(d)
 		return
 	}
-	in.finished = append(in.finished, d)
+	in.move(d, settled)
+	in.dismiss(d)
 }
 
 // errUnknownOutcome says that the connection was lost during a commit.
@@ -62,7 +63,7 @@ func (r *receiver) settleRemoved(in *instance, ds []*delivery) {
 			r.settleRemoved(in, ds[i:i+1])
 		}
 		return
-	case ds[0].outcome.verdict == complete:
+	case ds[0].outcome.verdict == complete || ds[0].outcome.verdict == expire:
 		r.rollback()
 		in.refused(ds[0], fmt.Errorf("settle: %w", err))
 		r.settleRemoved(in, ds)
@@ -86,7 +87,7 @@ func (r *receiver) storeRemoved(in *instance, ds []*delivery) error {
 	s := newSettlement(in, store.From{Queue: in.endpoint.Name})
 	var back []*store.Message
 	for _, d := range ds {
-		if d.giveUp {
+		if d.goesBack() {
 			back = append(back, d.removed)
 		} else {
 			s.add(in, d)
@@ -129,7 +130,7 @@ func (r *runner) nameLost() {
 		in.mu.Lock()
 		for d := range in.removed {
 			r.client.log.Error("sqlq: a message that is handled at most once is lost with the end of its process", "endpoint", in.endpoint.Name,
-				"type", d.stored.messageType, "message", d.stored.id, "handled", d.finished)
+				"type", d.stored.messageType, "message", d.stored.id, "handled", !runs.has(d.state))
 		}
 		in.mu.Unlock()
 	}

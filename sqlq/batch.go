@@ -31,16 +31,13 @@ type delivery struct {
 
 	claim store.Claim // of its id, where the endpoint deduplicates
 
-	started  bool
-	leasing  bool // its lease is being committed
-	lost     bool // its transaction was lost: somebody else has it by now
-	finished bool
+	state deliveryState
+	inTx  bool // its handler wants the receive transaction, and the message a decision on that connection
+	back  bool // recalled: it goes back whatever its handler does yet; unchanged once it is queued to be settled
 
 	exited  bool // the handler was called and has not returned
 	err     error
 	outcome outcome
-	expired bool
-	giveUp  bool        // the drain ended its handler: the attempt does not count
 	slow    atomic.Bool // the log has named it, because its handler runs for long
 	out     []envelope
 	waited  *string // of one that waits: its headers from then on; nil: they stay
@@ -67,7 +64,7 @@ type batch struct {
 	fetched []span      // the numbers of all that the fetch brought, of those too that were left to the next
 	waiting []*delivery // plain ones that have not begun, in order
 	inTx    []*delivery // ones whose handlers want the receive transaction, in order
-	open    int         // plain ones that are not finished
+	open    int         // plain ones whose handlers have not ended; move counts them down
 	done    chan struct{}
 	before  int  // handlers of the instance that had ended when it came
 	freed   bool // rows of it are free again after the commit, though nobody handled them
@@ -109,6 +106,7 @@ func newBatch(in *instance, ms []store.Message, w *work, claims map[[16]byte]sto
 		d.crashes = crashed && !b.removed // which cannot come again
 		d.handler = in.handlers[m.Type]
 		d.probe = w.only != ""
+		d.inTx = d.handler != nil && d.handler.inTx && d.broken == nil && d.claim <= store.Claimed
 		if !b.byLease && !b.removed && aside[d.seq] > 0 {
 			b.freed = true // fetched while it was being set aside; its row is freed by the commit
 			d.endProbe()
@@ -119,7 +117,7 @@ func newBatch(in *instance, ms []store.Message, w *work, claims map[[16]byte]sto
 			d.endProbe()
 			continue
 		}
-		if d.handler != nil && d.handler.inTx && d.broken == nil && d.claim <= store.Claimed {
+		if d.inTx {
 			b.inTx = append(b.inTx, d)
 		} else {
 			b.waiting = append(b.waiting, d)
@@ -177,10 +175,19 @@ func newDeliveries(ms []store.Message) []*delivery {
 	return all
 }
 
-// release lets go of the deliveries of a batch that is settled, or given up. Those that are leased refer to the batch and
+// release lets go of the deliveries of a batch that is settled, or given up: what has a verdict is settled or freed with it. Those that are leased refer to the batch and
 // would keep the others in memory.
-func (in *instance) release(b *batch) {
+func (in *instance) release(b *batch, decidedOnes deliveryState) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	for _, d := range b.all {
+		switch {
+		case d.lease != 0 || isOver.has(d.state) || d.state == lost:
+		case d.state == decided && d.outcome.verdict != giveBack:
+			in.move(d, decidedOnes)
+		default:
+			in.move(d, freed)
+		}
+	}
 	b.all, b.inTx = nil, nil
 }

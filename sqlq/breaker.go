@@ -156,7 +156,7 @@ func (d *delivery) endProbe() {
 // probe goes on after a breaker's pause: with a message in hand, if there is one, else with a fetch.
 func (in *instance) probe() {
 	in.mu.Lock()
-	if in.waiting > 0 && in.busy < in.endpoint.Concurrency {
+	if in.states[waiting] > 0 && in.busy < in.endpoint.Concurrency {
 		in.busy++
 		go in.slot()
 	}
@@ -202,7 +202,7 @@ func (in *instance) slowed() {
 // others. Held ones go with their batch.
 func (in *instance) withdrawSlowed(b *batch) {
 	if b.byLease || b.removed {
-		in.returnLeased(in.withdraw(b, func(d *delivery) bool { return d.handler != nil && !d.probe && !d.handler.closed() }))
+		in.withdraw(b, func(d *delivery) bool { return d.handler != nil && !d.probe && !d.handler.closed() })
 	}
 }
 
@@ -211,7 +211,7 @@ func (in *instance) recovered() {
 	in.opened.Add(-1)
 	in.mu.Lock()
 	in.suspicion.rest, in.suspicion.next = true, time.Time{}
-	for range min(in.waiting, in.endpoint.Concurrency-in.busy) {
+	for range min(in.states[waiting], in.endpoint.Concurrency-in.busy) {
 		in.busy++
 		go in.slot()
 	}

@@ -53,30 +53,39 @@ func (in *instance) giveBackWaiting() {
 	defer in.mu.Unlock()
 	for _, b := range in.batches {
 		if b.byLease || b.removed {
-			in.returnLeased(in.unstart(b))
+			in.unstart(b)
 		}
 	}
 }
 
 // giveBackAll returns every leased message whose handler has not finished; what the handler does yet is not recorded.
 func (in *instance) giveBackAll() {
+	in.giveBackWaiting()
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	var running []*delivery
+	in.recalls = true
 	for _, d := range in.leases {
-		if !d.finished && !d.giveUp {
-			running = append(running, d)
-			in.client.log.Warn("sqlq: a handler did not finish before the drain ended; its message goes back", "endpoint", in.endpoint.Name, "type", d.stored.messageType, "message", d.stored.id)
+		switch d.state {
+		case lined:
+			in.returnUnbegun(d)
+		case running:
+			in.recall(d)
 		}
 	}
-	in.returnLeased(running)
 }
 
-func (in *instance) returnLeased(ds []*delivery) {
-	for _, d := range ds {
-		d.giveUp = true
-		in.finished = append(in.finished, d)
-	}
+// recall takes a leased message back from its handler, which runs on.
+func (in *instance) recall(d *delivery) {
+	in.client.log.Warn("sqlq: a handler did not finish before the drain ended; its message goes back", "endpoint", in.endpoint.Name, "type", d.stored.messageType, "message", d.stored.id)
+	d.back = true
+	in.move(d, recalled)
+	in.finished = append(in.finished, d)
+}
+
+// returnUnbegun gives a leased or removed message back whose handler has not begun.
+func (in *instance) returnUnbegun(d *delivery) {
+	d.outcome = outcome{verdict: giveBack}
+	in.queueDecided(d)
 }
 
 func (r *runner) inHand() (n int) {

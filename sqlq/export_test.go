@@ -224,3 +224,5 @@ const (
 	PollNet  = pollNet
 	PollDeaf = pollDeaf
 )
+
+func init() { panicOnIllegalStep = true }

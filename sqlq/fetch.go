@@ -48,9 +48,7 @@ type work struct {
 func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	w = work{in: in, by: in.id, wakes: in.wakes, finished: in.finished}
-	in.settling += len(w.finished)
-	in.finished = nil
+	w = work{in: in, by: in.id, wakes: in.wakes, finished: in.takeFinished()}
 	if !draining && !(spare && in.hasTx) {
 		w.removes = in.endpoint.AtMostOnce
 		w.leave.Types, w.only = in.openTypes(now, in.mayProbe(now))
@@ -103,13 +101,13 @@ func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool)
 
 // mayProbe says whether one message more may be fetched.
 func (in *instance) mayProbe(now time.Time) bool {
-	return !in.paused && !now.Before(in.notBefore) && !in.refusals.full() && in.busyTx < in.endpoint.Concurrency &&
+	return !in.paused && !now.Before(in.notBefore) && !in.isFull() && in.busyTx < in.endpoint.Concurrency &&
 		(!in.endpoint.AtMostOnce || in.inHands() < in.endpoint.Concurrency)
 }
 
 // inHands is the number of messages that handlers have, or are going to have.
 func (in *instance) inHands() int {
-	n := in.busy + in.waiting
+	n := in.busy + in.states[waiting]
 	if in.most > 0 || in.endpoint.AtMostOnce {
 		n += in.asked
 	}
@@ -120,7 +118,7 @@ func (in *instance) inHands() int {
 func (in *instance) room(now time.Time, byLease bool) int {
 	inHand := in.inHands()
 	switch {
-	case !in.awake && !(byLease && in.suspicion.rest) || in.paused || now.Before(in.notBefore) || in.refusals.full():
+	case !in.awake && !(byLease && in.suspicion.rest) || in.paused || now.Before(in.notBefore) || in.isFull():
 		return 0
 	case in.hasTx && in.busyTx >= in.endpoint.Concurrency:
 		return 0
@@ -140,7 +138,7 @@ func (in *instance) room(now time.Time, byLease bool) int {
 		if in.hasTx {
 			return 1
 		}
-		return max(0, slots-len(in.leases)+len(in.refusals.kept)) // whatever else waits: what is under suspicion comes first
+		return max(0, slots-len(in.leases)+in.states[kept]) // whatever else waits: what is under suspicion comes first
 	}
 	most := slots * perSlot(mean)
 	if in.most > 0 {
@@ -150,7 +148,7 @@ func (in *instance) room(now time.Time, byLease bool) int {
 	if in.hasTx {
 		room = min(room, in.endpoint.TxBatch, perSlot(in.meanTx))
 	}
-	if in.waiting > 0 && room < most/4 {
+	if in.states[waiting] > 0 && room < most/4 {
 		return 0 // enough in hand; small fetches cost as much as large ones
 	}
 	return max(0, min(room, in.client.config.BatchLimit))

@@ -101,7 +101,7 @@ func (w *work) takeFreed(b *batch) {
 		both.open(r.from, r.to, w.began)
 	}
 	for _, d := range b.all {
-		if d.started {
+		if !isUnbegun.has(d.state) {
 			both.remove(d.seq, d.seq)
 		}
 	}

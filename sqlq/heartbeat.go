@@ -232,7 +232,7 @@ func (in *instance) counters(now time.Time) (c store.Counters, slow []*delivery)
 			slow = append(slow, d)
 		}
 	}
-	plain := func(d *delivery) bool { return d.handler != nil && !d.handler.inTx && d.started && !d.finished }
+	plain := func(d *delivery) bool { return d.handler != nil && !d.handler.inTx && isRunning.has(d.state) }
 	for _, d := range in.leases {
 		if plain(d) {
 			note(d)

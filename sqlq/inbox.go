@@ -55,9 +55,9 @@ func (in *instance) returnUnclaimed(w work, ms []store.Message) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for i, d := range newDeliveries(ms) {
-		d.stored.id, d.lease, d.leasedBy, d.giveUp = ms[i].ID, ms[i].Lease, w.by, true
+		d.stored.id, d.lease, d.leasedBy, d.outcome = ms[i].ID, ms[i].Lease, w.by, outcome{verdict: giveBack}
 		in.leases[d.lease] = d
-		in.finished = append(in.finished, d)
+		in.queueDecided(d)
 	}
 }
 
@@ -73,12 +73,12 @@ func (in *instance) decideByClaim(d *delivery) {
 
 // claimed notes what becomes of the claim on a delivery's id. That of a held message that was handled is left as it is.
 func (s *settlement) claimed(d *delivery) {
-	completed := d.finished && !d.giveUp && d.outcome.verdict == complete && !d.expired
+	completed := !d.goesBack() && (d.state == decided || d.state == settling) && d.outcome.verdict == complete
 	switch {
 	case d.claim == store.Duplicate && completed:
 		s.duplicates++
 	case d.claim != store.Claimed:
-	case d.leasing:
+	case d.lease == 0 && (d.state == leasing || d.state == leasingDecided):
 		s.claims.Leasing = append(s.claims.Leasing, d.stored.id)
 	case !completed:
 		s.claims.Unhandled = append(s.claims.Unhandled, d.stored.id)
@@ -105,7 +105,7 @@ func (r *receiver) reclaim(ctx context.Context, in *instance, d *delivery) (sett
 	if d.claim != store.Claimed {
 		return true, nil
 	}
-	if d.outcome.verdict != complete || d.expired {
+	if d.outcome.verdict != complete {
 		d.claim = store.Unclaimed
 		return true, nil
 	}

@@ -134,7 +134,7 @@ func (r *receiver) round(held *batch, w *work) (*batch, error) {
 		finished := held.in.finishedOf(held)
 		held.in.reserve(finished)
 		r.settleOneByOne(held, finished, nil)
-		held.in.release(held)
+		held.in.release(held, settled)
 		held = nil
 		if err := r.connect(); err != nil {
 			return nil, err
@@ -142,14 +142,14 @@ func (r *receiver) round(held *batch, w *work) (*batch, error) {
 	}
 	pipeline := &pgx.Batch{}
 	var s *settlement
-	settled := false
+	committed := false
 	var ended error
 	if held != nil && held.tx != nil {
 		ended = held.tx.end(ctx)
 	}
 	if held != nil {
 		var err error
-		if s, err = r.queueSettle(pipeline, held, &settled); err != nil {
+		if s, err = r.queueSettle(pipeline, held, &committed); err != nil {
 			return nil, err
 		}
 		w.takeFreed(held)
@@ -171,12 +171,12 @@ func (r *receiver) round(held *batch, w *work) (*batch, error) {
 		err = r.conn.SendBatch(ctx, pipeline).Close()
 	}
 	if held != nil {
-		r.settledBatch(ctx, held, s, settled, err)
-		if settled && held.tx != nil {
+		r.settledBatch(ctx, held, s, committed, err)
+		if committed && held.tx != nil {
 			held.tx.noteChange()
 		}
-		held.in.release(held)
-		if !settled {
+		held.in.release(held, settled)
+		if !committed {
 			r.putBack(*w)
 			return nil, nil
 		}

@@ -29,7 +29,7 @@ func (r *receiver) settlementOf(b *batch) *settlement {
 		s.attempts = append(s.attempts, max(0, d.made()-1)) // those that have ended
 	}
 	for _, d := range b.all {
-		if d.finished && !d.leasing {
+		if d.state == decided {
 			s.add(in, d)
 		} else {
 			s.claimed(d)
@@ -71,6 +71,7 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 	// The server refused something: a queue to send to is gone, say, or a deferred constraint of a HandleTx handler was
 	// violated. Nothing tells whose fault it is. Other receivers are to leave the messages alone until each is settled: they
 	// would have the handlers run again at once.
+	in.leased(s.running, nil, 0)
 	finished := in.finishedOf(b)
 	in.reserve(finished)
 	r.rollback()
@@ -82,7 +83,6 @@ func (r *receiver) settledBatch(ctx context.Context, b *batch, s *settlement, se
 		}
 		in.setAside(d.seq, pause)
 	}
-	in.leased(s.running, nil, 0)
 	if changed {
 		r.run.client.log.Info("sqlq: HandleTx handlers have changed settings of the session, or left temporary objects, by a function or trigger; the messages of their batch run again one by one", "endpoint", in.endpoint.Name)
 	} else {
@@ -115,7 +115,7 @@ func (r *receiver) abandon(b *batch, err error) {
 func (r *receiver) release(b *batch) {
 	b.in.leased(b.in.cut(b), nil, 0)
 	b.in.freed(b)
-	b.in.release(b)
+	b.in.release(b, freed)
 }
 
 // troubled waits before a settle is tried again that the server could not do for reasons of its own. That is nobody's
@@ -202,7 +202,7 @@ func (in *instance) finishedOf(b *batch) (finished []*delivery) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for _, d := range b.all {
-		if d.finished && !d.lost && !d.giveUp && d.lease == 0 {
+		if d.state == decided && d.outcome.verdict != giveBack {
 			finished = append(finished, d)
 		}
 	}

@@ -11,9 +11,7 @@ import (
 func (r *receiver) settleFinished() {
 	for _, in := range r.run.instances {
 		in.mu.Lock()
-		ds := in.finished
-		in.finished = nil
-		in.settling += len(ds)
+		ds := in.takeFinished()
 		in.mu.Unlock()
 		if len(ds) > 0 {
 			r.settleLeased(in, ds)
@@ -118,7 +116,7 @@ func (r *receiver) settleLeases(ctx context.Context, in *instance, ds []*deliver
 		switch {
 		case !ours[d.lease]:
 			r.run.client.log.Warn("sqlq: a handler finished after its message was given to another receiver", "endpoint", in.endpoint.Name, "message", d.stored.id)
-		case d.giveUp:
+		case d.goesBack():
 			back = append(back, d.lease)
 			s.claimed(d)
 		default:
@@ -137,16 +135,20 @@ func (r *receiver) settleLeases(ctx context.Context, in *instance, ds []*deliver
 
 // giveBack returns leased deliveries that will not be handled here to their queue.
 func (r *receiver) giveBack(in *instance, ds []*delivery) {
+	in.mu.Lock()
 	for _, d := range ds {
-		in.giveUp(d)
+		if d.state == lined { // else the drain has done it
+			in.returnUnbegun(d)
+		}
 	}
-	r.settleNow(in, ds...)
+	in.mu.Unlock()
+	in.run.schedule.kick()
 }
 
-// settleNow settles leased deliveries that have just ended on this connection; they do not wait for the next receiver.
-func (r *receiver) settleNow(in *instance, ds ...*delivery) {
+// settleNow settles a leased delivery that has just ended on this connection; it does not wait for the next receiver.
+func (r *receiver) settleNow(in *instance, d *delivery) {
 	in.mu.Lock()
-	in.settling += len(ds)
+	in.move(d, settling)
 	in.mu.Unlock()
-	r.settleLeased(in, ds)
+	r.settleLeased(in, []*delivery{d})
 }

@@ -49,12 +49,10 @@ func (s *settlement) notify(channel string) { s.channels = append(s.channels, ch
 // add takes a finished delivery in.
 func (s *settlement) add(in *instance, d *delivery) {
 	s.claimed(d)
-	if d.giveUp {
-		return // its row stays: held, the commit frees it
-	}
 	switch d.outcome.verdict {
-	case complete:
-		if d.expired {
+	case giveBack: // its row stays: held, the commit frees it
+	case complete, expire:
+		if d.outcome.verdict == expire {
 			s.expired++
 		}
 		switch {
