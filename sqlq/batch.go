@@ -19,7 +19,8 @@ type delivery struct {
 	probe    bool      // it is tried although others of its type have failed
 	seq      int64
 	row      pgtype.TID     // of the seq, while it is held
-	lease    int64          // 0: held by the receiver's transaction
+	custody  custody        // how the process has it; changes when a held one is leased
+	lease    int64          // while it is leased
 	leasedBy int32          // the instance number that the lease is in the name of
 	removed  *store.Message // what it was: at most once, the database has it no more
 	attempts atomic.Int32   // made, the running one included
@@ -46,20 +47,11 @@ type delivery struct {
 // made is how many attempts were made, the running one included.
 func (d *delivery) made() int { return int(d.attempts.Load()) }
 
-// key is the delivery's row: in the queue's table, or among the leased.
-func (d *delivery) key() int64 {
-	if d.lease != 0 {
-		return d.lease
-	}
-	return d.seq
-}
-
 // batch is what one fetch brought.
 type batch struct {
 	in      *instance
 	began   time.Time
-	byLease bool        // leased already at the fetch; nothing is held
-	removed bool        // gone already from the database; nothing is held
+	custody custody     // at the fetch
 	all     []*delivery // until it is settled
 	fetched []span      // the numbers of all that the fetch brought, of those too that were left to the next
 	waiting []*delivery // plain ones that have not begun, in order
@@ -73,28 +65,16 @@ type batch struct {
 	tx *receiveTx // what the HandleTx handlers were given; nil: there were none
 }
 
-// newBatch turns messages that were fetched as w says into deliveries, with the claims on their ids; those that are too large
-// have not been read. Messages that are under suspicion are received by lease only: of a held batch they are left out, and the
-// instance fetches them by lease.
-func newBatch(in *instance, ms []store.Message, w *work, claims map[[16]byte]store.Claim, tooLarge map[int64]error) *batch {
-	suspect, aside := int64(0), in.setAsides()
+// newBatch turns messages that were fetched as w says into deliveries; those that are too large have not been read. What does not
+// pass a gate is left out, and free with the batch's transaction.
+func newBatch(in *instance, ms []store.Message, w *work, gates []gate, tooLarge map[int64]error) *batch {
 	var owns idTexts
-	b := &batch{in: in, began: time.Now(), byLease: w.byLease, removed: w.removes, all: newDeliveries(ms), done: make(chan struct{})}
+	b := &batch{in: in, began: time.Now(), custody: w.custody, all: newDeliveries(ms), done: make(chan struct{})}
 	for i := range ms {
 		d, m := b.all[i], &ms[i]
-		d.batch, d.seq, d.row, d.lease = b, m.Seq, m.Row, m.Lease
+		d.batch, d.custody, d.seq, d.row = b, b.custody, m.Seq, m.Row
 		d.attempts.Store(int32(m.Attempt))
 		d.before = m.Attempt
-		if b.byLease {
-			d.leasedBy = w.by
-		}
-		if d.claim = claims[m.ID]; d.claim == store.Claimed {
-			claims[m.ID] = store.InHandsElse // of a second one in the batch
-		}
-		if b.removed {
-			kept := *m
-			d.removed = &kept
-		}
 		d.client, d.codec, d.ctx, d.Endpoint = in.client, &in.client.config.Codec, in.ctx, in.endpoint.Name
 		if d.broken = d.receive(m, owns.next(ms[i:])); tooLarge[m.Seq] != nil {
 			d.broken = tooLarge[m.Seq]
@@ -102,18 +82,16 @@ func newBatch(in *instance, ms []store.Message, w *work, claims map[[16]byte]sto
 		if m.Left != nil {
 			d.expires = b.began.Add(*m.Left)
 		}
-		_, crashed := d.Headers[headerCrashes]
-		d.crashes = crashed && !b.removed // which cannot come again
+		b.custody.receive(d, m, w)
 		d.handler = in.handlers[m.Type]
 		d.probe = w.only != ""
-		d.inTx = d.handler != nil && d.handler.inTx && d.broken == nil && d.claim <= store.Claimed
-		if !b.byLease && !b.removed && aside[d.seq] > 0 {
-			b.freed = true // fetched while it was being set aside; its row is freed by the commit
-			d.endProbe()
-			continue
+		passes := true
+		for _, g := range gates {
+			passes = passes && g.pass(d)
 		}
-		if d.crashes && !b.byLease {
-			suspect = d.seq // its row is freed by the commit
+		d.inTx = d.handler != nil && d.handler.inTx && d.broken == nil && d.claim <= store.Claimed
+		if !passes {
+			b.freed = true
 			d.endProbe()
 			continue
 		}
@@ -122,10 +100,6 @@ func newBatch(in *instance, ms []store.Message, w *work, claims map[[16]byte]sto
 		} else {
 			b.waiting = append(b.waiting, d)
 		}
-	}
-	if suspect > 0 {
-		b.freed = true
-		in.suspectUpTo(suspect)
 	}
 	b.open = len(b.waiting)
 	if b.open == 0 {
@@ -182,7 +156,7 @@ func (in *instance) release(b *batch, decidedOnes deliveryState) {
 	defer in.mu.Unlock()
 	for _, d := range b.all {
 		switch {
-		case d.lease != 0 || isOver.has(d.state) || d.state == lost:
+		case d.custody.isSingle() || isOver.has(d.state) || d.state == lost:
 		case d.state == decided && d.outcome.verdict != giveBack:
 			in.move(d, decidedOnes)
 		default:

@@ -201,7 +201,7 @@ func (in *instance) slowed() {
 // withdrawSlowed returns messages of slowed types to their queue that are leased or removed, and would stand in the way of
 // others. Held ones go with their batch.
 func (in *instance) withdrawSlowed(b *batch) {
-	if b.byLease || b.removed {
+	if b.custody.isSingle() {
 		in.withdraw(b, func(d *delivery) bool { return d.handler != nil && !d.probe && !d.handler.closed() })
 	}
 }

@@ -52,7 +52,7 @@ func (in *instance) giveBackWaiting() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for _, b := range in.batches {
-		if b.byLease || b.removed {
+		if b.custody.isSingle() {
 			in.unstart(b)
 		}
 	}

@@ -17,9 +17,9 @@ const (
 type work struct {
 	in       *instance
 	finished []*delivery
-	n        int   // messages to fetch
-	byLease  bool  // fetch by lease what is under suspicion
-	removes  bool  // fetch at most once: commit the removal
+	n        int // messages to fetch
+	custody  custody
+	suspects bool  // fetch what is under suspicion, by lease
 	by       int32 // the instance number that leases
 	wakes    int
 
@@ -50,22 +50,24 @@ func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool)
 	defer in.mu.Unlock()
 	w = work{in: in, by: in.id, wakes: in.wakes, finished: in.takeFinished()}
 	if !draining && !(spare && in.hasTx) {
-		w.removes = in.endpoint.AtMostOnce
+		if w.custody = (heldCustody{}); in.endpoint.AtMostOnce {
+			w.custody = takenCustody{}
+		}
 		w.leave.Types, w.only = in.openTypes(now, in.mayProbe(now))
 		switch s := &in.suspicion; {
 		case w.only != "":
 			w.n, w.after, w.leave.Types = 1, in.start.low, nil
-			if w.byLease = s.holds(now) && !w.removes; w.byLease {
+			if w.suspects = s.holds(now) && !in.endpoint.AtMostOnce; w.suspects {
 				w.upTo = math.MaxInt64
 			}
-		case w.removes || !s.holds(now):
+		case in.endpoint.AtMostOnce || !s.holds(now):
 			w.n = in.room(now, false)
 		default:
 			if !s.looking && !now.Before(s.next) {
 				w.n = in.room(now, true)
 			}
 			if w.n > 0 {
-				w.byLease, w.after, w.doubt, s.looking = true, in.start.low, s.epoch, true
+				w.suspects, w.after, w.doubt, s.looking = true, in.start.low, s.epoch, true
 			}
 			if s.known {
 				w.above, w.upTo = s.upTo, s.upTo
@@ -78,7 +80,10 @@ func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool)
 			w.n = min(w.n, max(1, fetchWanted/in.meanSize))
 		}
 	}
-	if w.n > 0 && !w.byLease && w.only == "" {
+	if w.suspects {
+		w.custody = leasedCustody{}
+	}
+	if w.n > 0 && !w.suspects && w.only == "" {
 		var ok bool
 		if w.after, w.leftmost, ok = in.start.after(now, w.n); !ok {
 			w.n = 0
@@ -173,7 +178,7 @@ func (in *instance) fetched(w *work, ms []store.Message, numbers []span, rest bo
 		in.handlers[w.only].setRest(got > 0)
 		return
 	}
-	if w.byLease {
+	if w.suspects {
 		in.fetchedSuspects(*w, got, rest)
 		in.learnSize(ms)
 		return
@@ -233,7 +238,7 @@ func (in *instance) endFetch(w work, got bool) {
 	in.fetching--
 	switch {
 	case w.only == "":
-		in.suspicion.looking = in.suspicion.looking && !w.byLease
+		in.suspicion.looking = in.suspicion.looking && !w.suspects
 	case !got:
 		in.handlers[w.only].foundNone(time.Now())
 	}

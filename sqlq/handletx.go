@@ -146,7 +146,7 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 	known := in.decided(d)
 	if !known {
 		if !in.apart(d, r.settleFinished) {
-			if in.handlerEnded(d) {
+			if in.endLeasedTx(d) {
 				in.settleLater(d)
 			}
 			return
@@ -157,12 +157,12 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 	defer cancel()
 	switch mine, err := r.beginLeased(ctx, d); {
 	case err != nil:
-		if r.giveUpConnection(); in.handlerEnded(d) {
+		if r.giveUpConnection(); in.endLeasedTx(d) {
 			r.giveBackLater(in, d)
 		}
 		return
 	case !mine:
-		if in.handlerEnded(d) {
+		if in.endLeasedTx(d) {
 			in.forget(d, freed)
 		}
 		return
@@ -174,7 +174,7 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 		r.handling.Store(nil)
 	}
 	tx.stop()
-	mine := in.handlerEnded(d)
+	mine := in.endLeasedTx(d)
 	switch v := tx.verdict; {
 	case v != txDecides && v != txBroken && v != txAborted && v != txOpen:
 		in.lostWith(d)
@@ -198,7 +198,7 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 		}
 	}
 	r.rollback()
-	r.settleNow(in, d)
+	r.settleNow(in, d, nil)
 }
 
 // beginLined begins a message that waited for its turn, and says whether it is still to be handled.
@@ -208,9 +208,9 @@ func (in *instance) beginLined(d *delivery) bool {
 	return d.state == lined && in.move(d, running)
 }
 
-// handlerEnded notes that the handler of a leased message has ended, and says whether the message is the caller's to settle: not if the
+// endLeasedTx notes that the handler of a leased message has ended, and says whether the message is the caller's to settle: not if the
 // drain has taken it back.
-func (in *instance) handlerEnded(d *delivery) (mine bool) {
+func (in *instance) endLeasedTx(d *delivery) (mine bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	switch d.state {
@@ -253,8 +253,8 @@ func (r *receiver) beginLeased(ctx context.Context, d *delivery) (mine bool, err
 
 // commitLeased settles a leased delivery in the transaction in which its HandleTx handler has written.
 func (r *receiver) commitLeased(in *instance, d *delivery, tx *receiveTx) {
-	s := newSettlement(in, in.from(d))
-	s.add(in, d)
+	s := newSettlement(in, d.custody, d.custody.from(in, d))
+	s.add(d)
 	ctx, cancel := r.timeout()
 	defer cancel()
 	b := &pgx.Batch{}
@@ -263,17 +263,14 @@ func (r *receiver) commitLeased(in *instance, d *delivery, tx *receiveTx) {
 	if err == nil {
 		err = r.commit(ctx, in, s)
 	}
-	switch {
-	case err == nil:
+	if err == nil {
 		in.forget(d, settled)
 		tx.noteChange()
 		r.leaveSession(tx)
-	case connectionLost(err) || serverTrouble(err) && in.mayWait([]*delivery{d}):
-		r.loseLeased(in, d)
-	default:
-		r.rollback()
-		in.refused(d, in.unsettled(d, err))
-		r.settleNow(in, d)
+		return
+	}
+	if refusal, _ := r.judge(in, leasedTx{r: r}, []*delivery{d}, err); refusal != nil {
+		r.settleNow(in, d, refusal)
 	}
 }
 
@@ -294,7 +291,19 @@ func (in *instance) forget(d *delivery, as deliveryState) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.move(d, as)
-	in.dismiss(d)
+	d.custody.dismiss(in, d)
+}
+
+// giveBack returns leased deliveries that will not be handled here to their queue.
+func (r *receiver) giveBack(in *instance, ds []*delivery) {
+	in.mu.Lock()
+	for _, d := range ds {
+		if d.state == lined { // else the drain has done it
+			in.returnUnbegun(d)
+		}
+	}
+	in.mu.Unlock()
+	in.run.schedule.kick()
 }
 
 // giveBackLater has a receiver return a message that is not handled after all to its queue once the database answers.

@@ -245,7 +245,7 @@ func (in *instance) counters(now time.Time) (c store.Counters, slow []*delivery)
 	}
 	for _, b := range held {
 		for _, d := range b.all {
-			if d.lease == 0 && plain(d) {
+			if !d.custody.isSingle() && plain(d) {
 				note(d)
 			}
 		}

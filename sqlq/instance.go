@@ -91,17 +91,7 @@ func (in *instance) idle() bool {
 func (in *instance) add(b *batch) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if b.byLease {
-		for _, d := range b.all {
-			in.leases[d.lease] = d
-		}
-	}
-	if b.removed {
-		for _, d := range b.all {
-			in.removed[d] = struct{}{}
-		}
-	}
-	if b.byLease || b.removed {
+	if b.custody.enter(in, b); b.custody.isSingle() {
 		b.all = nil // each is settled by itself
 	}
 	for _, d := range b.inTx {
@@ -168,11 +158,7 @@ func (in *instance) withdraw(b *batch, fits func(*delivery) bool) (taken []*deli
 		}
 		d.endProbe()
 		taken = append(taken, d)
-		if b.byLease || b.removed {
-			in.returnUnbegun(d)
-		} else {
-			in.move(d, freed)
-		}
+		d.custody.unbegun(in, d)
 	}
 	b.waiting = left
 	b.freed = b.freed || len(taken) > 0
@@ -187,7 +173,7 @@ func (in *instance) leased(cut []*delivery, leases map[int64]int64, by int32) {
 		d.lease, d.leasedBy = leases[d.seq], by
 		has, ended := d.lease != 0, d.state == leasingDecided
 		if has {
-			in.leases[d.lease] = d
+			d.custody, in.leases[d.lease] = leasedCustody{}, d
 		}
 		switch {
 		case has && ended:
@@ -208,25 +194,30 @@ func (in *instance) leased(cut []*delivery, leases map[int64]int64, by int32) {
 	in.run.schedule.kick()
 }
 
-// settledLeases forgets leased or removed deliveries that were settled, unless they are kept, or takes those back whose settle
-// failed.
-func (in *instance) settledLeases(ds []*delivery, ok bool) {
+// stored forgets deliveries that were settled by themselves, or are others' by now.
+func (in *instance) stored(ds []*delivery) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for _, d := range ds {
-		switch {
-		case d.state == kept:
-		case !ok && d.state == returning:
+		if d.state == returning {
+			in.move(d, lost)
+		} else {
+			in.move(d, settled)
+		}
+		d.custody.dismiss(in, d)
+	}
+}
+
+// putOff has deliveries settled by themselves later.
+func (in *instance) putOff(ds []*delivery) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, d := range ds {
+		if d.state == returning {
 			in.move(d, recalled)
 			in.finished = append(in.finished, d)
-		case !ok:
+		} else {
 			in.queueDecided(d)
-		case d.state == returning:
-			in.move(d, lost)
-			in.dismiss(d)
-		default:
-			in.move(d, settled)
-			in.dismiss(d)
 		}
 	}
 }
@@ -239,7 +230,7 @@ func (in *instance) queueDecided(d *delivery) {
 	in.finished = append(in.finished, d)
 }
 
-// takeFinished takes what is to be settled by itself; settledLeases follows.
+// takeFinished takes what is to be settled by itself; a settle or putOff follows.
 func (in *instance) takeFinished() (ds []*delivery) {
 	ds, in.finished = in.finished, nil
 	for _, d := range ds {
@@ -250,12 +241,6 @@ func (in *instance) takeFinished() (ds []*delivery) {
 		}
 	}
 	return ds
-}
-
-// dismiss forgets a leased or removed delivery, which the process has no longer.
-func (in *instance) dismiss(d *delivery) {
-	delete(in.leases, d.lease)
-	delete(in.removed, d)
 }
 
 // hasRoom says whether a message that arrives now would be handled at once.
@@ -283,11 +268,6 @@ func (in *instance) inHand() int {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	return in.busy + in.busyTx + in.fetching + in.states.inHand()
-}
-
-// from says where the row of a delivery is.
-func (in *instance) from(d *delivery) store.From {
-	return store.From{Queue: in.endpoint.Name, Instance: d.leasedBy}
 }
 
 // missing has the instance wait before it fetches again, because its queue is not there.

@@ -75,6 +75,9 @@ const (
 	giveBack // there is none: its handler was not begun, or was interrupted, and the message goes back as it came
 )
 
+// removes reports whether the message is removed.
+func (o outcome) removes() bool { return o.verdict == complete || o.verdict == expire }
+
 // outcome is a verdict with the delay of retryLater and wait.
 type outcome struct {
 	verdict verdict

@@ -26,7 +26,7 @@ func (in *instance) goOn(exited *delivery) {
 	if exited != nil {
 		exited.exited = false
 		exited.end()
-		if in.ctx.Err() != nil && exited.removed == nil {
+		if in.ctx.Err() != nil && exited.batch.custody.mayGoBack() {
 			exited.outcome = outcome{verdict: giveBack}
 		} else {
 			in.refused(exited, errGoexit)
@@ -108,12 +108,7 @@ func (in *instance) finish(d *delivery) {
 		in.client.log.Warn("sqlq: a handler finished after its message was given to another receiver", "endpoint", in.endpoint.Name, "message", d.stored.id)
 	default:
 		in.move(d, decided)
-		switch {
-		case d.removed != nil:
-			in.finishRemoved(d)
-		case d.lease != 0:
-			in.queueDecided(d)
-		}
+		d.custody.handlerEnded(in, d)
 	}
 }
 
@@ -206,7 +201,7 @@ func (in *instance) attempt(d *delivery, tx *receiveTx) {
 		if tx != nil && tx.verdict != txDecides {
 			return // the batch ends here, the message is neither handled nor failed
 		}
-		if d.err != nil && in.ctx.Err() != nil && d.removed == nil {
+		if d.err != nil && in.ctx.Err() != nil && d.batch.custody.mayGoBack() {
 			d.outcome = outcome{verdict: giveBack}
 			return
 		}
