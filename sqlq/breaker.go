@@ -115,21 +115,21 @@ func (b *breaker) setRest(rest bool) {
 }
 
 // arm calls f when the next probe is due, unless a call is on its way already.
-func (b *breaker) arm(now time.Time, f func()) {
+func (b *breaker) arm(now time.Time, l *life, f func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.armed || b.next.IsZero() {
 		return
 	}
 	b.armed = true
-	time.AfterFunc(max(b.next.Sub(now), time.Millisecond), func() {
+	l.after(max(b.next.Sub(now), time.Millisecond), func() {
 		now := time.Now()
 		b.mu.Lock()
 		b.armed = false
 		early := now.Before(b.next) // another failure has put it off
 		b.mu.Unlock()
 		if early {
-			b.arm(now, f)
+			b.arm(now, l, f)
 			return
 		}
 		f()
@@ -157,8 +157,7 @@ func (d *delivery) endProbe() {
 func (in *instance) probe() {
 	in.mu.Lock()
 	if in.states[waiting] > 0 && in.busy < in.endpoint.Concurrency {
-		in.busy++
-		go in.slot()
+		in.startSlot()
 	}
 	in.mu.Unlock()
 	in.run.schedule.kick()
@@ -181,7 +180,7 @@ func (in *instance) openTypes(now time.Time, mayProbe bool) (open []string, prob
 		if h.beginProbe(now) {
 			probe = h.messageType
 		} else {
-			h.arm(now, in.probe)
+			h.arm(now, &in.run.life, in.probe)
 		}
 	}
 	return open, probe
@@ -212,8 +211,7 @@ func (in *instance) recovered() {
 	in.mu.Lock()
 	in.suspicion.rest, in.suspicion.next = true, time.Time{}
 	for range min(in.states[waiting], in.endpoint.Concurrency-in.busy) {
-		in.busy++
-		go in.slot()
+		in.startSlot()
 	}
 	in.mu.Unlock()
 	in.lookFromLow()

@@ -155,6 +155,9 @@ func (in *instance) move(d *delivery, to deliveryState) bool {
 		d.apart = false
 		<-in.run.suspect // the next that may have killed a process may run
 	}
+	if isOver.has(to) {
+		in.tellEmpty()
+	}
 	return true
 }
 

@@ -18,18 +18,19 @@ func (r *runner) drain(cancelHandlers context.CancelFunc) {
 	r.schedule.drain()
 	for _, in := range r.instances {
 		r.listener.overflow(in) // others take over the watch
+		in.mu.Lock()
+		in.drains = true
+		in.mu.Unlock()
 		in.giveBackWaiting()
 		in.releaseKept()
 	}
 	r.schedule.kick()
 	deadline := time.NewTimer(r.client.config.DrainTimeout)
 	defer deadline.Stop()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
 	hurry := r.hurry.Done()
 	for r.inHand() > 0 {
 		select {
-		case <-tick.C:
+		case <-r.emptied:
 			continue
 		case <-deadline.C:
 			if hurry == nil {
@@ -90,7 +91,9 @@ func (in *instance) returnUnbegun(d *delivery) {
 
 func (r *runner) inHand() (n int) {
 	for _, in := range r.instances {
+		in.mu.Lock()
 		n += in.inHand()
+		in.mu.Unlock()
 	}
 	return n
 }
@@ -98,14 +101,14 @@ func (r *runner) inHand() (n int) {
 // endWithin is how long the receivers, and then the keeper, may take to end once they have nothing more to do.
 const endWithin = 5 * time.Second
 
-// waitFor waits for a group, but not longer than endWithin, and says whether it has ended.
-func waitFor(g *sync.WaitGroup) bool {
+// waitFor waits for a group, but not longer than within, and says whether it has ended.
+func waitFor(g *sync.WaitGroup, within time.Duration) bool {
 	done := make(chan struct{})
 	go func() { g.Wait(); close(done) }()
 	select {
 	case <-done:
 		return true
-	case <-time.After(endWithin):
+	case <-time.After(within):
 		return false
 	}
 }

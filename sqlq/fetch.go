@@ -250,6 +250,7 @@ func (in *instance) endFetch(w work, got bool) {
 	if in.hasTx && !got {
 		in.leaveTx()
 	}
+	in.tellEmpty()
 }
 
 // endTx ends what endFetch left: the batch's HandleTx handlers are done.
@@ -275,6 +276,7 @@ func (in *instance) leaveTx() {
 		in.run.schedule.txIdle.Add(1)
 	}
 	in.run.schedule.tx.Add(-1)
+	in.tellEmpty()
 }
 
 // isSlowTx reports whether HandleTx handlers of the instance may keep their connections for long: they usually do, nothing is

@@ -59,6 +59,7 @@ type instance struct {
 	counted   uint64        // messages handled by countedAt, the last heartbeat
 	countedAt time.Time
 	paused    bool      // an operator paused the queue: nothing is fetched
+	drains    bool      // the drain waits until nothing is in hand
 	recalls   bool      // the drain waits for handlers no longer: what they have goes back
 	notBefore time.Time // no fetch before: the queue is missing
 
@@ -109,8 +110,7 @@ func (in *instance) add(b *batch) {
 		in.withdrawSlowed(b)
 	}
 	for range min(len(b.waiting), in.endpoint.Concurrency-in.busy) {
-		in.busy++
-		go in.slot()
+		in.startSlot()
 	}
 }
 
@@ -263,11 +263,15 @@ func (in *instance) unknown(leases []store.Lease) (ids []int64) {
 	return ids
 }
 
-// inHand counts what the instance has not settled yet.
-func (in *instance) inHand() int {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.busy + in.busyTx + in.fetching + in.states.inHand()
+// inHand counts what the instance has not settled yet. The caller has mu.
+func (in *instance) inHand() int { return in.busy + in.busyTx + in.fetching + in.states.inHand() }
+
+// tellEmpty tells the drain, once that has begun, when nothing is in hand any more. It follows whatever may be the end of the
+// last; the caller has mu.
+func (in *instance) tellEmpty() {
+	if in.drains && in.inHand() == 0 {
+		nudge(in.run.emptied)
+	}
 }
 
 // missing has the instance wait before it fetches again, because its queue is not there.
@@ -279,7 +283,7 @@ func (in *instance) missing(err error) {
 	if first {
 		in.client.log.Error("sqlq: cannot receive; trying every second", "endpoint", in.endpoint.Name, "err", err)
 	}
-	time.AfterFunc(time.Second+time.Millisecond, in.run.schedule.kick)
+	in.run.life.after(time.Second+time.Millisecond, in.run.schedule.kick)
 }
 
 // present notes that the queue is there.

@@ -79,7 +79,7 @@ func (in *instance) setAside(seq int64, pause time.Duration) {
 	in.mu.Lock()
 	in.refusals.add(seq)
 	in.mu.Unlock()
-	time.AfterFunc(pause, func() {
+	in.run.life.after(pause, func() {
 		in.mu.Lock()
 		in.refusals.remove(seq)
 		in.start.gaps.open(seq, seq, time.Now())
@@ -127,7 +127,7 @@ func (in *instance) keep(d *delivery, pause time.Duration) (keeps bool) {
 		in.releaseKept()
 		return true
 	}
-	time.AfterFunc(pause, func() {
+	in.run.life.after(pause, func() {
 		in.mu.Lock()
 		in.retryKept(d)
 		in.mu.Unlock()

@@ -149,7 +149,7 @@ var lookAgainAfter = []time.Duration{10 * time.Millisecond, 100 * time.Milliseco
 // lookAgain has the instance look for messages from seq on that a lost connection held, or may have held.
 func (in *instance) lookAgain(seq int64) {
 	for _, after := range lookAgainAfter {
-		time.AfterFunc(after, func() { in.freedFrom(seq) })
+		in.run.life.after(after, func() { in.freedFrom(seq) })
 	}
 }
 

@@ -12,16 +12,23 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// slot handles messages until there are none. A handler may end its goroutine before; then another goes on.
-func (in *instance) slot() { in.goOn(nil) }
+// startSlot starts a goroutine that handles messages until there are none. The caller has the instance's mutex.
+func (in *instance) startSlot() {
+	in.busy++
+	in.run.life.goroutines.Add(1)
+	go in.slot(nil)
+}
 
-// goOn is slot; exited is the delivery whose handler ended the slot's goroutine, if one did.
-func (in *instance) goOn(exited *delivery) {
+// slot handles messages until there are none. A handler may end its goroutine before; then another goes on with exited, the
+// delivery that it had.
+func (in *instance) slot(exited *delivery) {
 	d, began := exited, time.Now()
 	defer func() {
 		if d != nil && d.exited {
-			go in.goOn(d)
+			go in.slot(d)
+			return
 		}
+		in.run.life.goroutines.Done()
 	}()
 	if exited != nil {
 		exited.exited = false
@@ -51,6 +58,7 @@ func (in *instance) take(finished *delivery, took time.Duration) *delivery {
 	d := in.next()
 	if d == nil {
 		in.busy--
+		in.tellEmpty()
 	}
 	kick = len(in.finished) > 0 || in.idle()
 	in.mu.Unlock()
@@ -262,7 +270,7 @@ func (in *instance) failed(d *delivery) {
 		in.slowed()
 		in.client.log.Warn("sqlq: messages of a type fail one after the other; slowing it to one probe at a time", "endpoint", in.endpoint.Name, "type", d.stored.messageType, "err", loggedError(d.err))
 	}
-	d.handler.arm(now, in.probe)
+	d.handler.arm(now, &in.run.life, in.probe)
 }
 
 // invoke calls the handler inside of its middleware. It does not return when the handler ends its goroutine.
