@@ -20,7 +20,8 @@ type delivery struct {
 	probe    bool      // it is tried although others of its type have failed
 	seq      int64
 	row      pgtype.TID     // of the seq, while it is held
-	lease    int64          // 0: held by the receiver's transaction
+	custody  custody        // how the process has it; changes when a held one is leased
+	lease    int64          // while it is leased
 	leasedBy int32          // the instance number that the lease is in the name of
 	removed  *store.Message // what it was: at most once, the database has it no more
 	attempts atomic.Int32   // made, the running one included
@@ -32,16 +33,13 @@ type delivery struct {
 
 	claim store.Claim // of its id, where the endpoint deduplicates
 
-	started  bool
-	leasing  bool // its lease is being committed
-	lost     bool // its transaction was lost: somebody else has it by now
-	finished bool
+	state deliveryState
+	inTx  bool // its handler wants the receive transaction, and the message a decision on that connection
+	back  bool // recalled: it goes back whatever its handler does yet; unchanged once it is queued to be settled
 
 	exited  bool // the handler was called and has not returned
 	err     error
 	outcome outcome
-	expired bool
-	giveUp  bool        // the drain ended its handler: the attempt does not count
 	slow    atomic.Bool // the log has named it, because its handler runs for long
 	out     []sending.Envelope
 	waited  *string // of one that waits: its headers from then on; nil: they stay
@@ -50,25 +48,16 @@ type delivery struct {
 // made is how many attempts were made, the running one included.
 func (d *delivery) made() int { return int(d.attempts.Load()) }
 
-// key is the delivery's row: in the queue's table, or among the leased.
-func (d *delivery) key() int64 {
-	if d.lease != 0 {
-		return d.lease
-	}
-	return d.seq
-}
-
 // batch is what one fetch brought.
 type batch struct {
 	in      *instance
 	began   time.Time
-	byLease bool        // leased already at the fetch; nothing is held
-	removed bool        // gone already from the database; nothing is held
+	custody custody     // at the fetch
 	all     []*delivery // until it is settled
 	fetched []span      // the numbers of all that the fetch brought, of those too that were left to the next
 	waiting []*delivery // plain ones that have not begun, in order
 	inTx    []*delivery // ones whose handlers want the receive transaction, in order
-	open    int         // plain ones that are not finished
+	open    int         // plain ones whose handlers have not ended; move counts them down
 	done    chan struct{}
 	before  int  // handlers of the instance that had ended when it came
 	freed   bool // rows of it are free again after the commit, though nobody handled them
@@ -77,28 +66,16 @@ type batch struct {
 	tx *receiveTx // what the HandleTx handlers were given; nil: there were none
 }
 
-// newBatch turns messages that were fetched as w says into deliveries, with the claims on their ids; those that are too large
-// have not been read. Messages that are under suspicion are received by lease only: of a held batch they are left out, and the
-// instance fetches them by lease.
-func newBatch(in *instance, ms []store.Message, w *work, claims map[[16]byte]store.Claim, tooLarge map[int64]error) *batch {
-	suspect, aside := int64(0), in.setAsides()
+// newBatch turns messages that were fetched as w says into deliveries; those that are too large have not been read. What does not
+// pass a gate is left out, and free with the batch's transaction.
+func newBatch(in *instance, ms []store.Message, w *work, gates []gate, tooLarge map[int64]error) *batch {
 	var owns idTexts
-	b := &batch{in: in, began: time.Now(), byLease: w.byLease, removed: w.removes, all: newDeliveries(ms), done: make(chan struct{})}
+	b := &batch{in: in, began: time.Now(), custody: w.custody, all: newDeliveries(ms), done: make(chan struct{})}
 	for i := range ms {
 		d, m := b.all[i], &ms[i]
-		d.batch, d.seq, d.row, d.lease = b, m.Seq, m.Row, m.Lease
+		d.batch, d.custody, d.seq, d.row = b, b.custody, m.Seq, m.Row
 		d.attempts.Store(int32(m.Attempt))
 		d.before = m.Attempt
-		if b.byLease {
-			d.leasedBy = w.by
-		}
-		if d.claim = claims[m.ID]; d.claim == store.Claimed {
-			claims[m.ID] = store.InHandsElse // of a second one in the batch
-		}
-		if b.removed {
-			kept := *m
-			d.removed = &kept
-		}
 		d.client, d.codec, d.ctx, d.Endpoint = in.client, &in.client.config.Codec, in.ctx, in.endpoint.Name
 		if d.broken = d.receive(m, owns.next(ms[i:])); tooLarge[m.Seq] != nil {
 			d.broken = tooLarge[m.Seq]
@@ -106,29 +83,24 @@ func newBatch(in *instance, ms []store.Message, w *work, claims map[[16]byte]sto
 		if m.Left != nil {
 			d.expires = b.began.Add(*m.Left)
 		}
-		_, crashed := d.Headers[headerCrashes]
-		d.crashes = crashed && !b.removed // which cannot come again
+		b.custody.receive(d, m, w)
 		d.handler = in.handlers[m.Type]
 		d.probe = w.only != ""
-		if !b.byLease && !b.removed && aside[d.seq] > 0 {
-			b.freed = true // fetched while it was being set aside; its row is freed by the commit
+		passes := true
+		for _, g := range gates {
+			passes = passes && g.pass(d)
+		}
+		d.inTx = d.handler != nil && d.handler.inTx && d.broken == nil && d.claim <= store.Claimed
+		if !passes {
+			b.freed = true
 			d.endProbe()
 			continue
 		}
-		if d.crashes && !b.byLease {
-			suspect = d.seq // its row is freed by the commit
-			d.endProbe()
-			continue
-		}
-		if d.handler != nil && d.handler.inTx && d.broken == nil && d.claim <= store.Claimed {
+		if d.inTx {
 			b.inTx = append(b.inTx, d)
 		} else {
 			b.waiting = append(b.waiting, d)
 		}
-	}
-	if suspect > 0 {
-		b.freed = true
-		in.suspectUpTo(suspect)
 	}
 	b.open = len(b.waiting)
 	if b.open == 0 {
@@ -178,10 +150,19 @@ func newDeliveries(ms []store.Message) []*delivery {
 	return all
 }
 
-// release lets go of the deliveries of a batch that is settled, or given up. Those that are leased refer to the batch and
+// release lets go of the deliveries of a batch that is settled, or given up: what has a verdict is settled or freed with it. Those that are leased refer to the batch and
 // would keep the others in memory.
-func (in *instance) release(b *batch) {
+func (in *instance) release(b *batch, decidedOnes deliveryState) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	for _, d := range b.all {
+		switch {
+		case d.custody.isSingle() || isOver.has(d.state) || d.state == lost:
+		case d.state == decided && d.outcome.verdict != giveBack:
+			in.move(d, decidedOnes)
+		default:
+			in.move(d, freed)
+		}
+	}
 	b.all, b.inTx = nil, nil
 }

@@ -115,21 +115,21 @@ func (b *breaker) setRest(rest bool) {
 }
 
 // arm calls f when the next probe is due, unless a call is on its way already.
-func (b *breaker) arm(now time.Time, f func()) {
+func (b *breaker) arm(now time.Time, l *life, f func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.armed || b.next.IsZero() {
 		return
 	}
 	b.armed = true
-	time.AfterFunc(max(b.next.Sub(now), time.Millisecond), func() {
+	l.after(max(b.next.Sub(now), time.Millisecond), func() {
 		now := time.Now()
 		b.mu.Lock()
 		b.armed = false
 		early := now.Before(b.next) // another failure has put it off
 		b.mu.Unlock()
 		if early {
-			b.arm(now, f)
+			b.arm(now, l, f)
 			return
 		}
 		f()
@@ -156,9 +156,8 @@ func (d *delivery) endProbe() {
 // probe goes on after a breaker's pause: with a message in hand, if there is one, else with a fetch.
 func (in *instance) probe() {
 	in.mu.Lock()
-	if in.waiting > 0 && in.busy < in.endpoint.Concurrency {
-		in.busy++
-		go in.slot()
+	if in.states[waiting] > 0 && in.busy < in.endpoint.Concurrency {
+		in.startSlot()
 	}
 	in.mu.Unlock()
 	in.run.schedule.kick()
@@ -181,7 +180,7 @@ func (in *instance) openTypes(now time.Time, mayProbe bool) (open []string, prob
 		if h.beginProbe(now) {
 			probe = h.messageType
 		} else {
-			h.arm(now, in.probe)
+			h.arm(now, &in.run.life, in.probe)
 		}
 	}
 	return open, probe
@@ -201,8 +200,8 @@ func (in *instance) slowed() {
 // withdrawSlowed returns messages of slowed types to their queue that are leased or removed, and would stand in the way of
 // others. Held ones go with their batch.
 func (in *instance) withdrawSlowed(b *batch) {
-	if b.byLease || b.removed {
-		in.returnLeased(in.withdraw(b, func(d *delivery) bool { return d.handler != nil && !d.probe && !d.handler.closed() }))
+	if b.custody.isSingle() {
+		in.withdraw(b, func(d *delivery) bool { return d.handler != nil && !d.probe && !d.handler.closed() })
 	}
 }
 
@@ -211,9 +210,8 @@ func (in *instance) recovered() {
 	in.opened.Add(-1)
 	in.mu.Lock()
 	in.suspicion.rest, in.suspicion.next = true, time.Time{}
-	for range min(in.waiting, in.endpoint.Concurrency-in.busy) {
-		in.busy++
-		go in.slot()
+	for range min(in.states[waiting], in.endpoint.Concurrency-in.busy) {
+		in.startSlot()
 	}
 	in.mu.Unlock()
 	in.lookFromLow()

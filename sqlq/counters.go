@@ -58,7 +58,7 @@ func (in *instance) tally(now time.Time) (c store.Counters, slow []*delivery) {
 			slow = append(slow, d)
 		}
 	}
-	plain := func(d *delivery) bool { return d.handler != nil && !d.handler.inTx && d.started && !d.finished }
+	plain := func(d *delivery) bool { return d.handler != nil && !d.handler.inTx && isRunning.has(d.state) }
 	for _, d := range in.leases {
 		if plain(d) {
 			note(d)
@@ -71,7 +71,7 @@ func (in *instance) tally(now time.Time) (c store.Counters, slow []*delivery) {
 	}
 	for _, b := range held {
 		for _, d := range b.all {
-			if d.lease == 0 && plain(d) {
+			if !d.custody.isSingle() && plain(d) {
 				note(d)
 			}
 		}

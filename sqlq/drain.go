@@ -18,18 +18,19 @@ func (r *runner) drain(cancelHandlers context.CancelFunc) {
 	r.schedule.drain()
 	for _, in := range r.instances {
 		in.bell.Overflow() // others take over the watch
+		in.mu.Lock()
+		in.drains = true
+		in.mu.Unlock()
 		in.giveBackWaiting()
 		in.releaseKept()
 	}
 	r.schedule.kick()
 	deadline := time.NewTimer(r.client.config.DrainTimeout)
 	defer deadline.Stop()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
 	hurry := r.hurry.Done()
 	for r.inHand() > 0 {
 		select {
-		case <-tick.C:
+		case <-r.emptied:
 			continue
 		case <-deadline.C:
 			if hurry == nil {
@@ -52,36 +53,47 @@ func (in *instance) giveBackWaiting() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for _, b := range in.batches {
-		if b.byLease || b.removed {
-			in.returnLeased(in.unstart(b))
+		if b.custody.isSingle() {
+			in.unstart(b)
 		}
 	}
 }
 
 // giveBackAll returns every leased message whose handler has not finished; what the handler does yet is not recorded.
 func (in *instance) giveBackAll() {
+	in.giveBackWaiting()
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	var running []*delivery
+	in.recalls = true
 	for _, d := range in.leases {
-		if !d.finished && !d.giveUp {
-			running = append(running, d)
-			in.client.log.Warn("sqlq: a handler did not finish before the drain ended; its message goes back", "endpoint", in.endpoint.Name, "type", d.stored.messageType, "message", d.stored.id)
+		switch d.state {
+		case lined:
+			in.returnUnbegun(d)
+		case running:
+			in.recall(d)
 		}
 	}
-	in.returnLeased(running)
 }
 
-func (in *instance) returnLeased(ds []*delivery) {
-	for _, d := range ds {
-		d.giveUp = true
-		in.finished = append(in.finished, d)
-	}
+// recall takes a leased message back from its handler, which runs on.
+func (in *instance) recall(d *delivery) {
+	in.client.log.Warn("sqlq: a handler did not finish before the drain ended; its message goes back", "endpoint", in.endpoint.Name, "type", d.stored.messageType, "message", d.stored.id)
+	d.back = true
+	in.move(d, recalled)
+	in.finished = append(in.finished, d)
+}
+
+// returnUnbegun gives a leased or removed message back whose handler has not begun.
+func (in *instance) returnUnbegun(d *delivery) {
+	d.outcome = outcome{verdict: giveBack}
+	in.queueDecided(d)
 }
 
 func (r *runner) inHand() (n int) {
 	for _, in := range r.instances {
+		in.mu.Lock()
 		n += in.inHand()
+		in.mu.Unlock()
 	}
 	return n
 }
@@ -89,14 +101,14 @@ func (r *runner) inHand() (n int) {
 // endWithin is how long the receivers, and then the keeper, may take to end once they have nothing more to do.
 const endWithin = 5 * time.Second
 
-// waitFor waits for a group, but not longer than endWithin, and says whether it has ended.
-func waitFor(g *sync.WaitGroup) bool {
+// waitFor waits for a group, but not longer than within, and says whether it has ended.
+func waitFor(g *sync.WaitGroup, within time.Duration) bool {
 	done := make(chan struct{})
 	go func() { g.Wait(); close(done) }()
 	select {
 	case <-done:
 		return true
-	case <-time.After(endWithin):
+	case <-time.After(within):
 		return false
 	}
 }

@@ -188,3 +188,17 @@ const (
 	PollNet  = wakeup.PollNet
 	PollDeaf = wakeup.PollDeaf
 )
+
+func init() { panicOnIllegalStep = true }
+
+// LifeOf returns a function that counts the timers of a client's Run that have not fired, after its end too.
+func (c *Client) LifeOf() (timers func() int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := &c.runner.life
+	return func() int {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return len(l.timers)
+	}
+}

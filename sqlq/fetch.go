@@ -17,9 +17,9 @@ const (
 type work struct {
 	in       *instance
 	finished []*delivery
-	n        int   // messages to fetch
-	byLease  bool  // fetch by lease what is under suspicion
-	removes  bool  // fetch at most once: commit the removal
+	n        int // messages to fetch
+	custody  custody
+	suspects bool  // fetch what is under suspicion, by lease
 	by       int32 // the instance number that leases
 	wakes    int
 
@@ -48,26 +48,26 @@ type work struct {
 func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	w = work{in: in, by: in.number(), wakes: in.wakes, finished: in.finished}
-	in.settling += len(w.finished)
-	in.finished = nil
+	w = work{in: in, by: in.number(), wakes: in.wakes, finished: in.takeFinished()}
 	if !draining && !(spare && in.hasTx) {
-		w.removes = in.endpoint.AtMostOnce
+		if w.custody = (heldCustody{}); in.endpoint.AtMostOnce {
+			w.custody = takenCustody{}
+		}
 		w.leave.Types, w.only = in.openTypes(now, in.mayProbe(now))
 		switch s := &in.suspicion; {
 		case w.only != "":
 			w.n, w.after, w.leave.Types = 1, in.start.low, nil
-			if w.byLease = s.holds(now) && !w.removes; w.byLease {
+			if w.suspects = s.holds(now) && !in.endpoint.AtMostOnce; w.suspects {
 				w.upTo = math.MaxInt64
 			}
-		case w.removes || !s.holds(now):
+		case in.endpoint.AtMostOnce || !s.holds(now):
 			w.n = in.room(now, false)
 		default:
 			if !s.looking && !now.Before(s.next) {
 				w.n = in.room(now, true)
 			}
 			if w.n > 0 {
-				w.byLease, w.after, w.doubt, s.looking = true, in.start.low, s.epoch, true
+				w.suspects, w.after, w.doubt, s.looking = true, in.start.low, s.epoch, true
 			}
 			if s.known {
 				w.above, w.upTo = s.upTo, s.upTo
@@ -80,7 +80,10 @@ func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool)
 			w.n = min(w.n, max(1, fetchWanted/in.meanSize))
 		}
 	}
-	if w.n > 0 && !w.byLease && w.only == "" {
+	if w.suspects {
+		w.custody = leasedCustody{}
+	}
+	if w.n > 0 && !w.suspects && w.only == "" {
 		var ok bool
 		if w.after, w.leftmost, ok = in.start.after(now, w.n); !ok {
 			w.n = 0
@@ -103,13 +106,13 @@ func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool)
 
 // mayProbe says whether one message more may be fetched.
 func (in *instance) mayProbe(now time.Time) bool {
-	return !in.paused && !now.Before(in.notBefore) && !in.refusals.full() && in.busyTx < in.endpoint.Concurrency &&
+	return !in.paused && !now.Before(in.notBefore) && !in.isFull() && in.busyTx < in.endpoint.Concurrency &&
 		(!in.endpoint.AtMostOnce || in.inHands() < in.endpoint.Concurrency)
 }
 
 // inHands is the number of messages that handlers have, or are going to have.
 func (in *instance) inHands() int {
-	n := in.busy + in.waiting
+	n := in.busy + in.states[waiting]
 	if in.most > 0 || in.endpoint.AtMostOnce {
 		n += in.asked
 	}
@@ -120,7 +123,7 @@ func (in *instance) inHands() int {
 func (in *instance) room(now time.Time, byLease bool) int {
 	inHand := in.inHands()
 	switch {
-	case !in.awake && !(byLease && in.suspicion.rest) || in.paused || now.Before(in.notBefore) || in.refusals.full():
+	case !in.awake && !(byLease && in.suspicion.rest) || in.paused || now.Before(in.notBefore) || in.isFull():
 		return 0
 	case in.hasTx && in.busyTx >= in.endpoint.Concurrency:
 		return 0
@@ -140,7 +143,7 @@ func (in *instance) room(now time.Time, byLease bool) int {
 		if in.hasTx {
 			return 1
 		}
-		return max(0, slots-len(in.leases)+len(in.refusals.kept)) // whatever else waits: what is under suspicion comes first
+		return max(0, slots-len(in.leases)+in.states[kept]) // whatever else waits: what is under suspicion comes first
 	}
 	most := slots * perSlot(mean)
 	if in.most > 0 {
@@ -150,7 +153,7 @@ func (in *instance) room(now time.Time, byLease bool) int {
 	if in.hasTx {
 		room = min(room, in.endpoint.TxBatch, perSlot(in.meanTx))
 	}
-	if in.waiting > 0 && room < most/4 {
+	if in.states[waiting] > 0 && room < most/4 {
 		return 0 // enough in hand; small fetches cost as much as large ones
 	}
 	return max(0, min(room, in.client.config.BatchLimit))
@@ -175,7 +178,7 @@ func (in *instance) fetched(w *work, ms []store.Message, numbers []span, rest bo
 		in.handlers[w.only].setRest(got > 0)
 		return
 	}
-	if w.byLease {
+	if w.suspects {
 		in.fetchedSuspects(*w, got, rest)
 		in.learnSize(ms)
 		return
@@ -235,7 +238,7 @@ func (in *instance) endFetch(w work, got bool) {
 	in.fetching--
 	switch {
 	case w.only == "":
-		in.suspicion.looking = in.suspicion.looking && !w.byLease
+		in.suspicion.looking = in.suspicion.looking && !w.suspects
 	case !got:
 		in.handlers[w.only].foundNone(time.Now())
 	}
@@ -247,6 +250,7 @@ func (in *instance) endFetch(w work, got bool) {
 	if in.hasTx && !got {
 		in.leaveTx()
 	}
+	in.tellEmpty()
 }
 
 // endTx ends what endFetch left: the batch's HandleTx handlers are done.
@@ -272,6 +276,7 @@ func (in *instance) leaveTx() {
 		in.run.schedule.txIdle.Add(1)
 	}
 	in.run.schedule.tx.Add(-1)
+	in.tellEmpty()
 }
 
 // isSlowTx reports whether HandleTx handlers of the instance may keep their connections for long: they usually do, nothing is

@@ -59,7 +59,7 @@ func (s *start) lookForGaps(w *work) {
 
 // fromStart reports whether the fetch goes on where start says. One by lease, or for a probe, goes from low by itself, and says
 // nothing of what is left for others.
-func (w *work) fromStart() bool { return w.n > 0 && !w.byLease && w.only == "" }
+func (w *work) fromStart() bool { return w.n > 0 && !w.suspects && w.only == "" }
 
 // leaveSuspects leaves out of the gaps what is under suspicion: fetches by lease find that.
 func (w *work) leaveSuspects() {
@@ -101,7 +101,7 @@ func (w *work) takeFreed(b *batch) {
 		both.open(r.from, r.to, w.began)
 	}
 	for _, d := range b.all {
-		if d.started {
+		if !isUnbegun.has(d.state) {
 			both.remove(d.seq, d.seq)
 		}
 	}

@@ -43,27 +43,29 @@ func (r *receiver) handleNextTx(b *batch, tx *receiveTx, n int) bool {
 		b.freed = true
 		return true
 	}
-	d.started = true
+	if !d.exited {
+		b.in.step(d, running)
+	}
 	r.handling.Store(d)
 	b.in.handle(d, tx)
 	r.handling.Store(nil)
 	d.endProbe()
 	switch tx.verdict {
 	case txDecides:
-		d.finished = true
+		b.in.step(d, decided)
 		tx.later = true
 		b.in.wentAlone(d)
 		return r.goOnAfter(b, tx, n)
 	case txYields:
-		d.started = false
+		b.in.step(d, freed)
 		b.freed = true
 	case txAgain:
-		d.started = false
+		b.in.step(d, freed)
 		b.freed = true
 		b.in.goAlone(d)
 		return r.goOnAfter(b, tx, n)
 	case txLost:
-		d.started = false
+		b.in.step(d, freed)
 		b.in.lostWith(d)
 	case txAborted, txOpen:
 		r.transactionAborted(b, n)
@@ -91,8 +93,8 @@ func (r *receiver) goOnAfter(b *batch, tx *receiveTx, n int) bool {
 // batch did is handled again, because nothing says whether it was committed.
 func (r *receiver) transactionEnded(b *batch, culprit int) {
 	d := b.inTx[culprit]
-	d.finished = true
 	b.in.refused(d, errEndedByHandler)
+	b.in.step(d, decided)
 	b.again(culprit)
 }
 
@@ -103,12 +105,12 @@ func (r *receiver) transactionAborted(b *batch, culprit int) {
 	r.rollback()
 	switch d := b.inTx[culprit]; {
 	case d.err != nil && b.in.ctx.Err() != nil:
-		d.started = false // the drain has ended it
+		b.in.step(d, freed) // the drain has ended it
 	case culprit == 0 || b.tx.verdict == txOpen:
-		d.finished = true
 		b.in.refused(d, d.err)
+		b.in.step(d, decided)
 	default:
-		d.started = false
+		b.in.step(d, freed)
 		b.in.goAlone(d)
 	}
 	b.again(culprit)
@@ -121,7 +123,9 @@ func (b *batch) again(n int) {
 	b.in.mu.Lock()
 	defer b.in.mu.Unlock()
 	for _, d := range b.inTx[:n] {
-		d.finished = false
+		if d.state == decided {
+			b.in.move(d, freed)
+		}
 	}
 }
 
@@ -132,15 +136,19 @@ var errEndedByHandler = Unrecoverable(fmt.Errorf("%w: the handler ended it past 
 // it may kill the process. Its transaction removes the lease.
 func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 	if !in.mayRun(d, time.Now()) {
-		r.giveBackLater(in, d)
+		r.giveBack(in, []*delivery{d})
 		return
 	}
 	defer d.endProbe()
-	d.started = true
-	decided := in.decided(d)
-	if !decided {
+	if !in.beginLined(d) {
+		return // the drain has given it back
+	}
+	known := in.decided(d)
+	if !known {
 		if !in.apart(d, r.settleFinished) {
-			in.settleLater(d)
+			if in.endLeasedTx(d) {
+				in.settleLater(d)
+			}
 			return
 		}
 		defer in.rejoin(d)
@@ -149,43 +157,80 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 	defer cancel()
 	switch mine, err := r.beginLeased(ctx, d); {
 	case err != nil:
-		r.loseLeased(in, d)
+		if r.giveUpConnection(); in.endLeasedTx(d) {
+			r.giveBackLater(in, d)
+		}
 		return
 	case !mine:
-		in.forget(d)
+		if in.endLeasedTx(d) {
+			in.forget(d, freed)
+		}
 		return
 	}
 	tx := newReceiveTx(r.run.hardCtx, in, r.conn, d)
-	if !decided {
+	if !known {
 		r.handling.Store(d)
 		despiteExits(func() { in.attempt(d, tx) })
 		r.handling.Store(nil)
 	}
 	tx.stop()
-	in.mu.Lock()
-	givenBack := d.giveUp
-	d.finished = true // the drain leaves it alone from here on
-	in.mu.Unlock()
-	switch tx.verdict {
-	case txDecides:
-		if !givenBack {
-			r.commitLeased(in, d, tx)
-			return
-		}
-	case txBroken:
-		in.refused(d, errEndedByHandler)
-	case txAborted, txOpen:
-		if !givenBack {
-			in.refused(d, d.err)
-		}
-	default:
+	mine := in.endLeasedTx(d)
+	switch v := tx.verdict; {
+	case v != txDecides && v != txBroken && v != txAborted && v != txOpen:
 		in.lostWith(d)
 		r.rollback()
-		r.giveBackLater(in, d)
+		if mine {
+			r.giveBackLater(in, d)
+		}
 		return
+	case !mine: // the drain has given it back
+		r.rollback()
+		in.run.schedule.kick()
+		return
+	case v == txDecides && d.outcome.verdict != giveBack:
+		r.commitLeased(in, d, tx)
+		return
+	case v == txBroken:
+		in.refused(d, errEndedByHandler)
+	case v == txAborted || v == txOpen:
+		if d.outcome.verdict != giveBack {
+			in.refused(d, d.err)
+		}
 	}
 	r.rollback()
-	r.settleNow(in, d)
+	r.settleNow(in, d, nil)
+}
+
+// beginLined begins a message that waited for its turn, and says whether it is still to be handled.
+func (in *instance) beginLined(d *delivery) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return d.state == lined && in.move(d, running)
+}
+
+// endLeasedTx notes that the handler of a leased message has ended, and says whether the message is the caller's to settle: not if the
+// drain has taken it back.
+func (in *instance) endLeasedTx(d *delivery) (mine bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	switch d.state {
+	case running:
+		return in.move(d, decided)
+	case recalled:
+		in.move(d, decided)
+	case returning:
+		in.move(d, settling)
+	case lost:
+		in.move(d, freed)
+	}
+	return false
+}
+
+// step is move for who does not have the mutex.
+func (in *instance) step(d *delivery, to deliveryState) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.move(d, to)
 }
 
 // beginLeased begins a transaction that locks a delivery's lease, and says whether the lease is still the instance's.
@@ -208,8 +253,8 @@ func (r *receiver) beginLeased(ctx context.Context, d *delivery) (mine bool, err
 
 // commitLeased settles a leased delivery in the transaction in which its HandleTx handler has written.
 func (r *receiver) commitLeased(in *instance, d *delivery, tx *receiveTx) {
-	s := newSettlement(in, in.from(d))
-	s.add(in, d)
+	s := newSettlement(in, d.custody, d.custody.from(in, d))
+	s.add(d)
 	ctx, cancel := r.timeout()
 	defer cancel()
 	b := &pgx.Batch{}
@@ -218,45 +263,59 @@ func (r *receiver) commitLeased(in *instance, d *delivery, tx *receiveTx) {
 	if err == nil {
 		err = r.commit(ctx, in, s)
 	}
-	switch {
-	case err == nil:
-		in.forget(d)
+	if err == nil {
+		in.forget(d, settled)
 		tx.noteChange()
 		r.leaveSession(tx)
-	case connectionLost(err) || serverTrouble(err) && in.mayWait([]*delivery{d}):
-		r.loseLeased(in, d)
-	default:
-		r.rollback()
-		in.refused(d, in.unsettled(d, err))
-		r.settleNow(in, d)
+		return
+	}
+	if refusal, _ := r.judge(in, leasedTx{r: r}, []*delivery{d}, err); refusal != nil {
+		r.settleNow(in, d, refusal)
 	}
 }
 
 // loseLeased gives up the connection, and with it what a leased delivery's HandleTx handler has done.
 func (r *receiver) loseLeased(in *instance, d *delivery) {
-	r.disconnect()
-	r.run.restart()
+	r.giveUpConnection()
 	r.giveBackLater(in, d)
 }
 
-// forget drops a leased delivery that was settled, or is another's.
-func (in *instance) forget(d *delivery) {
-	in.mu.Lock()
-	delete(in.leases, d.lease)
-	in.mu.Unlock()
-	in.settled(d)
+// giveUpConnection gives the connection up without a word: another one may reach another server.
+func (r *receiver) giveUpConnection() {
+	r.disconnect()
+	r.run.restart()
 }
 
-// giveBackLater has a receiver return the message to its queue once the database answers.
+// forget drops a leased delivery that was settled, or is another's.
+func (in *instance) forget(d *delivery, as deliveryState) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.move(d, as)
+	d.custody.dismiss(in, d)
+}
+
+// giveBack returns leased deliveries that will not be handled here to their queue.
+func (r *receiver) giveBack(in *instance, ds []*delivery) {
+	in.mu.Lock()
+	for _, d := range ds {
+		if d.state == lined { // else the drain has done it
+			in.returnUnbegun(d)
+		}
+	}
+	in.mu.Unlock()
+	in.run.schedule.kick()
+}
+
+// giveBackLater has a receiver return a message that is not handled after all to its queue once the database answers.
 func (r *receiver) giveBackLater(in *instance, d *delivery) {
-	in.giveUp(d)
+	d.outcome = outcome{verdict: giveBack}
 	in.settleLater(d)
 }
 
 // settleLater has a leased delivery, whose end is known, settled by the next receiver that is free.
 func (in *instance) settleLater(d *delivery) {
 	in.mu.Lock()
-	in.finished = append(in.finished, d)
+	in.queueDecided(d)
 	in.mu.Unlock()
 	in.run.schedule.kick()
 }

@@ -29,36 +29,31 @@ const (
 // errInHandsElse is why a message waits that has not failed.
 var errInHandsElse = errors.New("another message with this id is being handled")
 
-// claim claims the ids of fetched messages: held ones by the receive transaction, leased ones for their leases.
-func (r *receiver) claim(ctx context.Context, w work, ms []store.Message) (map[[16]byte]store.Claim, error) {
+// inboxGate claims the ids of fetched messages: held ones by the receive transaction, leased ones for their leases. All may be
+// decided upon: what was handled before is removed, and what is in hand elsewhere waits.
+type inboxGate struct{ claims map[[16]byte]store.Claim }
+
+func (g *inboxGate) pass(d *delivery) bool {
+	if d.claim = g.claims[d.stored.id]; d.claim == store.Claimed {
+		g.claims[d.stored.id] = store.InHandsElse // of a second one in the batch
+	}
+	return true
+}
+
+func (g *inboxGate) look(ctx context.Context, r *receiver, w *work, ms []store.Message) (err error) {
 	ids := make([][16]byte, len(ms))
 	for i := range ms {
 		ids[i] = ms[i].ID
 	}
-	var by int32
+	by := w.custody.source(w).Instance
 	var leases []int64
-	if w.byLease {
-		by = w.by
+	if by != 0 {
 		for i := range ms {
 			leases = append(leases, ms[i].Lease)
 		}
 	}
-	return r.run.client.store.Claim(ctx, r.conn, w.in.endpoint.Name, ids, w.in.endpoint.Deduplicate, by, leases)
-}
-
-// returnUnclaimed has messages that were leased and could not be claimed given back. Held ones are free with their
-// transaction.
-func (in *instance) returnUnclaimed(w work, ms []store.Message) {
-	if !w.byLease {
-		return
-	}
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	for i, d := range newDeliveries(ms) {
-		d.stored.id, d.lease, d.leasedBy, d.giveUp = ms[i].ID, ms[i].Lease, w.by, true
-		in.leases[d.lease] = d
-		in.finished = append(in.finished, d)
-	}
+	g.claims, err = r.run.client.store.Claim(ctx, r.conn, w.in.endpoint.Name, ids, w.in.endpoint.Deduplicate, by, leases)
+	return err
 }
 
 // decideByClaim brings a delivery that may not be handled to its verdict.
@@ -71,32 +66,39 @@ func (in *instance) decideByClaim(d *delivery) {
 	d.wait(waitElse, errInHandsElse)
 }
 
-// claimed notes what becomes of the claim on a delivery's id. That of a held message that was handled is left as it is.
-func (s *settlement) claimed(d *delivery) {
-	completed := d.finished && !d.giveUp && d.outcome.verdict == complete && !d.expired
+// inboxRider says in a settlement what becomes of claims on ids.
+type inboxRider struct {
+	claims     store.Claims
+	duplicates int // removed without being handled
+}
+
+func (i *inboxRider) take(d *delivery, how howEnds) {
 	switch {
-	case d.claim == store.Duplicate && completed:
-		s.duplicates++
+	case d.claim == store.Duplicate && how == handled:
+		i.duplicates++
 	case d.claim != store.Claimed:
-	case d.leasing:
-		s.claims.Leasing = append(s.claims.Leasing, d.stored.id)
-	case !completed:
-		s.claims.Unhandled = append(s.claims.Unhandled, d.stored.id)
-	case d.lease != 0:
-		s.claims.Handled = append(s.claims.Handled, d.stored.id)
+	case how == goesOn:
+		i.claims.Leasing = append(i.claims.Leasing, d.stored.id)
+	case how == notHandled:
+		i.claims.Unhandled = append(i.claims.Unhandled, d.stored.id)
+	default:
+		i.claims.Handled = append(i.claims.Handled, d.stored.id)
 	}
 }
 
-// queueClaims adds what is to be said of claims to a round trip.
-func (s *settlement) queueClaims(b *pgx.Batch) {
-	if !s.claims.Any() {
-		return
-	}
+func (*inboxRider) queueBefore(*settlement, *pgx.Batch) {}
+
+// queueAfter: the claim of a held message that was handled is left as it is, the transaction makes it last.
+func (i *inboxRider) queueAfter(s *settlement, b *pgx.Batch) {
 	leased, by := s.from.Instance != 0, s.by
 	if leased {
 		by = s.from.Instance
+	} else {
+		i.claims.Handled = nil
 	}
-	s.client.store.SettleClaims(b, s.from.Queue, s.window, s.claims, leased, by)
+	if i.claims.Any() {
+		s.client.store.SettleClaims(b, s.from.Queue, s.in.endpoint.Deduplicate, i.claims, leased, by)
+	}
 }
 
 // reclaim claims the id of a held delivery anew, whose claim went with its transaction, and says whether it is to be settled.
@@ -105,7 +107,7 @@ func (r *receiver) reclaim(ctx context.Context, in *instance, d *delivery) (sett
 	if d.claim != store.Claimed {
 		return true, nil
 	}
-	if d.outcome.verdict != complete || d.expired {
+	if d.outcome.verdict != complete {
 		d.claim = store.Unclaimed
 		return true, nil
 	}
@@ -153,9 +155,9 @@ func (r *receiver) takeBackClaims(ctx context.Context, b *batch) error {
 	if err != nil {
 		return err
 	}
-	s := &settlement{client: r.run.client, from: store.From{Queue: in.endpoint.Name}, window: in.endpoint.Deduplicate}
+	s := newSettlement(in, b.custody, b.custody.from(in, nil))
 	for _, seq := range free {
-		s.claims.Unhandled = append(s.claims.Unhandled, ids[seq])
+		s.inbox.claims.Unhandled = append(s.inbox.claims.Unhandled, ids[seq])
 	}
 	return r.commit(ctx, in, s)
 }

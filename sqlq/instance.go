@@ -32,15 +32,15 @@ type instance struct {
 	busy      int           // slots at work
 	busyTx    int           // receivers that run HandleTx handlers
 	fetching  int           // fetches under way: a drain waits for what they bring
-	waiting   int           // messages in hand that have not begun
+	states    stateCounts   // of the deliveries in hand
+	illegal   int           // steps of deliveries that were refused
 	mean      time.Duration // of the time that a handler takes, plain
 	meanTx    time.Duration // likewise, HandleTx
 	endedTx   time.Time     // when one of these last ended, or their receivers last began
 	ended     int           // plain handlers that have ended
 	most      int           // to have in hand, learnt from a batch that was not done by the hold limit; 0: what the mean says
 	meanSize  int           // of messages, in bytes; 0: none has come
-	finished  []*delivery   // leased or removed ones to be settled
-	settling  int           // of these, those whose settle is under way
+	finished  []*delivery   // leased or removed ones to be settled: decided, or recalled
 	leases    map[int64]*delivery
 	removed   map[*delivery]struct{} // at most once: in hand, and nowhere else
 	asked     int                    // messages that fetches under way may bring
@@ -62,6 +62,8 @@ type instance struct {
 	counted   uint64        // messages handled by countedAt, the last heartbeat
 	countedAt time.Time
 	paused    bool      // an operator paused the queue: nothing is fetched
+	drains    bool      // the drain waits until nothing is in hand
+	recalls   bool      // the drain waits for handlers no longer: what they have goes back
 	notBefore time.Time // no fetch before: the queue is missing
 
 	short     chan struct{} // filled when a fetch comes back short
@@ -86,50 +88,46 @@ func newInstance(r *runner, e Endpoint) *instance {
 
 // idle says whether slots stand idle although the queue may hold messages.
 func (in *instance) idle() bool {
-	return (in.awake || in.suspicion.rest && in.suspicion.holds(time.Now())) && !in.paused && in.waiting == 0 && in.busy < in.endpoint.Concurrency && in.busyTx == 0
+	return (in.awake || in.suspicion.rest && in.suspicion.holds(time.Now())) && !in.paused && in.states[waiting] == 0 && in.busy < in.endpoint.Concurrency && in.busyTx == 0
 }
 
 // add takes a batch in hand and sets slots to work on it.
 func (in *instance) add(b *batch) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if b.byLease {
-		for _, d := range b.all {
-			in.leases[d.lease] = d
-		}
-	}
-	if b.removed {
-		for _, d := range b.all {
-			in.removed[d] = struct{}{}
-		}
-	}
-	if b.byLease || b.removed {
+	if b.custody.enter(in, b); b.custody.isSingle() {
 		b.all = nil // each is settled by itself
+	}
+	for _, d := range b.inTx {
+		in.move(d, lined)
 	}
 	if len(b.waiting) == 0 {
 		return
 	}
+	for _, d := range b.waiting {
+		in.move(d, waiting)
+	}
 	in.batches = append(in.batches, b)
 	b.before = in.ended
-	in.waiting += len(b.waiting)
 	if in.opened.Load() > 0 {
 		in.withdrawSlowed(b)
 	}
 	for range min(len(b.waiting), in.endpoint.Concurrency-in.busy) {
-		in.busy++
-		go in.slot()
+		in.startSlot()
 	}
 }
 
 // cut takes back what has not begun of a batch and names what still runs, to be leased.
-func (in *instance) cut(b *batch) (running []*delivery) {
+func (in *instance) cut(b *batch) (cut []*delivery) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	taken := in.unstart(b)
 	for _, d := range b.all {
-		if d.started && !d.finished {
-			d.leasing = true
-			running = append(running, d)
+		if d.state == running {
+			in.move(d, leasing)
+		}
+		if d.state == leasing || d.state == leasingDecided { // perhaps since a settle that has failed
+			cut = append(cut, d)
 		}
 	}
 	switch {
@@ -144,29 +142,26 @@ func (in *instance) cut(b *batch) (running []*delivery) {
 	case in.most > 0:
 		in.most += in.most/32 + 1
 	}
-	return running
+	return cut
 }
 
-// unstart takes back what has not begun of a batch.
+// unstart takes back what has not begun of a batch: held messages are free with the end of its transaction, others are given
+// back.
 func (in *instance) unstart(b *batch) (taken []*delivery) {
 	return in.withdraw(b, func(*delivery) bool { return true })
 }
 
-// withdraw takes back those messages of a batch that have not begun and fit.
+// withdraw is unstart for those messages that fit.
 func (in *instance) withdraw(b *batch, fits func(*delivery) bool) (taken []*delivery) {
 	var left []*delivery
 	for _, d := range b.waiting {
-		if fits(d) {
-			d.endProbe()
-			taken = append(taken, d)
-		} else {
+		if !fits(d) {
 			left = append(left, d)
+			continue
 		}
-	}
-	in.waiting -= len(taken)
-	b.open -= len(taken)
-	if len(taken) > 0 && b.open == 0 {
-		close(b.done)
+		d.endProbe()
+		taken = append(taken, d)
+		d.custody.unbegun(in, d)
 	}
 	b.waiting = left
 	b.freed = b.freed || len(taken) > 0
@@ -174,48 +169,88 @@ func (in *instance) withdraw(b *batch, fits func(*delivery) bool) (taken []*deli
 }
 
 // leased takes in the leases of deliveries that were cut; those that finished meanwhile are to be settled. A delivery
-// without one was lost with its transaction.
-func (in *instance) leased(running []*delivery, leases map[int64]int64, by int32) {
+// without one was lost with its transaction; without leases all are.
+func (in *instance) leased(cut []*delivery, leases map[int64]int64, by int32) {
 	in.mu.Lock()
-	for _, d := range running {
-		d.leasing = false
-		if d.lease, d.leasedBy = leases[d.seq], by; d.lease == 0 {
-			d.lost = true
-			continue
+	for _, d := range cut {
+		d.lease, d.leasedBy = leases[d.seq], by
+		has, ended := d.lease != 0, d.state == leasingDecided
+		if has {
+			d.custody, in.leases[d.lease] = leasedCustody{}, d
 		}
-		in.leases[d.lease] = d
-		if d.finished {
-			in.finished = append(in.finished, d)
+		switch {
+		case has && ended:
+			in.queueDecided(d)
+		case has:
+			if in.move(d, running); in.recalls {
+				in.recall(d)
+			}
+		case ended && leases == nil:
+			in.move(d, decided) // it is its batch's to settle after all
+		case ended:
+			in.move(d, freed)
+		default:
+			in.move(d, lost)
 		}
 	}
 	in.mu.Unlock()
 	in.run.schedule.kick()
 }
 
-// settledLeases forgets leased or removed deliveries that were settled, unless they are kept, or takes those back whose settle
-// failed.
-func (in *instance) settledLeases(ds []*delivery, ok bool) {
+// stored forgets deliveries that were settled by themselves, or are others' by now.
+func (in *instance) stored(ds []*delivery) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.settling -= len(ds)
-	if !ok {
-		in.finished = append(in.finished, ds...)
-		return
-	}
 	for _, d := range ds {
-		in.settled(d)
-		if _, kept := in.refusals.kept[d]; !kept {
-			delete(in.leases, d.lease)
-			delete(in.removed, d)
+		if d.state == returning {
+			in.move(d, lost)
+		} else {
+			in.move(d, settled)
+		}
+		d.custody.dismiss(in, d)
+	}
+}
+
+// putOff has deliveries settled by themselves later.
+func (in *instance) putOff(ds []*delivery) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, d := range ds {
+		if d.state == returning {
+			in.move(d, recalled)
+			in.finished = append(in.finished, d)
+		} else {
+			in.queueDecided(d)
 		}
 	}
+}
+
+// queueDecided has a leased or removed delivery settled by the next receiver that is free.
+func (in *instance) queueDecided(d *delivery) {
+	if d.state != decided {
+		in.move(d, decided)
+	}
+	in.finished = append(in.finished, d)
+}
+
+// takeFinished takes what is to be settled by itself; a settle or putOff follows.
+func (in *instance) takeFinished() (ds []*delivery) {
+	ds, in.finished = in.finished, nil
+	for _, d := range ds {
+		if d.state == recalled {
+			in.move(d, returning)
+		} else {
+			in.move(d, settling)
+		}
+	}
+	return ds
 }
 
 // hasRoom says whether a message that arrives now would be handled at once.
 func (in *instance) hasRoom() bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.opened.Load() == 0 && in.waiting == 0 && in.busy+in.busyTx < in.endpoint.Concurrency
+	return in.opened.Load() == 0 && in.states[waiting] == 0 && in.busy+in.busyTx < in.endpoint.Concurrency
 }
 
 // unknown returns those of the leases in the instance's name that it knows nothing of: the commit that made them was
@@ -231,16 +266,15 @@ func (in *instance) unknown(leases []store.Lease) (ids []int64) {
 	return ids
 }
 
-// inHand counts what the instance has not settled yet.
-func (in *instance) inHand() int {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.busy + in.waiting + in.busyTx + in.fetching + len(in.leases) + len(in.finished) + in.settling
-}
+// inHand counts what the instance has not settled yet. The caller has mu.
+func (in *instance) inHand() int { return in.busy + in.busyTx + in.fetching + in.states.inHand() }
 
-// from says where the row of a delivery is.
-func (in *instance) from(d *delivery) store.From {
-	return store.From{Queue: in.endpoint.Name, Instance: d.leasedBy}
+// tellEmpty tells the drain, once that has begun, when nothing is in hand any more. It follows whatever may be the end of the
+// last; the caller has mu.
+func (in *instance) tellEmpty() {
+	if in.drains && in.inHand() == 0 {
+		nudge(in.run.emptied)
+	}
 }
 
 // missing has the instance wait before it fetches again, because its queue is not there.
@@ -252,7 +286,7 @@ func (in *instance) missing(err error) {
 	if first {
 		in.client.log.Error("sqlq: cannot receive; trying every second", "endpoint", in.endpoint.Name, "err", err)
 	}
-	time.AfterFunc(time.Second+time.Millisecond, in.run.schedule.kick)
+	in.run.life.after(time.Second+time.Millisecond, in.run.schedule.kick)
 }
 
 // present notes that the queue is there.

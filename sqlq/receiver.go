@@ -39,6 +39,7 @@ type receiver struct {
 	pid     atomic.Uint32            // of the connection's session; 0: none
 	socket  atomic.Pointer[net.Conn] // instead, where the session is a pooler's
 	fetch   []store.Message          // room for what a fetch brings, used again
+	gates   []gate                   // likewise, for what it must pass
 
 	held     atomic.Pointer[batch]    // whose handlers run; nil: none
 	handling atomic.Pointer[delivery] // whose HandleTx handler runs; nil: none
@@ -78,7 +79,7 @@ func (r *receiver) serve(w work) {
 		// What is finished has a transaction of its own, and what a fetch removes, or must ask before, is not to depend on
 		// another's settle. Where handlers may have left more in the session than their transaction, nothing is fetched before
 		// that was looked at.
-		if held != nil && (len(w.finished) > 0 || w.removes || w.byLease && w.upTo == 0 || held.tx != nil && held.tx.leaves()) {
+		if held != nil && (len(w.finished) > 0 || w.n > 0 && w.custody.needsOwn(&w) || held.tx != nil && held.tx.leaves()) {
 			_, err := r.round(held, &work{in: held.in})
 			if err == nil {
 				r.leaveSession(held.tx)
@@ -91,7 +92,7 @@ func (r *receiver) serve(w work) {
 			}
 		}
 		if len(w.finished) > 0 {
-			r.settleLeased(w.in, w.finished)
+			r.settleAll(w.in, w.finished)
 			w.finished = nil
 		}
 		if err := r.connect(); err != nil {
@@ -117,7 +118,7 @@ var errLostTransaction = errors.New("the receive transaction is gone")
 // putBack returns work that was not begun.
 func (r *receiver) putBack(w work) {
 	if len(w.finished) > 0 {
-		w.in.settledLeases(w.finished, false)
+		w.in.putOff(w.finished)
 	}
 	if w.n > 0 {
 		w.in.notFetched(w)
@@ -135,7 +136,7 @@ func (r *receiver) round(held *batch, w *work) (*batch, error) {
 		finished := held.in.finishedOf(held)
 		held.in.reserve(finished)
 		r.settleOneByOne(held, finished, nil)
-		held.in.release(held)
+		held.in.release(held, settled)
 		held = nil
 		if err := r.connect(); err != nil {
 			return nil, err
@@ -143,14 +144,14 @@ func (r *receiver) round(held *batch, w *work) (*batch, error) {
 	}
 	pipeline := &pgx.Batch{}
 	var s *settlement
-	settled := false
+	committed := false
 	var ended error
 	if held != nil && held.tx != nil {
 		ended = held.tx.end(ctx)
 	}
 	if held != nil {
 		var err error
-		if s, err = r.queueSettle(pipeline, held, &settled); err != nil {
+		if s, err = r.queueSettle(pipeline, held, &committed); err != nil {
 			return nil, err
 		}
 		w.takeFreed(held)
@@ -159,12 +160,10 @@ func (r *receiver) round(held *batch, w *work) (*batch, error) {
 	if held == nil && w.n > 0 {
 		r.learnLow(ctx, w)
 	}
-	if w.byLease {
-		if err := r.learnSuspects(ctx, w); err != nil {
+	if w.n > 0 {
+		if err := w.custody.prepare(ctx, r, w); err != nil {
 			return nil, err
 		}
-	}
-	if w.n > 0 {
 		r.queueFetch(pipeline, w, &ms)
 	}
 	var err error
@@ -172,12 +171,12 @@ func (r *receiver) round(held *batch, w *work) (*batch, error) {
 		err = r.conn.SendBatch(ctx, pipeline).Close()
 	}
 	if held != nil {
-		r.settledBatch(ctx, held, s, settled, err)
-		if settled && held.tx != nil {
+		r.settledBatch(held, s, committed, err)
+		if committed && held.tx != nil {
 			held.tx.noteChange()
 		}
-		held.in.release(held)
-		if !settled {
+		held.in.release(held, settled)
+		if !committed {
 			r.putBack(*w)
 			return nil, nil
 		}
@@ -227,18 +226,7 @@ func (r *receiver) queueFetch(pipeline *pgx.Batch, w *work, into *[]store.Messag
 		where.From, where.To = append(where.From, g.from), append(where.To, g.to)
 	}
 	bounds := store.Bounds{Inline: max(fetchWanted/w.n, fetchInline), Total: fetchBytes, Body: r.run.client.config.MaxBody}
-	switch {
-	case w.removes: // what its commit does not answer for is not handled
-		st.FetchRemoved(pipeline, queue, where, bounds, into)
-		pipeline.Queue(`COMMIT`).Exec(committed)
-	case w.byLease:
-		where.UpTo = w.upTo
-		st.FetchLeased(pipeline, queue, w.by, where, bounds, into)
-		pipeline.Queue(`COMMIT`)
-	default:
-		where.After = max(w.after, w.above)
-		st.FetchHeld(pipeline, queue, where, min(bounds.Inline, bounds.Body), into)
-	}
+	w.custody.queueFetch(r, pipeline, w, where, bounds, into)
 }
 
 // take makes a batch of fetched messages and hands it to the instance.
@@ -247,60 +235,30 @@ func (r *receiver) take(ctx context.Context, w *work, ms []store.Message) (*batc
 	ms, stay := withoutStaying(ms)
 	numbers, rest := spansOf(ms), len(stay) > 0
 	w.in.fetched(w, ms, numbers, rest)
-	if w.removes {
-		r.failTooLarge(w.in, stay)
-	}
+	w.custody.stayed(r, w.in, stay)
 	if len(ms) == 0 {
 		w.in.endFetch(*w, false)
-		if w.byLease && w.only == "" {
-			r.clearSuspicion(ctx, *w)
-		}
-		if w.byLease || w.removes {
-			return nil, nil
-		}
-		if err := r.exec(ctx, `ROLLBACK`); err != nil {
-			r.lost(err)
-		}
+		w.custody.foundNone(ctx, r, w)
 		return nil, nil
 	}
 	whole := len(ms)
-	var tooLarge map[int64]error
-	if !w.removes {
-		var err error
-		if ms, tooLarge, err = r.readRest(ctx, w, ms); err != nil {
-			w.in.returnUnclaimed(*w, ms)
-			return nil, err
-		}
+	ms, tooLarge, err := w.custody.readRest(ctx, r, w, ms)
+	gates := r.gatesOf(w)
+	defer clear(gates)
+	for i := 0; i < len(gates) && err == nil; i++ {
+		err = gates[i].look(ctx, r, w, ms)
 	}
-	var claims map[[16]byte]store.Claim
-	if w.in.endpoint.Deduplicate > 0 {
-		var err error
-		if claims, err = r.claim(ctx, *w, ms); err != nil {
-			w.in.returnUnclaimed(*w, ms)
-			return nil, err
-		}
+	if err != nil {
+		w.custody.unready(w.in, w, ms)
+		return nil, err
 	}
-	b := newBatch(w.in, ms, w, claims, tooLarge)
+	b := newBatch(w.in, ms, w, gates, tooLarge)
 	b.fetched = numbers
 	b.freed = b.freed || len(ms) < whole
 	w.in.add(b)
 	w.in.endFetch(*w, true)
 	r.run.schedule.signal() // there may be more, which nobody else looked for meanwhile
-	if w.removes {
-		return nil, nil
-	}
-	if !w.byLease {
-		return b, nil
-	}
-	for i, d := range b.inTx {
-		if r.run.schedule.isDraining() {
-			r.giveBack(w.in, b.inTx[i:])
-			break
-		}
-		r.handleLeasedTx(w.in, d)
-	}
-	w.in.endTx()
-	return nil, nil
+	return w.custody.begin(r, w, b), nil
 }
 
 // hold keeps the transaction open while the handlers run: until they are done, at the latest until the hold limit, and

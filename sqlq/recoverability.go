@@ -69,9 +69,14 @@ const (
 	complete verdict = iota // remove it, send what its handler sent
 	retryNow                // the next attempt follows at once
 	retryLater
-	wait // likewise later, and this was no attempt
-	fail // to the error table
+	wait     // likewise later, and this was no attempt
+	fail     // to the error table
+	expire   // remove it: its time to live has passed
+	giveBack // there is none: its handler was not begun, or was interrupted, and the message goes back as it came
 )
+
+// removes reports whether the message is removed.
+func (o outcome) removes() bool { return o.verdict == complete || o.verdict == expire }
 
 // outcome is a verdict with the delay of retryLater and wait.
 type outcome struct {

@@ -21,17 +21,18 @@ const (
 type refusals struct {
 	times   map[ID]int    // how often, by message
 	aside   map[int64]int // seqs that fetches leave out, and for how many reasons
-	kept    map[*delivery]struct{}
-	said    seldom // of messages
+	said    seldom        // of messages
 	batches seldom
 }
 
 func newRefusals() refusals {
-	return refusals{times: map[ID]int{}, aside: map[int64]int{}, kept: map[*delivery]struct{}{}}
+	return refusals{times: map[ID]int{}, aside: map[int64]int{}}
 }
 
-// full reports whether no more messages may be fetched.
-func (f *refusals) full() bool { return len(f.aside) >= maxAside || len(f.kept) >= maxKept }
+// isFull reports whether no more messages may be fetched.
+func (in *instance) isFull() bool {
+	return len(in.refusals.aside) >= maxAside || in.states[kept] >= maxKept
+}
 
 func (f *refusals) add(seq int64) { f.aside[seq]++ }
 
@@ -78,7 +79,7 @@ func (in *instance) setAside(seq int64, pause time.Duration) {
 	in.mu.Lock()
 	in.refusals.add(seq)
 	in.mu.Unlock()
-	time.AfterFunc(pause, func() {
+	in.run.life.after(pause, func() {
 		in.mu.Lock()
 		in.refusals.remove(seq)
 		in.start.gaps.open(seq, seq, time.Now())
@@ -115,18 +116,18 @@ func (in *instance) unreserve(ds []*delivery) {
 }
 
 // keep has a leased or removed delivery settled again after a pause. A draining process cannot wait for it.
-func (in *instance) keep(d *delivery, pause time.Duration) (kept bool) {
+func (in *instance) keep(d *delivery, pause time.Duration) (keeps bool) {
 	if in.run.schedule.isDraining() {
 		return false
 	}
 	in.mu.Lock()
-	in.refusals.kept[d] = struct{}{}
+	in.move(d, kept)
 	in.mu.Unlock()
 	if in.run.schedule.isDraining() { // which began in between
 		in.releaseKept()
 		return true
 	}
-	time.AfterFunc(pause, func() {
+	in.run.life.after(pause, func() {
 		in.mu.Lock()
 		in.retryKept(d)
 		in.mu.Unlock()
@@ -137,9 +138,8 @@ func (in *instance) keep(d *delivery, pause time.Duration) (kept bool) {
 
 // retryKept has a kept delivery settled now.
 func (in *instance) retryKept(d *delivery) {
-	if _, is := in.refusals.kept[d]; is {
-		delete(in.refusals.kept, d)
-		in.finished = append(in.finished, d)
+	if d.state == kept {
+		in.queueDecided(d)
 	}
 }
 
@@ -147,8 +147,12 @@ func (in *instance) retryKept(d *delivery) {
 func (in *instance) releaseKept() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	for d := range in.refusals.kept {
-		d.giveUp = d.removed == nil
+	for _, d := range in.leases {
+		if d.state == kept {
+			in.returnUnbegun(d)
+		}
+	}
+	for d := range in.removed {
 		in.retryKept(d)
 	}
 }

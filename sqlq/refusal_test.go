@@ -39,11 +39,11 @@ func TestRefusedFailure(t *testing.T) {
 		tries                     int // to store the failure, in three rounds
 	}{
 		{"held", false, false, false, false, 7},
-		{"leased", false, false, false, true, 7},
+		{"leased", false, false, false, true, 5},
 		{"HandleTx", true, false, false, false, 7},
 		{"at most once", false, true, false, false, 3},
-		{"under suspicion", false, false, true, false, 7},
-		{"HandleTx, under suspicion", true, false, true, false, 9},
+		{"under suspicion", false, false, true, false, 5},
+		{"HandleTx, under suspicion", true, false, true, false, 5},
 	} {
 		for _, delayedToo := range []bool{false, true} {
 			name := c.name

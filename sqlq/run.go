@@ -25,6 +25,8 @@ type runner struct {
 	outage    *session.Outage
 	hidden    map[string]bool // queues whose messages row security may hide, as it was said; the keeper's
 	suspect   chan struct{}   // filled while a message that may have killed a process is in hand
+	emptied   chan struct{}   // filled when an instance that drains has nothing in hand any more
+	life      life
 
 	stop       context.CancelFunc // begins the drain
 	hurry      context.Context    // ended: the drain waits for handlers no longer
@@ -97,7 +99,7 @@ func (c *Client) newRunner(ctx context.Context, stop context.CancelFunc, endpoin
 	case c.runner != nil:
 		return nil, fmt.Errorf("%w: give all endpoints to one Run", ErrRunning)
 	}
-	r := &runner{client: c, schedule: newSchedule(), outage: session.NewOutage(c.log), suspect: make(chan struct{}, 1), stop: stop, ended: make(chan struct{})}
+	r := &runner{client: c, schedule: newSchedule(), outage: session.NewOutage(c.log), suspect: make(chan struct{}, 1), emptied: make(chan struct{}, 1), stop: stop, ended: make(chan struct{})}
 	r.handlerCtx = context.WithValue(context.WithoutCancel(ctx), handlerContext{}, true)
 	r.hardCtx = context.WithoutCancel(ctx)
 	r.hurry, r.cutShort = context.WithCancel(r.hardCtx)
@@ -222,6 +224,7 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 	r.hardCtx, cancelHard = context.WithCancel(r.hardCtx)
 	defer cancelHard()
 	r.equip(endpoints)
+	defer r.life.end(0) // where Run ends before it has begun; else it has ended by then
 	background, stopBackground := context.WithCancel(r.hardCtx)
 	defer stopBackground()
 	if err := r.keeper.Start(ctx); err != nil {
@@ -249,21 +252,37 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 	r.drain(cancelHandlers)
 	r.schedule.close()
 	defer r.nameLost()
-	if !waitFor(&receivers) {
+	if !waitFor(&receivers, endWithin) {
 		cancelHard()
 		c.log.Error("sqlq: a handler ignores that its context has ended; leaving it behind")
 		r.abandon()
 	}
+	r.endLife()
 	stopListening()
 	listener.Wait() // whom the keeper wakes finds the watch free
 	stopBackground()
 	helpers.Wait()
-	if !waitFor(&keeper) {
+	if !waitFor(&keeper, endWithin) {
 		cutShort()
 		keeper.Wait()
 	}
 	r.keeper.End()
 	return nil
+}
+
+// endLife ends the timers, and waits for the slots unless handlers are left behind in them.
+func (r *runner) endLife() {
+	within := endWithin
+	for _, in := range r.instances {
+		in.mu.Lock()
+		if in.busy > 0 {
+			within = 0
+		}
+		in.mu.Unlock()
+	}
+	if !r.life.end(within) {
+		r.client.log.Error("sqlq: handlers ignore that their context has ended; leaving them behind")
+	}
 }
 
 // equip makes the instances of the endpoints, and the receivers that serve them.

@@ -1,125 +1,122 @@
 package sqlq
 
 import (
-	"time"
-
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 
-	"github.com/sqlq/sqlq/sqlq/internal/sending"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// settlement is how the deliveries of one transaction end: what is removed, moved and sent. Everything in it commits
-// together.
+// settlement is how the deliveries of one transaction end: what is removed, moved and sent. Everything in it commits together.
 type settlement struct {
-	client   *Client
-	from     store.From
-	window   time.Duration // of the endpoint that deduplicates
-	holds    bool          // the rows have been locked since their fetch, by this transaction
-	complete []int64
-	rows     []pgtype.TID // instead, of what it holds
+	client  *Client
+	in      *instance
+	custody custody
+	from    store.From
+
+	keys     []int64      // to be removed
+	holds    bool         // the rows have been locked since their fetch, by this transaction
+	rows     []pgtype.TID // to be removed, of what it holds
+	gone     int          // to be removed, and gone since their fetch
 	retries  []store.Retry
+	delayed  []*delivery // of retries
+	waits    int         // of retries, those that had no attempt
 	failures []store.Failure
 	failed   []*delivery // of failures
-	gone     int         // completed, and removed at their fetch
-	expired  int         // completed without being handled: their time to live had passed
+	back     []*delivery // that go back as they came
+	expired  int         // removed without being handled: their time to live had passed
 
-	removedFailures, removedRetries []*store.Message // of failures and retries, what the database has no more
-
-	claims     store.Claims // on ids, of what was claimed
-	duplicates int          // completed without being handled
-	waits      int          // of retries, those that had no attempt
-	out        []sending.Envelope
+	riders   []rider
+	room     [2]rider
+	outgoing outgoing
+	inbox    inboxRider
+	channels []string // to notify after the commit
 
 	running  []*delivery     // to be leased, their handlers go on
 	attempts []int           // of running, noted under the instance's lock: immediate retries count on
 	by       int32           // the instance that leases them
 	leases   map[int64]int64 // of running, by seq, once queued and run
-	channels []string        // to notify after the commit
 }
 
-// newSettlement begins a settlement of rows of an instance that are where from says.
-func newSettlement(in *instance, from store.From) *settlement {
-	return &settlement{client: in.client, from: from, window: in.endpoint.Deduplicate}
+// newSettlement begins a settlement of an instance's deliveries in a custody, whose rows are where from says.
+func newSettlement(in *instance, c custody, from store.From) *settlement {
+	s := &settlement{client: in.client, in: in, custody: c, from: from}
+	s.riders = append(s.room[:0], &s.outgoing)
+	if in.endpoint.Deduplicate > 0 {
+		s.riders = append(s.riders, &s.inbox)
+	}
+	return s
 }
 
 // notify notes a channel that is to be notified after the commit; "" is none.
 func (s *settlement) notify(channel string) { s.channels = append(s.channels, channel) }
 
-// add takes a finished delivery in.
-func (s *settlement) add(in *instance, d *delivery) {
-	s.claimed(d)
-	if d.giveUp {
-		return // its row stays: held, the commit frees it
+// ride shows the riders a delivery.
+func (s *settlement) ride(d *delivery, how howEnds) {
+	for _, r := range s.riders {
+		r.take(d, how)
 	}
+}
+
+// add takes a decided delivery in.
+func (s *settlement) add(d *delivery) {
+	if d.goesBack() {
+		s.back = append(s.back, d)
+		s.ride(d, notHandled)
+		return
+	}
+	how := notHandled
 	switch d.outcome.verdict {
 	case complete:
-		if d.expired {
-			s.expired++
-		}
-		switch {
-		case d.removed != nil:
-			s.gone++
-		case s.holds:
-			s.rows = append(s.rows, d.row)
-		default:
-			s.complete = append(s.complete, d.key())
-		}
-		s.out = append(s.out, d.out...)
+		how = handled
+		s.custody.complete(s, d)
+	case expire:
+		s.expired++
+		s.custody.complete(s, d)
 	case fail:
 		f := describe(d.stored.messageType, d.err)
-		f.Key, f.Attempts, f.Endpoint, f.Host = d.key(), d.made(), in.endpoint.Name, s.client.config.host
+		f.Key, f.Attempts, f.Endpoint, f.Host = d.custody.key(d), d.made(), s.in.endpoint.Name, s.client.config.host
 		f.FirstFailedAt, f.Replays, f.Headers = d.history()
 		s.failures, s.failed = append(s.failures, f), append(s.failed, d)
-		if d.removed != nil {
-			s.removedFailures = append(s.removedFailures, d.removed)
-		}
-	case wait:
-		s.waits++
-		s.retries = append(s.retries, store.Retry{Key: d.key(), Attempt: d.before, Delay: d.outcome.delay, Error: clip(d.err.Error(), maxErrorText), Headers: d.waited})
-		if d.removed != nil {
-			s.removedRetries = append(s.removedRetries, d.removed)
-		}
 	default:
-		s.retries = append(s.retries, store.Retry{Key: d.key(), Attempt: d.made(), Delay: d.outcome.delay, Error: clip(d.err.Error(), maxErrorText),
-			Headers: d.headersUpToFirstFailure(), Stamped: true})
+		retry := store.Retry{Key: d.custody.key(d), Delay: d.outcome.delay, Error: clip(d.err.Error(), maxErrorText)}
+		if d.outcome.verdict == wait {
+			s.waits++
+			retry.Attempt, retry.Headers = d.before, d.waited
+		} else {
+			retry.Attempt, retry.Headers, retry.Stamped = d.made(), d.headersUpToFirstFailure(), true
+		}
+		s.retries, s.delayed = append(s.retries, retry), append(s.delayed, d)
 	}
+	s.ride(d, how)
 }
 
 // queue adds the settlement's statements to a round trip.
 func (s *settlement) queue(b *pgx.Batch) error {
+	for _, r := range s.riders {
+		r.queueBefore(s, b)
+	}
+	if err := s.custody.queue(s, b); err != nil {
+		return err
+	}
+	for _, r := range s.riders {
+		r.queueAfter(s, b)
+	}
+	return nil
+}
+
+// queueEnds adds the statements that remove and move rows, for custodies in which there are rows.
+func (s *settlement) queueEnds(b *pgx.Batch) error {
 	st := s.client.store
-	s.client.sender.Queue(b, s.out, s.notify)
-	if len(s.complete) > 0 {
-		st.Complete(b, s.from, s.complete)
+	if len(s.keys) > 0 {
+		st.Complete(b, s.from, s.keys)
 	}
-	if len(s.rows) > 0 {
-		st.CompleteHeld(b, s.from.Queue, s.rows)
-	}
-	if len(s.removedRetries) > 0 {
-		st.DelayRemoved(b, s.from.Queue, s.removedRetries, s.retries, s.notify)
-	} else if len(s.retries) > 0 {
+	if len(s.retries) > 0 {
 		st.Delay(b, s.from, s.retries, s.notify)
 	}
-	if len(s.removedFailures) > 0 {
-		if err := st.FailRemoved(b, s.from.Queue, s.removedFailures, s.failures); err != nil {
-			return err
-		}
-	} else if len(s.failures) > 0 {
-		if err := st.Fail(b, s.from, s.failures); err != nil {
-			return err
-		}
+	if len(s.failures) > 0 {
+		return st.Fail(b, s.from, s.failures)
 	}
-	if len(s.running) > 0 {
-		seqs := make([]int64, len(s.running))
-		for i, d := range s.running {
-			seqs[i] = d.seq
-		}
-		s.leases = map[int64]int64{}
-		st.Lease(b, s.from.Queue, s.by, seqs, s.attempts, s.leases)
-	}
-	s.queueClaims(b)
 	return nil
 }
 
@@ -133,9 +130,9 @@ func (in *instance) count(s *settlement) {
 	for _, d := range s.failed {
 		delete(in.refusals.times, d.stored.id)
 	}
-	in.done.Handled += uint64(len(s.complete) + len(s.rows) + s.gone - s.duplicates - s.expired)
+	in.done.Handled += uint64(len(s.keys) + len(s.rows) + s.gone - s.inbox.duplicates - s.expired)
 	in.done.Expired += uint64(s.expired)
-	in.done.Duplicates += uint64(s.duplicates)
+	in.done.Duplicates += uint64(s.inbox.duplicates)
 	in.done.Retried += uint64(len(s.retries) - s.waits)
 	in.done.Failed += uint64(len(s.failures))
 	in.done.Leased += uint64(len(s.leases))

@@ -14,10 +14,9 @@ import (
 // A message may be larger than the memory of whoever receives it: a database takes 300 MB of JSON, and needs 3 MB to store them.
 // So sizes are looked at before anything is read, and what exceeds the limits goes to the error table inside the server.
 
-// readRest reads the headers and bodies that were too large to come with the fetch: of a held batch up to fetchBytes
-// together, and what is left then is left to the next fetch; of messages that are leased all, which FetchLeased has bounded. Those
-// that exceed the limits, and those under suspicion, are not read. After an error it returns all messages.
-func (r *receiver) readRest(ctx context.Context, w *work, ms []store.Message) (read []store.Message, tooLarge map[int64]error, err error) {
+// readRest reads the headers and bodies that were too large to come with the fetch, up to so many bytes together; what is left then is
+// left to the next fetch. Those that exceed the limits, and those under suspicion, are not read. After an error it returns all messages.
+func (r *receiver) readRest(ctx context.Context, w *work, ms []store.Message, most int) (read []store.Message, tooLarge map[int64]error, err error) {
 	total, whole := 0, true
 	for i := range ms {
 		if ms[i].Body != nil {
@@ -47,7 +46,7 @@ func (r *receiver) readRest(ctx context.Context, w *work, ms []store.Message) (r
 			case err != nil:
 				return append(read, ms[i:]...), nil, err
 			default:
-				if total += m.Size; total > fetchBytes && total > m.Size && !w.byLease {
+				if total += m.Size; total > most && total > m.Size {
 					keep, total = false, total-m.Size
 				} else if err := r.readMessage(ctx, w, m); err != nil {
 					return append(read, ms[i:]...), nil, err
@@ -67,7 +66,7 @@ func (r *receiver) exceeds(ctx context.Context, w *work, m *store.Message) error
 	sizes := store.Sizes{Body: m.Size}
 	if m.Unread() {
 		var err error
-		if sizes, err = r.run.client.store.Sizes(ctx, r.conn, w.from(), w.key(m)); err != nil {
+		if sizes, err = r.run.client.store.Sizes(ctx, r.conn, w.custody.source(w), w.custody.row(m)); err != nil {
 			return err
 		}
 	}
@@ -86,23 +85,8 @@ func (c *Client) tooLarge(s store.Sizes) error {
 }
 
 func (r *receiver) readMessage(ctx context.Context, w *work, m *store.Message) (err error) {
-	m.Headers, m.Body, err = r.run.client.store.FetchRest(ctx, r.conn, w.from(), w.key(m))
+	m.Headers, m.Body, err = r.run.client.store.FetchRest(ctx, r.conn, w.custody.source(w), w.custody.row(m))
 	return err
-}
-
-// from says where the rows of a fetch are, and key which of them is a message's.
-func (w *work) from() store.From {
-	if w.byLease {
-		return store.From{Queue: w.in.endpoint.Name, Instance: w.by}
-	}
-	return store.From{Queue: w.in.endpoint.Name}
-}
-
-func (w *work) key(m *store.Message) int64 {
-	if w.byLease {
-		return m.Lease
-	}
-	return m.Seq
 }
 
 // isSuspect says whether a process may have died of a message. Its body is read when the attempt has been counted: it may be
@@ -114,7 +98,7 @@ func isSuspect(m *store.Message) bool {
 // readBody reads the body of a message that was under suspicion when it was leased.
 func (in *instance) readBody(ctx context.Context, db store.DBTX, d *delivery) (err error) {
 	if d.stored.body == nil {
-		_, d.stored.body, err = in.client.store.FetchRest(ctx, db, in.from(d), d.lease)
+		_, d.stored.body, err = in.client.store.FetchRest(ctx, db, d.custody.from(in, d), d.lease)
 		d.Body = d.stored.body
 	}
 	return err
@@ -135,7 +119,7 @@ func withoutStaying(ms []store.Message) (taken, stay []store.Message) {
 // left alone for a while.
 func (r *receiver) failTooLarge(in *instance, stay []store.Message) {
 	for i := range stay {
-		d := &delivery{seq: stay[i].Seq} // of a long type there is no handler
+		d := &delivery{custody: heldCustody{}, seq: stay[i].Seq} // of a long type there is no handler
 		err := r.failOneTooLarge(in, d)
 		switch {
 		case err == nil:
@@ -151,7 +135,7 @@ func (r *receiver) failTooLarge(in *instance, stay []store.Message) {
 func (r *receiver) failOneTooLarge(in *instance, d *delivery) error {
 	ctx, cancel := r.timeout()
 	defer cancel()
-	st, from := r.run.client.store, store.From{Queue: in.endpoint.Name}
+	st, from := r.run.client.store, d.custody.from(in, d)
 	if err := r.conn.BeginReceive(ctx); err != nil {
 		return err
 	}
@@ -170,7 +154,7 @@ func (r *receiver) failOneTooLarge(in *instance, d *delivery) error {
 	d.broken = reason
 	d.stored.id, d.stored.messageType, d.Endpoint = ID(sizes.ID), sizes.Type, in.endpoint.Name
 	in.decided(d)
-	s := newSettlement(in, from)
-	s.add(in, d)
+	s := newSettlement(in, d.custody, from)
+	s.add(d)
 	return r.commit(ctx, in, s)
 }

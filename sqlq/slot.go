@@ -12,22 +12,29 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// slot handles messages until there are none. A handler may end its goroutine before; then another goes on.
-func (in *instance) slot() { in.goOn(nil) }
+// startSlot starts a goroutine that handles messages until there are none. The caller has the instance's mutex.
+func (in *instance) startSlot() {
+	in.busy++
+	in.run.life.goroutines.Add(1)
+	go in.slot(nil)
+}
 
-// goOn is slot; exited is the delivery whose handler ended the slot's goroutine, if one did.
-func (in *instance) goOn(exited *delivery) {
+// slot handles messages until there are none. A handler may end its goroutine before; then another goes on with exited, the
+// delivery that it had.
+func (in *instance) slot(exited *delivery) {
 	d, began := exited, time.Now()
 	defer func() {
 		if d != nil && d.exited {
-			go in.goOn(d)
+			go in.slot(d)
+			return
 		}
+		in.run.life.goroutines.Done()
 	}()
 	if exited != nil {
 		exited.exited = false
 		exited.end()
-		if in.ctx.Err() != nil && exited.removed == nil {
-			in.giveUp(exited)
+		if in.ctx.Err() != nil && exited.batch.custody.mayGoBack() {
+			exited.outcome = outcome{verdict: giveBack}
 		} else {
 			in.refused(exited, errGoexit)
 		}
@@ -51,6 +58,7 @@ func (in *instance) take(finished *delivery, took time.Duration) *delivery {
 	d := in.next()
 	if d == nil {
 		in.busy--
+		in.tellEmpty()
 	}
 	kick = len(in.finished) > 0 || in.idle()
 	in.mu.Unlock()
@@ -72,8 +80,7 @@ func (in *instance) next() *delivery {
 		}
 		d := b.waiting[0]
 		b.waiting[0], b.waiting = nil, b.waiting[1:] // a batch does not keep what has been handled
-		in.waiting--
-		d.started = true
+		in.move(d, running)
 		return d
 	}
 	return nil
@@ -86,8 +93,7 @@ func (in *instance) nextAllowed(now time.Time) *delivery {
 		for i, d := range b.waiting {
 			if in.mayRun(d, now) {
 				b.waiting = slices.Delete(b.waiting, i, i+1)
-				in.waiting--
-				d.started = true
+				in.move(d, running)
 				return d
 			}
 		}
@@ -97,20 +103,25 @@ func (in *instance) nextAllowed(now time.Time) *delivery {
 
 // finish records a handled delivery; a leased one is to be settled by the next receiver that is free.
 func (in *instance) finish(d *delivery) {
-	d.finished = true
 	d.endProbe()
-	switch {
-	case d.removed != nil:
-		in.finishRemoved(d)
-	case d.lease != 0:
-		in.finished = append(in.finished, d)
-	case d.lost:
+	switch d.state {
+	case leasing:
+		in.move(d, leasingDecided)
+	case recalled:
+		in.move(d, decided) // it is queued already
+	case returning:
+		in.move(d, settling)
+	case lost:
+		in.move(d, freed)
 		in.client.log.Warn("sqlq: a handler finished after its message was given to another receiver", "endpoint", in.endpoint.Name, "message", d.stored.id)
-	}
-	if d.batch.open--; d.batch.open == 0 {
-		close(d.batch.done)
+	default:
+		in.move(d, decided)
+		d.custody.handlerEnded(in, d)
 	}
 }
+
+// goesBack reports whether a delivery that is to be settled has no verdict.
+func (d *delivery) goesBack() bool { return d.back || d.outcome.verdict == giveBack }
 
 // handle brings a delivery to its verdict. tx is for HandleTx.
 func (in *instance) handle(d *delivery, tx *receiveTx) {
@@ -129,7 +140,7 @@ func (in *instance) decided(d *delivery) bool {
 	policy := in.endpoint.Retry
 	switch {
 	case !d.expires.IsZero() && !time.Now().Before(d.expires):
-		d.expired, d.outcome = true, outcome{verdict: complete}
+		d.outcome = outcome{verdict: expire}
 		if d.made() > 0 {
 			in.client.log.Warn("sqlq: the time to live of a message ran out before its next attempt", "endpoint", in.endpoint.Name, "type", d.stored.messageType, "message", d.stored.id, "attempts", d.made())
 		}
@@ -179,15 +190,6 @@ func (in *instance) awaitHandler(d *delivery) bool {
 	return true
 }
 
-// giveUp has a running delivery end without a verdict; the drain may be giving it back at this moment.
-func (in *instance) giveUp(d *delivery) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if !d.giveUp { // else a receiver may be reading it
-		d.giveUp = true
-	}
-}
-
 // attempt runs the handler of a delivery to its verdict, immediate retries included. It does not return when the handler
 // ends its goroutine; with a tx it goes on when it is called again.
 func (in *instance) attempt(d *delivery, tx *receiveTx) {
@@ -207,8 +209,8 @@ func (in *instance) attempt(d *delivery, tx *receiveTx) {
 		if tx != nil && tx.verdict != txDecides {
 			return // the batch ends here, the message is neither handled nor failed
 		}
-		if d.err != nil && in.ctx.Err() != nil && d.removed == nil {
-			in.giveUp(d)
+		if d.err != nil && in.ctx.Err() != nil && d.batch.custody.mayGoBack() {
+			d.outcome = outcome{verdict: giveBack}
 			return
 		}
 		d.outcome = policy.decide(d.made(), d.err, in.client.config.rand())
@@ -268,7 +270,7 @@ func (in *instance) failed(d *delivery) {
 		in.slowed()
 		in.client.log.Warn("sqlq: messages of a type fail one after the other; slowing it to one probe at a time", "endpoint", in.endpoint.Name, "type", d.stored.messageType, "err", loggedError(d.err))
 	}
-	d.handler.arm(now, in.probe)
+	d.handler.arm(now, &in.run.life, in.probe)
 }
 
 // invoke calls the handler inside of its middleware. It does not return when the handler ends its goroutine.

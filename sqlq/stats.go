@@ -91,7 +91,7 @@ func (in *instance) stats() EndpointStats {
 	defer in.mu.Unlock()
 	e := in.done
 	e.Name = in.endpoint.Name
-	e.Running, e.Waiting = in.running(), in.waiting
+	e.Running, e.Waiting = in.running(), in.states[waiting]
 	return e
 }
 

@@ -20,7 +20,7 @@ func (in *instance) apart(d *delivery, meanwhile func()) bool {
 		return true
 	}
 	if !in.turn(d, meanwhile) {
-		in.giveUp(d)
+		d.outcome = outcome{verdict: giveBack}
 		return false
 	}
 	in.alone.Lock()
@@ -38,7 +38,7 @@ func (in *instance) apart(d *delivery, meanwhile func()) bool {
 	}
 	in.alone.Unlock()
 	if err == nil || connectionLost(err) || serverTrouble(err) {
-		in.giveUp(d)
+		d.outcome = outcome{verdict: giveBack}
 	} else { // it would come back at once
 		d.wait(in.refusedAgain(d, err), refusalOf(err))
 	}
@@ -57,7 +57,7 @@ func (in *instance) turn(d *delivery, meanwhile func()) bool {
 		select {
 		case in.run.suspect <- struct{}{}:
 			in.mu.Lock()
-			d.apart = !d.giveUp
+			d.apart = d.state == running
 			in.mu.Unlock()
 			if !d.apart { // the drain has given it back, so nobody would end its turn
 				<-in.run.suspect
@@ -77,14 +77,6 @@ func (in *instance) rejoin(d *delivery) {
 		in.alone.Unlock()
 	} else {
 		in.alone.RUnlock()
-	}
-}
-
-// settled lets the next message run that may have killed a process, if this was one.
-func (in *instance) settled(d *delivery) {
-	if d.apart {
-		d.apart = false
-		<-in.run.suspect
 	}
 }
 

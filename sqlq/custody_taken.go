@@ -1,0 +1,171 @@
+package sqlq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
+)
+
+// takenCustody is of messages that were removed at their fetch, in an endpoint that is AtMostOnce; only when that has committed
+// do their handlers run. From there on this process has the only copy, so what comes after differs from the other custodies in
+// one rule: after a commit whose answer was lost nothing is tried again, because it might be stored twice.
+type takenCustody struct{}
+
+func (takenCustody) needsOwn(*work) bool                             { return true }
+func (takenCustody) prepare(context.Context, *receiver, *work) error { return nil }
+func (takenCustody) foundNone(context.Context, *receiver, *work)     {}
+func (takenCustody) gates(_ *instance, gates []gate) []gate          { return gates }
+func (takenCustody) unready(*instance, *work, []store.Message)       {} // nothing is asked of them
+func (takenCustody) source(w *work) store.From                       { return store.From{Queue: w.in.endpoint.Name} }
+func (takenCustody) row(m *store.Message) int64                      { return m.Seq }
+func (takenCustody) dismiss(in *instance, d *delivery)               { delete(in.removed, d) }
+func (takenCustody) begin(*receiver, *work, *batch) *batch           { return nil }
+func (takenCustody) isSingle() bool                                  { return true }
+func (takenCustody) mayGoBack() bool                                 { return false }
+func (takenCustody) unbegun(in *instance, d *delivery)               { in.returnUnbegun(d) }
+func (takenCustody) from(in *instance, _ *delivery) store.From {
+	return store.From{Queue: in.endpoint.Name}
+}
+func (takenCustody) key(d *delivery) int64                 { return d.seq }
+func (takenCustody) complete(s *settlement, _ *delivery)   { s.gone++ }
+func (takenCustody) isPatient(*instance, []*delivery) bool { return true }
+func (takenCustody) putOff(in *instance, ds []*delivery)   { in.putOff(ds) }
+func (takenCustody) mayFail(d *delivery) bool              { return !d.goesBack() && d.outcome.removes() }
+func (takenCustody) mayWait(*delivery) bool                { return false } // it would be handled twice
+
+// queueFetch: what its commit does not answer for is not handled.
+func (takenCustody) queueFetch(r *receiver, b *pgx.Batch, w *work, where store.Where, bounds store.Bounds, into *[]store.Message) {
+	r.run.client.store.FetchRemoved(b, w.in.endpoint.Name, where, bounds, into)
+	b.Queue(`COMMIT`).Exec(committed)
+}
+
+func (takenCustody) stayed(r *receiver, in *instance, stay []store.Message) { r.failTooLarge(in, stay) }
+
+// readRest has nothing to do: the fetch brings messages whole, or leaves them.
+func (takenCustody) readRest(_ context.Context, _ *receiver, _ *work, ms []store.Message) ([]store.Message, map[int64]error, error) {
+	return ms, nil, nil
+}
+
+// receive keeps the message. A process that died with it cannot have left a mark on it.
+func (takenCustody) receive(d *delivery, m *store.Message, _ *work) {
+	kept := *m
+	d.removed = &kept
+}
+
+func (takenCustody) enter(in *instance, b *batch) {
+	for _, d := range b.all {
+		in.removed[d] = struct{}{}
+	}
+}
+
+// handlerEnded: what succeeded and sent nothing is done; of the others there is something to be stored.
+func (takenCustody) handlerEnded(in *instance, d *delivery) {
+	switch v := d.outcome.verdict; {
+	case v == expire:
+		in.done.Expired++
+	case v == complete && len(d.out) == 0:
+		in.done.Handled++
+	default:
+		in.queueDecided(d)
+		return
+	}
+	in.move(d, settled)
+	delete(in.removed, d)
+}
+
+func (takenCustody) queue(s *settlement, b *pgx.Batch) error {
+	st := s.client.store
+	if len(s.delayed) > 0 {
+		st.DelayRemoved(b, s.from.Queue, messagesOf(s.delayed), s.retries, s.notify)
+	}
+	if len(s.failed) > 0 {
+		if err := st.FailRemoved(b, s.from.Queue, messagesOf(s.failed), s.failures); err != nil {
+			return err
+		}
+	}
+	if len(s.back) > 0 {
+		st.PutBack(b, s.from.Queue, messagesOf(s.back), s.notify)
+	}
+	return nil
+}
+
+func messagesOf(ds []*delivery) []*store.Message {
+	ms := make([]*store.Message, len(ds))
+	for i, d := range ds {
+		ms[i] = d.removed
+	}
+	return ms
+}
+
+// errUnknownOutcome says that the connection was lost during a commit.
+var errUnknownOutcome = errors.New("whether it was committed is not known")
+
+// store stores what is left to be stored. The commit goes by itself, so that an error before it means that nothing is stored.
+func (c takenCustody) store(ctx context.Context, r *receiver, in *instance, ds []*delivery) error {
+	s := newSettlement(in, c, c.from(in, ds[0]))
+	for _, d := range ds {
+		s.add(d)
+	}
+	b := &pgx.Batch{}
+	r.conn.QueueBeginReceive(b)
+	if err := s.queue(b); err != nil {
+		return err
+	}
+	if err := r.conn.SendBatch(ctx, b).Close(); err != nil {
+		return err
+	}
+	tag, err := r.conn.Exec(ctx, `COMMIT`)
+	if connectionLost(err) {
+		return fmt.Errorf("%w: %w", errUnknownOutcome, err)
+	}
+	if err == nil {
+		err = committed(tag)
+	}
+	if err != nil {
+		return err
+	}
+	in.count(s)
+	r.run.client.wakes.Wake(s.channels...)
+	in.stored(ds)
+	return nil
+}
+
+func (takenCustody) disconnected(in *instance, ds []*delivery, err error) {
+	if !errors.Is(err, errUnknownOutcome) {
+		in.putOff(ds)
+		return
+	}
+	for _, d := range ds {
+		in.client.log.Error("sqlq: the connection was lost while the outcome of a message that is handled at most once was being stored: what its handler sent, or its failure, may be lost",
+			"endpoint", in.endpoint.Name, "type", loggedText(d.stored.messageType), "message", d.stored.id, "failure", loggedError(d.err), "err", err)
+	}
+	in.stored(ds)
+}
+
+// stuck keeps the delivery. A process that ends loses it.
+func (takenCustody) stuck(in *instance, d *delivery, pause time.Duration, refusal error) {
+	if in.keep(d, pause) {
+		return
+	}
+	in.client.log.Error("sqlq: the server refuses to store a message that is handled at most once; it is lost", "endpoint", in.endpoint.Name,
+		"type", loggedText(d.stored.messageType), "message", d.stored.id, "failure", loggedError(d.err), "err", loggedError(refusal))
+	in.stored([]*delivery{d})
+}
+
+// nameLost names in the log the messages that are lost because Run ends while they are in hand: their handlers go on, or the
+// database could not be reached.
+func (r *runner) nameLost() {
+	for _, in := range r.instances {
+		in.mu.Lock()
+		for d := range in.removed {
+			r.client.log.Error("sqlq: a message that is handled at most once is lost with the end of its process", "endpoint", in.endpoint.Name,
+				"type", d.stored.messageType, "message", d.stored.id, "handled", !runs.has(d.state))
+		}
+		in.mu.Unlock()
+	}
+}
