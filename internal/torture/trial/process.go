@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 // patienceWithStop is how long a process may take from SIGTERM to its end: its drain timeout, what the library adds to
@@ -23,7 +25,7 @@ type post struct {
 	crew *crew
 	role string
 	name string
-	via  *proxy // nil: directly
+	via  *lab.Proxy // nil: directly
 	rate int
 
 	mu      sync.Mutex
@@ -57,7 +59,7 @@ type crew struct {
 func newCrew(t *trial) *crew { return &crew{trial: t, closing: make(chan struct{})} }
 
 // add fills a new post.
-func (c *crew) add(role, name string, via *proxy, rate int) {
+func (c *crew) add(role, name string, via *lab.Proxy, rate int) {
 	p := &post{crew: c, role: role, name: name, via: via, rate: rate}
 	c.posts = append(c.posts, p)
 	c.loops.Go(p.fill)
@@ -229,7 +231,7 @@ func (p *post) kill() bool {
 func (p *post) freeze() (thawed func(), ok bool) {
 	var frozen *process
 	ok = p.with(func(pr *process) bool {
-		if pr.frozen || pr.asked || freeze(pr.cmd.Process) != nil {
+		if pr.frozen || pr.asked || lab.Freeze(pr.cmd.Process) != nil {
 			return false
 		}
 		pr.frozen, frozen = true, pr
@@ -239,7 +241,7 @@ func (p *post) freeze() (thawed func(), ok bool) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		frozen.frozen = false
-		_ = thaw(frozen.cmd.Process) // it may have been killed meanwhile
+		_ = lab.Thaw(frozen.cmd.Process) // it may have been killed meanwhile
 	}, ok
 }
 
@@ -251,9 +253,9 @@ func (p *post) stop(must bool) bool {
 		}
 		if pr.frozen {
 			pr.frozen = false
-			_ = thaw(pr.cmd.Process)
+			_ = lab.Thaw(pr.cmd.Process)
 		}
-		if terminate(pr.cmd.Process) != nil {
+		if lab.Terminate(pr.cmd.Process) != nil {
 			return false
 		}
 		pr.asked = true
@@ -277,7 +279,7 @@ func (pr *process) awaitStop() {
 // dump has all processes write down what each goroutine does, which ends them; it is for the journal.
 func (c *crew) dump() {
 	for _, p := range c.posts {
-		p.with(func(pr *process) bool { return dump(pr.cmd.Process) == nil })
+		p.with(func(pr *process) bool { return lab.Dump(pr.cmd.Process) == nil })
 	}
 	time.Sleep(time.Second)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sqlq/sqlq/internal/devpg"
+	"github.com/sqlq/sqlq/internal/lab"
 	"github.com/sqlq/sqlq/sqlq/migrate"
 )
 
@@ -25,7 +26,7 @@ const (
 type site struct {
 	server  *devpg.Server
 	admin   *pgxpool.Pool // a superuser's, directly, and exempt from the settings that faults change
-	proxies []*proxy
+	proxies []*lab.Proxy
 	disk    *disk // nil: none may be mounted here
 }
 
@@ -133,7 +134,7 @@ func (s *site) furnish(ctx context.Context) error {
 		network, address = "tcp", fmt.Sprintf("%s:%d", at.Host, at.Port)
 	}
 	for range 2 {
-		p, err := newProxy(network, address)
+		p, err := lab.NewProxy(network, address)
 		if err != nil {
 			return err
 		}
@@ -143,9 +144,9 @@ func (s *site) furnish(ctx context.Context) error {
 }
 
 // url is how processes reach the database, as the role, directly or through a proxy.
-func (s *site) url(via *proxy) string { return s.urlOf(role, via) }
+func (s *site) url(via *lab.Proxy) string { return s.urlOf(role, via) }
 
-func (s *site) urlOf(role string, via *proxy) string {
+func (s *site) urlOf(role string, via *lab.Proxy) string {
 	u, err := url.Parse(s.server.URL(database))
 	if err != nil {
 		panic(err) // devpg's own
@@ -154,15 +155,15 @@ func (s *site) urlOf(role string, via *proxy) string {
 	if via != nil {
 		query := u.Query()
 		query.Set("host", "127.0.0.1")
-		query.Set("port", fmt.Sprint(via.port()))
+		query.Set("port", fmt.Sprint(via.Port()))
 		u.RawQuery = query.Encode()
 	}
 	return u.String()
 }
 
 // proxied returns a random connection through one of the proxies.
-func (s *site) proxied(random *rand.Rand) (*proxied, bool) {
-	all := s.proxies[random.IntN(len(s.proxies))].all()
+func (s *site) proxied(random *rand.Rand) (*lab.Link, bool) {
+	all := s.proxies[random.IntN(len(s.proxies))].Links()
 	if len(all) == 0 {
 		return nil, false
 	}
@@ -201,7 +202,7 @@ func (s *site) alone(ctx context.Context) error {
 
 func (s *site) close() error {
 	for _, p := range s.proxies {
-		p.close()
+		p.Close()
 	}
 	if s.admin != nil {
 		s.admin.Close()
