@@ -4,8 +4,12 @@ import (
 	"bytes"
 	"fmt"
 	"net"
+	"net/url"
+	"strconv"
 	"sync"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Proxy forwards connections to a server, and can be told to do it badly. What it swallows never arrives if the connection is
@@ -43,19 +47,34 @@ const (
 	OnRequest      // the next request, which does not arrive
 )
 
-// NewProxy starts a proxy on a free port of 127.0.0.1, in front of the server at an address.
-func NewProxy(network, address string) (*Proxy, error) {
+// NewProxy starts a proxy on a free port of 127.0.0.1, in front of the server that a URL leads to.
+func NewProxy(of string) (*Proxy, error) {
+	server, err := pgconn.ParseConfig(of)
+	if err != nil {
+		return nil, err
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("start a proxy: %w", err)
 	}
-	p := &Proxy{listener: l, network: network, address: address, conns: map[*Link]bool{}}
+	p := &Proxy{listener: l, conns: map[*Link]bool{}}
+	p.network, p.address = pgconn.NetworkAddress(server.Host, server.Port)
 	p.loops.Go(p.accept)
 	return p, nil
 }
 
-// Port is where the proxy listens.
-func (p *Proxy) Port() int { return p.listener.Addr().(*net.TCPAddr).Port }
+// URL is a URL of the server changed to lead through the proxy.
+func (p *Proxy) URL(of string) (string, error) {
+	u, err := url.Parse(of)
+	if err != nil {
+		return "", err
+	}
+	query := u.Query()
+	query.Set("host", "127.0.0.1")
+	query.Set("port", strconv.Itoa(p.listener.Addr().(*net.TCPAddr).Port))
+	u.RawQuery = query.Encode()
+	return u.String(), nil
+}
 
 func (p *Proxy) accept() {
 	for {

@@ -13,17 +13,17 @@ var errSignal = errors.New("processes cannot be frozen here")
 // KillSelf ends this process. It does not return.
 func KillSelf() { os.Exit(9) }
 
-// Freeze is not possible here.
-func Freeze(*os.Process) error { return errSignal }
+// freeze is not possible here.
+func freeze(*os.Process) error { return errSignal }
 
-// Thaw is not possible here.
-func Thaw(*os.Process) error { return errSignal }
+// thaw is not possible here.
+func thaw(*os.Process) error { return errSignal }
 
-// Terminate kills a process: here it cannot be asked to shut down.
-func Terminate(p *os.Process) error { return p.Kill() }
+// terminate kills a process: here it cannot be asked to shut down.
+func terminate(p *os.Process) error { return p.Kill() }
 
-// Dump is not possible here.
-func Dump(*os.Process) error { return errSignal }
+// dump is not possible here.
+func dump(*os.Process) error { return errSignal }
 
 // Quit is not possible here.
 func Quit(int) error { return errSignal }

@@ -13,17 +13,17 @@ func KillSelf() {
 	select {}
 }
 
-// Freeze stops a process where it is.
-func Freeze(p *os.Process) error { return p.Signal(syscall.SIGSTOP) }
+// freeze stops a process where it is.
+func freeze(p *os.Process) error { return p.Signal(syscall.SIGSTOP) }
 
-// Thaw has a frozen process go on.
-func Thaw(p *os.Process) error { return p.Signal(syscall.SIGCONT) }
+// thaw has a frozen process go on.
+func thaw(p *os.Process) error { return p.Signal(syscall.SIGCONT) }
 
-// Terminate asks a process to shut down.
-func Terminate(p *os.Process) error { return p.Signal(syscall.SIGTERM) }
+// terminate asks a process to shut down.
+func terminate(p *os.Process) error { return p.Signal(syscall.SIGTERM) }
 
-// Dump has a Go program log the stacks of all its goroutines, which ends it.
-func Dump(p *os.Process) error { return p.Signal(syscall.SIGQUIT) }
+// dump has a Go program log the stacks of all its goroutines, which ends it.
+func dump(p *os.Process) error { return p.Signal(syscall.SIGQUIT) }
 
 // Quit sends SIGQUIT, at which a PostgreSQL server ends at once and without a checkpoint.
 func Quit(pid int) error { return syscall.Kill(pid, syscall.SIGQUIT) }

@@ -274,7 +274,7 @@ func (t *trial) pause(ctx context.Context, d time.Duration) error {
 		return context.Cause(ctx)
 	}
 	for _, p := range append(t.senders[:len(t.senders):len(t.senders)], t.receivers...) {
-		if err := p.failure(); err != nil {
+		if err := p.Err(); err != nil {
 			return err
 		}
 	}

@@ -80,7 +80,7 @@ func (t *trial) endLeader(ctx context.Context, _ *rand.Rand, kind string) bool {
 	for _, p := range t.crew.of(receiverRole, poisonRole) {
 		var name string
 		p.with(func(pr *process) bool {
-			if pr.cmd.Process.Pid == pid {
+			if pr.PID() == pid {
 				name = pr.name()
 			}
 			return true
@@ -103,7 +103,7 @@ func (t *trial) hung(pr *process, k key) {
 			t.faults.happened(pr.name(), "SIGTERM, because it hangs")
 			return
 		}
-		_ = pr.cmd.Process.Kill()
+		_ = pr.Kill()
 		t.faults.happened(pr.name(), "SIGKILL, because it hangs")
 	})
 }

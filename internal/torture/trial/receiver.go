@@ -140,7 +140,7 @@ func (c *child) drink(ctx context.Context, in *sqlq.Incoming, w work) error {
 	case gorges:
 		gorge()
 	case hangs:
-		c.tell(line{Hangs: w.K})
+		c.Tell(line{Hangs: w.K})
 		select {}
 	case panicEver:
 		panic(errDeed)

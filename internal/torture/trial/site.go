@@ -127,14 +127,8 @@ func (s *site) furnish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	network, address := "unix", ""
-	if at := app.Config(); filepath.IsAbs(at.Host) {
-		address = filepath.Join(at.Host, fmt.Sprintf(".s.PGSQL.%d", at.Port))
-	} else {
-		network, address = "tcp", fmt.Sprintf("%s:%d", at.Host, at.Port)
-	}
 	for range 2 {
-		p, err := lab.NewProxy(network, address)
+		p, err := lab.NewProxy(s.url(nil))
 		if err != nil {
 			return err
 		}
@@ -152,13 +146,14 @@ func (s *site) urlOf(role string, via *lab.Proxy) string {
 		panic(err) // devpg's own
 	}
 	u.User = url.User(role)
-	if via != nil {
-		query := u.Query()
-		query.Set("host", "127.0.0.1")
-		query.Set("port", fmt.Sprint(via.Port()))
-		u.RawQuery = query.Encode()
+	if via == nil {
+		return u.String()
 	}
-	return u.String()
+	through, err := via.URL(u.String())
+	if err != nil {
+		panic(err) // devpg's own
+	}
+	return through
 }
 
 // proxied returns a random connection through one of the proxies.

@@ -197,7 +197,7 @@ func (t *trial) watch(ctx context.Context) {
 			t.holding.Store(hold)
 			for _, p := range t.crew.of(senderRole) {
 				p.with(func(pr *process) bool {
-					pr.say(map[bool]string{true: "hold", false: "go"}[hold])
+					pr.Tell(map[bool]string{true: "hold", false: "go"}[hold])
 					return true
 				})
 			}
