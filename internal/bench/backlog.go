@@ -34,7 +34,7 @@ type backlogResult struct {
 	IndexBytes      int64    `json:"index_bytes"`
 }
 
-func runBacklog(ctx context.Context, l *lab) (Result, error) {
+func runBacklog(ctx context.Context, l *rig) (Result, error) {
 	const large, small = "large", "small"
 	if err := l.queues(ctx, large, small); err != nil {
 		return nil, err
@@ -88,7 +88,7 @@ func runBacklog(ctx context.Context, l *lab) (Result, error) {
 }
 
 // fillLarge makes a backlog of messages that equal what the library sends.
-func (l *lab) fillLarge(ctx context.Context, queue string, n int) error {
+func (l *rig) fillLarge(ctx context.Context, queue string, n int) error {
 	seed := min(n, 10_000)
 	if err := l.empty(ctx, floorQueue); err != nil {
 		return err

@@ -38,7 +38,7 @@ type sample struct {
 type crew []*child
 
 // hire starts n receiving processes and waits until they are connected. They wait for begin.
-func (l *lab) hire(ctx context.Context, n int, s spec) (crew, error) {
+func (l *rig) hire(ctx context.Context, n int, s spec) (crew, error) {
 	s.URL = l.url
 	if s.Concurrency == 0 {
 		s.Concurrency = l.Concurrency
@@ -61,7 +61,7 @@ func (l *lab) hire(ctx context.Context, n int, s spec) (crew, error) {
 }
 
 // employ hires n receiving processes and has them receive at once.
-func (l *lab) employ(ctx context.Context, n int, s spec) (crew, error) {
+func (l *rig) employ(ctx context.Context, n int, s spec) (crew, error) {
 	all, err := l.hire(ctx, n, s)
 	if err != nil {
 		return nil, err
@@ -246,7 +246,7 @@ func (all crew) await(ctx context.Context, holds func() bool, otherwise string) 
 }
 
 // awaitHandled waits until so many messages have been handled by all together.
-func (l *lab) awaitHandled(ctx context.Context, all crew, n int64) error {
+func (l *rig) awaitHandled(ctx context.Context, all crew, n int64) error {
 	return all.await(ctx, func() bool {
 		l.progress("handled %s of %s", thousands(min(n, all.handled())), thousands(n))
 		return all.handled() >= n
@@ -254,7 +254,7 @@ func (l *lab) awaitHandled(ctx context.Context, all crew, n int64) error {
 }
 
 // dismiss has the processes settle what they have in hand and end, and adds up what they tell.
-func (l *lab) dismiss(ctx context.Context, all crew) (sum receipts, err error) {
+func (l *rig) dismiss(ctx context.Context, all crew) (sum receipts, err error) {
 	for _, c := range all {
 		_, _ = io.WriteString(c.input, "stop\n") // one that has ended has an error
 	}
@@ -302,7 +302,7 @@ func (r *receipts) rate() float64 {
 }
 
 // receive has n processes handle what is in their queue, so many messages, and returns what they tell.
-func (l *lab) receive(ctx context.Context, n int, s spec, messages int64) (receipts, error) {
+func (l *rig) receive(ctx context.Context, n int, s spec, messages int64) (receipts, error) {
 	all, err := l.employ(ctx, n, s)
 	if err != nil {
 		return receipts{}, err
@@ -314,7 +314,7 @@ func (l *lab) receive(ctx context.Context, n int, s spec, messages int64) (recei
 }
 
 // awaitInstances waits until the library knows of so many running processes.
-func (l *lab) awaitInstances(ctx context.Context, all crew, n int) error {
+func (l *rig) awaitInstances(ctx context.Context, all crew, n int) error {
 	var err error
 	waitErr := all.await(ctx, func() bool {
 		var running int

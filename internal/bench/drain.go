@@ -57,7 +57,7 @@ type drainRound struct {
 	connections int64
 }
 
-func runDrain(ctx context.Context, l *lab) (Result, error) {
+func runDrain(ctx context.Context, l *rig) (Result, error) {
 	const queue = "drain"
 	r := &drainResult{Messages: l.N, Guarantee: cmp.Or(l.Guarantee, AtLeastOnce)}
 	if err := l.queues(ctx, queue); err != nil {
@@ -94,21 +94,21 @@ func runDrain(ctx context.Context, l *lab) (Result, error) {
 }
 
 // drainRound fills both tables and empties them, in turn the one or the other first.
-func (l *lab) drainRound(ctx context.Context, queue string, n int) (d drainRound, err error) {
+func (l *rig) drainRound(ctx context.Context, queue string, n int) (d drainRound, err error) {
 	if err := l.empty(ctx, queue, floorQueue); err != nil {
 		return d, err
 	}
 	if err := l.checkpoint(ctx); err != nil {
 		return d, err
 	}
-	sent := walSpan{lab: l}
+	sent := walSpan{rig: l}
 	if err := sent.of(ctx, func() error { return l.fill(ctx, queue, l.N) }); err != nil {
 		return d, err
 	}
 	if err := l.copyQueue(ctx, queue, floorQueue); err != nil {
 		return d, err
 	}
-	received := walSpan{lab: l}
+	received := walSpan{rig: l}
 	err = alternate(n, func() error {
 		return received.of(ctx, func() error {
 			before := l.cpu.read()
@@ -127,7 +127,7 @@ func (l *lab) drainRound(ctx context.Context, queue string, n int) (d drainRound
 }
 
 // drain has one process handle what is in a queue, sees that all of it was, and counts the process's connections.
-func (l *lab) drain(ctx context.Context, queue string) (r receipts, connections int64, err error) {
+func (l *rig) drain(ctx context.Context, queue string) (r receipts, connections int64, err error) {
 	all, err := l.employ(ctx, 1, spec{Queues: []string{queue}, Handler: counting, Guarantee: l.Guarantee})
 	if err != nil {
 		return r, 0, err
@@ -149,7 +149,7 @@ func (l *lab) drain(ctx context.Context, queue string) (r receipts, connections 
 }
 
 // deleteReturning deletes the rows of the floor's table, and returns how many a second the client had read.
-func (l *lab) deleteReturning(ctx context.Context, n int) (rate float64, err error) {
+func (l *rig) deleteReturning(ctx context.Context, n int) (rate float64, err error) {
 	l.progress("floor: one DELETE … RETURNING")
 	pool, conns, err := l.connectAll(ctx, 1)
 	if err != nil {

@@ -56,7 +56,7 @@ type exactlyOnceResult struct {
 	Deadlocks     int64   `json:"deadlocks"`
 }
 
-func runExactlyOnce(ctx context.Context, l *lab) (Result, error) {
+func runExactlyOnce(ctx context.Context, l *rig) (Result, error) {
 	const queue = "exactlyonce"
 	if err := l.queues(ctx, queue); err != nil {
 		return nil, err
@@ -106,7 +106,7 @@ func runExactlyOnce(ctx context.Context, l *lab) (Result, error) {
 }
 
 // handleTx measures the library, and checks the effects of its handlers.
-func (l *lab) handleTx(ctx context.Context, queue string, kind handlerKind, n int) (float64, error) {
+func (l *rig) handleTx(ctx context.Context, queue string, kind handlerKind, n int) (float64, error) {
 	if err := l.prepareEffects(ctx, queue); err != nil {
 		return 0, err
 	}
@@ -120,7 +120,7 @@ func (l *lab) handleTx(ctx context.Context, queue string, kind handlerKind, n in
 	return receipt.rate(), l.checkEffects(ctx, queue, kind, n)
 }
 
-func (l *lab) prepareEffects(ctx context.Context, queue string) error {
+func (l *rig) prepareEffects(ctx context.Context, queue string) error {
 	if err := l.empty(ctx, queue); err != nil {
 		return err
 	}
@@ -131,7 +131,7 @@ func (l *lab) prepareEffects(ctx context.Context, queue string) error {
 }
 
 // checkEffects sees that each message had its effect once, and is gone.
-func (l *lab) checkEffects(ctx context.Context, queue string, kind handlerKind, n int) error {
+func (l *rig) checkEffects(ctx context.Context, queue string, kind handlerKind, n int) error {
 	var effects, left int64
 	err := l.pool.QueryRow(ctx, fmt.Sprintf(`
 		SELECT CASE WHEN $1 THEN (SELECT coalesce(sum(n), 0) FROM %[1]s.hot) ELSE (SELECT count(*) FROM %[1]s.effect) END::bigint,
@@ -147,7 +147,7 @@ const receiveConnections = 4
 
 // transactions measures the floor: the statements of the handler and the deletion of the message, so many messages a
 // transaction, on as many connections as the receiver has.
-func (l *lab) transactions(ctx context.Context, kind handlerKind, n, each int) (float64, error) {
+func (l *rig) transactions(ctx context.Context, kind handlerKind, n, each int) (float64, error) {
 	if err := l.prepareEffects(ctx, floorQueue); err != nil {
 		return 0, err
 	}

@@ -60,7 +60,7 @@ type committed struct {
 	at    time.Time
 }
 
-func runFairness(ctx context.Context, l *lab) (Result, error) {
+func runFairness(ctx context.Context, l *rig) (Result, error) {
 	if err := l.queues(ctx, fairnessQueue); err != nil {
 		return nil, err
 	}
@@ -101,7 +101,7 @@ func runFairness(ctx context.Context, l *lab) (Result, error) {
 }
 
 // saturate sends for as long as Options.Duration says, and returns what was committed.
-func (l *lab) saturate(ctx context.Context, all crew) (batches []committed, backlogMin int64, err error) {
+func (l *rig) saturate(ctx context.Context, all crew) (batches []committed, backlogMin int64, err error) {
 	pool, conns, err := l.connectAll(ctx, fairnessSenders)
 	if err != nil {
 		return nil, 0, err
@@ -148,7 +148,7 @@ func (l *lab) saturate(ctx context.Context, all crew) (batches []committed, back
 }
 
 // sendOpenly sends a batch in a transaction that stays open for a while.
-func (l *lab) sendOpenly(ctx context.Context, conn *pgxpool.Conn, first int64) error {
+func (l *rig) sendOpenly(ctx context.Context, conn *pgxpool.Conn, first int64) error {
 	bodies := make([]string, fairnessBatch)
 	for i := range bodies {
 		bodies[i] = string(newNote(first+int64(i), 0, l.Size).body())

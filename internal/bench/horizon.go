@@ -49,7 +49,7 @@ type horizonCell struct {
 
 const horizonQueue = "horizon"
 
-func runHorizon(ctx context.Context, l *lab) (Result, error) {
+func runHorizon(ctx context.Context, l *rig) (Result, error) {
 	if err := l.queues(ctx, horizonQueue); err != nil {
 		return nil, err
 	}
@@ -82,7 +82,7 @@ func runHorizon(ctx context.Context, l *lab) (Result, error) {
 }
 
 // horizonFree measures each cell with nothing held, on an empty table.
-func (l *lab) horizonFree(ctx context.Context, r *horizonResult) error {
+func (l *rig) horizonFree(ctx context.Context, r *horizonResult) error {
 	for i := range r.Cells {
 		if err := l.empty(ctx, horizonQueue); err != nil {
 			return err
@@ -97,7 +97,7 @@ func (l *lab) horizonFree(ctx context.Context, r *horizonResult) error {
 }
 
 // horizonHeld measures each cell twice while the horizon is held, once in this and once in the other order.
-func (l *lab) horizonHeld(ctx context.Context, r *horizonResult) error {
+func (l *rig) horizonHeld(ctx context.Context, r *horizonResult) error {
 	if err := l.empty(ctx, horizonQueue); err != nil {
 		return err
 	}
@@ -133,7 +133,7 @@ func (l *lab) horizonHeld(ctx context.Context, r *horizonResult) error {
 }
 
 // horizonDrain fills the queue and measures how fast a cell's processes empty it.
-func (l *lab) horizonDrain(ctx context.Context, c *horizonCell, n int) (float64, error) {
+func (l *rig) horizonDrain(ctx context.Context, c *horizonCell, n int) (float64, error) {
 	if err := l.fill(ctx, horizonQueue, n); err != nil {
 		return 0, err
 	}
@@ -142,7 +142,7 @@ func (l *lab) horizonDrain(ctx context.Context, c *horizonCell, n int) (float64,
 }
 
 // holdHorizon opens a transaction with an XID and a snapshot, and returns what ends it.
-func (l *lab) holdHorizon(ctx context.Context) (release func(), err error) {
+func (l *rig) holdHorizon(ctx context.Context) (release func(), err error) {
 	pool, err := l.connect(ctx, 1)
 	if err != nil {
 		return nil, err

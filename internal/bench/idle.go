@@ -33,7 +33,7 @@ type idleResult struct {
 	PeakRSSMiB          *float64 `json:"peak_rss_mib"`
 }
 
-func runIdle(ctx context.Context, l *lab) (Result, error) {
+func runIdle(ctx context.Context, l *rig) (Result, error) {
 	r := &idleResult{Queues: max(1, l.N)}
 	counts := l.statements(ctx)
 	r.Counted = counts.what
@@ -88,7 +88,7 @@ func runIdle(ctx context.Context, l *lab) (Result, error) {
 
 // watchIdle looks how many statements a second the database executes for a while, and how many milliseconds of processor
 // time a second its server uses.
-func (l *lab) watchIdle(ctx context.Context, counts counter, d time.Duration) (seconds, perSecond float64, cpu *float64, err error) {
+func (l *rig) watchIdle(ctx context.Context, counts counter, d time.Duration) (seconds, perSecond float64, cpu *float64, err error) {
 	before := l.cpu.read()
 	callsBefore, err := counts.count(ctx, l.pool)
 	if err != nil {

@@ -75,7 +75,7 @@ func notes(first int64, n, size int) []sqlq.Message {
 const fillChunk = 5_000
 
 // fill puts n messages into a queue, through the library.
-func (l *lab) fill(ctx context.Context, queue string, n int) error {
+func (l *rig) fill(ctx context.Context, queue string, n int) error {
 	pool, err := l.connect(ctx, 2)
 	if err != nil {
 		return err
@@ -95,7 +95,7 @@ func (l *lab) fill(ctx context.Context, queue string, n int) error {
 }
 
 // copyQueue puts rows into one queue's table that equal those of another's, in the same order.
-func (l *lab) copyQueue(ctx context.Context, from, to string) error {
+func (l *rig) copyQueue(ctx context.Context, from, to string) error {
 	_, err := l.pool.Exec(ctx, fmt.Sprintf(`
 		INSERT INTO %s (id, sent_at, expires_at, attempt, type, headers, body)
 		SELECT id, sent_at, expires_at, attempt, type, headers, body FROM %s ORDER BY seq`, table(to), table(from)))

@@ -42,7 +42,7 @@ type notifyResult struct {
 
 const notifyQueue = "notify"
 
-func runNotify(ctx context.Context, l *lab) (Result, error) {
+func runNotify(ctx context.Context, l *rig) (Result, error) {
 	const rounds = 4
 	if err := l.queues(ctx, notifyQueue); err != nil {
 		return nil, err
@@ -80,7 +80,7 @@ func runNotify(ctx context.Context, l *lab) (Result, error) {
 }
 
 // sendTx measures transactions that send one message each, and returns how many notifications each brought.
-func (l *lab) sendTx(ctx context.Context, e *ear, config sqlq.Config, window time.Duration) (rate, heard float64, err error) {
+func (l *rig) sendTx(ctx context.Context, e *ear, config sqlq.Config, window time.Duration) (rate, heard float64, err error) {
 	pool, conns, err := l.connectAll(ctx, l.Concurrency)
 	if err != nil {
 		return 0, 0, err
@@ -108,7 +108,7 @@ func (l *lab) sendTx(ctx context.Context, e *ear, config sqlq.Config, window tim
 }
 
 // whileBusy calls f while a process is working off a backlog.
-func (l *lab) whileBusy(ctx context.Context, f func(*ear) error) error {
+func (l *rig) whileBusy(ctx context.Context, f func(*ear) error) error {
 	const handlers, each = 16, 5 * time.Millisecond
 	if err := l.empty(ctx, notifyQueue); err != nil {
 		return err
@@ -134,7 +134,7 @@ func (l *lab) whileBusy(ctx context.Context, f func(*ear) error) error {
 }
 
 // whileAsleep calls f while senders find the queue's receivers asleep, whatever they send.
-func (l *lab) whileAsleep(ctx context.Context, f func(*ear) error) error {
+func (l *rig) whileAsleep(ctx context.Context, f func(*ear) error) error {
 	if err := l.empty(ctx, notifyQueue); err != nil {
 		return err
 	}
@@ -146,7 +146,7 @@ type ear struct{ heard atomic.Int64 }
 
 // listening calls f while a session listens to the queue's channel and, asleep, holds the flag that sleeping receivers
 // hold: see queue_lock_key in the migrations.
-func (l *lab) listening(ctx context.Context, asleep bool, f func(*ear) error) error {
+func (l *rig) listening(ctx context.Context, asleep bool, f func(*ear) error) error {
 	pool, conns, err := l.connectAll(ctx, 1)
 	if err != nil {
 		return err

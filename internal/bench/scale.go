@@ -50,7 +50,7 @@ type scaleStep struct {
 
 const scaleQueue = "scale"
 
-func runScale(ctx context.Context, l *lab) (Result, error) {
+func runScale(ctx context.Context, l *rig) (Result, error) {
 	if err := l.queues(ctx, scaleQueue); err != nil {
 		return nil, err
 	}
@@ -84,7 +84,7 @@ func runScale(ctx context.Context, l *lab) (Result, error) {
 }
 
 // scaleTo measures with a number of processes.
-func (l *lab) scaleTo(ctx context.Context, counts counter, s *scaleStep, rate float64, window time.Duration) error {
+func (l *rig) scaleTo(ctx context.Context, counts counter, s *scaleStep, rate float64, window time.Duration) error {
 	const perProcess = receiveConnections + 4 // to listen, to keep house, and of the pool
 	if free, err := l.capacity(ctx); err != nil || free < int64(s.Processes*perProcess+senders) {
 		if err == nil {
@@ -163,7 +163,7 @@ const senders = 4
 
 // sendSteadily sends at a rate for a while, from a few goroutines, and returns how many messages. Timed ones say when
 // they were sent.
-func (l *lab) sendSteadily(ctx context.Context, client *sqlq.Client, rate float64, d time.Duration, timed bool) (int64, error) {
+func (l *rig) sendSteadily(ctx context.Context, client *sqlq.Client, rate float64, d time.Duration, timed bool) (int64, error) {
 	counts, errs := make([]int64, senders), make([]error, senders)
 	var all sync.WaitGroup
 	for i := range senders {

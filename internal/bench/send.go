@@ -53,7 +53,7 @@ type sendRate struct {
 	Ratio      float64 `json:"ratio"`
 }
 
-func runSend(ctx context.Context, l *lab) (Result, error) {
+func runSend(ctx context.Context, l *rig) (Result, error) {
 	const queue = "send"
 	if err := l.queues(ctx, queue); err != nil {
 		return nil, err
@@ -121,7 +121,7 @@ type sender struct {
 }
 
 // newSender opens as many connections as there will be goroutines, and all of them now.
-func (l *lab) newSender(ctx context.Context, queue string, most int) (*sender, error) {
+func (l *rig) newSender(ctx context.Context, queue string, most int) (*sender, error) {
 	pool, conns, err := l.connectAll(ctx, max(2, most))
 	if err != nil {
 		return nil, err
