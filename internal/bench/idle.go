@@ -65,7 +65,7 @@ func runIdle(ctx context.Context, l *rig) (Result, error) {
 		return nil, err
 	}
 	l.progress("%d idle queues", len(queues))
-	receiver := all[0].cmd.Process.Pid
+	receiver := all[0].PID()
 	before, known := readStat(receiver)
 	r.Seconds, r.StatementsPerSecond, r.DatabaseCPU, err = l.watchIdle(ctx, counts, l.Duration)
 	if err != nil {

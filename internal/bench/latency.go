@@ -155,9 +155,7 @@ func (l *rig) notifyPaced(ctx context.Context, window time.Duration) ([]time.Dur
 		return nil, err
 	}
 	ready := all.said()
-	if err := all.begin(); err != nil {
-		return nil, err
-	}
+	all.begin()
 	if err := all.await(ctx, func() bool { return all.said() > ready }, "the floor's receiver does not listen"); err != nil {
 		return nil, err
 	}
