@@ -207,7 +207,7 @@ func (all crew) await(ctx context.Context, holds func() bool, otherwise string) 
 // awaitHandled waits until so many messages have been handled by all together.
 func (l *rig) awaitHandled(ctx context.Context, all crew, n int64) error {
 	return all.await(ctx, func() bool {
-		l.progress("handled %s of %s", thousands(min(n, all.handled())), thousands(n))
+		l.progress("handled %s of %s", lab.Thousands(min(n, all.handled())), lab.Thousands(n))
 		return all.handled() >= n
 	}, "receiving stands still")
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 var idleBenchmark = Benchmark{
@@ -61,7 +63,7 @@ func runIdle(ctx context.Context, l *rig) (Result, error) {
 		return nil, err
 	}
 	l.progress("%d queues fall asleep", len(queues))
-	if err := sleepUntil(ctx, time.Now().Add(l.Duration/8)); err != nil {
+	if err := lab.Sleep(ctx, l.Duration/8); err != nil {
 		return nil, err
 	}
 	l.progress("%d idle queues", len(queues))
@@ -82,7 +84,7 @@ func runIdle(ctx context.Context, l *rig) (Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.PeakRSSMiB = measured(series{float64(receipt.PeakMemory) / (1 << 20)}, 1)
+	r.PeakRSSMiB = measured(lab.Series{float64(receipt.PeakMemory) / (1 << 20)}, 1)
 	return r, nil
 }
 
@@ -95,7 +97,7 @@ func (l *rig) watchIdle(ctx context.Context, counts counter, d time.Duration) (s
 		return 0, 0, nil, err
 	}
 	began := time.Now()
-	if err := sleepUntil(ctx, began.Add(d)); err != nil {
+	if err := lab.SleepUntil(ctx, began.Add(d)); err != nil {
 		return 0, 0, nil, err
 	}
 	callsAfter, err := counts.count(ctx, l.pool)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/sqlq/sqlq/internal/lab"
 	"github.com/sqlq/sqlq/sqlq"
 )
 
@@ -107,7 +108,7 @@ func (l *rig) probe(ctx context.Context, queue string) (p *prober, err error) {
 		return nil, err
 	}
 	for range 50 {
-		if err := errors.Join(p.send(ctx, 0), sleepUntil(ctx, time.Now().Add(2*time.Millisecond))); err != nil {
+		if err := errors.Join(p.send(ctx, 0), lab.Sleep(ctx, 2*time.Millisecond)); err != nil {
 			p.pool.Close()
 			return nil, err
 		}
@@ -177,7 +178,7 @@ func (l *rig) notifyPaced(ctx context.Context, window time.Duration) ([]time.Dur
 		return err
 	}
 	for range 50 {
-		if err := errors.Join(send(0), sleepUntil(ctx, time.Now().Add(2*time.Millisecond))); err != nil {
+		if err := errors.Join(send(0), lab.Sleep(ctx, 2*time.Millisecond)); err != nil {
 			return nil, err
 		}
 	}
@@ -205,7 +206,7 @@ func (l *rig) sendLoaded(ctx context.Context, queue string, window time.Duration
 	}
 	r.DrainRate = round(drained.rate(), 0)
 	r.LoadedTarget = round(r.DrainRate/2, 0)
-	l.progress("Send among %s messages a second", thousands(int64(r.LoadedTarget)))
+	l.progress("Send among %s messages a second", lab.Thousands(int64(r.LoadedTarget)))
 
 	p, err := l.probe(ctx, queue)
 	if err != nil {
@@ -246,7 +247,7 @@ func (l *rig) load(ctx context.Context, client *sqlq.Client, perSecond float64, 
 	portion := notes(0, max(1, int(perSecond*every.Seconds())), l.Size)
 	began := time.Now()
 	for next := began; next.Sub(began) < d; next = next.Add(every) {
-		if err := sleepUntil(ctx, next); err != nil {
+		if err := lab.SleepUntil(ctx, next); err != nil {
 			return sent, err
 		}
 		if time.Since(began) > d {
@@ -275,7 +276,7 @@ func (r *latencyResult) Tables() []Table {
 	load.add("drain rate", perSecond(r.DrainRate))
 	load.add("half of it was wanted", perSecond(r.LoadedTarget))
 	load.add("sent", perSecond(r.LoadedRate))
-	load.add("backlog when sending ended", thousands(r.LoadedBacklog))
+	load.add("backlog when sending ended", lab.Thousands(r.LoadedBacklog))
 	return []Table{t, load}
 }
 
@@ -318,7 +319,7 @@ func (l *rig) runDelayed(ctx context.Context, queue string) (Result, error) {
 // Tables implements Result.
 func (r *delayedResult) Tables() []Table {
 	t := Table{
-		Title:   fmt.Sprintf("How late %s delayed messages were handled", thousands(int64(r.Lateness.Count))),
+		Title:   fmt.Sprintf("How late %s delayed messages were handled", lab.Thousands(int64(r.Lateness.Count))),
 		Columns: []string{"", "min", "p50", "p95", "p99", "max"},
 	}
 	t.add(append([]string{"after their time", millisecondsText(r.Lateness.Min)}, r.Lateness.cells()...)...)

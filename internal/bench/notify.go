@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sqlq/sqlq/internal/lab"
 	"github.com/sqlq/sqlq/sqlq"
 )
 
@@ -49,11 +50,11 @@ func runNotify(ctx context.Context, l *rig) (Result, error) {
 	}
 	window := l.Duration / (4 * rounds)
 	r := &notifyResult{Senders: l.Concurrency, Rounds: rounds}
-	var busy, busyOff, asleep, asleepOff, busyHeard, asleepHeard, silence series
+	var busy, busyOff, asleep, asleepOff, busyHeard, asleepHeard, silence lab.Series
 	for n := range rounds {
 		// Both ways of one state, in turn.
-		pair := func(state string, on, off, heard *series) func(*ear) error {
-			measure := func(e *ear, config sqlq.Config, rates, heard *series) func() error {
+		pair := func(state string, on, off, heard *lab.Series) func(*ear) error {
+			measure := func(e *ear, config sqlq.Config, rates, heard *lab.Series) func() error {
 				return func() error {
 					l.progress("round %d of %d: SendTx from %d goroutines, receivers %s", n+1, rounds, l.Concurrency, state)
 					rate, each, err := l.sendTx(ctx, e, config, window)
@@ -72,10 +73,10 @@ func runNotify(ctx context.Context, l *rig) (Result, error) {
 			return nil, err
 		}
 	}
-	r.BusyRate, r.BusyOffRate = round(busy.median(), 0), round(busyOff.median(), 0)
-	r.AsleepRate, r.AsleepOffRate = round(asleep.median(), 0), round(asleepOff.median(), 0)
+	r.BusyRate, r.BusyOffRate = round(busy.Median(), 0), round(busyOff.Median(), 0)
+	r.AsleepRate, r.AsleepOffRate = round(asleep.Median(), 0), round(asleepOff.Median(), 0)
 	r.BusyRatio, r.AsleepRatio = ratio(r.BusyRate, r.BusyOffRate), ratio(r.AsleepRate, r.AsleepOffRate)
-	r.BusyNotified, r.AsleepNotified = round(busyHeard.median(), 3), round(asleepHeard.median(), 3)
+	r.BusyNotified, r.AsleepNotified = round(busyHeard.Median(), 3), round(asleepHeard.Median(), 3)
 	return r, nil
 }
 

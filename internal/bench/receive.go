@@ -100,13 +100,7 @@ func (r *receiving) run(ctx context.Context) error {
 	if err := r.Spec(&r.spec); err != nil {
 		return err
 	}
-	config, err := pgxpool.ParseConfig(r.spec.URL)
-	if err != nil {
-		return err
-	}
-	config.MaxConns = 4
-	config.ConnConfig.RuntimeParams["application_name"] = receiverName
-	pool, err := pgxpool.NewWithConfig(ctx, config)
+	pool, err := lab.NewPool(ctx, r.spec.URL, 4, map[string]string{"application_name": receiverName})
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sqlq/sqlq/internal/devpg"
+	"github.com/sqlq/sqlq/internal/lab"
 	"github.com/sqlq/sqlq/sqlq"
 	"github.com/sqlq/sqlq/sqlq/migrate"
 	"github.com/sqlq/sqlq/sqlq/ops"
@@ -165,14 +166,10 @@ func (l *rig) close() error {
 
 // connect opens a pool of up to n connections.
 func (l *rig) connect(ctx context.Context, n int) (*pgxpool.Pool, error) {
-	config, err := pgxpool.ParseConfig(l.url)
-	if err != nil {
-		return nil, err
-	}
-	config.MaxConns = int32(n)
-	config.ConnConfig.RuntimeParams["application_name"] = "sqlq bench"
-	config.ConnConfig.RuntimeParams["statement_timeout"] = "0" // filling and dropping take their time
-	pool, err := pgxpool.NewWithConfig(ctx, config)
+	pool, err := lab.NewPool(ctx, l.url, n, map[string]string{
+		"application_name":  "sqlq bench",
+		"statement_timeout": "0", // filling and dropping take their time
+	})
 	if err != nil {
 		return nil, err
 	}

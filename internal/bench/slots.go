@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 var slotsBenchmark = Benchmark{
@@ -87,7 +89,7 @@ func (l *rig) sleepers(ctx context.Context, kind handlerKind, mean, warm, window
 	}
 	began := time.Now()
 	err = all.await(ctx, func() bool {
-		l.progress("handlers that sleep around %v: handled %s", mean, thousands(all.handled()))
+		l.progress("handlers that sleep around %v: handled %s", mean, lab.Thousands(all.handled()))
 		return time.Since(began) > warm+window || all.handled() >= int64(backlog-l.Concurrency)
 	}, "receiving stands still")
 	if err != nil {
