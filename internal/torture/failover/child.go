@@ -48,6 +48,13 @@ type plain struct {
 func (effect) MessageType() string { return "failover.Effect" }
 func (plain) MessageType() string  { return "failover.Plain" }
 
+const (
+	effectsQueue = "effects"
+	plainQueue   = "plain"
+)
+
+var queues = []string{effectsQueue, plainQueue}
+
 func message(n int64) sqlq.Message {
 	if n%2 == 0 {
 		return effect{n}
@@ -76,7 +83,7 @@ func beChild(self *lab.Child) error {
 	}
 	defer pool.Close()
 	client, err := sqlq.Open(ctx, pool, sqlq.Config{
-		Routes: map[string]string{effect{}.MessageType(): "effects", plain{}.MessageType(): "plain"},
+		Routes: map[string]string{effect{}.MessageType(): effectsQueue, plain{}.MessageType(): plainQueue},
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {
@@ -147,12 +154,12 @@ const sendWithin = 10 * time.Second
 func (c *child) receive(ctx context.Context) error {
 	pid := os.Getpid()
 	return c.client.Run(ctx,
-		sqlq.Endpoint{Name: "effects", Concurrency: 16, Handlers: []sqlq.Handler{
+		sqlq.Endpoint{Name: effectsQueue, Concurrency: 16, Handlers: []sqlq.Handler{
 			sqlq.HandleTx(func(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[effect]) error {
 				_, err := tx.Exec(ctx, `INSERT INTO effect (n, pid) VALUES ($1, $2)`, d.Message.N, pid)
 				return err
 			})}},
-		sqlq.Endpoint{Name: "plain", Concurrency: 16, Handlers: []sqlq.Handler{
+		sqlq.Endpoint{Name: plainQueue, Concurrency: 16, Handlers: []sqlq.Handler{
 			sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[plain]) error {
 				c.Tell(told{Plain: d.Message.N, Ended: time.Now().UnixNano()})
 				return nil

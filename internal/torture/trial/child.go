@@ -63,14 +63,8 @@ func (c *child) run() error {
 		return err
 	}
 	defer c.trace.Close()
-	config, err := pgxpool.ParseConfig(c.URL)
+	c.pool, err = lab.NewPool(ctx, c.URL, 4, map[string]string{"application_name": "torture " + c.Name})
 	if err != nil {
-		return err
-	}
-	config.MaxConns = 4
-	config.ConnConfig.RuntimeParams["application_name"] = "torture " + c.Name
-	config.ConnConfig.ConnectTimeout = 5 * time.Second
-	if c.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return err
 	}
 	c.client, err = sqlq.Open(ctx, c.pool, sqlq.Config{

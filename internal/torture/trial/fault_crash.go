@@ -32,7 +32,7 @@ func (t *trial) down(how string, end func(context.Context) error) func(context.C
 		if err := end(ctx); err != nil {
 			t.problem("%s: %v", kind, err)
 		}
-		sleep(ctx, d)
+		_ = lab.Sleep(ctx, d)
 		if err := t.site.server.Restart(ctx); err != nil {
 			t.problem("%s: start the server again: %v", kind, err)
 		}
@@ -57,7 +57,7 @@ func (t *trial) crashBackend(ctx context.Context, r *rand.Rand, kind string) boo
 	}
 	over := t.faults.struck(kind, everybody, "SIGKILL of server process %d: the server recovers", pid)
 	defer over()
-	sleep(ctx, 100*time.Millisecond)
+	_ = lab.Sleep(ctx, 100*time.Millisecond)
 	_ = t.site.insist(ctx, `SELECT 1`)
 	return true
 }

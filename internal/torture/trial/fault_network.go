@@ -22,7 +22,7 @@ func (t *trial) delayNetwork(ctx context.Context, r *rand.Rand, kind string) boo
 	p.Slow(d)
 	over := t.faults.struck(kind, everybody, "each piece %v, for %v", d, lasts)
 	t.lasting(func() {
-		sleep(ctx, lasts)
+		_ = lab.Sleep(ctx, lasts)
 		p.Slow(0)
 		over()
 	})
@@ -74,7 +74,7 @@ func (t *trial) endHole(ctx context.Context, r *rand.Rand, kind string, all []*l
 	}
 	over := t.faults.struck(kind, everybody, "%d connections for %v, %s", len(all), d.Round(time.Millisecond), how)
 	t.lasting(func() {
-		sleep(ctx, d)
+		_ = lab.Sleep(ctx, d)
 		for _, c := range all {
 			if cut {
 				c.Cut()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"math/rand/v2"
 	"time"
+
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 // processFaults kills, freezes and restarts processes.
@@ -46,7 +48,7 @@ func (t *trial) freezePost(ctx context.Context, r *rand.Rand, kind string, p *po
 	}
 	over := t.faults.struck(kind, name, "SIGSTOP for %v", d.Round(time.Millisecond))
 	t.lasting(func() {
-		sleep(ctx, d)
+		_ = lab.Sleep(ctx, d)
 		thaw()
 		over()
 	})

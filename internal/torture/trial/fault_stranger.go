@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/sqlq/sqlq/internal/lab"
 	"github.com/sqlq/sqlq/sqlq"
 )
 
@@ -157,7 +158,7 @@ func (s *stranger) holdAdvisoryLocks(ctx context.Context, r *rand.Rand, kind str
 		_, _ = conn.Exec(ctx, fmt.Sprintf(`SET lock_timeout = %d`, d.Milliseconds()))
 		_, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1::bigint::bit(32)::int, $2::bigint::bit(32)::int)`, l.Class, l.Key)
 		s.trial.faults.happened(everybody, "a stranger holds %d of %d advisory locks, and asked for (%d, %d): %v", held, len(locks), l.Class, l.Key, err)
-		sleep(ctx, d/2)
+		_ = lab.Sleep(ctx, d/2)
 	})
 	return true
 }
@@ -205,7 +206,7 @@ func (s *stranger) insertInfiniteTimes(ctx context.Context, r *rand.Rand, kind s
 		eternal, plainQueue, plain{}.MessageType())
 	refused += refusals(err)
 	s.trial.faults.happened(everybody, "%d of 5 rows with infinite times were refused", refused)
-	sleep(ctx, between(r, 200*time.Millisecond, 1500*time.Millisecond))
+	_ = lab.Sleep(ctx, between(r, 200*time.Millisecond, 1500*time.Millisecond))
 	if err := s.trial.site.insist(context.WithoutCancel(ctx), `DELETE FROM sqlq.delayed WHERE id = '`+eternal+`'`); err != nil {
 		s.trial.problem("take the eternal message away: %v", err)
 	}
@@ -259,7 +260,7 @@ func (t *trial) lockTableLong(ctx context.Context, r *rand.Rand, kind string) bo
 			if _, err := tx.Exec(ctx, `LOCK TABLE `+table+` IN ACCESS EXCLUSIVE MODE`); err != nil {
 				return err
 			}
-			sleep(ctx, d)
+			_ = lab.Sleep(ctx, d)
 			return nil
 		})
 		t.faults.happened(everybody, "%s was locked for %v: %v", table, d, err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/sqlq/sqlq/internal/lab"
 	"github.com/sqlq/sqlq/sqlq"
 )
 
@@ -67,7 +68,7 @@ func (c *child) sendOn(ctx context.Context, r *rand.Rand, rate float64, next *at
 			continue
 		}
 		if ahead := time.Duration(float64(sent)/rate*float64(time.Second)) - time.Since(began); ahead > 0 {
-			if !sleep(ctx, ahead) {
+			if lab.Sleep(ctx, ahead) != nil {
 				return
 			}
 		}

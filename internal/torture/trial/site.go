@@ -89,16 +89,11 @@ func (s *site) furnish(ctx context.Context) error {
 	if err := migrate.Up(ctx, s.url(nil), "sqlq"); err != nil {
 		return err
 	}
-	config, err := pgxpool.ParseConfig(s.server.URL(database))
+	s.admin, err = lab.NewPool(ctx, s.server.URL(database), 12, map[string]string{
+		"default_transaction_read_only": "off", "statement_timeout": "60s", "lock_timeout": "10s",
+		"idle_in_transaction_session_timeout": "0", "idle_session_timeout": "0", "application_name": "torture",
+	})
 	if err != nil {
-		return err
-	}
-	config.MaxConns = 12
-	for name, value := range map[string]string{"default_transaction_read_only": "off", "statement_timeout": "60s", "lock_timeout": "10s",
-		"idle_in_transaction_session_timeout": "0", "idle_session_timeout": "0", "application_name": "torture"} {
-		config.ConnConfig.RuntimeParams[name] = value
-	}
-	if s.admin, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return err
 	}
 	app, err := pgx.Connect(ctx, s.url(nil))
@@ -146,6 +141,9 @@ func (s *site) urlOf(role string, via *lab.Proxy) string {
 		panic(err) // devpg's own
 	}
 	u.User = url.User(role)
+	query := u.Query()
+	query.Set("connect_timeout", "5") // seconds: a fault may swallow what is said
+	u.RawQuery = query.Encode()
 	if via == nil {
 		return u.String()
 	}
@@ -189,7 +187,7 @@ func (s *site) alone(ctx context.Context) error {
 		if err == nil && n == 0 {
 			return nil
 		}
-		if !sleep(ctx, 50*time.Millisecond) {
+		if lab.Sleep(ctx, 50*time.Millisecond) != nil {
 			return fmt.Errorf("end the sessions of the processes: %d are left: %w", n, errors.Join(err, ctx.Err()))
 		}
 	}
