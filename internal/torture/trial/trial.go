@@ -145,7 +145,7 @@ func (t *trial) lanes(ctx context.Context) (lanes []lane, end func(), err error)
 	if t.options.Scenario == Calm {
 		return nil, end, nil
 	}
-	p, err := t.newPoisoner(ctx, 8)
+	p, err := t.newInsider(ctx, "the trial", role, poisonerRun)
 	if err != nil {
 		return nil, end, err
 	}
@@ -153,15 +153,15 @@ func (t *trial) lanes(ctx context.Context) (lanes []lane, end func(), err error)
 	if t.options.Scenario == Poison {
 		return []lane{t.messageFaults(p, 500*time.Millisecond, 1500*time.Millisecond)}, end, nil
 	}
-	s, err := t.newStranger(ctx)
+	inside, err := t.newInsider(ctx, "a stranger", strangerRole, strangerRun)
 	if err != nil {
 		return nil, end, err
 	}
-	end = func() { p.pool.Close(); s.pool.Close() }
+	end = func() { p.pool.Close(); inside.pool.Close() }
 	if t.options.Skew == 0 {
 		t.skip("clocks that differ by hours: that is a trial of its own, see -skew")
 	}
-	return []lane{t.processFaults(), t.networkFaults(), t.sessionFaults(), t.administratorFaults(), t.crashFaults(), s.faults(),
+	return []lane{t.processFaults(), t.networkFaults(), t.sessionFaults(), t.administratorFaults(), t.crashFaults(), stranger{inside}.faults(),
 		t.messageFaults(p, 2*time.Second, 3*time.Second)}, end, nil
 }
 
