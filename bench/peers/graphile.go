@@ -28,7 +28,7 @@ func graphileSubjects() []subject {
 		return subject{
 			key: key, title: title, version: version, rows: rows, tuned: tuned, contract: contract, poll: p,
 			make: func() system { return &graphileSystem{how: how} },
-			available: func(ctx context.Context, l *lab) (err error) {
+			available: func(ctx context.Context, l *rig) (err error) {
 				if l.fetched == nil {
 					l.fetched, err = fetchGraphile(ctx, l)
 				}
@@ -60,8 +60,8 @@ func graphileVersion() string {
 // fetched is a folder with graphile-worker and the program that runs it.
 type fetched struct{ dir string }
 
-// fetchGraphile installs what package-lock.json says, and nothing else, in the lab's folder.
-func fetchGraphile(ctx context.Context, l *lab) (*fetched, error) {
+// fetchGraphile installs what package-lock.json says, and nothing else, in the rig's folder.
+func fetchGraphile(ctx context.Context, l *rig) (*fetched, error) {
 	if !l.npm {
 		return nil, fmt.Errorf("%w: graphile-worker is fetched by npm, when -npm asks for that", errNotHere)
 	}
@@ -106,7 +106,7 @@ func (g *graphileSystem) open(ctx context.Context, at place) (err error) {
 
 func (g *graphileSystem) node(ctx context.Context, how string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "node", "worker.mjs", g.at.url, how)
-	cmd.Dir = g.at.lab.fetched.dir
+	cmd.Dir = g.at.rig.fetched.dir
 	return cmd
 }
 

@@ -110,7 +110,7 @@ func (g *gueSystem) receive(ctx context.Context, in *inbox) (func(context.Contex
 	}}
 	options := []gue.WorkerPoolOption{
 		gue.WithPoolQueue(gueQueue),
-		gue.WithPoolLogger(gueslog.New(g.at.lab.log)),
+		gue.WithPoolLogger(gueslog.New(g.at.rig.log)),
 		gue.WithPoolGracefulShutdown(nil), // else the end of the context rolls back what is in hand
 	}
 	if g.poll > 0 {

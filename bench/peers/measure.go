@@ -44,18 +44,18 @@ func (r results) add(s subject, what row, value float64) {
 type pass struct {
 	name string
 	rows []row
-	run  func(l *lab, ctx context.Context, s subject, sys system, url string, into results) error
+	run  func(l *rig, ctx context.Context, s subject, sys system, url string, into results) error
 }
 
 var passes = []pass{
-	{"send many and drain", []row{rowSendMany, rowDrain, rowWAL}, (*lab).backlog},
-	{"send from 16", []row{rowSend16}, (*lab).senders},
-	{"latency", []row{rowP50, rowP99}, (*lab).latency},
+	{"send many and drain", []row{rowSendMany, rowDrain, rowWAL}, (*rig).backlog},
+	{"send from 16", []row{rowSend16}, (*rig).senders},
+	{"latency", []row{rowP50, rowP99}, (*rig).latency},
 }
 
 // run measures the subjects in rounds: every pass goes round all of them before the next begins. A system that fails is
 // left out from then on, and has no figures.
-func (l *lab) run(ctx context.Context, all []subject) (into results, failed []absent, err error) {
+func (l *rig) run(ctx context.Context, all []subject) (into results, failed []absent, err error) {
 	into = results{}
 	out := map[string]bool{}
 	for round := range l.size.Rounds {
@@ -84,7 +84,7 @@ func (l *lab) run(ctx context.Context, all []subject) (into results, failed []ab
 
 // backlog sends a backlog in batches and then has it drained. The drain counts from the first call of a handler to the
 // last, which leaves out how long a receiver takes to start, and to settle what was handled at the end.
-func (l *lab) backlog(ctx context.Context, s subject, sys system, url string, into results) error {
+func (l *rig) backlog(ctx context.Context, s subject, sys system, url string, into results) error {
 	n := l.size.Backlog
 	first := l.ids(n)
 	all := orders(first, n)
@@ -145,7 +145,7 @@ func analyze(ctx context.Context, url string) error {
 
 // receive runs the system's receiver until the inbox is full, or for a time, and stops it. It returns whether the inbox
 // is full.
-func (l *lab) receive(ctx context.Context, sys system, in *inbox, within time.Duration) (full bool, err error) {
+func (l *rig) receive(ctx context.Context, sys system, in *inbox, within time.Duration) (full bool, err error) {
 	stop, err := sys.receive(ctx, in)
 	if err != nil {
 		return false, fmt.Errorf("receive: %w", err)
@@ -154,7 +154,7 @@ func (l *lab) receive(ctx context.Context, sys system, in *inbox, within time.Du
 	return full, errors.Join(err, l.stop(ctx, stop), in.check())
 }
 
-func (l *lab) stop(ctx context.Context, stop func(context.Context) error) error {
+func (l *rig) stop(ctx context.Context, stop func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 	defer cancel()
 	return stop(ctx)
@@ -177,7 +177,7 @@ func (in *inbox) wait(ctx context.Context, within time.Duration) (full bool, err
 }
 
 // nothingLeft complains when a system whose receiver has ended has orders yet, though all were handled.
-func (l *lab) nothingLeft(ctx context.Context, sys system) error {
+func (l *rig) nothingLeft(ctx context.Context, sys system) error {
 	left, err := sys.left(ctx)
 	if err != nil {
 		return fmt.Errorf("count what is left: %w", err)
@@ -194,7 +194,7 @@ const (
 )
 
 // senders sends single orders from 16 goroutines. Nobody receives.
-func (l *lab) senders(ctx context.Context, s subject, sys system, _ string, into results) error {
+func (l *rig) senders(ctx context.Context, s subject, sys system, _ string, into results) error {
 	rate, _, _, err := l.sendFrom16(ctx, sys)
 	if err != nil {
 		return fmt.Errorf("send: %w", err)
@@ -204,7 +204,7 @@ func (l *lab) senders(ctx context.Context, s subject, sys system, _ string, into
 }
 
 // sendFrom16 returns the rate, the id of the first order that was sent, and how many were in all.
-func (l *lab) sendFrom16(ctx context.Context, sys system) (rate float64, first int64, n int, err error) {
+func (l *rig) sendFrom16(ctx context.Context, sys system) (rate float64, first int64, n int, err error) {
 	const warm = senders * warmSends
 	first = l.ids(warm + l.size.SendMost)
 	var called atomic.Int64 // how often, by which the ids go
@@ -254,7 +254,7 @@ func inParallel(n int, f func() error) error {
 
 // latency sends single orders at a steady rate to a receiver that has nothing else to do, and takes the time from the
 // call of send to the handler. The pauses vary, so that they do not keep step with anybody's polling.
-func (l *lab) latency(ctx context.Context, s subject, sys system, _ string, into results) error {
+func (l *rig) latency(ctx context.Context, s subject, sys system, _ string, into results) error {
 	times, err := l.latencies(ctx, sys, max(l.size.LatencyFor, 2*s.poll))
 	if err != nil {
 		return err
@@ -269,7 +269,7 @@ const (
 	arrivesWithin = 30 * time.Second
 )
 
-func (l *lab) latencies(ctx context.Context, sys system, d time.Duration) (times []time.Duration, err error) {
+func (l *rig) latencies(ctx context.Context, sys system, d time.Duration) (times []time.Duration, err error) {
 	n := max(10, int(l.size.Rate*d.Seconds()))
 	in, sentAt := newInbox(l.ids(warmOrders+n), warmOrders+n), make([]time.Time, warmOrders+n)
 	stop, err := sys.receive(ctx, in)

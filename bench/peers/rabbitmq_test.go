@@ -18,7 +18,7 @@ import (
 // rabbitSystem uses.
 func TestRabbitWithoutBroker(t *testing.T) {
 	fake := startFakeBroker(t)
-	l := newLab(t)
+	l := newRig(t)
 	l.broker = &broker{url: fake.url}
 	defer func() { l.broker = nil }() // it has no process that the lab could stop
 	for _, s := range rabbitSubjects() {

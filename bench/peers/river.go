@@ -58,7 +58,7 @@ func (r *riverSystem) open(ctx context.Context, at place) (err error) {
 	if r.pool, err = newPool(ctx, at.url, sendConns); err != nil {
 		return err
 	}
-	migrator, err := rivermigrate.New(riverpgxv5.New(r.pool), &rivermigrate.Config{Logger: at.lab.log})
+	migrator, err := rivermigrate.New(riverpgxv5.New(r.pool), &rivermigrate.Config{Logger: at.rig.log})
 	if err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func (r *riverSystem) open(ctx context.Context, at place) (err error) {
 
 func (r *riverSystem) config() *river.Config {
 	config := &river.Config{
-		Logger: r.at.lab.log,
+		Logger: r.at.rig.log,
 		Queues: map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: 100}},
 	}
 	if r.tuned {

@@ -49,7 +49,7 @@ func (s *sqlqSystem) open(ctx context.Context, at place) (err error) {
 }
 
 func (s *sqlqSystem) client(ctx context.Context, pool *pgxpool.Pool) (*sqlq.Client, error) {
-	return sqlq.Open(ctx, pool, sqlq.Config{Logger: s.at.lab.log, Routes: map[string]string{Order{}.MessageType(): sqlqQueue}})
+	return sqlq.Open(ctx, pool, sqlq.Config{Logger: s.at.rig.log, Routes: map[string]string{Order{}.MessageType(): sqlqQueue}})
 }
 
 func (s *sqlqSystem) send(ctx context.Context, o Order) error { return s.sender.Send(ctx, o) }

@@ -75,7 +75,7 @@ func (w *watermillSystem) adapters() (wmsql.SchemaAdapter, wmsql.OffsetsAdapter)
 }
 
 func (w *watermillSystem) logger() watermill.LoggerAdapter {
-	return watermill.NewSlogLogger(w.at.lab.log)
+	return watermill.NewSlogLogger(w.at.rig.log)
 }
 
 func (w *watermillSystem) open(ctx context.Context, at place) (err error) {
