@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 //go:embed graphile/package.json graphile/package-lock.json graphile/worker.mjs
@@ -100,7 +102,7 @@ func (g *graphileSystem) open(ctx context.Context, at place) (err error) {
 	if out, err := migrate.CombinedOutput(); err != nil {
 		return fmt.Errorf("make graphile-worker's tables: %w\n%s", err, out)
 	}
-	g.pool, err = newPool(ctx, at.url, sendConns)
+	g.pool, err = lab.NewPool(ctx, at.url, sendConns, nil)
 	return err
 }
 

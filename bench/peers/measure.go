@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 // row is one of the things measured.
@@ -28,14 +28,14 @@ const (
 var allRows = []row{rowDrain, rowSend16, rowSendMany, rowWAL, rowP50, rowP99}
 
 // results holds what was measured: by subject and row, a value a round.
-type results map[string]map[row][]float64
+type results map[string]map[row]lab.Series
 
 func (r results) add(s subject, what row, value float64) {
 	if !s.takes(what) {
 		return
 	}
 	if r[s.key] == nil {
-		r[s.key] = map[row][]float64{}
+		r[s.key] = map[row]lab.Series{}
 	}
 	r[s.key][what] = append(r[s.key][what], value)
 }
@@ -107,7 +107,7 @@ func (l *rig) backlog(ctx context.Context, s subject, sys system, url string, in
 		return err
 	}
 	// As autovacuum would have done by and by: the planner is to know the table.
-	if err := analyze(ctx, url); err != nil {
+	if err := lab.Execute(ctx, url, `ANALYZE`); err != nil {
 		return err
 	}
 	if wal[2], err = l.wal(ctx); err != nil {
@@ -131,16 +131,6 @@ func (l *rig) backlog(ctx context.Context, s subject, sys system, url string, in
 		return l.nothingLeft(ctx, sys)
 	}
 	return nil
-}
-
-func analyze(ctx context.Context, url string) error {
-	conn, err := pgx.Connect(ctx, url)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	_, err = conn.Exec(ctx, `ANALYZE`)
-	return err
 }
 
 // receive runs the system's receiver until the inbox is full, or for a time, and stops it. It returns whether the inbox
@@ -216,7 +206,7 @@ func (l *rig) sendFrom16(ctx context.Context, sys system) (rate float64, first i
 		}
 		return true, sys.send(ctx, newOrder(first+i-1))
 	}
-	err = inParallel(senders, func() error {
+	err = lab.InParallel(senders, func(int) error {
 		for range warmSends {
 			if _, err := sendOne(); err != nil {
 				return err
@@ -228,7 +218,7 @@ func (l *rig) sendFrom16(ctx context.Context, sys system) (rate float64, first i
 		return 0, 0, 0, err
 	}
 	began := time.Now()
-	err = inParallel(senders, func() error {
+	err = lab.InParallel(senders, func(int) error {
 		for time.Since(began) < l.size.SendFor {
 			if more, err := sendOne(); err != nil || !more {
 				return err
@@ -241,17 +231,6 @@ func (l *rig) sendFrom16(ctx context.Context, sys system) (rate float64, first i
 	return float64(n-warm) / took.Seconds(), first, n, err
 }
 
-// inParallel runs f n times at once.
-func inParallel(n int, f func() error) error {
-	errs := make([]error, n)
-	var all sync.WaitGroup
-	for i := range n {
-		all.Go(func() { errs[i] = f() })
-	}
-	all.Wait()
-	return errors.Join(errs...)
-}
-
 // latency sends single orders at a steady rate to a receiver that has nothing else to do, and takes the time from the
 // call of send to the handler. The pauses vary, so that they do not keep step with anybody's polling.
 func (l *rig) latency(ctx context.Context, s subject, sys system, _ string, into results) error {
@@ -259,8 +238,9 @@ func (l *rig) latency(ctx context.Context, s subject, sys system, _ string, into
 	if err != nil {
 		return err
 	}
-	into.add(s, rowP50, milliseconds(percentile(times, 50)))
-	into.add(s, rowP99, milliseconds(percentile(times, 99)))
+	slices.Sort(times)
+	into.add(s, rowP50, lab.Milliseconds(lab.Percentile(times, 50)))
+	into.add(s, rowP99, lab.Milliseconds(lab.Percentile(times, 99)))
 	return nil
 }
 
@@ -290,7 +270,7 @@ func (l *rig) latencies(ctx context.Context, sys system, d time.Duration) (times
 	if err := in.waitFor(ctx, warmOrders, arrivesWithin); err != nil {
 		return nil, err
 	}
-	if err := sleep(ctx, 300*time.Millisecond); err != nil {
+	if err := lab.Sleep(ctx, 300*time.Millisecond); err != nil {
 		return nil, err
 	}
 
@@ -300,7 +280,7 @@ func (l *rig) latencies(ctx context.Context, sys system, d time.Duration) (times
 	due := time.Now()
 	for i := range n {
 		due = due.Add(time.Duration((0.5 + random.Float64()) / l.size.Rate * float64(time.Second)))
-		if err := sleep(ctx, time.Until(due)); err != nil {
+		if err := lab.SleepUntil(ctx, due); err != nil {
 			errs[i] = err
 			break
 		}
@@ -346,33 +326,4 @@ func (in *inbox) waitFor(ctx context.Context, n int64, within time.Duration) err
 		}
 	}
 	return nil
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// percentile returns the least value that at least p percent of the values do not exceed.
-func percentile(values []time.Duration, p int) time.Duration {
-	sorted := slices.Sorted(slices.Values(values))
-	return sorted[max(0, (len(sorted)*p+99)/100-1)]
-}
-
-func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-
-// median of values, of which there is at least one.
-func median(values []float64) float64 {
-	sorted := slices.Sorted(slices.Values(values))
-	m := len(sorted) / 2
-	if len(sorted)%2 == 1 {
-		return sorted[m]
-	}
-	return (sorted[m-1] + sorted[m]) / 2
 }

@@ -188,19 +188,6 @@ func TestInbox(t *testing.T) {
 }
 
 func TestFigures(t *testing.T) {
-	var times []time.Duration
-	for i := range 200 {
-		times = append(times, time.Duration(200-i))
-	}
-	if p50, p99 := percentile(times, 50), percentile(times, 99); p50 != 100 || p99 != 198 {
-		t.Errorf("percentiles of 1…200: %d and %d", p50, p99)
-	}
-	if p := percentile(times[:1], 99); p != 200 {
-		t.Errorf("percentile of one value: %d", p)
-	}
-	if odd, even := median([]float64{3, 1, 2}), median([]float64{4, 1, 3, 2}); odd != 2 || even != 2.5 {
-		t.Errorf("medians: %v and %v", odd, even)
-	}
 	for x, want := range map[float64]string{0: "0", 0.04267: "0.0427", 1.3: "1.3", 99.94: "99.9", 100: "100", 1234.6: "1,235", 1234567: "1,234,567"} {
 		if got := thousands(x); got != want {
 			t.Errorf("%v is written %s, want %s", x, got, want)

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sqlq/sqlq/internal/devpg"
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 // rig is the server on which everything is measured, and the rules for that.
@@ -76,7 +77,7 @@ func openRig(ctx context.Context, size sizes, log *slog.Logger, say func(string,
 	if l.server, err = devpg.Start(ctx, devpg.Options{Durable: true, Settings: settings}); err != nil {
 		return nil, fmt.Errorf("start a server: %w", err)
 	}
-	l.admin, err = newPool(ctx, l.server.URL("postgres"), 2)
+	l.admin, err = lab.NewPool(ctx, l.server.URL("postgres"), 2, nil)
 	return l, err
 }
 
@@ -164,16 +165,6 @@ func loadAverage() string {
 	}
 	load, _, _ := strings.Cut(string(text), " ")
 	return load
-}
-
-// newPool opens a pool of up to n connections.
-func newPool(ctx context.Context, url string, n int) (*pgxpool.Pool, error) {
-	config, err := pgxpool.ParseConfig(url)
-	if err != nil {
-		return nil, err
-	}
-	config.MaxConns = int32(n)
-	return pgxpool.NewWithConfig(ctx, config)
 }
 
 func count(ctx context.Context, pool *pgxpool.Pool, sql string) (n int, err error) {

@@ -25,6 +25,7 @@ var mayImport = map[string][]string{
 
 	"internal/devpg":        {pgxPath, "golang.org/x/sys"},
 	"internal/devpg/pgtest": {"internal/devpg", "sqlq/migrate", pgxPath},
+	"internal/lab":          {pgxPath},
 	"testdata":              {},
 }
 
