@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 //go:embed graphile/package.json graphile/package-lock.json graphile/worker.mjs
@@ -28,7 +30,7 @@ func graphileSubjects() []subject {
 		return subject{
 			key: key, title: title, version: version, rows: rows, tuned: tuned, contract: contract, poll: p,
 			make: func() system { return &graphileSystem{how: how} },
-			available: func(ctx context.Context, l *lab) (err error) {
+			available: func(ctx context.Context, l *rig) (err error) {
 				if l.fetched == nil {
 					l.fetched, err = fetchGraphile(ctx, l)
 				}
@@ -60,8 +62,8 @@ func graphileVersion() string {
 // fetched is a folder with graphile-worker and the program that runs it.
 type fetched struct{ dir string }
 
-// fetchGraphile installs what package-lock.json says, and nothing else, in the lab's folder.
-func fetchGraphile(ctx context.Context, l *lab) (*fetched, error) {
+// fetchGraphile installs what package-lock.json says, and nothing else, in the rig's folder.
+func fetchGraphile(ctx context.Context, l *rig) (*fetched, error) {
 	if !l.npm {
 		return nil, fmt.Errorf("%w: graphile-worker is fetched by npm, when -npm asks for that", errNotHere)
 	}
@@ -100,13 +102,13 @@ func (g *graphileSystem) open(ctx context.Context, at place) (err error) {
 	if out, err := migrate.CombinedOutput(); err != nil {
 		return fmt.Errorf("make graphile-worker's tables: %w\n%s", err, out)
 	}
-	g.pool, err = newPool(ctx, at.url, sendConns)
+	g.pool, err = lab.NewPool(ctx, at.url, sendConns, nil)
 	return err
 }
 
 func (g *graphileSystem) node(ctx context.Context, how string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "node", "worker.mjs", g.at.url, how)
-	cmd.Dir = g.at.lab.fetched.dir
+	cmd.Dir = g.at.rig.fetched.dir
 	return cmd
 }
 

@@ -9,6 +9,8 @@ import (
 	"github.com/vgarvardt/gue/v5"
 	"github.com/vgarvardt/gue/v5/adapter/pgxv5"
 	gueslog "github.com/vgarvardt/gue/v5/adapter/slog"
+
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 func gueSubjects() []subject {
@@ -66,7 +68,7 @@ type gueSystem struct {
 
 func (g *gueSystem) open(ctx context.Context, at place) (err error) {
 	g.at = at
-	if g.pool, err = newPool(ctx, at.url, sendConns); err != nil {
+	if g.pool, err = lab.NewPool(ctx, at.url, sendConns, nil); err != nil {
 		return err
 	}
 	if _, err := g.pool.Exec(ctx, gueTable); err != nil {
@@ -91,7 +93,7 @@ func (g *gueSystem) sendMany(ctx context.Context, os []Order) error {
 }
 
 func (g *gueSystem) receive(ctx context.Context, in *inbox) (func(context.Context) error, error) {
-	pool, err := newPool(ctx, g.at.url, g.workers)
+	pool, err := lab.NewPool(ctx, g.at.url, g.workers, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +112,7 @@ func (g *gueSystem) receive(ctx context.Context, in *inbox) (func(context.Contex
 	}}
 	options := []gue.WorkerPoolOption{
 		gue.WithPoolQueue(gueQueue),
-		gue.WithPoolLogger(gueslog.New(g.at.lab.log)),
+		gue.WithPoolLogger(gueslog.New(g.at.rig.log)),
 		gue.WithPoolGracefulShutdown(nil), // else the end of the context rolls back what is in hand
 	}
 	if g.poll > 0 {

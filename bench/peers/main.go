@@ -111,7 +111,7 @@ func (o *options) parse(args []string, stderr io.Writer) error {
 func compare(ctx context.Context, o options, log *slog.Logger, say func(string, ...any)) (r *report, err error) {
 	began := time.Now()
 	loadBefore := loadAverage()
-	l, err := openLab(ctx, o.size, log, say, o.npm)
+	l, err := openRig(ctx, o.size, log, say, o.npm)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +134,7 @@ func compare(ctx context.Context, o options, log *slog.Logger, say func(string, 
 }
 
 // available parts the subjects into those that can be measured here and the others.
-func (l *lab) available(ctx context.Context, all []subject) (present []subject, missing []absent) {
+func (l *rig) available(ctx context.Context, all []subject) (present []subject, missing []absent) {
 	for _, s := range all {
 		if s.available == nil {
 			present = append(present, s)
@@ -147,7 +147,7 @@ func (l *lab) available(ctx context.Context, all []subject) (present []subject, 
 	return present, missing
 }
 
-func (l *lab) absent(s subject, err error) absent {
+func (l *rig) absent(s subject, err error) absent {
 	l.say("not measured: %s: %v", s.title, err)
 	return absent{Key: s.key, Title: s.title, Why: err.Error(), failed: !errors.Is(err, errNotHere)}
 }

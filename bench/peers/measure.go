@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 // row is one of the things measured.
@@ -28,14 +28,14 @@ const (
 var allRows = []row{rowDrain, rowSend16, rowSendMany, rowWAL, rowP50, rowP99}
 
 // results holds what was measured: by subject and row, a value a round.
-type results map[string]map[row][]float64
+type results map[string]map[row]lab.Series
 
 func (r results) add(s subject, what row, value float64) {
 	if !s.takes(what) {
 		return
 	}
 	if r[s.key] == nil {
-		r[s.key] = map[row][]float64{}
+		r[s.key] = map[row]lab.Series{}
 	}
 	r[s.key][what] = append(r[s.key][what], value)
 }
@@ -44,18 +44,18 @@ func (r results) add(s subject, what row, value float64) {
 type pass struct {
 	name string
 	rows []row
-	run  func(l *lab, ctx context.Context, s subject, sys system, url string, into results) error
+	run  func(l *rig, ctx context.Context, s subject, sys system, url string, into results) error
 }
 
 var passes = []pass{
-	{"send many and drain", []row{rowSendMany, rowDrain, rowWAL}, (*lab).backlog},
-	{"send from 16", []row{rowSend16}, (*lab).senders},
-	{"latency", []row{rowP50, rowP99}, (*lab).latency},
+	{"send many and drain", []row{rowSendMany, rowDrain, rowWAL}, (*rig).backlog},
+	{"send from 16", []row{rowSend16}, (*rig).senders},
+	{"latency", []row{rowP50, rowP99}, (*rig).latency},
 }
 
 // run measures the subjects in rounds: every pass goes round all of them before the next begins. A system that fails is
 // left out from then on, and has no figures.
-func (l *lab) run(ctx context.Context, all []subject) (into results, failed []absent, err error) {
+func (l *rig) run(ctx context.Context, all []subject) (into results, failed []absent, err error) {
 	into = results{}
 	out := map[string]bool{}
 	for round := range l.size.Rounds {
@@ -84,7 +84,7 @@ func (l *lab) run(ctx context.Context, all []subject) (into results, failed []ab
 
 // backlog sends a backlog in batches and then has it drained. The drain counts from the first call of a handler to the
 // last, which leaves out how long a receiver takes to start, and to settle what was handled at the end.
-func (l *lab) backlog(ctx context.Context, s subject, sys system, url string, into results) error {
+func (l *rig) backlog(ctx context.Context, s subject, sys system, url string, into results) error {
 	n := l.size.Backlog
 	first := l.ids(n)
 	all := orders(first, n)
@@ -107,7 +107,7 @@ func (l *lab) backlog(ctx context.Context, s subject, sys system, url string, in
 		return err
 	}
 	// As autovacuum would have done by and by: the planner is to know the table.
-	if err := analyze(ctx, url); err != nil {
+	if err := lab.Execute(ctx, url, `ANALYZE`); err != nil {
 		return err
 	}
 	if wal[2], err = l.wal(ctx); err != nil {
@@ -133,19 +133,9 @@ func (l *lab) backlog(ctx context.Context, s subject, sys system, url string, in
 	return nil
 }
 
-func analyze(ctx context.Context, url string) error {
-	conn, err := pgx.Connect(ctx, url)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	_, err = conn.Exec(ctx, `ANALYZE`)
-	return err
-}
-
 // receive runs the system's receiver until the inbox is full, or for a time, and stops it. It returns whether the inbox
 // is full.
-func (l *lab) receive(ctx context.Context, sys system, in *inbox, within time.Duration) (full bool, err error) {
+func (l *rig) receive(ctx context.Context, sys system, in *inbox, within time.Duration) (full bool, err error) {
 	stop, err := sys.receive(ctx, in)
 	if err != nil {
 		return false, fmt.Errorf("receive: %w", err)
@@ -154,7 +144,7 @@ func (l *lab) receive(ctx context.Context, sys system, in *inbox, within time.Du
 	return full, errors.Join(err, l.stop(ctx, stop), in.check())
 }
 
-func (l *lab) stop(ctx context.Context, stop func(context.Context) error) error {
+func (l *rig) stop(ctx context.Context, stop func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 	defer cancel()
 	return stop(ctx)
@@ -177,7 +167,7 @@ func (in *inbox) wait(ctx context.Context, within time.Duration) (full bool, err
 }
 
 // nothingLeft complains when a system whose receiver has ended has orders yet, though all were handled.
-func (l *lab) nothingLeft(ctx context.Context, sys system) error {
+func (l *rig) nothingLeft(ctx context.Context, sys system) error {
 	left, err := sys.left(ctx)
 	if err != nil {
 		return fmt.Errorf("count what is left: %w", err)
@@ -194,7 +184,7 @@ const (
 )
 
 // senders sends single orders from 16 goroutines. Nobody receives.
-func (l *lab) senders(ctx context.Context, s subject, sys system, _ string, into results) error {
+func (l *rig) senders(ctx context.Context, s subject, sys system, _ string, into results) error {
 	rate, _, _, err := l.sendFrom16(ctx, sys)
 	if err != nil {
 		return fmt.Errorf("send: %w", err)
@@ -204,7 +194,7 @@ func (l *lab) senders(ctx context.Context, s subject, sys system, _ string, into
 }
 
 // sendFrom16 returns the rate, the id of the first order that was sent, and how many were in all.
-func (l *lab) sendFrom16(ctx context.Context, sys system) (rate float64, first int64, n int, err error) {
+func (l *rig) sendFrom16(ctx context.Context, sys system) (rate float64, first int64, n int, err error) {
 	const warm = senders * warmSends
 	first = l.ids(warm + l.size.SendMost)
 	var called atomic.Int64 // how often, by which the ids go
@@ -216,7 +206,7 @@ func (l *lab) sendFrom16(ctx context.Context, sys system) (rate float64, first i
 		}
 		return true, sys.send(ctx, newOrder(first+i-1))
 	}
-	err = inParallel(senders, func() error {
+	err = lab.InParallel(senders, func(int) error {
 		for range warmSends {
 			if _, err := sendOne(); err != nil {
 				return err
@@ -228,7 +218,7 @@ func (l *lab) sendFrom16(ctx context.Context, sys system) (rate float64, first i
 		return 0, 0, 0, err
 	}
 	began := time.Now()
-	err = inParallel(senders, func() error {
+	err = lab.InParallel(senders, func(int) error {
 		for time.Since(began) < l.size.SendFor {
 			if more, err := sendOne(); err != nil || !more {
 				return err
@@ -241,26 +231,16 @@ func (l *lab) sendFrom16(ctx context.Context, sys system) (rate float64, first i
 	return float64(n-warm) / took.Seconds(), first, n, err
 }
 
-// inParallel runs f n times at once.
-func inParallel(n int, f func() error) error {
-	errs := make([]error, n)
-	var all sync.WaitGroup
-	for i := range n {
-		all.Go(func() { errs[i] = f() })
-	}
-	all.Wait()
-	return errors.Join(errs...)
-}
-
 // latency sends single orders at a steady rate to a receiver that has nothing else to do, and takes the time from the
 // call of send to the handler. The pauses vary, so that they do not keep step with anybody's polling.
-func (l *lab) latency(ctx context.Context, s subject, sys system, _ string, into results) error {
+func (l *rig) latency(ctx context.Context, s subject, sys system, _ string, into results) error {
 	times, err := l.latencies(ctx, sys, max(l.size.LatencyFor, 2*s.poll))
 	if err != nil {
 		return err
 	}
-	into.add(s, rowP50, milliseconds(percentile(times, 50)))
-	into.add(s, rowP99, milliseconds(percentile(times, 99)))
+	slices.Sort(times)
+	into.add(s, rowP50, lab.Milliseconds(lab.Percentile(times, 50)))
+	into.add(s, rowP99, lab.Milliseconds(lab.Percentile(times, 99)))
 	return nil
 }
 
@@ -269,7 +249,7 @@ const (
 	arrivesWithin = 30 * time.Second
 )
 
-func (l *lab) latencies(ctx context.Context, sys system, d time.Duration) (times []time.Duration, err error) {
+func (l *rig) latencies(ctx context.Context, sys system, d time.Duration) (times []time.Duration, err error) {
 	n := max(10, int(l.size.Rate*d.Seconds()))
 	in, sentAt := newInbox(l.ids(warmOrders+n), warmOrders+n), make([]time.Time, warmOrders+n)
 	stop, err := sys.receive(ctx, in)
@@ -290,7 +270,7 @@ func (l *lab) latencies(ctx context.Context, sys system, d time.Duration) (times
 	if err := in.waitFor(ctx, warmOrders, arrivesWithin); err != nil {
 		return nil, err
 	}
-	if err := sleep(ctx, 300*time.Millisecond); err != nil {
+	if err := lab.Sleep(ctx, 300*time.Millisecond); err != nil {
 		return nil, err
 	}
 
@@ -300,7 +280,7 @@ func (l *lab) latencies(ctx context.Context, sys system, d time.Duration) (times
 	due := time.Now()
 	for i := range n {
 		due = due.Add(time.Duration((0.5 + random.Float64()) / l.size.Rate * float64(time.Second)))
-		if err := sleep(ctx, time.Until(due)); err != nil {
+		if err := lab.SleepUntil(ctx, due); err != nil {
 			errs[i] = err
 			break
 		}
@@ -346,33 +326,4 @@ func (in *inbox) waitFor(ctx context.Context, n int64, within time.Duration) err
 		}
 	}
 	return nil
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// percentile returns the least value that at least p percent of the values do not exceed.
-func percentile(values []time.Duration, p int) time.Duration {
-	sorted := slices.Sorted(slices.Values(values))
-	return sorted[max(0, (len(sorted)*p+99)/100-1)]
-}
-
-func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-
-// median of values, of which there is at least one.
-func median(values []float64) float64 {
-	sorted := slices.Sorted(slices.Values(values))
-	m := len(sorted) / 2
-	if len(sorted)%2 == 1 {
-		return sorted[m]
-	}
-	return (sorted[m-1] + sorted[m]) / 2
 }

@@ -32,7 +32,7 @@ func rabbitSubjects() []subject {
 			make:     func() system { return &rabbitSystem{kind: kind} },
 			tuned:    tuned,
 			contract: contract + rest,
-			available: func(ctx context.Context, l *lab) (err error) {
+			available: func(ctx context.Context, l *rig) (err error) {
 				if l.broker == nil {
 					l.broker, err = startBroker(ctx, l)
 				}
@@ -67,7 +67,7 @@ func findBroker() (string, error) {
 }
 
 // startBroker starts the server on free ports of 127.0.0.1 and returns when it takes connections.
-func startBroker(ctx context.Context, l *lab) (*broker, error) {
+func startBroker(ctx context.Context, l *rig) (*broker, error) {
 	script, err := findBroker()
 	if err != nil {
 		return nil, err
@@ -169,8 +169,8 @@ type rabbitSystem struct {
 }
 
 func (r *rabbitSystem) open(_ context.Context, at place) (err error) {
-	r.url = at.lab.broker.url
-	r.queue = fmt.Sprintf("orders-%d", at.lab.databases)
+	r.url = at.rig.broker.url
+	r.queue = fmt.Sprintf("orders-%d", at.rig.databases)
 	if r.conn, err = amqp.Dial(r.url); err != nil {
 		return err
 	}

@@ -18,9 +18,9 @@ import (
 // rabbitSystem uses.
 func TestRabbitWithoutBroker(t *testing.T) {
 	fake := startFakeBroker(t)
-	l := newLab(t)
+	l := newRig(t)
 	l.broker = &broker{url: fake.url}
-	defer func() { l.broker = nil }() // it has no process that the lab could stop
+	defer func() { l.broker = nil }() // it has no process that the rig could stop
 	for _, s := range rabbitSubjects() {
 		if err := l.with(t.Context(), s, func(ctx context.Context, sys system, _ string) error { return handlesEachOnce(ctx, l, sys) }); err != nil {
 			t.Errorf("%s: %v", s.title, err)

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 // report is what a run found. In the JSON every figure of a system is the median of its rounds.
@@ -43,7 +45,7 @@ type measured struct {
 	P50      *float64 `json:"p50_ms,omitempty"`
 	P99      *float64 `json:"p99_ms,omitempty"`
 
-	Rounds map[row][]float64 `json:"rounds"` // of which these are the medians
+	Rounds map[row]lab.Series `json:"rounds"` // of which these are the medians
 }
 
 // absent is a system that is not measured.
@@ -94,7 +96,7 @@ func newReport(size sizes, order []subject, missing []absent, values results) *r
 		for what, into := range map[row]**float64{rowDrain: &m.Drain, rowSend16: &m.Send16, rowSendMany: &m.SendMany,
 			rowWAL: &m.WAL, rowP50: &m.P50, rowP99: &m.P99} {
 			if rounds := values[s.key][what]; len(rounds) > 0 {
-				*into = new(median(rounds))
+				*into = new(rounds.Median())
 			}
 		}
 		r.Systems[s.key] = m
@@ -113,7 +115,7 @@ func (r *report) ratioTo(what row, other string) (float64, bool) {
 	if len(ours) == 0 || len(theirs) == 0 {
 		return 0, false
 	}
-	return median(ours) / median(theirs), true
+	return ours.Median() / theirs.Median(), true
 }
 
 func (r *report) write(w io.Writer, format string) error {
@@ -239,7 +241,7 @@ func (r *report) lines(what row, less bool) (lines []string) {
 	var entries []entry
 	for _, s := range r.order {
 		if rounds := r.Systems[s.key].Rounds[what]; len(rounds) > 0 {
-			entries = append(entries, entry{s.key, median(rounds)})
+			entries = append(entries, entry{s.key, rounds.Median()})
 		}
 	}
 	slices.SortStableFunc(entries, func(a, b entry) int {
@@ -267,11 +269,7 @@ func thousands(x float64) string {
 	if x < 100 {
 		return significant(x)
 	}
-	digits := strconv.FormatFloat(math.Round(x), 'f', 0, 64)
-	for i := len(digits) - 3; i > 0; i -= 3 {
-		digits = digits[:i] + "," + digits[i:]
-	}
-	return digits
+	return lab.Thousands(int64(math.Round(x)))
 }
 
 // significant writes a number with three significant digits, and never with an exponent.

@@ -9,6 +9,8 @@ import (
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivermigrate"
+
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 func riverSubjects() []subject {
@@ -55,10 +57,10 @@ type riverSystem struct {
 
 func (r *riverSystem) open(ctx context.Context, at place) (err error) {
 	r.at = at
-	if r.pool, err = newPool(ctx, at.url, sendConns); err != nil {
+	if r.pool, err = lab.NewPool(ctx, at.url, sendConns, nil); err != nil {
 		return err
 	}
-	migrator, err := rivermigrate.New(riverpgxv5.New(r.pool), &rivermigrate.Config{Logger: at.lab.log})
+	migrator, err := rivermigrate.New(riverpgxv5.New(r.pool), &rivermigrate.Config{Logger: at.rig.log})
 	if err != nil {
 		return err
 	}
@@ -73,7 +75,7 @@ func (r *riverSystem) open(ctx context.Context, at place) (err error) {
 
 func (r *riverSystem) config() *river.Config {
 	config := &river.Config{
-		Logger: r.at.lab.log,
+		Logger: r.at.rig.log,
 		Queues: map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: 100}},
 	}
 	if r.tuned {
@@ -113,7 +115,7 @@ func (w *riverWorker) Work(_ context.Context, job *river.Job[Order]) error {
 }
 
 func (r *riverSystem) receive(ctx context.Context, in *inbox) (func(context.Context) error, error) {
-	pool, err := newPool(ctx, r.at.url, 16)
+	pool, err := lab.NewPool(ctx, r.at.url, 16, nil)
 	if err != nil {
 		return nil, err
 	}

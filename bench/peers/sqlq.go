@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/sqlq/sqlq/internal/lab"
 	"github.com/sqlq/sqlq/sqlq"
 	"github.com/sqlq/sqlq/sqlq/migrate"
 )
@@ -38,7 +39,7 @@ func (s *sqlqSystem) open(ctx context.Context, at place) (err error) {
 	if err := migrate.Up(ctx, at.url, "sqlq"); err != nil {
 		return err
 	}
-	if s.pool, err = newPool(ctx, at.url, sendConns); err != nil {
+	if s.pool, err = lab.NewPool(ctx, at.url, sendConns, nil); err != nil {
 		return err
 	}
 	if _, err := s.pool.Exec(ctx, `SELECT sqlq.create_queue($1)`, sqlqQueue); err != nil {
@@ -49,7 +50,7 @@ func (s *sqlqSystem) open(ctx context.Context, at place) (err error) {
 }
 
 func (s *sqlqSystem) client(ctx context.Context, pool *pgxpool.Pool) (*sqlq.Client, error) {
-	return sqlq.Open(ctx, pool, sqlq.Config{Logger: s.at.lab.log, Routes: map[string]string{Order{}.MessageType(): sqlqQueue}})
+	return sqlq.Open(ctx, pool, sqlq.Config{Logger: s.at.rig.log, Routes: map[string]string{Order{}.MessageType(): sqlqQueue}})
 }
 
 func (s *sqlqSystem) send(ctx context.Context, o Order) error { return s.sender.Send(ctx, o) }
@@ -64,7 +65,7 @@ func (s *sqlqSystem) sendMany(ctx context.Context, os []Order) error {
 
 func (s *sqlqSystem) receive(ctx context.Context, in *inbox) (func(context.Context) error, error) {
 	// A client of its own: one that also sends would be woken without the database.
-	pool, err := newPool(ctx, s.at.url, 4)
+	pool, err := lab.NewPool(ctx, s.at.url, 4, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -83,8 +84,7 @@ func (s *sqlqSystem) receive(ctx context.Context, in *inbox) (func(context.Conte
 }
 
 func (s *sqlqSystem) left(ctx context.Context) (int, error) {
-	return count(ctx, s.pool, `SELECT (SELECT count(*) FROM sqlq.q_orders) + (SELECT count(*) FROM sqlq.leased) +
-		(SELECT count(*) FROM sqlq.delayed) + (SELECT count(*) FROM sqlq.error)`)
+	return count(ctx, s.pool, `SELECT `+lab.Waiting(sqlqQueue)+` + (SELECT count(*) FROM sqlq.error)`)
 }
 
 func (s *sqlqSystem) close() {

@@ -37,7 +37,7 @@ const sendConns = 16
 
 // place is where a system may be opened.
 type place struct {
-	lab *lab
+	rig *rig
 	url string // of an empty database
 }
 
@@ -55,7 +55,7 @@ type subject struct {
 
 	// available makes ready what the system needs beside the database, or says why it cannot be measured here. nil: it
 	// needs nothing.
-	available func(ctx context.Context, l *lab) error
+	available func(ctx context.Context, l *rig) error
 }
 
 // errNotHere is the reason why a system that this machine does not have, or was not asked for, is not measured.

@@ -12,6 +12,8 @@ import (
 	wmsql "github.com/ThreeDotsLabs/watermill-sql/v4/pkg/sql"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 func watermillSubjects() []subject {
@@ -75,12 +77,12 @@ func (w *watermillSystem) adapters() (wmsql.SchemaAdapter, wmsql.OffsetsAdapter)
 }
 
 func (w *watermillSystem) logger() watermill.LoggerAdapter {
-	return watermill.NewSlogLogger(w.at.lab.log)
+	return watermill.NewSlogLogger(w.at.rig.log)
 }
 
 func (w *watermillSystem) open(ctx context.Context, at place) (err error) {
 	w.at = at
-	if w.pool, err = newPool(ctx, at.url, sendConns); err != nil {
+	if w.pool, err = lab.NewPool(ctx, at.url, sendConns, nil); err != nil {
 		return err
 	}
 	subscriber, err := w.subscriber(w.pool) // it makes the tables, those of the publisher too
@@ -117,7 +119,7 @@ func (w *watermillSystem) sendMany(ctx context.Context, os []Order) error {
 }
 
 func (w *watermillSystem) receive(ctx context.Context, in *inbox) (func(context.Context) error, error) {
-	pool, err := newPool(ctx, w.at.url, 4)
+	pool, err := lab.NewPool(ctx, w.at.url, 4, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -172,7 +174,7 @@ func (w *watermillSystem) settled(ctx context.Context, in *inbox) error {
 		if left, err := w.left(ctx); err != nil || left == 0 {
 			return err
 		}
-		if err := sleep(ctx, 5*time.Millisecond); err != nil {
+		if err := lab.Sleep(ctx, 5*time.Millisecond); err != nil {
 			return fmt.Errorf("the last orders were not acknowledged: %w", err)
 		}
 	}

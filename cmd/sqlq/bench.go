@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sqlq/sqlq/internal/bench"
+	"github.com/sqlq/sqlq/internal/term"
 )
 
 func (a *app) benchCommand() *cobra.Command {
@@ -79,7 +80,7 @@ func (a *app) bench(ctx context.Context, b bench.Benchmark, o bench.Options) err
 		return c
 	}
 	if a.errTerminal {
-		o.Progress = a.progressLine()
+		o.Progress = a.benchProgress()
 	}
 	result, err := bench.Run(ctx, b, o)
 	switch {
@@ -104,11 +105,11 @@ func (a *app) printBenchmark(result bench.Result) error {
 		if t.Title != "" {
 			fmt.Fprintln(a.out, t.Title)
 		}
-		text := &table{rows: t.Rows}
+		text := &term.Table{Rows: t.Rows}
 		for i, name := range t.Columns {
-			text.columns = append(text.columns, column{name: name, right: i > 0})
+			text.Columns = append(text.Columns, term.Column{Name: name, Right: i > 0})
 		}
-		if err := text.print(a.out, a.width); err != nil {
+		if err := text.Print(a.out, a.width); err != nil {
 			return err
 		}
 	}
@@ -119,19 +120,21 @@ func (a *app) printBenchmark(result bench.Result) error {
 	return err
 }
 
-// progressLine returns what shows a line in place of the last one on the terminal; an empty one wipes it out.
-func (a *app) progressLine() func(line string) {
+// benchProgress returns what shows a line in place of the last one on the terminal; an empty one wipes it out.
+func (a *app) benchProgress() func(line string) {
+	status := a.progress()
 	var shown string
 	var at time.Time
 	return func(line string) {
-		if line == shown || line != "" && time.Since(at) < 50*time.Millisecond && strings.Contains(line, "handled") {
+		switch {
+		case line == "":
+			status.End()
+		case line == shown, time.Since(at) < 50*time.Millisecond && strings.Contains(line, "handled"):
 			return
+		default:
+			status.Show("%s", line)
 		}
 		shown, at = line, time.Now()
-		if a.width > 0 {
-			line = cut(line, a.width-1)
-		}
-		fmt.Fprintf(a.err, "\r\x1b[K%s", line)
 	}
 }
 

@@ -8,8 +8,9 @@ import (
 	"io"
 	"strings"
 
-	"github.com/charmbracelet/x/ansi"
 	"github.com/spf13/cobra"
+
+	"github.com/sqlq/sqlq/internal/term"
 )
 
 // change is what all commands have that change something.
@@ -56,7 +57,7 @@ func (a *app) confirm(ctx context.Context, ch change, what string) error {
 	if !a.attended() {
 		return usageErrorf("this would %s; add --yes to do it without being asked", what)
 	}
-	fmt.Fprintf(a.err, "This will %s.\nGo on? [y/N] ", visible(what))
+	fmt.Fprintf(a.err, "This will %s.\nGo on? [y/N] ", term.Visible(what))
 	switch answer := strings.ToLower(a.answer(ctx)); answer {
 	case "y", "yes":
 		return nil
@@ -80,7 +81,7 @@ func (a *app) confirmByName(ctx context.Context, ch change, what, name string) e
 	if !a.attended() {
 		return usageErrorf("this would %s, for good; add --yes to do it without being asked", what)
 	}
-	fmt.Fprintf(a.err, "This will %s, for good.\nType %q to go on: ", visible(what), name)
+	fmt.Fprintf(a.err, "This will %s, for good.\nType %q to go on: ", term.Visible(what), name)
 	if a.answer(ctx) == name {
 		return nil
 	}
@@ -138,36 +139,10 @@ func (r interruptible) Read(p []byte) (int, error) {
 	}
 }
 
-// progress shows on a terminal how far a command is; its last word is wiped by end.
-type progress struct {
-	to    io.Writer // nil: nobody looks
-	most  int       // columns of the terminal; 0: unknown
-	width int       // of what stands there
-}
-
-func (a *app) progress() *progress {
-	p := &progress{}
-	if a.errTerminal {
-		p.to, p.most = a.err, a.width
+// progress shows on a terminal how far a command is; its last word is wiped out by End.
+func (a *app) progress() *term.Status {
+	if !a.errTerminal {
+		return &term.Status{}
 	}
-	return p
-}
-
-func (p *progress) show(format string, args ...any) {
-	if p.to == nil {
-		return
-	}
-	line := fmt.Sprintf(format, args...)
-	if p.most > 0 { // a longer one would leave its beginning behind
-		line = cut(line, p.most-1)
-	}
-	fmt.Fprintf(p.to, "\r%s%s", line, strings.Repeat(" ", max(0, p.width-ansi.StringWidth(line))))
-	p.width = ansi.StringWidth(line)
-}
-
-func (p *progress) end() {
-	if p.to != nil && p.width > 0 {
-		fmt.Fprintf(p.to, "\r%*s\r", p.width, "")
-		p.width = 0
-	}
+	return &term.Status{To: a.err, Width: a.width}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sqlq/sqlq/internal/term"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -36,7 +37,7 @@ func (a *app) completeFailed(f *ops.Filter, status ops.Status) completing {
 		return a.complete(c, begun, func(db *database, ctx context.Context) (names []string, err error) {
 			failed, err := db.ListFailed(ctx, ops.Filter{Queue: f.Queue, Type: f.Type, Group: f.Group, Status: status, Limit: completions})
 			for _, m := range failed {
-				names = append(names, choice(m.Number, m.Type, cut(oneLine(m.Error), 60)))
+				names = append(names, choice(m.Number, m.Type, term.Cut(term.OneLine(m.Error), 60)))
 			}
 			return names, err
 		})
@@ -119,7 +120,7 @@ func several(f completing) completing {
 
 // choice is a number with what a shell shows beside it.
 func choice(number int64, words ...string) string {
-	return fmt.Sprintf("%d\t%s", number, oneLine(strings.Join(words, " ")))
+	return fmt.Sprintf("%d\t%s", number, term.OneLine(strings.Join(words, " ")))
 }
 
 // complete returns the names that begin so. Without a database there are none, and nothing is said.

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
+	"github.com/sqlq/sqlq/internal/term"
 	"github.com/sqlq/sqlq/migrations"
 )
 
@@ -42,9 +43,9 @@ default; and, as far as the database answers, what is there: versions, role, poo
 			settings := append(a.target(config.ConnConfig), a.habits(c)...)
 			there, err := a.there(c.Context())
 			settings = append(settings, there...)
-			t := &table{columns: []column{{name: "setting"}, {name: "value", cut: true}, {name: "source"}}}
+			t := &term.Table{Columns: []term.Column{{Name: "setting"}, {Name: "value", Cut: true}, {Name: "source"}}}
 			for _, s := range settings {
-				t.add(s.Name, s.Value, s.Source)
+				t.Add(s.Name, s.Value, s.Source)
 			}
 			if printErr := printList(a, settings, t); printErr != nil {
 				return printErr
@@ -99,8 +100,8 @@ func (a *app) habits(c *cobra.Command) []setting {
 		timeout = a.timeout.String()
 	}
 	color := string(a.color)
-	if a.color == colorAuto {
-		color += map[bool]string{true: ": yes", false: ": no"}[a.colored()]
+	if a.color == term.ColorAuto {
+		color += map[bool]string{true: ": yes", false: ": no"}[a.palette().Colored()]
 	}
 	return []setting{
 		{"schema", a.schema, from("schema", "SQLQ_SCHEMA")},

@@ -153,7 +153,7 @@ func writeVariables(b *strings.Builder) (faults []string) {
 	for _, v := range variables {
 		listed[v.name] = true
 	}
-	for _, dir := range []string{".", "../../internal/devpg", "../../sqlq", "../../sqlq/migrate", "../../sqlq/ops", "../../sqlq/sqlqtest"} {
+	for _, dir := range []string{".", "../../internal/devpg", "../../internal/term", "../../sqlq", "../../sqlq/migrate", "../../sqlq/ops", "../../sqlq/sqlqtest"} {
 		files, err := goFiles(dir)
 		if err != nil {
 			return []string{err.Error()}

@@ -7,9 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/charmbracelet/x/ansi"
-
 	"github.com/sqlq/sqlq/internal/devpg/pgtest"
+	"github.com/sqlq/sqlq/internal/term"
 )
 
 // On a terminal what destroys asks: for a yes where nothing goes with it, for the name of a queue that holds messages.
@@ -102,7 +101,7 @@ func TestOnTerminal(t *testing.T) {
 	}
 	_, out, _ := command(t, "-", url, "queue", "peek", "sales")
 	for line := range strings.Lines(out) {
-		if ansi.StringWidth(strings.TrimSuffix(line, "\n")) > 80 {
+		if term.Width(strings.TrimSuffix(line, "\n")) > 80 {
 			t.Errorf("wider than the terminal: %q", line)
 		}
 	}
@@ -137,7 +136,7 @@ func TestListsFit(t *testing.T) {
 			t.Errorf("%s: exit code %d\n%s%s", line, code, out, said)
 		}
 		for text := range strings.Lines(out) {
-			if wide := ansi.StringWidth(strings.TrimSuffix(text, "\n")); wide > 80 {
+			if wide := term.Width(strings.TrimSuffix(text, "\n")); wide > 80 {
 				t.Errorf("%s: %d columns: %q", line, wide, text)
 			}
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sqlq/sqlq/internal/term"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -48,12 +49,12 @@ Times are found by an index. Everything else looks at one message after the othe
 }
 
 func (a *app) printDelayed(found []ops.DelayedMessage) error {
-	t := &table{columns: []column{{name: "number", right: true}, {name: "due"}, {name: "queue", cut: true}, {name: "type", cut: true}, {name: "why", spare: 1},
-		{name: "attempts", right: true, spare: 2}, {name: "error", cut: true}}}
+	t := &term.Table{Columns: []term.Column{{Name: "number", Right: true}, {Name: "due"}, {Name: "queue", Cut: true}, {Name: "type", Cut: true}, {Name: "why", Spare: 1},
+		{Name: "attempts", Right: true, Spare: 2}, {Name: "error", Cut: true}}}
 	views := make([]delayedView, len(found))
 	for i, m := range found {
 		views[i] = viewDelayed(m)
-		t.add(fmt.Sprint(m.Number), a.due(m), m.Queue, m.Type, string(m.Why), fmt.Sprint(m.Attempts), m.Error)
+		t.Add(fmt.Sprint(m.Number), a.due(m), m.Queue, m.Type, string(m.Why), fmt.Sprint(m.Attempts), m.Error)
 	}
 	return printList(a, views, t)
 }

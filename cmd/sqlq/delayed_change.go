@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sqlq/sqlq/internal/term"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -102,9 +103,9 @@ func (a *app) delayedChangeCommand(v delayedVerb, c *cobra.Command, work func(co
 		}
 		defer db.Close()
 		p := a.progress()
-		p.show("looking for them …")
+		p.Show("looking for them …")
 		n, more, sample, err := db.CountDelayed(c.Context(), f, delayedSample)
-		p.end()
+		p.End()
 		if err != nil && n == 0 {
 			return nothingDelayed(err, n)
 		}
@@ -118,8 +119,8 @@ func (a *app) delayedChangeCommand(v delayedVerb, c *cobra.Command, work func(co
 		if err := a.confirmDelayed(c.Context(), ch, v, what+" in schema "+fmt.Sprintf("%q of %s", a.schema, db.where), sample); err != nil {
 			return err
 		}
-		changed, err := work(c.Context(), db, f, ops.DelayedOptions{Progress: func(looked, changed int64) { p.show("%s %d, of %d looked at", v.done, changed, looked) }})
-		p.end()
+		changed, err := work(c.Context(), db, f, ops.DelayedOptions{Progress: func(looked, changed int64) { p.Show("%s %d, of %d looked at", v.done, changed, looked) }})
+		p.End()
 		if err != nil && changed == 0 {
 			return nothingDelayed(err, changed)
 		}
@@ -147,7 +148,7 @@ func (a *app) confirmDelayed(ctx context.Context, ch change, v delayedVerb, what
 	}
 	if !ch.yes && a.attended() {
 		for _, m := range sample {
-			a.say("  %d  due %s  %s  %s", m.Number, a.due(m), oneLine(m.Queue), oneLine(m.Type))
+			a.say("  %d  due %s  %s  %s", m.Number, a.due(m), term.OneLine(m.Queue), term.OneLine(m.Type))
 		}
 	}
 	return a.confirm(ctx, ch, what)

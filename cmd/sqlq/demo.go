@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sqlq/sqlq/internal/demo"
+	"github.com/sqlq/sqlq/internal/term"
 )
 
 func (a *app) demoCommand() *cobra.Command {
@@ -52,8 +53,8 @@ and sqlq_demo_shop, which it removes at the end.`,
 			}
 			if a.format == formatTable {
 				o.Out, o.Width = a.out, a.width
-				o.Terminal = a.outTerminal && os.Getenv("TERM") != "dumb"
-				o.Color = o.Terminal && os.Getenv("NO_COLOR") == ""
+				o.Terminal = a.outTerminal && !term.Dumb()
+				o.Palette = a.palette()
 			}
 			result, err := demo.Run(c.Context(), o)
 			if a.format != formatTable && (err == nil || errors.Is(err, demo.ErrAudit)) {

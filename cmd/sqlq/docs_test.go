@@ -11,10 +11,12 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/sqlq/sqlq/internal/term"
 )
 
 // tree is the command tree, new for each use, because flags keep what was parsed.
-func tree() *cobra.Command { return (&app{format: formatTable, color: colorAuto}).rootCommand() }
+func tree() *cobra.Command { return (&app{format: formatTable, color: term.ColorAuto}).rootCommand() }
 
 // TestDocs holds docs/cli equal to the commands' own help: a page for each command of the first level, with all below it.
 // go test ./cmd/sqlq -run TestDocs -update writes it.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sqlq/sqlq/internal/term"
 	"github.com/sqlq/sqlq/migrations"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
@@ -73,10 +74,10 @@ The exit code is 3 when a problem or a warning is left.`,
 			case !fix || len(fixable) == 0:
 			case ch.dryRun:
 				for _, f := range fixable {
-					a.say("would mend: %s", oneLine(f.What))
+					a.say("would mend: %s", term.OneLine(f.What))
 				}
 			default:
-				if err := a.confirm(c.Context(), ch, fmt.Sprintf("mend %s in schema %q of %s, such as: %s", plural(int64(len(fixable)), "finding"), a.schema, db.where, oneLine(fixable[0].What))); err != nil {
+				if err := a.confirm(c.Context(), ch, fmt.Sprintf("mend %s in schema %q of %s, such as: %s", plural(int64(len(fixable)), "finding"), a.schema, db.where, term.OneLine(fixable[0].What))); err != nil {
 					return errors.Join(a.printDiagnosis(d, fix && ch.dryRun), err)
 				}
 				failure = db.By(actor(ch)).Fix(c.Context(), d)
@@ -211,12 +212,12 @@ func (a *app) printDiagnosis(d *ops.Diagnosis, would bool) error {
 	return nil
 }
 
-var resultStyle = map[string]style{"ok": green, "skipped": faint, "note": faint, "warning": yellow, "problem": red}
+var resultStyle = map[string]term.Style{"ok": term.Green, "skipped": term.Faint, "note": term.Faint, "warning": term.Yellow, "problem": term.Red}
 
 // finding writes a line of doctor's: a result, a name, and a text that is broken where the terminal ends.
 func (a *app) finding(w io.Writer, result, name, text string) {
 	const indent = 25
-	lines := []string{oneLine(text)}
+	lines := []string{term.OneLine(text)}
 	if a.width-indent >= 20 { // else there is no room for words
 		lines = folded(strings.Fields(lines[0]), a.width-indent)
 	}

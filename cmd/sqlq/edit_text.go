@@ -10,6 +10,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/sqlq/sqlq/internal/term"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -17,7 +18,7 @@ import (
 func editable(m ops.FailedMessage) string {
 	var b strings.Builder
 	comment := func(format string, args ...any) {
-		b.WriteString(strings.TrimRight("# "+oneLine(fmt.Sprintf(format, args...)), " ") + "\n")
+		b.WriteString(strings.TrimRight("# "+term.OneLine(fmt.Sprintf(format, args...)), " ") + "\n")
 	}
 	comment("Failed message %d of queue %s: %s", m.Number, m.Queue, m.Type)
 	comment("%s", m.Error)
@@ -29,7 +30,7 @@ func editable(m ops.FailedMessage) string {
 	}
 	own, _, readable := ops.SplitHeaders(m.Headers)
 	if !readable {
-		comment("The headers cannot be read. They stay as they are unless you write others: %s", cut(oneLine(string(m.Headers)), shownBefore))
+		comment("The headers cannot be read. They stay as they are unless you write others: %s", term.Cut(term.OneLine(string(m.Headers)), shownBefore))
 	}
 	for _, name := range slices.Sorted(maps.Keys(own)) {
 		comment("%s: %s (the library's own, it stays)", headerName(name), headerText(own[name]))
@@ -77,7 +78,7 @@ var plainName = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
 
 // headerText writes a value so that it stands on one line and reads back: as it is, or as a JSON string.
 func headerText(value string) string {
-	if value == oneLine(value) && !strings.HasPrefix(value, `"`) {
+	if value == term.OneLine(value) && !strings.HasPrefix(value, `"`) {
 		return value
 	}
 	quoted, err := json.Marshal(value)
@@ -123,7 +124,7 @@ func readEdited(m ops.FailedMessage, text string) (ops.Edit, error) {
 		}
 		name, value, found := cutHeader(line)
 		if !found {
-			return e, fmt.Errorf("line %d: %s is no header; write NAME: VALUE, and an empty line before the body", number, cut(oneLine(line), 60))
+			return e, fmt.Errorf("line %d: %s is no header; write NAME: VALUE, and an empty line before the body", number, term.Cut(term.OneLine(line), 60))
 		}
 		if value = strings.TrimSpace(value); !strings.HasPrefix(line, `"`) {
 			name = strings.TrimSpace(name)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sqlq/sqlq/internal/term"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -59,8 +60,8 @@ func (a *app) lookBy(c *cobra.Command, f *ops.Filter) error {
 func (a *app) listFailed(ctx context.Context, db *database, f ops.Filter) error {
 	limit := f.Limit
 	f.Limit = oneMore(limit)
-	t := &table{columns: []column{{name: "number", right: true}, {name: "when"}, {name: "queue", cut: true}, {name: "type", cut: true},
-		{name: "attempts", right: true, spare: 2}, {name: "error", cut: true}, {name: "group", spare: 1}}}
+	t := &term.Table{Columns: []term.Column{{Name: "number", Right: true}, {Name: "when"}, {Name: "queue", Cut: true}, {Name: "type", Cut: true},
+		{Name: "attempts", Right: true, Spare: 2}, {Name: "error", Cut: true}, {Name: "group", Spare: 1}}}
 	var views []failedView
 	found := 0
 	p := a.progress()
@@ -69,14 +70,14 @@ func (a *app) listFailed(ctx context.Context, db *database, f ops.Filter) error 
 			return nil
 		}
 		if a.format == formatJSONL {
-			p.end()
+			p.End()
 			return a.printData(viewFailed(m))
 		}
 		views = append(views, viewFailed(m))
-		t.add(fmt.Sprint(m.Number), a.when(m.FailedAt), m.Queue, m.Type, fmt.Sprint(m.Attempts), m.Error, m.Group)
+		t.Add(fmt.Sprint(m.Number), a.when(m.FailedAt), m.Queue, m.Type, fmt.Sprint(m.Attempts), m.Error, m.Group)
 		return nil
 	})
-	p.end()
+	p.End()
 	if a.format != formatJSONL && (err == nil || found > 0) {
 		err = errors.Join(printList(a, views, t), err)
 	}
@@ -92,8 +93,8 @@ func (a *app) listFailed(ctx context.Context, db *database, f ops.Filter) error 
 }
 
 // looking returns what shows how far a search through failed messages is.
-func looking(p *progress, found *int) func(looked int64) {
-	return func(looked int64) { p.show("looked at %s, found %d", plural(looked, "failed message"), *found) }
+func looking(p *term.Status, found *int) func(looked int64) {
+	return func(looked int64) { p.Show("looked at %s, found %d", plural(looked, "failed message"), *found) }
 }
 
 func (a *app) noFailed(ctx context.Context, db *database, f ops.Filter) error {
@@ -163,13 +164,13 @@ estimated and marked ~. The flags choose as in: sqlq error ls.`,
 			if err != nil {
 				return err
 			}
-			t := &table{columns: []column{{name: "group"}, {name: "count", right: true}, {name: "queue", cut: true}, {name: "type", cut: true}, {name: "first", spare: 1},
-				{name: "last"}, {name: "status", spare: 2}, {name: "error", cut: true}}}
+			t := &term.Table{Columns: []term.Column{{Name: "group"}, {Name: "count", Right: true}, {Name: "queue", Cut: true}, {Name: "type", Cut: true}, {Name: "first", Spare: 1},
+				{Name: "last"}, {Name: "status", Spare: 2}, {Name: "error", Cut: true}}}
 			var views []groupView
 			for _, g := range groups {
 				v := viewGroup(g)
 				views = append(views, v)
-				t.add(g.Group, count(g.Count), strings.Join(g.Queues, ","), strings.Join(g.Types, ","), a.when(g.FirstAt), a.when(g.LastAt), v.Status, g.Error)
+				t.Add(g.Group, count(g.Count), strings.Join(g.Queues, ","), strings.Join(g.Types, ","), a.when(g.FirstAt), a.when(g.LastAt), v.Status, g.Error)
 			}
 			if err := printList(a, views, t); err != nil || len(groups) > 0 {
 				return err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sqlq/sqlq/internal/term"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -187,9 +188,9 @@ func (a *app) changeFailed(ctx context.Context, v verb, f *ops.Filter, db *datab
 	var operation int64
 	changed, err := v.change(ctx, db, func(p ops.Progress) {
 		operation = p.Operation
-		line.show("%s", progressText(v.past, p, 0, time.Since(began)))
+		line.Show("%s", progressText(v.past, p, 0, time.Since(began)))
 	})
-	line.end()
+	line.End()
 	var stopped *ops.InterruptedError
 	if errors.As(err, &stopped) {
 		operation = stopped.Operation
@@ -241,8 +242,8 @@ func messages(c ops.Count) string {
 
 // showPreview prints what a command would do.
 func (a *app) showPreview(v verb, p ops.Preview) error {
-	t := &table{columns: []column{{name: "number", right: true}, {name: "when"}, {name: "queue", cut: true}, {name: "type", cut: true},
-		{name: "error", cut: true}, {name: "group", spare: 1}}}
+	t := &term.Table{Columns: []term.Column{{Name: "number", Right: true}, {Name: "when"}, {Name: "queue", Cut: true}, {Name: "type", Cut: true},
+		{Name: "error", Cut: true}, {Name: "group", Spare: 1}}}
 	var view struct {
 		DryRun    bool         `json:"dry_run"`
 		Would     string       `json:"would"`
@@ -258,7 +259,7 @@ func (a *app) showPreview(v verb, p ops.Preview) error {
 	}
 	for _, m := range p.Sample {
 		view.Sample = append(view.Sample, viewFailed(m))
-		t.add(fmt.Sprint(m.Number), a.when(m.FailedAt), m.Queue, m.Type, m.Error, m.Group)
+		t.Add(fmt.Sprint(m.Number), a.when(m.FailedAt), m.Queue, m.Type, m.Error, m.Group)
 	}
 	if a.format != formatTable {
 		if err := a.printData(view); err != nil {
@@ -270,7 +271,7 @@ func (a *app) showPreview(v verb, p ops.Preview) error {
 			return err
 		}
 		if p.Gone != nil {
-			a.say("those of queues that are gone would stay: %s", oneLine(strings.Join(p.Gone, ", ")))
+			a.say("those of queues that are gone would stay: %s", term.OneLine(strings.Join(p.Gone, ", ")))
 		}
 		if p.Unnamed != nil {
 			a.say("%v", p.Unnamed)

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sqlq/sqlq/internal/linediff"
+	"github.com/sqlq/sqlq/internal/term"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -146,7 +147,7 @@ func (a *app) edit(ctx context.Context, db *database, m ops.FailedMessage, e ops
 	case ch.dryRun:
 		outcome.Changed = true
 		if a.format == formatTable {
-			if _, err := io.WriteString(a.out, visible(changes)); err != nil {
+			if _, err := io.WriteString(a.out, term.Visible(changes)); err != nil {
 				return err
 			}
 		}

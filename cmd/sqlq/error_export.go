@@ -35,12 +35,12 @@ They stay where they are. sqlq queue import reads the lines. A body that is no J
 			p := a.progress()
 			err = db.EachFailed(c.Context(), f, ops.EachOptions{Whole: true, Progress: looking(p, &found)}, func(m ops.FailedMessage) error {
 				if a.outTerminal {
-					p.end()
+					p.End()
 				}
 				found++
 				return a.printData(viewWhole(m))
 			})
-			p.end()
+			p.End()
 			switch {
 			case err != nil && found > 0:
 				return fmt.Errorf("%s written, then: %w", plural(int64(found), "failed message"), err)

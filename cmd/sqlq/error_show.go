@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sqlq/sqlq/internal/term"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -58,7 +59,7 @@ func (a *app) writeBodyAlone(body []byte) error {
 		return usageErrorf("--body writes the body as it is, and -o %s the message; take one of them", a.format)
 	}
 	if a.outTerminal {
-		body = append([]byte(visible(string(body))), '\n')
+		body = append([]byte(term.Visible(string(body))), '\n')
 	}
 	_, err := a.out.Write(body)
 	return err
@@ -107,21 +108,21 @@ func (a *app) writeHistory(w io.Writer, m ops.FailedMessage, history []ops.Past)
 	}
 	for _, p := range history {
 		if p.FailedAt != nil {
-			failed(fmt.Sprintf("%s  failed in %s after %s on %s: %s\n", a.when(*p.FailedAt), p.Queue, plural(int64(p.Attempts), "attempt"), p.FailedOn, oneLine(p.Error)))
+			failed(fmt.Sprintf("%s  failed in %s after %s on %s: %s\n", a.when(*p.FailedAt), p.Queue, plural(int64(p.Attempts), "attempt"), p.FailedOn, term.OneLine(p.Error)))
 		}
 		fmt.Fprintf(&text, "%s  %s by %s", a.when(p.At), p.What, by(p))
 		if p.Reason != "" {
-			fmt.Fprintf(&text, ": %s", oneLine(p.Reason))
+			fmt.Fprintf(&text, ": %s", term.OneLine(p.Reason))
 		}
 		text.WriteString("\n")
 		if p.What == "edit" {
-			fmt.Fprintf(&text, "  headers before: %s\n", cut(oneLine(string(headersOf(p.Headers))), shownBefore))
+			fmt.Fprintf(&text, "  headers before: %s\n", term.Cut(term.OneLine(string(headersOf(p.Headers))), shownBefore))
 		}
 		if p.Body != nil {
 			fmt.Fprintf(&text, "  body before: %s\n", oneLineBody(p.Body))
 		}
 	}
-	failed(fmt.Sprintf("%s  failed in %s after %s on %s: %s\n", a.when(m.FailedAt), m.Queue, plural(int64(m.Attempts), "attempt"), m.Host, oneLine(m.Error)))
+	failed(fmt.Sprintf("%s  failed in %s after %s on %s: %s\n", a.when(m.FailedAt), m.Queue, plural(int64(m.Attempts), "attempt"), m.Host, term.OneLine(m.Error)))
 	block(w, "history", text.String())
 }
 
@@ -140,7 +141,7 @@ func by(p ops.Past) string {
 	if p.Operation != 0 {
 		who += fmt.Sprintf(", operation %d", p.Operation)
 	}
-	return oneLine(who)
+	return term.OneLine(who)
 }
 
 // shownBefore is how many characters are shown of what an edit replaced; JSON has it all.
@@ -148,7 +149,7 @@ const shownBefore = 2000
 
 func oneLineBody(body []byte) string {
 	if !utf8.Valid(body) {
-		return "in base64: " + cut(base64.StdEncoding.EncodeToString(body), shownBefore)
+		return "in base64: " + term.Cut(base64.StdEncoding.EncodeToString(body), shownBefore)
 	}
-	return cut(oneLine(string(body)), shownBefore)
+	return term.Cut(term.OneLine(string(body)), shownBefore)
 }

@@ -5,8 +5,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/charmbracelet/x/ansi"
-
+	"github.com/sqlq/sqlq/internal/term"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -94,5 +93,5 @@ func pointAt(err error) error {
 	if !errors.As(err, &wrong) {
 		return err
 	}
-	return fmt.Errorf("%s\n  %s\n  %s^", wrong.Why, wrong.Text, strings.Repeat(" ", ansi.StringWidth(wrong.Text[:min(wrong.At, len(wrong.Text))])))
+	return fmt.Errorf("%s\n  %s\n  %s^", wrong.Why, wrong.Text, strings.Repeat(" ", term.Width(wrong.Text[:min(wrong.At, len(wrong.Text))])))
 }

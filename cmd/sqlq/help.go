@@ -4,8 +4,9 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/charmbracelet/x/ansi"
 	"github.com/spf13/cobra"
+
+	"github.com/sqlq/sqlq/internal/term"
 )
 
 // helpWidth is how many columns the flags may take in a help text that nobody reads on a terminal.
@@ -80,7 +81,7 @@ func fitted(text string, width int) string {
 func folded(words []string, width int) (lines []string) {
 	line := ""
 	for _, word := range words {
-		if line != "" && ansi.StringWidth(line)+1+ansi.StringWidth(word) > width {
+		if line != "" && term.Width(line)+1+term.Width(word) > width {
 			lines = append(lines, line)
 			line = ""
 		}

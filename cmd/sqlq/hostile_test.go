@@ -13,6 +13,7 @@ import (
 
 	"github.com/sqlq/sqlq/internal/devpg/pgtest"
 	"github.com/sqlq/sqlq/internal/hostile"
+	"github.com/sqlq/sqlq/internal/term"
 )
 
 // besideHostile are lines of each command that are run beside hostile rows, in this order, and the exit codes with which they
@@ -102,10 +103,10 @@ func TestEveryCommandBesideHostileRows(t *testing.T) {
 				t.Errorf("sqlq %s (%s): exit code %d\n%.3000s", each.line, f, code, said.String())
 			}
 			asItIs := below(named) == "queue export" && f != "terminal" // for queue import
-			if at := bytes.IndexFunc(out.Bytes(), obeyed); at >= 0 && !asItIs {
+			if at := bytes.IndexFunc(out.Bytes(), term.Obeyed); at >= 0 && !asItIs {
 				t.Errorf("sqlq %s (%s): it prints %q", each.line, f, out.Bytes()[max(0, at-80):min(out.Len(), at+20)])
 			}
-			if at := bytes.IndexFunc(bytes.ReplaceAll(said.Bytes(), []byte("\r"), nil), obeyed); at >= 0 {
+			if at := bytes.IndexFunc(bytes.ReplaceAll(said.Bytes(), []byte("\r"), nil), term.Obeyed); at >= 0 {
 				t.Errorf("sqlq %s (%s): it says %q", each.line, f, said.String())
 			}
 			if err := dataError(f, out.Bytes()); err != nil {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sqlq/sqlq/internal/term"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -56,10 +57,10 @@ JSON and YAML also have what it dropped unhandled since it began, because the ti
 }
 
 func (a *app) printInstances(instances []ops.Instance) error {
-	t := &table{columns: []column{{name: "endpoint", cut: true}, {name: "id", right: true}, {name: "host", cut: true}, {name: "pid", right: true, spare: 3},
-		{name: "version", cut: true, spare: 4}, {name: "state"}, {name: "started", spare: 5}, {name: "last seen"}, {name: "in hand", right: true},
-		{name: "rate", right: true}, {name: "handled", right: true, spare: 2}, {name: "failed", right: true, spare: 1},
-		{name: "slow", right: true}}}
+	t := &term.Table{Columns: []term.Column{{Name: "endpoint", Cut: true}, {Name: "id", Right: true}, {Name: "host", Cut: true}, {Name: "pid", Right: true, Spare: 3},
+		{Name: "version", Cut: true, Spare: 4}, {Name: "state"}, {Name: "started", Spare: 5}, {Name: "last seen"}, {Name: "in hand", Right: true},
+		{Name: "rate", Right: true}, {Name: "handled", Right: true, Spare: 2}, {Name: "failed", Right: true, Spare: 1},
+		{Name: "slow", Right: true}}}
 	var views []instanceView
 	for _, i := range instances {
 		views = append(views, viewInstance(i))
@@ -67,7 +68,7 @@ func (a *app) printInstances(instances []ops.Instance) error {
 		if i.State.Lives() {
 			inHand, rate, slow = fmt.Sprintf("%d/%d", i.InHand, i.Concurrency), instanceRate(i.Rate), instanceSlow(i)
 		}
-		t.add(i.Endpoint, fmt.Sprint(i.ID), i.Host, fmt.Sprint(i.PID), i.Version, string(i.State), a.when(i.StartedAt), a.when(i.LastSeen),
+		t.Add(i.Endpoint, fmt.Sprint(i.ID), i.Host, fmt.Sprint(i.PID), i.Version, string(i.State), a.when(i.StartedAt), a.when(i.LastSeen),
 			inHand, rate, fmt.Sprint(i.Handled), fmt.Sprint(i.Failed), slow)
 	}
 	return printList(a, views, t)

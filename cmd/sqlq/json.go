@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 	"unicode/utf8"
+
+	"github.com/sqlq/sqlq/internal/term"
 )
 
 // body is a message body in JSON output: as JSON where it is some, else in base64, which BodyEncoding then says.
@@ -172,13 +174,13 @@ func pretty(text []byte) string {
 
 // escaped writes the characters that a terminal would obey as JSON does, \u009b. Outside of strings there are none.
 func escaped(text []byte) []byte {
-	if bytes.IndexFunc(text, obeyed) < 0 {
+	if bytes.IndexFunc(text, term.Obeyed) < 0 {
 		return text
 	}
 	out := make([]byte, 0, len(text)+len(text)/8)
 	for i := 0; i < len(text); {
 		r, size := utf8.DecodeRune(text[i:])
-		if obeyed(r) {
+		if term.Obeyed(r) {
 			out = fmt.Appendf(out, `\u%04x`, r)
 		} else {
 			out = append(out, text[i:i+size]...)

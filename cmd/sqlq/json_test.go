@@ -12,6 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/sqlq/sqlq/internal/term"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -63,7 +64,7 @@ func TestJSONShowsWhatATerminalWouldObey(t *testing.T) {
 		if err := a.printData(map[string]any{"text": "\x1b[2J" + obeyedBy, "raw": raw, "body": bodyOf(raw)}); err != nil {
 			t.Fatal(err)
 		}
-		if strings.ContainsFunc(out.String(), obeyed) {
+		if strings.ContainsFunc(out.String(), term.Obeyed) {
 			t.Errorf("%s: %q", f, out.String())
 		}
 		var read struct {
@@ -180,7 +181,7 @@ func FuzzYAML(f *testing.F) {
 		if err := yaml.Unmarshal([]byte(out), &got); err != nil || !same(want, got) {
 			t.Errorf("%q became %q, which reads as %v, not %v (%v)", text, out, got, want, err)
 		}
-		if strings.ContainsFunc(out, obeyed) {
+		if strings.ContainsFunc(out, term.Obeyed) {
 			t.Errorf("%q became %q", text, out)
 		}
 	})
@@ -225,7 +226,7 @@ func TestEditableShowsWhatATerminalWouldObey(t *testing.T) {
 	body := []byte(`{"` + obeyedBy + `": 1.0}`)
 	m := ops.FailedMessage{Type: "T\x1b" + obeyedBy, Queue: obeyedBy, Error: "\x1b[2J", Headers: headers, Body: body}
 	text := editable(m)
-	if strings.ContainsFunc(text, obeyed) {
+	if strings.ContainsFunc(text, term.Obeyed) {
 		t.Errorf("%q", text)
 	}
 	edit, err := readEdited(m, strings.Replace(text, "tenant: ", "tenant2: ", 1))

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sqlq/sqlq/internal/term"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -54,12 +55,12 @@ endpoint.`,
 }
 
 func (a *app) printLeases(leases []ops.Lease) error {
-	t := &table{columns: []column{{name: "lease", right: true}, {name: "queue", cut: true}, {name: "type", cut: true}, {name: "attempts", right: true, spare: 2},
-		{name: "leased"}, {name: "instance", right: true}, {name: "state"}, {name: "host", cut: true, spare: 1}, {name: "id", spare: 3}}}
+	t := &term.Table{Columns: []term.Column{{Name: "lease", Right: true}, {Name: "queue", Cut: true}, {Name: "type", Cut: true}, {Name: "attempts", Right: true, Spare: 2},
+		{Name: "leased"}, {Name: "instance", Right: true}, {Name: "state"}, {Name: "host", Cut: true, Spare: 1}, {Name: "id", Spare: 3}}}
 	var views []leaseView
 	for _, l := range leases {
 		views = append(views, viewLease(l))
-		t.add(fmt.Sprint(l.Number), l.Queue, l.Type, fmt.Sprint(l.Attempt), a.when(l.LeasedAt), fmt.Sprint(l.Instance), string(l.State), l.Host, l.Message)
+		t.Add(fmt.Sprint(l.Number), l.Queue, l.Type, fmt.Sprint(l.Attempt), a.when(l.LeasedAt), fmt.Sprint(l.Instance), string(l.State), l.Host, l.Message)
 	}
 	return printList(a, views, t)
 }

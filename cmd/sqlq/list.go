@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/sqlq/sqlq/internal/term"
 )
 
 // runList lists what read finds, up to a limit, and says where there is more. Where there is nothing none says so.
@@ -66,7 +68,7 @@ func errNoneOf(ctx context.Context, db *database, messageType, format string, ar
 	text := fmt.Sprintf(format, args...)
 	if messageType != "" {
 		if near, err := db.NearTypes(ctx, messageType); err == nil && len(near) > 0 {
-			text += fmt.Sprintf("; there is type %s", oneLine(strings.Join(near, ", ")))
+			text += fmt.Sprintf("; there is type %s", term.OneLine(strings.Join(near, ", ")))
 		}
 	}
 	return errNothing("%s", text)

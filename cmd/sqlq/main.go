@@ -23,7 +23,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"golang.org/x/term"
+
+	"github.com/sqlq/sqlq/internal/term"
 )
 
 // Exit codes. Others are those of the command that `sqlq dev -- COMMAND` ran.
@@ -57,12 +58,12 @@ type streams struct {
 func osStreams() streams {
 	s := streams{
 		in: os.Stdin, out: os.Stdout, err: os.Stderr,
-		inTerminal:  term.IsTerminal(int(os.Stdin.Fd())),
-		outTerminal: term.IsTerminal(int(os.Stdout.Fd())),
-		errTerminal: term.IsTerminal(int(os.Stderr.Fd())),
+		inTerminal:  term.IsTerminal(os.Stdin),
+		outTerminal: term.IsTerminal(os.Stdout),
+		errTerminal: term.IsTerminal(os.Stderr),
 	}
 	if s.outTerminal {
-		s.width, _, _ = term.GetSize(int(os.Stdout.Fd()))
+		s.width, _, _ = term.Size(os.Stdout)
 	}
 	return s
 }
@@ -96,7 +97,7 @@ type app struct {
 	databaseURL string
 	schema      string
 	timeout     time.Duration // 0: none
-	color       colorMode
+	color       term.ColorMode
 	role        string // that was connected as, or tried to; "": none yet
 	began       bool   // the arguments were right and the command itself ran
 	watching    bool   // a list is made again and again, on one connection:
@@ -105,7 +106,7 @@ type app struct {
 
 // run runs the command line and returns the exit code.
 func run(ctx context.Context, args []string, s streams) int {
-	a := &app{streams: s, format: formatTable, color: colorAuto}
+	a := &app{streams: s, format: formatTable, color: term.ColorAuto}
 	out := &output{to: s.out}
 	a.out = out
 	root := a.rootCommand()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sqlq/sqlq/internal/term"
 	"github.com/sqlq/sqlq/migrations"
 	"github.com/sqlq/sqlq/sqlq/migrate"
 )
@@ -66,7 +67,7 @@ func (a *app) wouldMigrate(ctx context.Context, db *database, m *migrate.Migrato
 		Would   string `json:"would"`
 		DryRun  bool   `json:"dry_run"`
 	}
-	t := &table{columns: []column{{name: "version", right: true}, {name: "migration"}, {name: "would be"}}}
+	t := &term.Table{Columns: []term.Column{{Name: "version", Right: true}, {Name: "migration"}, {Name: "would be"}}}
 	var views []view
 	for _, s := range states {
 		switch {
@@ -77,7 +78,7 @@ func (a *app) wouldMigrate(ctx context.Context, db *database, m *migrate.Migrato
 		}
 	}
 	for _, v := range views {
-		t.add(fmt.Sprint(v.Version), v.Name, v.Would)
+		t.Add(fmt.Sprint(v.Version), v.Name, v.Would)
 	}
 	if len(views) == 0 {
 		a.say("schema %q of %s has version %d already", a.schema, db.where, have)
@@ -173,7 +174,7 @@ func (a *app) migrateStatusCommand() *cobra.Command {
 					Name      string     `json:"name"`
 					AppliedAt *time.Time `json:"applied_at"`
 				}
-				t := &table{columns: []column{{name: "version", right: true}, {name: "migration"}, {name: "applied"}}}
+				t := &term.Table{Columns: []term.Column{{Name: "version", Right: true}, {Name: "migration"}, {Name: "applied"}}}
 				var views []view
 				pending := int64(0)
 				for _, s := range states {
@@ -184,7 +185,7 @@ func (a *app) migrateStatusCommand() *cobra.Command {
 						v.AppliedAt, applied = utc(&s.AppliedAt), a.when(s.AppliedAt)
 					}
 					views = append(views, v)
-					t.add(fmt.Sprint(s.Version), s.Name, applied)
+					t.Add(fmt.Sprint(s.Version), s.Name, applied)
 				}
 				switch {
 				case have > migrations.Latest():
@@ -287,10 +288,10 @@ func (a *app) printDifferences(different []migrate.Difference, db *database) err
 func differenceText(d migrate.Difference) string {
 	text := ""
 	if d.Want != "" {
-		text += "- " + oneLine(d.Want) + "\n"
+		text += "- " + term.OneLine(d.Want) + "\n"
 	}
 	if d.Have != "" {
-		text += "+ " + oneLine(d.Have) + "\n"
+		text += "+ " + term.OneLine(d.Have) + "\n"
 	}
 	return text
 }
@@ -315,11 +316,11 @@ func (a *app) printSteps(steps []migrate.Step) error {
 		Name    string  `json:"name"`
 		Seconds float64 `json:"seconds"`
 	}
-	t := &table{columns: []column{{name: "version", right: true}, {name: "migration"}, {name: "took", right: true}}}
+	t := &term.Table{Columns: []term.Column{{Name: "version", Right: true}, {Name: "migration"}, {Name: "took", Right: true}}}
 	var views []view
 	for _, s := range steps {
 		views = append(views, view{s.Version, s.Name, s.Duration.Seconds()})
-		t.add(fmt.Sprint(s.Version), s.Name, s.Duration.Round(time.Millisecond).String())
+		t.Add(fmt.Sprint(s.Version), s.Name, s.Duration.Round(time.Millisecond).String())
 	}
 	return printList(a, views, t)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sqlq/sqlq/internal/term"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -56,12 +57,12 @@ process is dead or frozen, and it can be resumed.`,
 }
 
 func (a *app) printOperations(operations []ops.Operation) error {
-	t := &table{columns: []column{{name: "operation", right: true}, {name: "began"}, {name: "kind"}, {name: "status"}, {name: "done", right: true},
-		{name: "who", cut: true, spare: 1}, {name: "what", cut: true}, {name: "reason", cut: true, spare: 2}}}
+	t := &term.Table{Columns: []term.Column{{Name: "operation", Right: true}, {Name: "began"}, {Name: "kind"}, {Name: "status"}, {Name: "done", Right: true},
+		{Name: "who", Cut: true, Spare: 1}, {Name: "what", Cut: true}, {Name: "reason", Cut: true, Spare: 2}}}
 	var views []operationView
 	for _, op := range operations {
 		views = append(views, viewOperation(op))
-		t.add(fmt.Sprint(op.ID), a.when(op.BeganAt), op.Kind, string(op.Status), doneText(op), who(op), filterText(op), op.Reason)
+		t.Add(fmt.Sprint(op.ID), a.when(op.BeganAt), op.Kind, string(op.Status), doneText(op), who(op), filterText(op), op.Reason)
 	}
 	return printList(a, views, t)
 }
@@ -145,9 +146,9 @@ a move or purge of a queue, and a cancel or reschedule of delayed messages.`,
 			}
 			line, began := a.progress(), time.Now()
 			op, err := db.ResumeOperation(c.Context(), id, func(p ops.Progress) {
-				line.show("%s", progressText(p.Kind, p, before.Done, time.Since(began)))
+				line.Show("%s", progressText(p.Kind, p, before.Done, time.Since(began)))
 			})
-			line.end()
+			line.End()
 			if err != nil && op.Done == before.Done {
 				return err
 			}

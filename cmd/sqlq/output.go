@@ -8,8 +8,9 @@ import (
 	"io"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
+
+	"github.com/sqlq/sqlq/internal/term"
 )
 
 // format is how data is printed; a flag.
@@ -35,7 +36,7 @@ func (f *format) Set(text string) error {
 }
 
 // printList prints items as JSON, or t where a table is wanted, and nothing there when t has no rows or is nil.
-func printList[T any](a *app, items []T, t *table) error {
+func printList[T any](a *app, items []T, t *term.Table) error {
 	switch a.format {
 	case formatJSON, formatYAML:
 		if items == nil {
@@ -57,14 +58,20 @@ func printList[T any](a *app, items []T, t *table) error {
 }
 
 // printTable prints a table into the width of the terminal, and says what did not find room.
-func (a *app) printTable(t *table) error {
-	t.paint = a.paint
-	err := t.print(a.out, a.width)
-	if t.leftOut != nil {
-		a.say("no room for %s; -o yaml shows all", strings.Join(t.leftOut, ", "))
+func (a *app) printTable(t *term.Table) error {
+	t.Palette = a.palette()
+	err := t.Print(a.out, a.width)
+	if t.LeftOut != nil {
+		a.say("no room for %s; -o yaml shows all", strings.Join(t.LeftOut, ", "))
 	}
 	return err
 }
+
+// palette is that of standard output.
+func (a *app) palette() term.Palette { return term.NewPalette(a.color, a.outTerminal) }
+
+// paint puts text for standard output into a style, where colours are wanted.
+func (a *app) paint(s term.Style, text string) string { return a.palette().Paint(s, text) }
 
 // printOne prints an item as JSON, or the text that write writes where a table is wanted.
 func (a *app) printOne(item any, write func(w io.Writer)) error {
@@ -88,7 +95,7 @@ func (a *app) done(outcome any, sentence string, args ...any) error {
 
 // say writes a line for the operator.
 func (a *app) say(sentence string, args ...any) {
-	fmt.Fprintln(a.err, visible(fmt.Sprintf(sentence, args...)))
+	fmt.Fprintln(a.err, term.Visible(fmt.Sprintf(sentence, args...)))
 }
 
 // printData prints what is not a table.
@@ -107,43 +114,17 @@ func (a *app) printData(v any) error {
 	return err
 }
 
-// oneLine makes text from outside fit to stand in a line of a terminal: white space becomes single blanks, and what a
-// terminal would obey is shown instead.
-func oneLine(text string) string {
-	return visible(strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == ' ' || r == '\n' || r == '\t' || r == '\r' }), " "))
-}
-
-// visible shows the characters that a terminal would obey, save line ends and tabs.
-func visible(text string) string {
-	if !strings.ContainsFunc(text, obeyed) && utf8.ValidString(text) {
-		return text
-	}
-	var b strings.Builder
-	for _, r := range text {
-		if obeyed(r) {
-			fmt.Fprintf(&b, `\u%04x`, r)
-		} else {
-			b.WriteRune(r)
-		}
-	}
-	return b.String()
-}
-
-func obeyed(r rune) bool {
-	return unicode.In(r, unicode.Cc, unicode.Bidi_Control) && r != '\n' && r != '\t'
-}
-
 // field writes a line "name  value", unless there is no value.
 func field(w io.Writer, name, value string) {
 	if value != "" {
-		fmt.Fprintf(w, "%-12s  %s\n", name, oneLine(value))
+		fmt.Fprintf(w, "%-12s  %s\n", name, term.OneLine(value))
 	}
 }
 
 // block writes a text of several lines below its name, unless there is none.
 func block(w io.Writer, name, text string) {
 	if text != "" {
-		text = visible(strings.TrimRight(text, "\n"))
+		text = term.Visible(strings.TrimRight(text, "\n"))
 		fmt.Fprintf(w, "\n%s\n  %s\n", name, strings.ReplaceAll(text, "\n", "\n  "))
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sqlq/sqlq/internal/term"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -54,14 +55,14 @@ not) and paused_by.`, ops.CountLimit),
 }
 
 // listQueues makes one list of the queues, as data and as a table.
-func (a *app) listQueues(ctx context.Context, db *database) ([]queueView, *table, error) {
+func (a *app) listQueues(ctx context.Context, db *database) ([]queueView, *term.Table, error) {
 	queues, err := db.ListQueues(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	t := &table{columns: []column{{name: "queue", cut: true}, {name: "ready", right: true}, {name: "delayed", right: true, spare: 3},
-		{name: "leased", right: true, spare: 4}, {name: "failed", right: true}, {name: "oldest"}, {name: "in/s", right: true, spare: 1}, {name: "out/s", right: true, spare: 2},
-		{name: "inst", right: true, spare: 5}, {name: "paused"}}}
+	t := &term.Table{Columns: []term.Column{{Name: "queue", Cut: true}, {Name: "ready", Right: true}, {Name: "delayed", Right: true, Spare: 3},
+		{Name: "leased", Right: true, Spare: 4}, {Name: "failed", Right: true}, {Name: "oldest"}, {Name: "in/s", Right: true, Spare: 1}, {Name: "out/s", Right: true, Spare: 2},
+		{Name: "inst", Right: true, Spare: 5}, {Name: "paused"}}}
 	var views []queueView
 	for _, q := range queues {
 		views = append(views, viewQueue(q))
@@ -69,7 +70,7 @@ func (a *app) listQueues(ctx context.Context, db *database) ([]queueView, *table
 		if q.PausedAt != nil {
 			paused = a.when(*q.PausedAt)
 		}
-		t.add(q.Name, count(q.Ready), count(q.Delayed), count(q.Leased), count(q.Failed), a.oldest(q), perSecond(q.In), perSecond(&q.Out),
+		t.Add(q.Name, count(q.Ready), count(q.Delayed), count(q.Leased), count(q.Failed), a.oldest(q), perSecond(q.In), perSecond(&q.Out),
 			fmt.Sprint(q.Instances), paused)
 	}
 	return views, t, nil
@@ -137,13 +138,13 @@ func (a *app) writeQueue(w io.Writer, q ops.QueueDetail) {
 	field(w, "dead rows", fmt.Sprint(q.Dead))
 	field(w, "low", fmt.Sprint(q.Low))
 	var text strings.Builder
-	t := &table{columns: []column{{name: "number", right: true}, {name: "host", cut: true}, {name: "pid", right: true, spare: 1}, {name: "version", cut: true, spare: 2},
-		{name: "in hand", right: true}, {name: "out/s", right: true}, {name: "started", spare: 3}, {name: "heartbeat"}}}
+	t := &term.Table{Columns: []term.Column{{Name: "number", Right: true}, {Name: "host", Cut: true}, {Name: "pid", Right: true, Spare: 1}, {Name: "version", Cut: true, Spare: 2},
+		{Name: "in hand", Right: true}, {Name: "out/s", Right: true}, {Name: "started", Spare: 3}, {Name: "heartbeat"}}}
 	for _, i := range q.Running {
-		t.add(fmt.Sprint(i.Number), i.Host, fmt.Sprint(i.PID), i.Version, fmt.Sprintf("%d/%d", i.InHand, i.Concurrency), perSecond(&i.Rate),
+		t.Add(fmt.Sprint(i.Number), i.Host, fmt.Sprint(i.PID), i.Version, fmt.Sprintf("%d/%d", i.InHand, i.Concurrency), perSecond(&i.Rate),
 			a.when(i.StartedAt), a.when(i.HeartbeatAt))
 	}
-	_ = t.print(&text, max(0, a.width-2))
+	_ = t.Print(&text, max(0, a.width-2))
 	block(w, "running", text.String())
 }
 

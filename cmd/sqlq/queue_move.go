@@ -74,10 +74,10 @@ has moved and how to go on.`,
 			}
 			p, began := a.progress(), time.Now()
 			opts.Progress = func(looked, moved int64) {
-				p.show("looked at %d messages, moved %d of %s, %.0f/s", looked, moved, count(n), float64(moved)/time.Since(began).Seconds())
+				p.Show("looked at %d messages, moved %d of %s, %.0f/s", looked, moved, count(n), float64(moved)/time.Since(began).Seconds())
 			}
 			outcome.Moved, err = db.Move(c.Context(), from, to, f, opts)
-			p.end()
+			p.End()
 			if err != nil && outcome.Moved == 0 {
 				return err
 			}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sqlq/sqlq/internal/term"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -36,18 +37,18 @@ there are enough. That can be interrupted. With a choice that nothing fits the e
 			defer db.Close()
 			p := a.progress()
 			messages, err := db.Peek(c.Context(), args[0], f, ops.Looking{Progress: func(looked, chosen int64) {
-				p.show("looked at %d messages, found %d", looked, chosen)
+				p.Show("looked at %d messages, found %d", looked, chosen)
 			}})
-			p.end()
+			p.End()
 			if err != nil && len(messages) == 0 {
 				return err
 			}
-			t := &table{columns: []column{{name: "seq", right: true}, {name: "sent"}, {name: "type", cut: true}, {name: "attempt", right: true, spare: 1},
-				{name: "id", spare: 2}, {name: "body", cut: true}}}
+			t := &term.Table{Columns: []term.Column{{Name: "seq", Right: true}, {Name: "sent"}, {Name: "type", Cut: true}, {Name: "attempt", Right: true, Spare: 1},
+				{Name: "id", Spare: 2}, {Name: "body", Cut: true}}}
 			var views []messageView
 			for _, m := range messages {
 				views = append(views, viewMessage(m))
-				t.add(fmt.Sprint(m.Seq), a.when(m.SentAt), m.Type, fmt.Sprint(m.Attempt), m.ID, begin(m.Body))
+				t.Add(fmt.Sprint(m.Seq), a.when(m.SentAt), m.Type, fmt.Sprint(m.Attempt), m.ID, begin(m.Body))
 			}
 			if err = errors.Join(printList(a, views, t), err); err != nil || len(messages) > 0 {
 				return err
@@ -109,9 +110,9 @@ overtake it.`,
 				if !a.outTerminal {
 					line = fmt.Sprintf("%s  %d  %s  %s  %s", fullTime(m.SentAt), m.Seq, m.Type, m.ID, begin(m.Body))
 				}
-				line = oneLine(line)
+				line = term.OneLine(line)
 				if a.width > 0 {
-					line = cut(line, a.width)
+					line = term.Cut(line, a.width)
 				}
 				_, err := fmt.Fprintln(a.out, line)
 				return err

@@ -127,9 +127,9 @@ It works in batches. One that was interrupted says how many it has removed and h
 				return err
 			}
 			p := a.progress()
-			opts.Progress = func(looked, chosen int64) { p.show("looked at %d messages, removed %d", looked, chosen) }
+			opts.Progress = func(looked, chosen int64) { p.Show("looked at %d messages, removed %d", looked, chosen) }
 			purged, err := db.Purge(c.Context(), q.Name, f, opts)
-			p.end()
+			p.End()
 			if err != nil && purged == (ops.Purged{}) {
 				return err
 			}
@@ -154,8 +154,8 @@ It works in batches. One that was interrupted says how many it has removed and h
 // countToPurge counts what a purge would remove, and says on a terminal how far it is.
 func (a *app) countToPurge(ctx context.Context, db *database, q ops.Queue, f ops.Filter, opts ops.PurgeOptions) (ready, delayed ops.Count, err error) {
 	p := a.progress()
-	defer p.end()
-	opts.Progress = func(looked, chosen int64) { p.show("looked at %d messages, found %d", looked, chosen) }
+	defer p.End()
+	opts.Progress = func(looked, chosen int64) { p.Show("looked at %d messages, found %d", looked, chosen) }
 	ready, delayed, err = db.PreviewPurge(ctx, q.Name, f, opts)
 	if opts.Delayed && f.ChoosesAll() && f.Limit == 0 {
 		delayed = q.Delayed
@@ -166,9 +166,9 @@ func (a *app) countToPurge(ctx context.Context, db *database, q ops.Queue, f ops
 // countChosen counts the ready messages that a filter chooses, and says on a terminal how far it is.
 func (a *app) countChosen(ctx context.Context, db *database, queue string, f ops.Filter) (ops.Count, error) {
 	p := a.progress()
-	defer p.end()
+	defer p.End()
 	return db.CountReady(ctx, queue, f, ops.Looking{Progress: func(looked, chosen int64) {
-		p.show("looked at %d messages, found %d", looked, chosen)
+		p.Show("looked at %d messages, found %d", looked, chosen)
 	}})
 }
 

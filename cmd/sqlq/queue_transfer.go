@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sqlq/sqlq/internal/term"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -41,7 +42,7 @@ escaped.`,
 			defer db.Close()
 			p := a.progress()
 			if a.outTerminal {
-				p = &progress{} // it would stand between the lines
+				p = &term.Status{} // it would stand between the lines
 			}
 			out, exported := bufio.NewWriterSize(a.out, 64<<10), int64(0)
 			var line []byte
@@ -56,7 +57,7 @@ escaped.`,
 				_, err = out.Write(line)
 				return err
 			}
-			looking := ops.Looking{Progress: func(looked, chosen int64) { p.show("exported %d messages", exported) }}
+			looking := ops.Looking{Progress: func(looked, chosen int64) { p.Show("exported %d messages", exported) }}
 			err = db.EachReady(c.Context(), args[0], f, looking, write)
 			if err == nil && delayed && (f.Limit == 0 || exported < int64(f.Limit)) {
 				if f.Limit > 0 {
@@ -64,7 +65,7 @@ escaped.`,
 				}
 				err = db.EachDelayed(c.Context(), args[0], f, looking, write)
 			}
-			p.end()
+			p.End()
 			err = errors.Join(err, out.Flush())
 			if err != nil && exported == 0 {
 				return err
@@ -132,9 +133,9 @@ is there twice.`,
 			defer db.Close()
 			p := a.progress()
 			opts.DryRun, opts.NewIDs = ch.dryRun, !keepIDs
-			opts.Progress = func(n int64) { p.show("imported %d messages", n) }
+			opts.Progress = func(n int64) { p.Show("imported %d messages", n) }
 			done, err := db.Import(c.Context(), args[0], from, opts)
-			p.end()
+			p.End()
 			var none *ops.NoQueueError
 			if errors.As(err, &none) {
 				return err
@@ -176,7 +177,7 @@ func (a *app) importEnd(done ops.Imported, opts ops.ImportOptions, err error) er
 	if done.LeftOut > 0 {
 		a.say("left out %s:", plural(done.LeftOut, "line"))
 		for _, line := range done.Damaged {
-			a.say("  %s", oneLine(line.Error()))
+			a.say("  %s", term.OneLine(line.Error()))
 		}
 		if more := done.LeftOut - int64(len(done.Damaged)); more > 0 {
 			a.say("  and %d more", more)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sqlq/sqlq/internal/term"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -43,7 +44,7 @@ queues in which such messages wait or failed, and a queue that is named like the
 }
 
 func (a *app) writeRoute(w io.Writer, r ops.Route) {
-	line := func(format string, args ...any) { fmt.Fprintf(w, "%s\n", visible(fmt.Sprintf(format, args...))) }
+	line := func(format string, args ...any) { fmt.Fprintf(w, "%s\n", term.Visible(fmt.Sprintf(format, args...))) }
 	running := func(queue string) string {
 		if n := r.Endpoints[queue]; n > 0 {
 			return plural(int64(n), "instance") + " running"

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sqlq/sqlq/internal/term"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -33,11 +34,11 @@ func (a *app) subscriptionListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			t := &table{columns: []column{{name: "type", cut: true}, {name: "queue", cut: true}, {name: "since", spare: 1}, {name: "instances", right: true, spare: 2}}}
+			t := &term.Table{Columns: []term.Column{{Name: "type", Cut: true}, {Name: "queue", Cut: true}, {Name: "since", Spare: 1}, {Name: "instances", Right: true, Spare: 2}}}
 			views := make([]subscriptionView, len(found))
 			for i, s := range found {
 				views[i] = viewSubscription(s)
-				t.add(s.Type, s.Queue, a.when(s.Since), fmt.Sprint(s.Instances))
+				t.Add(s.Type, s.Queue, a.when(s.Since), fmt.Sprint(s.Instances))
 			}
 			if err := printList(a, views, t); err != nil || len(found) > 0 {
 				return err

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"os"
 	"strings"
 	"time"
 
@@ -10,6 +9,7 @@ import (
 	"github.com/charmbracelet/colorprofile"
 	"github.com/spf13/cobra"
 
+	"github.com/sqlq/sqlq/internal/term"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -28,7 +28,7 @@ backlog is an estimate.`,
 		Example: "  sqlq top\n  sqlq top --every 500ms",
 		Args:    noMoreThan(0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if !a.inTerminal || !a.outTerminal || os.Getenv("TERM") == "dumb" || a.format != formatTable {
+			if !a.inTerminal || !a.outTerminal || term.Dumb() || a.format != formatTable {
 				return usageErrorf("top draws on a terminal's screen, and this is none; elsewhere: sqlq queue ls --watch, also with -o jsonl")
 			}
 			db, err := a.connect(c.Context())
@@ -56,7 +56,7 @@ backlog is an estimate.`,
 // runScreen gives the terminal to the screen, and has it as it was at the end, whatever ends it.
 func (a *app) runScreen(ctx context.Context, m topModel) error {
 	profile := colorprofile.ANSI
-	if !a.colored() {
+	if !a.palette().Colored() {
 		profile = colorprofile.ASCII
 	}
 	program := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(a.in), tea.WithOutput(a.stdout()),

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/charmbracelet/x/ansi"
+	"github.com/sqlq/sqlq/internal/term"
 )
 
 // list is a table of the screen, from which a row can be chosen.
@@ -24,14 +24,14 @@ type listColumn struct {
 	right bool
 	rest  bool // takes the width that the others leave
 	spark bool // a sparkline: sparkWidth, and wider where there is room
-	style func(cell string) style
+	style func(cell string) term.Style
 }
 
 type listRow struct {
 	key   string
 	cells []string
-	by    []any // what each column is sorted by: float64, the highest first, or string; nil: not at all
-	style style // of the first cell
+	by    []any      // what each column is sorted by: float64, the highest first, or string; nil: not at all
+	style term.Style // of the first cell
 
 	series []float64 // for the column that is a sparkline
 }
@@ -42,7 +42,7 @@ func (l list) arranged(rows []listRow, filter string, at place) list {
 	filter = strings.ToLower(filter)
 	for _, row := range rows {
 		for i := range row.cells {
-			row.cells[i] = oneLine(row.cells[i])
+			row.cells[i] = term.OneLine(row.cells[i])
 		}
 		if filter == "" || strings.Contains(strings.ToLower(strings.Join(row.cells, "\x00")), filter) {
 			l.shown = append(l.shown, row)
@@ -79,14 +79,14 @@ func (l list) chosen(key string) int {
 const sparkWidth = 8
 
 // draw draws the list in so many lines, its names being the first. Only with focus is the chosen row marked.
-func (l list) draw(width, height int, key string, focus bool, paint func(style, string) string) []string {
+func (l list) draw(width, height int, key string, focus bool, paint func(term.Style, string) string) []string {
 	const mark = 2
 	widths := make([]int, len(l.columns))
 	left, rest := width-mark-(len(l.columns)-1), -1
 	for i, c := range l.columns {
-		widths[i] = ansi.StringWidth(c.name)
+		widths[i] = term.Width(c.name)
 		for _, row := range l.shown {
-			widths[i] = max(widths[i], ansi.StringWidth(row.cells[i]))
+			widths[i] = max(widths[i], term.Width(row.cells[i]))
 		}
 		switch {
 		case c.rest:
@@ -113,32 +113,26 @@ func (l list) draw(width, height int, key string, focus bool, paint func(style, 
 	if left >= len(l.columns)-1 {
 		gap = "  "
 	}
+	layout := term.Layout{Widths: widths, Gap: gap}
+	for _, c := range l.columns {
+		layout.Right = append(layout.Right, c.right)
+	}
 	line := func(cells []string, series []float64, look func(i int, cell string) string) string {
-		var b strings.Builder
-		for i, cell := range cells {
-			if i > 0 {
-				b.WriteString(gap)
-			}
-			if l.columns[i].spark && series != nil {
-				cell = sparkline(series, widths[i])
-			}
-			cell = ansi.Truncate(cell, widths[i], "…")
-			pad := strings.Repeat(" ", max(0, widths[i]-ansi.StringWidth(cell)))
-			if l.columns[i].right {
-				b.WriteString(pad + look(i, cell))
-			} else {
-				b.WriteString(look(i, cell) + pad)
+		cells = slices.Clone(cells)
+		for i, c := range l.columns {
+			if c.spark && series != nil {
+				cells[i] = sparkline(series, widths[i])
 			}
 		}
-		return strings.TrimRight(b.String(), " ")
+		return layout.Line(cells, look)
 	}
 	names := make([]string, len(l.columns))
 	for i, c := range l.columns {
 		names[i] = strings.ToUpper(c.name)
 	}
-	head := style(faint)
+	head := term.Faint
 	if focus {
-		head = bold
+		head = term.Bold
 	}
 	lines := []string{"  " + line(names, nil, func(_ int, cell string) string { return paint(head, cell) })}
 	if len(l.shown) == 0 {
@@ -146,7 +140,7 @@ func (l list) draw(width, height int, key string, focus bool, paint func(style, 
 		if l.all > 0 {
 			text = fmt.Sprintf("none of %d fits the filter", l.all)
 		}
-		return append(lines, "  "+paint(faint, text))
+		return append(lines, "  "+paint(term.Faint, text))
 	}
 	chosen := l.chosen(key)
 	from := max(0, chosen-(height-1)+1)
@@ -157,11 +151,11 @@ func (l list) draw(width, height int, key string, focus bool, paint func(style, 
 		row := l.shown[i]
 		if focus && i == chosen {
 			text := line(row.cells, row.series, func(_ int, cell string) string { return cell })
-			lines = append(lines, paint(reverse, "› "+text+strings.Repeat(" ", max(0, width-mark-ansi.StringWidth(text)))))
+			lines = append(lines, paint(term.Reverse, "› "+text+strings.Repeat(" ", max(0, width-mark-term.Width(text)))))
 			continue
 		}
 		lines = append(lines, "  "+line(row.cells, row.series, func(i int, cell string) string {
-			if i == 0 && row.style != plainText {
+			if i == 0 && row.style != term.Plain {
 				return paint(row.style, cell)
 			}
 			if s := l.columns[i].style; s != nil {
@@ -196,13 +190,13 @@ func (m topModel) sectionList(s section) list {
 	switch s {
 	case queuesSection:
 		l = list{none: "no queues; make one with: sqlq queue create NAME", columns: []listColumn{{name: "queue", rest: true}, {name: "ready", right: true},
-			{name: "delayed", right: true}, {name: "leased", right: true}, {name: "failed", right: true, style: some(red)}, {name: "oldest", right: true},
+			{name: "delayed", right: true}, {name: "leased", right: true}, {name: "failed", right: true, style: term.Some(term.Red)}, {name: "oldest", right: true},
 			{name: "in/s", right: true}, {name: "out/s", right: true}, {name: "arrivals", spark: true}}}
 		for _, q := range read.queues {
 			rows = append(rows, queueRow(q, m.rates[q.Name]))
 		}
 	case groupsSection:
-		l = list{none: "no failed messages", columns: []listColumn{{name: "failures"}, {name: "count", right: true, style: some(red)},
+		l = list{none: "no failed messages", columns: []listColumn{{name: "failures"}, {name: "count", right: true, style: term.Some(term.Red)},
 			{name: "last", right: true}, {name: "queue"}, {name: "error", rest: true}}}
 		for _, g := range read.groups {
 			ago := read.at.Sub(g.last)
@@ -211,7 +205,7 @@ func (m topModel) sectionList(s section) list {
 		}
 	default:
 		l = list{none: "no running instance is known", columns: []listColumn{{name: "instances", rest: true}, {name: "host"}, {name: "version"}, {name: "state"},
-			{name: "seen", right: true}, {name: "in hand", right: true}, {name: "done/s", right: true}, {name: "slow", right: true, style: some(yellow)}}}
+			{name: "seen", right: true}, {name: "in hand", right: true}, {name: "done/s", right: true}, {name: "slow", right: true, style: term.Some(term.Yellow)}}}
 		for i, in := range read.instances {
 			rows = append(rows, instanceRow(i, in))
 		}
@@ -229,7 +223,7 @@ func queueRow(q topQueue, r rates) listRow {
 		by: []any{q.Name, float64(q.Ready.N), float64(q.Delayed.N), float64(q.Leased.N), float64(q.Failed.N), oldestBy, r.lastIn(), r.lastOut(), r.lastIn()}}
 	if q.paused {
 		row.cells[0] += " (paused)"
-		row.style = yellow
+		row.style = term.Yellow
 	}
 	return row
 }
@@ -239,7 +233,7 @@ func instanceRow(i int, in topInstance) listRow {
 		fmt.Sprintf("%d/%d", in.inHand, in.concurrency), topRate(in.rate), fmt.Sprint(in.slow)},
 		by: []any{in.endpoint, in.host, in.version, in.state, float64(in.seen), float64(in.inHand), in.rate, float64(in.slow)}}
 	if in.state != "running" {
-		row.style = red
+		row.style = term.Red
 	}
 	return row
 }

@@ -7,6 +7,7 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 
+	"github.com/sqlq/sqlq/internal/term"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -17,7 +18,7 @@ type topModel struct {
 	source topSource
 	every  time.Duration
 	where  string // names the database
-	paint  func(style, string) string
+	paint  func(term.Style, string) string
 	text   func(ops.FailedMessage) string // all that is known of a failed message
 
 	width, height int
@@ -82,7 +83,7 @@ type (
 
 func newTopModel(ctx context.Context, source topSource, every time.Duration) topModel {
 	m := topModel{ctx: ctx, source: source, every: every, width: 80, height: 24, reading: true,
-		paint: func(_ style, text string) string { return text }, text: func(failed ops.FailedMessage) string { return visible(string(failed.Body)) }}
+		paint: func(_ term.Style, text string) string { return text }, text: func(failed ops.FailedMessage) string { return term.Visible(string(failed.Body)) }}
 	m.places[groupsSection].sort = 2 // the newest first
 	return m
 }

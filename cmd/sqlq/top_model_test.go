@@ -14,6 +14,7 @@ import (
 	tea "charm.land/bubbletea/v2"
 	"github.com/charmbracelet/x/ansi"
 
+	"github.com/sqlq/sqlq/internal/term"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -96,7 +97,7 @@ func TestTopView(t *testing.T) {
 			t.Errorf("%s: %d lines, want %d", c.name, len(lines), c.height)
 		}
 		for i, line := range lines {
-			if ansi.StringWidth(line) > c.width {
+			if term.Width(line) > c.width {
 				t.Errorf("%s: line %d is too wide: %q", c.name, i, line)
 			}
 			lines[i] = strings.TrimRight(line, " ")

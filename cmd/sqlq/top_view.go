@@ -7,9 +7,9 @@ import (
 	"time"
 
 	tea "charm.land/bubbletea/v2"
-	"github.com/charmbracelet/x/ansi"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/sqlq/sqlq/internal/term"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -19,7 +19,7 @@ func (m topModel) View() tea.View {
 	lines = append(lines[:min(len(lines), max(1, m.height-1))], make([]string, max(0, m.height-1-len(lines)))...)
 	lines = append(lines, m.foot())
 	for i, line := range lines {
-		lines[i] = ansi.Truncate(line, m.width, "")
+		lines[i] = term.Clip(line, m.width)
 	}
 	view := tea.NewView(strings.Join(lines, "\n"))
 	view.AltScreen = true
@@ -29,9 +29,9 @@ func (m topModel) View() tea.View {
 
 // head is two lines: where, and the sum of all; or what is wrong.
 func (m topModel) head() []string {
-	title := m.paint(bold, "sqlq top")
+	title := m.paint(term.Bold, "sqlq top")
 	for _, p := range m.pages {
-		title += " › " + oneLine(p.title())
+		title += " › " + term.OneLine(p.title())
 	}
 	if len(m.pages) == 0 {
 		title += "  " + m.where
@@ -41,24 +41,24 @@ func (m topModel) head() []string {
 		state = fmt.Sprintf("%s, every %s", m.read.at.Format(time.TimeOnly), m.every)
 	}
 	if m.frozen {
-		state = m.paint(yellow, "frozen") + " at " + state
+		state = m.paint(term.Yellow, "frozen") + " at " + state
 	}
-	title = ansi.Truncate(title, max(0, m.width-ansi.StringWidth(state)-2), "…")
-	title += strings.Repeat(" ", max(1, m.width-ansi.StringWidth(title)-ansi.StringWidth(state))) + state
+	title = term.Cut(title, max(0, m.width-term.Width(state)-2))
+	title += strings.Repeat(" ", max(1, m.width-term.Width(title)-term.Width(state))) + state
 	return []string{title, m.state()}
 }
 
 // state is the second line.
 func (m topModel) state() string {
 	if m.lost != nil {
-		return m.paint(red, oneLine(fmt.Sprintf("lost since %s, trying again: %s", m.since.Format(time.TimeOnly), whyLost(m.lost))))
+		return m.paint(term.Red, term.OneLine(fmt.Sprintf("lost since %s, trying again: %s", m.since.Format(time.TimeOnly), whyLost(m.lost))))
 	}
 	n := len(m.pages)
 	switch {
 	case m.read == nil:
 		return ""
 	case n > 0 && m.pages[n-1].err != nil:
-		return m.paint(red, oneLine(describe(m.pages[n-1].err)))
+		return m.paint(term.Red, term.OneLine(describe(m.pages[n-1].err)))
 	case n > 0 && m.pages[n-1].kind != queuePage:
 		return ""
 	}
@@ -82,13 +82,13 @@ func (m topModel) state() string {
 	}
 	failures := count(sum.Failed) + " failed"
 	if sum.Failed.N > 0 {
-		failures = m.paint(red, failures)
+		failures = m.paint(term.Red, failures)
 	}
 	text += fmt.Sprintf("%s ready  %s delayed  %s leased  %s  ", count(sum.Ready), count(sum.Delayed), count(sum.Leased), failures)
 	in, out := "in "+topRate(r.lastIn())+"/s ", "out "+topRate(r.lastOut())+"/s "
-	if left := (m.width - ansi.StringWidth(text+in+out) - 2) / 2; left >= 4 {
+	if left := (m.width - term.Width(text+in+out) - 2) / 2; left >= 4 {
 		left = min(left, 30)
-		return text + in + m.paint(green, sparkline(r.in, left)) + "  " + out + m.paint(green, sparkline(r.out, left))
+		return text + in + m.paint(term.Green, sparkline(r.in, left)) + "  " + out + m.paint(term.Green, sparkline(r.out, left))
 	}
 	return text + in + " " + out
 }
@@ -124,9 +124,9 @@ func (m topModel) middle(height int) []string {
 		tabs := []string{"ready messages", "failed messages"}
 		for i := range tabs {
 			if i == p.tab {
-				tabs[i] = m.paint(bold, "["+tabs[i]+"]")
+				tabs[i] = m.paint(term.Bold, "["+tabs[i]+"]")
 			} else {
-				tabs[i] = m.paint(faint, " "+tabs[i]+" ")
+				tabs[i] = m.paint(term.Faint, " "+tabs[i]+" ")
 			}
 		}
 		return append([]string{"", strings.Join(tabs, " ")}, m.pageList(p).draw(m.width, height-2, p.places[p.tab].key, true, m.paint)...)
@@ -141,7 +141,7 @@ func (m topModel) messageLines(p page) []string {
 		return []string{"reading …"}
 	}
 	text := strings.ReplaceAll(p.text, "\t", "    ")
-	lines := strings.Split(ansi.Hardwrap(text, max(1, m.width), true), "\n")
+	lines := term.Wrap(text, max(1, m.width))
 	if m.filter == "" {
 		return lines
 	}
@@ -151,7 +151,7 @@ func (m topModel) messageLines(p page) []string {
 			fitting = append(fitting, line)
 		}
 	}
-	return append(fitting, m.paint(faint, fmt.Sprintf("%d of %d lines hold %q", len(fitting), len(lines), m.filter)))
+	return append(fitting, m.paint(term.Faint, fmt.Sprintf("%d of %d lines hold %q", len(fitting), len(lines), m.filter)))
 }
 
 // lists draws the lists of the first page. The one that has the keys gets the room that it wants before the others; where
@@ -197,9 +197,9 @@ func (m topModel) lists(height int) []string {
 func (m topModel) foot() string {
 	switch {
 	case m.typing:
-		return "/" + oneLine(m.filter) + "▏  " + m.paint(faint, "Enter keeps the filter, Esc takes it off")
+		return "/" + term.OneLine(m.filter) + "▏  " + m.paint(term.Faint, "Enter keeps the filter, Esc takes it off")
 	case m.help:
-		return m.paint(faint, "any key goes back")
+		return m.paint(term.Faint, "any key goes back")
 	}
 	keys := "↑↓ choose  Enter open  Tab next list  s S sort  / filter  ? help  q quit"
 	if n := len(m.pages); n > 0 {
@@ -213,9 +213,9 @@ func (m topModel) foot() string {
 		}
 	}
 	if m.filter != "" {
-		keys = fmt.Sprintf("filter %q  ", oneLine(m.filter)) + keys
+		keys = fmt.Sprintf("filter %q  ", term.OneLine(m.filter)) + keys
 	}
-	return m.paint(faint, keys)
+	return m.paint(term.Faint, keys)
 }
 
 var topHelp = strings.Split(`  ↑ ↓ j k  PgUp PgDn  Home End   choose a line, or scroll a text

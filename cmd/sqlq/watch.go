@@ -10,7 +10,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
+
+	"github.com/sqlq/sqlq/internal/term"
 )
 
 // watchable gives a list --watch, with which it is made anew again and again, on one connection: on a terminal in the
@@ -71,7 +72,7 @@ func (a *app) watch(c *cobra.Command, every time.Duration, list func() error) er
 
 // rounds returns what shows a round, and what is to be done at the end.
 func (a *app) rounds(c *cobra.Command, every time.Duration) (show func(list func() error) error, end func()) {
-	if a.outTerminal && os.Getenv("TERM") != "dumb" {
+	if a.outTerminal && !term.Dumb() {
 		s := &repainted{a: a, out: a.out, err: a.err, title: fmt.Sprintf("%s, every %s; Ctrl-C ends", c.CommandPath(), every)}
 		return s.show, s.end
 	}
@@ -108,7 +109,7 @@ const (
 func (s *repainted) show(list func() error) error {
 	height := 0
 	if f, is := s.a.stdout().(*os.File); is { // it may have been resized
-		if w, h, err := term.GetSize(int(f.Fd())); err == nil {
+		if w, h, err := term.Size(f); err == nil {
 			s.a.width, height = w, h
 		}
 	}
@@ -124,7 +125,7 @@ func (s *repainted) show(list func() error) error {
 		return err
 	}
 	if err != nil {
-		fmt.Fprintf(&round, "%s\n", s.a.paint(red, describe(err)+"; trying again"))
+		fmt.Fprintf(&round, "%s\n", s.a.paint(term.Red, describe(err)+"; trying again"))
 	} else {
 		s.last = round.Bytes()
 	}
@@ -132,10 +133,10 @@ func (s *repainted) show(list func() error) error {
 	if !s.begun {
 		frame, s.begun = secondScreen+toTheTop, true
 	}
-	lines := append([]string{s.a.paint(faint, time.Now().Format(time.TimeOnly)+"  "+s.title), ""},
+	lines := append([]string{s.a.paint(term.Faint, time.Now().Format(time.TimeOnly)+"  "+s.title), ""},
 		strings.Split(strings.TrimRight(round.String(), "\n"), "\n")...)
 	if height > 1 && len(lines) > height-1 {
-		lines = append(lines[:height-2], s.a.paint(faint, fmt.Sprintf("… %d more lines", len(lines)-height+2)))
+		lines = append(lines[:height-2], s.a.paint(term.Faint, fmt.Sprintf("… %d more lines", len(lines)-height+2)))
 	}
 	_, writeErr := io.WriteString(s.out, frame+strings.Join(lines, clearLine)+clearLine+clearBelow)
 	return writeErr

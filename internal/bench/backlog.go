@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 var backlogBenchmark = Benchmark{
@@ -34,7 +36,7 @@ type backlogResult struct {
 	IndexBytes      int64    `json:"index_bytes"`
 }
 
-func runBacklog(ctx context.Context, l *lab) (Result, error) {
+func runBacklog(ctx context.Context, l *rig) (Result, error) {
 	const large, small = "large", "small"
 	if err := l.queues(ctx, large, small); err != nil {
 		return nil, err
@@ -48,10 +50,10 @@ func runBacklog(ctx context.Context, l *lab) (Result, error) {
 	if r.TableBytes, r.IndexBytes, err = l.sizes(ctx, large); err != nil {
 		return nil, err
 	}
-	var rates, smallRates, memory, smallMemory series
+	var rates, smallRates, memory, smallMemory lab.Series
 	waiting := r.Waiting
 	r.Rounds, err = l.rounds(ctx, enoughRounds, func(n int) error {
-		take := func(queue string, rates, memory *series) (int64, error) {
+		take := func(queue string, rates, memory *lab.Series) (int64, error) {
 			receipt, err := l.receive(ctx, 1, spec{Queues: []string{queue}, Handler: counting}, int64(r.Handled))
 			*rates = append(*rates, receipt.rate())
 			*memory = append(*memory, float64(receipt.PeakMemory)/(1<<20))
@@ -81,14 +83,14 @@ func runBacklog(ctx context.Context, l *lab) (Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.FirstRate, r.Rate, r.SmallRate = round(rates[0], 0), round(rates.median(), 0), round(smallRates.median(), 0)
-	r.Ratio = ratio(rates.median(), smallRates.median())
+	r.FirstRate, r.Rate, r.SmallRate = round(rates[0], 0), round(rates.Median(), 0), round(smallRates.Median(), 0)
+	r.Ratio = ratio(rates.Median(), smallRates.Median())
 	r.PeakRSSMiB, r.SmallPeakRSSMiB = measured(memory, 1), measured(smallMemory, 1)
 	return r, nil
 }
 
 // fillLarge makes a backlog of messages that equal what the library sends.
-func (l *lab) fillLarge(ctx context.Context, queue string, n int) error {
+func (l *rig) fillLarge(ctx context.Context, queue string, n int) error {
 	seed := min(n, 10_000)
 	if err := l.empty(ctx, floorQueue); err != nil {
 		return err
@@ -97,7 +99,7 @@ func (l *lab) fillLarge(ctx context.Context, queue string, n int) error {
 		return err
 	}
 	for sent := 0; sent < n; {
-		l.progress("filling queue %s: %s of %s", queue, thousands(int64(sent)), thousands(int64(n)))
+		l.progress("filling queue %s: %s of %s", queue, lab.Thousands(int64(sent)), lab.Thousands(int64(n)))
 		tag, err := l.pool.Exec(ctx, fmt.Sprintf(`
 			INSERT INTO %s (id, type, headers, body)
 			SELECT gen_random_uuid(), type, headers, body FROM %s CROSS JOIN generate_series(1, 20) LIMIT $1`,
@@ -115,15 +117,15 @@ func (l *lab) fillLarge(ctx context.Context, queue string, n int) error {
 func (r *backlogResult) Tables() []Table {
 	t := Table{
 		Title: fmt.Sprintf("The first %s messages of %d bytes of a backlog; %s",
-			thousands(int64(r.Handled)), r.Size, ofRounds(r.Rounds)),
+			lab.Thousands(int64(r.Handled)), r.Size, ofRounds(r.Rounds)),
 		Columns: []string{"", "messages", "ratio", "receiver's peak memory"},
 	}
 	memory := func(m *float64) string {
 		return orNone(m, func(m float64) string { return fmt.Sprintf("%.1f MiB", m) })
 	}
-	t.add(thousands(int64(r.Waiting))+" waiting", perSecond(r.Rate), ratioText(r.Ratio), memory(r.PeakRSSMiB))
+	t.add(lab.Thousands(int64(r.Waiting))+" waiting", perSecond(r.Rate), ratioText(r.Ratio), memory(r.PeakRSSMiB))
 	t.add("  of that the first time", perSecond(r.FirstRate), "", "")
-	t.add(thousands(int64(r.Handled))+" waiting", perSecond(r.SmallRate), ratioText(1), memory(r.SmallPeakRSSMiB))
+	t.add(lab.Thousands(int64(r.Handled))+" waiting", perSecond(r.SmallRate), ratioText(1), memory(r.SmallPeakRSSMiB))
 	size := Table{Title: "The large backlog", Columns: []string{"", ""}}
 	size.add("table", mebibytes(r.TableBytes))
 	size.add("index", mebibytes(r.IndexBytes))

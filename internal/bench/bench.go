@@ -12,12 +12,12 @@
 //
 // # What it leaves
 //
-// Everything is in the schema sqlq_bench, which is dropped at the end, also after a failure or Ctrl-C (lab.go).
+// Everything is in the schema sqlq_bench, which is dropped at the end, also after a failure or Ctrl-C (rig.go).
 //
 // # Where things are
 //
 // A file is a benchmark: send.go, drain.go, exactlyonce.go, latency.go, slots.go, fairness.go, horizon.go, notify.go,
-// scale.go, backlog.go, idle.go. Shared are lab.go (the database), child.go and receive.go (receiving processes), message.go (what
+// scale.go, backlog.go, idle.go. Shared are rig.go (the database), child.go and receive.go (receiving processes), message.go (what
 // is sent), server.go (what the server says of itself), cpu.go (what it costs the machine), statistics.go and report.go.
 package bench
 
@@ -46,7 +46,7 @@ type Benchmark struct {
 	Guarantees       bool // has --guarantee
 
 	statements bool // counts statements
-	run        func(ctx context.Context, l *lab) (Result, error)
+	run        func(ctx context.Context, l *rig) (Result, error)
 }
 
 // All returns the benchmarks, in the order in which a message goes.

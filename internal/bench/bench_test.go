@@ -23,23 +23,6 @@ func TestNoteSize(t *testing.T) {
 	}
 }
 
-func TestMedian(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		of   series
-		want float64
-	}{
-		{nil, 0},
-		{series{3}, 3},
-		{series{4, 1}, 2.5},
-		{series{9, 1, 5}, 5},
-	} {
-		if got := c.of.median(); got != c.want {
-			t.Errorf("median of %v: got %v, want %v", c.of, got, c.want)
-		}
-	}
-}
-
 func TestPercentiles(t *testing.T) {
 	t.Parallel()
 	var ds []time.Duration
@@ -106,15 +89,6 @@ func TestHotRow(t *testing.T) {
 	for row, n := range seen {
 		if len(seen) != hotRows || n < 800 || n > 1200 {
 			t.Fatalf("of %d rows, row %d has %d messages of 100,000", len(seen), row, n)
-		}
-	}
-}
-
-func TestThousands(t *testing.T) {
-	t.Parallel()
-	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1,000", -1234567: "-1,234,567"} {
-		if got := thousands(n); got != want {
-			t.Errorf("%d: got %s, want %s", n, got, want)
 		}
 	}
 }

@@ -1,31 +1,25 @@
 package bench
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os/exec"
 	"slices"
-	"strings"
 	"sync"
 	"time"
+
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 // child is a receiving process, seen from the process that measures.
 type child struct {
-	cmd   *exec.Cmd
-	input io.WriteCloser
-	ended chan struct{} // it has said its last
+	*lab.Process[report]
 
 	mu      sync.Mutex
 	samples []sample
 	receipt *receipts
-	err     error
-	said    bytes.Buffer // its standard error: what the library warned of
+	err     error // that it told
 }
 
 // sample says how many messages a process had handled at a time, by the clock of this machine.
@@ -38,7 +32,7 @@ type sample struct {
 type crew []*child
 
 // hire starts n receiving processes and waits until they are connected. They wait for begin.
-func (l *lab) hire(ctx context.Context, n int, s spec) (crew, error) {
+func (l *rig) hire(ctx context.Context, n int, s spec) (crew, error) {
 	s.URL = l.url
 	if s.Concurrency == 0 {
 		s.Concurrency = l.Concurrency
@@ -61,71 +55,47 @@ func (l *lab) hire(ctx context.Context, n int, s spec) (crew, error) {
 }
 
 // employ hires n receiving processes and has them receive at once.
-func (l *lab) employ(ctx context.Context, n int, s spec) (crew, error) {
+func (l *rig) employ(ctx context.Context, n int, s spec) (crew, error) {
 	all, err := l.hire(ctx, n, s)
 	if err != nil {
 		return nil, err
 	}
-	return all, all.begin()
+	all.begin()
+	return all, nil
 }
 
 func startChild(command *exec.Cmd, s spec) (*child, error) {
-	c := &child{cmd: command, ended: make(chan struct{})}
-	c.cmd.Stderr = lockedWriter{c}
-	var err error
-	if c.input, err = c.cmd.StdinPipe(); err != nil {
-		return nil, err
-	}
-	output, err := c.cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := c.cmd.Start(); err != nil {
-		return nil, err
-	}
-	go c.listen(output)
-	return c, json.NewEncoder(c.input).Encode(s)
+	c := &child{}
+	c.Process = lab.NewProcess(lab.Command[report]{Cmd: command, Spec: s, Said: c.hear})
+	return c, c.Start()
 }
 
-// listen reads what the child says until it ends.
-func (c *child) listen(output io.Reader) {
-	defer close(c.ended)
-	lines := bufio.NewScanner(output)
-	lines.Buffer(nil, 256<<20)
-	for lines.Scan() {
-		var line report
-		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
-			line.Error = "it said: " + lines.Text()
-		}
-		c.mu.Lock()
-		switch {
-		case line.Error != "":
-			c.err = errors.New(line.Error)
-		case line.Done != nil:
-			c.receipt = line.Done
-		default:
-			c.samples = append(c.samples, sample{time.Unix(0, line.At), line.Handled})
-		}
-		c.mu.Unlock()
-	}
-	err := c.cmd.Wait()
+// hear takes in what the child says.
+func (c *child) hear(r report) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.err == nil && (err != nil || c.receipt == nil) {
-		c.err = fmt.Errorf("it ended: %w\n%s", errors.Join(err, lines.Err()), strings.TrimSpace(c.said.String()))
+	switch {
+	case r.Error != "":
+		c.err = errors.New(r.Error)
+	case r.Done != nil:
+		c.receipt = r.Done
+	default:
+		c.samples = append(c.samples, sample{time.Unix(0, r.At), r.Handled})
 	}
 }
 
-// lockedWriter collects the child's standard error.
-type lockedWriter struct{ c *child }
-
-func (w lockedWriter) Write(p []byte) (int, error) {
-	w.c.mu.Lock()
-	defer w.c.mu.Unlock()
-	if w.c.said.Len() < 64<<10 {
-		w.c.said.Write(p)
+// failure says why the child cannot go on, or has ended; nil: neither.
+func (c *child) failure() error {
+	c.mu.Lock()
+	told := c.err
+	c.mu.Unlock()
+	if told == nil {
+		told = c.Err()
 	}
-	return len(p), nil
+	if told != nil {
+		return fmt.Errorf("receiving process: %w", told)
+	}
+	return nil
 }
 
 func (c *child) latest() (sample, bool) {
@@ -151,23 +121,15 @@ func (c *child) first() sample {
 
 // kill ends the child whatever it does.
 func (c *child) kill() {
-	select {
-	case <-c.ended:
-		return
-	default:
-	}
-	_ = c.cmd.Process.Kill() // it may have just ended
-	<-c.ended
+	_ = c.Kill() // it may have ended
+	<-c.Ended()
 }
 
 // begin has the processes receive.
-func (all crew) begin() error {
+func (all crew) begin() {
 	for _, c := range all {
-		if _, err := io.WriteString(c.input, "go\n"); err != nil {
-			return fmt.Errorf("tell a receiving process to begin: %w", err)
-		}
+		c.Tell(begin)
 	}
-	return nil
 }
 
 // told counts the processes that have said something.
@@ -223,11 +185,8 @@ func (all crew) await(ctx context.Context, holds func() bool, otherwise string) 
 	seen, since := int64(-1), time.Now()
 	for !holds() {
 		for _, c := range all {
-			c.mu.Lock()
-			err := c.err
-			c.mu.Unlock()
-			if err != nil && ctx.Err() == nil {
-				return fmt.Errorf("receiving process: %w", err)
+			if err := c.failure(); err != nil && ctx.Err() == nil {
+				return err
 			}
 		}
 		if n := all.handled(); n != seen {
@@ -246,31 +205,34 @@ func (all crew) await(ctx context.Context, holds func() bool, otherwise string) 
 }
 
 // awaitHandled waits until so many messages have been handled by all together.
-func (l *lab) awaitHandled(ctx context.Context, all crew, n int64) error {
+func (l *rig) awaitHandled(ctx context.Context, all crew, n int64) error {
 	return all.await(ctx, func() bool {
-		l.progress("handled %s of %s", thousands(min(n, all.handled())), thousands(n))
+		l.progress("handled %s of %s", lab.Thousands(min(n, all.handled())), lab.Thousands(n))
 		return all.handled() >= n
 	}, "receiving stands still")
 }
 
 // dismiss has the processes settle what they have in hand and end, and adds up what they tell.
-func (l *lab) dismiss(ctx context.Context, all crew) (sum receipts, err error) {
+func (l *rig) dismiss(ctx context.Context, all crew) (sum receipts, err error) {
 	for _, c := range all {
-		_, _ = io.WriteString(c.input, "stop\n") // one that has ended has an error
+		c.Dismiss()
 	}
 	late := time.After(patience)
 	for _, c := range all {
 		select {
-		case <-c.ended:
+		case <-c.Ended():
 		case <-ctx.Done():
 			return sum, ctx.Err()
 		case <-late:
 			return sum, errors.New("a receiving process does not end")
 		}
-		if c.err != nil {
-			return sum, fmt.Errorf("receiving process: %w", c.err)
+		if err := c.failure(); err != nil {
+			return sum, err
 		}
-		if warning, _, _ := strings.Cut(c.said.String(), "\n"); warning != "" {
+		if c.receipt == nil {
+			return sum, errors.New("a receiving process ended without a receipt")
+		}
+		if warning := c.Log().First(); warning != "" {
 			l.note("A receiving process said: %s", warning)
 		}
 		sum.add(*c.receipt)
@@ -302,7 +264,7 @@ func (r *receipts) rate() float64 {
 }
 
 // receive has n processes handle what is in their queue, so many messages, and returns what they tell.
-func (l *lab) receive(ctx context.Context, n int, s spec, messages int64) (receipts, error) {
+func (l *rig) receive(ctx context.Context, n int, s spec, messages int64) (receipts, error) {
 	all, err := l.employ(ctx, n, s)
 	if err != nil {
 		return receipts{}, err
@@ -314,7 +276,7 @@ func (l *lab) receive(ctx context.Context, n int, s spec, messages int64) (recei
 }
 
 // awaitInstances waits until the library knows of so many running processes.
-func (l *lab) awaitInstances(ctx context.Context, all crew, n int) error {
+func (l *rig) awaitInstances(ctx context.Context, all crew, n int) error {
 	var err error
 	waitErr := all.await(ctx, func() bool {
 		var running int

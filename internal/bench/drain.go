@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 var drainBenchmark = Benchmark{
@@ -57,13 +59,13 @@ type drainRound struct {
 	connections int64
 }
 
-func runDrain(ctx context.Context, l *lab) (Result, error) {
+func runDrain(ctx context.Context, l *rig) (Result, error) {
 	const queue = "drain"
 	r := &drainResult{Messages: l.N, Guarantee: cmp.Or(l.Guarantee, AtLeastOnce)}
 	if err := l.queues(ctx, queue); err != nil {
 		return nil, err
 	}
-	var rates, floors, sends, receives, images, memory, cpu, databaseCPU series
+	var rates, floors, sends, receives, images, memory, cpu, databaseCPU lab.Series
 	var err error
 	r.Rounds, err = l.rounds(ctx, enoughRounds, func(n int) error {
 		d, err := l.drainRound(ctx, queue, n)
@@ -84,31 +86,31 @@ func runDrain(ctx context.Context, l *lab) (Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.Rate, r.FloorRate = round(rates.median(), 0), round(floors.median(), 0)
-	r.Ratio = ratio(rates.median(), floors.median())
-	r.WALBytesSend, r.WALBytesReceive = round(sends.median(), 1), round(receives.median(), 1)
+	r.Rate, r.FloorRate = round(rates.Median(), 0), round(floors.Median(), 0)
+	r.Ratio = ratio(rates.Median(), floors.Median())
+	r.WALBytesSend, r.WALBytesReceive = round(sends.Median(), 1), round(receives.Median(), 1)
 	r.WALBytesPerMessage = round(r.WALBytesSend+r.WALBytesReceive, 1)
-	r.FullPageImages = int64(images.median())
+	r.FullPageImages = int64(images.Median())
 	r.PeakRSSMiB, r.CPUPerMessage, r.DatabaseCPU = measured(memory, 1), measured(cpu, 2), measured(databaseCPU, 2)
 	return r, nil
 }
 
 // drainRound fills both tables and empties them, in turn the one or the other first.
-func (l *lab) drainRound(ctx context.Context, queue string, n int) (d drainRound, err error) {
+func (l *rig) drainRound(ctx context.Context, queue string, n int) (d drainRound, err error) {
 	if err := l.empty(ctx, queue, floorQueue); err != nil {
 		return d, err
 	}
 	if err := l.checkpoint(ctx); err != nil {
 		return d, err
 	}
-	sent := walSpan{lab: l}
+	sent := walSpan{rig: l}
 	if err := sent.of(ctx, func() error { return l.fill(ctx, queue, l.N) }); err != nil {
 		return d, err
 	}
 	if err := l.copyQueue(ctx, queue, floorQueue); err != nil {
 		return d, err
 	}
-	received := walSpan{lab: l}
+	received := walSpan{rig: l}
 	err = alternate(n, func() error {
 		return received.of(ctx, func() error {
 			before := l.cpu.read()
@@ -127,7 +129,7 @@ func (l *lab) drainRound(ctx context.Context, queue string, n int) (d drainRound
 }
 
 // drain has one process handle what is in a queue, sees that all of it was, and counts the process's connections.
-func (l *lab) drain(ctx context.Context, queue string) (r receipts, connections int64, err error) {
+func (l *rig) drain(ctx context.Context, queue string) (r receipts, connections int64, err error) {
 	all, err := l.employ(ctx, 1, spec{Queues: []string{queue}, Handler: counting, Guarantee: l.Guarantee})
 	if err != nil {
 		return r, 0, err
@@ -149,7 +151,7 @@ func (l *lab) drain(ctx context.Context, queue string) (r receipts, connections 
 }
 
 // deleteReturning deletes the rows of the floor's table, and returns how many a second the client had read.
-func (l *lab) deleteReturning(ctx context.Context, n int) (rate float64, err error) {
+func (l *rig) deleteReturning(ctx context.Context, n int) (rate float64, err error) {
 	l.progress("floor: one DELETE … RETURNING")
 	pool, conns, err := l.connectAll(ctx, 1)
 	if err != nil {
@@ -190,8 +192,8 @@ func (l *lab) deleteReturning(ctx context.Context, n int) (rate float64, err err
 }
 
 // measured returns the median of what the system says, nil where it says nothing.
-func measured(s series, digits int) *float64 {
-	m := round(s.median(), digits)
+func measured(s lab.Series, digits int) *float64 {
+	m := round(s.Median(), digits)
 	if m == 0 {
 		return nil
 	}
@@ -201,7 +203,7 @@ func measured(s series, digits int) *float64 {
 // Tables implements Result.
 func (r *drainResult) Tables() []Table {
 	speed := Table{
-		Title:   fmt.Sprintf("A backlog of %s messages of %d bytes, one receiving process; %s", thousands(int64(r.Messages)), r.Size, ofRounds(r.Rounds)),
+		Title:   fmt.Sprintf("A backlog of %s messages of %d bytes, one receiving process; %s", lab.Thousands(int64(r.Messages)), r.Size, ofRounds(r.Rounds)),
 		Columns: []string{"", "messages", "of the floor"},
 	}
 	speed.add("received, decoded, handled, settled", perSecond(r.Rate), ratioText(r.Ratio))
@@ -210,8 +212,8 @@ func (r *drainResult) Tables() []Table {
 	costs.add("WAL from send to settle, a message", fmt.Sprintf("%.0f bytes", r.WALBytesPerMessage))
 	costs.add("  of that SendMany", fmt.Sprintf("%.0f bytes", r.WALBytesSend))
 	costs.add("  of that receiving", fmt.Sprintf("%.0f bytes", r.WALBytesReceive))
-	costs.add("full-page images in it", thousands(r.FullPageImages))
-	costs.add("dead tuples afterwards", thousands(r.DeadTuples))
+	costs.add("full-page images in it", lab.Thousands(r.FullPageImages))
+	costs.add("dead tuples afterwards", lab.Thousands(r.DeadTuples))
 	costs.add("receiver: peak memory", orNone(r.PeakRSSMiB, func(m float64) string { return fmt.Sprintf("%.1f MiB", m) }))
 	costs.add("receiver: processor time, a message", orNone(r.CPUPerMessage, microsecondsText))
 	costs.add("database: processor time, a message", orNone(r.DatabaseCPU, microsecondsText))

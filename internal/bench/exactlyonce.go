@@ -9,6 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 var exactlyOnceBenchmark = Benchmark{
@@ -56,7 +58,7 @@ type exactlyOnceResult struct {
 	Deadlocks     int64   `json:"deadlocks"`
 }
 
-func runExactlyOnce(ctx context.Context, l *lab) (Result, error) {
+func runExactlyOnce(ctx context.Context, l *rig) (Result, error) {
 	const queue = "exactlyonce"
 	if err := l.queues(ctx, queue); err != nil {
 		return nil, err
@@ -73,9 +75,9 @@ func runExactlyOnce(ctx context.Context, l *lab) (Result, error) {
 	}
 	r := &exactlyOnceResult{Messages: l.N, Connections: receiveConnections}
 	few := max(1, l.N/5) // one a transaction takes its time
-	var batched, floor, single, hot, hotSingle series
+	var batched, floor, single, hot, hotSingle lab.Series
 	r.Rounds, err = l.rounds(ctx, enoughRounds, func(n int) error {
-		measure := func(into *series, what string, f func() (float64, error)) func() error {
+		measure := func(into *lab.Series, what string, f func() (float64, error)) func() error {
 			return func() error {
 				l.progress("round %d: %s", n+1, what)
 				rate, err := f()
@@ -98,15 +100,15 @@ func runExactlyOnce(ctx context.Context, l *lab) (Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.Rate, r.FloorRate, r.SingleRate = round(batched.median(), 0), round(floor.median(), 0), round(single.median(), 0)
-	r.HotRate, r.HotSingleRate = round(hot.median(), 0), round(hotSingle.median(), 0)
-	r.Ratio, r.RatioSingle = ratio(batched.median(), floor.median()), ratio(batched.median(), single.median())
-	r.RatioHot, r.Deadlocks = ratio(hot.median(), hotSingle.median()), after-deadlocks
+	r.Rate, r.FloorRate, r.SingleRate = round(batched.Median(), 0), round(floor.Median(), 0), round(single.Median(), 0)
+	r.HotRate, r.HotSingleRate = round(hot.Median(), 0), round(hotSingle.Median(), 0)
+	r.Ratio, r.RatioSingle = ratio(batched.Median(), floor.Median()), ratio(batched.Median(), single.Median())
+	r.RatioHot, r.Deadlocks = ratio(hot.Median(), hotSingle.Median()), after-deadlocks
 	return r, nil
 }
 
 // handleTx measures the library, and checks the effects of its handlers.
-func (l *lab) handleTx(ctx context.Context, queue string, kind handlerKind, n int) (float64, error) {
+func (l *rig) handleTx(ctx context.Context, queue string, kind handlerKind, n int) (float64, error) {
 	if err := l.prepareEffects(ctx, queue); err != nil {
 		return 0, err
 	}
@@ -120,7 +122,7 @@ func (l *lab) handleTx(ctx context.Context, queue string, kind handlerKind, n in
 	return receipt.rate(), l.checkEffects(ctx, queue, kind, n)
 }
 
-func (l *lab) prepareEffects(ctx context.Context, queue string) error {
+func (l *rig) prepareEffects(ctx context.Context, queue string) error {
 	if err := l.empty(ctx, queue); err != nil {
 		return err
 	}
@@ -131,7 +133,7 @@ func (l *lab) prepareEffects(ctx context.Context, queue string) error {
 }
 
 // checkEffects sees that each message had its effect once, and is gone.
-func (l *lab) checkEffects(ctx context.Context, queue string, kind handlerKind, n int) error {
+func (l *rig) checkEffects(ctx context.Context, queue string, kind handlerKind, n int) error {
 	var effects, left int64
 	err := l.pool.QueryRow(ctx, fmt.Sprintf(`
 		SELECT CASE WHEN $1 THEN (SELECT coalesce(sum(n), 0) FROM %[1]s.hot) ELSE (SELECT count(*) FROM %[1]s.effect) END::bigint,
@@ -147,7 +149,7 @@ const receiveConnections = 4
 
 // transactions measures the floor: the statements of the handler and the deletion of the message, so many messages a
 // transaction, on as many connections as the receiver has.
-func (l *lab) transactions(ctx context.Context, kind handlerKind, n, each int) (float64, error) {
+func (l *rig) transactions(ctx context.Context, kind handlerKind, n, each int) (float64, error) {
 	if err := l.prepareEffects(ctx, floorQueue); err != nil {
 		return 0, err
 	}
@@ -218,7 +220,7 @@ func oneTransaction(ctx context.Context, conn *pgxpool.Conn, kind handlerKind, f
 func (r *exactlyOnceResult) Tables() []Table {
 	t := Table{
 		Title: fmt.Sprintf("Messages of %d bytes, %s a round, %d connections; %s",
-			r.Size, thousands(int64(r.Messages)), r.Connections, ofRounds(r.Rounds)),
+			r.Size, lab.Thousands(int64(r.Messages)), r.Connections, ofRounds(r.Rounds)),
 		Columns: []string{"", "messages", "HandleTx to it"},
 	}
 	t.add("HandleTx, one INSERT", perSecond(r.Rate), "")
@@ -226,6 +228,6 @@ func (r *exactlyOnceResult) Tables() []Table {
 	t.add("floor: INSERT and DELETE, one a transaction", perSecond(r.SingleRate), ratioText(r.RatioSingle))
 	t.add("HandleTx, UPDATE of 100 hot rows", perSecond(r.HotRate), "")
 	t.add("floor: UPDATE and DELETE, one a transaction", perSecond(r.HotSingleRate), ratioText(r.RatioHot))
-	t.add("deadlocks", thousands(r.Deadlocks), "")
+	t.add("deadlocks", lab.Thousands(r.Deadlocks), "")
 	return []Table{t}
 }

@@ -3,7 +3,6 @@ package bench
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -12,6 +11,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 var fairnessBenchmark = Benchmark{
@@ -60,7 +61,7 @@ type committed struct {
 	at    time.Time
 }
 
-func runFairness(ctx context.Context, l *lab) (Result, error) {
+func runFairness(ctx context.Context, l *rig) (Result, error) {
 	if err := l.queues(ctx, fairnessQueue); err != nil {
 		return nil, err
 	}
@@ -101,7 +102,7 @@ func runFairness(ctx context.Context, l *lab) (Result, error) {
 }
 
 // saturate sends for as long as Options.Duration says, and returns what was committed.
-func (l *lab) saturate(ctx context.Context, all crew) (batches []committed, backlogMin int64, err error) {
+func (l *rig) saturate(ctx context.Context, all crew) (batches []committed, backlogMin int64, err error) {
 	pool, conns, err := l.connectAll(ctx, fairnessSenders)
 	if err != nil {
 		return nil, 0, err
@@ -121,34 +122,32 @@ func (l *lab) saturate(ctx context.Context, all crew) (batches []committed, back
 		}
 		return waiting >= int64(l.N)
 	}
-	errs := make([]error, fairnessSenders)
-	var senders sync.WaitGroup
-	for i := range errs {
-		senders.Go(func() {
-			for errs[i] == nil && time.Now().Before(end) {
-				l.progress("sending: handled %s of %s", thousands(all.handled()), thousands(sent.Load()))
-				if full() {
-					errs[i] = sleepUntil(ctx, time.Now().Add(time.Millisecond))
-					continue
+	err = lab.InParallel(fairnessSenders, func(i int) error {
+		for time.Now().Before(end) {
+			l.progress("sending: handled %s of %s", lab.Thousands(all.handled()), lab.Thousands(sent.Load()))
+			if full() {
+				if err := lab.Sleep(ctx, time.Millisecond); err != nil {
+					return err
 				}
-				b := committed{first: next.Add(fairnessBatch) - fairnessBatch}
-				if errs[i] = l.sendOpenly(ctx, conns[i], b.first); errs[i] != nil {
-					return
-				}
-				b.at = time.Now()
-				sent.Add(fairnessBatch)
-				mu.Lock()
-				batches = append(batches, b)
-				mu.Unlock()
+				continue
 			}
-		})
-	}
-	senders.Wait()
-	return batches, max(0, backlogMin), errors.Join(errs...)
+			b := committed{first: next.Add(fairnessBatch) - fairnessBatch}
+			if err := l.sendOpenly(ctx, conns[i], b.first); err != nil {
+				return err
+			}
+			b.at = time.Now()
+			sent.Add(fairnessBatch)
+			mu.Lock()
+			batches = append(batches, b)
+			mu.Unlock()
+		}
+		return nil
+	})
+	return batches, max(0, backlogMin), err
 }
 
 // sendOpenly sends a batch in a transaction that stays open for a while.
-func (l *lab) sendOpenly(ctx context.Context, conn *pgxpool.Conn, first int64) error {
+func (l *rig) sendOpenly(ctx context.Context, conn *pgxpool.Conn, first int64) error {
 	bodies := make([]string, fairnessBatch)
 	for i := range bodies {
 		bodies[i] = string(newNote(first+int64(i), 0, l.Size).body())
@@ -161,7 +160,7 @@ func (l *lab) sendOpenly(ctx context.Context, conn *pgxpool.Conn, first int64) e
 	if _, err := tx.Exec(ctx, `SELECT `+schema+`.send_many($1, $2, $3::text[]::json[])`, fairnessQueue, noteType, bodies); err != nil {
 		return err
 	}
-	if err := sleepUntil(ctx, time.Now().Add(rand.N(fairnessOpen))); err != nil {
+	if err := lab.Sleep(ctx, rand.N(fairnessOpen)); err != nil {
 		return err
 	}
 	return tx.Commit(ctx)
@@ -210,7 +209,7 @@ func (o handledOrder) each(yield func(n, at int64) bool) {
 func (r *fairnessResult) Tables() []Table {
 	t := Table{
 		Title: fmt.Sprintf("%s messages of %d bytes, %d senders of %d a transaction, %d receiving processes, at least %s waiting or in hand",
-			thousands(r.Messages), r.Size, fairnessSenders, fairnessBatch, fairnessProcesses, thousands(r.BacklogMin)),
+			lab.Thousands(r.Messages), r.Size, fairnessSenders, fairnessBatch, fairnessProcesses, lab.Thousands(r.BacklogMin)),
 		Columns: []string{"", ""},
 	}
 	t.add("handled", perSecond(r.Rate))

@@ -8,6 +8,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 var horizonBenchmark = Benchmark{
@@ -44,12 +46,12 @@ type horizonCell struct {
 	Held       float64 `json:"rate_held"`
 	Ratio      float64 `json:"ratio"`
 
-	before, held series
+	before, held lab.Series
 }
 
 const horizonQueue = "horizon"
 
-func runHorizon(ctx context.Context, l *lab) (Result, error) {
+func runHorizon(ctx context.Context, l *rig) (Result, error) {
 	if err := l.queues(ctx, horizonQueue); err != nil {
 		return nil, err
 	}
@@ -71,7 +73,7 @@ func runHorizon(ctx context.Context, l *lab) (Result, error) {
 	lowest := map[int]float64{}
 	for i := range r.Cells {
 		c := &r.Cells[i]
-		c.Before, c.Held = round(c.before.median(), 0), round(c.held.median(), 0)
+		c.Before, c.Held = round(c.before.Median(), 0), round(c.held.Median(), 0)
 		c.Ratio = ratio(c.Held, c.Before)
 		if low, any := lowest[c.BatchLimit]; !any || c.Ratio < low {
 			lowest[c.BatchLimit] = c.Ratio
@@ -82,7 +84,7 @@ func runHorizon(ctx context.Context, l *lab) (Result, error) {
 }
 
 // horizonFree measures each cell with nothing held, on an empty table.
-func (l *lab) horizonFree(ctx context.Context, r *horizonResult) error {
+func (l *rig) horizonFree(ctx context.Context, r *horizonResult) error {
 	for i := range r.Cells {
 		if err := l.empty(ctx, horizonQueue); err != nil {
 			return err
@@ -97,7 +99,7 @@ func (l *lab) horizonFree(ctx context.Context, r *horizonResult) error {
 }
 
 // horizonHeld measures each cell twice while the horizon is held, once in this and once in the other order.
-func (l *lab) horizonHeld(ctx context.Context, r *horizonResult) error {
+func (l *rig) horizonHeld(ctx context.Context, r *horizonResult) error {
 	if err := l.empty(ctx, horizonQueue); err != nil {
 		return err
 	}
@@ -133,7 +135,7 @@ func (l *lab) horizonHeld(ctx context.Context, r *horizonResult) error {
 }
 
 // horizonDrain fills the queue and measures how fast a cell's processes empty it.
-func (l *lab) horizonDrain(ctx context.Context, c *horizonCell, n int) (float64, error) {
+func (l *rig) horizonDrain(ctx context.Context, c *horizonCell, n int) (float64, error) {
 	if err := l.fill(ctx, horizonQueue, n); err != nil {
 		return 0, err
 	}
@@ -142,7 +144,7 @@ func (l *lab) horizonDrain(ctx context.Context, c *horizonCell, n int) (float64,
 }
 
 // holdHorizon opens a transaction with an XID and a snapshot, and returns what ends it.
-func (l *lab) holdHorizon(ctx context.Context) (release func(), err error) {
+func (l *rig) holdHorizon(ctx context.Context) (release func(), err error) {
 	pool, err := l.connect(ctx, 1)
 	if err != nil {
 		return nil, err
@@ -173,7 +175,7 @@ func beginHolding(ctx context.Context, pool *pgxpool.Pool) (pgx.Tx, error) {
 func (r *horizonResult) Tables() []Table {
 	rates := Table{
 		Title: fmt.Sprintf("Backlogs of %s messages of %d bytes, with %s consumed under the open transaction",
-			thousands(int64(r.Backlog)), r.Size, thousands(r.Consumed)),
+			lab.Thousands(int64(r.Backlog)), r.Size, lab.Thousands(r.Consumed)),
 		Columns: []string{"", "before", "held", "ratio"},
 	}
 	for _, c := range r.Cells {
@@ -184,7 +186,7 @@ func (r *horizonResult) Tables() []Table {
 		rates.add(fmt.Sprintf("%d a fetch, %s", c.BatchLimit, processes), perSecond(c.Before), perSecond(c.Held), ratioText(c.Ratio))
 	}
 	sizes := Table{Title: "At the end of the open transaction", Columns: []string{"", ""}}
-	sizes.add("dead tuples", thousands(r.DeadTuples))
+	sizes.add("dead tuples", lab.Thousands(r.DeadTuples))
 	sizes.add("table", mebibytes(r.TableBytes))
 	sizes.add("index", mebibytes(r.IndexBytes))
 	return []Table{rates, sizes}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 var idleBenchmark = Benchmark{
@@ -33,7 +35,7 @@ type idleResult struct {
 	PeakRSSMiB          *float64 `json:"peak_rss_mib"`
 }
 
-func runIdle(ctx context.Context, l *lab) (Result, error) {
+func runIdle(ctx context.Context, l *rig) (Result, error) {
 	r := &idleResult{Queues: max(1, l.N)}
 	counts := l.statements(ctx)
 	r.Counted = counts.what
@@ -61,11 +63,11 @@ func runIdle(ctx context.Context, l *lab) (Result, error) {
 		return nil, err
 	}
 	l.progress("%d queues fall asleep", len(queues))
-	if err := sleepUntil(ctx, time.Now().Add(l.Duration/8)); err != nil {
+	if err := lab.Sleep(ctx, l.Duration/8); err != nil {
 		return nil, err
 	}
 	l.progress("%d idle queues", len(queues))
-	receiver := all[0].cmd.Process.Pid
+	receiver := all[0].PID()
 	before, known := readStat(receiver)
 	r.Seconds, r.StatementsPerSecond, r.DatabaseCPU, err = l.watchIdle(ctx, counts, l.Duration)
 	if err != nil {
@@ -82,20 +84,20 @@ func runIdle(ctx context.Context, l *lab) (Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.PeakRSSMiB = measured(series{float64(receipt.PeakMemory) / (1 << 20)}, 1)
+	r.PeakRSSMiB = measured(lab.Series{float64(receipt.PeakMemory) / (1 << 20)}, 1)
 	return r, nil
 }
 
 // watchIdle looks how many statements a second the database executes for a while, and how many milliseconds of processor
 // time a second its server uses.
-func (l *lab) watchIdle(ctx context.Context, counts counter, d time.Duration) (seconds, perSecond float64, cpu *float64, err error) {
+func (l *rig) watchIdle(ctx context.Context, counts counter, d time.Duration) (seconds, perSecond float64, cpu *float64, err error) {
 	before := l.cpu.read()
 	callsBefore, err := counts.count(ctx, l.pool)
 	if err != nil {
 		return 0, 0, nil, err
 	}
 	began := time.Now()
-	if err := sleepUntil(ctx, began.Add(d)); err != nil {
+	if err := lab.SleepUntil(ctx, began.Add(d)); err != nil {
 		return 0, 0, nil, err
 	}
 	callsAfter, err := counts.count(ctx, l.pool)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/sqlq/sqlq/internal/lab"
 	"github.com/sqlq/sqlq/sqlq"
 )
 
@@ -49,7 +50,7 @@ type latencyResult struct {
 	Loaded        Percentiles `json:"loaded"`
 }
 
-func runLatency(ctx context.Context, l *lab) (Result, error) {
+func runLatency(ctx context.Context, l *rig) (Result, error) {
 	const queue = "latency"
 	if err := l.queues(ctx, queue); err != nil {
 		return nil, err
@@ -83,7 +84,7 @@ func runLatency(ctx context.Context, l *lab) (Result, error) {
 
 // prober is a sender of messages whose way is timed.
 type prober struct {
-	lab    *lab
+	rig    *rig
 	pool   *pgxpool.Pool
 	client *sqlq.Client
 	crew   crew
@@ -91,11 +92,11 @@ type prober struct {
 }
 
 // probe starts a receiving process and a sender, and sends a few messages that do not count, so that both are warm.
-func (l *lab) probe(ctx context.Context, queue string) (p *prober, err error) {
+func (l *rig) probe(ctx context.Context, queue string) (p *prober, err error) {
 	if err := l.empty(ctx, queue); err != nil {
 		return nil, err
 	}
-	p = &prober{lab: l}
+	p = &prober{rig: l}
 	if p.crew, err = l.employ(ctx, 1, spec{Queues: []string{queue}, Handler: counting}); err != nil {
 		return nil, err
 	}
@@ -107,7 +108,7 @@ func (l *lab) probe(ctx context.Context, queue string) (p *prober, err error) {
 		return nil, err
 	}
 	for range 50 {
-		if err := errors.Join(p.send(ctx, 0), sleepUntil(ctx, time.Now().Add(2*time.Millisecond))); err != nil {
+		if err := errors.Join(p.send(ctx, 0), lab.Sleep(ctx, 2*time.Millisecond)); err != nil {
 			p.pool.Close()
 			return nil, err
 		}
@@ -117,21 +118,21 @@ func (l *lab) probe(ctx context.Context, queue string) (p *prober, err error) {
 
 func (p *prober) send(ctx context.Context, at int64, options ...sqlq.SendOption) error {
 	p.sent++
-	return p.client.Send(ctx, newNote(p.sent, at, p.lab.Size), options...)
+	return p.client.Send(ctx, newNote(p.sent, at, p.rig.Size), options...)
 }
 
 // end waits until everything has arrived, and returns how long it took.
 func (p *prober) end(ctx context.Context) ([]time.Duration, error) {
 	defer p.pool.Close()
-	if err := p.lab.awaitHandled(ctx, p.crew, p.sent); err != nil {
+	if err := p.rig.awaitHandled(ctx, p.crew, p.sent); err != nil {
 		return nil, err
 	}
-	receipt, err := p.lab.dismiss(ctx, p.crew)
+	receipt, err := p.rig.dismiss(ctx, p.crew)
 	return receipt.Took, err
 }
 
 // sendPaced measures the library at a steady rate.
-func (l *lab) sendPaced(ctx context.Context, queue string, window time.Duration) ([]time.Duration, error) {
+func (l *rig) sendPaced(ctx context.Context, queue string, window time.Duration) ([]time.Duration, error) {
 	p, err := l.probe(ctx, queue)
 	if err != nil {
 		return nil, err
@@ -145,7 +146,7 @@ func (l *lab) sendPaced(ctx context.Context, queue string, window time.Duration)
 }
 
 // notifyPaced measures the floor at the same rate.
-func (l *lab) notifyPaced(ctx context.Context, window time.Duration) ([]time.Duration, error) {
+func (l *rig) notifyPaced(ctx context.Context, window time.Duration) ([]time.Duration, error) {
 	const channel = schema + "_floor"
 	if err := l.empty(ctx, floorQueue); err != nil {
 		return nil, err
@@ -155,9 +156,7 @@ func (l *lab) notifyPaced(ctx context.Context, window time.Duration) ([]time.Dur
 		return nil, err
 	}
 	ready := all.said()
-	if err := all.begin(); err != nil {
-		return nil, err
-	}
+	all.begin()
 	if err := all.await(ctx, func() bool { return all.said() > ready }, "the floor's receiver does not listen"); err != nil {
 		return nil, err
 	}
@@ -179,7 +178,7 @@ func (l *lab) notifyPaced(ctx context.Context, window time.Duration) ([]time.Dur
 		return err
 	}
 	for range 50 {
-		if err := errors.Join(send(0), sleepUntil(ctx, time.Now().Add(2*time.Millisecond))); err != nil {
+		if err := errors.Join(send(0), lab.Sleep(ctx, 2*time.Millisecond)); err != nil {
 			return nil, err
 		}
 	}
@@ -194,7 +193,7 @@ func (l *lab) notifyPaced(ctx context.Context, window time.Duration) ([]time.Dur
 }
 
 // sendLoaded measures the library at half of the rate at which it drains a backlog here and now.
-func (l *lab) sendLoaded(ctx context.Context, queue string, window time.Duration, r *latencyResult) error {
+func (l *rig) sendLoaded(ctx context.Context, queue string, window time.Duration, r *latencyResult) error {
 	if err := l.empty(ctx, queue); err != nil {
 		return err
 	}
@@ -207,7 +206,7 @@ func (l *lab) sendLoaded(ctx context.Context, queue string, window time.Duration
 	}
 	r.DrainRate = round(drained.rate(), 0)
 	r.LoadedTarget = round(r.DrainRate/2, 0)
-	l.progress("Send among %s messages a second", thousands(int64(r.LoadedTarget)))
+	l.progress("Send among %s messages a second", lab.Thousands(int64(r.LoadedTarget)))
 
 	p, err := l.probe(ctx, queue)
 	if err != nil {
@@ -243,12 +242,12 @@ func (l *lab) sendLoaded(ctx context.Context, queue string, window time.Duration
 }
 
 // load sends so many messages a second, in portions of 5 ms, and returns how many it sent.
-func (l *lab) load(ctx context.Context, client *sqlq.Client, perSecond float64, d time.Duration) (sent int64, err error) {
+func (l *rig) load(ctx context.Context, client *sqlq.Client, perSecond float64, d time.Duration) (sent int64, err error) {
 	const every = 5 * time.Millisecond
 	portion := notes(0, max(1, int(perSecond*every.Seconds())), l.Size)
 	began := time.Now()
 	for next := began; next.Sub(began) < d; next = next.Add(every) {
-		if err := sleepUntil(ctx, next); err != nil {
+		if err := lab.SleepUntil(ctx, next); err != nil {
 			return sent, err
 		}
 		if time.Since(began) > d {
@@ -277,7 +276,7 @@ func (r *latencyResult) Tables() []Table {
 	load.add("drain rate", perSecond(r.DrainRate))
 	load.add("half of it was wanted", perSecond(r.LoadedTarget))
 	load.add("sent", perSecond(r.LoadedRate))
-	load.add("backlog when sending ended", thousands(r.LoadedBacklog))
+	load.add("backlog when sending ended", lab.Thousands(r.LoadedBacklog))
 	return []Table{t, load}
 }
 
@@ -289,7 +288,7 @@ type delayedResult struct {
 }
 
 // runDelayed measures how late delayed messages are.
-func (l *lab) runDelayed(ctx context.Context, queue string) (Result, error) {
+func (l *rig) runDelayed(ctx context.Context, queue string) (Result, error) {
 	const perSecond, atLeast, atMost = 100, 200 * time.Millisecond, 2 * time.Second
 	offset, err := l.clockOffset(ctx)
 	if err != nil {
@@ -320,7 +319,7 @@ func (l *lab) runDelayed(ctx context.Context, queue string) (Result, error) {
 // Tables implements Result.
 func (r *delayedResult) Tables() []Table {
 	t := Table{
-		Title:   fmt.Sprintf("How late %s delayed messages were handled", thousands(int64(r.Lateness.Count))),
+		Title:   fmt.Sprintf("How late %s delayed messages were handled", lab.Thousands(int64(r.Lateness.Count))),
 		Columns: []string{"", "min", "p50", "p95", "p99", "max"},
 	}
 	t.add(append([]string{"after their time", millisecondsText(r.Lateness.Min)}, r.Lateness.cells()...)...)

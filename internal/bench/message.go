@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sqlq/sqlq/internal/lab"
 	"github.com/sqlq/sqlq/sqlq"
 )
 
@@ -75,7 +76,7 @@ func notes(first int64, n, size int) []sqlq.Message {
 const fillChunk = 5_000
 
 // fill puts n messages into a queue, through the library.
-func (l *lab) fill(ctx context.Context, queue string, n int) error {
+func (l *rig) fill(ctx context.Context, queue string, n int) error {
 	pool, err := l.connect(ctx, 2)
 	if err != nil {
 		return err
@@ -86,7 +87,7 @@ func (l *lab) fill(ctx context.Context, queue string, n int) error {
 		return err
 	}
 	for sent := 0; sent < n; sent += fillChunk {
-		l.progress("filling queue %s: %s of %s", queue, thousands(int64(sent)), thousands(int64(n)))
+		l.progress("filling queue %s: %s of %s", queue, lab.Thousands(int64(sent)), lab.Thousands(int64(n)))
 		if err := client.SendMany(ctx, notes(int64(sent), min(fillChunk, n-sent), l.Size)); err != nil {
 			return fmt.Errorf("fill queue %q: %w", queue, err)
 		}
@@ -95,7 +96,7 @@ func (l *lab) fill(ctx context.Context, queue string, n int) error {
 }
 
 // copyQueue puts rows into one queue's table that equal those of another's, in the same order.
-func (l *lab) copyQueue(ctx context.Context, from, to string) error {
+func (l *rig) copyQueue(ctx context.Context, from, to string) error {
 	_, err := l.pool.Exec(ctx, fmt.Sprintf(`
 		INSERT INTO %s (id, sent_at, expires_at, attempt, type, headers, body)
 		SELECT id, sent_at, expires_at, attempt, type, headers, body FROM %s ORDER BY seq`, table(to), table(from)))
@@ -116,27 +117,12 @@ func pace(ctx context.Context, perSecond float64, d time.Duration, f func() erro
 		if n > 0 && next.Sub(began) > d {
 			return n, nil
 		}
-		if err := sleepUntil(ctx, next); err != nil {
+		if err := lab.SleepUntil(ctx, next); err != nil {
 			return n, err
 		}
 		if err := f(); err != nil {
 			return n, err
 		}
 		n++
-	}
-}
-
-func sleepUntil(ctx context.Context, t time.Time) error {
-	d := time.Until(t)
-	if d <= 0 {
-		return ctx.Err()
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sqlq/sqlq/internal/lab"
 	"github.com/sqlq/sqlq/sqlq"
 )
 
@@ -42,18 +43,18 @@ type notifyResult struct {
 
 const notifyQueue = "notify"
 
-func runNotify(ctx context.Context, l *lab) (Result, error) {
+func runNotify(ctx context.Context, l *rig) (Result, error) {
 	const rounds = 4
 	if err := l.queues(ctx, notifyQueue); err != nil {
 		return nil, err
 	}
 	window := l.Duration / (4 * rounds)
 	r := &notifyResult{Senders: l.Concurrency, Rounds: rounds}
-	var busy, busyOff, asleep, asleepOff, busyHeard, asleepHeard, silence series
+	var busy, busyOff, asleep, asleepOff, busyHeard, asleepHeard, silence lab.Series
 	for n := range rounds {
 		// Both ways of one state, in turn.
-		pair := func(state string, on, off, heard *series) func(*ear) error {
-			measure := func(e *ear, config sqlq.Config, rates, heard *series) func() error {
+		pair := func(state string, on, off, heard *lab.Series) func(*ear) error {
+			measure := func(e *ear, config sqlq.Config, rates, heard *lab.Series) func() error {
 				return func() error {
 					l.progress("round %d of %d: SendTx from %d goroutines, receivers %s", n+1, rounds, l.Concurrency, state)
 					rate, each, err := l.sendTx(ctx, e, config, window)
@@ -72,15 +73,15 @@ func runNotify(ctx context.Context, l *lab) (Result, error) {
 			return nil, err
 		}
 	}
-	r.BusyRate, r.BusyOffRate = round(busy.median(), 0), round(busyOff.median(), 0)
-	r.AsleepRate, r.AsleepOffRate = round(asleep.median(), 0), round(asleepOff.median(), 0)
+	r.BusyRate, r.BusyOffRate = round(busy.Median(), 0), round(busyOff.Median(), 0)
+	r.AsleepRate, r.AsleepOffRate = round(asleep.Median(), 0), round(asleepOff.Median(), 0)
 	r.BusyRatio, r.AsleepRatio = ratio(r.BusyRate, r.BusyOffRate), ratio(r.AsleepRate, r.AsleepOffRate)
-	r.BusyNotified, r.AsleepNotified = round(busyHeard.median(), 3), round(asleepHeard.median(), 3)
+	r.BusyNotified, r.AsleepNotified = round(busyHeard.Median(), 3), round(asleepHeard.Median(), 3)
 	return r, nil
 }
 
 // sendTx measures transactions that send one message each, and returns how many notifications each brought.
-func (l *lab) sendTx(ctx context.Context, e *ear, config sqlq.Config, window time.Duration) (rate, heard float64, err error) {
+func (l *rig) sendTx(ctx context.Context, e *ear, config sqlq.Config, window time.Duration) (rate, heard float64, err error) {
 	pool, conns, err := l.connectAll(ctx, l.Concurrency)
 	if err != nil {
 		return 0, 0, err
@@ -108,7 +109,7 @@ func (l *lab) sendTx(ctx context.Context, e *ear, config sqlq.Config, window tim
 }
 
 // whileBusy calls f while a process is working off a backlog.
-func (l *lab) whileBusy(ctx context.Context, f func(*ear) error) error {
+func (l *rig) whileBusy(ctx context.Context, f func(*ear) error) error {
 	const handlers, each = 16, 5 * time.Millisecond
 	if err := l.empty(ctx, notifyQueue); err != nil {
 		return err
@@ -134,7 +135,7 @@ func (l *lab) whileBusy(ctx context.Context, f func(*ear) error) error {
 }
 
 // whileAsleep calls f while senders find the queue's receivers asleep, whatever they send.
-func (l *lab) whileAsleep(ctx context.Context, f func(*ear) error) error {
+func (l *rig) whileAsleep(ctx context.Context, f func(*ear) error) error {
 	if err := l.empty(ctx, notifyQueue); err != nil {
 		return err
 	}
@@ -146,7 +147,7 @@ type ear struct{ heard atomic.Int64 }
 
 // listening calls f while a session listens to the queue's channel and, asleep, holds the flag that sleeping receivers
 // hold: see queue_lock_key in the migrations.
-func (l *lab) listening(ctx context.Context, asleep bool, f func(*ear) error) error {
+func (l *rig) listening(ctx context.Context, asleep bool, f func(*ear) error) error {
 	pool, conns, err := l.connectAll(ctx, 1)
 	if err != nil {
 		return err

@@ -1,11 +1,8 @@
 package bench
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -17,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/sqlq/sqlq/internal/lab"
 	"github.com/sqlq/sqlq/sqlq"
 )
 
@@ -69,24 +67,23 @@ type receipts struct {
 	Order       handledOrder  // of those that note it
 }
 
-// Receive is a receiving process: it reads a spec from in, says on out that it is ready, begins at the line "go", tells
-// how far it is, and ends in order at the line "stop" or when in ends, which it does too when the parent has died.
+// begin is the word at which a receiving process receives.
+const begin = "go"
+
+// Receive is a receiving process: it reads a spec from in, says on out that it is ready, begins when it is told to, tells how
+// far it is, and shuts down when in ends, as it does when the parent dismisses it or has died.
 func Receive(ctx context.Context, in io.Reader, out io.Writer) error {
-	lines := bufio.NewScanner(in)
-	lines.Buffer(nil, 1<<20)
-	r := &receiving{out: json.NewEncoder(out)}
-	err := r.run(ctx, lines)
+	r := &receiving{Child: lab.NewChild(in, out)}
+	err := r.run(ctx)
 	if err != nil {
-		r.tell(report{Error: err.Error()})
+		r.Tell(report{Error: err.Error()})
 	}
 	return err
 }
 
 type receiving struct {
+	*lab.Child
 	spec spec
-
-	outMu sync.Mutex
-	out   *json.Encoder
 
 	handled atomic.Int64
 	first   atomic.Int64
@@ -99,26 +96,11 @@ type receiving struct {
 	order handledOrder
 }
 
-func (r *receiving) tell(line report) {
-	r.outMu.Lock()
-	defer r.outMu.Unlock()
-	_ = r.out.Encode(line) // the parent has gone, and then input ends too
-}
-
-func (r *receiving) run(ctx context.Context, lines *bufio.Scanner) error {
-	if !lines.Scan() {
-		return errors.New("standard input ended before it said what to receive")
-	}
-	if err := json.Unmarshal(lines.Bytes(), &r.spec); err != nil {
-		return fmt.Errorf("read what to receive: %w", err)
-	}
-	config, err := pgxpool.ParseConfig(r.spec.URL)
-	if err != nil {
+func (r *receiving) run(ctx context.Context) error {
+	if err := r.Spec(&r.spec); err != nil {
 		return err
 	}
-	config.MaxConns = 4
-	config.ConnConfig.RuntimeParams["application_name"] = receiverName
-	pool, err := pgxpool.NewWithConfig(ctx, config)
+	pool, err := lab.NewPool(ctx, r.spec.URL, 4, map[string]string{"application_name": receiverName})
 	if err != nil {
 		return err
 	}
@@ -130,8 +112,8 @@ func (r *receiving) run(ctx context.Context, lines *bufio.Scanner) error {
 	if r.spec.Handler == floorReceive {
 		receive = r.receiveFloor
 	}
-	r.tell(report{Ready: true})
-	if !lines.Scan() {
+	r.Tell(report{Ready: true})
+	if _, more := r.Word(); !more {
 		return nil
 	}
 	stopProfile := func() {}
@@ -141,12 +123,8 @@ func (r *receiving) run(ctx context.Context, lines *bufio.Scanner) error {
 		}
 	}
 	began := ownTime()
-	ctx, stop := context.WithCancel(ctx)
+	ctx, stop := r.Listen(ctx, nil)
 	defer stop()
-	go func() {
-		lines.Scan() // "stop", or the end
-		stop()
-	}()
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
@@ -160,7 +138,7 @@ func (r *receiving) run(ctx context.Context, lines *bufio.Scanner) error {
 		return err
 	}
 	r.seen()
-	r.tell(report{Done: &receipts{
+	r.Tell(report{Done: &receipts{
 		Handled: r.handled.Load(), First: r.first.Load(), Last: r.last, Took: r.took, Slept: time.Duration(r.slept.Load()),
 		PeakMemory: peakMemory(), CPU: ownTime() - began, Order: r.order,
 	}})
@@ -203,7 +181,7 @@ func (r *receiving) watch(ctx context.Context) {
 		}
 		if n := r.seen(); n != told && i%4 == 0 {
 			told = n
-			r.tell(report{At: r.last, Handled: n})
+			r.Tell(report{At: r.last, Handled: n})
 		}
 	}
 }
@@ -297,7 +275,7 @@ func (r *receiving) receiveFloor(ctx context.Context, pool *pgxpool.Pool) error 
 	if _, err := conn.Exec(ctx, `LISTEN `+r.spec.Channel); err != nil {
 		return err
 	}
-	r.tell(report{At: time.Now().UnixNano()}) // it listens
+	r.Tell(report{At: time.Now().UnixNano()}) // it listens
 	for {
 		n, err := conn.Conn().WaitForNotification(ctx)
 		if ctx.Err() != nil {

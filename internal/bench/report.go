@@ -3,8 +3,9 @@ package bench
 import (
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
+
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 // Result is what a benchmark found: a struct whose JSON fields are documented names, and the same as tables for people.
@@ -45,13 +46,13 @@ func ofRounds(n int) string {
 }
 
 // perSecond writes a rate.
-func perSecond(rate float64) string { return thousands(int64(rate+0.5)) + "/s" }
+func perSecond(rate float64) string { return lab.Thousands(int64(rate+0.5)) + "/s" }
 
 // ratioText writes a ratio.
 func ratioText(r float64) string { return strconv.FormatFloat(r, 'f', 2, 64) }
 
 // milliseconds is a duration as JSON has it.
-func milliseconds(d time.Duration) float64 { return round(float64(d)/float64(time.Millisecond), 3) }
+func milliseconds(d time.Duration) float64 { return round(lab.Milliseconds(d), 3) }
 
 func millisecondsText(ms float64) string { return strconv.FormatFloat(ms, 'f', 2, 64) + " ms" }
 
@@ -65,20 +66,4 @@ func orNone[T any](v *T, write func(T) string) string {
 		return "not measured"
 	}
 	return write(*v)
-}
-
-// thousands writes a number with commas.
-func thousands(n int64) string {
-	digits := strconv.FormatInt(max(n, -n), 10)
-	var b strings.Builder
-	if n < 0 {
-		b.WriteByte('-')
-	}
-	for i, d := range digits {
-		if i > 0 && (len(digits)-i)%3 == 0 {
-			b.WriteByte(',')
-		}
-		b.WriteRune(d)
-	}
-	return b.String()
 }

@@ -2,13 +2,12 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
+	"github.com/sqlq/sqlq/internal/lab"
 	"github.com/sqlq/sqlq/sqlq"
 )
 
@@ -43,14 +42,14 @@ type scaleStep struct {
 	Sessions  int64              `json:"connections"` // of the receiving processes
 	P50       float64            `json:"p50_ms"`      // from Send to the handler
 
-	rates, cpu, calls series
-	byRole            map[string]series
+	rates, cpu, calls lab.Series
+	byRole            map[string]lab.Series
 	took              []time.Duration
 }
 
 const scaleQueue = "scale"
 
-func runScale(ctx context.Context, l *lab) (Result, error) {
+func runScale(ctx context.Context, l *rig) (Result, error) {
 	if err := l.queues(ctx, scaleQueue); err != nil {
 		return nil, err
 	}
@@ -60,7 +59,7 @@ func runScale(ctx context.Context, l *lab) (Result, error) {
 		l.note("The server's processes cannot be seen from here, so their processor time is not known.")
 	}
 	for _, n := range []int{1, 2, 4, 8, 16} {
-		r.Steps = append(r.Steps, scaleStep{Processes: n, byRole: map[string]series{}})
+		r.Steps = append(r.Steps, scaleStep{Processes: n, byRole: map[string]lab.Series{}})
 	}
 	window := l.Duration / time.Duration(2*len(r.Steps)+2) // the rest is for starting processes
 	for pass := range 2 {
@@ -84,7 +83,7 @@ func runScale(ctx context.Context, l *lab) (Result, error) {
 }
 
 // scaleTo measures with a number of processes.
-func (l *lab) scaleTo(ctx context.Context, counts counter, s *scaleStep, rate float64, window time.Duration) error {
+func (l *rig) scaleTo(ctx context.Context, counts counter, s *scaleStep, rate float64, window time.Duration) error {
 	const perProcess = receiveConnections + 4 // to listen, to keep house, and of the pool
 	if free, err := l.capacity(ctx); err != nil || free < int64(s.Processes*perProcess+senders) {
 		if err == nil {
@@ -163,34 +162,31 @@ const senders = 4
 
 // sendSteadily sends at a rate for a while, from a few goroutines, and returns how many messages. Timed ones say when
 // they were sent.
-func (l *lab) sendSteadily(ctx context.Context, client *sqlq.Client, rate float64, d time.Duration, timed bool) (int64, error) {
-	counts, errs := make([]int64, senders), make([]error, senders)
-	var all sync.WaitGroup
-	for i := range senders {
-		all.Go(func() {
-			counts[i], errs[i] = pace(ctx, rate/senders, d, func() error {
-				at := int64(0)
-				if timed {
-					at = time.Now().UnixNano()
-				}
-				return client.Send(ctx, newNote(0, at, l.Size))
-			})
+func (l *rig) sendSteadily(ctx context.Context, client *sqlq.Client, rate float64, d time.Duration, timed bool) (int64, error) {
+	var counts [senders]int64
+	err := lab.InParallel(senders, func(i int) (err error) {
+		counts[i], err = pace(ctx, rate/senders, d, func() error {
+			at := int64(0)
+			if timed {
+				at = time.Now().UnixNano()
+			}
+			return client.Send(ctx, newNote(0, at, l.Size))
 		})
-	}
-	all.Wait()
+		return err
+	})
 	var sum int64
 	for _, n := range counts {
 		sum += n
 	}
-	return sum, errors.Join(errs...)
+	return sum, err
 }
 
 // sum makes the figures of the step from its rounds.
 func (s *scaleStep) sum() {
-	s.Rate, s.CPU, s.Calls = round(s.rates.median(), 0), measured(s.cpu, 1), round(s.calls.median(), 2)
+	s.Rate, s.CPU, s.Calls = round(s.rates.Median(), 0), measured(s.cpu, 1), round(s.calls.Median(), 2)
 	s.P50 = percentiles(s.took).P50
 	for role, each := range s.byRole {
-		if us := round(each.median(), 1); us != 0 {
+		if us := round(each.Median(), 1); us != 0 {
 			if s.CPUByRole == nil {
 				s.CPUByRole = map[string]float64{}
 			}
@@ -202,7 +198,7 @@ func (s *scaleStep) sum() {
 // Tables implements Result.
 func (r *scaleResult) Tables() []Table {
 	t := Table{
-		Title:   fmt.Sprintf("%s messages of %d bytes a second to one queue", thousands(int64(r.Rate)), r.Size),
+		Title:   fmt.Sprintf("%s messages of %d bytes a second to one queue", lab.Thousands(int64(r.Rate)), r.Size),
 		Columns: []string{"processes", "sent", "database CPU a message", "to one process", r.Counted + " a message", "connections", "p50"},
 	}
 	for _, s := range r.Steps {

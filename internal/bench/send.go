@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/sqlq/sqlq/internal/lab"
 	"github.com/sqlq/sqlq/sqlq"
 )
 
@@ -53,7 +54,7 @@ type sendRate struct {
 	Ratio      float64 `json:"ratio"`
 }
 
-func runSend(ctx context.Context, l *lab) (Result, error) {
+func runSend(ctx context.Context, l *rig) (Result, error) {
 	const queue = "send"
 	if err := l.queues(ctx, queue); err != nil {
 		return nil, err
@@ -69,8 +70,8 @@ func runSend(ctx context.Context, l *lab) (Result, error) {
 		return nil, err
 	}
 	defer s.pool.Close()
-	ours, floors := map[int]series{}, map[int]series{}
-	var many, manyFloor series
+	ours, floors := map[int]lab.Series{}, map[int]lab.Series{}
+	var many, manyFloor lab.Series
 	for n := range rounds {
 		measure := func(what string, into func(rate float64), f func() (float64, error)) func() error {
 			return func() error {
@@ -102,13 +103,13 @@ func runSend(ctx context.Context, l *lab) (Result, error) {
 	}
 	r := &sendResult{Rounds: rounds, Many: l.N}
 	for _, g := range goroutines {
-		r.Singles = append(r.Singles, sendRate{g, round(ours[g].median(), 0), round(floors[g].median(), 0), ratio(ours[g].median(), floors[g].median())})
+		r.Singles = append(r.Singles, sendRate{g, round(ours[g].Median(), 0), round(floors[g].Median(), 0), ratio(ours[g].Median(), floors[g].Median())})
 	}
 	r.Rate1, r.FloorRate1, r.Ratio1 = r.Singles[0].Rate, r.Singles[0].FloorRate, r.Singles[0].Ratio
 	r.Rate16, r.FloorRate16, r.Ratio16 = r.Singles[1].Rate, r.Singles[1].FloorRate, r.Singles[1].Ratio
 	r.Rate64, r.FloorRate64, r.Ratio64 = r.Singles[2].Rate, r.Singles[2].FloorRate, r.Singles[2].Ratio
-	r.RateMany, r.FloorRateMany = round(many.median(), 0), round(manyFloor.median(), 0)
-	r.RatioMany = ratio(many.median(), manyFloor.median())
+	r.RateMany, r.FloorRateMany = round(many.Median(), 0), round(manyFloor.Median(), 0)
+	r.RatioMany = ratio(many.Median(), manyFloor.Median())
 	return r, nil
 }
 
@@ -121,7 +122,7 @@ type sender struct {
 }
 
 // newSender opens as many connections as there will be goroutines, and all of them now.
-func (l *lab) newSender(ctx context.Context, queue string, most int) (*sender, error) {
+func (l *rig) newSender(ctx context.Context, queue string, most int) (*sender, error) {
 	pool, conns, err := l.connectAll(ctx, max(2, most))
 	if err != nil {
 		return nil, err
@@ -179,11 +180,11 @@ func hammer(ctx context.Context, goroutines int, window time.Duration, f func(ct
 	}
 	defer all.Wait()
 	defer stop.Store(true)
-	if err := sleepUntil(ctx, time.Now().Add(window/10)); err != nil {
+	if err := lab.Sleep(ctx, window/10); err != nil {
 		return 0, context.Cause(ctx)
 	}
 	before, began := calls.Load(), time.Now()
-	if err := sleepUntil(ctx, began.Add(window)); err != nil {
+	if err := lab.SleepUntil(ctx, began.Add(window)); err != nil {
 		return 0, context.Cause(ctx)
 	}
 	return perSecondOf(calls.Load()-before, time.Since(began)), nil
@@ -243,6 +244,6 @@ func (r *sendResult) Tables() []Table {
 		singles.add(fmt.Sprintf("%d goroutines", s.Goroutines), perSecond(s.Rate), perSecond(s.FloorRate), ratioText(s.Ratio))
 	}
 	many := Table{Columns: []string{"many at once", "SendMany", "floor: COPY", "ratio"}}
-	many.add(thousands(int64(r.Many))+" a call", perSecond(r.RateMany), perSecond(r.FloorRateMany), ratioText(r.RatioMany))
+	many.add(lab.Thousands(int64(r.Many))+" a call", perSecond(r.RateMany), perSecond(r.FloorRateMany), ratioText(r.RatioMany))
 	return []Table{singles, many}
 }

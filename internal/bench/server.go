@@ -50,7 +50,7 @@ func (s Server) String() string {
 
 // walSpan counts the WAL that the server writes during something, whoever writes it.
 type walSpan struct {
-	lab    *lab
+	rig    *rig
 	bytes  int64
 	images int64 // of whole pages, which follow a checkpoint
 }
@@ -69,7 +69,7 @@ func (w *walSpan) of(ctx context.Context, f func() error) error {
 }
 
 func (w *walSpan) position(ctx context.Context) (bytes, images int64, err error) {
-	err = w.lab.pool.QueryRow(ctx, `
+	err = w.rig.pool.QueryRow(ctx, `
 		SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint, wal_fpi FROM pg_stat_wal`).Scan(&bytes, &images)
 	if err != nil {
 		return 0, 0, fmt.Errorf("read the WAL position: %w", err)
@@ -78,7 +78,7 @@ func (w *walSpan) position(ctx context.Context) (bytes, images int64, err error)
 }
 
 // checkpoint makes a checkpoint, where the role may.
-func (l *lab) checkpoint(ctx context.Context) error {
+func (l *rig) checkpoint(ctx context.Context) error {
 	const insufficientPrivilege = "42501"
 	_, err := l.pool.Exec(ctx, `CHECKPOINT`)
 	var pg *pgconn.PgError
@@ -90,25 +90,25 @@ func (l *lab) checkpoint(ctx context.Context) error {
 }
 
 // deadTuples is what the statistics say of a queue's table, once those who wrote have ended and so have told.
-func (l *lab) deadTuples(ctx context.Context, queue string) (n int64, err error) {
+func (l *rig) deadTuples(ctx context.Context, queue string) (n int64, err error) {
 	err = l.pool.QueryRow(ctx, `SELECT n_dead_tup FROM pg_stat_all_tables WHERE relid = $1::text::regclass`, table(queue)).Scan(&n)
 	return n, err
 }
 
 // sizes returns the bytes of a queue's table, without and with the bodies stored apart, and of its index.
-func (l *lab) sizes(ctx context.Context, queue string) (heap, index int64, err error) {
+func (l *rig) sizes(ctx context.Context, queue string) (heap, index int64, err error) {
 	err = l.pool.QueryRow(ctx, `SELECT pg_table_size($1::text::regclass), pg_indexes_size($1::text::regclass)`, table(queue)).Scan(&heap, &index)
 	return heap, index, err
 }
 
 // deadlocks counts those of the database.
-func (l *lab) deadlocks(ctx context.Context) (n int64, err error) {
+func (l *rig) deadlocks(ctx context.Context) (n int64, err error) {
 	err = l.pool.QueryRow(ctx, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`).Scan(&n)
 	return n, err
 }
 
 // sessions counts the connections that receiving processes have.
-func (l *lab) sessions(ctx context.Context) (n int64, err error) {
+func (l *rig) sessions(ctx context.Context) (n int64, err error) {
 	err = l.pool.QueryRow(ctx, `
 		SELECT count(*) FROM pg_stat_activity
 		WHERE datname = current_database() AND (application_name = $1 OR application_name IN ('sqlq receive', 'sqlq listen', 'sqlq keep'))`,
@@ -117,7 +117,7 @@ func (l *lab) sessions(ctx context.Context) (n int64, err error) {
 }
 
 // capacity is how many more connections the server takes.
-func (l *lab) capacity(ctx context.Context) (n int64, err error) {
+func (l *rig) capacity(ctx context.Context) (n int64, err error) {
 	err = l.pool.QueryRow(ctx, `
 		SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
 			- (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')`).Scan(&n)
@@ -125,7 +125,7 @@ func (l *lab) capacity(ctx context.Context) (n int64, err error) {
 }
 
 // clockOffset is how far the server's clock is ahead of this machine's: the least uncertain of a few looks.
-func (l *lab) clockOffset(ctx context.Context) (offset time.Duration, err error) {
+func (l *rig) clockOffset(ctx context.Context) (offset time.Duration, err error) {
 	best := time.Hour
 	for range 20 {
 		var there time.Time
@@ -141,7 +141,7 @@ func (l *lab) clockOffset(ctx context.Context) (offset time.Duration, err error)
 }
 
 // makeCounter makes pg_stat_statements usable on our own server.
-func (l *lab) makeCounter(ctx context.Context) {
+func (l *rig) makeCounter(ctx context.Context) {
 	// Where it does not work, statements says so.
 	_, _ = l.pool.Exec(ctx, `CREATE EXTENSION pg_stat_statements SCHEMA `+schema)
 }
@@ -153,7 +153,7 @@ type counter struct {
 }
 
 // statements finds out how statements can be counted: by pg_stat_statements where it works, else only transactions can.
-func (l *lab) statements(ctx context.Context) counter {
+func (l *rig) statements(ctx context.Context) counter {
 	var in string
 	err := l.pool.QueryRow(ctx, `
 		SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
@@ -180,7 +180,7 @@ func (c counter) count(ctx context.Context, pool *pgxpool.Pool) (n int64, err er
 }
 
 // roles returns what each server process is for, by process id: the application's name, or the kind of process.
-func (l *lab) roles(ctx context.Context) (map[int]string, error) {
+func (l *rig) roles(ctx context.Context) (map[int]string, error) {
 	rows, err := l.pool.Query(ctx, `SELECT pid, CASE WHEN backend_type = 'client backend' THEN application_name ELSE backend_type END FROM pg_stat_activity`)
 	if err != nil {
 		return nil, fmt.Errorf("read the server's processes: %w", err)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 var slotsBenchmark = Benchmark{
@@ -36,7 +38,7 @@ type slotsRate struct {
 	Utilisation float64 `json:"utilisation"`
 }
 
-func runSlots(ctx context.Context, l *lab) (Result, error) {
+func runSlots(ctx context.Context, l *rig) (Result, error) {
 	r := &slotsResult{}
 	warm := min(time.Second, l.Duration/10)
 	for _, c := range []struct {
@@ -62,7 +64,7 @@ func runSlots(ctx context.Context, l *lab) (Result, error) {
 }
 
 // sleepers measures the rate of sleeping handlers over a window that begins when they have been warm for a while.
-func (l *lab) sleepers(ctx context.Context, kind handlerKind, mean, warm, window time.Duration) (r slotsRate, err error) {
+func (l *rig) sleepers(ctx context.Context, kind handlerKind, mean, warm, window time.Duration) (r slotsRate, err error) {
 	const queue = "slots"
 	if err := l.queues(ctx, queue); err != nil {
 		return r, err
@@ -87,7 +89,7 @@ func (l *lab) sleepers(ctx context.Context, kind handlerKind, mean, warm, window
 	}
 	began := time.Now()
 	err = all.await(ctx, func() bool {
-		l.progress("handlers that sleep around %v: handled %s", mean, thousands(all.handled()))
+		l.progress("handlers that sleep around %v: handled %s", mean, lab.Thousands(all.handled()))
 		return time.Since(began) > warm+window || all.handled() >= int64(backlog-l.Concurrency)
 	}, "receiving stands still")
 	if err != nil {

@@ -4,22 +4,9 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/sqlq/sqlq/internal/lab"
 )
-
-// series are measurements of one thing, one a round.
-type series []float64
-
-// median returns the middle measurement; 0 of none.
-func (s series) median() float64 {
-	if len(s) == 0 {
-		return 0
-	}
-	sorted := slices.Sorted(slices.Values(s))
-	if n := len(sorted); n%2 == 0 {
-		return (sorted[n/2-1] + sorted[n/2]) / 2
-	}
-	return sorted[len(sorted)/2]
-}
 
 // ratio compares what the printed figures say: the medians. 0 when there is nothing to compare with.
 func ratio(ours, floor float64) float64 {
@@ -58,10 +45,8 @@ func percentiles(ds []time.Duration) Percentiles {
 		return Percentiles{}
 	}
 	slices.Sort(ds)
-	at := func(p float64) float64 { // the nearest rank: p of them are not longer
-		return milliseconds(ds[max(0, int(math.Ceil(p*float64(len(ds))))-1)])
-	}
-	return Percentiles{Count: len(ds), Min: milliseconds(ds[0]), P50: at(0.50), P95: at(0.95), P99: at(0.99), Max: milliseconds(ds[len(ds)-1])}
+	at := func(p int) float64 { return milliseconds(lab.Percentile(ds, p)) }
+	return Percentiles{Count: len(ds), Min: milliseconds(ds[0]), P50: at(50), P95: at(95), P99: at(99), Max: milliseconds(ds[len(ds)-1])}
 }
 
 // cells writes the percentiles for a table.

@@ -20,6 +20,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/sqlq/sqlq/internal/term"
 	"github.com/sqlq/sqlq/sqlq/ops"
 	"github.com/sqlq/sqlq/testdata"
 )
@@ -38,8 +39,8 @@ type Options struct {
 
 	// Terminal says that somebody watches Out as it comes: there is a progress line, and the story takes its time.
 	Terminal bool
-	Color    bool // for a Terminal
-	Width    int  // of the Terminal, in characters. Default 80
+	Palette  term.Palette // of Out
+	Width    int          // of the Terminal, in characters. Default 80
 
 	// Notices gets a line when the server must be downloaded. Default: os.Stderr.
 	Notices io.Writer
@@ -104,9 +105,9 @@ func run(ctx context.Context, d *database, orders []Order, o Options, began time
 		return Result{}, err
 	}
 	defer pool.Close()
-	screen := &screen{out: o.Out, terminal: o.Terminal, color: o.Color, width: o.Width}
-	defer screen.still()
-	screen.line(screen.style(bold, fmt.Sprintf("%d orders on %s", len(orders), d.server.Origin())))
+	screen := newScreen(o)
+	defer screen.status.End()
+	screen.line(screen.palette.Paint(term.Bold, fmt.Sprintf("%d orders on %s", len(orders), d.server.Origin())))
 
 	replayed, err := runShop(ctx, d, pool, screen, orders, o)
 	if err != nil {
@@ -191,7 +192,7 @@ func (r report) tell(s *screen, result Result) {
 	s.say("%-22s %5d", "wrong", r.wrong)
 	s.say("%-22s %5d", "messages left", r.leftOver)
 	for _, fault := range r.faults {
-		s.missed("%s", printable(fault))
+		s.missed("%s", term.OneLine(fault))
 	}
 	if r.err() == nil {
 		s.saw("Each order is placed, billed and shipped exactly once. %.1f s.", result.Seconds)

@@ -10,11 +10,11 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sqlq/sqlq/internal/devpg/pgtest"
+	"github.com/sqlq/sqlq/internal/term"
 	"github.com/sqlq/sqlq/testdata"
 )
 
@@ -181,7 +181,10 @@ func TestRunOnTerminal(t *testing.T) {
 			const width = 64
 			var text strings.Builder
 			o := hurried(pgtest.Empty(t))
-			o.Out, o.Terminal, o.Color, o.Width = &text, true, color, width
+			o.Out, o.Terminal, o.Width = &text, true, width
+			if color {
+				o.Palette = term.NewPalette(term.ColorAlways, true)
+			}
 			if _, err := Run(t.Context(), o); err != nil {
 				t.Fatal(err)
 			}
@@ -189,13 +192,13 @@ func TestRunOnTerminal(t *testing.T) {
 			if styles.MatchString(text.String()) != color {
 				t.Errorf("styles: %v, want %v", !color, color)
 			}
-			lines := strings.Split(styles.ReplaceAllString(text.String(), ""), "\r\x1b[K")
+			lines := strings.Split(styles.ReplaceAllString(text.String(), ""), "\r")
 			if len(lines) < 10 {
 				t.Errorf("%d progress lines", len(lines))
 			}
 			for _, line := range lines {
-				if strings.Contains(line, "▕") && utf8.RuneCountInString(line) >= width {
-					t.Errorf("a progress line of %d characters on a terminal of %d: %q", utf8.RuneCountInString(line), width, line)
+				if strings.Contains(line, "▕") && term.Width(line) >= width {
+					t.Errorf("a progress line of %d cells on a terminal of %d: %q", term.Width(line), width, line)
 				}
 			}
 			if last := lines[len(lines)-1]; strings.Contains(last, "▕") {

@@ -3,57 +3,50 @@ package demo
 import (
 	"fmt"
 	"io"
+	"math"
 	"strings"
-	"unicode"
-	"unicode/utf8"
+
+	"github.com/sqlq/sqlq/internal/term"
 )
 
 // screen tells the story: to a terminal with colour and a line that moves, else in plain text.
 type screen struct {
-	out      io.Writer
-	terminal bool
-	color    bool
-	width    int
-	moving   bool // the last line is a progress line
+	out     io.Writer
+	palette term.Palette
+	width   int         // of the terminal; 0: it is none
+	status  term.Status // the line that moves
 }
 
-// ANSI styles.
-const (
-	bold  = "1"
-	faint = "2"
-	red   = "31"
-	green = "32"
-	cyan  = "36"
-)
-
-func (s *screen) style(code, text string) string {
-	if !s.color {
-		return text
+func newScreen(o Options) *screen {
+	s := &screen{out: o.Out, palette: o.Palette}
+	if o.Terminal {
+		s.width = o.Width
+		s.status = term.Status{To: o.Out, Width: o.Width}
 	}
-	return "\x1b[" + code + "m" + text + "\x1b[0m"
+	return s
 }
 
 // title begins a part of the story.
-func (s *screen) title(text string) { s.line("\n" + s.style(bold, text)) }
+func (s *screen) title(text string) { s.line("\n" + s.palette.Paint(term.Bold, text)) }
 
 // say tells what happens.
 func (s *screen) say(format string, args ...any) { s.line("  " + fmt.Sprintf(format, args...)) }
 
 // saw tells what was seen, and is as it should be.
 func (s *screen) saw(format string, args ...any) {
-	s.line("  " + s.style(green, "✓") + " " + fmt.Sprintf(format, args...))
+	s.line("  " + s.palette.Paint(term.Green, "✓") + " " + fmt.Sprintf(format, args...))
 }
 
 // missed tells what is not as it should be.
 func (s *screen) missed(format string, args ...any) {
-	s.line("  " + s.style(red, "✗") + " " + fmt.Sprintf(format, args...))
+	s.line("  " + s.palette.Paint(term.Red, "✗") + " " + fmt.Sprintf(format, args...))
 }
 
 // typed shows a command as an operator would type it.
-func (s *screen) typed(command string) { s.line("  " + s.style(cyan, "$ "+command)) }
+func (s *screen) typed(command string) { s.line("  " + s.palette.Paint(term.Cyan, "$ "+command)) }
 
 func (s *screen) line(text string) {
-	s.still()
+	s.status.End()
 	fmt.Fprintln(s.out, text)
 }
 
@@ -62,9 +55,6 @@ const barCells = 24
 
 // progress shows n of most as a bar on the last line of a terminal, in place of what was there.
 func (s *screen) progress(n, most int64, text string) {
-	if !s.terminal {
-		return
-	}
 	eighths := barCells * 8
 	if most > 0 {
 		eighths = int(min(n, most) * barCells * 8 / most)
@@ -73,79 +63,24 @@ func (s *screen) progress(n, most int64, text string) {
 	if eighths%8 > 0 {
 		bar += string([]rune("▏▎▍▌▋▊▉")[eighths%8-1])
 	}
-	bar += strings.Repeat(" ", barCells-utf8.RuneCountInString(bar))
-	text = cut(text, s.width-barCells-6) // two blanks in front, the bar's ends, a blank, and the last column free
-	fmt.Fprint(s.out, "\r\x1b[K  "+s.style(faint, "▕")+s.style(cyan, bar)+s.style(faint, "▏")+" "+text)
-	s.moving = true
-}
-
-// still takes the progress line away.
-func (s *screen) still() {
-	if s.moving {
-		fmt.Fprint(s.out, "\r\x1b[K")
-		s.moving = false
-	}
+	bar += strings.Repeat(" ", barCells-term.Width(bar))
+	s.status.Show("  %s%s%s %s", s.palette.Paint(term.Faint, "▕"), s.palette.Paint(term.Cyan, bar), s.palette.Paint(term.Faint, "▏"), text)
 }
 
 // table prints lines of cells in columns, the first line being their names. Where the terminal is too narrow it leaves the
 // columns after the long one out, and cuts that.
 func (s *screen) table(lines [][]string, long int) {
-	widths := make([]int, len(lines[0]))
-	for _, cells := range lines {
-		for i := range cells {
-			cells[i] = printable(cells[i])
-			widths[i] = max(widths[i], utf8.RuneCountInString(cells[i]))
-		}
-	}
-	total := func() (n int) {
-		for _, width := range widths {
-			n += 2 + width
-		}
-		return n
-	}
-	if s.terminal && total() > s.width {
-		widths = widths[:long+1]
-		widths[long] = max(widths[long]-max(0, total()-s.width), 8)
-	}
-	for i, cells := range lines {
-		var text strings.Builder
-		for j, width := range widths {
-			cell := cut(cells[j], width)
-			text.WriteString("  " + cell + strings.Repeat(" ", width-utf8.RuneCountInString(cell)))
-		}
-		whole := strings.TrimRight(text.String(), " ")
-		if i == 0 {
-			whole = s.style(faint, whole)
-		}
-		s.line(whole)
-	}
-}
-
-// cut shortens a text to so many characters.
-func cut(text string, width int) string {
-	if utf8.RuneCountInString(text) <= width {
-		return text
-	}
-	return string([]rune(text)[:max(0, width-1)]) + "…"
-}
-
-// printable makes text from outside fit to stand in a line of a terminal: what a terminal would obey, or what would not be
-// seen, is shown by its number. Customers type anything, and it comes back in error texts.
-func printable(text string) string {
-	var b strings.Builder
-	for i := 0; i < len(text); {
-		r, size := utf8.DecodeRuneInString(text[i:])
+	t := term.Table{Palette: s.palette, Head: term.Faint, Indent: "  ", Rows: lines[1:]}
+	for i, name := range lines[0] {
+		c := term.Column{Name: name}
 		switch {
-		case r == utf8.RuneError && size == 1:
-			fmt.Fprintf(&b, `\x%02x`, text[i])
-		case unicode.IsGraphic(r):
-			b.WriteRune(r)
-		case r > 0xffff:
-			fmt.Fprintf(&b, `\U%08x`, r)
-		default:
-			fmt.Fprintf(&b, `\u%04x`, r)
+		case i == long:
+			c.Cut, c.Least = true, math.MaxInt
+		case i > long:
+			c.Spare = 1
 		}
-		i += size
+		t.Columns = append(t.Columns, c)
 	}
-	return b.String()
+	s.status.End()
+	_ = t.Print(s.out, s.width) // the story goes on, as with its other lines
 }

@@ -6,35 +6,16 @@ import (
 	"time"
 )
 
-func TestPrintable(t *testing.T) {
-	t.Parallel()
-	for text, want := range map[string]string{
-		"Zürcher, 山田 太郎, نورة":      "Zürcher, 山田 太郎, نورة",
-		"\x1b[31mred\x1b[0m \x07":   `\u001b[31mred\u001b[0m \u0007`,
-		"one\ntwo\r\nthree\tfour":   `one\u000atwo\u000d\u000athree\u0009four`,
-		"\u202eoverridden\u2066":    `\u202eoverridden\u2066`,
-		"\u2028 \ufeff \u200b":      `\u2028 \ufeff \u200b`,
-		"\x9b31m \xff":              `\x9b31m \xff`,
-		"\u0085":                    `\u0085`,
-		"\U000e0041 tag":            `\U000e0041 tag`,
-		"e\u0301, 👍🏿, \ufffd stays": "e\u0301, 👍🏿, \ufffd stays",
-	} {
-		if got := printable(text); got != want {
-			t.Errorf("printable(%q) = %q, want %q", text, got, want)
-		}
-	}
-}
-
 func TestTableFitsTerminal(t *testing.T) {
 	t.Parallel()
 	var text strings.Builder
-	s := &screen{out: &text, terminal: true, width: 40}
+	s := newScreen(Options{Out: &text, Terminal: true, Width: 40})
 	s.table([][]string{{"NO", "ERROR", "GROUP"}, {"7", "an error with \x1b[31mcolour and many words", "0123456789abcdef"}}, 1)
 	if want := "  NO  ERROR\n  7   an error with \\u001b[31mcolour an…\n"; text.String() != want {
 		t.Errorf("got\n%swant\n%s", text.String(), want)
 	}
 	text.Reset()
-	s.terminal = false
+	s = newScreen(Options{Out: &text})
 	s.table([][]string{{"NO", "ERROR", "GROUP"}, {"7", "an error of many words in a file", "0123456789abcdef"}}, 1)
 	if want := "  NO  ERROR                             GROUP\n  7   an error of many words in a file  0123456789abcdef\n"; text.String() != want {
 		t.Errorf("got\n%swant\n%s", text.String(), want)

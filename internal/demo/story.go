@@ -243,7 +243,7 @@ func (s *story) until(ctx context.Context, what string, done func(state) bool) (
 		}
 		return done(now), nil
 	})
-	s.still()
+	s.status.End()
 	if err != nil && ctx.Err() == nil {
 		err = fmt.Errorf("wait until %s: %w (%v)", what, err, now)
 	}

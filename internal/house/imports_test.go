@@ -29,6 +29,8 @@ var mayImport = map[string][]string{
 
 	"internal/devpg":        {pgxPath, "golang.org/x/sys"},
 	"internal/devpg/pgtest": {"internal/devpg", "sqlq/migrate", pgxPath},
+	"internal/lab":          {pgxPath},
+	"internal/term":         {"github.com/charmbracelet/x/ansi", "golang.org/x/term"},
 	"testdata":              {},
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sqlq/sqlq/internal/devpg"
+	"github.com/sqlq/sqlq/internal/lab"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -111,7 +112,7 @@ func (s *scene) looks() []looking {
 
 func (l looking) measure(ctx context.Context, runs int) (m look, err error) {
 	m.Name = l.name
-	var took []float64
+	var took lab.Series
 	for range runs {
 		began := time.Now()
 		if m.Rows, err = l.look(ctx); err != nil {
@@ -119,8 +120,7 @@ func (l looking) measure(ctx context.Context, runs int) (m look, err error) {
 		}
 		took = append(took, float64(time.Since(began).Microseconds())/1000)
 	}
-	slices.Sort(took)
-	m.MS, m.MaxMS = took[len(took)/2], took[len(took)-1]
+	m.MS, m.MaxMS = took.Median(), slices.Max(took)
 	return m, nil
 }
 

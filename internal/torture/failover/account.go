@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 // Account is what one trial has shown.
@@ -88,24 +90,15 @@ func (t *trial) findAll(ctx context.Context, conn *pgx.Conn, a *Account) (map[in
 	}); err != nil {
 		return nil, err
 	}
-	rows, err = conn.Query(ctx, `
-		SELECT (convert_from(body, 'UTF8')::json->>'n')::bigint, failed FROM (
-			SELECT body, false FROM sqlq.q_effects UNION ALL SELECT body, false FROM sqlq.q_plain UNION ALL
-			SELECT body, false FROM sqlq.leased UNION ALL SELECT body, false FROM sqlq.delayed UNION ALL
-			SELECT body, true FROM sqlq.error) p (body, failed)`)
-	if err != nil {
-		return nil, err
-	}
-	var failed bool
-	if _, err := pgx.ForEachRow(rows, []any{&n, &failed}, func() error {
+	err = lab.Lie(ctx, conn, "n", queues, func(place, _ string, n int64) {
 		of(n).places++
-		if failed {
+		if place == "error" {
 			a.Failed++
 		} else {
 			a.Left++
 		}
-		return nil
-	}); err != nil {
+	})
+	if err != nil {
 		return nil, err
 	}
 	for _, p := range t.receivers {

@@ -1,11 +1,7 @@
 package failover
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
-	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -16,10 +12,11 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/sqlq/sqlq/internal/lab"
 	"github.com/sqlq/sqlq/sqlq"
 )
 
-// spec is what a process is told, in the first line of its input. The next line, or the end of the input, ends it.
+// spec is what a process is to do.
 type spec struct {
 	URL     string
 	Receive bool
@@ -51,6 +48,13 @@ type plain struct {
 func (effect) MessageType() string { return "failover.Effect" }
 func (plain) MessageType() string  { return "failover.Plain" }
 
+const (
+	effectsQueue = "effects"
+	plainQueue   = "plain"
+)
+
+var queues = []string{effectsQueue, plainQueue}
+
 func message(n int64) sqlq.Message {
 	if n%2 == 0 {
 		return effect{n}
@@ -58,53 +62,34 @@ func message(n int64) sqlq.Message {
 	return plain{n}
 }
 
-// childVariable marks a process of the scenario.
-const childVariable = "SQLQ_TORTURE_FAILOVER"
+// kind is that of the scenario's processes.
+const kind = "failover"
 
 // BeChild does what a process of the scenario does, and exits, if this is one. A main that is to be Options.Child calls it
 // first.
-func BeChild() {
-	if os.Getenv(childVariable) == "" {
-		return
-	}
-	if err := beChild(os.Stdin, os.Stdout); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(0)
-}
+func BeChild() { lab.Be(kind, beChild) }
 
-// beChild is a sending or receiving process. It reads what to do, says what it does, and returns when it is told to end or
-// whoever started it has died.
-func beChild(in io.Reader, out io.Writer) error {
-	input := bufio.NewReader(in)
-	line, err := input.ReadBytes('\n')
-	if err != nil {
-		return err
-	}
+// beChild is a sending or receiving process. It returns when it is dismissed or whoever started it has died.
+func beChild(self *lab.Child) error {
 	var s spec
-	if err := json.Unmarshal(line, &s); err != nil {
+	if err := self.Spec(&s); err != nil {
 		return err
 	}
-	ctx, end := context.WithCancel(context.Background())
+	ctx, end := self.Listen(context.Background(), nil)
 	defer end()
-	go func() {
-		_, _ = input.ReadByte() // either way it is over
-		end()
-	}()
 	pool, err := pgxpool.New(ctx, s.URL)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
 	client, err := sqlq.Open(ctx, pool, sqlq.Config{
-		Routes: map[string]string{effect{}.MessageType(): "effects", plain{}.MessageType(): "plain"},
+		Routes: map[string]string{effect{}.MessageType(): effectsQueue, plain{}.MessageType(): plainQueue},
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {
 		return err
 	}
-	c := &child{spec: s, client: client, out: out}
+	c := &child{Child: self, spec: s, client: client}
 	if s.Receive {
 		return c.receive(ctx)
 	}
@@ -114,22 +99,9 @@ func beChild(in io.Reader, out io.Writer) error {
 
 // child is that process at work.
 type child struct {
+	*lab.Child
 	spec
 	client *sqlq.Client
-	mu     sync.Mutex
-	out    io.Writer
-}
-
-func (c *child) tell(t told) {
-	line, err := json.Marshal(t)
-	if err != nil {
-		panic(err) // numbers and a string
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if _, err := c.out.Write(append(line, '\n')); err != nil {
-		os.Exit(1) // nobody listens any more
-	}
 }
 
 // atOnce is how many goroutines of a process send, so that sends share transactions.
@@ -174,7 +146,7 @@ func (c *child) sendSome(first int64, n int) {
 	if t.Acked = err == nil; err != nil {
 		t.Err = err.Error()
 	}
-	c.tell(t)
+	c.Tell(t)
 }
 
 const sendWithin = 10 * time.Second
@@ -182,14 +154,14 @@ const sendWithin = 10 * time.Second
 func (c *child) receive(ctx context.Context) error {
 	pid := os.Getpid()
 	return c.client.Run(ctx,
-		sqlq.Endpoint{Name: "effects", Concurrency: 16, Handlers: []sqlq.Handler{
+		sqlq.Endpoint{Name: effectsQueue, Concurrency: 16, Handlers: []sqlq.Handler{
 			sqlq.HandleTx(func(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[effect]) error {
 				_, err := tx.Exec(ctx, `INSERT INTO effect (n, pid) VALUES ($1, $2)`, d.Message.N, pid)
 				return err
 			})}},
-		sqlq.Endpoint{Name: "plain", Concurrency: 16, Handlers: []sqlq.Handler{
+		sqlq.Endpoint{Name: plainQueue, Concurrency: 16, Handlers: []sqlq.Handler{
 			sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[plain]) error {
-				c.tell(told{Plain: d.Message.N, Ended: time.Now().UnixNano()})
+				c.Tell(told{Plain: d.Message.N, Ended: time.Now().UnixNano()})
 				return nil
 			})}})
 }

@@ -44,9 +44,7 @@ func TestAccount(t *testing.T) {
 	t.Parallel()
 	crash := time.Now().Add(-10 * time.Second)
 	before, after := crash.Add(-time.Second).UnixNano(), crash.Add(3*time.Second).UnixNano()
-	sender, receiver := &process{ended: make(chan struct{})}, &process{ended: make(chan struct{})}
-	close(sender.ended)
-	close(receiver.ended)
+	sender, receiver := &process{}, &process{}
 	sender.said = []told{
 		{First: 1, Count: 6, Acked: true, Began: before, Ended: before},
 		{First: 7, Count: 2, Began: before, Ended: before, Err: "cut off"},

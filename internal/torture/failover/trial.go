@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sqlq/sqlq/internal/devpg"
+	"github.com/sqlq/sqlq/internal/lab"
 	"github.com/sqlq/sqlq/sqlq/migrate"
 )
 
@@ -76,13 +77,13 @@ func (t *trial) setUp(ctx context.Context, o devpg.StandbyOptions) (err error) {
 	if t.primary, err = devpg.Start(ctx, t.Server); err != nil {
 		return err
 	}
-	if err := execute(ctx, t.primary.URL(""), `CREATE DATABASE `+database); err != nil {
+	if err := lab.Execute(ctx, t.primary.URL(""), `CREATE DATABASE `+database); err != nil {
 		return err
 	}
 	if err := migrate.Up(ctx, t.primary.URL(database), "sqlq"); err != nil {
 		return err
 	}
-	if err := execute(ctx, t.primary.URL(database), tables); err != nil {
+	if err := lab.Execute(ctx, t.primary.URL(database), tables); err != nil {
 		return err
 	}
 	if t.standby, err = t.primary.Standby(ctx, o); err != nil {
@@ -113,7 +114,7 @@ func (t *trial) setUp(ctx context.Context, o devpg.StandbyOptions) (err error) {
 func (t *trial) failOver(ctx context.Context) (err error) {
 	if !t.synchronous && t.Lag > 0 {
 		// A reload stops the WAL receiver. This is a network that is slow, as far as the standby can tell.
-		if err := execute(ctx, t.standby.URL(""), `ALTER SYSTEM SET primary_conninfo = ''`, `SELECT pg_reload_conf()`); err != nil {
+		if err := lab.Execute(ctx, t.standby.URL(""), `ALTER SYSTEM SET primary_conninfo = ''`, `SELECT pg_reload_conf()`); err != nil {
 			return fmt.Errorf("hold up the replication: %w", err)
 		}
 		if err := t.pause(ctx, t.Lag); err != nil {
@@ -208,7 +209,7 @@ func sequences(ctx context.Context, url string) (map[string]int64, error) {
 }
 
 // undone counts the messages that are not handled and have not failed for good.
-const undone = `SELECT (SELECT count(*) FROM sqlq.q_effects) + (SELECT count(*) FROM sqlq.q_plain) + (SELECT count(*) FROM sqlq.leased) + (SELECT count(*) FROM sqlq.delayed)`
+var undone = `SELECT ` + lab.Waiting(queues...)
 
 // drainWithin is far longer than it takes.
 const drainWithin = 2 * time.Minute
@@ -266,15 +267,11 @@ func (t *trial) awaitReceivers(ctx context.Context, conn *pgx.Conn) error {
 
 // pause waits, unless a process ends, which none should.
 func (t *trial) pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if err := lab.Sleep(ctx, d); err != nil {
+		return err
 	}
 	for _, p := range append(t.senders[:len(t.senders):len(t.senders)], t.receivers...) {
-		if err := p.failure(); err != nil {
+		if err := p.Err(); err != nil {
 			return err
 		}
 	}
@@ -291,18 +288,4 @@ func (t *trial) close() (err error) {
 		}
 	}
 	return err
-}
-
-func execute(ctx context.Context, url string, statements ...string) error {
-	conn, err := pgx.Connect(ctx, url)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(ctx)
-	for _, sql := range statements {
-		if _, err := conn.Exec(ctx, sql); err != nil {
-			return err
-		}
-	}
-	return nil
 }

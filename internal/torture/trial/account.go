@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 // where is a message in one queue.
@@ -104,24 +106,13 @@ func (a *accountant) read(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the error table: %w", err)
 	}
-	for _, table := range append([]string{"delayed", "leased"}, queues...) {
-		from := fmt.Sprintf(`queue, convert_from(body, 'UTF8')::json->>'K' FROM sqlq.%s`, table)
-		if table != "delayed" && table != "leased" {
-			from = fmt.Sprintf(`'%s', convert_from(body, 'UTF8')::json->>'K' FROM sqlq.q_%s`, table, table)
+	err = lab.Lie(ctx, a.tx, "K", queues, func(place, queue string, k int64) {
+		if place != "error" {
+			a.left[where{queue, key(k)}] += place + " "
 		}
-		err := a.each(ctx, func(row pgx.CollectableRow) error {
-			var queue, k string
-			if err := row.Scan(&queue, &k); err != nil {
-				return err
-			}
-			w := where{queue: queue}
-			_, err := fmt.Sscan(k, &w.k)
-			a.left[w] += table + " "
-			return err
-		}, `SELECT `+from)
-		if err != nil {
-			return fmt.Errorf("read what is left in %s: %w", table, err)
-		}
+	})
+	if err != nil {
+		return err
 	}
 	return a.each(ctx, func(row pgx.CollectableRow) error {
 		var k key

@@ -1,9 +1,7 @@
 package trial
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
@@ -15,11 +13,12 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/sqlq/sqlq/internal/lab"
 	"github.com/sqlq/sqlq/sqlq"
 )
 
-// childVariable tells this program that it is a child, and of what kind.
-const childVariable = "SQLQ_TORTURE_CHILD"
+// kind is that of the trial's processes.
+const kind = "trial"
 
 // spec is what a child is told.
 type spec struct {
@@ -33,25 +32,19 @@ type spec struct {
 }
 
 // BeChild runs a child and exits, in a process that is one. A program that starts trials calls it first.
-func BeChild() {
-	told, is := os.LookupEnv(childVariable)
-	if !is {
-		return
+func BeChild() { lab.Be(kind, beChild) }
+
+func beChild(self *lab.Child) error {
+	c := &child{Child: self}
+	if err := self.Spec(&c.spec); err != nil {
+		return err
 	}
-	var s spec
-	err := json.Unmarshal([]byte(told), &s)
-	if err == nil {
-		err = (&child{spec: s}).run()
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(0)
+	return c.run()
 }
 
 // child is a process of the trial.
 type child struct {
+	*lab.Child
 	spec
 	pool   *pgxpool.Pool
 	client *sqlq.Client
@@ -63,29 +56,15 @@ type child struct {
 func (c *child) run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := c.Listen(ctx, func(word string) { c.held.Store(word == "hold") })
 	defer cancel()
-	go func() { // the end of the input ends the child, also when its parent has died
-		for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
-			c.held.Store(lines.Text() == "hold")
-		}
-		cancel()
-		time.Sleep(30 * time.Second)
-		os.Exit(4)
-	}()
 	var err error
 	if c.trace, err = os.OpenFile(c.Trace, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600); err != nil {
 		return err
 	}
 	defer c.trace.Close()
-	config, err := pgxpool.ParseConfig(c.URL)
+	c.pool, err = lab.NewPool(ctx, c.URL, 4, map[string]string{"application_name": "torture " + c.Name})
 	if err != nil {
-		return err
-	}
-	config.MaxConns = 4
-	config.ConnConfig.RuntimeParams["application_name"] = "torture " + c.Name
-	config.ConnConfig.ConnectTimeout = 5 * time.Second
-	if c.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return err
 	}
 	c.client, err = sqlq.Open(ctx, c.pool, sqlq.Config{
@@ -104,15 +83,6 @@ func (c *child) run() error {
 // note writes a line to the trace, which outlives the process.
 func (c *child) note(queue string, k key, attempt int, what string) {
 	fmt.Fprintf(c.trace, "%d %s %d %d %s\n", time.Now().UnixMilli(), queue, k, attempt, what)
-}
-
-// tell says something to the parent. A pipe's write of a short line is all or nothing, also when the process is killed.
-func (c *child) tell(l line) {
-	text, err := json.Marshal(l)
-	if err != nil {
-		panic(err)
-	}
-	os.Stdout.Write(append(text, '\n'))
 }
 
 // record writes an effect in a transaction of its own. It tries again until it knows that the effect is there: what is

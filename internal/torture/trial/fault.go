@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 // incident is something that happened, for the timeline and to explain repeats.
@@ -117,28 +119,16 @@ func (l lane) run(ctx context.Context, seed uint64) {
 			bag = append(bag, l.faults...)
 			r.Shuffle(len(bag), func(i, j int) { bag[i], bag[j] = bag[j], bag[i] })
 		}
-		if !sleep(ctx, l.shortest+time.Duration(r.Float64()*float64(l.pause))) {
+		if lab.Sleep(ctx, l.shortest+time.Duration(r.Float64()*float64(l.pause))) != nil {
 			return
 		}
 		for try := 0; try < 20 && ctx.Err() == nil; try++ {
 			if bag[0].strike(ctx, r, bag[0].kind) {
 				break
 			}
-			sleep(ctx, 50*time.Millisecond)
+			_ = lab.Sleep(ctx, 50*time.Millisecond)
 		}
 		bag = bag[1:]
-	}
-}
-
-// sleep returns false when ctx ended.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"time"
+
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 // crashFaults takes the server down as a whole, and up again.
@@ -12,7 +14,7 @@ func (t *trial) crashFaults() lane {
 	return lane{name: "crashes", shortest: 4 * time.Second, pause: 9 * time.Second, faults: []fault{
 		{"backend_crash", t.crashBackend},
 		{"server_crash", t.down("SIGKILL of all its processes", func(ctx context.Context) error { return t.site.server.Crash(ctx) })},
-		{"server_stop", t.down("SIGQUIT", func(context.Context) error { return quit(t.site.server.PID()) })},
+		{"server_stop", t.down("SIGQUIT", func(context.Context) error { return lab.Quit(t.site.server.PID()) })},
 		{"server_restart", t.down("SIGINT", func(context.Context) error { return nil })},
 	}}
 }
@@ -30,7 +32,7 @@ func (t *trial) down(how string, end func(context.Context) error) func(context.C
 		if err := end(ctx); err != nil {
 			t.problem("%s: %v", kind, err)
 		}
-		sleep(ctx, d)
+		_ = lab.Sleep(ctx, d)
 		if err := t.site.server.Restart(ctx); err != nil {
 			t.problem("%s: start the server again: %v", kind, err)
 		}
@@ -55,7 +57,7 @@ func (t *trial) crashBackend(ctx context.Context, r *rand.Rand, kind string) boo
 	}
 	over := t.faults.struck(kind, everybody, "SIGKILL of server process %d: the server recovers", pid)
 	defer over()
-	sleep(ctx, 100*time.Millisecond)
+	_ = lab.Sleep(ctx, 100*time.Millisecond)
 	_ = t.site.insist(ctx, `SELECT 1`)
 	return true
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"math/rand/v2"
 	"time"
+
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 // processFaults kills, freezes and restarts processes.
@@ -46,7 +48,7 @@ func (t *trial) freezePost(ctx context.Context, r *rand.Rand, kind string, p *po
 	}
 	over := t.faults.struck(kind, name, "SIGSTOP for %v", d.Round(time.Millisecond))
 	t.lasting(func() {
-		sleep(ctx, d)
+		_ = lab.Sleep(ctx, d)
 		thaw()
 		over()
 	})
@@ -80,7 +82,7 @@ func (t *trial) endLeader(ctx context.Context, _ *rand.Rand, kind string) bool {
 	for _, p := range t.crew.of(receiverRole, poisonRole) {
 		var name string
 		p.with(func(pr *process) bool {
-			if pr.cmd.Process.Pid == pid {
+			if pr.PID() == pid {
 				name = pr.name()
 			}
 			return true
@@ -103,7 +105,7 @@ func (t *trial) hung(pr *process, k key) {
 			t.faults.happened(pr.name(), "SIGTERM, because it hangs")
 			return
 		}
-		_ = pr.cmd.Process.Kill()
+		_ = pr.Kill()
 		t.faults.happened(pr.name(), "SIGKILL, because it hangs")
 	})
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 // sessionFaults ends sessions, now and then several in a second.
@@ -26,7 +28,7 @@ func (t *trial) terminateSessions(most int) func(context.Context, *rand.Rand, st
 			if n := t.signalSessions(ctx, `pg_terminate_backend`, `true`); n > 0 {
 				t.faults.struck(kind, everybody, "a session")()
 			}
-			sleep(ctx, between(r, 10*time.Millisecond, 200*time.Millisecond))
+			_ = lab.Sleep(ctx, between(r, 10*time.Millisecond, 200*time.Millisecond))
 		}
 		return true
 	}
@@ -80,7 +82,7 @@ func (t *trial) settings(name string, values ...string) func(context.Context, *r
 		if r.IntN(3) == 0 {
 			set, reset = `ALTER ROLE `+role+` SET `+name+` = '`+value+`'`, `ALTER ROLE `+role+` RESET `+name
 		}
-		return t.whileSet(ctx, kind, set, reset, func() { sleep(ctx, d) })
+		return t.whileSet(ctx, kind, set, reset, func() { _ = lab.Sleep(ctx, d) })
 	}
 }
 
@@ -125,7 +127,7 @@ func (t *trial) holdLock(ctx context.Context, r *rand.Rand) {
 		if _, err := tx.Exec(ctx, `LOCK TABLE `+table+` IN `+mode+` MODE`); err != nil {
 			return err
 		}
-		sleep(ctx, d)
+		_ = lab.Sleep(ctx, d)
 		return nil
 	})
 	t.faults.happened(everybody, "%s was locked in %s mode for %v: %v", table, mode, d.Round(time.Millisecond), err)
@@ -153,7 +155,7 @@ func (t *trial) fillDisk(ctx context.Context, r *rand.Rand, kind string) bool {
 	if _, err := t.site.admin.Exec(ctx, `CREATE TRIGGER full_disk BEFORE INSERT ON `+table+` EXECUTE FUNCTION full_disk()`); err != nil {
 		t.faults.happened(everybody, "%s was not made to refuse rows: %v", table, err)
 	}
-	sleep(ctx, d)
+	_ = lab.Sleep(ctx, d)
 	if err := t.site.insist(context.WithoutCancel(ctx), `DROP TRIGGER IF EXISTS full_disk ON `+table); err != nil {
 		t.problem("have %s take rows again: %v", table, err)
 	}
@@ -170,7 +172,7 @@ func (t *trial) migrate(ctx context.Context, r *rand.Rand, kind string) bool {
 	}
 	over := t.faults.struck(kind, everybody, "%s has another column for %v", table, d.Round(time.Millisecond))
 	defer over()
-	sleep(ctx, d)
+	_ = lab.Sleep(ctx, d)
 	if err := t.site.insist(context.WithoutCancel(ctx), `ALTER TABLE `+table+` DROP COLUMN IF EXISTS later_release`); err != nil {
 		t.problem("take the migration back: %v", err)
 	}
@@ -207,7 +209,7 @@ func (t *trial) longTransaction(ctx context.Context, r *rand.Rand, kind string) 
 		defer over()
 		_ = pgx.BeginTxFunc(ctx, t.site.admin, pgx.TxOptions{IsoLevel: pgx.RepeatableRead}, func(tx pgx.Tx) error {
 			_, err := tx.Exec(ctx, `SELECT count(*) FROM sqlq.delayed`)
-			sleep(ctx, d)
+			_ = lab.Sleep(ctx, d)
 			return err
 		})
 	})
@@ -238,7 +240,7 @@ func (t *trial) takeConnections(ctx context.Context, r *rand.Rand, kind string) 
 		})
 	}
 	openers.Wait()
-	sleep(ctx, d)
+	_ = lab.Sleep(ctx, d)
 	for _, c := range taken {
 		c.Close(context.WithoutCancel(ctx))
 	}

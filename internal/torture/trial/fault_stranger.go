@@ -10,36 +10,18 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/sqlq/sqlq/sqlq"
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 // strangerRole may send, and nothing else.
 const strangerRole = "stranger"
 
 // stranger does what others do who share the database: it sends by SQL and is cut off, writes rows past the functions,
-// holds locks, and sends what is far too large. What it sends is accounted for like everybody's.
-type stranger struct {
-	child // sends as one, but lives here
-	trial *trial
-	next  key
-}
+// holds locks, and sends what is far too large.
+type stranger struct{ *insider }
 
-func (t *trial) newStranger(ctx context.Context) (*stranger, error) {
-	pool, err := pgxpool.New(ctx, t.site.urlOf(strangerRole, nil))
-	if err != nil {
-		return nil, err
-	}
-	client, err := sqlq.Open(ctx, pool, sqlq.Config{Routes: routes})
-	if err != nil {
-		pool.Close()
-		return nil, err
-	}
-	return &stranger{child: child{pool: pool, client: client}, trial: t, next: firstKey(1<<20 + 1)}, nil // no process has that number
-}
-
-func (s *stranger) faults() lane {
+func (s stranger) faults() lane {
 	return lane{name: "strangers", shortest: 200 * time.Millisecond, pause: 1500 * time.Millisecond, faults: []fault{
 		{"cancelled_send", s.cancelledSends},
 		{"stranger_locks", s.holdAdvisoryLocks},
@@ -50,17 +32,10 @@ func (s *stranger) faults() lane {
 	}}
 }
 
-// send sends one message by what do is told, and enters it into the ledger. It is taken for sent only when do says so.
-func (s *stranger) send(to string, do func(w work) error) error {
-	b := &batch{First: s.next, N: 1, To: to, How: "sql"}
-	s.next++
-	s.trial.ledger.take("a stranger", line{Try: b})
-	if err := do(work{K: b.First}); err != nil {
-		s.trial.ledger.take("a stranger", line{Err: b.First, Why: err.Error()})
-		return err
-	}
-	s.trial.ledger.take("a stranger", line{Ack: b.First})
-	return nil
+// send sends one message by what do is told. It is taken for sent only when do says so.
+func (s stranger) send(to string, do func(w work) error) error {
+	b := &batch{N: 1, To: to, How: "sql"}
+	return s.enter(b, func() error { return do(work{K: b.First}) })
 }
 
 func (w work) json() string {
@@ -73,7 +48,7 @@ func (w work) json() string {
 
 // cancelledSends calls the SQL function send on one session while another cancels it, or a time-out does, and looks whether
 // what was cancelled has left a lock behind.
-func (s *stranger) cancelledSends(ctx context.Context, r *rand.Rand, kind string) bool {
+func (s stranger) cancelledSends(ctx context.Context, r *rand.Rand, kind string) bool {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	conn, err := s.pool.Acquire(ctx)
@@ -122,7 +97,7 @@ func (s *stranger) cancelledSends(ctx context.Context, r *rand.Rand, kind string
 }
 
 // holdAdvisoryLocks asks for advisory locks that processes hold or may want, and keeps what it gets for a while.
-func (s *stranger) holdAdvisoryLocks(ctx context.Context, r *rand.Rand, kind string) bool {
+func (s stranger) holdAdvisoryLocks(ctx context.Context, r *rand.Rand, kind string) bool {
 	d := between(r, 500*time.Millisecond, 4*time.Second)
 	conn, err := pgx.Connect(ctx, s.trial.site.urlOf(strangerRole, nil))
 	if err != nil {
@@ -157,30 +132,24 @@ func (s *stranger) holdAdvisoryLocks(ctx context.Context, r *rand.Rand, kind str
 		_, _ = conn.Exec(ctx, fmt.Sprintf(`SET lock_timeout = %d`, d.Milliseconds()))
 		_, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1::bigint::bit(32)::int, $2::bigint::bit(32)::int)`, l.Class, l.Key)
 		s.trial.faults.happened(everybody, "a stranger holds %d of %d advisory locks, and asked for (%d, %d): %v", held, len(locks), l.Class, l.Key, err)
-		sleep(ctx, d/2)
+		_ = lab.Sleep(ctx, d/2)
 	})
 	return true
 }
 
 // sendGiants sends large messages that are due at the same time.
-func (s *stranger) sendGiants(ctx context.Context, r *rand.Rand, kind string) bool {
-	b := &batch{First: s.next, N: 8 + r.IntN(12), To: plainQueue, How: "many", Delay: between(r, 100*time.Millisecond, 2*time.Second), Pad: 1 << 20}
-	s.next += key(b.N)
+func (s stranger) sendGiants(ctx context.Context, r *rand.Rand, kind string) bool {
+	b := &batch{N: 8 + r.IntN(12), To: plainQueue, How: "many", Delay: between(r, 100*time.Millisecond, 2*time.Second), Pad: 1 << 20}
 	s.trial.faults.struck(kind, everybody, "%d of 1 MiB", b.N)()
-	s.trial.ledger.take("a stranger", line{Try: b})
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 	defer cancel()
-	if err := s.sendBatch(bounded, b); err != nil {
-		s.trial.ledger.take("a stranger", line{Err: b.First, Why: err.Error()})
-	} else {
-		s.trial.ledger.take("a stranger", line{Ack: b.First})
-	}
+	_ = s.enter(b, func() error { return s.sendBatch(bounded, b) }) // the ledger has the error
 	return true
 }
 
 // insertInfiniteTimes writes rows whose times are infinite, as far as the database takes them, with all that its owner may.
 // What is accepted is to be handled; a message that is due in all eternity is taken away again.
-func (s *stranger) insertInfiniteTimes(ctx context.Context, r *rand.Rand, kind string) bool {
+func (s stranger) insertInfiniteTimes(ctx context.Context, r *rand.Rand, kind string) bool {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	over := s.trial.faults.struck(kind, everybody, "rows with infinite times")
@@ -205,7 +174,7 @@ func (s *stranger) insertInfiniteTimes(ctx context.Context, r *rand.Rand, kind s
 		eternal, plainQueue, plain{}.MessageType())
 	refused += refusals(err)
 	s.trial.faults.happened(everybody, "%d of 5 rows with infinite times were refused", refused)
-	sleep(ctx, between(r, 200*time.Millisecond, 1500*time.Millisecond))
+	_ = lab.Sleep(ctx, between(r, 200*time.Millisecond, 1500*time.Millisecond))
 	if err := s.trial.site.insist(context.WithoutCancel(ctx), `DELETE FROM sqlq.delayed WHERE id = '`+eternal+`'`); err != nil {
 		s.trial.problem("take the eternal message away: %v", err)
 	}
@@ -226,7 +195,7 @@ func refusals(err error) int {
 
 // insertForgedHeaders writes messages past the functions, with bookkeeping headers that only the library may set: none of
 // them may change what becomes of the message.
-func (s *stranger) insertForgedHeaders(ctx context.Context, r *rand.Rand, kind string) bool {
+func (s stranger) insertForgedHeaders(ctx context.Context, r *rand.Rand, kind string) bool {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	over := s.trial.faults.struck(kind, everybody, "bookkeeping headers are forged")
@@ -259,7 +228,7 @@ func (t *trial) lockTableLong(ctx context.Context, r *rand.Rand, kind string) bo
 			if _, err := tx.Exec(ctx, `LOCK TABLE `+table+` IN ACCESS EXCLUSIVE MODE`); err != nil {
 				return err
 			}
-			sleep(ctx, d)
+			_ = lab.Sleep(ctx, d)
 			return nil
 		})
 		t.faults.happened(everybody, "%s was locked for %v: %v", table, d, err)

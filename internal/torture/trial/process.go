@@ -1,17 +1,14 @@
 package trial
 
 import (
-	"bufio"
-	"encoding/json"
 	"fmt"
-	"io"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
 // patienceWithStop is how long a process may take from SIGTERM to its end: its drain timeout, what the library adds to
@@ -23,7 +20,7 @@ type post struct {
 	crew *crew
 	role string
 	name string
-	via  *proxy // nil: directly
+	via  *lab.Proxy // nil: directly
 	rate int
 
 	mu      sync.Mutex
@@ -32,16 +29,11 @@ type post struct {
 
 // process is a running child.
 type process struct {
+	*lab.Process[line]
 	post   *post
 	run    int
-	cmd    *exec.Cmd
-	input  io.WriteCloser
-	ended  chan struct{}
 	frozen bool
 	asked  bool // to end
-
-	mu   sync.Mutex
-	said []string // the last lines of its standard error
 }
 
 // crew is all the posts.
@@ -57,7 +49,7 @@ type crew struct {
 func newCrew(t *trial) *crew { return &crew{trial: t, closing: make(chan struct{})} }
 
 // add fills a new post.
-func (c *crew) add(role, name string, via *proxy, rate int) {
+func (c *crew) add(role, name string, via *lab.Proxy, rate int) {
 	p := &post{crew: c, role: role, name: name, via: via, rate: rate}
 	c.posts = append(c.posts, p)
 	c.loops.Go(p.fill)
@@ -100,10 +92,10 @@ func (p *post) fill() {
 			return
 		}
 		select {
-		case <-pr.ended:
+		case <-pr.Ended():
 		case <-p.crew.closing:
 			p.stop(false)
-			<-pr.ended
+			<-pr.Ended()
 		}
 		p.mu.Lock()
 		p.process = nil
@@ -121,97 +113,39 @@ func (p *post) fill() {
 
 func (p *post) start() (*process, error) {
 	t := p.crew.trial
-	run := int(p.crew.runs.Add(1))
-	s := spec{Role: p.role, Name: fmt.Sprintf("%s#%d", p.name, run), URL: t.site.url(p.via), Run: run, Seed: t.options.Seed,
-		Trace: filepath.Join(t.dir, fmt.Sprintf("trace-%d", run)), Rate: p.rate}
-	told, err := json.Marshal(s)
-	if err != nil {
+	pr := &process{post: p, run: int(p.crew.runs.Add(1))}
+	pr.Process = lab.NewProcess(lab.Command[line]{
+		Cmd: t.options.Command(), Kind: kind,
+		Spec: spec{Role: p.role, Name: pr.name(), URL: t.site.url(p.via), Run: pr.run, Seed: t.options.Seed,
+			Trace: filepath.Join(t.dir, fmt.Sprintf("trace-%d", pr.run)), Rate: p.rate},
+		Said:   pr.hear,
+		Logged: func(text string) { t.journal(pr.name(), text) },
+		Ended:  func(exit error) { t.faults.happened(pr.name(), "ended: %v", exit) },
+	})
+	if err := pr.Start(); err != nil {
 		return nil, err
 	}
-	pr := &process{post: p, run: run, cmd: t.options.Command(), ended: make(chan struct{})}
-	pr.cmd.Env = append(pr.cmd.Environ(), childVariable+"="+string(told))
-	if pr.input, err = pr.cmd.StdinPipe(); err != nil {
-		return nil, err
-	}
-	output, err := pr.cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	errors, err := pr.cmd.StderrPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := pr.cmd.Start(); err != nil {
-		return nil, err
-	}
-	var readers sync.WaitGroup
-	readers.Go(func() { pr.listen(output) })
-	readers.Go(func() { pr.overhear(errors) })
-	go func() {
-		readers.Wait()
-		err := pr.cmd.Wait()
-		t.faults.happened(s.Name, "ended: %v", err)
-		close(pr.ended)
-	}()
-	t.faults.happened(s.Name, "started, process %d", pr.cmd.Process.Pid)
+	t.faults.happened(pr.name(), "started, process %d", pr.PID())
 	p.mu.Lock()
 	p.process = pr
 	p.mu.Unlock()
 	if t.holding.Load() {
-		pr.say("hold")
+		pr.Tell("hold")
 	}
 	return pr, nil
 }
 
 func (pr *process) name() string { return fmt.Sprintf("%s#%d", pr.post.name, pr.run) }
 
-// listen takes in what the child says until it ends; what it said before it was killed is still in the pipe.
-func (pr *process) listen(output io.Reader) {
+// hear takes in what the child says.
+func (pr *process) hear(l line) {
 	t := pr.post.crew.trial
-	lines := bufio.NewScanner(output)
-	for lines.Scan() {
-		var l line
-		if err := json.Unmarshal(lines.Bytes(), &l); err != nil {
-			pr.keep(lines.Text())
-			continue
-		}
-		if l.Hangs != 0 {
-			t.hung(pr, l.Hangs)
-			continue
-		}
-		t.ledger.take(pr.name(), l)
+	if l.Hangs != 0 {
+		t.hung(pr, l.Hangs)
+		return
 	}
+	t.ledger.take(pr.name(), l)
 }
-
-// overhear keeps the last of what the child logs.
-func (pr *process) overhear(output io.Reader) {
-	lines := bufio.NewScanner(output)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		pr.keep(lines.Text())
-	}
-	_, _ = io.Copy(io.Discard, output)
-}
-
-func (pr *process) keep(text string) {
-	pr.post.crew.trial.journal(pr.name(), text)
-	pr.mu.Lock()
-	defer pr.mu.Unlock()
-	pr.said = append(pr.said, text)
-	if len(pr.said) > 40 {
-		pr.said = pr.said[1:]
-	}
-}
-
-// lastWords are what the child logged last.
-func (pr *process) lastWords() string {
-	pr.mu.Lock()
-	defer pr.mu.Unlock()
-	return strings.Join(pr.said, "\n")
-}
-
-// say writes a line to the child; one that has ended does not hear it.
-func (pr *process) say(word string) { _, _ = io.WriteString(pr.input, word+"\n") }
 
 // with calls f with the post's process, if there is one, while no other fault can touch it.
 func (p *post) with(f func(*process) bool) bool {
@@ -222,14 +156,14 @@ func (p *post) with(f func(*process) bool) bool {
 
 // kill kills the process of the post, frozen or not.
 func (p *post) kill() bool {
-	return p.with(func(pr *process) bool { return pr.cmd.Process.Kill() == nil })
+	return p.with(func(pr *process) bool { return pr.Kill() == nil })
 }
 
 // freeze stops the process where it is; thaw has it go on.
 func (p *post) freeze() (thawed func(), ok bool) {
 	var frozen *process
 	ok = p.with(func(pr *process) bool {
-		if pr.frozen || pr.asked || freeze(pr.cmd.Process) != nil {
+		if pr.frozen || pr.asked || pr.Freeze() != nil {
 			return false
 		}
 		pr.frozen, frozen = true, pr
@@ -239,7 +173,7 @@ func (p *post) freeze() (thawed func(), ok bool) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		frozen.frozen = false
-		_ = thaw(frozen.cmd.Process) // it may have been killed meanwhile
+		_ = frozen.Thaw() // it may have been killed meanwhile
 	}, ok
 }
 
@@ -251,9 +185,9 @@ func (p *post) stop(must bool) bool {
 		}
 		if pr.frozen {
 			pr.frozen = false
-			_ = thaw(pr.cmd.Process)
+			_ = pr.Thaw()
 		}
-		if terminate(pr.cmd.Process) != nil {
+		if pr.Terminate() != nil {
 			return false
 		}
 		pr.asked = true
@@ -266,18 +200,18 @@ func (pr *process) awaitStop() {
 	t := pr.post.crew.trial
 	began := time.Now()
 	select {
-	case <-pr.ended:
+	case <-pr.Ended():
 		t.stopTook(time.Since(began))
 	case <-time.After(patienceWithStop):
-		t.problem("%s was asked to end and had not after %v; it said last:\n%s", pr.name(), patienceWithStop, pr.lastWords())
-		_ = pr.cmd.Process.Kill()
+		t.problem("%s was asked to end and had not after %v; it logged:\n%s", pr.name(), patienceWithStop, pr.Log())
+		_ = pr.Kill()
 	}
 }
 
 // dump has all processes write down what each goroutine does, which ends them; it is for the journal.
 func (c *crew) dump() {
 	for _, p := range c.posts {
-		p.with(func(pr *process) bool { return dump(pr.cmd.Process) == nil })
+		p.with(func(pr *process) bool { return pr.Dump() == nil })
 	}
 	time.Sleep(time.Second)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/sqlq/sqlq/internal/lab"
 	"github.com/sqlq/sqlq/sqlq"
 )
 
@@ -112,7 +113,7 @@ func (c *child) handle(ctx context.Context, tx pgx.Tx, in *sqlq.Incoming, k key)
 
 // gorge takes memory until the process dies: at a limit of its own, so that the machine does not suffer.
 func gorge() {
-	limitMemory()
+	lab.LimitMemory()
 	var all [][]byte
 	for range 64 {
 		piece := make([]byte, 16<<20)
@@ -122,7 +123,7 @@ func gorge() {
 		all = append(all, piece)
 	}
 	fmt.Fprintln(os.Stderr, "no limit on memory:", len(all), "pieces")
-	killSelf()
+	lab.KillSelf()
 }
 
 // drink handles poison and its neighbours.
@@ -132,14 +133,14 @@ func (c *child) drink(ctx context.Context, in *sqlq.Incoming, w work) error {
 	case exits:
 		os.Exit(3)
 	case kills:
-		killSelf()
+		lab.KillSelf()
 	case crashes:
 		go panic(fmt.Sprint("message ", w.K, " crashes its process"))
 		select {}
 	case gorges:
 		gorge()
 	case hangs:
-		c.tell(line{Hangs: w.K})
+		c.Tell(line{Hangs: w.K})
 		select {}
 	case panicEver:
 		panic(errDeed)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/sqlq/sqlq/internal/lab"
 	"github.com/sqlq/sqlq/sqlq"
 )
 
@@ -67,22 +68,22 @@ func (c *child) sendOn(ctx context.Context, r *rand.Rand, rate float64, next *at
 			continue
 		}
 		if ahead := time.Duration(float64(sent)/rate*float64(time.Second)) - time.Since(began); ahead > 0 {
-			if !sleep(ctx, ahead) {
+			if lab.Sleep(ctx, ahead) != nil {
 				return
 			}
 		}
 		b := compose(r)
 		b.First = key(next.Add(int64(b.N)) - int64(b.N))
 		sent += b.N
-		c.tell(line{Try: b})
+		c.Tell(line{Try: b})
 		bounded, cancel := context.WithTimeout(ctx, 10*time.Second)
 		err := c.sendBatch(bounded, b)
 		cancel()
 		if err == nil {
-			c.tell(line{Ack: b.First})
+			c.Tell(line{Ack: b.First})
 			continue
 		}
-		c.tell(line{Err: b.First, Why: err.Error()})
+		c.Tell(line{Err: b.First, Why: err.Error()})
 		time.Sleep(30 * time.Millisecond)
 	}
 }

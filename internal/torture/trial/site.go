@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sqlq/sqlq/internal/devpg"
+	"github.com/sqlq/sqlq/internal/lab"
 	"github.com/sqlq/sqlq/sqlq/migrate"
 )
 
@@ -25,7 +26,7 @@ const (
 type site struct {
 	server  *devpg.Server
 	admin   *pgxpool.Pool // a superuser's, directly, and exempt from the settings that faults change
-	proxies []*proxy
+	proxies []*lab.Proxy
 	disk    *disk // nil: none may be mounted here
 }
 
@@ -88,16 +89,11 @@ func (s *site) furnish(ctx context.Context) error {
 	if err := migrate.Up(ctx, s.url(nil), "sqlq"); err != nil {
 		return err
 	}
-	config, err := pgxpool.ParseConfig(s.server.URL(database))
+	s.admin, err = lab.NewPool(ctx, s.server.URL(database), 12, map[string]string{
+		"default_transaction_read_only": "off", "statement_timeout": "60s", "lock_timeout": "10s",
+		"idle_in_transaction_session_timeout": "0", "idle_session_timeout": "0", "application_name": "torture",
+	})
 	if err != nil {
-		return err
-	}
-	config.MaxConns = 12
-	for name, value := range map[string]string{"default_transaction_read_only": "off", "statement_timeout": "60s", "lock_timeout": "10s",
-		"idle_in_transaction_session_timeout": "0", "idle_session_timeout": "0", "application_name": "torture"} {
-		config.ConnConfig.RuntimeParams[name] = value
-	}
-	if s.admin, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return err
 	}
 	app, err := pgx.Connect(ctx, s.url(nil))
@@ -126,14 +122,8 @@ func (s *site) furnish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	network, address := "unix", ""
-	if at := app.Config(); filepath.IsAbs(at.Host) {
-		address = filepath.Join(at.Host, fmt.Sprintf(".s.PGSQL.%d", at.Port))
-	} else {
-		network, address = "tcp", fmt.Sprintf("%s:%d", at.Host, at.Port)
-	}
 	for range 2 {
-		p, err := newProxy(network, address)
+		p, err := lab.NewProxy(s.url(nil))
 		if err != nil {
 			return err
 		}
@@ -143,26 +133,30 @@ func (s *site) furnish(ctx context.Context) error {
 }
 
 // url is how processes reach the database, as the role, directly or through a proxy.
-func (s *site) url(via *proxy) string { return s.urlOf(role, via) }
+func (s *site) url(via *lab.Proxy) string { return s.urlOf(role, via) }
 
-func (s *site) urlOf(role string, via *proxy) string {
+func (s *site) urlOf(role string, via *lab.Proxy) string {
 	u, err := url.Parse(s.server.URL(database))
 	if err != nil {
 		panic(err) // devpg's own
 	}
 	u.User = url.User(role)
-	if via != nil {
-		query := u.Query()
-		query.Set("host", "127.0.0.1")
-		query.Set("port", fmt.Sprint(via.port()))
-		u.RawQuery = query.Encode()
+	query := u.Query()
+	query.Set("connect_timeout", "5") // seconds: a fault may swallow what is said
+	u.RawQuery = query.Encode()
+	if via == nil {
+		return u.String()
 	}
-	return u.String()
+	through, err := via.URL(u.String())
+	if err != nil {
+		panic(err) // devpg's own
+	}
+	return through
 }
 
 // proxied returns a random connection through one of the proxies.
-func (s *site) proxied(random *rand.Rand) (*proxied, bool) {
-	all := s.proxies[random.IntN(len(s.proxies))].all()
+func (s *site) proxied(random *rand.Rand) (*lab.Link, bool) {
+	all := s.proxies[random.IntN(len(s.proxies))].Links()
 	if len(all) == 0 {
 		return nil, false
 	}
@@ -193,7 +187,7 @@ func (s *site) alone(ctx context.Context) error {
 		if err == nil && n == 0 {
 			return nil
 		}
-		if !sleep(ctx, 50*time.Millisecond) {
+		if lab.Sleep(ctx, 50*time.Millisecond) != nil {
 			return fmt.Errorf("end the sessions of the processes: %d are left: %w", n, errors.Join(err, ctx.Err()))
 		}
 	}
@@ -201,7 +195,7 @@ func (s *site) alone(ctx context.Context) error {
 
 func (s *site) close() error {
 	for _, p := range s.proxies {
-		p.close()
+		p.Close()
 	}
 	if s.admin != nil {
 		s.admin.Close()

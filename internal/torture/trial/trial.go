@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sqlq/sqlq/internal/lab"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -144,7 +145,7 @@ func (t *trial) lanes(ctx context.Context) (lanes []lane, end func(), err error)
 	if t.options.Scenario == Calm {
 		return nil, end, nil
 	}
-	p, err := t.newPoisoner(ctx, 8)
+	p, err := t.newInsider(ctx, "the trial", role, poisonerRun)
 	if err != nil {
 		return nil, end, err
 	}
@@ -152,26 +153,20 @@ func (t *trial) lanes(ctx context.Context) (lanes []lane, end func(), err error)
 	if t.options.Scenario == Poison {
 		return []lane{t.messageFaults(p, 500*time.Millisecond, 1500*time.Millisecond)}, end, nil
 	}
-	s, err := t.newStranger(ctx)
+	inside, err := t.newInsider(ctx, "a stranger", strangerRole, strangerRun)
 	if err != nil {
 		return nil, end, err
 	}
-	end = func() { p.pool.Close(); s.pool.Close() }
+	end = func() { p.pool.Close(); inside.pool.Close() }
 	if t.options.Skew == 0 {
 		t.skip("clocks that differ by hours: that is a trial of its own, see -skew")
 	}
-	return []lane{t.processFaults(), t.networkFaults(), t.sessionFaults(), t.administratorFaults(), t.crashFaults(), s.faults(),
+	return []lane{t.processFaults(), t.networkFaults(), t.sessionFaults(), t.administratorFaults(), t.crashFaults(), stranger{inside}.faults(),
 		t.messageFaults(p, 2*time.Second, 3*time.Second)}, end, nil
 }
 
 // places counts the messages that wait, in a queue, delayed or leased.
-var places = func() string {
-	sql := `SELECT (SELECT count(*) FROM sqlq.delayed) + (SELECT count(*) FROM sqlq.leased)`
-	for _, q := range queues {
-		sql += ` + (SELECT count(*) FROM sqlq.q_` + q + `)`
-	}
-	return sql
-}()
+var places = `SELECT ` + lab.Waiting(queues...)
 
 // waiting returns what places counts; false when the database did not say.
 func (t *trial) waiting(ctx context.Context) (n int, ok bool) {
@@ -184,7 +179,7 @@ func (t *trial) waiting(ctx context.Context) (n int, ok bool) {
 // watch has the senders wait while the backlog is long, so that the end of the trial is not all draining.
 func (t *trial) watch(ctx context.Context) {
 	const most, few = 12_000, 6_000
-	for began, told := time.Now(), time.Now(); sleep(ctx, 300*time.Millisecond); {
+	for began, told := time.Now(), time.Now(); lab.Sleep(ctx, 300*time.Millisecond) == nil; {
 		n, ok := t.waiting(ctx)
 		if !ok {
 			continue
@@ -197,7 +192,7 @@ func (t *trial) watch(ctx context.Context) {
 			t.holding.Store(hold)
 			for _, p := range t.crew.of(senderRole) {
 				p.with(func(pr *process) bool {
-					pr.say(map[bool]string{true: "hold", false: "go"}[hold])
+					pr.Tell(map[bool]string{true: "hold", false: "go"}[hold])
 					return true
 				})
 			}
@@ -238,7 +233,7 @@ func (t *trial) drain(ctx context.Context) error {
 	began := time.Now()
 	least, since := -1, time.Now()
 	for empty := 0; empty < 3; {
-		if !sleep(ctx, 100*time.Millisecond) {
+		if lab.Sleep(ctx, 100*time.Millisecond) != nil {
 			return ctx.Err()
 		}
 		n, ok := t.waiting(ctx)

@@ -14,10 +14,11 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sqlq/sqlq/internal/devpg"
+	"github.com/sqlq/sqlq/internal/lab"
 )
 
-// lab is the server on which everything is measured, and the rules for that.
-type lab struct {
+// rig is the server on which everything is measured, and the rules for that.
+type rig struct {
 	size   sizes
 	log    *slog.Logger                     // of the systems: warnings and errors
 	say    func(format string, args ...any) // shows progress
@@ -52,7 +53,7 @@ var (
 		SendMost: 1_000_000, Rate: 150, LatencyFor: time.Second}
 )
 
-// settings of the server. Only the lab checkpoints, before each measurement, so that no checkpoint falls into one and
+// settings of the server. Only the rig checkpoints, before each measurement, so that no checkpoint falls into one and
 // another does without. All that makes a commit durable is on, as it is by default.
 var settings = map[string]string{
 	"checkpoint_timeout": "1h",
@@ -63,8 +64,8 @@ var settings = map[string]string{
 var shown = []string{"fsync", "synchronous_commit", "full_page_writes", "wal_level", "wal_compression", "shared_buffers",
 	"max_wal_size", "checkpoint_timeout", "autovacuum", "max_connections"}
 
-func openLab(ctx context.Context, size sizes, log *slog.Logger, say func(string, ...any), npm bool) (_ *lab, err error) {
-	l := &lab{size: size, log: log, say: say, npm: npm, nextID: firstID}
+func openRig(ctx context.Context, size sizes, log *slog.Logger, say func(string, ...any), npm bool) (_ *rig, err error) {
+	l := &rig{size: size, log: log, say: say, npm: npm, nextID: firstID}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, l.close())
@@ -76,12 +77,12 @@ func openLab(ctx context.Context, size sizes, log *slog.Logger, say func(string,
 	if l.server, err = devpg.Start(ctx, devpg.Options{Durable: true, Settings: settings}); err != nil {
 		return nil, fmt.Errorf("start a server: %w", err)
 	}
-	l.admin, err = newPool(ctx, l.server.URL("postgres"), 2)
+	l.admin, err = lab.NewPool(ctx, l.server.URL("postgres"), 2, nil)
 	return l, err
 }
 
 // close stops all that was started and removes all that was written.
-func (l *lab) close() error {
+func (l *rig) close() error {
 	var errs []error
 	if l.broker != nil {
 		errs = append(errs, l.broker.stop())
@@ -99,7 +100,7 @@ func (l *lab) close() error {
 }
 
 // with opens a system on a database of its own, calls f, and removes both.
-func (l *lab) with(ctx context.Context, s subject, f func(ctx context.Context, sys system, url string) error) (err error) {
+func (l *rig) with(ctx context.Context, s subject, f func(ctx context.Context, sys system, url string) error) (err error) {
 	l.databases++
 	name := fmt.Sprintf("peer_%d", l.databases)
 	if _, err := l.admin.Exec(ctx, `CREATE DATABASE `+name); err != nil {
@@ -113,7 +114,7 @@ func (l *lab) with(ctx context.Context, s subject, f func(ctx context.Context, s
 	}()
 	sys, url := s.make(), l.server.URL(name)
 	defer sys.close()
-	if err := sys.open(ctx, place{lab: l, url: url}); err != nil {
+	if err := sys.open(ctx, place{rig: l, url: url}); err != nil {
 		return fmt.Errorf("open: %w", err)
 	}
 	if _, err := l.admin.Exec(ctx, `CHECKPOINT`); err != nil {
@@ -123,14 +124,14 @@ func (l *lab) with(ctx context.Context, s subject, f func(ctx context.Context, s
 }
 
 // ids sets n ids aside and returns the first.
-func (l *lab) ids(n int) int64 {
+func (l *rig) ids(n int) int64 {
 	first := l.nextID
 	l.nextID += int64(n)
 	return first
 }
 
 // wal returns how many bytes of WAL the server has written since it was made.
-func (l *lab) wal(ctx context.Context) (n int64, err error) {
+func (l *rig) wal(ctx context.Context) (n int64, err error) {
 	err = l.admin.QueryRow(ctx, `SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint`).Scan(&n)
 	return n, err
 }
@@ -141,7 +142,7 @@ type setting struct {
 	Value string `json:"value"`
 }
 
-func (l *lab) settings(ctx context.Context) ([]setting, error) {
+func (l *rig) settings(ctx context.Context) ([]setting, error) {
 	rows, err := l.admin.Query(ctx, `
 		SELECT name, current_setting(name) FROM unnest($1::text[]) WITH ORDINALITY AS n (name, place) ORDER BY place`, shown)
 	if err != nil {
@@ -150,8 +151,8 @@ func (l *lab) settings(ctx context.Context) ([]setting, error) {
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[setting])
 }
 
-// folder makes a folder in the lab's.
-func (l *lab) folder(name string) (string, error) {
+// folder makes a folder in the rig's.
+func (l *rig) folder(name string) (string, error) {
 	path := filepath.Join(l.temp, name)
 	return path, os.Mkdir(path, 0o700)
 }
@@ -164,16 +165,6 @@ func loadAverage() string {
 	}
 	load, _, _ := strings.Cut(string(text), " ")
 	return load
-}
-
-// newPool opens a pool of up to n connections.
-func newPool(ctx context.Context, url string, n int) (*pgxpool.Pool, error) {
-	config, err := pgxpool.ParseConfig(url)
-	if err != nil {
-		return nil, err
-	}
-	config.MaxConns = int32(n)
-	return pgxpool.NewWithConfig(ctx, config)
 }
 
 func count(ctx context.Context, pool *pgxpool.Pool, sql string) (n int, err error) {

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sqlq/sqlq/internal/devpg"
+	"github.com/sqlq/sqlq/internal/lab"
 	"github.com/sqlq/sqlq/sqlq"
 	"github.com/sqlq/sqlq/sqlq/migrate"
 	"github.com/sqlq/sqlq/sqlq/ops"
@@ -29,8 +30,8 @@ const floorQueue = "floor"
 // enoughRounds is when a median does not get any better.
 const enoughRounds = 15
 
-// lab is the database of one run, and what must be tidied up in the end.
-type lab struct {
+// rig is the database of one run, and what must be tidied up in the end.
+type rig struct {
 	Options
 	began  time.Time
 	server *devpg.Server // ours; nil: the user's
@@ -46,8 +47,8 @@ type lab struct {
 }
 
 // open starts or finds the server and makes the schema.
-func open(ctx context.Context, o Options, statements bool) (l *lab, err error) {
-	l = &lab{Options: o, began: time.Now(), url: o.DatabaseURL, notes: []string{}}
+func open(ctx context.Context, o Options, statements bool) (l *rig, err error) {
+	l = &rig{Options: o, began: time.Now(), url: o.DatabaseURL, notes: []string{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, l.close())
@@ -76,7 +77,7 @@ func open(ctx context.Context, o Options, statements bool) (l *lab, err error) {
 
 // startServer starts a throw-away server with PostgreSQL's own settings, as careful with its disk as one in production.
 // To count statements it tries to load pg_stat_statements, which an installation may lack.
-func (l *lab) startServer(ctx context.Context, statements bool) (err error) {
+func (l *rig) startServer(ctx context.Context, statements bool) (err error) {
 	l.progress("starting a throw-away PostgreSQL")
 	o := devpg.Options{Durable: true}
 	if statements {
@@ -95,7 +96,7 @@ func (l *lab) startServer(ctx context.Context, statements bool) (err error) {
 }
 
 // makeSchema makes the schema and the library's tables in it.
-func (l *lab) makeSchema(ctx context.Context) error {
+func (l *rig) makeSchema(ctx context.Context) error {
 	const duplicateSchema = "42P06"
 	for forced := false; ; forced = true {
 		_, err := l.pool.Exec(ctx, `CREATE SCHEMA `+schema)
@@ -124,7 +125,7 @@ func (l *lab) makeSchema(ctx context.Context) error {
 
 // dropSchema drops the benchmark's schema. Sessions of processes that were just killed may still be at work in it, and take
 // their locks in another order: then it is tried again.
-func (l *lab) dropSchema(ctx context.Context) error {
+func (l *rig) dropSchema(ctx context.Context) error {
 	const deadlockDetected, lockNotAvailable = "40P01", "55P03"
 	var err error
 	for range 10 {
@@ -142,7 +143,7 @@ func (l *lab) dropSchema(ctx context.Context) error {
 
 // close ends the receiving processes and removes the schema, or the server with all that is in it. It does so too when
 // the context of the run has ended.
-func (l *lab) close() error {
+func (l *rig) close() error {
 	l.progress("tidying up")
 	defer l.progress("")
 	for _, c := range l.children {
@@ -164,15 +165,11 @@ func (l *lab) close() error {
 }
 
 // connect opens a pool of up to n connections.
-func (l *lab) connect(ctx context.Context, n int) (*pgxpool.Pool, error) {
-	config, err := pgxpool.ParseConfig(l.url)
-	if err != nil {
-		return nil, err
-	}
-	config.MaxConns = int32(n)
-	config.ConnConfig.RuntimeParams["application_name"] = "sqlq bench"
-	config.ConnConfig.RuntimeParams["statement_timeout"] = "0" // filling and dropping take their time
-	pool, err := pgxpool.NewWithConfig(ctx, config)
+func (l *rig) connect(ctx context.Context, n int) (*pgxpool.Pool, error) {
+	pool, err := lab.NewPool(ctx, l.url, n, map[string]string{
+		"application_name":  "sqlq bench",
+		"statement_timeout": "0", // filling and dropping take their time
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -184,7 +181,7 @@ func (l *lab) connect(ctx context.Context, n int) (*pgxpool.Pool, error) {
 }
 
 // connectAll opens a pool of n connections and all of them at once, so that none is opened while something is measured.
-func (l *lab) connectAll(ctx context.Context, n int) (pool *pgxpool.Pool, conns []*pgxpool.Conn, err error) {
+func (l *rig) connectAll(ctx context.Context, n int) (pool *pgxpool.Pool, conns []*pgxpool.Conn, err error) {
 	if pool, err = l.connect(ctx, n); err != nil {
 		return nil, nil, err
 	}
@@ -215,14 +212,14 @@ func release(conns []*pgxpool.Conn) {
 }
 
 // client opens the library, with notes routed to a queue.
-func (l *lab) client(ctx context.Context, pool *pgxpool.Pool, queue string, config sqlq.Config) (*sqlq.Client, error) {
+func (l *rig) client(ctx context.Context, pool *pgxpool.Pool, queue string, config sqlq.Config) (*sqlq.Client, error) {
 	config.Schema, config.Logger = schema, slog.New(slog.DiscardHandler)
 	config.Routes = map[string]string{noteType: queue}
 	return sqlq.Open(ctx, pool, config)
 }
 
 // queues makes queues.
-func (l *lab) queues(ctx context.Context, names ...string) error {
+func (l *rig) queues(ctx context.Context, names ...string) error {
 	for _, name := range names {
 		if _, err := ops.New(l.pool, schema).CreateQueue(ctx, name); err != nil {
 			return err
@@ -235,7 +232,7 @@ func (l *lab) queues(ctx context.Context, names ...string) error {
 func table(queue string) string { return schema + ".q_" + queue }
 
 // empty empties queues' tables, dead rows and all, so that every round finds the same.
-func (l *lab) empty(ctx context.Context, queues ...string) error {
+func (l *rig) empty(ctx context.Context, queues ...string) error {
 	for _, q := range queues {
 		if _, err := l.pool.Exec(ctx, `TRUNCATE `+table(q)); err != nil {
 			return fmt.Errorf("empty queue %q: %w", q, err)
@@ -245,13 +242,13 @@ func (l *lab) empty(ctx context.Context, queues ...string) error {
 }
 
 // holds counts the rows of a table.
-func (l *lab) holds(ctx context.Context, table string) (n int64, err error) {
+func (l *rig) holds(ctx context.Context, table string) (n int64, err error) {
 	err = l.pool.QueryRow(ctx, `SELECT count(*) FROM `+table).Scan(&n)
 	return n, err
 }
 
 // rounds calls f for as long as Options.Duration allows one more, at least once and at most so often. It returns how often.
-func (l *lab) rounds(ctx context.Context, most int, f func(round int) error) (n int, err error) {
+func (l *rig) rounds(ctx context.Context, most int, f func(round int) error) (n int, err error) {
 	began, longest := time.Now(), time.Duration(0)
 	for n == 0 || n < most && time.Since(began)+longest <= l.Duration {
 		this := time.Now()
@@ -281,14 +278,14 @@ func alternate(round int, fs ...func() error) error {
 	return nil
 }
 
-func (l *lab) progress(format string, args ...any) {
+func (l *rig) progress(format string, args ...any) {
 	if l.Progress != nil {
 		l.Progress(fmt.Sprintf(format, args...))
 	}
 }
 
 // note adds a sentence to the result, once.
-func (l *lab) note(format string, args ...any) {
+func (l *rig) note(format string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	text := fmt.Sprintf(format, args...)
@@ -301,7 +298,7 @@ func (l *lab) note(format string, args ...any) {
 }
 
 // profile writes a CPU profile of this process until it is stopped, if one is wanted.
-func (l *lab) profile() (stop func(), err error) {
+func (l *rig) profile() (stop func(), err error) {
 	if l.Profile == "" {
 		return func() {}, nil
 	}

@@ -1,61 +1,82 @@
-package trial
+package lab
 
 import (
 	"bytes"
 	"fmt"
 	"net"
+	"net/url"
+	"strconv"
 	"sync"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// proxy forwards connections to the server's socket, and can be told to do it badly. What it swallows never arrives, where the
-// connection is cut in the end; where it is let go all of it arrives late, as through a network that only waits.
-type proxy struct {
+// Proxy forwards connections to a server, and can be told to do it badly. What it swallows never arrives if the connection is
+// cut in the end; if it is let go, everything arrives late, as over a network that was only slow.
+type Proxy struct {
 	listener net.Listener
 	network  string // of the server
 	address  string
 	loops    sync.WaitGroup
 
 	mu    sync.Mutex
-	conns map[*proxied]bool
+	conns map[*Link]bool
 	delay time.Duration // of each piece, both ways
 }
 
-// proxied is one connection through the proxy.
-type proxied struct {
-	proxy          *proxy
+// Link is one connection through a Proxy.
+type Link struct {
+	proxy          *Proxy
 	client, server net.Conn
 	ended          chan struct{}
 	end            sync.Once
 
 	mu       sync.Mutex
 	hole     chan struct{} // not nil: nothing gets through until it is closed
-	trap     trap
+	trap     Trap
 	released func()
 }
 
-// trap is what a connection waits for, to become a black hole at that moment.
-type trap int
+// Trap is what a connection waits for, to become a black hole at that moment.
+type Trap int
 
 const (
-	noTrap    trap = iota
-	onCommit       // the answer to a COMMIT, or to a statement that committed by itself: done, and nobody told
-	onRequest      // the next request, which does not arrive
+	noTrap    Trap = iota
+	OnCommit       // the answer to a COMMIT, or to a statement that committed by itself: done, and the client is not told
+	OnRequest      // the next request, which does not arrive
 )
 
-func newProxy(network, address string) (*proxy, error) {
+// NewProxy starts a proxy on a free port of 127.0.0.1, in front of the server that a URL leads to.
+func NewProxy(of string) (*Proxy, error) {
+	server, err := pgconn.ParseConfig(of)
+	if err != nil {
+		return nil, err
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("start a proxy: %w", err)
 	}
-	p := &proxy{listener: l, network: network, address: address, conns: map[*proxied]bool{}}
+	p := &Proxy{listener: l, conns: map[*Link]bool{}}
+	p.network, p.address = pgconn.NetworkAddress(server.Host, server.Port)
 	p.loops.Go(p.accept)
 	return p, nil
 }
 
-func (p *proxy) port() int { return p.listener.Addr().(*net.TCPAddr).Port }
+// URL is a URL of the server changed to lead through the proxy.
+func (p *Proxy) URL(of string) (string, error) {
+	u, err := url.Parse(of)
+	if err != nil {
+		return "", err
+	}
+	query := u.Query()
+	query.Set("host", "127.0.0.1")
+	query.Set("port", strconv.Itoa(p.listener.Addr().(*net.TCPAddr).Port))
+	u.RawQuery = query.Encode()
+	return u.String(), nil
+}
 
-func (p *proxy) accept() {
+func (p *Proxy) accept() {
 	for {
 		client, err := p.listener.Accept()
 		if err != nil {
@@ -66,7 +87,7 @@ func (p *proxy) accept() {
 			reset(client)
 			continue
 		}
-		c := &proxied{proxy: p, client: client, server: server, ended: make(chan struct{})}
+		c := &Link{proxy: p, client: client, server: server, ended: make(chan struct{})}
 		p.mu.Lock()
 		p.conns[c] = true
 		p.mu.Unlock()
@@ -75,15 +96,17 @@ func (p *proxy) accept() {
 	}
 }
 
-func (p *proxy) close() {
+// Close cuts all connections, and returns when nothing is forwarded any more.
+func (p *Proxy) Close() {
 	p.listener.Close()
-	for _, c := range p.all() {
-		c.cut()
+	for _, c := range p.Links() {
+		c.Cut()
 	}
 	p.loops.Wait()
 }
 
-func (p *proxy) all() (all []*proxied) {
+// Links are the connections at this moment.
+func (p *Proxy) Links() (all []*Link) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for c := range p.conns {
@@ -92,22 +115,22 @@ func (p *proxy) all() (all []*proxied) {
 	return all
 }
 
-// slow delays every piece for a while.
-func (p *proxy) slow(d time.Duration) {
+// Slow delays each piece that is forwarded, in both directions, from now on.
+func (p *Proxy) Slow(d time.Duration) {
 	p.mu.Lock()
 	p.delay = d
 	p.mu.Unlock()
 }
 
-func (p *proxy) delayed() time.Duration {
+func (p *Proxy) delayed() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.delay
 }
 
 // forward copies one direction, piece by piece, until either end closes.
-func (c *proxied) forward(from, to net.Conn, answers bool) {
-	defer c.cut()
+func (c *Link) forward(from, to net.Conn, answers bool) {
+	defer c.Cut()
 	piece := make([]byte, 16<<10)
 	for {
 		n, err := from.Read(piece)
@@ -133,11 +156,11 @@ func (c *proxied) forward(from, to net.Conn, answers bool) {
 var committed = [][]byte{[]byte("COMMIT\x00"), []byte("Z\x00\x00\x00\x05I")}
 
 // pass waits while the connection is a black hole; false when it was cut. A trap is sprung here.
-func (c *proxied) pass(piece []byte, answer bool) bool {
+func (c *Link) pass(piece []byte, answer bool) bool {
 	c.mu.Lock()
-	sprung := c.trap == onRequest && !answer
+	sprung := c.trap == OnRequest && !answer
 	for _, end := range committed {
-		sprung = sprung || c.trap == onCommit && answer && bytes.Contains(piece, end)
+		sprung = sprung || c.trap == OnCommit && answer && bytes.Contains(piece, end)
 	}
 	if sprung {
 		c.trap = noTrap
@@ -157,8 +180,8 @@ func (c *proxied) pass(piece []byte, answer bool) bool {
 	}
 }
 
-// swallow makes the connection a black hole; it lasts until letGo or cut.
-func (c *proxied) swallow() {
+// Swallow makes the connection a black hole until LetGo or Cut.
+func (c *Link) Swallow() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.hole == nil {
@@ -166,15 +189,15 @@ func (c *proxied) swallow() {
 	}
 }
 
-// set makes a trap; sprung is called when the connection falls into it.
-func (c *proxied) set(t trap, sprung func()) {
+// Set sets a trap; sprung is called when the connection falls into it.
+func (c *Link) Set(t Trap, sprung func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.trap, c.released = t, sprung
 }
 
-// letGo ends a black hole, and a trap; what was withheld arrives late.
-func (c *proxied) letGo() {
+// LetGo ends a black hole, and disarms a trap; what was withheld arrives late.
+func (c *Link) LetGo() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.trap = noTrap
@@ -184,8 +207,11 @@ func (c *proxied) letGo() {
 	}
 }
 
-// cut ends the connection at once on both sides, as a reset does.
-func (c *proxied) cut() {
+// Ended is closed when the connection has ended.
+func (c *Link) Ended() <-chan struct{} { return c.ended }
+
+// Cut ends the connection at once on both sides, as a reset does.
+func (c *Link) Cut() {
 	c.end.Do(func() {
 		close(c.ended)
 		reset(c.client)
