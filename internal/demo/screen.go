@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// screen tells the story: to a terminal with colour and a line that moves, else in plain text.
+// screen prints the story: on a terminal in colour and with a moving line, otherwise as plain text.
 type screen struct {
 	out      io.Writer
 	terminal bool
@@ -36,20 +36,20 @@ func (s *screen) style(code, text string) string {
 // title begins a part of the story.
 func (s *screen) title(text string) { s.line("\n" + s.style(bold, text)) }
 
-// say tells what happens.
+// say prints what happens.
 func (s *screen) say(format string, args ...any) { s.line("  " + fmt.Sprintf(format, args...)) }
 
-// saw tells what was seen, and is as it should be.
+// saw prints an observation that is as it should be.
 func (s *screen) saw(format string, args ...any) {
 	s.line("  " + s.style(green, "✓") + " " + fmt.Sprintf(format, args...))
 }
 
-// missed tells what is not as it should be.
+// missed prints an observation that is not as it should be.
 func (s *screen) missed(format string, args ...any) {
 	s.line("  " + s.style(red, "✗") + " " + fmt.Sprintf(format, args...))
 }
 
-// typed shows a command as an operator would type it.
+// typed prints a command as an operator would type it.
 func (s *screen) typed(command string) { s.line("  " + s.style(cyan, "$ "+command)) }
 
 func (s *screen) line(text string) {
@@ -60,7 +60,7 @@ func (s *screen) line(text string) {
 // barCells is the length of a bar in characters; each shows eight steps.
 const barCells = 24
 
-// progress shows n of most as a bar on the last line of a terminal, in place of what was there.
+// progress shows n of most as a bar on the last line of a terminal, replacing what was there.
 func (s *screen) progress(n, most int64, text string) {
 	if !s.terminal {
 		return
@@ -79,7 +79,7 @@ func (s *screen) progress(n, most int64, text string) {
 	s.moving = true
 }
 
-// still takes the progress line away.
+// still removes the progress line.
 func (s *screen) still() {
 	if s.moving {
 		fmt.Fprint(s.out, "\r\x1b[K")
@@ -87,8 +87,8 @@ func (s *screen) still() {
 	}
 }
 
-// table prints lines of cells in columns, the first line being their names. Where the terminal is too narrow it leaves the
-// columns after the long one out, and cuts that.
+// table prints lines of cells in columns; the first line has their names. If the terminal is too narrow, it leaves out the
+// columns after the long one, and cuts that one.
 func (s *screen) table(lines [][]string, long int) {
 	widths := make([]int, len(lines[0]))
 	for _, cells := range lines {
@@ -121,7 +121,7 @@ func (s *screen) table(lines [][]string, long int) {
 	}
 }
 
-// cut shortens a text to so many characters.
+// cut shortens a text to that many characters.
 func cut(text string, width int) string {
 	if utf8.RuneCountInString(text) <= width {
 		return text
@@ -129,8 +129,8 @@ func cut(text string, width int) string {
 	return string([]rune(text)[:max(0, width-1)]) + "…"
 }
 
-// printable makes text from outside fit to stand in a line of a terminal: what a terminal would obey, or what would not be
-// seen, is shown by its number. Customers type anything, and it comes back in error texts.
+// printable makes a foreign text safe for a line of a terminal: characters that a terminal would interpret, or that would
+// be invisible, are shown as numbers. Customers type anything, and it comes back in error texts.
 func printable(text string) string {
 	var b strings.Builder
 	for i := 0; i < len(text); {
