@@ -30,8 +30,8 @@ func execute(t *testing.T, url string, statements ...string) {
 	}
 }
 
-// What was committed is there after a crash, what was not is not; every process of the server has gone with it, and the
-// one that follows has its address.
+// After a crash, what was committed is there and what was not is gone; every process of the server has gone with it, and the
+// next one has its address.
 func TestCrashAndRestart(t *testing.T) {
 	root := tempDir(t)
 	s := start(t, durable)
@@ -48,7 +48,7 @@ func TestCrashAndRestart(t *testing.T) {
 	if children, err = childrenOf(first); err != nil || len(children) < 3 {
 		t.Fatalf("the server's processes are %v, %v", children, err)
 	}
-	for range 2 { // again is no error
+	for range 2 { // the second time is no error
 		if err := s.Crash(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -62,7 +62,7 @@ func TestCrashAndRestart(t *testing.T) {
 	if _, err := conn.Exec(t.Context(), `COMMIT`); err == nil || answers(s.URL("")) {
 		t.Errorf("a server that crashed answers")
 	}
-	for range 2 { // after a crash, and while it runs
+	for range 2 { // after a crash, and while it is running
 		if err := s.Restart(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -77,7 +77,7 @@ func TestCrashAndRestart(t *testing.T) {
 	if err := s.Crash(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Stop(); err != nil { // also of a server that is down
+	if err := s.Stop(); err != nil { // works on a server that is down, too
 		t.Fatal(err)
 	}
 	if err := s.Restart(t.Context()); err == nil {
@@ -86,13 +86,13 @@ func TestCrashAndRestart(t *testing.T) {
 	isEmpty(t, root)
 }
 
-// A child of a killed process waits for somebody to take leave of it; where that is slow, it is still listed.
+// A killed process stays in the list until its parent has waited for it, which can be slow.
 func zombie(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err == nil && strings.Contains(string(stat), ") Z ")
 }
 
-// A restart that fails leaves the data, and another one can follow.
+// If a restart fails, the data stays, and another one can follow.
 func TestRestartFails(t *testing.T) {
 	root := tempDir(t)
 	s := start(t, durable)
@@ -103,7 +103,7 @@ func TestRestartFails(t *testing.T) {
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := s.Restart(over); err == nil {
-		t.Error("it took no notice of its context")
+		t.Error("it ignored its context")
 	}
 	if err := s.folder.write("data/postgresql.auto.conf", "no_such_setting = 1\n"); err != nil {
 		t.Fatal(err)
@@ -126,7 +126,7 @@ func TestRestartFails(t *testing.T) {
 	isEmpty(t, root)
 }
 
-// The folder goes with the process that made it also when its server has crashed, or was started again.
+// The folder is removed with the process that made it even if its server has crashed or was restarted.
 func TestParentKilledAfterCrash(t *testing.T) {
 	for _, do := range []string{"crash", "restart", "standby"} {
 		t.Run(do, func(t *testing.T) {

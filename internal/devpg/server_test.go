@@ -33,7 +33,7 @@ func TestStartAndStop(t *testing.T) {
 		"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "listen_addresses": "",
 		"max_connections": "200", "max_prepared_transactions": "20", "server_encoding": "UTF8", "lc_collate": "C",
 	} {
-		sql := "SELECT coalesce(current_setting('" + setting + "', true), 'C')" // lc_collate is no setting from 16 on
+		sql := "SELECT coalesce(current_setting('" + setting + "', true), 'C')" // lc_collate is not a setting from 16 on
 		if got := query(t, s.URL(""), sql); got != want {
 			t.Errorf("%s is %s, want %s", setting, got, want)
 		}
@@ -146,7 +146,7 @@ func TestStartFails(t *testing.T) {
 	isEmpty(t, root)
 }
 
-// A start that is broken off, at whatever point, leaves nothing behind.
+// A start that is cancelled, at whatever point, leaves nothing behind.
 func TestStartIsCancelled(t *testing.T) {
 	root := tempDir(t)
 	o := options(t)
@@ -154,7 +154,7 @@ func TestStartIsCancelled(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), after*time.Millisecond)
 		s, err := Start(ctx, o)
 		cancel()
-		if err == nil { // it was quicker
+		if err == nil { // it was faster
 			if err := s.Stop(); err != nil {
 				t.Errorf("after %d ms: %v", after, err)
 			}
@@ -193,11 +193,11 @@ func TestServerGivenByURL(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := Start(t.Context(), Options{URL: own.URL("")}); err == nil {
-		t.Error("a server that does not answer was taken")
+		t.Error("a server that does not answer was accepted")
 	}
 }
 
-// A server that dies by itself is noticed, and Stop still cleans up.
+// If a server dies by itself, that is noticed, and Stop still cleans up.
 func TestServerDies(t *testing.T) {
 	root := tempDir(t)
 	s := start(t)

@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// The server, and everything in its folder, belongs to the account: another user, without further groups, where the
-// test is run by root.
+// The server, and everything in its folder, belongs to the account: another user, without additional groups, if
+// root runs the test.
 func TestServerAccount(t *testing.T) {
 	tempDir(t)
 	s := start(t)
