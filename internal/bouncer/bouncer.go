@@ -97,13 +97,13 @@ func (b *Bouncer) Prepares() bool { return prepares(b.version) }
 func prepares(version [2]int) bool { return version[0] > 1 || version[1] >= 21 }
 
 func versionOf(program string) (v [2]int, err error) {
-	told, err := exec.Command(program, "--version").Output()
+	printed, err := exec.Command(program, "--version").Output()
 	if err != nil {
 		return v, fmt.Errorf("%s --version: %w", program, err)
 	}
-	numbers := regexp.MustCompile(`PgBouncer (\d+)\.(\d+)`).FindSubmatch(told)
+	numbers := regexp.MustCompile(`PgBouncer (\d+)\.(\d+)`).FindSubmatch(printed)
 	if numbers == nil {
-		return v, fmt.Errorf("%s --version says %q", program, told)
+		return v, fmt.Errorf("%s --version says %q", program, printed)
 	}
 	for i := range v {
 		v[i], _ = strconv.Atoi(string(numbers[i+1]))

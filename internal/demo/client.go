@@ -76,8 +76,8 @@ func (c *client) sendAll(ctx context.Context, w *wave, orders []Order, pace time
 	return nil
 }
 
-// over reports whether all orders are sent, or the story has ended.
-func (w *wave) over() bool {
+// isOver reports whether all orders are sent, or the story has ended.
+func (w *wave) isOver() bool {
 	select {
 	case <-w.ended:
 		return true

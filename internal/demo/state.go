@@ -20,9 +20,9 @@ type state struct {
 	placed, billed, shipped, rewarded int64 // rows of the business tables
 }
 
-// quiet reports whether there is nothing left to do, except in the queues of services that are down. Messages in the error
+// isQuiet reports whether there is nothing left to do, except in the queues of services that are down. Messages in the error
 // table wait for an operator.
-func (s state) quiet(down ...string) bool {
+func (s state) isQuiet(down ...string) bool {
 	for queue, n := range s.waiting {
 		if n > 0 && !slices.Contains(down, queue) {
 			return false

@@ -107,7 +107,7 @@ func (s *story) absorbFlood(ctx context.Context, orders []Order) error {
 		backlog = append(backlog, now.waiting["sales"])
 		s.progress(now.waiting["sales"], int64(len(orders)),
 			fmt.Sprintf("%d wait for Sales, %d placed, %d billed", now.waiting["sales"], now.placed, now.billed))
-		return wave.over() && now.quiet("shipping")
+		return wave.isOver() && now.isQuiet("shipping")
 	})
 	if err != nil {
 		return err
@@ -132,7 +132,7 @@ func (s *story) bringShippingBack(ctx context.Context) error {
 	now, err := s.until(ctx, "Shipping catches up", func(now state) bool {
 		s.progress(now.waiting["shipping"], missed.waiting["shipping"],
 			fmt.Sprintf("%d wait for Shipping, %d shipped", now.waiting["shipping"], now.shipped))
-		return now.quiet()
+		return now.isQuiet()
 	})
 	if err != nil {
 		return err
@@ -159,7 +159,7 @@ func (s *story) breakSales(ctx context.Context, orders []Order) (*wave, error) {
 	wave := s.client.send(ctx, orders, s.pace.order)
 	now, err := s.until(ctx, "the error table fills", func(now state) bool {
 		s.progress(now.failed, enough, fmt.Sprintf("%d failed, %d retrying, %d placed", now.failed, now.retrying, now.placed))
-		return now.failed >= enough || wave.over() && now.quiet()
+		return now.failed >= enough || wave.isOver() && now.isQuiet()
 	})
 	if err != nil {
 		return nil, err
@@ -190,7 +190,7 @@ func (s *story) fixSales(ctx context.Context, wave *wave) error {
 	now, err := s.until(ctx, "the failed orders go through", func(now state) bool {
 		s.progress(wave.sent.Load(), wave.orders,
 			fmt.Sprintf("%d placed, %d billed, %d shipped", now.placed, now.billed, now.shipped))
-		return wave.over() && now.quiet()
+		return wave.isOver() && now.isQuiet()
 	})
 	if err != nil {
 		return err
@@ -212,7 +212,7 @@ func (s *story) addLoyalty(ctx context.Context, orders []Order) error {
 	wave := s.client.send(ctx, orders, s.pace.order)
 	now, err := s.until(ctx, "the last orders go through", func(now state) bool {
 		s.progress(now.rewarded, int64(len(orders)), fmt.Sprintf("%d placed, points given for %d", now.placed, now.rewarded))
-		return wave.over() && now.quiet()
+		return wave.isOver() && now.isQuiet()
 	})
 	if err != nil {
 		return err

@@ -12,7 +12,7 @@ import (
 // The user that the server runs as cannot reach root's own cache, and under sudo HOME can be the caller's, whose
 // folders must not fill with root's files. So root has one in /var/cache, unless XDG_CACHE_HOME says otherwise.
 func cacheRoot(as account) string {
-	if as.other() {
+	if as.isOther() {
 		if dir := os.Getenv("XDG_CACHE_HOME"); filepath.IsAbs(dir) {
 			if ok, err := as.canUse(dir, false); ok && err == nil {
 				return filepath.Join(dir, "sqlq")

@@ -84,7 +84,7 @@ func TestSeed(t *testing.T) {
 	if !run() {
 		t.Error("there is a data directory, but who made it?")
 	}
-	isEmpty(t, root)
+	checkEmpty(t, root)
 }
 
 func TestPrune(t *testing.T) {

@@ -63,7 +63,7 @@ func startContainer(ctx context.Context, o Options, inst installation) (*Server,
 	s := &Server{address: addr, box: c}
 	v, err := awaitContainer(ctx, s.URL(""), c)
 	if err == nil {
-		err = v.fits(o.Major)
+		err = v.checkMajor(o.Major)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w%s", inst, err, c.log.quoted()), c.abandon())

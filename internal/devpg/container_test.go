@@ -41,7 +41,7 @@ func withEngine(t *testing.T) engine {
 		return os.Getenv(name)
 	}
 	f := &finder{getenv: offline, log: io.Discard}
-	if inst, err := f.contained(t.Context(), i); err == nil {
+	if inst, err := f.findContainer(t.Context(), i); err == nil {
 		t.Logf("the engine is %s, with the image %s", inst.engine.client, i.name)
 		t.Setenv("SQLQ_POSTGRES_IMAGE", i.name)
 		return *inst.engine
@@ -74,7 +74,7 @@ func fakeEngine(t *testing.T, o Options) engine {
 	}
 	t.Setenv("FAKE_ENGINE_DIR", state)
 	t.Setenv("FAKE_ENGINE_BIN", inst.bin)
-	if as.other() {
+	if as.isOther() {
 		t.Setenv("FAKE_ENGINE_AS", fmt.Sprintf("setpriv --reuid=%d --regid=%d --clear-groups", as.uid, as.gid))
 	}
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
@@ -323,7 +323,7 @@ func TestEngines(t *testing.T) {
 				}
 				return c.env[name]
 			}}
-			inst, err := f.contained(t.Context(), image{pinned})
+			inst, err := f.findContainer(t.Context(), image{pinned})
 			if c.want != "" {
 				if err != nil || inst.engine.name != c.want || inst.engine.client != filepath.Join(dir, c.want) || inst.version.String() != "18.4" {
 					t.Fatalf("got %+v, %v", inst, err)

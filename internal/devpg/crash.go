@@ -17,7 +17,7 @@ import (
 func (s *Server) Crash(ctx context.Context) error {
 	s.change.Lock()
 	defer s.change.Unlock()
-	if err := s.ours("crashed"); err != nil {
+	if err := s.checkOwned("crashed"); err != nil {
 		return err
 	}
 	return s.crash()
@@ -49,7 +49,7 @@ func (s *Server) crash() error {
 func (s *Server) Restart(ctx context.Context) error {
 	s.change.Lock()
 	defer s.change.Unlock()
-	if err := s.ours("restarted"); err != nil {
+	if err := s.checkOwned("restarted"); err != nil {
 		return err
 	}
 	p := s.process.Load()
@@ -86,8 +86,8 @@ func (s *Server) openLog() (*os.File, error) {
 	return log, nil
 }
 
-// ours returns an error if the caller may not do this to the server.
-func (s *Server) ours(done string) error {
+// checkOwned returns an error if the caller may not do this to the server.
+func (s *Server) checkOwned(done string) error {
 	switch {
 	case s.box != nil:
 		return fmt.Errorf("the server runs in a container, and cannot be %s there: this needs PostgreSQL's programs on this machine; "+

@@ -55,7 +55,7 @@ func TestCrashAndRestart(t *testing.T) {
 	}
 	await(t, "Done", done)
 	for _, pid := range append(children, first) {
-		if !gone(pid) && !zombie(pid) {
+		if !isGone(pid) && !isZombie(pid) {
 			t.Errorf("process %d of the server survived its crash", pid)
 		}
 	}
@@ -69,7 +69,7 @@ func TestCrashAndRestart(t *testing.T) {
 		if got := query(t, s.URL(""), `SELECT string_agg(n::text, ' ') FROM kept`); got != "1" {
 			t.Errorf("after the crash there is %s, want what was committed: 1", got)
 		}
-		if s.PID() == first || gone(s.PID()) {
+		if s.PID() == first || isGone(s.PID()) {
 			t.Errorf("PID is %d, that of the first was %d", s.PID(), first)
 		}
 		first = s.PID()
@@ -83,11 +83,11 @@ func TestCrashAndRestart(t *testing.T) {
 	if err := s.Restart(t.Context()); err == nil {
 		t.Error("a server without data was started")
 	}
-	isEmpty(t, root)
+	checkEmpty(t, root)
 }
 
 // A killed process stays in the list until its parent has waited for it, which can be slow.
-func zombie(pid int) bool {
+func isZombie(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err == nil && strings.Contains(string(stat), ") Z ")
 }
@@ -123,7 +123,7 @@ func TestRestartFails(t *testing.T) {
 	if err := s.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	isEmpty(t, root)
+	checkEmpty(t, root)
 }
 
 // The folder is removed with the process that made it even if its server has crashed or was restarted.

@@ -30,8 +30,8 @@ var engines = []struct {
 // answersWithin is how long an engine may take to answer. People without an engine should not have to wait for one that hangs.
 const answersWithin = 2 * time.Second
 
-// contained returns the image in the first engine that answers and can get it.
-func (f *finder) contained(ctx context.Context, i image) (installation, error) {
+// findContainer returns the image in the first engine that answers and can get it.
+func (f *finder) findContainer(ctx context.Context, i image) (installation, error) {
 	var errs []error
 	for _, known := range engines {
 		client := lookPath(f.path(), known.name)
@@ -40,7 +40,7 @@ func (f *finder) contained(ctx context.Context, i image) (installation, error) {
 			continue
 		}
 		e := engine{client: client, name: known.name}
-		if err := f.ready(ctx, e, known.host, i); err != nil {
+		if err := f.prepare(ctx, e, known.host, i); err != nil {
 			errs = append(errs, f.fault(client, err))
 			continue
 		}
@@ -49,19 +49,19 @@ func (f *finder) contained(ctx context.Context, i image) (installation, error) {
 	return installation{}, errors.Join(errs...)
 }
 
-// ready makes sure that the engine can run the image.
-func (f *finder) ready(ctx context.Context, e engine, hostVariable string, i image) error {
-	if host := f.getenv(hostVariable); elsewhere(host) {
+// prepare makes sure that the engine can run the image.
+func (f *finder) prepare(ctx context.Context, e engine, hostVariable string, i image) error {
+	if host := f.getenv(hostVariable); isRemote(host) {
 		return fmt.Errorf("%s=%s leads to another machine, whose ports cannot be reached at 127.0.0.1", hostVariable, host)
 	}
-	if err := e.answers(ctx); err != nil {
+	if err := e.ping(ctx); err != nil {
 		return err
 	}
 	return e.provide(ctx, i, f.getenv, f.log)
 }
 
-// answers checks that the engine answers a small request.
-func (e engine) answers(ctx context.Context) error {
+// ping checks that the engine answers a small request.
+func (e engine) ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, answersWithin, fmt.Errorf("its engine did not answer within %s", answersWithin))
 	defer cancel()
 	if _, err := e.output(ctx, "ps", "--quiet"); err != nil {
@@ -73,8 +73,8 @@ func (e engine) answers(ctx context.Context) error {
 	return nil
 }
 
-// elsewhere reports whether the engine's address, as its variable gives it, is on another machine.
-func elsewhere(host string) bool {
+// isRemote reports whether the engine's address, as its variable gives it, is on another machine.
+func isRemote(host string) bool {
 	u, err := url.Parse(host)
 	if err != nil {
 		return false // the client will say what is wrong

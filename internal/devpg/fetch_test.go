@@ -110,7 +110,7 @@ func TestFetchFails(t *testing.T) {
 					t.Errorf("%s was left in the cache, %v", path, err)
 				}
 			}
-			isEmpty(t, os.Getenv("TMPDIR"))
+			checkEmpty(t, os.Getenv("TMPDIR"))
 		})
 	}
 	t.Run("no npm", func(t *testing.T) {

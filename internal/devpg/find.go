@@ -100,7 +100,7 @@ func (f *finder) find(ctx context.Context) (installation, error) {
 	}
 	f.note("SQLQ_POSTGRES_BIN", "not set")
 	if name := f.getenv("SQLQ_POSTGRES_IMAGE"); name != "" {
-		inst, err := f.contained(ctx, image{name: name})
+		inst, err := f.findContainer(ctx, image{name: name})
 		switch {
 		case err == nil:
 			return inst, nil
@@ -131,7 +131,7 @@ func (f *finder) download(ctx context.Context) (installation, error) {
 	}
 	i, noImage := findImage(f.major)
 	if noImage == nil {
-		inst, noImage = f.contained(ctx, i)
+		inst, noImage = f.findContainer(ctx, i)
 	} else {
 		f.note("images of PostgreSQL", noImage.Error())
 	}
@@ -245,7 +245,7 @@ func (f *finder) inspect(ctx context.Context, bin string) (installation, error) 
 	if err != nil {
 		return installation{}, fmt.Errorf("%s: %w", bin, err)
 	}
-	if err := v.fits(f.major); err != nil {
+	if err := v.checkMajor(f.major); err != nil {
 		return installation{}, fmt.Errorf("%s is %w", bin, err)
 	}
 	return installation{bin: bin, version: v}, nil
@@ -266,7 +266,7 @@ func (f *finder) output(ctx context.Context, program string, args ...string) (st
 	if errors.As(err, &exit) && len(exit.Stderr) > 0 {
 		err = fmt.Errorf("%w: %s", err, strings.TrimSpace(string(exit.Stderr)))
 	}
-	if f.as.other() {
+	if f.as.isOther() {
 		err = fmt.Errorf("run %s as user %s: %w", filepath.Base(program), f.as.name, err)
 	}
 	return "", err

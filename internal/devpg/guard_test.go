@@ -33,13 +33,13 @@ func child() {
 			err = childDoes(s, os.Getenv("DEVPG_TEST_DO"))
 		}
 		if err == nil {
-			told := childServer{URL: s.URL(""), PID: s.PID()}
+			report := childServer{URL: s.URL(""), PID: s.PID()}
 			if s.box != nil {
-				told.Container, told.PID = s.box.name, s.box.cmd.Process.Pid
+				report.Container, report.PID = s.box.name, s.box.cmd.Process.Pid
 			} else {
-				told.Folder = s.folder.path
+				report.Folder = s.folder.path
 			}
-			err = json.NewEncoder(os.Stdout).Encode(told)
+			err = json.NewEncoder(os.Stdout).Encode(report)
 		}
 	}
 	if err != nil {
@@ -126,10 +126,10 @@ func TestParentKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, "the server to go when its parent is killed", free)
-	if !gone(s.PID) {
+	if !isGone(s.PID) {
 		t.Error("the server survived its parent")
 	}
-	isEmpty(t, root)
+	checkEmpty(t, root)
 }
 
 // If the guard is killed too, the server still ends. The folder stays, and the next start removes it, but not the folder
@@ -169,7 +169,7 @@ func TestParentAndGuardKilled(t *testing.T) {
 	if err := errors.Join(running.Stop(), third.Stop()); err != nil {
 		t.Error(err)
 	}
-	isEmpty(t, root)
+	checkEmpty(t, root)
 }
 
 // The guard removes the folder even if its program ends as soon as it is asked to.

@@ -74,7 +74,7 @@ func tempDir(t *testing.T) string {
 	return dir
 }
 
-func isEmpty(t *testing.T, dir string) {
+func checkEmpty(t *testing.T, dir string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -108,5 +108,5 @@ func answers(url string) bool {
 	return true
 }
 
-// gone reports whether there is no process with that id.
-func gone(pid int) bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
+// isGone reports whether there is no process with that id.
+func isGone(pid int) bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }

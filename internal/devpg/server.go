@@ -227,7 +227,7 @@ func attach(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ask %s for its version: %w", at, err)
 	}
-	if err := v.fits(o.Major); err != nil {
+	if err := v.checkMajor(o.Major); err != nil {
 		return nil, fmt.Errorf("the server at %s is %w", at, err)
 	}
 	return &Server{version: v, origin: fmt.Sprintf("PostgreSQL %s at %s", v, at), address: address{given: o.URL}}, nil

@@ -45,7 +45,7 @@ func TestStartAndStop(t *testing.T) {
 			if err := s.Stop(); err != nil {
 				t.Error(err)
 			}
-			if !gone(s.PID()) {
+			if !isGone(s.PID()) {
 				t.Error("Stop returned before the server had ended")
 			}
 		})
@@ -56,7 +56,7 @@ func TestStartAndStop(t *testing.T) {
 	default:
 		t.Error("Done is open after Stop")
 	}
-	isEmpty(t, root)
+	checkEmpty(t, root)
 }
 
 func TestOptionsReachTheServer(t *testing.T) {
@@ -122,7 +122,7 @@ func TestSeveralStartsAtOnce(t *testing.T) {
 		})
 	}
 	starts.Wait()
-	isEmpty(t, root)
+	checkEmpty(t, root)
 }
 
 func TestStartFails(t *testing.T) {
@@ -143,7 +143,7 @@ func TestStartFails(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "14 or newer") {
 		t.Errorf("version 13: %v", err)
 	}
-	isEmpty(t, root)
+	checkEmpty(t, root)
 }
 
 // A start that is cancelled, at whatever point, leaves nothing behind.
@@ -161,7 +161,7 @@ func TestStartIsCancelled(t *testing.T) {
 		} else if !errors.Is(err, context.DeadlineExceeded) && after == 0 {
 			t.Errorf("after %d ms: %v", after, err)
 		}
-		isEmpty(t, root)
+		checkEmpty(t, root)
 	}
 }
 
@@ -212,5 +212,5 @@ func TestServerDies(t *testing.T) {
 	if err := s.Stop(); err != nil {
 		t.Error(err)
 	}
-	isEmpty(t, root)
+	checkEmpty(t, root)
 }

@@ -30,7 +30,7 @@ var standbys atomic.Int64
 func (s *Server) Standby(ctx context.Context, o StandbyOptions) (*Server, error) {
 	s.change.Lock() // the primary must not be restarted meanwhile
 	defer s.change.Unlock()
-	if err := s.ours("copied"); err != nil {
+	if err := s.checkOwned("copied"); err != nil {
 		return nil, err
 	}
 	conn, err := pgx.Connect(ctx, s.URL(""))
@@ -151,7 +151,7 @@ const promoteWithin = 60 * time.Second
 func (s *Server) Promote(ctx context.Context) error {
 	s.change.Lock()
 	defer s.change.Unlock()
-	if err := s.ours("promoted"); err != nil {
+	if err := s.checkOwned("promoted"); err != nil {
 		return err
 	}
 	conn, err := pgx.Connect(ctx, s.URL(""))

@@ -68,7 +68,7 @@ func TestStandbyAndPromote(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		isEmpty(t, root)
+		checkEmpty(t, root)
 	}
 }
 
@@ -138,5 +138,5 @@ func TestStandbyFails(t *testing.T) {
 	if err := primary.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	isEmpty(t, root)
+	checkEmpty(t, root)
 }

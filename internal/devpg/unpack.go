@@ -64,7 +64,7 @@ func (u *unpacker) files(archive io.Reader) error {
 		if err != nil {
 			return err
 		}
-		if err := safe(h.Name); err != nil {
+		if err := checkName(h.Name); err != nil {
 			return err
 		}
 		_, name, ok := strings.Cut(strings.TrimSuffix(h.Name, "/"), "/")
@@ -87,8 +87,8 @@ func (u *unpacker) files(archive io.Reader) error {
 	}
 }
 
-// safe refuses names that are absolute or contain "..", also as Windows writes them.
-func safe(name string) error {
+// checkName refuses names that are absolute or contain "..", also as Windows writes them.
+func checkName(name string) error {
 	slashed := strings.ReplaceAll(name, `\`, "/")
 	local := filepath.IsLocal(filepath.FromSlash(name)) && !path.IsAbs(slashed)
 	for part := range strings.SplitSeq(slashed, "/") {
@@ -131,7 +131,7 @@ func (u *unpacker) file(name string, mode fs.FileMode, content io.Reader) error 
 
 // link creates the symbolic link name, which points to to. Where that leads is checked at the end.
 func (u *unpacker) link(name, to string) error {
-	if path.IsAbs(to) || filepath.IsAbs(to) || safe(path.Join(path.Dir(name), to)) != nil {
+	if path.IsAbs(to) || filepath.IsAbs(to) || checkName(path.Join(path.Dir(name), to)) != nil {
 		return fmt.Errorf("the link %s leads out of the package, to %s", name, to)
 	}
 	if err := u.mkdir(path.Dir(name)); err != nil {
@@ -158,7 +158,7 @@ func (u *unpacker) missingLinks() error {
 		return fmt.Errorf("%s: %w", linkList, err)
 	}
 	for _, l := range list {
-		if err := errors.Join(safe(l.Source), safe(l.Target)); err != nil {
+		if err := errors.Join(checkName(l.Source), checkName(l.Target)); err != nil {
 			return fmt.Errorf("%s: %w", linkList, err)
 		}
 		if _, err := u.root.Lstat(l.Target); err == nil {

@@ -56,7 +56,7 @@ func TestAccountForRoot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if root := os.Geteuid() == 0; as.other() != root || root && as.uid == 0 {
+	if root := os.Geteuid() == 0; as.isOther() != root || root && as.uid == 0 {
 		t.Errorf("the account is %+v", as)
 	}
 }

@@ -52,8 +52,8 @@ func newAccount(u *user.User) (account, error) {
 	return account{name: u.Username, uid: uint32(uid), gid: uint32(gid)}, nil
 }
 
-// other reports whether the account is another user than this process's.
-func (a account) other() bool { return a.name != "" }
+// isOther reports whether the account is another user than this process's.
+func (a account) isOther() bool { return a.name != "" }
 
 // run makes the command run as the account, with only the account's own group, and outside the working
 // directory of this process, which the account may not be able to enter.
@@ -62,7 +62,7 @@ func (a account) run(cmd *exec.Cmd) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
-	if a.other() {
+	if a.isOther() {
 		// No Groups and NoSetGroups false: root's supplementary groups are dropped.
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: a.uid, Gid: a.gid}
 	}
@@ -70,7 +70,7 @@ func (a account) run(cmd *exec.Cmd) {
 
 // own gives an open file to the account.
 func (a account) own(f *os.File) error {
-	if !a.other() {
+	if !a.isOther() {
 		return nil
 	}
 	return f.Chown(int(a.uid), int(a.gid))
@@ -78,7 +78,7 @@ func (a account) own(f *os.File) error {
 
 // ownIn gives the file, or folder, at a path in root to the account.
 func (a account) ownIn(root *os.Root, path string) error {
-	if !a.other() {
+	if !a.isOther() {
 		return nil
 	}
 	return root.Lchown(path, int(a.uid), int(a.gid))
@@ -87,7 +87,7 @@ func (a account) ownIn(root *os.Root, path string) error {
 // owns reports whether the file belongs to the account or to the user of this process.
 func (a account) owns(info fs.FileInfo) bool {
 	stat, ok := info.Sys().(*syscall.Stat_t)
-	return ok && (stat.Uid == uint32(os.Geteuid()) || a.other() && stat.Uid == a.uid)
+	return ok && (stat.Uid == uint32(os.Geteuid()) || a.isOther() && stat.Uid == a.uid)
 }
 
 // canUse reports whether the account may enter the folder and, if it needs to write, create files there. The error means
@@ -102,7 +102,7 @@ func (a account) canUse(dir string, write bool) (bool, error) {
 	a.run(cmd)
 	err := cmd.Run()
 	if _, ended := err.(*exec.ExitError); err != nil && !ended {
-		if a.other() {
+		if a.isOther() {
 			return false, fmt.Errorf("run a program as user %s, since PostgreSQL does not run as root: %w; "+
 				"run this as an ordinary user", a.name, err)
 		}
@@ -136,7 +136,7 @@ func folderRoot(as account, inMemory bool) (string, error) {
 		}
 	}
 	whose := ""
-	if as.other() {
+	if as.isOther() {
 		whose = " for user " + as.name
 	}
 	return "", fmt.Errorf("no temporary directory for the server: %s and /tmp are not writable%s, or their names are too long "+

@@ -63,9 +63,9 @@ func (v version) newer(w version) bool {
 	return v.minor > w.minor
 }
 
-// fits returns an error if the version cannot be used where major (0: any) is wanted. The error continues a text that ends
+// checkMajor returns an error if the version cannot be used where major (0: any) is wanted. The error continues a text that ends
 // in "… is": "PostgreSQL 13.2, older than 14".
-func (v version) fits(major int) error {
+func (v version) checkMajor(major int) error {
 	switch {
 	case v.major < minMajor:
 		return fmt.Errorf("PostgreSQL %s, older than %d", v, minMajor)

@@ -21,7 +21,7 @@ func TestExamples(t *testing.T) {
 	t.Parallel()
 	var programs []pkg
 	stories := map[string]*story{} // by folder
-	told := map[string]bool{}      // folders of programs that are part of a story
+	inStory := map[string]bool{}   // folders of programs that are part of a story
 	for _, p := range own(t) {
 		if !strings.HasPrefix(p.dir, "examples/") {
 			continue
@@ -29,7 +29,7 @@ func TestExamples(t *testing.T) {
 		if s := readStory(p.doc); s != nil {
 			stories[p.dir] = s
 			for _, program := range s.programs() {
-				told[program] = true
+				inStory[program] = true
 			}
 		}
 		if p.files[0].tree.Name.Name == "main" {
@@ -42,7 +42,7 @@ func TestExamples(t *testing.T) {
 
 	bin := buildExamples(t, programs)
 	for _, p := range programs {
-		if told[p.dir] {
+		if inStory[p.dir] {
 			continue
 		}
 		t.Run(strings.TrimPrefix(p.dir, "examples/"), func(t *testing.T) {

@@ -64,8 +64,8 @@ func (s *story) programs() (dirs []string) {
 	return dirs
 }
 
-// told is a step that is done or under way.
-type told struct {
+// execution is a step that is done or under way.
+type execution struct {
 	step
 	want    string // expected output, from the golden file
 	process *exec.Cmd
@@ -76,13 +76,13 @@ type told struct {
 	output bytes.Buffer
 }
 
-func (s *told) Write(p []byte) (int, error) {
+func (s *execution) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.output.Write(p)
 }
 
-func (s *told) printed() string {
+func (s *execution) printed() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.output.String()
@@ -95,10 +95,10 @@ func (s *story) tell(t *testing.T, bin, golden string) {
 	pgtest.Server(t) // if one must be fetched, do that now, or a program would report it
 	env := append(os.Environ(), "XDG_RUNTIME_DIR="+t.TempDir(), "ADDR=localhost:0",
 		"PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
-	var all []*told
-	running := map[string]*told{} // by terminal
+	var all []*execution
+	running := map[string]*execution{} // by terminal
 	for i, want := range s.outputs(t, golden) {
-		this := &told{step: s.steps[i], want: want}
+		this := &execution{step: s.steps[i], want: want}
 		all = append(all, this)
 		before := running[this.terminal]
 		switch {
@@ -151,10 +151,10 @@ func (s *story) outputs(t *testing.T, golden string) (outputs []string) {
 }
 
 // isServer reports whether the command is a server, of which only the end matters.
-func (s *told) isServer() bool { return strings.HasSuffix(s.command, "sqlq dev") }
+func (s *execution) isServer() bool { return strings.HasSuffix(s.command, "sqlq dev") }
 
 // start starts the command and returns when it has printed its first line, or has ended.
-func (s *told) start(t *testing.T, env []string, first string) {
+func (s *execution) start(t *testing.T, env []string, first string) {
 	t.Helper()
 	command := strings.ReplaceAll(first+"exec "+s.command, "go run ./cmd/sqlq", "sqlq")
 	command = example.ReplaceAllStringFunc(command, filepath.Base)
@@ -185,7 +185,7 @@ func (s *told) start(t *testing.T, env []string, first string) {
 }
 
 // end waits until the command ends.
-func (s *told) end(t *testing.T) {
+func (s *execution) end(t *testing.T) {
 	t.Helper()
 	s.await(t, "end", func() bool { return false })
 	if s.err != nil {
@@ -194,7 +194,7 @@ func (s *told) end(t *testing.T) {
 }
 
 // interrupt waits until the command has printed what it should, and shuts it down cleanly.
-func (s *told) interrupt(t *testing.T) {
+func (s *execution) interrupt(t *testing.T) {
 	t.Helper()
 	if !s.isServer() {
 		s.await(t, "output", func() bool { return normalLines(s.printed()) == normalLines(s.want) })
@@ -209,7 +209,7 @@ var request = regexp.MustCompile(`^curl (-i )?(?:-d '([^']*)' )?localhost:8080(\
 
 // curl sends a request as curl would, to the program that said where it listens. Of the response headers it shows the status and
 // the location. A GET is repeated until the answer is as expected.
-func (s *told) curl(t *testing.T, all []*told) {
+func (s *execution) curl(t *testing.T, all []*execution) {
 	t.Helper()
 	r := request.FindStringSubmatch(s.command)
 	var host []string
@@ -244,7 +244,7 @@ func (s *told) curl(t *testing.T, all []*told) {
 }
 
 // await waits until a condition holds, or the command has ended.
-func (s *told) await(t *testing.T, what string, holds func() bool) {
+func (s *execution) await(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	const patience = 2 * time.Minute
 	deadline, tick := time.NewTimer(patience), time.NewTicker(20*time.Millisecond)

@@ -70,8 +70,8 @@ func billing(charged *sync.Map) sqlq.Endpoint {
 	}}
 }
 
-// gone reports whether a database does not exist.
-func gone(url string) bool {
+// isGone reports whether a database does not exist.
+func isGone(url string) bool {
 	conn, err := pgx.Connect(context.Background(), url)
 	if err == nil {
 		conn.Close(context.Background())
@@ -118,7 +118,7 @@ func TestCleanup(t *testing.T) {
 				t.Errorf("it said %q, want %q", said, want)
 			}
 			ran.Wait()
-			if !gone(h.URL) {
+			if !isGone(h.URL) {
 				t.Error("the database is still there")
 			}
 			if err := h.Client.Send(context.Background(), placeOrder{}); !errors.Is(err, sqlq.ErrClosed) {
@@ -140,7 +140,7 @@ func TestConnectionNotGivenBack(t *testing.T) {
 			t.Error(err)
 		}
 	}), "connections of Harness.Pool that were not released: 1; end every transaction")
-	if !gone(h.URL) {
+	if !isGone(h.URL) {
 		t.Error("the database is still there")
 	}
 	conn.Release()
