@@ -1,5 +1,5 @@
-// Exactlyonce charges orders once, although the handler fails after it has written: the order and its command are committed
-// together, and so are the charge and the removal of the command.
+// Exactlyonce charges each order once, although the handler fails after writing the charge: the order and its command are
+// committed together, and so are the charge and the removal of the command.
 //
 //	go run ./cmd/sqlq dev -- go run ./examples/exactlyonce
 package main
@@ -40,7 +40,7 @@ func charge(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[ChargeOrder]) error
 
 const tables = `
 	CREATE TABLE shop_order (id int PRIMARY KEY);
-	CREATE TABLE charge (order_id int)` // no key that would refuse a second charge
+	CREATE TABLE charge (order_id int)` // no key that would prevent a second charge
 
 func main() {
 	ctx, stop := context.WithCancel(context.Background())
@@ -59,7 +59,7 @@ func main() {
 		}
 		switch calls.Add(1) {
 		case 2:
-			return errors.New("the network is gone, after the charge was written")
+			return errors.New("the network failed after the charge was written")
 		case 4:
 			stop() // three orders, and one more attempt
 		}

@@ -23,11 +23,11 @@ func main() {
 	check(err)
 	greet := sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[Greet]) error {
 		fmt.Printf("Hello, %s!\n", d.Message.Name)
-		stop() // ends Run, which would go on
+		stop() // ends Run, which would otherwise go on
 		return nil
 	})
 	hello := sqlq.Endpoint{Name: "hello", Handlers: []sqlq.Handler{greet}}
-	check(client.Prepare(ctx, hello))             // makes its queue, which Run would do too
+	check(client.Prepare(ctx, hello))             // creates its queue; Run would do that too
 	check(client.Send(ctx, Greet{Name: "world"})) // committed: now it can be handled here, elsewhere, tomorrow
 	check(client.Run(ctx, hello))
 }

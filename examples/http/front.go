@@ -26,7 +26,7 @@ func (f front) routes() http.Handler {
 	return mux
 }
 
-// post stores the order and sends the command in one transaction: who gets a 202 can rely on it.
+// post stores the order and sends the command in one transaction: a client that gets a 202 can rely on it.
 func (f front) post(w http.ResponseWriter, r *http.Request) {
 	var wanted struct{ Item string }
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<16)).Decode(&wanted); err != nil || wanted.Item == "" {
@@ -51,7 +51,7 @@ func (f front) post(w http.ResponseWriter, r *http.Request) {
 
 func (f front) get(w http.ResponseWriter, r *http.Request) {
 	rows, _ := f.pool.Query(r.Context(), `SELECT id, item, state FROM shop_order WHERE id::text = $1`, r.PathValue("id"))
-	o, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[order]) // it returns the query's error, too
+	o, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[order]) // returns the query's error, too
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		http.NotFound(w, r)
@@ -65,7 +65,7 @@ func (f front) get(w http.ResponseWriter, r *http.Request) {
 func answer(w http.ResponseWriter, status int, o order) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(o) // who has gone gets no answer
+	_ = json.NewEncoder(w).Encode(o) // the client may have gone
 }
 
 func fail(w http.ResponseWriter, r *http.Request, err error) {

@@ -1,5 +1,5 @@
-// Http is a web front that answers at once: POST /orders stores the order, sends the command that places it and answers 202
-// Accepted; a handler does what takes long, and GET /orders/{id} shows how far it is.
+// Http is a web front that answers immediately: POST /orders stores the order, sends the command that places it and answers 202
+// Accepted; a handler does the slow work, and GET /orders/{id} shows how far it is.
 //
 // In two terminals:
 //
@@ -43,14 +43,14 @@ func run(ctx context.Context) error {
 	}
 	defer pool.Close()
 	if _, err := pool.Exec(ctx, tables); err != nil {
-		return fmt.Errorf("make the tables: %w", err)
+		return fmt.Errorf("create the tables: %w", err)
 	}
 	client, err := sqlq.Open(ctx, pool, sqlq.Config{})
 	if err != nil {
 		return err
 	}
 	orders := sqlq.Endpoint{Name: "orders", Handlers: []sqlq.Handler{sqlq.HandleTx(placeOrder)}}
-	if err := client.Prepare(ctx, orders); err != nil { // its queue is there before the first request
+	if err := client.Prepare(ctx, orders); err != nil { // its queue exists before the first request
 		return err
 	}
 
@@ -63,11 +63,11 @@ func run(ctx context.Context) error {
 	served := make(chan error, 1)
 	ctx, stop := context.WithCancel(ctx)
 	go func() {
-		defer stop() // if it could not serve, Run need not go on
+		defer stop() // if it cannot serve, Run need not go on
 		served <- server.Serve(listener)
 	}()
 
-	// Here or in another process: the front and the handler only meet in the database.
+	// Here or in another process: the front and the handler meet only in the database.
 	err = client.Run(ctx, orders)
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()

@@ -21,12 +21,12 @@ type order struct {
 	State string `json:"state"`
 }
 
-// PlaceOrder names the order and nothing more: its row was committed with the command.
+// PlaceOrder contains only the order's id: its row was committed with the command.
 type PlaceOrder struct{ ID int64 }
 
 func (PlaceOrder) MessageType() string { return "orders.PlaceOrder" }
 
-// placeOrder is where the slow work would be. The new state and the end of the command commit together.
+// placeOrder is where the slow work would be. The new state and the removal of the command commit together.
 func placeOrder(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[PlaceOrder]) error {
 	_, err := tx.Exec(ctx, `UPDATE shop_order SET state = 'placed' WHERE id = $1`, d.Message.ID)
 	return err

@@ -1,5 +1,5 @@
-// Monolith is one process whose modules talk by messages only. Each is an endpoint with a queue and tables of its own; one Run
-// handles them all. A module that needs a process for itself moves there as it is.
+// Monolith is one process whose modules communicate only by messages. Each is an endpoint with its own queue and tables; one Run
+// handles them all. A module that needs a separate process moves there unchanged.
 //
 //	go run ./cmd/sqlq dev -- go run ./examples/monolith
 package main
@@ -37,7 +37,7 @@ func main() {
 		return nil
 	}
 	modules := []sqlq.Endpoint{ordering.Endpoint(), billing.Endpoint(), mailing.Endpoint(mailServer)}
-	check(client.Prepare(ctx, modules...)) // queues, routes and subscriptions, so that an order may come before Run
+	check(client.Prepare(ctx, modules...)) // queues, routes and subscriptions, so that an order can come before Run
 	check(client.Send(ctx, ordering.Place{Customer: "ada@example.com", Cents: 2990}))
 	check(client.Run(ctx, modules...))
 }

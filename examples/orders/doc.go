@@ -1,6 +1,6 @@
 // Package orders is a shop of four programs that know each other's messages and nothing else. The client writes its order and
 // sends sales.PlaceOrder in one transaction; Sales writes its own row and publishes sales.OrderPlaced; Billing and Shipping
-// have subscribed to that.
+// subscribe to that.
 //
 // Start a server in a terminal, at the root of the repository:
 //
@@ -10,18 +10,18 @@
 //
 //	$ export DATABASE_URL=$(go run ./cmd/sqlq dev --url)
 //
-// Then start the services, and the client, which places three orders and ends:
+// Then start the services, and the client, which places three orders and exits:
 //
 //	2$ go run ./examples/orders/sales
 //	3$ go run ./examples/orders/billing
 //	4$ go run ./examples/orders/shipping
 //	5$ go run ./examples/orders/client
 //
-// Stop Shipping while orders go on coming in. Nobody else notices; it ships what it has missed when it is back:
+// Stop Shipping while orders keep coming. The others do not notice; when it is back, it ships what it has missed:
 //
 //	4$ ^C
 //	5$ go run ./examples/orders/client
 //	4$ go run ./examples/orders/shipping
 //
-// A second Sales, in a terminal of its own, shares the work with the first. `go run ./cmd/sqlq top` shows it all.
+// A second Sales in another terminal shares the work with the first. `go run ./cmd/sqlq top` shows everything.
 package orders

@@ -1,5 +1,5 @@
-// Replay mends failures as an operator would, in Go: failed messages stand in the error table, grouped by fault. Where the
-// program was wrong it is corrected and its messages are replayed; where a message was wrong it is edited first.
+// Replay deals with failures as an operator would, in Go: the error table has the failed messages, grouped by cause. If the
+// program was wrong, it is corrected and its messages are replayed; if a message was wrong, it is edited first.
 //
 //	go run ./cmd/sqlq dev -- go run ./examples/replay
 package main
@@ -46,14 +46,14 @@ func main() {
 		fmt.Printf("  failed: %d × %s\n", g.Count.N, g.Error)
 	}
 
-	fmt.Println("Billing 1.1 can. Those that 1.0 could not read are replayed.")
+	fmt.Println("Billing 1.1 can. The messages that 1.0 could not read are replayed.")
 	replayed, err := operator.Replay(ctx, ops.Filter{Group: groups[0].Group}, ops.ReplayOptions{})
 	check(err)
 	bill(ctx, client, int(replayed), func(amount string, bits int) (float64, error) {
 		return strconv.ParseFloat(strings.ReplaceAll(amount, ",", "."), bits)
 	})
 
-	fmt.Println("The other is wrong itself: edited, and replayed.")
+	fmt.Println("The other message is wrong: it is edited and replayed.")
 	message, err := operator.ShowFailed(ctx, fmt.Sprint(groups[1].Number))
 	check(err)
 	_, err = operator.EditFailed(ctx, message, ops.Edit{Body: []byte(`{"Customer": "Kim", "Amount": "3.00"}`)})
@@ -67,13 +67,13 @@ func main() {
 	fmt.Println(left.N, "are left in the error table.")
 }
 
-// bill runs a release of the billing service until it has tried so many messages.
+// bill runs a release of the billing service until it has tried that many messages.
 func bill(ctx context.Context, client *sqlq.Client, messages int, parse func(string, int) (float64, error)) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	charge := sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[Charge]) error {
 		if messages--; messages == 0 {
-			defer stop() // Run settles what it has in hand, and returns
+			defer stop() // Run settles what it has in hand and returns
 		}
 		if d.Message.Customer == "" {
 			return errors.New("no customer to charge")
@@ -88,7 +88,7 @@ func bill(ctx context.Context, client *sqlq.Client, messages int, parse func(str
 	check(client.Run(ctx, sqlq.Endpoint{
 		Name: "billing", Handlers: []sqlq.Handler{charge},
 		Concurrency: 1,                                                          // keeps the story in order
-		Retry:       sqlq.RetryPolicy{Immediate: -1, Delays: []time.Duration{}}, // and short: no retry would help
+		Retry:       sqlq.RetryPolicy{Immediate: -1, Delays: []time.Duration{}}, // and short: retries would not help
 	}))
 }
 

@@ -1,5 +1,5 @@
 // Sqlonly sends from SQL: a trigger on a business table, in shop.sql, calls sqlq.send, and a Go service handles the command.
-// Whatever can run SQL can send; docs/sql.md has all of the functions.
+// Anything that can run SQL can send; docs/sql.md describes all the functions.
 //
 //	go run ./cmd/sqlq dev -- go run ./examples/sqlonly
 package main
@@ -16,7 +16,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq"
 )
 
-// Reorder is how Go reads what the trigger writes. The name of the type and the JSON of the body are all that they share.
+// Reorder is how Go reads what the trigger writes. They share only the name of the type and the JSON of the body.
 type Reorder struct {
 	SKU    string `json:"sku"`
 	Pieces int    `json:"pieces"`
@@ -29,9 +29,9 @@ var shop string
 
 // sold are statements as other programs, or somebody in psql, might run them.
 var sold = []string{
-	`UPDATE stock SET pieces = pieces - 20`,                     // refused, for want of teapots: nothing is sent
+	`UPDATE stock SET pieces = pieces - 20`,                     // refused, too few teapots: nothing is sent
 	`UPDATE stock SET pieces = pieces - 40 WHERE sku = 'cup'`,   // 40 are left: sends
-	`UPDATE stock SET pieces = pieces - 1 WHERE sku = 'cup'`,    // has been sent for
+	`UPDATE stock SET pieces = pieces - 1 WHERE sku = 'cup'`,    // already ordered
 	`UPDATE stock SET pieces = pieces - 5 WHERE sku = 'teapot'`, // 7 are left: sends
 }
 
@@ -62,7 +62,7 @@ func main() {
 	})
 	check(client.Run(ctx, sqlq.Endpoint{
 		Name: "purchasing", Handlers: []sqlq.Handler{reorder},
-		Concurrency: 1, // the handler counts, and the story has an order
+		Concurrency: 1, // the handler counts, and the output has an order
 	}))
 }
 

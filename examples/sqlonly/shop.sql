@@ -1,4 +1,4 @@
--- A business table whose trigger sends. No program has to remember to: whatever takes pieces from the stock, a service, a
+-- A business table whose trigger sends. No program has to remember to do it: whoever takes pieces from the stock, a service, a
 -- script or somebody in psql, the command is part of the same transaction.
 
 CREATE TABLE stock (

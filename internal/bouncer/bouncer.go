@@ -1,4 +1,4 @@
-// Package bouncer starts PgBouncer in front of a database, for tests, where it is installed.
+// Package bouncer starts PgBouncer in front of a database, for tests, if it is installed.
 package bouncer
 
 import (
@@ -20,13 +20,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Options says what PgBouncer Start is to start. The zero value pools transactions on up to 20 server connections.
+// Options says what PgBouncer Start should start. The zero value pools transactions on up to 20 server connections.
 type Options struct {
 	// Mode is the pool_mode: transaction, session or statement. Default transaction.
 	Mode string
-	// PoolSize is how many server connections a database has at most. Default 20.
+	// PoolSize is the maximum number of server connections per database. Default 20.
 	PoolSize int
-	// Settings are added to the section [pgbouncer] of its file.
+	// Settings are added to the section [pgbouncer] of its configuration file.
 	Settings []string
 }
 
@@ -36,7 +36,7 @@ type Bouncer struct {
 	version [2]int // major, minor
 }
 
-// path returns where the program is; "" when it is not installed.
+// path returns the path of the program; "" if it is not installed.
 func path() string {
 	for _, name := range []string{"pgbouncer", "/usr/sbin/pgbouncer"} {
 		if found, err := exec.LookPath(name); err == nil {
@@ -46,7 +46,7 @@ func path() string {
 	return ""
 }
 
-// Need skips the test where PgBouncer is not installed.
+// Need skips the test if PgBouncer is not installed.
 func Need(t testing.TB) {
 	t.Helper()
 	if path() == "" {
@@ -54,7 +54,7 @@ func Need(t testing.TB) {
 	}
 }
 
-// Start starts PgBouncer in front of the server that a URL leads to, and ends it with the test. It skips the test where
+// Start starts PgBouncer in front of the server that a URL leads to, and stops it when the test ends. It skips the test if
 // PgBouncer is not installed.
 func Start(t testing.TB, server string, o Options) *Bouncer {
 	t.Helper()
@@ -65,7 +65,7 @@ func Start(t testing.TB, server string, o Options) *Bouncer {
 	if b.version, err = versionOf(program); err != nil {
 		t.Fatal(err)
 	}
-	for range 5 { // somebody else may take the port meanwhile
+	for range 5 { // another process may take the port meanwhile
 		if b.port, err = start(t, program, server, o, b.version); err == nil {
 			return b
 		}
@@ -81,7 +81,7 @@ func (b *Bouncer) URL(database string, parameters ...string) string {
 	return fmt.Sprintf("postgres://anybody@127.0.0.1:%d/%s?%s", b.port, url.PathEscape(database), strings.Join(parameters, "&"))
 }
 
-// KeepsStatements says whether the PgBouncer that is installed keeps prepared statements apart in transaction mode.
+// KeepsStatements reports whether the installed PgBouncer keeps prepared statements apart in transaction mode.
 func KeepsStatements(t testing.TB) bool {
 	t.Helper()
 	version, err := versionOf(path())
@@ -91,19 +91,19 @@ func KeepsStatements(t testing.TB) bool {
 	return prepares(version)
 }
 
-// Prepares says whether it keeps prepared statements apart in transaction mode, which it does from 1.21 on.
+// Prepares reports whether it keeps prepared statements apart in transaction mode, as it does from 1.21 on.
 func (b *Bouncer) Prepares() bool { return prepares(b.version) }
 
 func prepares(version [2]int) bool { return version[0] > 1 || version[1] >= 21 }
 
 func versionOf(program string) (v [2]int, err error) {
-	told, err := exec.Command(program, "--version").Output()
+	printed, err := exec.Command(program, "--version").Output()
 	if err != nil {
 		return v, fmt.Errorf("%s --version: %w", program, err)
 	}
-	numbers := regexp.MustCompile(`PgBouncer (\d+)\.(\d+)`).FindSubmatch(told)
+	numbers := regexp.MustCompile(`PgBouncer (\d+)\.(\d+)`).FindSubmatch(printed)
 	if numbers == nil {
-		return v, fmt.Errorf("%s --version says %q", program, told)
+		return v, fmt.Errorf("%s --version says %q", program, printed)
 	}
 	for i := range v {
 		v[i], _ = strconv.Atoi(string(numbers[i+1]))
@@ -129,13 +129,13 @@ func start(t testing.TB, program, server string, o Options, version [2]int) (por
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	file := filepath.Join(dir, "pgbouncer.ini")
 	if user != "" {
-		text += "user = " + user + "\n" // it gives root up once it listens
+		text += "user = " + user + "\n" // it drops root once it listens
 	}
-	// The password of the test server is in it: but that server listens to its owner only, or has a random one.
+	// It contains the password of the test server, but that server listens to its owner only, or has a random one.
 	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(file, []byte(text), 0o644)); err != nil {
 		return 0, err
 	}
-	// A shell ends it when standard input ends, which it does with this process however that dies.
+	// A shell kills it when standard input closes, which happens with the end of this process, however it dies.
 	cmd := exec.Command("/bin/sh", "-c", `"$0" "$1" & trap 'kill -9 $! 2>/dev/null' EXIT; cat >/dev/null`, program, file)
 	var log output
 	cmd.Stdout, cmd.Stderr = &log, &log
@@ -166,7 +166,7 @@ func start(t testing.TB, program, server string, o Options, version [2]int) (por
 	return 0, fmt.Errorf("it does not listen after 10 s: %s", log.String())
 }
 
-// configuration returns PgBouncer's file, and for root the user that it is to run as.
+// configuration returns PgBouncer's configuration file, and for root the user that it should run as.
 func configuration(server string, o Options, port int, version [2]int) (text, user string, err error) {
 	to, err := pgx.ParseConfig(server)
 	if err != nil {
@@ -179,7 +179,7 @@ func configuration(server string, o Options, port int, version [2]int) (text, us
 		o.PoolSize = 20
 	}
 	if os.Geteuid() == 0 {
-		user = ownerOf(to.Host) // who may use the server's socket
+		user = ownerOf(to.Host) // the user who may use the server's socket
 	}
 	target := fmt.Sprintf("host='%s' port=%d user='%s'", to.Host, to.Port, to.User)
 	if to.Password != "" {

@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// ownerOf returns the user who owns a socket's folder; nobody, where there is none or it is root's.
+// ownerOf returns the user who owns a socket's folder; the user nobody if there is no folder or it is root's.
 func ownerOf(host string) string {
 	if info, err := os.Stat(host); err == nil {
 		if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Uid != 0 {

@@ -1,4 +1,4 @@
 package bouncer
 
-// ownerOf is for root, whom there is none of.
+// ownerOf is for root, which does not exist here.
 func ownerOf(string) string { return "" }

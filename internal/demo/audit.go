@@ -10,25 +10,25 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// The audit compares the input file with the business tables, in SQL. It uses nothing of sqlq: not the library, not the
-// Go types that the services share, not the order in which the story thinks that things happened. It loads the lines of
-// the file as they are, and does the sums again.
+// The audit compares the input file with the business tables, in SQL. It uses no part of sqlq: not the library, not the
+// Go types that the services share, not the order in which the story believes things happened. It loads the lines of
+// the file as they are and recalculates everything.
 
 // report is what the audit found.
 type report struct {
-	placed, billed, shipped int64 // orders of the file that are in the table at all
+	placed, billed, shipped int64 // orders of the file that are in the table
 	points, pointsDue       int64
 	lost                    int64 // missing rows
-	duplicated              int64 // rows too many
-	wrong                   int64 // rows that say something else than the file, or are of no order in it
-	leftOver                int64 // messages, wherever in sqlq's tables
+	duplicated              int64 // surplus rows
+	wrong                   int64 // rows that disagree with the file, or belong to no order in it
+	leftOver                int64 // messages anywhere in sqlq's tables
 	faults                  []string
 }
 
-// maxFaults is how many faults an audit names.
+// maxFaults limits how many faults an audit names.
 const maxFaults = 10
 
-// err is nil when there is nothing to find fault with.
+// err returns nil if the audit found no fault.
 func (r report) err() error {
 	if r.lost+r.duplicated+r.wrong+r.leftOver == 0 {
 		return nil
@@ -37,19 +37,19 @@ func (r report) err() error {
 		ErrAudit, r.lost, r.duplicated, r.wrong, r.leftOver, strings.Join(r.faults, "; "))
 }
 
-// ErrAudit is returned by Run when the audit finds fault with the business tables. The Result says how much.
+// ErrAudit is returned by Run when the audit finds faults in the business tables. The Result has the counts.
 var ErrAudit = errors.New("the audit failed")
 
-// audit reads everything in the transaction's snapshot, and changes nothing but temporary tables, which go with it.
+// audit reads everything in the transaction's snapshot. It changes nothing but temporary tables, which are dropped with it.
 func audit(ctx context.Context, tx pgx.Tx, file []byte) (r report, err error) {
 	if err := loadFile(ctx, tx, file); err != nil {
 		return r, err
 	}
 	if _, err := tx.Exec(ctx, expectedRows); err != nil {
-		return r, fmt.Errorf("work out what should be there: %w", err)
+		return r, fmt.Errorf("calculate the expected rows: %w", err)
 	}
 	if _, err := tx.Exec(ctx, actualRows); err != nil {
-		return r, fmt.Errorf("read what is there: %w", err)
+		return r, fmt.Errorf("read the actual rows: %w", err)
 	}
 	if err := r.count(ctx, tx); err != nil {
 		return r, err
@@ -63,7 +63,7 @@ func audit(ctx context.Context, tx pgx.Tx, file []byte) (r report, err error) {
 // loadFile copies the JSON lines into the table input.
 func loadFile(ctx context.Context, tx pgx.Tx, file []byte) error {
 	if _, err := tx.Exec(ctx, `CREATE TEMP TABLE input (line jsonb NOT NULL) ON COMMIT DROP`); err != nil {
-		return fmt.Errorf("make a table for the input: %w", err)
+		return fmt.Errorf("create a table for the input: %w", err)
 	}
 	lines := bytes.Split(bytes.TrimSpace(file), []byte("\n"))
 	_, err := tx.CopyFrom(ctx, pgx.Identifier{"input"}, []string{"line"}, pgx.CopyFromSlice(len(lines), func(i int) ([]any, error) {
@@ -75,9 +75,9 @@ func loadFile(ctx context.Context, tx pgx.Tx, file []byte) error {
 	return nil
 }
 
-// expectedRows is what follows from the file: a row for each order in each place, with what it must say. The total is
-// worked out from the lines. Points are due for the orders that were written after Loyalty had subscribed; at that moment
-// none was on its way.
+// expectedRows is what follows from the file: a row for each order in each place, with its expected content. The total is
+// calculated from the lines. Points are due for the orders that were written after Loyalty had subscribed; at that moment
+// no order was in flight.
 const expectedRows = `
 	CREATE TEMP TABLE expected ON COMMIT DROP AS
 	WITH bought AS (
@@ -106,7 +106,7 @@ const expectedRows = `
 		SELECT o.order_id FROM ` + shopSchema + `.orders o
 		WHERE o.written_at > (SELECT s.created_at FROM ` + queueSchema + `.subscription s WHERE s.queue = 'loyalty' AND s.type = 'sales.OrderPlaced'))`
 
-// actualRows is what the business tables say, in the same form.
+// actualRows is what the business tables contain, in the same form.
 const actualRows = `
 	CREATE TEMP TABLE actual ON COMMIT DROP AS
 	SELECT 'orders' AS place, order_id, jsonb_build_object('customer_id', customer_id, 'customer', customer,
@@ -135,12 +135,12 @@ func (r *report) count(ctx context.Context, tx pgx.Tx) error {
 			(SELECT count(*) FROM expected WHERE place = 'points')
 		FROM actual a JOIN expected e USING (place, order_id)`).Scan(&r.placed, &r.billed, &r.shipped, &r.points, &r.pointsDue)
 	if err != nil {
-		return fmt.Errorf("count what is there: %w", err)
+		return fmt.Errorf("count the rows: %w", err)
 	}
 	return nil
 }
 
-// compare looks for orders that are not in a place exactly once, with what they must say there.
+// compare looks for orders that are not exactly once in each place, with the expected content.
 func (r *report) compare(ctx context.Context, tx pgx.Tx) error {
 	rows, err := tx.Query(ctx, `
 		SELECT place, order_id, coalesce(a.rows, 0), e.order_id IS NOT NULL, coalesce(a.content = e.content, false)
@@ -178,7 +178,7 @@ func (r *report) compare(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-// lookForMessages looks into every table in which sqlq keeps messages, as the catalogue lists them.
+// lookForMessages counts the rows of every table in which sqlq keeps messages, as listed by the catalogue.
 func (r *report) lookForMessages(ctx context.Context, tx pgx.Tx) error {
 	rows, err := tx.Query(ctx, `
 		SELECT c.relname, format('SELECT count(*) FROM %I.%I', n.nspname, c.relname)

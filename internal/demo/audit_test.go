@@ -88,7 +88,7 @@ func TestAudit(t *testing.T) {
 			func(r *report) { r.points--; r.lost = 1 }, "order " + last + " is lost from points"},
 		{"points that were not due", `INSERT INTO sqlq_demo_shop.points VALUES ('` + first + `', 'C-1', 1)`,
 			func(r *report) { r.wrong = 1 }, "order " + first + " should not be in points"},
-		{"an order of nobody", `INSERT INTO sqlq_demo_shop.invoices VALUES ('SO-0', 'C-1', 'EUR', 1)`,
+		{"an unknown order", `INSERT INTO sqlq_demo_shop.invoices VALUES ('SO-0', 'C-1', 'EUR', 1)`,
 			func(r *report) { r.wrong = 1 }, "order SO-0 should not be in invoices"},
 		{"a wrong total", `UPDATE sqlq_demo_shop.orders SET total = total + 1 WHERE order_id = '` + first + `'`,
 			func(r *report) { r.wrong = 1 }, "order " + first + " is wrong in orders"},
@@ -107,7 +107,7 @@ func TestAudit(t *testing.T) {
 		{"an archived message", `INSERT INTO sqlq_demo.error (id, status, queue, endpoint, host, type, body, attempts, sent_at, first_failed_at, error_type, message, fingerprint)
 			VALUES (gen_random_uuid(), 'archived', 'sales', 'sales', '', 'T', '', 1, now(), now(), '', '', '')`,
 			func(r *report) { r.leftOver = 1 }, "messages in error: 1"},
-		{"more than it names", `DELETE FROM sqlq_demo_shop.invoices`,
+		{"more faults than it lists", `DELETE FROM sqlq_demo_shop.invoices`,
 			func(r *report) { r.billed, r.lost = 0, orders }, "and more"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -138,12 +138,12 @@ func TestAudit(t *testing.T) {
 	}
 }
 
-// summary is a report that can be compared.
+// summary is the comparable part of a report.
 func summary(r report) [9]int64 {
 	return [9]int64{r.placed, r.billed, r.shipped, r.points, r.pointsDue, r.lost, r.duplicated, r.wrong, r.leftOver}
 }
 
-// noGift returns the id of an order that is no gift.
+// noGift returns the id of an order that is not a gift.
 func noGift(t *testing.T, orders []Order) string {
 	t.Helper()
 	for _, o := range orders {

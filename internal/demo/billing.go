@@ -9,8 +9,8 @@ import (
 	"github.com/sqlq/sqlq/sqlq"
 )
 
-// billing writes an invoice for each order, in the transaction that removes the event: exactly one, though there is
-// nothing in the table that would refuse a second.
+// billing writes an invoice for each order, in the transaction that removes the event: exactly one, although nothing in
+// the table would prevent a second.
 func billing() sqlq.Endpoint {
 	return sqlq.Endpoint{Name: "billing", Concurrency: 2, Handlers: []sqlq.Handler{sqlq.HandleTx(billOrder)}}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq"
 )
 
-// client is the shop's web site. It knows the queue of Sales and nothing else: it sends, and goes on.
+// client is the shop's web site. It knows the queue of Sales and nothing else: it sends and carries on.
 type client struct {
 	sqlq    *sqlq.Client
 	pool    *pgxpool.Pool
@@ -35,16 +35,16 @@ func (s *shop) openClient(ctx context.Context) (*client, error) {
 	return &client{sqlq: c, pool: pool, fail: s.fail, running: &s.running}, nil
 }
 
-// wave is a number of orders on their way out.
+// wave is a series of orders being sent.
 type wave struct {
 	orders  int64
 	sent    atomic.Int64
-	slowest atomic.Int64  // the longest that one order has had the client wait, in nanoseconds
-	took    time.Duration // known when it has ended
+	slowest atomic.Int64  // the longest that the client has waited for one order, in nanoseconds
+	took    time.Duration // known once it has ended
 	ended   chan struct{}
 }
 
-// send sends the orders one by one, pace apart (0: as fast as it can), while the story goes on.
+// send sends the orders one by one, at intervals of pace (0: as fast as it can), while the story continues.
 func (c *client) send(ctx context.Context, orders []Order, pace time.Duration) *wave {
 	w := &wave{orders: int64(len(orders)), ended: make(chan struct{})}
 	c.running.Go(func() {
@@ -76,8 +76,8 @@ func (c *client) sendAll(ctx context.Context, w *wave, orders []Order, pace time
 	return nil
 }
 
-// over says whether all orders are sent, or the story has ended.
-func (w *wave) over() bool {
+// isOver reports whether all orders are sent, or the story has ended.
+func (w *wave) isOver() bool {
 	select {
 	case <-w.ended:
 		return true

@@ -15,7 +15,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/migrate"
 )
 
-// database is where the story takes place: a throw-away server, or two schemas in a database that was given.
+// database is where the story takes place: a throw-away server, or two schemas in a database that the user names.
 type database struct {
 	server *devpg.Server
 	url    string
@@ -24,7 +24,7 @@ type database struct {
 	listenURL string // of sqlq.Config
 }
 
-// openDatabase starts the server, or connects to the given one, and makes the schemas. Close it.
+// openDatabase starts the server, or connects to the given one, and creates the schemas. The caller must close it.
 func openDatabase(ctx context.Context, url string, log io.Writer) (*database, error) {
 	server, err := devpg.Start(ctx, devpg.Options{URL: url, InMemory: true, Log: log})
 	if err != nil {
@@ -40,8 +40,8 @@ func openDatabase(ctx context.Context, url string, log io.Writer) (*database, er
 	return d, nil
 }
 
-// claim makes the schemas and the business tables, in one transaction: of two demos in one database only one gets them.
-// It is not interrupted, because after an interrupted commit nobody knows whose they are.
+// claim creates the schemas and the business tables in one transaction: if two demos use one database, only one gets them.
+// It cannot be interrupted, because after an interrupted commit it would be unknown whose they are.
 func (d *database) claim(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimWithin)
 	defer cancel()
@@ -55,7 +55,7 @@ func (d *database) claim(ctx context.Context) error {
 			_, err := tx.Exec(ctx, `CREATE SCHEMA `+schema)
 			var pg *pgconn.PgError
 			if errors.As(err, &pg) && (pg.Code == duplicateSchema || pg.Code == uniqueViolation) {
-				return fmt.Errorf("schema %q exists already in database %q: another demo is running there, or one was killed; if none runs, remove what it left: DROP SCHEMA IF EXISTS %s, %s CASCADE",
+				return fmt.Errorf("schema %q already exists in database %q: another demo is running there, or one was killed; if none is running, remove what is left: DROP SCHEMA IF EXISTS %s, %s CASCADE",
 					schema, conn.Config().Database, queueSchema, shopSchema)
 			}
 			if err != nil {
@@ -68,16 +68,16 @@ func (d *database) claim(ctx context.Context) error {
 
 const (
 	duplicateSchema = "42P06"
-	uniqueViolation = "23505" // two that create the same schema at the same moment
+	uniqueViolation = "23505" // two demos create the same schema at the same moment
 )
 
-// claimWithin and removeWithin bound what is done even when the demo is interrupted.
+// claimWithin and removeWithin limit the steps that are done even when the demo is interrupted.
 const (
 	claimWithin  = 10 * time.Second
 	removeWithin = 20 * time.Second
 )
 
-// close removes everything that the demo made. Whoever was connected must have gone before.
+// close removes everything that the demo created. All its connections must be closed before.
 func (d *database) close() error {
 	if !d.given {
 		return d.server.Stop()
@@ -95,7 +95,7 @@ func (d *database) close() error {
 	return nil
 }
 
-// connect returns a pool of its own for one of the story's processes.
+// connect returns a separate pool for one of the story's processes.
 func (d *database) connect(ctx context.Context, name string, connections int32) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(d.url)
 	if err != nil {

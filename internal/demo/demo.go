@@ -1,9 +1,9 @@
-// Package demo is the order story that sqlq demo shows: a shop's orders, real input from testdata/orders.jsonl, on their
-// way through its services.
+// Package demo is the order story that sqlq demo shows: a shop's orders, realistic input from testdata/orders.jsonl, pass
+// through its services.
 //
 // story.go tells it from beginning to end. The services are in sales.go, billing.go, shipping.go and loyalty.go, with
-// their tables in shop.go; service.go runs them, client.go sends them the orders. audit.go checks in SQL what came of it,
-// and trusts nothing else.
+// their tables in shop.go; service.go runs them, client.go sends them the orders. audit.go checks the outcome in SQL and
+// trusts nothing else.
 package demo
 
 import (
@@ -25,19 +25,19 @@ import (
 	"github.com/sqlq/sqlq/testdata"
 )
 
-// Options says how the story is told. The zero value tells it to nobody, as fast as it goes.
+// Options says how the story is told. The zero value prints nothing and runs as fast as it can.
 type Options struct {
-	// DatabaseURL names a database to use, in which the demo makes two schemas and removes them at the end. Default: a
+	// DatabaseURL names a database to use, in which the demo creates two schemas and removes them at the end. Default: a
 	// throw-away server, whatever the environment says.
 	DatabaseURL string
 
 	// ListenURL leads past a transaction pooler that DatabaseURL goes through; see sqlq.Config. Default: none.
 	ListenURL string
 
-	// Out gets the story as text. Default: nobody.
+	// Out gets the story as text. Default: it is discarded.
 	Out io.Writer
 
-	// Terminal says that somebody watches Out as it comes: there is a progress line, and the story takes its time.
+	// Terminal says that somebody is watching Out: there is a progress line, and the story takes its time.
 	Terminal bool
 	Palette  term.Palette // of Out
 	Width    int          // of the Terminal, in characters. Default 80
@@ -45,20 +45,20 @@ type Options struct {
 	// Notices gets a line when the server must be downloaded. Default: os.Stderr.
 	Notices io.Writer
 
-	// Log gets what the library logs. Default: nobody; failed messages are part of the story.
+	// Log gets what the library logs. Default: it is discarded; failed messages are part of the story.
 	Log *slog.Logger
 
-	// Sabotage spoils the business tables before the audit, which is to notice. Default: it does not.
+	// Sabotage damages the business tables before the audit, which must notice. Default: no damage.
 	Sabotage Sabotage
 
 	file []byte // the orders; default: testdata.Orders
 	pace *pace  // default: unhurried on a terminal, else brisk
 }
 
-// Result is what came of the story, as the audit saw it.
+// Result is the outcome of the story, as the audit found it.
 type Result struct {
 	Orders             int64   `json:"orders"` // in the file
-	Placed             int64   `json:"placed"` // of them are in Sales' table; likewise the next two
+	Placed             int64   `json:"placed"` // how many are in Sales' table; likewise the next two
 	Billed             int64   `json:"billed"`
 	Shipped            int64   `json:"shipped"`
 	Loyalty            int64   `json:"loyalty"`     // orders that Loyalty gave points for
@@ -72,9 +72,9 @@ type Result struct {
 // ErrStopped is returned by Run when ctx ended before the audit was done.
 var ErrStopped = errors.New("the demo was stopped")
 
-// Run tells the story and audits it. It leaves nothing behind: when it returns, the server or the schemas are gone, also
-// when ctx ended it early. Errors: ErrAudit, together with the Result; ErrStopped; and what the database, the library or a
-// service ran into.
+// Run tells the story and audits it. It leaves nothing behind: when it returns, the server or the schemas are gone, even
+// if ctx ended it early. Errors: ErrAudit, together with the Result; ErrStopped; and any error of the database, the library
+// or a service.
 func Run(ctx context.Context, o Options) (Result, error) {
 	began := time.Now()
 	o = o.withDefaults()
@@ -91,7 +91,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	return result, errors.Join(stopped(ctx, err), d.close())
 }
 
-// stopped replaces the error that some step ran into because ctx had ended.
+// stopped replaces the error that a step returned because ctx had ended.
 func stopped(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil && !errors.Is(err, ErrAudit) {
 		return ErrStopped
@@ -153,7 +153,7 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// runShop runs the services and the client through the story. When it returns none of them runs any more.
+// runShop runs the services and the client through the story. When it returns, all of them have stopped.
 func runShop(ctx context.Context, d *database, pool *pgxpool.Pool, screen *screen, orders []Order, o Options) (replayed int64, err error) {
 	ctx, fail := context.WithCancelCause(ctx)
 	shop := &shop{database: d, operator: ops.New(pool, queueSchema), log: o.Log, fail: fail}
@@ -168,7 +168,7 @@ func runShop(ctx context.Context, d *database, pool *pgxpool.Pool, screen *scree
 	go func() {
 		select {
 		case <-d.server.Done():
-			fail(errors.New("the server has ended by itself"))
+			fail(errors.New("the server has stopped unexpectedly"))
 		case <-ctx.Done():
 		}
 	}()
@@ -178,9 +178,9 @@ func runShop(ctx context.Context, d *database, pool *pgxpool.Pool, screen *scree
 	return s.replayed, nil
 }
 
-// tell writes the audit's result for a reader.
+// tell prints the audit's result for a reader.
 func (r report) tell(s *screen, result Result) {
-	s.title("The audit, in SQL of its own")
+	s.title("The audit, in its own SQL")
 	s.say("%-22s %5d", "orders in the file", result.Orders)
 	s.say("%-22s %5d", "placed", result.Placed)
 	s.say("%-22s %5d", "billed", result.Billed)

@@ -20,7 +20,7 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// hurried is a story for tests that need not see all of it: the first orders of the file, as fast as they go.
+// hurried is a story for tests that need not see all of it: the first orders of the file, as fast as possible.
 func hurried(url string) Options {
 	lines := bytes.SplitAfter(testdata.Orders, []byte("\n"))
 	return Options{
@@ -30,7 +30,7 @@ func hurried(url string) Options {
 	}
 }
 
-// The whole file, in a database that holds other things.
+// The whole file, in a database that contains other things.
 func TestRun(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)
@@ -55,11 +55,11 @@ func TestRun(t *testing.T) {
 		t.Errorf("result %+v, want %+v", result, want)
 	}
 	for _, part := range []string{
-		"1  The flood", "2  Shipping comes back", "3  A bug in Sales", "4  The operator", "5  Loyalty comes late", "The audit",
-		fmt.Sprintf("%d events wait for it", n*2/5),
+		"1  The flood", "2  Shipping comes back", "3  A bug in Sales", "4  The operator", "5  Loyalty joins late", "The audit",
+		fmt.Sprintf("%d events are waiting for it", n*2/5),
 		`has 0 decimals, want 2`,
 		fmt.Sprintf("%d replayed", result.FailedThenReplayed),
-		fmt.Sprintf("It got %d events", n/6),
+		fmt.Sprintf("It received %d events", n/6),
 	} {
 		if !strings.Contains(text.String(), part) {
 			t.Errorf("the story does not say %q", part)
@@ -76,7 +76,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// With a server of its own, which is what the command line does.
+// With a server of its own, as the command line does.
 func TestRunOnThrowAwayServer(t *testing.T) {
 	t.Parallel()
 	var text strings.Builder
@@ -124,7 +124,7 @@ func TestRunRefusesSchemaThatExists(t *testing.T) {
 			query[string](t, url, `CREATE SCHEMA `+schema+`; CREATE TABLE `+schema+`.mine ()`)
 			before := catalogue(t, url)
 			_, err := Run(t.Context(), Options{DatabaseURL: url})
-			if err == nil || !strings.Contains(err.Error(), `schema "`+schema+`" exists already`) || !strings.Contains(err.Error(), "DROP SCHEMA") {
+			if err == nil || !strings.Contains(err.Error(), `schema "`+schema+`" already exists`) || !strings.Contains(err.Error(), "DROP SCHEMA") {
 				t.Errorf("error %v", err)
 			}
 			if after := catalogue(t, url); !slices.Equal(before, after) {
@@ -134,7 +134,7 @@ func TestRunRefusesSchemaThatExists(t *testing.T) {
 	}
 }
 
-// Whenever it is stopped, everything ends, and nothing of it stays.
+// Whenever it is stopped, everything ends and nothing is left behind.
 func TestRunStopped(t *testing.T) {
 	t.Parallel()
 	for _, at := range []string{"1  The flood", "3  A bug", "$ sqlq error replay", "5  Loyalty"} {
@@ -212,7 +212,7 @@ type writerFunc func(p []byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// catalogue lists the tables and schemas of a database that are not the server's.
+// catalogue lists the tables and schemas of a database, except the server's own.
 func catalogue(t *testing.T, url string) []string {
 	t.Helper()
 	return query[string](t, url, `
@@ -220,7 +220,7 @@ func catalogue(t *testing.T, url string) []string {
 		WHERE n.nspname NOT LIKE 'pg\_%' AND n.nspname NOT IN ('information_schema', 'public') ORDER BY 1`)
 }
 
-// query returns the values of a query's only column; of several statements, none.
+// query returns the values of a query's only column, and nothing for several statements.
 func query[T any](t *testing.T, url, sql string) []T {
 	t.Helper()
 	ctx := context.Background()

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// What GenerateOrders makes. A change to any of it, to a list in
+// What GenerateOrders makes. Any change to it, to a list in
 // generator_lists.go, or to the order of two draws changes the whole file:
-// write it anew.
+// regenerate it.
 const (
 	orderCount   = 600
 	orderSeed    = 2026
@@ -20,11 +20,11 @@ const (
 var campaignStart = time.Date(2026, time.March, 5, 9, 0, 0, 0, time.UTC)
 
 // GenerateOrders returns the orders of testdata/orders.jsonl, the same ones
-// at every call and on every machine: one seeded source, integers only, no
-// clock and no walk over a map.
+// on every call and on every machine: one seeded source, integers only, no
+// clock and no iteration over a map.
 //
-// What is rare in a real shop and breaks programs is here often enough to be
-// met in any run: see generator_lists.go. There is no NUL
+// What is rare in a real shop and breaks programs is frequent enough here to
+// occur in every run: see generator_lists.go. There is no NUL
 // character, since PostgreSQL's text cannot hold one.
 func GenerateOrders() []Order {
 	g := &generator{
@@ -38,8 +38,8 @@ func GenerateOrders() []Order {
 	number := 117
 	for i := range orders {
 		orders[i] = g.order(fmt.Sprintf("SO-2026-%06d", number), times[i], buyers)
-		// Numbers go up with gaps, as a sequence leaves them where checkouts
-		// were abandoned.
+		// Numbers increase with gaps, as a sequence leaves them when checkouts
+		// are abandoned.
 		number++
 		if g.oneIn(9) {
 			number += 1 + g.rng.IntN(4)
@@ -51,7 +51,7 @@ func GenerateOrders() []Order {
 type generator struct {
 	rng            *rand.Rand
 	plain, awkward deck[string]
-	unserved       []buyer // buyers without an order so far
+	unserved       []buyer // buyers without an order yet
 }
 
 // A deck deals each of its cards once before it deals one again, so that
@@ -73,13 +73,13 @@ func (d *deck[T]) deal(rng *rand.Rand) T {
 
 func (g *generator) oneIn(n int) bool { return g.rng.IntN(n) == 0 }
 
-// percent is true in p of 100 cases.
+// percent reports true in p of 100 cases.
 func (g *generator) percent(p int) bool { return g.rng.IntN(100) < p }
 
 func pick[T any](g *generator, of []T) T { return of[g.rng.IntN(len(of))] }
 
 // times returns when the orders come in: most of them soon after the mail
-// went out, fewer and fewer later.
+// went out, then fewer and fewer.
 func (g *generator) times() []time.Time {
 	times := make([]time.Time, orderCount)
 	for i := range times {
@@ -151,8 +151,8 @@ func (g *generator) address(m market, name string) Address {
 }
 
 // nextBuyer takes a buyer without an order in 40 of 100 cases, until in 600
-// orders everyone has had one; else rather one of those near the front of the
-// list, who so order again and again.
+// orders everyone has had one; otherwise preferably one near the front of the
+// list, so that these order again and again.
 func (g *generator) nextBuyer(buyers []buyer) buyer {
 	if len(g.unserved) > 0 && g.percent(40) {
 		b := g.unserved[0]
@@ -221,7 +221,7 @@ func (g *generator) longText() string {
 }
 
 func (g *generator) lines(currency string) []Line {
-	// Small orders are the rule; the lower of two draws makes them so.
+	// Small orders are the rule; taking the lower of two draws makes them so.
 	n := min(1+g.rng.IntN(7), 1+g.rng.IntN(7))
 	var lines []Line
 	for _, i := range g.rng.Perm(len(articles))[:n] {
@@ -234,14 +234,14 @@ func (g *generator) lines(currency string) []Line {
 		})
 	}
 	if n > 1 && g.percent(6) {
-		lines[n-1] = lines[0] // the same article put into the basket twice
+		lines[n-1] = lines[0] // the same article twice in the basket
 		lines[n-1].Quantity = 1
 	}
 	return lines
 }
 
 // quantity is large for an office that stocks up, but nobody orders a hundred
-// of what is dear.
+// expensive articles.
 func (g *generator) quantity(euroCents int64) int64 {
 	switch n := g.rng.IntN(100); {
 	case n < 70 || euroCents > 5_000:
@@ -255,7 +255,7 @@ func (g *generator) quantity(euroCents int64) int64 {
 	}
 }
 
-// discount prefers a percentage that does not come out even, so that nearly
+// discount prefers a percentage that does not divide evenly, so that nearly
 // every one in the file has to be rounded.
 func (g *generator) discount(subtotal int64, currency string) *Discount {
 	if g.percent(48) {
@@ -271,7 +271,7 @@ func (g *generator) discount(subtotal int64, currency string) *Discount {
 	return &d
 }
 
-// shipping is free from 60 euros on, and for those who collect their order.
+// shipping is free from 60 euros on, and for customers who collect their order.
 func (g *generator) shipping(subtotal int64, currency string) int64 {
 	cost := price(pick(g, []int64{390, 590, 590, 1290}), currency)
 	if g.oneIn(12) || subtotal >= price(6000, currency) {
@@ -286,8 +286,8 @@ func price(euroCents int64, currency string) int64 {
 	if euroCents == 0 {
 		return 0
 	}
-	// The rate is in thousandths of a minor unit per cent. The amount goes up
-	// to a multiple of step, less whatever makes it end in 99 or 49.
+	// The rate is in thousandths of a minor unit per cent. The amount is rounded
+	// up to a multiple of step, less whatever makes it end in 99 or 49.
 	var rate, step, less int64
 	switch currency {
 	case "EUR":
@@ -299,7 +299,7 @@ func price(euroCents int64, currency string) int64 {
 	case "CHF":
 		rate, step = 960, 5 // the smallest coin is 5 centimes
 	case "SEK":
-		rate, step = 11_200, 100 // there are no öre coins any more
+		rate, step = 11_200, 100 // öre coins no longer exist
 	case "JPY":
 		rate, step = 1_650, 10
 	case "KWD":

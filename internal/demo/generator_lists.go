@@ -1,7 +1,7 @@
 package demo
 
-// The lists that orders are drawn from. Invisible characters, and those that change how the text around
-// them is shown, are written as escapes.
+// The lists that orders are drawn from. Invisible characters, and those that change how the text around them is shown,
+// are written as escapes.
 
 var percentCodes = []Discount{
 	{Code: "WELCOME10", Kind: DiscountPercent, BasisPoints: 1_000},
@@ -65,7 +65,7 @@ var articles = []struct {
 	{"VOUCHER-25", "Voucher, printed", 2500},
 }
 
-// Domains are those that nobody can own (RFC 2606).
+// The domains are reserved (RFC 2606): nobody can own them.
 var emails = []string{
 	"tea.lover.%d@example.com", "nightowl+shop%d@example.org", "M.%d@mail.example", "info%d@bücher.example",
 	"o'clock-%d@example.ie.example", "%d@example.net", "post%d@例え.example", "KUNDE_%d@EXAMPLE.COM",
@@ -75,7 +75,7 @@ var emails = []string{
 // A market is a country that the shop sells to.
 type market struct {
 	country, currency string
-	buyers            int // beside those in oddNames; fewer than the names below can make
+	buyers            int // in addition to those in oddNames; fewer than the names below allow
 	nameForm          string
 	given, family     string
 	streets           string
@@ -114,7 +114,7 @@ var markets = []market{
 	{"KW", "KWD", 9, "%s %s", "فاطمة,عبد الله,نورة,Yousef", "الصباح,العنزي,Al-Mutairi", "Block 3, Street %d, House 12;قطعة ٤، شارع %d", "|Salmiya|Hawalli;|مدينة الكويت|"},
 }
 
-// oddNames are customers who are in every old shop's database and its bug
+// oddNames are customers found in every old shop's database and its bug
 // reports, with the country they live in.
 var oddNames = []string{
 	"US:Jennifer Null", "US:John \"Jack\" O'Neil III", "US:X Æ A-Xii", "DE:<b>Groß</b> & Söhne GmbH", "DE:  Anna  Leerzeichen ",
@@ -136,8 +136,8 @@ var plainTexts = []string{
 	"Call me before delivery: +44 20 7946 0000.", "Grattis på födelsedagen, Åsa!", "お誕生日おめでとう。", "No plastic wrapping, please.", "Invoice to follow.",
 }
 
-// awkwardTexts each once broke somebody's quoting, encoding, splitting,
-// formatting, searching or terminal.
+// awkwardTexts are texts that each once broke somebody's quoting, encoding,
+// splitting, formatting, searching or terminal.
 var awkwardTexts = []string{
 	"", " ", "\u00a0\u2009\u3000", "\u200b", // nothing, and what looks like it
 	"Robert'); DROP TABLE orders;--", "x' OR '1'='1", "'; SELECT pg_sleep(10); --", "-- a comment /* not closed", "$$; $body$; E'\\''; U&'\\0041'",

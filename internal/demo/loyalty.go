@@ -9,7 +9,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq"
 )
 
-// loyalty gives a point for each article. It comes late, and nobody who publishes has to know of it.
+// loyalty gives a point for each article. It joins late, and no publisher needs to know about it.
 func loyalty() sqlq.Endpoint {
 	return sqlq.Endpoint{Name: "loyalty", Concurrency: 2, Handlers: []sqlq.Handler{sqlq.HandleTx(givePoints)}}
 }

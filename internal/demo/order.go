@@ -12,33 +12,33 @@ import (
 	"unicode/utf8"
 )
 
-// Order is one order as a shop's web site would hand it over, and one line of
+// Order is one order as a shop's web site would submit it, and one line of
 // testdata/orders.jsonl.
 //
 // Every amount is a whole number of the currency's minor unit: 12345 is
 // 123.45 EUR, 12345 JPY and 12.345 KWD. So no sum in the demo or in its audit
-// can be off by a float's rounding.
+// suffers from floating-point rounding.
 type Order struct {
 	ID       string    `json:"id"`        // "SO-2026-000123", unique in the file
 	PlacedAt time.Time `json:"placed_at"` // UTC, whole milliseconds, never before the line above
 	Customer Customer  `json:"customer"`
 	Currency string    `json:"currency"` // ISO 4217
-	Lines    []Line    `json:"lines"`    // at least one; a SKU may stand on two lines
+	Lines    []Line    `json:"lines"`    // at least one; a SKU may be on two lines
 
 	Subtotal int64     `json:"subtotal"`           // the sum of quantity × unit price
 	Discount *Discount `json:"discount,omitempty"` // nil: no code was used
 	Shipping int64     `json:"shipping"`
-	Total    int64     `json:"total"` // subtotal − discount + shipping; zero where a gift code paid for it all
+	Total    int64     `json:"total"` // subtotal − discount + shipping; zero if a gift code paid for everything
 
 	ShipTo Address `json:"ship_to"`
 
-	// GiftMessage is nil for no gift, and "" for a gift whose card was left
-	// empty: the two mean different things to Shipping.
+	// GiftMessage is nil for no gift, and "" for a gift with an empty card: the
+	// two mean different things to Shipping.
 	GiftMessage *string `json:"gift_message,omitempty"`
-	Note        string  `json:"note"` // what the customer typed into the last field, mostly nothing
+	Note        string  `json:"note"` // what the customer typed in the last field, usually nothing
 }
 
-// Customer is who placed an order. Most of them order more than once.
+// Customer is the person who placed an order. Most of them order more than once.
 type Customer struct {
 	ID      string `json:"id"`
 	Name    string `json:"name"`
@@ -48,7 +48,7 @@ type Customer struct {
 
 // Line is one article of an order.
 type Line struct {
-	SKU       string `json:"sku"` // text even where it looks like a number: leading zeros count
+	SKU       string `json:"sku"` // text even if it looks like a number: leading zeros matter
 	Title     string `json:"title"`
 	Quantity  int64  `json:"quantity"`
 	UnitPrice int64  `json:"unit_price"` // zero for a free sample
@@ -84,14 +84,14 @@ type Address struct {
 	Country    string   `json:"country"` // ISO 3166, two letters
 }
 
-// maxOrderLine bounds one line of the input, in bytes. The longest in the
-// file has less than 20 KB; the bound only keeps a file of another kind from being
-// read into memory as one line.
+// maxOrderLine limits one line of the input, in bytes. The longest in the
+// file has less than 20 KB; the limit only prevents a file of another kind from
+// being read into memory as one line.
 const maxOrderLine = 1 << 20
 
-// ReadOrders reads JSON lines as WriteOrders writes them. The first line that
-// is not a sound order ends it, with an error that names the line (from 1): a
-// line that is damaged, is no UTF-8, has a field that Order does not know, has
+// ReadOrders reads JSON lines as WriteOrders writes them. It stops at the first
+// line that is not a valid order, with an error that names the line (from 1): a
+// line that is damaged, is not UTF-8, has a field unknown to Order, has
 // wrong sums, or repeats an id.
 func ReadOrders(r io.Reader) ([]Order, error) {
 	var orders []Order
@@ -109,7 +109,7 @@ func ReadOrders(r io.Reader) ([]Order, error) {
 			return nil, fmt.Errorf("read orders: line %d: %w", line, err)
 		}
 		if first, ok := seen[o.ID]; ok {
-			return nil, fmt.Errorf("read orders: line %d: order %s is on line %d already", line, o.ID, first)
+			return nil, fmt.Errorf("read orders: line %d: order %s is already on line %d", line, o.ID, first)
 		}
 		seen[o.ID] = line
 		orders = append(orders, o)
@@ -120,9 +120,9 @@ func ReadOrders(r io.Reader) ([]Order, error) {
 	return orders, nil
 }
 
-// decodeOrder is strict where encoding/json is lenient: that would replace
-// bytes that are no UTF-8 and drop unknown fields, and the demo's audit would
-// then compare the tables with something other than the file.
+// decodeOrder is strict where encoding/json is lenient: encoding/json would
+// replace bytes that are not UTF-8 and drop unknown fields, and the demo's audit
+// would then compare the tables with something other than the file.
 func decodeOrder(line []byte) (Order, error) {
 	if !utf8.Valid(line) {
 		return Order{}, errors.New("not UTF-8")
@@ -142,8 +142,8 @@ func decodeOrder(line []byte) (Order, error) {
 	return o, nil
 }
 
-// WriteOrders writes one compact JSON object a line. Text stays UTF-8; only
-// what JSON demands is escaped, and U+2028 and U+2029, which encoding/json
+// WriteOrders writes one compact JSON object per line. Text stays UTF-8; only
+// what JSON requires is escaped, and U+2028 and U+2029, which encoding/json
 // always escapes.
 func WriteOrders(w io.Writer, orders []Order) error {
 	enc := json.NewEncoder(w)
@@ -206,15 +206,15 @@ func (o *Order) checkAmount(what string, got, want int64) error {
 		FormatAmount(got, o.Currency), FormatAmount(want, o.Currency))
 }
 
-// percentOf returns the share of a non-negative amount, rounded to the
+// percentOf returns that share of a non-negative amount, rounded to the
 // nearest minor unit, halves up.
 func percentOf(amount, basisPoints int64) int64 {
 	return (amount*basisPoints + 5_000) / 10_000
 }
 
 // Decimals returns how many decimals the minor unit of a currency stands for
-// (ISO 4217): 2 for EUR, 0 for JPY, 3 for KWD. The file holds these
-// currencies only.
+// (ISO 4217): 2 for EUR, 0 for JPY, 3 for KWD. It knows only the currencies of
+// the file.
 func Decimals(currency string) (n int, known bool) {
 	switch currency {
 	case "EUR", "USD", "GBP", "CHF", "SEK":
@@ -227,7 +227,7 @@ func Decimals(currency string) (n int, known bool) {
 	return 0, false
 }
 
-// FormatAmount writes an amount for a reader: "123.45 EUR", "12345 JPY",
+// FormatAmount formats an amount for a reader: "123.45 EUR", "12345 JPY",
 // "12.345 KWD".
 func FormatAmount(minor int64, currency string) string {
 	digits, known := Decimals(currency)

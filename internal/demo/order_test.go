@@ -54,8 +54,8 @@ func TestOrdersFile(t *testing.T) {
 	}
 }
 
-// The sums are done again here in fractions, apart from the integers and the
-// rounding that the generator and Check share.
+// The sums are calculated again in fractions, independently of the integers and
+// the rounding that the generator and Check share.
 func TestOrdersTotals(t *testing.T) {
 	t.Parallel()
 	for _, o := range readOrders(t) {
@@ -99,7 +99,7 @@ func TestGenerateOrdersReproducesFile(t *testing.T) {
 		n++
 	}
 	t.Fatalf("the generator no longer writes testdata/orders.jsonl; they differ from line %d on:\ngenerated %.300q\nfile      %.300q\n"+
-		"if that is meant: go run ./testdata/orders > testdata/orders.jsonl", n+1, got[n], want[n])
+		"if that is intended: go run ./testdata/orders > testdata/orders.jsonl", n+1, got[n], want[n])
 }
 
 // What is read and written again is the same line: the type loses nothing,
@@ -119,8 +119,8 @@ func TestOrdersRoundTrip(t *testing.T) {
 	}
 }
 
-// The demo is only as good as its input is varied; this holds what it was
-// made for.
+// The demo is only as good as its input is varied; this checks that the input
+// has what it was made for.
 func TestOrdersAreVaried(t *testing.T) {
 	t.Parallel()
 	orders := readOrders(t)
@@ -191,7 +191,7 @@ func TestOrdersAreVaried(t *testing.T) {
 		what     string
 		from, to int // in 1000 orders
 	}{
-		{"other than two decimals", 100, 150}, // what the demo's bug in Sales stumbles over
+		{"other than two decimals", 100, 150}, // what the demo's bug in Sales fails on
 		{"percent discount", 70, 90},
 		{"rounded discount", 70, 90},
 		{"amount discount", 50, 150},
@@ -299,7 +299,7 @@ func TestReadOrdersNamesTheLine(t *testing.T) {
 		{"unknown discount", swap(`"percent"`, `"loyalty"`), `unknown kind of discount "loyalty"`},
 		{"discount above the subtotal", swap(`"kind":"percent","basis_points":3333,"amount":833`, `"kind":"amount","amount":2501`), "a discount of 2.501 KWD on 2.500 KWD"},
 		{"wrong total", swap(`"total":1667`, `"total":1666`), "total is 1.666 KWD, but should be 1.667 KWD"},
-		{"id repeated", good("A"), "order A is on line 1 already"},
+		{"id repeated", good("A"), "order A is already on line 1"},
 		{"too long", strings.Repeat(" ", maxOrderLine) + good("B"), "too long"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -323,7 +323,7 @@ func TestReadOrdersNamesTheLine(t *testing.T) {
 	}
 }
 
-// The same in the file that is used: whichever line is cut, it is named.
+// The same with the real file: whichever line is cut, the error names it.
 func TestReadOrdersDamagedFile(t *testing.T) {
 	t.Parallel()
 	lines := slices.Collect(bytes.Lines(testdata.Orders))

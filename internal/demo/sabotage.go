@@ -7,7 +7,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Sabotage is a fault that is planted before the audit, to see that it notices.
+// Sabotage is a fault that is planted before the audit, to check that it notices.
 type Sabotage string
 
 const (
@@ -31,7 +31,7 @@ func (f Sabotage) commit(ctx context.Context, pool *pgxpool.Pool, s *screen) err
 			INSERT INTO ` + shopSchema + `.invoices
 			SELECT * FROM ` + shopSchema + `.invoices ORDER BY order_id LIMIT 1`
 	default:
-		return fmt.Errorf("sabotage %q: there are %s and %s", f, SabotageLoss, SabotageDuplicate)
+		return fmt.Errorf("unknown sabotage %q: use %s or %s", f, SabotageLoss, SabotageDuplicate)
 	}
 	if _, err := pool.Exec(ctx, sql); err != nil {
 		return fmt.Errorf("sabotage: %w", err)

@@ -12,7 +12,7 @@ import (
 )
 
 // PlaceOrder is the command with which the client hands an order to Sales. In a real shop each service would declare
-// the messages that it handles by itself; here they share the Go types.
+// the messages that it handles itself; here they share the Go types.
 type PlaceOrder struct {
 	Order Order  `json:"order"`
 	Shown string `json:"shown"` // the total as the customer saw it: "123.45 EUR"
@@ -20,14 +20,14 @@ type PlaceOrder struct {
 
 func (PlaceOrder) MessageType() string { return "sales.PlaceOrder" }
 
-// OrderPlaced is the event that Sales publishes once it has written an order. It holds what the other services need, so
+// OrderPlaced is the event that Sales publishes after writing an order. It contains what the other services need, so
 // that they need not ask.
 type OrderPlaced struct {
 	OrderID     string  `json:"order_id"`
 	CustomerID  string  `json:"customer_id"`
 	Currency    string  `json:"currency"`
 	Total       int64   `json:"total"`    // minor units of the currency
-	Articles    int64   `json:"articles"` // how many there are to be packed
+	Articles    int64   `json:"articles"` // how many to pack
 	ShipTo      Address `json:"ship_to"`
 	GiftMessage *string `json:"gift_message,omitempty"`
 }
@@ -37,10 +37,10 @@ func (OrderPlaced) IsEvent()            {}
 
 // sales is one release of the Sales service.
 type sales struct {
-	handling time.Duration // what an order takes besides the database
+	handling time.Duration // time per order, apart from the database
 	retry    sqlq.RetryPolicy
 
-	// decimals is how many decimals an amount in a currency has; the release with the bug says 2 of any.
+	// decimals returns how many decimals an amount in a currency has; the release with the bug always returns 2.
 	decimals func(currency string) int
 }
 
@@ -55,16 +55,16 @@ func (s sales) endpoint() sqlq.Endpoint {
 	return sqlq.Endpoint{
 		Name: "sales",
 		// HandleTx handlers run one at a time on each receive connection, and Sales has two. So this is only the number
-		// of failures in a row after which the endpoint takes the fault for one outside of the messages and slows to one
-		// probe at a time. It is high because on a slow machine the orders that fail can come back all together.
+		// of failures in a row after which the endpoint assumes that the cause is not in the messages and slows down to one
+		// probe at a time. It is high because on a slow machine the failing orders can come back all together.
 		Concurrency: 60,
 		Retry:       s.retry,
 		Handlers:    []sqlq.Handler{sqlq.HandleTx(s.placeOrder)},
 	}
 }
 
-// placeOrder writes the order and publishes OrderPlaced. Both commit with the removal of the command, or none does: what
-// it wrote before it failed is undone.
+// placeOrder writes the order and publishes OrderPlaced. Both commit together with the removal of the command, or not at
+// all: if it fails, what it has written is undone.
 func (s sales) placeOrder(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[PlaceOrder]) error {
 	o := d.Message.Order
 	if err := writeOrder(ctx, tx, o); err != nil {
@@ -79,7 +79,7 @@ func (s sales) placeOrder(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[Place
 	return d.Publish(o.placed())
 }
 
-// placed returns what the other services get to know of the order.
+// placed returns what the other services are told about the order.
 func (o *Order) placed() OrderPlaced {
 	var articles int64
 	for _, l := range o.Lines {
@@ -111,7 +111,7 @@ func writeOrder(ctx context.Context, tx pgx.Tx, o Order) error {
 	return nil
 }
 
-// checkShown makes sure that the customer was shown an amount that can be charged.
+// checkShown checks that the amount shown to the customer can be charged.
 func (s sales) checkShown(currency, shown string) error {
 	number, _, _ := strings.Cut(shown, " ")
 	_, fraction, _ := strings.Cut(number, ".")
@@ -121,7 +121,7 @@ func (s sales) checkShown(currency, shown string) error {
 	return nil
 }
 
-// AmountError is the error of an amount that does not have the decimals of its currency.
+// AmountError is returned for an amount that does not have the decimals of its currency.
 type AmountError struct {
 	Shown          string
 	Decimals, Want int
@@ -131,7 +131,7 @@ func (e *AmountError) Error() string {
 	return fmt.Sprintf("total %q has %d decimals, want %d", e.Shown, e.Decimals, e.Want)
 }
 
-// pause is the part of a handler that is not there: the fraud check, the mail to the customer.
+// pause stands for the missing part of a handler: the fraud check, the mail to the customer.
 func pause(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
 		return ctx.Err()

@@ -9,7 +9,7 @@ import (
 	"github.com/sqlq/sqlq/internal/term"
 )
 
-// screen tells the story: to a terminal with colour and a line that moves, else in plain text.
+// screen prints the story: on a terminal in colour and with a moving line, otherwise as plain text.
 type screen struct {
 	out     io.Writer
 	palette term.Palette
@@ -29,20 +29,20 @@ func newScreen(o Options) *screen {
 // title begins a part of the story.
 func (s *screen) title(text string) { s.line("\n" + s.palette.Paint(term.Bold, text)) }
 
-// say tells what happens.
+// say prints what happens.
 func (s *screen) say(format string, args ...any) { s.line("  " + fmt.Sprintf(format, args...)) }
 
-// saw tells what was seen, and is as it should be.
+// saw prints an observation that is as it should be.
 func (s *screen) saw(format string, args ...any) {
 	s.line("  " + s.palette.Paint(term.Green, "✓") + " " + fmt.Sprintf(format, args...))
 }
 
-// missed tells what is not as it should be.
+// missed prints an observation that is not as it should be.
 func (s *screen) missed(format string, args ...any) {
 	s.line("  " + s.palette.Paint(term.Red, "✗") + " " + fmt.Sprintf(format, args...))
 }
 
-// typed shows a command as an operator would type it.
+// typed prints a command as an operator would type it.
 func (s *screen) typed(command string) { s.line("  " + s.palette.Paint(term.Cyan, "$ "+command)) }
 
 func (s *screen) line(text string) {
@@ -53,7 +53,7 @@ func (s *screen) line(text string) {
 // barCells is the length of a bar in characters; each shows eight steps.
 const barCells = 24
 
-// progress shows n of most as a bar on the last line of a terminal, in place of what was there.
+// progress shows n of most as a bar on the last line of a terminal, replacing what was there.
 func (s *screen) progress(n, most int64, text string) {
 	eighths := barCells * 8
 	if most > 0 {
@@ -67,8 +67,8 @@ func (s *screen) progress(n, most int64, text string) {
 	s.status.Show("  %s%s%s %s", s.palette.Paint(term.Faint, "▕"), s.palette.Paint(term.Cyan, bar), s.palette.Paint(term.Faint, "▏"), text)
 }
 
-// table prints lines of cells in columns, the first line being their names. Where the terminal is too narrow it leaves the
-// columns after the long one out, and cuts that.
+// table prints lines of cells in columns; the first line has their names. If the terminal is too narrow, it leaves out the
+// columns after the long one, and cuts that one.
 func (s *screen) table(lines [][]string, long int) {
 	t := term.Table{Palette: s.palette, Head: term.Faint, Indent: "  ", Rows: lines[1:]}
 	for i, name := range lines[0] {

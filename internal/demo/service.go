@@ -14,7 +14,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
-// shop starts and stops the services, each with a pool and a sqlq.Client of its own, as if it were a process of its own.
+// shop starts and stops the services, each with its own pool and sqlq.Client, as if it were a separate process.
 type shop struct {
 	database *database
 	operator *ops.Ops
@@ -30,8 +30,8 @@ type service struct {
 	ended chan struct{}
 }
 
-// start runs an endpoint and returns once it handles messages; its queue exists then and is subscribed. The endpoint may
-// use the pool, which has a few connections to spare.
+// start runs an endpoint and returns once it handles messages; by then its queue exists and is subscribed. The endpoint may
+// use the pool, which has a few spare connections.
 func (s *shop) start(ctx context.Context, name string, receiveConnections int, endpoint func(*pgxpool.Pool) sqlq.Endpoint) (*service, error) {
 	pool, err := s.database.connect(ctx, name, 4)
 	if err != nil {
@@ -61,7 +61,7 @@ func (s *shop) start(ctx context.Context, name string, receiveConnections int, e
 	return v, nil
 }
 
-// awaitInstance waits until a process of the endpoint has registered, after it subscribed.
+// awaitInstance waits until a process of the endpoint has registered, which it does after subscribing.
 func (s *shop) awaitInstance(ctx context.Context, name string) error {
 	return poll(ctx, func() (bool, error) {
 		queue, err := s.operator.ShowQueue(ctx, name)
@@ -79,15 +79,15 @@ func (v *service) shutDown() {
 	<-v.ended
 }
 
-// lookEvery is how often the story looks at the database while it waits for a state.
+// lookEvery is how often the story checks the database while it waits for a state.
 const lookEvery = 20 * time.Millisecond
 
-// waitAtMost bounds each wait of the story; the longest takes a few seconds, on a slow machine some more.
+// waitAtMost limits each wait of the story; the longest takes a few seconds, a little more on a slow machine.
 const waitAtMost = time.Minute
 
-// poll calls f at once and then every lookEvery until it returns true or an error, or ctx ends.
+// poll calls f immediately and then every lookEvery until it returns true or an error, or ctx ends.
 func poll(ctx context.Context, f func() (bool, error)) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, waitAtMost, fmt.Errorf("it did not come about within %v", waitAtMost))
+	ctx, cancel := context.WithTimeoutCause(ctx, waitAtMost, fmt.Errorf("it did not happen within %v", waitAtMost))
 	defer cancel()
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()

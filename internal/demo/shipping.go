@@ -11,10 +11,10 @@ import (
 )
 
 // shipping is a service with a database of its own, as far as sqlq can tell: it writes through its own pool, so its
-// handler runs at least once, and sees to it by itself that a second run changes nothing.
+// handler runs at least once, and must itself ensure that a second run changes nothing.
 type shipping struct {
 	pool     *pgxpool.Pool
-	handling time.Duration // what a shipment takes besides the database
+	handling time.Duration // time per shipment, apart from the database
 }
 
 func (s shipping) endpoint() sqlq.Endpoint {
@@ -27,8 +27,8 @@ func (s shipping) shipOrder(ctx context.Context, d *sqlq.Delivery[OrderPlaced]) 
 	if street == nil {
 		street = []string{}
 	}
-	// A unique constraint with ON CONFLICT DO NOTHING would be the way of a real service; shopTables says why there is
-	// none.
+	// A real service would use a unique constraint with ON CONFLICT DO NOTHING; shopTables says why there is none
+	// here.
 	_, err := s.pool.Exec(ctx, `
 		INSERT INTO `+shopSchema+`.shipments (order_id, recipient, street, postal_code, city, region, country, gift_message, articles)
 		SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9

@@ -7,7 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// The demo's schemas. Nothing else is touched in a database that was given to it.
+// The demo's schemas. It touches nothing else in a database that the user names.
 const (
 	queueSchema = "sqlq_demo"      // sqlq's own tables
 	shopSchema  = "sqlq_demo_shop" // the business tables of the services
@@ -15,8 +15,8 @@ const (
 
 // shopTables are the business tables.
 //
-// None of them has a primary key or a unique constraint, on purpose. In a real shop orders.order_id would have one, and
-// a message that was handled twice would show as an error, or be swallowed by ON CONFLICT. Here a second row must be
+// They deliberately have no primary key or unique constraint. In a real shop orders.order_id would have one, and
+// a message that is handled twice would cause an error, or be hidden by ON CONFLICT. Here a second row must be
 // possible, or the audit could not tell "exactly once" from "twice, but the constraint hid it".
 const shopTables = `
 	CREATE TABLE ` + shopSchema + `.orders (
@@ -64,7 +64,7 @@ const shopTables = `
 
 func createShop(ctx context.Context, tx pgx.Tx) error {
 	if _, err := tx.Exec(ctx, shopTables); err != nil {
-		return fmt.Errorf("make the business tables: %w", err)
+		return fmt.Errorf("create the business tables: %w", err)
 	}
 	return nil
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// state is how the story stands at one moment.
+// state is the state of the story at one moment.
 type state struct {
-	waiting  map[string]int64 // ready messages by queue; those in the hands of a receiver are among them
+	waiting  map[string]int64 // ready messages by queue, including those that a receiver has in hand
 	retrying int64            // delayed retries
 	leased   int64
 	failed   int64 // in the error table
@@ -20,9 +20,9 @@ type state struct {
 	placed, billed, shipped, rewarded int64 // rows of the business tables
 }
 
-// quiet says whether nothing is left to be done, but for the queue of a service that is down. What is in the error table
-// waits for an operator.
-func (s state) quiet(down ...string) bool {
+// isQuiet reports whether there is nothing left to do, except in the queues of services that are down. Messages in the error
+// table wait for an operator.
+func (s state) isQuiet(down ...string) bool {
 	for queue, n := range s.waiting {
 		if n > 0 && !slices.Contains(down, queue) {
 			return false
@@ -32,13 +32,13 @@ func (s state) quiet(down ...string) bool {
 }
 
 func (s state) String() string {
-	return fmt.Sprintf("waiting: %v, to be retried: %d, leased: %d, failed: %d; %d orders placed, %d billed, %d shipped",
+	return fmt.Sprintf("waiting: %v, retrying: %d, leased: %d, failed: %d; %d orders placed, %d billed, %d shipped",
 		s.waiting, s.retrying, s.leased, s.failed, s.placed, s.billed, s.shipped)
 }
 
-// readState reads the state in one statement, and so in one snapshot: a message that moves from one table to another is
-// in exactly one of them. (The counts of package ops are one statement a table; between two of them a message could slip
-// through, and the story would take a busy moment for the end.)
+// readState reads the state in one statement, so in one snapshot: a message that moves from one table to another is in
+// exactly one of them. (The counts of package ops take one statement per table; a message could slip through between two of
+// them, and the story would take a busy moment for the end.)
 func readState(ctx context.Context, pool *pgxpool.Pool, queues []string) (state, error) {
 	tables := map[string]string{
 		"delayed": queueSchema + ".delayed", "leased": queueSchema + ".leased", "error": queueSchema + ".error",
@@ -53,7 +53,7 @@ func readState(ctx context.Context, pool *pgxpool.Pool, queues []string) (state,
 	}
 	rows, err := pool.Query(ctx, strings.Join(counts, ` UNION ALL `), pgx.QueryExecModeExec)
 	if err != nil {
-		return state{}, fmt.Errorf("look how the story stands: %w", err)
+		return state{}, fmt.Errorf("read the state: %w", err)
 	}
 	s := state{waiting: map[string]int64{}}
 	var name string
@@ -80,7 +80,7 @@ func readState(ctx context.Context, pool *pgxpool.Pool, queues []string) (state,
 		return nil
 	})
 	if err != nil {
-		return state{}, fmt.Errorf("look how the story stands: %w", err)
+		return state{}, fmt.Errorf("read the state: %w", err)
 	}
 	return s, nil
 }

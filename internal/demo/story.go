@@ -14,28 +14,28 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
-// story is the demo on its way: what runs, and how far the orders have come.
+// story is a running demo: its services, and how far the orders have come.
 type story struct {
 	*shop
 	*screen
-	pool   *pgxpool.Pool // to look how it stands
+	pool   *pgxpool.Pool // to read the state
 	pace   pace
 	orders []Order // of the file
 
 	client *client
 	sales  *service
-	queues []string // made so far
+	queues []string // created so far
 
 	replayed int64
 }
 
-// pace says how fast the story goes: unhurried where somebody watches, else brisk. Nothing in it waits for time to pass
+// pace says how fast the story goes: unhurried if somebody is watching, otherwise brisk. It never waits for time to pass
 // where it could wait for a state.
 type pace struct {
-	selling  time.Duration   // what an order takes Sales besides the database
+	selling  time.Duration   // time per order in Sales, apart from the database
 	shipping time.Duration   // likewise Shipping
-	order    time.Duration   // from one order to the next, on a usual day
-	delays   []time.Duration // of the delayed retries of Sales
+	order    time.Duration   // interval between orders on a normal day
+	delays   []time.Duration // of Sales' delayed retries
 }
 
 var (
@@ -51,7 +51,7 @@ var (
 
 // tell tells the story, up to the moment when the shop closes.
 func (s *story) tell(ctx context.Context) error {
-	// Two fifths of the orders come in the flood, one sixth after Loyalty, the others while Sales is broken.
+	// Two fifths of the orders come in the flood, one sixth after Loyalty, the rest while Sales is broken.
 	n := len(s.orders)
 	flood, late := s.orders[:n*2/5], s.orders[n-n/6:]
 	usual := s.orders[len(flood) : n-len(late)]
@@ -69,17 +69,17 @@ func (s *story) tell(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.mendSales(ctx, wave); err != nil {
+	if err := s.fixSales(ctx, wave); err != nil {
 		return err
 	}
 	return s.addLoyalty(ctx, late)
 }
 
-// open starts the services for the first time. Shipping is stopped again: what a queue is subscribed to, it gets, whether
-// its endpoint runs or not.
+// open starts the services for the first time. Shipping is stopped again: a queue gets the events that it is subscribed to
+// whether its endpoint runs or not.
 func (s *story) open(ctx context.Context) error {
 	s.say("The client sends sales.PlaceOrder. Sales writes the order and publishes sales.OrderPlaced,")
-	s.say("to which Billing and Shipping have subscribed. Each has connections and tables of its own.")
+	s.say("to which Billing and Shipping have subscribed. Each has its own connections and tables.")
 	if err := s.startSales(ctx, rightDecimals); err != nil {
 		return err
 	}
@@ -96,10 +96,10 @@ func (s *story) open(ctx context.Context) error {
 	return err
 }
 
-// absorbFlood: orders come much faster than Sales can place them, and nobody waits.
+// absorbFlood: orders come much faster than Sales can place them, and no sender waits.
 func (s *story) absorbFlood(ctx context.Context, orders []Order) error {
 	s.title("1  The flood")
-	s.say("%d orders come at once. Sales works at its own pace. Shipping is down.", len(orders))
+	s.say("%d orders arrive at once. Sales works at its own pace. Shipping is down.", len(orders))
 	began := time.Now()
 	wave := s.client.send(ctx, orders, 0)
 	var backlog []int64
@@ -107,12 +107,12 @@ func (s *story) absorbFlood(ctx context.Context, orders []Order) error {
 		backlog = append(backlog, now.waiting["sales"])
 		s.progress(now.waiting["sales"], int64(len(orders)),
 			fmt.Sprintf("%d wait for Sales, %d placed, %d billed", now.waiting["sales"], now.placed, now.billed))
-		return wave.over() && now.quiet("shipping")
+		return wave.isOver() && now.isQuiet("shipping")
 	})
 	if err != nil {
 		return err
 	}
-	s.saw("The client had sent them after %s; its slowest send took %s.", brief(wave.took), brief(wave.slowestSend()))
+	s.saw("The client sent them in %s; its slowest send took %s.", brief(wave.took), brief(wave.slowestSend()))
 	s.saw("Sales took %s. Its backlog: %s.", brief(time.Since(began)), course(backlog))
 	return nil
 }
@@ -125,28 +125,28 @@ func (s *story) bringShippingBack(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.say("%d events wait for it. None of the others noticed that it was down.", missed.waiting["shipping"])
+	s.say("%d events are waiting for it. The other services did not notice that it was down.", missed.waiting["shipping"])
 	if _, err := s.startShipping(ctx); err != nil {
 		return err
 	}
 	now, err := s.until(ctx, "Shipping catches up", func(now state) bool {
 		s.progress(now.waiting["shipping"], missed.waiting["shipping"],
 			fmt.Sprintf("%d wait for Shipping, %d shipped", now.waiting["shipping"], now.shipped))
-		return now.quiet()
+		return now.isQuiet()
 	})
 	if err != nil {
 		return err
 	}
-	s.saw("It started and caught up within %s: %d shipped.", brief(time.Since(began)), now.shipped)
+	s.saw("It started and caught up in %s: %d shipped.", brief(time.Since(began)), now.shipped)
 	return nil
 }
 
-// breakSales: a release of Sales fails on some orders. They are retried, at once and later, and go to the error table,
-// while the others go through. The wave of orders goes on when it returns.
+// breakSales: a release of Sales fails on some orders. They are retried, immediately and later, and go to the error table,
+// while the others go through. When it returns, orders are still being sent.
 func (s *story) breakSales(ctx context.Context, orders []Order) (*wave, error) {
 	s.title("3  A bug in Sales")
-	s.say("Sales 1.1 takes every currency for one with two decimals: orders in JPY and KWD fail.")
-	s.say("Orders go on coming, one every %s.", brief(s.pace.order))
+	s.say("Sales 1.1 assumes two decimals for every currency: orders in JPY and KWD fail.")
+	s.say("Orders keep coming, one every %s.", brief(s.pace.order))
 	before, err := readState(ctx, s.pool, s.queues)
 	if err != nil {
 		return nil, err
@@ -158,21 +158,21 @@ func (s *story) breakSales(ctx context.Context, orders []Order) (*wave, error) {
 	enough := max(1, failing(orders)/3)
 	wave := s.client.send(ctx, orders, s.pace.order)
 	now, err := s.until(ctx, "the error table fills", func(now state) bool {
-		s.progress(now.failed, enough, fmt.Sprintf("%d failed, %d to be retried, %d placed", now.failed, now.retrying, now.placed))
-		return now.failed >= enough || wave.over() && now.quiet()
+		s.progress(now.failed, enough, fmt.Sprintf("%d failed, %d retrying, %d placed", now.failed, now.retrying, now.placed))
+		return now.failed >= enough || wave.isOver() && now.isQuiet()
 	})
 	if err != nil {
 		return nil, err
 	}
 	s.saw("%d orders in so far. The good ones go through: %d placed.", wave.sent.Load(), now.placed-before.placed)
-	s.saw("%d are in the error table, after %d attempts each over %s; %d wait for their next attempt.",
+	s.saw("%d are in the error table, after %d attempts each over %s; %d are waiting for their next attempt.",
 		now.failed, 2*(1+len(s.pace.delays)), brief(sum(s.pace.delays)), now.retrying)
 	s.saw("The client notices nothing: its slowest send took %s.", brief(wave.slowestSend()))
 	return wave, nil
 }
 
-// mendSales: an operator looks at the error table, the bug is mended, and what failed is replayed.
-func (s *story) mendSales(ctx context.Context, wave *wave) error {
+// fixSales: an operator looks at the error table, the bug is fixed, and the failed messages are replayed.
+func (s *story) fixSales(ctx context.Context, wave *wave) error {
 	s.title("4  The operator")
 	if err := s.showFailed(ctx); err != nil {
 		return err
@@ -181,30 +181,30 @@ func (s *story) mendSales(ctx context.Context, wave *wave) error {
 	if err := s.startSales(ctx, rightDecimals); err != nil {
 		return err
 	}
-	s.say("Sales 1.2 mends it.")
+	s.say("Sales 1.2 fixes it.")
 	s.typed("sqlq error replay --queue sales")
 	var err error
 	if s.replayed, err = s.operator.Replay(ctx, ops.Filter{Queue: "sales"}, ops.ReplayOptions{}); err != nil {
 		return err
 	}
-	now, err := s.until(ctx, "what failed goes through", func(now state) bool {
+	now, err := s.until(ctx, "the failed orders go through", func(now state) bool {
 		s.progress(wave.sent.Load(), wave.orders,
 			fmt.Sprintf("%d placed, %d billed, %d shipped", now.placed, now.billed, now.shipped))
-		return wave.over() && now.quiet()
+		return wave.isOver() && now.isQuiet()
 	})
 	if err != nil {
 		return err
 	}
-	s.saw("%d replayed; what was still being retried went through by itself.", s.replayed)
-	s.saw("%d orders are placed by now, %d billed, %d shipped; %d are in the error table.", now.placed, now.billed, now.shipped, now.failed)
+	s.saw("%d replayed; those still being retried went through by themselves.", s.replayed)
+	s.saw("By now %d orders are placed, %d billed, %d shipped; %d are in the error table.", now.placed, now.billed, now.shipped, now.failed)
 	return nil
 }
 
-// addLoyalty: a new service subscribes to an event that was there before it.
+// addLoyalty: a new service subscribes to an event that existed before it.
 func (s *story) addLoyalty(ctx context.Context, orders []Order) error {
-	s.title("5  Loyalty comes late")
-	s.say("It subscribes to sales.OrderPlaced. Nobody touches Sales. %d more orders come.", len(orders))
-	// Nothing is on its way at this moment, so the audit can tell the orders before from those after by the time.
+	s.title("5  Loyalty joins late")
+	s.say("It subscribes to sales.OrderPlaced. Sales does not change. %d more orders arrive.", len(orders))
+	// No order is in flight at this moment, so the audit can tell the orders before from those after by their time.
 	if _, err := s.start(ctx, "loyalty", 1, func(*pgxpool.Pool) sqlq.Endpoint { return loyalty() }); err != nil {
 		return err
 	}
@@ -212,12 +212,12 @@ func (s *story) addLoyalty(ctx context.Context, orders []Order) error {
 	wave := s.client.send(ctx, orders, s.pace.order)
 	now, err := s.until(ctx, "the last orders go through", func(now state) bool {
 		s.progress(now.rewarded, int64(len(orders)), fmt.Sprintf("%d placed, points given for %d", now.placed, now.rewarded))
-		return wave.over() && now.quiet()
+		return wave.isOver() && now.isQuiet()
 	})
 	if err != nil {
 		return err
 	}
-	s.saw("It got %d events: those since it subscribed.", now.rewarded)
+	s.saw("It received %d events: those published since it subscribed.", now.rewarded)
 	return nil
 }
 
@@ -234,7 +234,7 @@ func (s *story) startShipping(ctx context.Context) (*service, error) {
 	return s.start(ctx, "shipping", 1, func(pool *pgxpool.Pool) sqlq.Endpoint { return shipping{pool, s.pace.shipping}.endpoint() })
 }
 
-// until looks how the story stands until done says so, and returns the last state.
+// until reads the state until done accepts it, and returns the last one.
 func (s *story) until(ctx context.Context, what string, done func(state) bool) (now state, err error) {
 	err = poll(ctx, func() (bool, error) {
 		var err error
@@ -267,11 +267,11 @@ func (s *story) showFailed(ctx context.Context) error {
 	for _, m := range failed {
 		groups[m.Group]++
 	}
-	s.say("%d in all, in %d groups: a fault is a group, whatever the numbers in its texts.", len(failed), len(groups))
+	s.say("%d in all, in %d groups: one per cause, whatever numbers the texts contain.", len(failed), len(groups))
 	return nil
 }
 
-// failing counts the orders that the bug hits.
+// failing counts the orders that the bug affects.
 func failing(orders []Order) (n int64) {
 	for _, o := range orders {
 		if rightDecimals(o.Currency) != alwaysTwoDecimals(o.Currency) {
@@ -281,7 +281,7 @@ func failing(orders []Order) (n int64) {
 	return n
 }
 
-// course shows how a backlog went: up to its peak, and down again in a few steps.
+// course shows the course of a backlog: up to its peak, and down again in a few steps.
 func course(backlog []int64) string {
 	const steps = 6
 	peak := slices.Index(backlog, slices.Max(backlog))
@@ -299,7 +299,7 @@ func sum(ds []time.Duration) (total time.Duration) {
 	return total
 }
 
-// brief writes a duration as a reader wants it: 1.7 ms, 300 ms, 2.9 s.
+// brief formats a duration for a reader: 1.7 ms, 300 ms, 2.9 s.
 func brief(d time.Duration) string {
 	ms := float64(d) / float64(time.Millisecond)
 	switch {

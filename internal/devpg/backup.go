@@ -13,31 +13,31 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// backup copies the data directory of a running server to another folder, so that a standby can start there. It is what
-// pg_basebackup does, without it: the npm packages have initdb and postgres only. See "Making a Base Backup Using the Low
+// backup copies the data directory of a running server to another folder, so that a standby can start there. It does what
+// pg_basebackup does, which the npm packages lack: they contain only initdb and postgres. See "Making a Base Backup Using the Low
 // Level API" in PostgreSQL's manual.
 //
-// What the server writes meanwhile need not be in the copy, nor in one piece: the standby repeats all of it from the WAL,
-// which the primary must keep from now on.
+// What the server writes meanwhile need not be in the copy, or may be there only in part: the standby replays all of it from the
+// WAL, which the primary must keep from now on.
 func backup(ctx context.Context, conn *pgx.Conn, major int, to, from *folder) error {
 	begin, finish := `SELECT pg_backup_start('sqlq', true)`, `SELECT labelfile FROM pg_backup_stop(false)`
 	if major < 15 {
 		begin, finish = `SELECT pg_start_backup('sqlq', true, false)`, `SELECT labelfile FROM pg_stop_backup(false, false)`
 	}
 	if _, err := conn.Exec(ctx, begin); err != nil {
-		return fmt.Errorf("begin the copy of the data: %w", err)
+		return fmt.Errorf("start the backup: %w", err)
 	}
 	if err := copyRunning(ctx, to, from); err != nil {
 		return fmt.Errorf("copy the data: %w", err)
 	}
 	var label string
 	if err := conn.QueryRow(ctx, finish).Scan(&label); err != nil {
-		return fmt.Errorf("end the copy of the data: %w", err)
+		return fmt.Errorf("finish the backup: %w", err)
 	}
 	return to.write("data/backup_label", label)
 }
 
-// Of these folders a copy gets nothing: what is in them is the running server's alone, or the WAL, which the standby
+// The contents of these folders are not copied: they belong to the running server alone, or are the WAL, which the standby
 // fetches. The list is the manual's.
 var runningOnlyIn = []string{"pg_dynshmem", "pg_notify", "pg_replslot", "pg_serial", "pg_snapshots", "pg_stat_tmp", "pg_subtrans", "pg_wal"}
 
@@ -46,7 +46,7 @@ func runningOnly(name string) bool {
 	return inside && slices.Contains(runningOnlyIn, dir)
 }
 
-const controlFile = "global/pg_control" // goes last
+const controlFile = "global/pg_control" // copied last
 
 func copyRunning(ctx context.Context, to, from *folder) error {
 	source, err := from.root.OpenRoot("data")
@@ -79,7 +79,7 @@ func copyRunning(ctx context.Context, to, from *folder) error {
 	return copyLive(to, source, controlFile)
 }
 
-// copyLive copies a file that the server may remove at any instant.
+// copyLive copies a file that the server may remove at any moment.
 func copyLive(to *folder, source *os.Root, name string) error {
 	_, err := copyFile(to.root, path.Join("data", name), source, name, to.as)
 	return ignoreMissing(err)

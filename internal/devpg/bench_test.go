@@ -4,7 +4,7 @@ package devpg
 
 import "testing"
 
-// BenchmarkStart is the cold start: from nothing to a server that answers. The seed is there.
+// BenchmarkStart measures the cold start: from nothing to a server that answers. The seed exists already.
 func BenchmarkStart(b *testing.B) {
 	for name, memory := range map[string]bool{"disk": false, "memory": true} {
 		b.Run(name, func(b *testing.B) {

@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// cacheRoot returns the folder for what outlasts a server: fetched packages and seeds. It is "" if there is none.
+// cacheRoot returns the folder for what outlives a server: fetched packages and seeds. It is "" if there is none.
 //
-// Root's own cache is out of reach of the user that the server runs as, and under sudo HOME can be the caller's, whose
+// The user that the server runs as cannot reach root's own cache, and under sudo HOME can be the caller's, whose
 // folders must not fill with root's files. So root has one in /var/cache, unless XDG_CACHE_HOME says otherwise.
 func cacheRoot(as account) string {
-	if as.other() {
+	if as.isOther() {
 		if dir := os.Getenv("XDG_CACHE_HOME"); filepath.IsAbs(dir) {
 			if ok, err := as.canUse(dir, false); ok && err == nil {
 				return filepath.Join(dir, "sqlq")
@@ -27,8 +27,8 @@ func cacheRoot(as account) string {
 	return filepath.Join(dir, "sqlq")
 }
 
-// makeCache makes the cache's folder. Root's can be entered by every user, whatever the umask: the server runs as
-// another one.
+// makeCache creates the cache's folder. Every user can enter root's, whatever the umask: the server runs as
+// another user.
 func makeCache(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil || os.Geteuid() != 0 {
 		return err
@@ -36,8 +36,8 @@ func makeCache(dir string) error {
 	return os.Chmod(dir, 0o755)
 }
 
-// publish makes the folder at path: fill makes its content in a folder beside it, which is then renamed. So the
-// folder is complete as soon as it is there. If another process publishes the same first, that one stays.
+// publish creates the folder at path: fill writes its content into a folder next to it, which is then renamed. So the
+// folder is complete as soon as it exists. If another process publishes the same one first, that one stays.
 func publish(path string, fill func(partial string) error) error {
 	dir := filepath.Dir(path)
 	if err := makeCache(dir); err != nil {
@@ -63,8 +63,8 @@ func publish(path string, fill func(partial string) error) error {
 
 const partialPrefix = ".partial-"
 
-// prune removes from the cache what processes have left there that were killed, and seeds that were not used for a
-// month. It is a tidying-up: what cannot be removed stays.
+// prune removes from the cache what killed processes have left there, and seeds that were not used for a month. This is only
+// housekeeping: what cannot be removed stays.
 func prune(dir string) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -13,25 +13,25 @@ import (
 	"time"
 )
 
-// cluster makes the data directory of a folder.
+// cluster creates the data directory of a folder.
 //
-// initdb takes half a second of processor time, which a copy of what it made does not. So what it made the first
-// time is kept in the cache as the seed of later ones. Whatever is wrong with a seed, or with the cache, costs only time:
-// then initdb runs.
+// initdb takes half a second of CPU time, copying its result does not. So the result of the first run is kept in the cache as
+// the seed of later ones. If anything is wrong with a seed, or with the cache, that costs only time: initdb runs
+// again.
 type cluster struct {
 	inst     installation
 	run      runner
 	cache    string // "" if there is none
-	password string // of the superuser, where the server listens on TCP; then there is no seed
+	password string // the superuser's, if the server listens on TCP; then there is no seed
 }
 
-// create makes the data directory, which must not exist.
+// create creates the data directory, which must not exist.
 func (c cluster) create(ctx context.Context) error {
 	seed := c.seed()
 	if seed != "" && c.plant(seed) == nil {
 		return nil
 	}
-	if err := c.run.folder.root.RemoveAll("data"); err != nil { // what plant may have left
+	if err := c.run.folder.root.RemoveAll("data"); err != nil { // left behind by plant
 		return err
 	}
 	if err := c.initdb(ctx); err != nil {
@@ -43,7 +43,7 @@ func (c cluster) create(ctx context.Context) error {
 	return nil
 }
 
-// initdbArgs: nothing of the machine's locale gets into the server, and nothing is flushed, since nothing is kept.
+// initdbArgs: the server gets nothing of the machine's locale, and nothing is flushed, since nothing is kept.
 var initdbArgs = []string{"--username=" + superuser, "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"}
 
 func (c cluster) initdb(ctx context.Context) error {
@@ -63,11 +63,11 @@ func (c cluster) initdb(ctx context.Context) error {
 	return nil
 }
 
-// A seed is a folder in the cache with data, a data directory, and complete, which says how much data there is. It
-// appears by being renamed, and is never changed.
+// A seed is a folder in the cache with data, a data directory, and complete, which says how much data there is. It is created by
+// a rename, and never changed.
 const seedPrefix = "seed-"
 
-// seed returns the place of the seed: each installation, each way to run initdb and each user has its own. It is ""
+// seed returns the seed's path: each installation, each way to run initdb and each user has its own. It is ""
 // if there can be none.
 func (c cluster) seed() string {
 	if c.cache == "" || c.password != "" {
@@ -83,7 +83,7 @@ func (c cluster) seed() string {
 	return filepath.Join(c.cache, fmt.Sprintf("%s%d-%x", seedPrefix, c.inst.version.major, h.Sum(nil)[:8]))
 }
 
-// plant makes the data directory from the seed.
+// plant creates the data directory from the seed.
 func (c cluster) plant(seed string) error {
 	want, err := os.ReadFile(filepath.Join(seed, "complete"))
 	if err != nil {
@@ -106,7 +106,7 @@ func (c cluster) plant(seed string) error {
 	return nil
 }
 
-// harvest keeps the data directory, which initdb has just made, as the seed.
+// harvest saves the data directory that initdb has just created as the seed.
 func (c cluster) harvest(seed string) error {
 	return publish(seed, func(partial string) error {
 		from, err := c.run.folder.root.OpenRoot("data")
@@ -128,7 +128,7 @@ func (c cluster) harvest(seed string) error {
 }
 
 // copyData copies a data directory into the folder to, as its folder data, for the account. It returns how much that
-// was. Nothing but folders and plain files can be there.
+// was. There can be only folders and plain files.
 func copyData(to, from *os.Root, as account) (string, error) {
 	var files, bytes int64
 	err := fs.WalkDir(from.FS(), ".", func(name string, e fs.DirEntry, err error) error {

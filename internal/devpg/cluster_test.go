@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// The first start makes the seed, the next ones use it, and a damaged one is not used.
+// The first start makes the seed, later ones use it, and a damaged one is not used.
 func TestSeed(t *testing.T) {
 	cache := filepath.Join(quickDir(t), "cache")
 	root := tempDir(t)
@@ -65,7 +65,7 @@ func TestSeed(t *testing.T) {
 	if run() {
 		t.Error("the second start did not use the seed")
 	}
-	prune(cache) // in use again, so it stays
+	prune(cache) // it is in use again, so it stays
 	if len(seeds()) != 1 {
 		t.Error("a seed in use was pruned")
 	}
@@ -78,13 +78,13 @@ func TestSeed(t *testing.T) {
 	if err := os.RemoveAll(cache); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(cache, nil, 0o600); err != nil { // no cache can be made there
+	if err := os.WriteFile(cache, nil, 0o600); err != nil { // no cache can be created there
 		t.Fatal(err)
 	}
 	if !run() {
-		t.Error("who made a data directory?")
+		t.Error("there is a data directory, but who made it?")
 	}
-	isEmpty(t, root)
+	checkEmpty(t, root)
 }
 
 func TestPrune(t *testing.T) {

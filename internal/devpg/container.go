@@ -17,10 +17,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// A container is a server in a container of its own, which does not outlive this process.
+// A container is a server in its own container, which does not outlive this process.
 //
-// The engine's client runs for as long as the container does, and its standard input, of which only this process has the
-// other end, is the container's. Whatever this process, or the client, dies of, that input ends, and with it the
+// The engine's client runs for as long as the container does, and its standard input, whose other end only this process has, is
+// the container's. Whatever kills this process or the client, that input ends, and with it the
 // server: see container.sh. The engine then removes the container and its data.
 type container struct {
 	started
@@ -33,7 +33,7 @@ type container struct {
 //go:embed container.sh
 var containerScript string
 
-// containerLabel marks the containers. Each has the time when it was made in its name, in seconds.
+// containerLabel marks the containers. The name of each contains the time when it was created, in seconds.
 const (
 	containerLabel  = "sqlq-devpg"
 	containerPrefix = "sqlq-pg-"
@@ -52,7 +52,7 @@ func startContainer(ctx context.Context, o Options, inst installation) (*Server,
 	settings := serverSettings(o)
 	maps.Copy(settings, map[string]string{"listen_addresses": "*", "port": "5432", "unix_socket_directories": ""})
 	maps.Copy(settings, o.Settings)
-	if _, err := settingLines(settings); err != nil { // what a file could not say is refused here too
+	if _, err := settingLines(settings); err != nil { // refuse here, too, what a configuration file cannot contain
 		return nil, err
 	}
 	inst.engine.sweep(ctx)
@@ -63,7 +63,7 @@ func startContainer(ctx context.Context, o Options, inst installation) (*Server,
 	s := &Server{address: addr, box: c}
 	v, err := awaitContainer(ctx, s.URL(""), c)
 	if err == nil {
-		err = v.fits(o.Major)
+		err = v.checkMajor(o.Major)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w%s", inst, err, c.log.quoted()), c.abandon())
@@ -73,7 +73,7 @@ func startContainer(ctx context.Context, o Options, inst installation) (*Server,
 	return s, nil
 }
 
-// runArgs are what the engine's client is to do. The password is not among them: anybody on the machine can read those.
+// runArgs are the arguments for the engine's client. They do not include the password: anybody on the machine can read them.
 func runArgs(name string, a address, o Options, settings map[string]string, i image) []string {
 	args := []string{
 		"run", "--interactive", "--rm", "--pull=never", "--sig-proxy=false",
@@ -83,7 +83,7 @@ func runArgs(name string, a address, o Options, settings map[string]string, i im
 	}
 	if o.InMemory {
 		args = append(args, "--tmpfs=/sqlq:mode=1777", "--env=PGDATA=/sqlq/data")
-	} // else it is in the volume of the image's PGDATA, which goes with the container
+	} // otherwise it is in the volume of the image's PGDATA, which is removed with the container
 	for _, v := range o.Env {
 		args = append(args, "--env="+v)
 	}
@@ -94,7 +94,7 @@ func runArgs(name string, a address, o Options, settings map[string]string, i im
 	return args
 }
 
-// run starts the client, in a session of its own: a Ctrl-C in the terminal does not reach it.
+// run starts the client in its own session: a Ctrl-C in the terminal does not reach it.
 func (c *container) run(a address, args []string) error {
 	cmd := exec.Command(c.engine.client, args...)
 	cmd.Stdout, cmd.Stderr = c.log, c.log
@@ -114,7 +114,7 @@ func (c *container) run(a address, args []string) error {
 	return nil
 }
 
-// awaitContainer returns the version of the server once it answers.
+// awaitContainer returns the server's version once it answers.
 func awaitContainer(ctx context.Context, url string, c *container) (version, error) {
 	if err := awaitAnswer(ctx, url, &c.started); err != nil {
 		return version{}, err
@@ -127,14 +127,14 @@ func awaitContainer(ctx context.Context, url string, c *container) (version, err
 	return askVersion(ctx, conn)
 }
 
-// stop ends the server as SIGINT does, and returns once the container has gone.
+// stop shuts the server down as SIGINT does, and returns once the container has gone.
 func (c *container) stop() error {
 	_, _ = io.WriteString(c.leash, "stop\n") // an error means that the client has ended
 	c.ended(stopWithin)
 	return c.abandon()
 }
 
-// abandon ends the container at once, and returns once it has gone.
+// abandon ends the container immediately, and returns once it has gone.
 func (c *container) abandon() error {
 	c.leash.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), removeWithin)
@@ -144,7 +144,7 @@ func (c *container) abandon() error {
 		return err
 	}
 	if !c.ended(2 * time.Second) {
-		_ = remove() // an error means that it is just coming, or going
+		_ = remove() // an error means that it is just being created, or removed
 		if !c.ended(10 * time.Second) {
 			_ = c.cmd.Process.Kill() // it may have just ended
 			<-c.done
@@ -155,13 +155,13 @@ func (c *container) abandon() error {
 		err = remove()
 	}
 	if err != nil {
-		return fmt.Errorf("remove the server's container: %w; see to it yourself: %s rm --force --volumes %s", err, c.engine.name, c.name)
+		return fmt.Errorf("remove the server's container: %w; remove it yourself: %s rm --force --volumes %s", err, c.engine.name, c.name)
 	}
 	return nil
 }
 
-// sweep removes containers that were made an hour ago or longer and do not run: their client was killed before it could start
-// them. What cannot be removed stays; that is no reason not to start.
+// sweep removes containers that were created at least an hour ago and are not running: their client was killed before it could
+// start them. A container that cannot be removed stays; that does not prevent a start.
 func (e engine) sweep(ctx context.Context) {
 	names, _ := e.output(ctx, "ps", "--all", "--filter=label="+containerLabel, "--filter=status=created", "--filter=status=exited", "--format={{.Names}}")
 	for name := range strings.FieldsSeq(names) {

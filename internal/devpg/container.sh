@@ -1,6 +1,6 @@
 # The first process of a server's container. Its standard input is the leash, which only the process that owns the server
-# holds: the first line is the superuser's password, a second one asks for PostgreSQL's fast shutdown, and its end, which comes
-# when that process has died of whatever cause, ends the server at once. When this process ends so does the container.
+# holds: the first line is the superuser's password, a second one asks for PostgreSQL's fast shutdown, and its end, when that
+# process has died for whatever reason, ends the server immediately. When this process ends, so does the container.
 IFS= read -r password || exit 1
 : "${PGDATA:=/tmp/sqlq-data}"
 umask 077

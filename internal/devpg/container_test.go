@@ -20,9 +20,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// withEngine makes Start use a container for the time of the test. It is a real one where SQLQ_POSTGRES_IMAGE names an image, or
-// an engine has the pinned one already; testdata/image.sh makes an image where no registry is in reach. Else the engine is
-// testdata/engine/docker, which is none, and says what it stands in for.
+// withEngine makes Start use a container for the duration of the test. It is a real one if SQLQ_POSTGRES_IMAGE names an image, or
+// an engine already has the pinned one; testdata/image.sh makes an image where no registry can be reached. Otherwise the engine
+// is testdata/engine/docker, which is a fake, and says what it stands in for.
 func withEngine(t *testing.T) engine {
 	t.Helper()
 	o := options(t)
@@ -41,7 +41,7 @@ func withEngine(t *testing.T) engine {
 		return os.Getenv(name)
 	}
 	f := &finder{getenv: offline, log: io.Discard}
-	if inst, err := f.contained(t.Context(), i); err == nil {
+	if inst, err := f.findContainer(t.Context(), i); err == nil {
 		t.Logf("the engine is %s, with the image %s", inst.engine.client, i.name)
 		t.Setenv("SQLQ_POSTGRES_IMAGE", i.name)
 		return *inst.engine
@@ -49,11 +49,11 @@ func withEngine(t *testing.T) engine {
 		t.Fatal(err)
 	}
 	e := fakeEngine(t, o)
-	t.Logf("the engine is %s, which is none", e.client)
+	t.Logf("the engine is %s, a fake", e.client)
 	return e
 }
 
-// fakeEngine puts the stand-in for an engine first in PATH.
+// fakeEngine puts the fake engine first in PATH.
 func fakeEngine(t *testing.T, o Options) engine {
 	t.Helper()
 	as, err := serverAccount(os.Getenv)
@@ -74,7 +74,7 @@ func fakeEngine(t *testing.T, o Options) engine {
 	}
 	t.Setenv("FAKE_ENGINE_DIR", state)
 	t.Setenv("FAKE_ENGINE_BIN", inst.bin)
-	if as.other() {
+	if as.isOther() {
 		t.Setenv("FAKE_ENGINE_AS", fmt.Sprintf("setpriv --reuid=%d --regid=%d --clear-groups", as.uid, as.gid))
 	}
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
@@ -82,7 +82,7 @@ func fakeEngine(t *testing.T, o Options) engine {
 	return engine{client: filepath.Join(dir, "docker"), name: "docker"}
 }
 
-// awaitRemoved returns once the engine has no such container any more.
+// awaitRemoved returns once the engine no longer has the container.
 func awaitRemoved(t *testing.T, e engine, name string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -142,7 +142,7 @@ func TestContainer(t *testing.T) {
 		"crashed": s.Crash(t.Context()), "restarted": s.Restart(t.Context()), "promoted": s.Promote(t.Context()), "copied": standbyErr,
 	} {
 		if err == nil || !strings.Contains(err.Error(), "runs in a container, and cannot be "+what) {
-			t.Errorf("a server in a container can be %s: %v", what, err)
+			t.Errorf("%s in a container: %v", what, err)
 		}
 	}
 
@@ -158,7 +158,7 @@ func TestContainer(t *testing.T) {
 	}
 }
 
-// A server in memory works too, with the disk's care if that is wanted; and one that dies is noticed.
+// A server in memory works too, even with Durable; and one that dies is noticed.
 func TestContainerInMemory(t *testing.T) {
 	e := withEngine(t)
 	s, err := Start(t.Context(), Options{InMemory: true, Durable: true, Log: io.Discard})
@@ -174,7 +174,7 @@ func TestContainerInMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close(context.WithoutCancel(t.Context()))
-	// The error is that of a connection which is cut off.
+	// The error is that of a broken connection.
 	_, _ = conn.Exec(t.Context(), `COPY (SELECT 1) TO PROGRAM 'read -r pid <"$PGDATA/postmaster.pid"; kill -INT "$pid"'`)
 	await(t, "Done to be closed when the server has ended", s.Done())
 	if err := s.Stop(); err != nil {
@@ -183,7 +183,7 @@ func TestContainerInMemory(t *testing.T) {
 	awaitRemoved(t, e, s.box.name)
 }
 
-// Whatever the owner dies of, and if the client dies with it, the container goes.
+// Whatever kills the owner, and even if the client dies with it, the container is removed.
 func TestContainerOwnerKilled(t *testing.T) {
 	for _, withClient := range []bool{false, true} {
 		t.Run(fmt.Sprintf("with its client: %t", withClient), func(t *testing.T) {
@@ -208,8 +208,8 @@ func TestContainerOwnerKilled(t *testing.T) {
 	}
 }
 
-// A container that was made and never started, since its client was killed in between, is removed by a later start; but
-// not one that somebody is just starting.
+// A container that was created but never started, because its client was killed in between, is removed by a later start; but
+// not one that is just being started.
 func TestContainerSweep(t *testing.T) {
 	e := withEngine(t)
 	old, recent := containerName(time.Now().Add(-2*time.Hour)), containerName(time.Now())
@@ -243,7 +243,7 @@ func TestContainerStartFails(t *testing.T) {
 		t.Errorf("the error does not quote the server's log: %v", err)
 	}
 	if err := start(t.Context(), Options{Settings: map[string]string{"a b": "c"}}); err == nil || !strings.Contains(err.Error(), `"a b"`) {
-		t.Errorf("a setting that is none: %v", err)
+		t.Errorf("an invalid setting: %v", err)
 	}
 	if err := start(t.Context(), Options{Major: 99}); err == nil || !strings.Contains(err.Error(), "not 99") {
 		t.Errorf("another version: %v", err)
@@ -257,8 +257,8 @@ func TestContainerStartFails(t *testing.T) {
 	}
 }
 
-// How the client is called: nothing of the machine's reaches the container but a port on 127.0.0.1, and no password is
-// among the arguments.
+// The client's arguments: only a port on 127.0.0.1 connects the container with the machine, and there is no password among
+// the arguments.
 func TestContainerArguments(t *testing.T) {
 	a := address{host: "127.0.0.1", port: 4711, password: "secret"}
 	i := images[0]
@@ -275,11 +275,11 @@ func TestContainerArguments(t *testing.T) {
 		t.Error("the password is among the arguments")
 	}
 	if disk := runArgs("sqlq-pg-x", a, Options{}, nil, i); strings.Contains(strings.Join(disk, "\n"), "PGDATA=") {
-		t.Errorf("on disk the image says where: %q", disk)
+		t.Errorf("on disk the image decides where: %q", disk)
 	}
 }
 
-// Of two clients the one is taken whose engine answers and has the image, or can get it.
+// Of two clients, the first one is used whose engine answers and has the image, or can get it.
 func TestEngines(t *testing.T) {
 	const hangs = "exec sleep 3600"
 	const none = "echo 'Cannot connect to the Docker daemon at unix:///nowhere. Is the docker daemon running?' >&2; exit 1"
@@ -304,7 +304,7 @@ func TestEngines(t *testing.T) {
 		"no engine": {docker: none, podman: hangs, errs: []string{
 			"docker: its engine does not answer: Cannot connect to the Docker daemon", "podman: its engine did not answer within 2s"}},
 		"offline": {docker: lacks, env: map[string]string{"SQLQ_OFFLINE": "1"}, errs: []string{
-			"docker: it has not got the image postgres:18.4, and SQLQ_OFFLINE=1 forbids the download", "podman: not in PATH"}},
+			"docker: it does not have the image postgres:18.4, and SQLQ_OFFLINE=1 forbids the download", "podman: not in PATH"}},
 		"no registry": {docker: noRegistry, errs: []string{"docker: pull the image postgres:18.4: no such host"}},
 		"another machine's alone": {podman: has, env: map[string]string{"CONTAINER_HOST": "ssh://me@there/run/podman.sock"}, errs: []string{
 			"podman: CONTAINER_HOST=ssh://me@there/run/podman.sock leads to another machine"}},
@@ -323,7 +323,7 @@ func TestEngines(t *testing.T) {
 				}
 				return c.env[name]
 			}}
-			inst, err := f.contained(t.Context(), image{pinned})
+			inst, err := f.findContainer(t.Context(), image{pinned})
 			if c.want != "" {
 				if err != nil || inst.engine.name != c.want || inst.engine.client != filepath.Join(dir, c.want) || inst.version.String() != "18.4" {
 					t.Fatalf("got %+v, %v", inst, err)
@@ -349,7 +349,7 @@ func TestEngines(t *testing.T) {
 	}
 }
 
-// The images are of the same versions as the packages, each by its digest.
+// The images have the same versions as the packages, each with its digest.
 func TestImages(t *testing.T) {
 	pinned := regexp.MustCompile(`^docker\.io/library/postgres:[0-9.]+@sha256:[0-9a-f]{64}$`)
 	for major := minMajor; major <= newestPinned(); major++ {
@@ -365,10 +365,10 @@ func TestImages(t *testing.T) {
 	if i, err := findImage(0); err != nil || i.version().major != newestPinned() {
 		t.Errorf("the default is %s, %v", i.name, err)
 	}
-	if _, err := findImage(99); err == nil || !strings.Contains(err.Error(), "none of PostgreSQL 99, only of 18, 17, 16, 15, 14") {
+	if _, err := findImage(99); err == nil || !strings.Contains(err.Error(), "no image of PostgreSQL 99, only of 18, 17, 16, 15, 14") {
 		t.Errorf("got %v", err)
 	}
 	if v := (image{"mirror.example.com/postgres:18.4"}).version(); v != (version{}) {
-		t.Errorf("somebody else's image is of version %s", v)
+		t.Errorf("a foreign image has version %s", v)
 	}
 }

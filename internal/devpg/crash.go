@@ -7,17 +7,17 @@ import (
 	"os"
 )
 
-// Crash kills the server and all its processes at once, as the crash of a machine would, and returns when they have gone.
-// The data stays, for Restart; Stop removes it. A server that has died already is no error.
+// Crash kills the server and all its processes at once, like a crash of the machine, and returns when they have gone.
+// The data stays, for Restart; Stop removes it. If the server has died already, that is not an error.
 //
-// A server that was not started with Options.Durable may lose what it had committed just before, since synchronous_commit
-// is off there, and may be unable to start again, since full_page_writes is.
+// A server that was not started with Options.Durable may lose what it has just committed, since synchronous_commit
+// is off there, and may be unable to start again, since full_page_writes is off too.
 //
-// The context bounds nothing as yet: this takes milliseconds.
+// The context has no effect yet: a crash takes milliseconds.
 func (s *Server) Crash(ctx context.Context) error {
 	s.change.Lock()
 	defer s.change.Unlock()
-	if err := s.ours("crashed"); err != nil {
+	if err := s.checkOwned("crashed"); err != nil {
 		return err
 	}
 	return s.crash()
@@ -25,7 +25,7 @@ func (s *Server) Crash(ctx context.Context) error {
 
 // crash is called with change held.
 func (s *Server) crash() error {
-	if s.keeper == nil { // before the crash: after it, at every instant, something sees to the folder
+	if s.keeper == nil { // before the crash: afterwards somebody must be responsible for the folder at every moment
 		log, err := s.openLog()
 		if err != nil {
 			return err
@@ -44,18 +44,18 @@ func (s *Server) crash() error {
 }
 
 // Restart starts the server again after Crash, or after it has died by itself, on the same data and at the same address.
-// A server that runs is stopped first, as SIGINT does. It returns once the server accepts connections, and so once it has
-// recovered. If that fails the data stays, and Restart may be called again; the error quotes the server's log.
+// A running server is stopped first, as by SIGINT. Restart returns once the server accepts connections, that is, once it has
+// recovered. If it fails, the data stays, and Restart may be called again; the error quotes the server's log.
 func (s *Server) Restart(ctx context.Context) error {
 	s.change.Lock()
 	defer s.change.Unlock()
-	if err := s.ours("restarted"); err != nil {
+	if err := s.checkOwned("restarted"); err != nil {
 		return err
 	}
 	p := s.process.Load()
 	p.ask()
 	p.ended(stopWithin)
-	if err := s.crash(); err != nil { // what has not ended; and from here on the keeper sees to the folder
+	if err := s.crash(); err != nil { // whatever still runs; from here on the keeper is responsible for the folder
 		return err
 	}
 	log, err := s.openLog()
@@ -86,11 +86,11 @@ func (s *Server) openLog() (*os.File, error) {
 	return log, nil
 }
 
-// ours returns an error unless the server may be treated as the caller wants to.
-func (s *Server) ours(done string) error {
+// checkOwned returns an error if the caller may not do this to the server.
+func (s *Server) checkOwned(done string) error {
 	switch {
 	case s.box != nil:
-		return fmt.Errorf("the server runs in a container, and cannot be %s there: this takes PostgreSQL's programs on this machine; "+
+		return fmt.Errorf("the server runs in a container, and cannot be %s there: this needs PostgreSQL's programs on this machine; "+
 			"install them, or set SQLQ_POSTGRES_BIN", done)
 	case s.folder == nil:
 		return fmt.Errorf("the server was given by URL, and cannot be %s", done)

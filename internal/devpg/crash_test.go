@@ -30,8 +30,8 @@ func execute(t *testing.T, url string, statements ...string) {
 	}
 }
 
-// What was committed is there after a crash, what was not is not; every process of the server has gone with it, and the
-// one that follows has its address.
+// After a crash, what was committed is there and what was not is gone; every process of the server has gone with it, and the
+// next one has its address.
 func TestCrashAndRestart(t *testing.T) {
 	root := tempDir(t)
 	s := start(t, durable)
@@ -48,28 +48,28 @@ func TestCrashAndRestart(t *testing.T) {
 	if children, err = childrenOf(first); err != nil || len(children) < 3 {
 		t.Fatalf("the server's processes are %v, %v", children, err)
 	}
-	for range 2 { // again is no error
+	for range 2 { // the second time is no error
 		if err := s.Crash(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
 	await(t, "Done", done)
 	for _, pid := range append(children, first) {
-		if !gone(pid) && !zombie(pid) {
+		if !isGone(pid) && !isZombie(pid) {
 			t.Errorf("process %d of the server survived its crash", pid)
 		}
 	}
 	if _, err := conn.Exec(t.Context(), `COMMIT`); err == nil || answers(s.URL("")) {
 		t.Errorf("a server that crashed answers")
 	}
-	for range 2 { // after a crash, and while it runs
+	for range 2 { // after a crash, and while it is running
 		if err := s.Restart(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if got := query(t, s.URL(""), `SELECT string_agg(n::text, ' ') FROM kept`); got != "1" {
 			t.Errorf("after the crash there is %s, want what was committed: 1", got)
 		}
-		if s.PID() == first || gone(s.PID()) {
+		if s.PID() == first || isGone(s.PID()) {
 			t.Errorf("PID is %d, that of the first was %d", s.PID(), first)
 		}
 		first = s.PID()
@@ -77,22 +77,22 @@ func TestCrashAndRestart(t *testing.T) {
 	if err := s.Crash(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Stop(); err != nil { // also of a server that is down
+	if err := s.Stop(); err != nil { // works on a server that is down, too
 		t.Fatal(err)
 	}
 	if err := s.Restart(t.Context()); err == nil {
 		t.Error("a server without data was started")
 	}
-	isEmpty(t, root)
+	checkEmpty(t, root)
 }
 
-// A child of a killed process waits for somebody to take leave of it; where that is slow, it is still listed.
-func zombie(pid int) bool {
+// A killed process stays in the list until its parent has waited for it, which can be slow.
+func isZombie(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err == nil && strings.Contains(string(stat), ") Z ")
 }
 
-// A restart that fails leaves the data, and another one can follow.
+// If a restart fails, the data stays, and another one can follow.
 func TestRestartFails(t *testing.T) {
 	root := tempDir(t)
 	s := start(t, durable)
@@ -103,7 +103,7 @@ func TestRestartFails(t *testing.T) {
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := s.Restart(over); err == nil {
-		t.Error("it took no notice of its context")
+		t.Error("it ignored its context")
 	}
 	if err := s.folder.write("data/postgresql.auto.conf", "no_such_setting = 1\n"); err != nil {
 		t.Fatal(err)
@@ -123,10 +123,10 @@ func TestRestartFails(t *testing.T) {
 	if err := s.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	isEmpty(t, root)
+	checkEmpty(t, root)
 }
 
-// The folder goes with the process that made it also when its server has crashed, or was started again.
+// The folder is removed with the process that made it even if its server has crashed or was restarted.
 func TestParentKilledAfterCrash(t *testing.T) {
 	for _, do := range []string{"crash", "restart", "standby"} {
 		t.Run(do, func(t *testing.T) {

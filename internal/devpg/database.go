@@ -9,16 +9,16 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// CreateDatabase makes a database as a copy of another one, the template, to which nobody may be connected; sessions that
-// are on their way out are waited for until ctx ends.
+// CreateDatabase creates a database as a copy of another one, the template, which must have no connections. It waits for
+// sessions that are just ending until ctx ends.
 func (s *Server) CreateDatabase(ctx context.Context, name, template string) error {
-	// No STRATEGY: the default (WAL_LOG, from 15 on) is several times quicker than FILE_COPY, which waits for two
+	// No STRATEGY: the default (WAL_LOG, from 15 on) is several times as fast as FILE_COPY, which waits for two
 	// checkpoints.
 	return s.onceUnused(ctx, fmt.Sprintf(`CREATE DATABASE %s TEMPLATE %s`, pgx.Identifier{name}.Sanitize(), pgx.Identifier{template}.Sanitize()))
 }
 
-// MakeTemplate gives a database another name, and lets nobody connect to it any more: a template that somebody is connected
-// to cannot be copied. Sessions that are on their way out are waited for until ctx ends.
+// MakeTemplate renames a database and refuses further connections to it: a template with connections cannot be copied. It waits
+// for sessions that are just ending until ctx ends.
 func (s *Server) MakeTemplate(ctx context.Context, database, name string) error {
 	err := s.Admin(ctx, fmt.Sprintf(`ALTER DATABASE %s ALLOW_CONNECTIONS false`, pgx.Identifier{database}.Sanitize()))
 	if err != nil {
@@ -27,7 +27,7 @@ func (s *Server) MakeTemplate(ctx context.Context, database, name string) error 
 	return s.onceUnused(ctx, fmt.Sprintf(`ALTER DATABASE %s RENAME TO %s`, pgx.Identifier{database}.Sanitize(), pgx.Identifier{name}.Sanitize()))
 }
 
-// onceUnused runs a statement that takes a database to which nobody is connected, neither a session nor autovacuum.
+// onceUnused runs a statement that needs a database without any connection, neither a session nor autovacuum.
 func (s *Server) onceUnused(ctx context.Context, statement string) error {
 	err := s.Admin(ctx, statement)
 	for sqlState(err) == objectInUse && ctx.Err() == nil {
@@ -36,11 +36,11 @@ func (s *Server) onceUnused(ctx context.Context, statement string) error {
 	return err
 }
 
-// DropDatabase drops a database with its sessions and prepared transactions. One that is not there is no error.
+// DropDatabase drops a database with its sessions and prepared transactions. If it does not exist, that is not an error.
 func (s *Server) DropDatabase(ctx context.Context, name string) error {
 	statement := fmt.Sprintf(`DROP DATABASE %s WITH (FORCE)`, pgx.Identifier{name}.Sanitize())
 	err := s.Admin(ctx, statement)
-	if sqlState(err) == objectInUse { // FORCE does not extend to prepared transactions
+	if sqlState(err) == objectInUse { // FORCE does not include prepared transactions
 		if err := s.rollbackPrepared(ctx, name); err != nil {
 			return fmt.Errorf("roll back the prepared transactions in %s: %w", name, err)
 		}
@@ -52,8 +52,8 @@ func (s *Server) DropDatabase(ctx context.Context, name string) error {
 	return err
 }
 
-// Admin runs a statement in the server's own database, on a connection of its own: no pool is left to hold connections,
-// or to break when somebody kills what it can. Its error names the statement.
+// Admin runs a statement in the server's own database, on a separate connection: so there is no pool that keeps connections,
+// or that breaks when a test kills every session it can. Its error names the statement.
 func (s *Server) Admin(ctx context.Context, statement string) error {
 	conn, err := pgx.Connect(ctx, s.URL(""))
 	if err != nil {
@@ -88,7 +88,7 @@ func (s *Server) rollbackPrepared(ctx context.Context, name string) error {
 	return nil
 }
 
-// SQLSTATEs that mean something here.
+// SQLSTATEs that are handled here.
 const (
 	objectInUse        = "55006"
 	invalidCatalogName = "3D000"

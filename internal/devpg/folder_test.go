@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// A sweep takes away the folders that dead processes left, and nothing else.
+// A sweep removes the folders that dead processes have left, and nothing else.
 func TestSweep(t *testing.T) {
 	root := t.TempDir()
 	put := func(path string, mode os.FileMode) string {
@@ -73,7 +73,7 @@ func TestSweep(t *testing.T) {
 		live.path, emptyNew, filepath.Join(noLock, "precious"), filepath.Join(otherName, "lock"), file, link, pipe,
 	} {
 		if _, err := os.Lstat(path); err != nil {
-			t.Errorf("it was not the sweep's: %v", err)
+			t.Errorf("the sweep removed what was not its own: %v", err)
 		}
 	}
 	if err := live.remove(); err != nil {
@@ -84,7 +84,7 @@ func TestSweep(t *testing.T) {
 	}
 }
 
-// A temporary directory with a long name, as macOS has them, is passed over where a socket would not fit.
+// A temporary directory with a long name, as on macOS, is skipped if the path of a socket would not fit.
 func TestFolderRootIsShort(t *testing.T) {
 	long := filepath.Join(t.TempDir(), strings.Repeat("long", 20))
 	if err := os.Mkdir(long, 0o777); err != nil {

@@ -12,7 +12,7 @@ import (
 type runner struct {
 	folder *folder
 	as     account
-	log    *os.File // gets what they print
+	log    *os.File // gets their output
 	env    []string
 }
 
@@ -20,7 +20,7 @@ func newRunner(f *folder, as account, log *os.File) runner {
 	return runner{folder: f, as: as, log: log, env: append(serverEnv(os.Getenv), f.env...)}
 }
 
-// A guard is a program that does not outlive this process. How that is done is the platform's: guard_unix.go,
+// A guard is a program that does not outlive this process. How that is done depends on the platform: guard_unix.go,
 // guard_windows.go.
 type guard struct {
 	started
@@ -31,10 +31,10 @@ type guard struct {
 type started struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the program has ended
-	exit error         // how, to be read once done is closed
+	exit error         // how it ended; read it only after done is closed
 }
 
-// watch starts the goroutine that waits for the program. It ends with the program.
+// watch starts the goroutine that waits for the program, and ends with it.
 func (p *started) watch() {
 	p.done = make(chan struct{})
 	go func() {
@@ -43,7 +43,7 @@ func (p *started) watch() {
 	}()
 }
 
-// err says how the program ended; call it once done is closed.
+// err says how the program ended; call it only after done is closed.
 func (p *started) err() error {
 	if p.exit == nil {
 		return errors.New("exit status 0")
@@ -51,7 +51,7 @@ func (p *started) err() error {
 	return p.exit
 }
 
-// stop asks the server to end, and waits. What has not ended within the time is made to.
+// stop asks the server to shut down, and waits. If it does not end in time, it is forced to.
 func (g *guard) stop(within time.Duration) {
 	g.ask()
 	if !g.ended(within) {
@@ -60,7 +60,7 @@ func (g *guard) stop(within time.Duration) {
 	g.release()
 }
 
-// abandon makes the program end at once, and waits until it has. The folder stays.
+// abandon makes the program end immediately, and waits until it has. The folder stays.
 func (g *guard) abandon() {
 	g.halt()
 	if !g.ended(10 * time.Second) {
@@ -70,7 +70,7 @@ func (g *guard) abandon() {
 	g.release()
 }
 
-// end makes the program end at once, and waits until it has. On Unix the folder is gone after that.
+// end makes the program end immediately, and waits until it has. On Unix the folder is gone after that.
 func (g *guard) end() {
 	g.force()
 	if !g.ended(10 * time.Second) {

@@ -20,7 +20,7 @@ wait "$program"
 status=$?
 kill "$watch" 2>/dev/null
 if wait "$watch" 2>/dev/null; then
-	# The watch had ended by itself, and not because of a second line: nobody holds the leash any more. The lock goes last.
+	# The watch ended by itself, not because of a second line: the leash has no holder any more. The lock goes last.
 	rm -rf "$folder/data"
 	rm -rf "$folder"
 fi

@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// childServer is what the child process tells of its server.
+// childServer is what the child process reports about its server.
 type childServer struct {
 	Folder, URL string
 	PID         int
@@ -33,13 +33,13 @@ func child() {
 			err = childDoes(s, os.Getenv("DEVPG_TEST_DO"))
 		}
 		if err == nil {
-			told := childServer{URL: s.URL(""), PID: s.PID()}
+			report := childServer{URL: s.URL(""), PID: s.PID()}
 			if s.box != nil {
-				told.Container, told.PID = s.box.name, s.box.cmd.Process.Pid
+				report.Container, report.PID = s.box.name, s.box.cmd.Process.Pid
 			} else {
-				told.Folder = s.folder.path
+				report.Folder = s.folder.path
 			}
-			err = json.NewEncoder(os.Stdout).Encode(told)
+			err = json.NewEncoder(os.Stdout).Encode(report)
 		}
 	}
 	if err != nil {
@@ -63,7 +63,7 @@ func childDoes(s *Server, what string) error {
 	return nil
 }
 
-// startChild starts a child with a server, and returns the child, and a channel that is closed when the last process of
+// startChild starts a child with a server, and returns the child and a channel that is closed when the last process of
 // the server has ended.
 func startChild(t *testing.T) (*exec.Cmd, childServer, <-chan struct{}) {
 	t.Helper()
@@ -95,7 +95,7 @@ func runChild(t *testing.T) (*exec.Cmd, childServer) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }) // errors: it has ended
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }) // errors mean that it has ended
 	line, err := bufio.NewReader(out).ReadBytes('\n')
 	if err != nil {
 		t.Fatal(err)
@@ -126,14 +126,14 @@ func TestParentKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, "the server to go when its parent is killed", free)
-	if !gone(s.PID) {
+	if !isGone(s.PID) {
 		t.Error("the server survived its parent")
 	}
-	isEmpty(t, root)
+	checkEmpty(t, root)
 }
 
-// When the guard is killed too the server goes even so. The folder stays, and the next start removes it, but not that
-// of a server that runs.
+// If the guard is killed too, the server still ends. The folder stays, and the next start removes it, but not the folder
+// of a running server.
 func TestParentAndGuardKilled(t *testing.T) {
 	root := tempDir(t)
 	running := start(t)
@@ -157,7 +157,7 @@ func TestParentAndGuardKilled(t *testing.T) {
 		t.Error("the server survived its parent and its guard")
 	}
 	if _, err := os.Stat(s.Folder); err != nil {
-		t.Fatalf("who removed the folder? %v", err)
+		t.Fatalf("the folder is gone, but who removed it? %v", err)
 	}
 	third := start(t)
 	if _, err := os.Stat(s.Folder); !errors.Is(err, os.ErrNotExist) {
@@ -169,10 +169,10 @@ func TestParentAndGuardKilled(t *testing.T) {
 	if err := errors.Join(running.Stop(), third.Stop()); err != nil {
 		t.Error(err)
 	}
-	isEmpty(t, root)
+	checkEmpty(t, root)
 }
 
-// The guard removes the folder also when its program ends the moment it is asked to.
+// The guard removes the folder even if its program ends as soon as it is asked to.
 func TestGuardOfAProgramThatEndsAtOnce(t *testing.T) {
 	for range 150 {
 		path := t.TempDir()

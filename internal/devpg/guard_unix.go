@@ -13,22 +13,22 @@ import (
 	"time"
 )
 
-// guardScript runs a program and watches a pipe, the leash, whose other end only this process holds. It is given the
+// guardScript runs a program and watches a pipe, the leash, whose other end only this process holds. Its arguments are the
 // folder, and then the program with its arguments.
 //
 // A line on the leash: SIGINT, PostgreSQL's fast shutdown. A second one: SIGQUIT, its immediate shutdown. The end of the
-// leash, which the kernel brings about when this process dies of whatever cause: SIGQUIT, and then the folder is removed. SIGTERM comes first,
-// since a program that the shell starts in the background ignores SIGQUIT until it asks for it; postgres and initdb do,
-// but a moment later. (A server that gets SIGTERM and then SIGQUIT goes at once.)
+// leash, which the kernel closes when this process dies for whatever reason: SIGQUIT, and then the folder is removed. SIGTERM
+// comes first, since a program that the shell starts in the background ignores SIGQUIT until it installs a handler; postgres and
+// initdb do, but a moment later. (A server that gets SIGTERM and then SIGQUIT ends immediately.)
 //
-// The lock is open as descriptor 3 in the guard and all that it starts.
+// The lock is open as descriptor 3 in the guard and everything that it starts.
 //
 //go:embed guard.sh
 var guardScript string
 
-// leash holds on to the guard.
+// leash keeps the guard's program alive.
 type leash struct {
-	line *os.File // a pipe's end for writing
+	line *os.File // the write end of a pipe
 }
 
 // start starts a program as the account, under a guard.
@@ -54,7 +54,7 @@ func (r runner) start(program string, args ...string) (*guard, error) {
 	return g, nil
 }
 
-// apart gives a program a session of its own: a Ctrl-C in the terminal does not reach it.
+// apart gives a program its own session: a Ctrl-C in the terminal does not reach it.
 func apart(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} }
 
 // ask asks for the fast shutdown. An error means that the guard has ended.
@@ -66,22 +66,22 @@ func (g *guard) force() { g.line.Close() }
 // halt asks for the immediate shutdown, and keeps the leash, so that the folder stays.
 func (g *guard) halt() { _, _ = g.line.WriteString("stop\nnow\n") }
 
-// kill is for a server that does not even heed SIGQUIT. The guard has not been waited for, so that its process id, the
-// session's, is still its own.
+// kill is for a server that ignores even SIGQUIT. The guard has not been waited for, so its process id, which is also the
+// session's, has not been reused.
 func (g *guard) kill() { _ = syscall.Kill(-g.cmd.Process.Pid, syscall.SIGKILL) }
 
 // release is for a program that has ended.
 func (g *guard) release() { g.line.Close() }
 
-// crash kills the server and all that it started, at once and without asking, and waits until the server has gone. The
-// folder stays: the leash is not let go.
+// crash kills the server and everything that it started, at once and without asking, and waits until the server has gone. The
+// folder stays, because the leash is kept.
 //
-// The server is frozen first. Then it starts nothing more, and takes leave of none of its children, so that every process
-// id that ps names is still theirs. (They are in sessions of their own, and so cannot be killed as a group.)
+// The server is frozen first. Then it starts nothing more and reaps none of its children, so that every process id that ps
+// lists is still theirs. (They are in their own sessions, and so cannot be killed as a group.)
 func (g *guard) crash(pid int) error {
 	select {
 	case <-g.done:
-		return nil // before anything is done to the process id, which may be another process's by now
+		return nil // do not touch the process id: it may be another process's by now
 	default:
 	}
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
@@ -139,5 +139,5 @@ func childrenOf(parent int) ([]int, error) {
 }
 
 // keep guards a folder in which no server runs: a program that does nothing is started as the server would be, so that
-// the death of this process removes the folder even so.
+// the death of this process still removes the folder.
 func (r runner) keep() (*guard, error) { return r.start("sleep", "2147483647") }

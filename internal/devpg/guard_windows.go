@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// leash is a job object, which holds the program and all that it starts. The system kills them when the last handle of
-// the object is closed, and so when this process dies of whatever cause.
+// leash is a job object, which contains the program and everything that it starts. The system kills them when the last handle
+// of the object is closed, so also when this process dies for whatever reason.
 type leash struct {
 	job  windows.Handle
 	ctl  string // pg_ctl
@@ -40,12 +40,12 @@ func (r runner) start(program string, args ...string) (*guard, error) {
 		_ = cmd.Process.Kill()
 		<-g.done
 		g.release()
-		return nil, fmt.Errorf("start %s: bind it to this process: %w", program, err)
+		return nil, fmt.Errorf("start %s: tie it to this process: %w", program, err)
 	}
 	return g, nil
 }
 
-// apart gives a program a process group of its own: a Ctrl-C in the terminal does not reach it.
+// apart gives a program its own process group: a Ctrl-C in the terminal does not reach it.
 func apart(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{CreationFlags: windows.CREATE_NEW_PROCESS_GROUP}
 }
@@ -74,12 +74,12 @@ func assign(job windows.Handle, pid int) error {
 	return windows.AssignProcessToJobObject(job, process)
 }
 
-// ask asks for the fast shutdown, as SIGINT does elsewhere. Where it fails, force follows.
+// ask asks for the fast shutdown, as SIGINT does elsewhere. If it fails, force follows.
 func (g *guard) ask() { _ = exec.Command(g.ctl, "stop", "-D", g.data, "-m", "fast", "-W", "-s").Run() }
 
 func (g *guard) force() { _ = windows.TerminateJobObject(g.job, 1) }
 
-// halt ends it at once. (Nothing here removes the folder.)
+// halt ends it immediately. (Nothing here removes the folder.)
 func (g *guard) halt() { g.force() }
 
 func (g *guard) kill() { g.force() }
@@ -92,11 +92,11 @@ func (g *guard) release() {
 	}
 }
 
-// crash kills the server and all that it started. The folder stays.
+// crash kills the server and everything that it started. The folder stays.
 func (g *guard) crash(int) error {
 	g.end()
 	return nil
 }
 
-// keep has nothing to do: here no guard removes a folder, but a later sweep.
+// keep has nothing to do: here a later sweep removes the folder, not a guard.
 func (runner) keep() (*guard, error) { return nil, nil }

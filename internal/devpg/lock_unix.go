@@ -12,10 +12,10 @@ import (
 // errLocked is returned by tryLock while another process, or another open file of this one, holds the lock.
 var errLocked = errors.New("in use by a running process")
 
-// tryLock opens the file, which it makes if need be, and locks it against every other open file. The lock is free once
+// tryLock opens the file, creating it if necessary, and locks it against every other open file. The lock is free once
 // the file, and each copy of it that a child process inherited, is closed.
 func tryLock(path string) (*os.File, error) {
-	// Not following links and not waiting for the other end of a pipe: the temporary directory is everybody's.
+	// Do not follow links, and do not wait for the other end of a pipe: the temporary directory is shared.
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
 	if err != nil {
 		return nil, err
@@ -30,7 +30,7 @@ func tryLock(path string) (*os.File, error) {
 	return f, nil
 }
 
-// removeLocked removes a folder that holds nothing but its lock.
+// removeLocked removes a folder that contains nothing but its lock.
 func removeLocked(path string, lock *os.File) error {
 	if err := os.Remove(lock.Name()); err != nil {
 		return err

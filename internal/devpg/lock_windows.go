@@ -11,7 +11,7 @@ import (
 // errLocked is returned by tryLock while another process, or another open file of this one, holds the lock.
 var errLocked = errors.New("in use by a running process")
 
-// tryLock opens the file, which it makes if need be, and locks it against every other open file. The lock is free once
+// tryLock opens the file, creating it if necessary, and locks it against every other open file. The lock is free once
 // the file is closed, or the process has gone.
 func tryLock(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
@@ -29,8 +29,8 @@ func tryLock(path string) (*os.File, error) {
 	return f, nil
 }
 
-// removeLocked removes a folder that holds nothing but its lock, which must be closed first: Windows removes no open
-// file.
+// removeLocked removes a folder that contains nothing but its lock, which must be closed first: Windows does not remove open
+// files.
 func removeLocked(path string, lock *os.File) error {
 	lock.Close()
 	if err := os.Remove(lock.Name()); err != nil {

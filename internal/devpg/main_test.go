@@ -47,8 +47,8 @@ func options(t *testing.T, change ...func(*Options)) Options {
 	return o
 }
 
-// quickDir makes a directory with a short name that every user can write to: in memory, since where thousands of files
-// come and go, some disks are slow.
+// quickDir creates a directory with a short name that every user can write to: in memory, because some disks are slow when
+// thousands of files come and go.
 func quickDir(t *testing.T) string {
 	t.Helper()
 	parent := memoryRoot()
@@ -66,7 +66,7 @@ func quickDir(t *testing.T) string {
 	return dir
 }
 
-// tempDir makes a TMPDIR for the time of the test.
+// tempDir sets a TMPDIR for the duration of the test.
 func tempDir(t *testing.T) string {
 	t.Helper()
 	dir := quickDir(t)
@@ -74,7 +74,7 @@ func tempDir(t *testing.T) string {
 	return dir
 }
 
-func isEmpty(t *testing.T, dir string) {
+func checkEmpty(t *testing.T, dir string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -108,5 +108,5 @@ func answers(url string) bool {
 	return true
 }
 
-// gone reports whether there is no process with that id.
-func gone(pid int) bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
+// isGone reports whether there is no process with that id.
+func isGone(pid int) bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }

@@ -2,5 +2,5 @@
 
 package devpg
 
-// memoryRoot returns "": here a file system in memory would have to be made first.
+// memoryRoot returns "": here a file system in memory would have to be created first.
 func memoryRoot() string { return "" }

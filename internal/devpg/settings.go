@@ -14,23 +14,23 @@ import (
 	"strings"
 )
 
-// superuser is the role that initdb makes and that the URLs name.
+// superuser is the role that initdb creates and that the URLs name.
 const superuser = "postgres"
 
 // address is where a server listens.
 type address struct {
-	given    string // the URL as the caller gave it; then nothing else is set
-	host     string // a folder, which holds the socket, or 127.0.0.1
+	given    string // the URL as the caller gave it; if set, nothing else is
+	host     string // the folder with the socket, or 127.0.0.1
 	port     int
 	password string // "" on a socket: the folder's mode keeps others out
 }
 
-// newAddress picks the place where the folder's server will listen.
+// newAddress picks the address at which the folder's server will listen.
 func newAddress(f *folder, tcp bool) (address, error) {
 	if !tcp {
 		return address{host: f.path, port: socketPort}, nil
 	}
-	// The port is free now. Somebody may take it before the server does; then the start fails and says so.
+	// The port is free now. If another process takes it before the server does, the start fails and says so.
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return address{}, fmt.Errorf("find a free port for the server: %w", err)
@@ -68,11 +68,11 @@ func (a address) url(database string) string {
 	return u.String()
 }
 
-// EitherURL returns the address of a database for clients that go wherever it can be written to: it names both servers, and
-// asks for target_session_attrs=read-write. Both must be servers that Start or Standby has started.
+// EitherURL returns the address of a database for clients that connect to whichever server accepts writes: it names both, and
+// asks for target_session_attrs=read-write. Both must have been started by Start or Standby.
 func EitherURL(database string, a, b *Server) (string, error) {
 	if a.address.given != "" || b.address.given != "" || a.address.password != b.address.password {
-		return "", errors.New("one URL for two servers takes a server and its standby")
+		return "", errors.New("one URL for two servers needs a server and its standby")
 	}
 	u, err := url.Parse(a.URL(database))
 	if err != nil {
@@ -86,7 +86,7 @@ func EitherURL(database string, a, b *Server) (string, error) {
 	return u.String(), nil
 }
 
-// withDatabase names another database in a connection string, which pgx has understood before.
+// withDatabase changes the database in a connection string that pgx has already parsed.
 func withDatabase(given, database string) string {
 	if database == "" {
 		return given
@@ -109,7 +109,7 @@ func configuration(o Options, a address) (string, error) {
 	settings["unix_socket_permissions"] = "0700"
 	maps.Copy(settings, a.settings())
 	if !o.Durable && hasSockets {
-		settings["dynamic_shared_memory_type"] = "mmap" // in the folder, which goes with a postmaster that is killed
+		settings["dynamic_shared_memory_type"] = "mmap" // in the folder, which is removed even if the postmaster is killed
 	}
 	maps.Copy(settings, o.Settings)
 	return settingLines(settings)
@@ -135,12 +135,12 @@ func serverSettings(o Options) map[string]string {
 		settings["shared_buffers"] = "64MB" // several test binaries run at once
 	}
 	if o.InMemory {
-		settings["max_wal_size"] = "256MB" // it is not the disk that would fill
+		settings["max_wal_size"] = "256MB" // so that memory does not fill up
 	}
 	return settings
 }
 
-// settingLines writes settings as postgresql.conf and postgresql.auto.conf have them.
+// settingLines formats settings for postgresql.conf and postgresql.auto.conf.
 func settingLines(settings map[string]string) (string, error) {
 	var b strings.Builder
 	b.WriteString("\n# from sqlq\n")
@@ -157,8 +157,8 @@ func settingLines(settings map[string]string) (string, error) {
 
 var settingName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]*$`)
 
-// serverEnv returns the environment of initdb and postgres: only what they need to run. The rest is not theirs. PGPORT
-// and PGCLIENTENCODING would change the server, secrets need not reach another user, and LANG would change its messages.
+// serverEnv returns the environment of initdb and postgres: only what they need to run. PGPORT and PGCLIENTENCODING
+// would change the server, LANG would change its messages, and secrets need not reach another user.
 func serverEnv(getenv func(string) string) []string {
 	env := []string{"LC_ALL=C"}
 	for _, name := range []string{
@@ -172,11 +172,11 @@ func serverEnv(getenv func(string) string) []string {
 	return env
 }
 
-// hasSockets says whether the platform's PostgreSQL is used through a socket. (On Windows it can have one, but clients
-// other than libpq cannot be counted on.)
+// hasSockets reports whether the platform's PostgreSQL is used through a socket. (On Windows it can have one, but only
+// libpq is sure to support it.)
 const hasSockets = runtime.GOOS != "windows"
 
-// socketPort is in the name of the socket. Each server has a folder of its own, so they all can use the same.
+// socketPort is part of the socket's name. Each server has its own folder, so all can use the same one.
 const socketPort = 5432
 
 // maxSocketPath is the longest path of a socket in bytes: 103 on macOS and the BSDs, 107 on Linux.

@@ -11,31 +11,31 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// StandbyOptions says what standby Standby is to start. The zero value is an asynchronous one.
+// StandbyOptions says what standby Standby should start. The zero value is an asynchronous one.
 type StandbyOptions struct {
-	// Synchronous makes the primary wait: a commit is acknowledged only once the standby has it on disk, and so it does not
-	// return at all while the standby is away. The primary gets synchronous_commit = on and the standby's name in
-	// synchronous_standby_names. Default: nobody waits, and a crash of the primary takes with it what was not yet sent.
+	// Synchronous makes the primary wait: a commit is acknowledged only once the standby has it on disk, so it does not
+	// return at all while the standby is down. The primary gets synchronous_commit = on and the standby's name in
+	// synchronous_standby_names. Default: no commit waits, and a crash of the primary loses what was not sent yet.
 	Synchronous bool
 }
 
 // standbys numbers the standbys of this process, for their names.
 var standbys atomic.Int64
 
-// Standby starts a streaming standby of the server, with a folder and an address of its own, and returns once it streams
-// and answers. It is a server of its own: it is to be stopped, and goes with this process, as any other. The context bounds
-// the start alone.
+// Standby starts a streaming standby of the server, with its own folder and address, and returns once it streams and answers.
+// It is a separate server: stop it like any other; it ends with this process like any other. The context limits only
+// the start.
 //
-// A slot on the primary keeps the WAL that the standby has not got, so that a standby which stays away fills the disk.
+// A slot on the primary keeps the WAL that the standby does not have yet, so a standby that stays down fills the disk.
 func (s *Server) Standby(ctx context.Context, o StandbyOptions) (*Server, error) {
-	s.change.Lock() // nobody may restart the primary meanwhile
+	s.change.Lock() // the primary must not be restarted meanwhile
 	defer s.change.Unlock()
-	if err := s.ours("copied"); err != nil {
+	if err := s.checkOwned("copied"); err != nil {
 		return nil, err
 	}
 	conn, err := pgx.Connect(ctx, s.URL(""))
 	if err != nil {
-		return nil, fmt.Errorf("make a standby: %w", err)
+		return nil, fmt.Errorf("create a standby: %w", err)
 	}
 	defer conn.Close(ctx)
 	f, err := newFolder(filepath.Dir(s.folder.path), s.as)
@@ -44,7 +44,7 @@ func (s *Server) Standby(ctx context.Context, o StandbyOptions) (*Server, error)
 	}
 	standby, err := s.startStandby(ctx, conn, f, o)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("make a standby: %w", err), f.remove())
+		return nil, errors.Join(fmt.Errorf("create a standby: %w", err), f.remove())
 	}
 	return standby, nil
 }
@@ -60,14 +60,14 @@ func (s *Server) startStandby(ctx context.Context, conn *pgx.Conn, f *folder, o 
 	if err != nil {
 		return nil, err
 	}
-	// From here on the primary keeps all WAL that the copy will want.
+	// From here on the primary keeps all WAL that the copy will need.
 	if _, err := conn.Exec(ctx, `SELECT pg_create_physical_replication_slot($1, true)`, name); err != nil {
 		return nil, err
 	}
 	if err := backup(ctx, conn, s.Major(), f, s.folder); err != nil {
 		return nil, err
 	}
-	// Not to postgresql.conf: what ALTER SYSTEM has written for the primary would override it.
+	// Not in postgresql.conf: what ALTER SYSTEM has written for the primary would override it.
 	if err := errors.Join(f.write("data/postgresql.auto.conf", conf), f.write("data/standby.signal", "")); err != nil {
 		return nil, err
 	}
@@ -100,7 +100,7 @@ func (s *Server) standbyConfiguration(a address, name string, o StandbyOptions) 
 	settings["cluster_name"] = name
 	settings["primary_conninfo"] = conninfo
 	settings["primary_slot_name"] = name
-	settings["synchronous_standby_names"] = "" // once promoted it waits for nobody
+	settings["synchronous_standby_names"] = "" // after its promotion it waits for no other server
 	settings["hot_standby"] = "on"
 	if o.Synchronous {
 		settings["synchronous_commit"] = "on"
@@ -108,7 +108,7 @@ func (s *Server) standbyConfiguration(a address, name string, o StandbyOptions) 
 	return settingLines(settings)
 }
 
-// awaitStandby returns once the standby streams and, if that is wanted, every commit on the primary waits for it.
+// awaitStandby returns once the standby streams and, if that was asked for, every commit on the primary waits for it.
 func (s *Server) awaitStandby(ctx context.Context, conn *pgx.Conn, name string, o StandbyOptions) error {
 	want := "async"
 	if o.Synchronous {
@@ -143,15 +143,15 @@ func (s *Server) awaitStandby(ctx context.Context, conn *pgx.Conn, name string, 
 	}
 }
 
-// promoteWithin is generous: a standby has what it received to apply first.
+// promoteWithin is generous: a standby must first apply what it has received.
 const promoteWithin = 60 * time.Second
 
-// Promote makes a standby a primary, and returns once it takes writes. It asks nothing of its primary, which may be dead
-// or, dangerously, alive: then both take writes, and neither knows of the other's.
+// Promote makes a standby a primary, and returns once it accepts writes. It does not involve its primary, which may be dead
+// or, dangerously, alive: then both accept writes, and neither knows of the other's.
 func (s *Server) Promote(ctx context.Context) error {
 	s.change.Lock()
 	defer s.change.Unlock()
-	if err := s.ours("promoted"); err != nil {
+	if err := s.checkOwned("promoted"); err != nil {
 		return err
 	}
 	conn, err := pgx.Connect(ctx, s.URL(""))

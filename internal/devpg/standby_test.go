@@ -24,8 +24,8 @@ func standby(t *testing.T, primary *Server, o StandbyOptions) *Server {
 	return s
 }
 
-// A standby gets what the primary had and what it writes, takes over when it is promoted, and clients with the URL of
-// both find the one that takes writes. Over a socket, and over TCP, where there is a password.
+// A standby has the primary's data and receives what it writes, takes over when it is promoted, and clients with the URL of
+// both find the one that accepts writes. Over a socket, and over TCP, with a password.
 func TestStandbyAndPromote(t *testing.T) {
 	for _, tcp := range []bool{false, true} {
 		root := tempDir(t)
@@ -53,7 +53,7 @@ func TestStandbyAndPromote(t *testing.T) {
 		if err := second.Promote(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		execute(t, url, `INSERT INTO kept VALUES (-1)`) // it waits for no standby
+		execute(t, url, `INSERT INTO kept VALUES (-1)`) // it does not wait for a standby
 		if got := query(t, url, `SELECT count(*)::text FROM kept`); got != "10002" {
 			t.Errorf("the promoted standby has %s rows, want 10002", got)
 		}
@@ -68,11 +68,11 @@ func TestStandbyAndPromote(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		isEmpty(t, root)
+		checkEmpty(t, root)
 	}
 }
 
-// With a synchronous standby no commit returns that it has not got; an asynchronous one keeps nobody waiting.
+// With a synchronous standby no commit returns that the standby does not have; with an asynchronous one commits do not wait.
 func TestSynchronousStandby(t *testing.T) {
 	tempDir(t)
 	primary := start(t)
@@ -101,7 +101,7 @@ func TestSynchronousStandby(t *testing.T) {
 		select {
 		case <-late:
 			t.Fatal("a commit does not wait for the standby")
-		default: // to ask again takes a connection, and so its time
+		default: // asking again opens a connection, which takes time
 		}
 	}
 	select {
@@ -138,5 +138,5 @@ func TestStandbyFails(t *testing.T) {
 	if err := primary.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	isEmpty(t, root)
+	checkEmpty(t, root)
 }

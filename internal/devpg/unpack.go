@@ -14,15 +14,15 @@ import (
 	"strings"
 )
 
-// linkList is where a package of PostgreSQL says which symbolic links it needs, since npm cannot carry any:
+// linkList is where a package of PostgreSQL lists the symbolic links that it needs, since npm cannot contain any:
 // [{"source": "native/lib/libpq.so.5.18", "target": "native/lib/libpq.so.5"}, …]. The target is the link.
 const linkList = "native/pg-symlinks.json"
 
-// unpack unpacks an npm archive into the folder dir, without the archive's top folder, and makes the links that the
-// package lacks. Everything can be read by everybody, whatever the umask.
+// unpack unpacks an npm archive into the folder dir, without the archive's top folder, and creates the links that the
+// package lacks. Everybody can read everything, whatever the umask.
 //
-// The archive has been checked before. Even so nothing is written outside dir, nothing twice, and no link leads out:
-// names with "..", absolute ones, other kinds of files and such links are refused.
+// The archive has been checked before. Nevertheless nothing is written outside dir, nothing is written twice, and no link leads
+// outside: names with "..", absolute ones, other kinds of files and such links are refused.
 func unpack(archive io.Reader, dir string) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -36,7 +36,7 @@ func unpack(archive io.Reader, dir string) error {
 	if err := u.missingLinks(); err != nil {
 		return err
 	}
-	// Only now, when all is there, can be seen where links lead that go by way of other links.
+	// Only now that everything is there can we see where links lead that go through other links.
 	for _, link := range u.links {
 		if _, err := root.Stat(link); err != nil {
 			return fmt.Errorf("the link %s leads to nothing in the package: %w", link, err)
@@ -64,7 +64,7 @@ func (u *unpacker) files(archive io.Reader) error {
 		if err != nil {
 			return err
 		}
-		if err := safe(h.Name); err != nil {
+		if err := checkName(h.Name); err != nil {
 			return err
 		}
 		_, name, ok := strings.Cut(strings.TrimSuffix(h.Name, "/"), "/")
@@ -87,8 +87,8 @@ func (u *unpacker) files(archive io.Reader) error {
 	}
 }
 
-// safe refuses names that are absolute or have ".." in them, also as Windows writes them.
-func safe(name string) error {
+// checkName refuses names that are absolute or contain "..", also as Windows writes them.
+func checkName(name string) error {
 	slashed := strings.ReplaceAll(name, `\`, "/")
 	local := filepath.IsLocal(filepath.FromSlash(name)) && !path.IsAbs(slashed)
 	for part := range strings.SplitSeq(slashed, "/") {
@@ -129,9 +129,9 @@ func (u *unpacker) file(name string, mode fs.FileMode, content io.Reader) error 
 	return errors.Join(err, out.Chmod(mode), out.Close())
 }
 
-// link makes the symbolic link name, which says to. Where that leads is checked at the end.
+// link creates the symbolic link name, which points to to. Where that leads is checked at the end.
 func (u *unpacker) link(name, to string) error {
-	if path.IsAbs(to) || filepath.IsAbs(to) || safe(path.Join(path.Dir(name), to)) != nil {
+	if path.IsAbs(to) || filepath.IsAbs(to) || checkName(path.Join(path.Dir(name), to)) != nil {
 		return fmt.Errorf("the link %s leads out of the package, to %s", name, to)
 	}
 	if err := u.mkdir(path.Dir(name)); err != nil {
@@ -144,7 +144,7 @@ func (u *unpacker) link(name, to string) error {
 	return nil
 }
 
-// missingLinks makes the links of the package's own list.
+// missingLinks creates the links in the package's own list.
 func (u *unpacker) missingLinks() error {
 	text, err := u.root.ReadFile(linkList)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -158,7 +158,7 @@ func (u *unpacker) missingLinks() error {
 		return fmt.Errorf("%s: %w", linkList, err)
 	}
 	for _, l := range list {
-		if err := errors.Join(safe(l.Source), safe(l.Target)); err != nil {
+		if err := errors.Join(checkName(l.Source), checkName(l.Target)); err != nil {
 			return fmt.Errorf("%s: %w", linkList, err)
 		}
 		if _, err := u.root.Lstat(l.Target); err == nil {

@@ -18,7 +18,7 @@ type entry struct {
 	link       string // of a link
 }
 
-// pack makes an npm archive.
+// pack creates an npm archive.
 func pack(t *testing.T, entries ...entry) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -80,7 +80,7 @@ func TestUnpack(t *testing.T) {
 		}
 	}
 	if runtime.GOOS == "windows" {
-		return // it has no such modes
+		return // Windows has no such modes
 	}
 	for path, want := range map[string]os.FileMode{
 		".": 0o755, "native/bin": 0o755, "native/bin/postgres": 0o755, "native/lib/libpq.so.5.18": 0o644,
@@ -116,7 +116,7 @@ func TestUnpackRefuses(t *testing.T) {
 		"list to nothing":   {[]entry{list(`[{"source": "native/b", "target": "native/a"}]`)}, "leads to nothing"},
 		"list is no list":   {[]entry{list(`{}`)}, linkList},
 		"file through link": {[]entry{{name: "package/l", kind: tar.TypeSymlink, link: "f"}, {name: "package/l", body: "x"}}, "exists"},
-		// Each of these looks harmless by its text: only together do they lead out.
+		// Each of these looks harmless by itself: only together do they lead outside.
 		"links that lead out together": {[]entry{
 			{name: "package/p/q/up", kind: tar.TypeSymlink, link: "../.."},
 			{name: "package/evil", kind: tar.TypeSymlink, link: "p/q/up/../evil"},

@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// The server, and everything in its folder, belongs to the account: another user, without further groups, where the
-// test is run by root.
+// The server, and everything in its folder, belongs to the account: another user, without additional groups, if
+// root runs the test.
 func TestServerAccount(t *testing.T) {
 	tempDir(t)
 	s := start(t)
@@ -56,7 +56,7 @@ func TestAccountForRoot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if root := os.Geteuid() == 0; as.other() != root || root && as.uid == 0 {
+	if root := os.Geteuid() == 0; as.isOther() != root || root && as.uid == 0 {
 		t.Errorf("the account is %+v", as)
 	}
 }

@@ -12,7 +12,7 @@ type account struct{ name string }
 
 func serverAccount(func(string) string) (account, error) { return account{}, nil }
 
-func (account) other() bool                       { return false }
+func (account) isOther() bool                     { return false }
 func (account) run(*exec.Cmd)                     {}
 func (account) own(*os.File) error                { return nil }
 func (account) ownIn(*os.Root, string) error      { return nil }

@@ -16,7 +16,7 @@ type version struct {
 // minMajor is the oldest major version that sqlq runs on.
 const minMajor = 14
 
-// parseVersion reads what `postgres --version` prints, or what the server says that it is:
+// parseVersion reads what `postgres --version` prints, or the version that the server reports:
 // "postgres (PostgreSQL) 15.18 (Debian 15.18-0)" and "15.18 (Debian 15.18-0)" are both 15.18.
 func parseVersion(text string) (version, error) {
 	if _, after, ok := strings.Cut(text, "(PostgreSQL)"); ok {
@@ -24,7 +24,7 @@ func parseVersion(text string) (version, error) {
 	}
 	fields := strings.Fields(text)
 	if len(fields) == 0 {
-		return version{}, errors.New("it does not say its version")
+		return version{}, errors.New("it does not print its version")
 	}
 	word := fields[0]
 	digits := func(s string) (int, string, bool) {
@@ -63,9 +63,9 @@ func (v version) newer(w version) bool {
 	return v.minor > w.minor
 }
 
-// fits returns an error unless the version can be used where major (0: any) is wanted. The error reads on from
-// "… is": "PostgreSQL 13.2, older than 14".
-func (v version) fits(major int) error {
+// checkMajor returns an error if the version cannot be used where major (0: any) is wanted. The error continues a text that ends
+// in "… is": "PostgreSQL 13.2, older than 14".
+func (v version) checkMajor(major int) error {
 	switch {
 	case v.major < minMajor:
 		return fmt.Errorf("PostgreSQL %s, older than %d", v, minMajor)

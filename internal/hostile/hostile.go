@@ -1,5 +1,5 @@
 // Package hostile fills a schema with one of each row that a careless or hostile writer can leave there: infinite times, bodies
-// and headers that no parser takes, names that steer a terminal. Nobody who looks at other rows may stumble over them.
+// and headers that no parser accepts, names that control a terminal. No operation on other rows may fail because of them.
 package hostile
 
 import (
@@ -11,10 +11,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Steering is what a terminal obeys: control characters, C1 ones included, and such as turn text round.
+// Steering is text that a terminal interprets: control characters, C1 ones included, and characters that change text direction.
 const Steering = "a\x01\a\x1b[31m\x7f\u0085\u009b2J\u202e\u2066\u200f\r\n\tz"
 
-// Queue is the queue that holds the hostile rows, and Good another, with well-behaved messages only.
+// Queue is the queue with the hostile rows, and Good another one, with well-behaved messages only.
 const (
 	Queue = "hostile"
 	Good  = "good"
@@ -26,26 +26,26 @@ var LongType = strings.Repeat("T", 10_000)
 // GoodID is the id of the well-behaved message of each kind.
 const GoodID = "0198c0de-7a00-7000-8000-000000000001"
 
-// Times are those that Go, JSON or the subtraction of two times cannot hold.
+// Times are those that Go, JSON or the subtraction of two times cannot represent.
 var Times = []string{"infinity", "-infinity", "294276-12-31 23:59:59 UTC", "4700-01-01 00:00:00 UTC BC", "10000-01-01 00:00:00 UTC"}
 
 // Bodies and Headers are texts, one of each kind.
 var (
 	Bodies = map[string]string{
-		"deep":            strings.Repeat("[", 200_000) + strings.Repeat("]", 200_000),
-		"as deep as goes": strings.Repeat(`{"a":[`, 2_400) + "1" + strings.Repeat("]}", 2_400),
-		"deep and wide":   strings.Repeat("[", 9_000) + strings.Repeat("1,", 2_000) + "1" + strings.Repeat("]", 9_000),
-		"huge":            `{"a":"` + strings.Repeat("x", 256<<10) + `"}`,
-		"wide":            `[` + strings.Repeat("1,", 10_000) + `1]`,
-		"no text":         "\xff\xfe\x00\x80",
-		"empty":           "",
-		"NUL":             `{"a":"\u0000"}`,
-		"lone surrogate":  `{"a":"\ud800"}`,
-		"escaped emoji":   `{"x":"\ud83d\ude00","url":"https:\/\/x"}`,
-		"raw controls":    "{\"\u009b31m\u202e\x7f\":\"\u009b2J\u2066\u0085\"}",
-		"same name":       `{"a":1,"a":2}`,
-		"number":          `1e999999`,
-		"words of YAML":   `{"no":"yes","<<":{"a":"1:30"}}`,
+		"deep":                strings.Repeat("[", 200_000) + strings.Repeat("]", 200_000),
+		"as deep as possible": strings.Repeat(`{"a":[`, 2_400) + "1" + strings.Repeat("]}", 2_400),
+		"deep and wide":       strings.Repeat("[", 9_000) + strings.Repeat("1,", 2_000) + "1" + strings.Repeat("]", 9_000),
+		"huge":                `{"a":"` + strings.Repeat("x", 256<<10) + `"}`,
+		"wide":                `[` + strings.Repeat("1,", 10_000) + `1]`,
+		"no text":             "\xff\xfe\x00\x80",
+		"empty":               "",
+		"NUL":                 `{"a":"\u0000"}`,
+		"lone surrogate":      `{"a":"\ud800"}`,
+		"escaped emoji":       `{"x":"\ud83d\ude00","url":"https:\/\/x"}`,
+		"raw controls":        "{\"\u009b31m\u202e\x7f\":\"\u009b2J\u2066\u0085\"}",
+		"same name":           `{"a":1,"a":2}`,
+		"number":              `1e999999`,
+		"words of YAML":       `{"no":"yes","<<":{"a":"1:30"}}`,
 	}
 	Headers = map[string]string{
 		"list":           `["a"]`,
@@ -65,8 +65,8 @@ var (
 	}
 )
 
-// Fill makes the queues and the rows, in the schema sqlq. Checks that refuse such rows are taken off first: rows may be older
-// than they are.
+// Fill creates the queues and the rows, in the schema sqlq. It first drops the checks that would refuse such rows: rows may be
+// older than the checks.
 func Fill(t testing.TB, url string) {
 	t.Helper()
 	ctx := context.Background()
@@ -105,7 +105,7 @@ func Fill(t testing.TB, url string) {
 	}
 	r.message(Queue, "", LongType, "", []byte(`{}`), "long", "now()")
 	r.message(Queue, "", Steering, "", []byte(Steering), Steering, "now()")
-	r.message(Steering, "", "T", "", []byte(`{}`), "its queue is none", "now()")
+	r.message(Steering, "", "T", "", []byte(`{}`), "its queue does not exist", "now()")
 	r.around("now()", Steering)
 	exec(`UPDATE queue SET paused_at = '-infinity', paused_by = $2 WHERE name = $1`, Queue, Steering)
 	exec(`UPDATE inbox SET rotated_at = '-infinity' WHERE name = 'minutes'`)
@@ -117,7 +117,7 @@ type rows struct {
 	exec func(sql string, args ...any)
 }
 
-// message puts a message into each place where one can lie. text is what else can be said of it, and at an SQL expression, for
+// message puts a message in each place where there can be one. text is used for its other texts, and at is an SQL expression for
 // each of its times.
 func (r rows) message(queue, id, messageType, headers string, body []byte, text, at string) {
 	of := `coalesce(nullif($1::text, '')::uuid, gen_random_uuid()), $2::text, nullif($3::text, '')::json, $4::bytea`
@@ -138,7 +138,7 @@ func (r rows) message(queue, id, messageType, headers string, body []byte, text,
 		FROM (SELECT * FROM error ORDER BY seq DESC LIMIT 1) e, (VALUES ('edit'), ('replay')) w (what)`, at))
 }
 
-// expiry is an SQL expression: when a message expires whose times are others; null where they are not odd.
+// expiry is an SQL expression: when a message with unusual times expires; null if its times are normal.
 func expiry(at string) string {
 	if at == "now()" {
 		return "NULL::timestamptz"
@@ -146,7 +146,7 @@ func expiry(at string) string {
 	return at
 }
 
-// around puts rows into the tables around the messages.
+// around puts rows into the tables other than those of messages.
 func (r rows) around(at, text string) {
 	r.exec(fmt.Sprintf(`INSERT INTO operation (kind, status, filter, queue, db_role, os_user, host, reason, began_at, updated_at, ended_at, after_at, error)
 		SELECT left($1, 30), s, json_build_object('queue', $1::text, 'error', $1::text), $1, $1, $1, $1, $1, %[1]s, %[1]s, %[1]s, %[1]s, $1

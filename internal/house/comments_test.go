@@ -9,7 +9,7 @@ import (
 	"testing/fstest"
 )
 
-// Whoever reads go doc reads a manual: no name of a public package is without a comment.
+// go doc must read like a manual: every exported name of a public package has a comment.
 func TestExportedNamesHaveComments(t *testing.T) {
 	t.Parallel()
 	for _, p := range own(t) {
@@ -61,15 +61,15 @@ var Var int
 	got := strings.Join(commentFaults(all[0]), "\n")
 	for _, name := range []string{"Bare", "Bare.A", "Some.M", "Func", "Bare.Method", "C", "Var"} {
 		if !strings.Contains(got+"\n", ": "+name+" has no comment\n") {
-			t.Errorf("it does not find %s", name)
+			t.Errorf("%s was not found", name)
 		}
 	}
 	if n := strings.Count(got, "has no comment"); n != 7 {
-		t.Errorf("it finds %d, want 7:\n%s", n, got)
+		t.Errorf("found %d, want 7:\n%s", n, got)
 	}
 }
 
-// A link in a comment of a public package leads somewhere.
+// The links in the comments of a public package resolve.
 func TestCommentLinks(t *testing.T) {
 	t.Parallel()
 	link := regexp.MustCompile(`(?m)\[\*?([A-Z]\w*(?:\.[A-Z]\w*)?)\]`)
@@ -95,7 +95,7 @@ func TestCommentLinks(t *testing.T) {
 		}
 	}
 	if found < 50 {
-		t.Errorf("found %d links only", found)
+		t.Errorf("found only %d links", found)
 	}
 }
 
@@ -154,11 +154,11 @@ func commentFaults(p pkg) (faults []string) {
 	return faults
 }
 
-// wantSpec wants comments of a declared type, its fields and methods, or of declared constants and variables.
+// wantSpec requires comments on a declared type, its fields and methods, or on declared constants and variables.
 func wantSpec(d *ast.GenDecl, spec ast.Spec, want func(n ast.Node, name string, comments ...*ast.CommentGroup)) {
 	alone := d.Doc
 	if d.Lparen != token.NoPos {
-		alone = nil // it is the group's
+		alone = nil // the comment is the group's
 	}
 	switch spec := spec.(type) {
 	case *ast.ValueSpec:
@@ -182,7 +182,7 @@ func wantSpec(d *ast.GenDecl, spec ast.Spec, want func(n ast.Node, name string, 
 			return
 		}
 		for _, field := range inside.List {
-			for _, name := range field.Names { // what is embedded has comments of its own
+			for _, name := range field.Names { // embedded types have their own comments
 				if name.IsExported() {
 					want(name, spec.Name.Name+"."+name.Name, field.Doc, field.Comment)
 				}

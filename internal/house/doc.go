@@ -1,7 +1,7 @@
-// Package house holds the tests that keep the project in order: who may import whom, that every package and exported name says
-// what it is, that the README's programs, commands and their output are real, that documents name errors, tests and files that
-// there are, and that the examples run. It has no code.
+// Package house contains the tests that keep the project in order: which package may import which, that every package and exported
+// name has a comment, that the README's programs, commands and output are real, that documents name errors, tests and files that
+// exist, and that the examples run. It has no code.
 //
-// The rules are in imports_test.go. Folders and packages are discovered: a new one is held to the rules without being
-// listed, and one that needs a rule of its own fails until it has one.
+// The rules are in imports_test.go. Folders and packages are discovered: the rules apply to a new one without listing it, and
+// one that needs a rule of its own fails until it has one.
 package house

@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// docs/errors.md lists every error that a caller of the library can tell apart, by the methods that return it and a test
+// docs/errors.md lists every error that a caller of the library can distinguish, with the methods that return it and a test
 // that provokes it; every exit code of the command line; and every error that the SQL functions raise.
 func TestErrorsDoc(t *testing.T) {
 	t.Parallel()
@@ -72,27 +72,27 @@ func TestErrorsDoc(t *testing.T) {
 	for _, row := range tableBelow(doc, "## Errors of the SQL functions") {
 		raised = append(raised, row[1]+" "+row[2])
 	}
-	same(t, "what the SQL functions raise", raised, raisedErrors(t))
+	same(t, "the errors that the SQL functions raise", raised, raisedErrors(t))
 }
 
 var backquoted = regexp.MustCompile("`([^`]+)`")
 
-// same wants two lists to have the same entries, the first of which is what docs/errors.md says.
+// same requires two lists to have the same entries; the first is from docs/errors.md.
 func same(t *testing.T, what string, listed, there []string) {
 	t.Helper()
 	for _, name := range there {
 		if !slices.Contains(listed, name) {
-			t.Errorf("%s: docs/errors.md lacks %s", what, name)
+			t.Errorf("%s: docs/errors.md does not list %s", what, name)
 		}
 	}
 	for _, name := range listed {
 		if !slices.Contains(there, name) {
-			t.Errorf("%s: docs/errors.md has %s, which is not there", what, name)
+			t.Errorf("%s: docs/errors.md lists %s, which does not exist", what, name)
 		}
 	}
 }
 
-// tableBelow returns the rows of the table below a heading, without its head.
+// tableBelow returns the rows of the table below a heading, without its header.
 func tableBelow(doc, heading string) (rows [][]string) {
 	_, section, _ := strings.Cut(doc, "\n"+heading)
 	_, section, _ = strings.Cut(section, "\n")
@@ -109,7 +109,7 @@ func tableBelow(doc, heading string) (rows [][]string) {
 	return rows[min(1, len(rows)):]
 }
 
-// exportedErrors returns the error variables and types of a package, and what of it can be called.
+// exportedErrors returns the error variables and types of a package, and its exported functions and methods.
 func exportedErrors(p pkg) (errs []string, callable map[string]bool) {
 	callable = map[string]bool{}
 	for _, f := range p.files {
@@ -140,7 +140,7 @@ func exportedErrors(p pkg) (errs []string, callable map[string]bool) {
 	return errs, callable
 }
 
-// receiver names the type that a method is of; "" for a function.
+// receiver returns the name of the type that a method belongs to; "" for a function.
 func receiver(d *ast.FuncDecl) string {
 	if d.Recv == nil {
 		return ""
@@ -158,7 +158,7 @@ func receiver(d *ast.FuncDecl) string {
 	return ""
 }
 
-// testsOf returns the text of the file in which each test of a package stands.
+// testsOf returns, for each test of a package, the text of the file that it is in.
 func testsOf(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(root, filepath.FromSlash(dir), "*_test.go"))
@@ -187,8 +187,8 @@ func exitCodes(t *testing.T) (codes []string) {
 	return codes
 }
 
-// raisedErrors returns the condition and message of each RAISE of the migrations, as docs/errors.md writes them: with …
-// for what differs.
+// raisedErrors returns the condition and message of each RAISE in the migrations, as docs/errors.md writes them: with …
+// for the parts that vary.
 func raisedErrors(t *testing.T) (raised []string) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(root, "migrations", "*.sql"))
@@ -203,7 +203,7 @@ func raisedErrors(t *testing.T) (raised []string) {
 			t.Fatal(err)
 		}
 		if all, understood := strings.Count(string(text), "RAISE "), len(raise.FindAll(text, -1)); all != understood {
-			t.Errorf("%s: %d RAISE, of which this test understands %d", file, all, understood)
+			t.Errorf("%s: %d RAISE statements, but this test understands only %d", file, all, understood)
 		}
 		for _, found := range raise.FindAllSubmatch(text, -1) {
 			message := string(literal.FindSubmatch(found[2])[1])

@@ -15,13 +15,13 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// TestExamples runs everything in examples/ the way its package comment says, and compares what it prints with output.txt
-// beside it. A program either runs for itself, on a database of its own, or is part of a story in several terminals.
+// TestExamples runs everything in examples/ the way its package comment says, and compares what it prints with its output.txt.
+// A program either runs by itself, on a database of its own, or is part of a story in several terminals.
 func TestExamples(t *testing.T) {
 	t.Parallel()
 	var programs []pkg
 	stories := map[string]*story{} // by folder
-	told := map[string]bool{}      // folders of programs that are part of one
+	inStory := map[string]bool{}   // folders of programs that are part of a story
 	for _, p := range own(t) {
 		if !strings.HasPrefix(p.dir, "examples/") {
 			continue
@@ -29,7 +29,7 @@ func TestExamples(t *testing.T) {
 		if s := readStory(p.doc); s != nil {
 			stories[p.dir] = s
 			for _, program := range s.programs() {
-				told[program] = true
+				inStory[program] = true
 			}
 		}
 		if p.files[0].tree.Name.Name == "main" {
@@ -42,13 +42,13 @@ func TestExamples(t *testing.T) {
 
 	bin := buildExamples(t, programs)
 	for _, p := range programs {
-		if told[p.dir] {
+		if inStory[p.dir] {
 			continue
 		}
 		t.Run(strings.TrimPrefix(p.dir, "examples/"), func(t *testing.T) {
 			t.Parallel()
 			if command := "go run ./cmd/sqlq dev -- go run ./" + p.dir; !strings.HasSuffix(p.doc, command) {
-				t.Errorf("the package comment does not end with how it is run: %s", command)
+				t.Errorf("the package comment does not end with the command that runs it: %s", command)
 			}
 			want := string(read(t, p.dir, "output.txt"))
 			program := exec.CommandContext(t.Context(), filepath.Join(bin, path.Base(p.dir)))
@@ -60,7 +60,7 @@ func TestExamples(t *testing.T) {
 				t.Fatalf("%v\n%s", err, &said)
 			}
 			if normal(string(got)) != normal(want) {
-				t.Errorf("printed\n%s\nwant, from output.txt,\n%s\nand said\n%s", got, want, &said)
+				t.Errorf("printed\n%s\nwant, from output.txt,\n%s\nand logged\n%s", got, want, &said)
 			}
 		})
 	}
@@ -72,7 +72,7 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-// buildExamples builds sqlq and the programs into one folder, each under the name of its own.
+// buildExamples builds sqlq and the programs into one folder, each under its own name.
 func buildExamples(t *testing.T, programs []pkg) (bin string) {
 	t.Helper()
 	bin = t.TempDir()
@@ -82,7 +82,7 @@ func buildExamples(t *testing.T, programs []pkg) (bin string) {
 	for _, p := range programs {
 		name := path.Base(p.dir)
 		if other := names[name]; other != "" {
-			t.Fatalf("%s and %s are programs of one name", other, p.dir)
+			t.Fatalf("%s and %s have the same program name", other, p.dir)
 		}
 		names[name] = p.dir
 		build.Args = append(build.Args, "./"+p.dir)
@@ -93,7 +93,7 @@ func buildExamples(t *testing.T, programs []pkg) (bin string) {
 	return bin
 }
 
-// TestExamplesAreShort sees that no file of an example has a hundred lines, and that the README lists each example.
+// TestExamplesAreShort checks that every file of an example has fewer than a hundred lines, and that the README lists each example.
 func TestExamplesAreShort(t *testing.T) {
 	t.Parallel()
 	readme := string(read(t, "README.md"))
@@ -113,7 +113,7 @@ func TestExamplesAreShort(t *testing.T) {
 		}
 		files++
 		if lines := bytes.Count(read(t, name), []byte("\n")); lines >= 100 {
-			t.Errorf("%s has %d lines; a file of an example has fewer than 100", name, lines)
+			t.Errorf("%s has %d lines; a file of an example must have fewer than 100", name, lines)
 		}
 		return nil
 	})

@@ -13,7 +13,7 @@ var (
 	testFunc = regexp.MustCompile(`(?m)^func (Test[A-Z]\w*)\(`)
 )
 
-// A promise is worth its test: every test that docs/guarantees.md names is there.
+// A promise is worth as much as its test: every test that docs/guarantees.md names exists.
 func TestGuaranteesNameTestsThatExist(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "guarantees.md"))
@@ -36,11 +36,11 @@ func TestGuaranteesNameTestsThatExist(t *testing.T) {
 	}
 	named := testName.FindAllSubmatch(text, -1)
 	if len(named) < 20 {
-		t.Errorf("it names %d tests only", len(named))
+		t.Errorf("it names only %d tests", len(named))
 	}
 	for _, name := range named {
 		if !there[string(name[1])] {
-			t.Errorf("docs/guarantees.md names %s, which is no test of sqlq/...", name[1])
+			t.Errorf("docs/guarantees.md names %s, which is not a test in sqlq/...", name[1])
 		}
 	}
 }

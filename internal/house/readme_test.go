@@ -20,9 +20,9 @@ import (
 	"github.com/sqlq/sqlq/internal/devpg/pgtest"
 )
 
-var update = flag.Bool("update", false, "write the README's blocks anew where they are not true any more")
+var update = flag.Bool("update", false, "rewrite the README's blocks that are no longer true")
 
-// block is what stands between two fences of a Markdown file.
+// block is the text between two fences of a Markdown file.
 type block struct {
 	language string
 	line     int // of its first line, counted from 1
@@ -31,9 +31,9 @@ type block struct {
 
 func (b block) text() string { return strings.Join(b.lines, "\n") + "\n" }
 
-// page is a Markdown file in pieces: its lines, and the blocks that begin after some of them.
+// page is a Markdown file in pieces: its lines, and the blocks that start after some of them.
 type page struct {
-	lines  []string // a fenced block's are left out
+	lines  []string // without those of fenced blocks
 	blocks map[int]*block
 }
 
@@ -83,30 +83,30 @@ func (p page) each(visit func(*block)) {
 	}
 }
 
-// command is a line of a transcript that begins with a dollar sign, and what was printed after it.
+// command is a line of a transcript that starts with a dollar sign, and the output that follows it.
 type command struct {
 	block  *block
 	text   string
 	output string
 }
 
-// TestReadme holds the README to be true: its program is examples/hello, its drawing is the one of the package's
-// documentation, and each command prints what is written there, but for what differs with every run. Commands see what
-// earlier ones did.
+// TestReadme checks that the README is true: its program is examples/hello, its diagram is the one in the package's
+// documentation, and each command prints what the README shows, apart from what differs in every run. Commands see the effects
+// of earlier ones.
 func TestReadme(t *testing.T) {
 	t.Parallel()
 	before := string(read(t, "README.md"))
 	readme := readPage(t, before)
 	var commands []*command
-	var named []*block // commands without what they print
-	var sql []string   // to run before the command of the same place
+	var named []*block // commands without output
+	var sql []string   // to run before the command with the same index
 	readme.each(func(b *block) {
 		switch b.language {
 		case "go":
 			if strings.Contains(b.text(), "package main\n") {
 				hold(t, b, string(read(t, "examples", "hello", "main.go")))
 			} else if !strings.Contains(string(read(t, "examples", "exactlyonce", "main.go")), b.text()) {
-				t.Errorf("README.md:%d: the block is not a part of examples/exactlyonce", b.line)
+				t.Errorf("README.md:%d: the block is not part of examples/exactlyonce", b.line)
 			}
 		case "sh":
 			named = append(named, b)
@@ -118,7 +118,7 @@ func TestReadme(t *testing.T) {
 			sql = append(sql, make([]string, len(commands)+1-len(sql))...)
 			sql[len(commands)] += b.text()
 		default:
-			t.Errorf("README.md:%d: nothing holds a block of %q", b.line, b.language)
+			t.Errorf("README.md:%d: no test checks a block of %q", b.line, b.language)
 		}
 	})
 	if text := string(read(t, "examples", "hello", "main.go")); strings.Count(text, "\n") >= 40 || !strings.Contains(before, text) && !*update {
@@ -126,7 +126,7 @@ func TestReadme(t *testing.T) {
 	}
 	for i, want := range []string{"go run ./cmd/sqlq demo", "go test ./..."} {
 		if len(commands) <= i || commands[i].text != want {
-			t.Errorf("the README's command number %d is not %q", i+1, want)
+			t.Errorf("command %d of the README is not %q", i+1, want)
 		}
 	}
 
@@ -145,7 +145,7 @@ func TestReadme(t *testing.T) {
 			case c.text == "go test ./...":
 				holdTestOutput(t, c)
 			case strings.HasPrefix(c.text, "go run ./cmd/sqlq demo"):
-				t.Run("demo", func(t *testing.T) { // while the others run: it sees nothing of them, and takes long
+				t.Run("demo", func(t *testing.T) { // in parallel with the others: it is independent of them, and slow
 					t.Parallel()
 					c.hold(t, shell)
 				})
@@ -164,7 +164,7 @@ func TestReadme(t *testing.T) {
 	}
 }
 
-// holdNamed sees that the commands of a block are ones that a transcript runs. One may have a comment behind it.
+// holdNamed checks that some transcript runs each command of a block. A command may be followed by a comment.
 func holdNamed(t *testing.T, b *block, commands []*command) {
 	t.Helper()
 	for i, line := range b.lines {
@@ -176,18 +176,18 @@ func holdNamed(t *testing.T, b *block, commands []*command) {
 	}
 }
 
-// hold compares a block with the text that it should be.
+// hold compares a block with the text that it should have.
 func hold(t *testing.T, b *block, want string) {
 	t.Helper()
 	if *update {
 		b.lines = strings.Split(strings.TrimSuffix(want, "\n"), "\n")
 	}
 	if b.text() != want {
-		t.Errorf("README.md:%d: the block is not\n%s\n(go test ./internal/house -update mends it)", b.line, want)
+		t.Errorf("README.md:%d: the block is not\n%s\n(go test ./internal/house -update fixes it)", b.line, want)
 	}
 }
 
-// drawing returns the drawing of the flow in the documentation of package sqlq.
+// drawing returns the diagram of the flow in the documentation of package sqlq.
 func drawing(t *testing.T) string {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), "doc.go", read(t, "sqlq", "doc.go"), parser.ParseComments)
@@ -196,7 +196,7 @@ func drawing(t *testing.T) string {
 	}
 	_, doc, found := strings.Cut(file.Doc.Text(), "# The way a message goes\n\n")
 	if !found {
-		t.Fatal("sqlq/doc.go draws no flow")
+		t.Fatal("sqlq/doc.go has no diagram of the flow")
 	}
 	var lines strings.Builder
 	for line := range strings.Lines(doc) {
@@ -208,7 +208,7 @@ func drawing(t *testing.T) string {
 	return lines.String()
 }
 
-// transcript takes the commands of a block apart.
+// transcript splits a block into commands.
 func transcript(t *testing.T, b *block) (commands []*command) {
 	t.Helper()
 	for i, line := range b.lines {
@@ -223,7 +223,7 @@ func transcript(t *testing.T, b *block) (commands []*command) {
 	return commands
 }
 
-// rewrite puts the outputs of commands into their blocks.
+// rewrite writes the outputs of commands into their blocks.
 func rewrite(commands []*command) {
 	for _, c := range commands {
 		c.block.lines = nil
@@ -236,7 +236,7 @@ func rewrite(commands []*command) {
 	}
 }
 
-// shell is where the README's commands run: in the module's root, with sqlq on the path and a database.
+// shell is the environment in which the README's commands run: the module's root, with sqlq on the path and a database.
 type shell struct {
 	bin string // the folder of sqlq
 	env []string
@@ -254,7 +254,7 @@ func newShell(t *testing.T, url string) shell {
 		"PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))}
 }
 
-// run runs a command and returns what it prints, on standard error too.
+// run runs a command and returns what it prints, including standard error.
 func (s shell) run(ctx context.Context, command string) (string, error) {
 	c := exec.CommandContext(ctx, "sh", "-c", command)
 	c.Dir, c.Env = root, s.env
@@ -276,11 +276,11 @@ func (c *command) hold(t *testing.T, s shell) {
 		c.output = presentable(got)
 		return
 	}
-	t.Errorf("README.md:%d: $ %s\nprinted\n%s\nREADME says\n%s\n(go test ./internal/house -update mends it)\n--- normalised:\n%s\n---\n%s",
+	t.Errorf("README.md:%d: $ %s\nprinted\n%s\nREADME says\n%s\n(go test ./internal/house -update fixes it)\n--- normalised:\n%s\n---\n%s",
 		c.block.line, c.text, got, c.output, normal(got), normal(c.output))
 }
 
-// varies is what differs from run to run, and what stands for it in a comparison.
+// varies lists what differs from run to run, and what replaces it in a comparison.
 var varies = []struct {
 	what *regexp.Regexp
 	with string
@@ -289,14 +289,14 @@ var varies = []struct {
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z`), "TIME"},
 	{regexp.MustCompile(`(?m)^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d`), "TIME"},
 	{regexp.MustCompile(`(?m)^(host +)\S+`), "${1}HOST"},
-	// The demo's: its audit is compared as it is, what the story saw without its numbers.
+	// The demo's: its audit is compared as it is, the rest of the story without its numbers.
 	{regexp.MustCompile(`(?m)^(\d+ orders on PostgreSQL ).*$`), "${1}VERSION"},
 	{regexp.MustCompile(`(?m)^ +NUMBER +QUEUE .*\n(?: +\d+ +.*\n)+`), "FAILED MESSAGES\n"},
 	{regexp.MustCompile(`\d+ in all, in \d+ groups?:`), "N in all, in N groups:"},
 	{regexp.MustCompile(`\d+(?: → \d+)+`), "N"},
 	{regexp.MustCompile(`\d+(?:\.\d+)? (?:µs|ms|s)\b`), "N s"},
 	{regexp.MustCompile(`✓ \d+ (orders in so far|are in the error table|replayed)`), "✓ N $1"},
-	{regexp.MustCompile(`\d+ (placed\.\n|wait for their next attempt)`), "N $1"},
+	{regexp.MustCompile(`\d+ (placed\.\n|are waiting for their next attempt)`), "N $1"},
 	{regexp.MustCompile(`(?m)^(  failed, then replayed +)\d+$`), "${1}N"},
 	{regexp.MustCompile(` +`), " "},
 }
@@ -309,7 +309,7 @@ func normal(output string) string {
 	return output
 }
 
-// presentable leaves out of an output what is this machine's own.
+// presentable removes from an output what is specific to this machine.
 func presentable(output string) string {
 	if name, err := os.Hostname(); err == nil && name != "" {
 		output = regexp.MustCompile(`(?m)^(host +)`+regexp.QuoteMeta(name)+`$`).ReplaceAllString(output, "${1}laptop")
@@ -317,7 +317,7 @@ func presentable(output string) string {
 	return output
 }
 
-// holdTestOutput sees that the packages whose tests the README shows have tests. To run them here would be to run this.
+// holdTestOutput checks that the packages whose tests the README shows have tests. It cannot run them: it is one of them.
 func holdTestOutput(t *testing.T, c *command) {
 	t.Helper()
 	tested := map[string]bool{}
@@ -350,7 +350,7 @@ func execute(t *testing.T, url, sql string) {
 // link matches a Markdown link to a file of the project.
 var link = regexp.MustCompile(`\]\(([^):#]+)(?:#[^)]*)?\)`)
 
-// TestLinks sees that the links in the project's pages lead somewhere.
+// TestLinks checks that the links in the project's pages point to existing files.
 func TestLinks(t *testing.T) {
 	t.Parallel()
 	pages := 0

@@ -10,12 +10,12 @@ import (
 	"github.com/sqlq/sqlq/internal/devpg/pgtest"
 )
 
-// TestShortestProgram builds the README's Go program, word for word, in a module of its own outside of the repository,
-// and runs it against `sqlq dev`. The module requires what this one does, in the same versions: so nothing is downloaded that
-// is not there to build this test, which `go mod tidy` would.
+// TestShortestProgram builds the README's Go program, word for word, in a separate module outside the repository, and runs it
+// against `sqlq dev`. The module requires what this one does, in the same versions, so nothing is downloaded that is not already
+// there to build this test; `go mod tidy` would download more.
 func TestShortestProgram(t *testing.T) {
 	t.Parallel()
-	pgtest.Server(t) // fetched, if it has to be, where it does not count as output
+	pgtest.Server(t) // if it must be fetched, do that here, where it does not count as output
 	var program *block
 	readPage(t, string(read(t, "README.md"))).each(func(b *block) {
 		if b.language == "go" && program == nil && strings.Contains(b.text(), "package main\n") {

@@ -17,14 +17,14 @@ import (
 	"github.com/sqlq/sqlq/internal/devpg/pgtest"
 )
 
-// story is what a package comment has its reader type into several terminals, each line with the number of one:
+// story is what a package comment asks its reader to type into several terminals, each line with the terminal's number:
 //
 //	1$ go run ./cmd/sqlq dev
 //	2$ go run ./examples/x
 //	2$ ^C
 //
-// A line without a number comes first in each terminal but the first. A command that goes on is left running; the next one in
-// its terminal waits for its end. ^C interrupts it, once it has printed all that it is expected to.
+// A line without a number comes first in every terminal but the first. A command that does not end is left running; the next one
+// in its terminal waits until it ends. ^C interrupts it, once it has printed everything that it is expected to.
 type story struct {
 	first string
 	steps []step
@@ -64,41 +64,41 @@ func (s *story) programs() (dirs []string) {
 	return dirs
 }
 
-// told is a step that was done, or is under way.
-type told struct {
+// execution is a step that is done or under way.
+type execution struct {
 	step
-	want    string // what it prints, as the golden file says
+	want    string // expected output, from the golden file
 	process *exec.Cmd
 	ended   chan struct{}
-	err     error // of the process, when it has ended
+	err     error // of the process, once it has ended
 
 	mu     sync.Mutex
 	output bytes.Buffer
 }
 
-func (s *told) Write(p []byte) (int, error) {
+func (s *execution) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.output.Write(p)
 }
 
-func (s *told) printed() string {
+func (s *execution) printed() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.output.String()
 }
 
-// tell does what the story says and compares it with the golden file, which is the story with what each command prints,
-// in any order of lines. What `sqlq dev` prints is left out.
+// tell follows the story and compares it with the golden file, which is the story with the output of each command, in any
+// order of lines. It leaves out what `sqlq dev` prints.
 func (s *story) tell(t *testing.T, bin, golden string) {
 	t.Helper()
-	pgtest.Server(t) // if one has to be fetched, then before a program would say so
+	pgtest.Server(t) // if one must be fetched, do that now, or a program would report it
 	env := append(os.Environ(), "XDG_RUNTIME_DIR="+t.TempDir(), "ADDR=localhost:0",
 		"PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
-	var all []*told
-	running := map[string]*told{} // by terminal
+	var all []*execution
+	running := map[string]*execution{} // by terminal
 	for i, want := range s.outputs(t, golden) {
-		this := &told{step: s.steps[i], want: want}
+		this := &execution{step: s.steps[i], want: want}
 		all = append(all, this)
 		before := running[this.terminal]
 		switch {
@@ -129,7 +129,7 @@ func (s *story) tell(t *testing.T, bin, golden string) {
 	}
 }
 
-// outputs takes the golden file apart: what each of the story's steps prints.
+// outputs splits the golden file into the expected outputs of the story's steps.
 func (s *story) outputs(t *testing.T, golden string) (outputs []string) {
 	t.Helper()
 	var commands []string
@@ -150,11 +150,11 @@ func (s *story) outputs(t *testing.T, golden string) (outputs []string) {
 	return outputs
 }
 
-// isServer says whether the command is a server of which only the end is of interest.
-func (s *told) isServer() bool { return strings.HasSuffix(s.command, "sqlq dev") }
+// isServer reports whether the command is a server, of which only the end matters.
+func (s *execution) isServer() bool { return strings.HasSuffix(s.command, "sqlq dev") }
 
 // start starts the command and returns when it has printed its first line, or has ended.
-func (s *told) start(t *testing.T, env []string, first string) {
+func (s *execution) start(t *testing.T, env []string, first string) {
 	t.Helper()
 	command := strings.ReplaceAll(first+"exec "+s.command, "go run ./cmd/sqlq", "sqlq")
 	command = example.ReplaceAllStringFunc(command, filepath.Base)
@@ -168,7 +168,7 @@ func (s *told) start(t *testing.T, env []string, first string) {
 		defer close(s.ended)
 		s.err = s.process.Wait()
 	}()
-	t.Cleanup(func() { // when the test gave up
+	t.Cleanup(func() { // if the test gave up
 		_ = s.process.Process.Signal(os.Interrupt)
 		select {
 		case <-s.ended:
@@ -184,8 +184,8 @@ func (s *told) start(t *testing.T, env []string, first string) {
 	s.await(t, "first line", func() bool { return strings.Contains(normalStory(s.printed()), sign) })
 }
 
-// end waits for the end of the command.
-func (s *told) end(t *testing.T) {
+// end waits until the command ends.
+func (s *execution) end(t *testing.T) {
 	t.Helper()
 	s.await(t, "end", func() bool { return false })
 	if s.err != nil {
@@ -193,13 +193,13 @@ func (s *told) end(t *testing.T) {
 	}
 }
 
-// interrupt waits until the command has printed what it should, and ends it in order.
-func (s *told) interrupt(t *testing.T) {
+// interrupt waits until the command has printed what it should, and shuts it down cleanly.
+func (s *execution) interrupt(t *testing.T) {
 	t.Helper()
 	if !s.isServer() {
 		s.await(t, "output", func() bool { return normalLines(s.printed()) == normalLines(s.want) })
 	}
-	_ = s.process.Process.Signal(os.Interrupt) // it may have ended by itself
+	_ = s.process.Process.Signal(os.Interrupt) // it may have ended already
 	s.end(t)
 }
 
@@ -207,9 +207,9 @@ var address = regexp.MustCompile(`listening on http://(\S+)`)
 
 var request = regexp.MustCompile(`^curl (-i )?(?:-d '([^']*)' )?localhost:8080(\S+)$`)
 
-// curl does a request as curl would, to the program that said where it listens. Of the head it shows the status and the
-// location. What only asks is asked again until the answer is as expected.
-func (s *told) curl(t *testing.T, all []*told) {
+// curl sends a request as curl would, to the program that said where it listens. Of the response headers it shows the status and
+// the location. A GET is repeated until the answer is as expected.
+func (s *execution) curl(t *testing.T, all []*execution) {
 	t.Helper()
 	r := request.FindStringSubmatch(s.command)
 	var host []string
@@ -217,7 +217,7 @@ func (s *told) curl(t *testing.T, all []*told) {
 		host = append(host, address.FindStringSubmatch(other.printed())...)
 	}
 	if r == nil || len(host) != 2 {
-		t.Fatalf("%s: cannot be done at %q", s, host)
+		t.Fatalf("%s: cannot send this to %q", s, host)
 	}
 	ask := func() bool {
 		var answer *http.Response
@@ -243,8 +243,8 @@ func (s *told) curl(t *testing.T, all []*told) {
 	s.await(t, "answer", ask)
 }
 
-// await waits until something is so, or the command has ended.
-func (s *told) await(t *testing.T, what string, holds func() bool) {
+// await waits until a condition holds, or the command has ended.
+func (s *execution) await(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	const patience = 2 * time.Minute
 	deadline, tick := time.NewTimer(patience), time.NewTicker(20*time.Millisecond)
@@ -283,6 +283,6 @@ func TestReadStory(t *testing.T) {
 		t.Errorf("outputs %q", got)
 	}
 	if readStory("Package x is run by itself:\n\n\tgo run ./examples/x") != nil {
-		t.Error("a story where there is none")
+		t.Error("found a story where there is none")
 	}
 }

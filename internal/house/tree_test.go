@@ -16,10 +16,10 @@ import (
 
 const module = "github.com/sqlq/sqlq"
 
-// root is the module's root folder, seen from this package's, in which its tests run.
+// root is the module's root folder, relative to this package's, in which its tests run.
 var root = filepath.Join("..", "..")
 
-// pkg is a package of the module as its files say, whatever the platform: files that this one would leave out count too.
+// pkg is a package of the module as its files say, on any platform: files excluded from this one count too.
 type pkg struct {
 	dir   string // relative to the module's root
 	doc   string // package comment
@@ -48,7 +48,7 @@ func (s source) line(n ast.Node) string {
 	return s.name + ":" + strconv.Itoa(s.fset.Position(n.Pos()).Line)
 }
 
-// strings calls visit with every string literal, imports left out.
+// strings calls visit with every string literal except imports.
 func (s source) strings(visit func(at, text string)) {
 	ast.Inspect(s.tree, func(n ast.Node) bool {
 		if _, is := n.(*ast.ImportSpec); is {
@@ -63,7 +63,7 @@ func (s source) strings(visit func(at, text string)) {
 	})
 }
 
-// calls calls visit with the name of every method or function of another package that is called.
+// calls calls visit with the name of every called method, and of every called function of another package.
 func (s source) calls(visit func(at, name string)) {
 	ast.Inspect(s.tree, func(n ast.Node) bool {
 		if call, is := n.(*ast.CallExpr); is {
@@ -75,7 +75,7 @@ func (s source) calls(visit func(at, name string)) {
 	})
 }
 
-// packages finds the packages of the module in fsys: not those of modules inside of it, nor hidden folders.
+// packages finds the packages of the module in fsys, without nested modules and hidden folders.
 func packages(t *testing.T, fsys fs.FS) []pkg {
 	t.Helper()
 	byDir := map[string]*pkg{}

@@ -3,8 +3,8 @@ package linediff
 
 import "strings"
 
-// Between shows how a text differs from what it was, line by line: what went with -, what came with +, and a few lines
-// around it.
+// Between shows how a text differs from an earlier version, line by line: removed lines with -, added lines with +, and a few
+// lines around them.
 func Between(was, is string) string {
 	a, b := strings.Split(was, "\n"), strings.Split(is, "\n")
 	head, tail := 0, 0
@@ -25,7 +25,7 @@ func Between(was, is string) string {
 	return nearChanges(lines)
 }
 
-// differ marks the lines of two texts that have as many as possible in common; of very long ones, all.
+// differ marks the lines of two texts so that as many as possible are common; of very long texts it marks all lines.
 func differ(a, b []string) (lines []string) {
 	if len(a)*len(b) <= 1_000_000 {
 		// common[i][j] is how many lines a[i:] and b[j:] have in common.
@@ -64,7 +64,7 @@ func differ(a, b []string) (lines []string) {
 	return lines
 }
 
-// nearChanges leaves out the lines that are far from every change.
+// nearChanges leaves out the lines that are far from any change.
 func nearChanges(lines []string) string {
 	const around = 3
 	var text strings.Builder

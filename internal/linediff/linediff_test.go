@@ -37,6 +37,6 @@ func TestBetween(t *testing.T) {
 	}
 	long := linediff.Between(strings.Repeat("a\n", 3000), strings.Repeat("b\n", 3000))
 	if strings.Count(long, "- a\n") != 3000 || strings.Count(long, "+ b\n") != 3000 {
-		t.Error("of long texts, not all lines are there")
+		t.Error("lines of long texts are missing")
 	}
 }

@@ -9,29 +9,30 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Advance makes everything in the database older by d, as if that time had passed: delayed messages are due so much earlier,
-// times to live end so much earlier, and ids that endpoints with Deduplicate have handled are so much older. No clock is changed, and nothing is handled yet: Drain follows. What was due within
-// d becomes due all at once. What endpoints have in hand at this moment is left alone. d must not be negative.
+// Advance makes everything in the database older by d, as if that much time had passed: delayed messages are due that much
+// earlier, times to live end that much earlier, and the ids that endpoints with Deduplicate have handled are that much older. It
+// changes no clock and handles nothing: call Drain afterwards. Everything that was due within d becomes due at once. Messages that
+// endpoints have in hand at the moment are left alone. d must not be negative.
 func (h *Harness) Advance(t TB, d time.Duration) {
 	t.Helper()
 	if d < 0 {
 		fatalf(t, "sqlqtest: advance by %v: time does not go back", d)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), h.Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), h.Timeout)
 	defer cancel()
 	if err := h.advance(ctx, d); err != nil {
 		fatalf(t, "sqlqtest: %v", err)
 	}
 }
 
-// advance passes over rows that others hold: in one transaction over all tables, to wait for them could be a deadlock.
+// advance skips rows that others have locked: it is one transaction over all tables, so waiting for them could deadlock.
 func (h *Harness) advance(ctx context.Context, d time.Duration) error {
 	queues, err := h.store.QueueNames(ctx, h.own)
 	if err != nil {
 		return fmt.Errorf("list queues: %w", err)
 	}
 	batch := &pgx.Batch{}
-	// Never before now: those who move what is due do not look further back.
+	// Never before now: the mover of due messages does not look further back.
 	batch.Queue(fmt.Sprintf(`
 		UPDATE %[1]s SET due_at = greatest(due_at - $1::bigint * interval '1 microsecond', clock_timestamp()),
 			expires_at = expires_at - $1::bigint * interval '1 microsecond'
@@ -59,7 +60,7 @@ func (h *Harness) advance(ctx context.Context, d time.Duration) error {
 	return nil
 }
 
-// advanceToNext advances to the due time of the delayed message of the queues that is due next.
+// advanceToNext advances to the earliest due time of the queues' delayed messages.
 func (h *Harness) advanceToNext(ctx context.Context, queues []string) error {
 	var us *int64
 	err := h.own.QueryRow(ctx, fmt.Sprintf(`SELECT (extract(epoch FROM min(due_at) - clock_timestamp()) * 1000000)::bigint + 1 FROM %s WHERE queue = ANY ($1::text[])`,

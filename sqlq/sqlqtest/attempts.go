@@ -10,14 +10,14 @@ import (
 	"github.com/sqlq/sqlq/sqlq"
 )
 
-// attempts remembers of each message how its last attempt went, for those that a Drain waits for in vain: retries at once
-// are not in the database.
+// attempts remembers how the last attempt of each message went, to report the messages that a Drain waits for in vain: immediate
+// retries are not in the database.
 type attempts struct {
 	mu   sync.Mutex
 	last map[attempted]attempt
 }
 
-// attempted is a message in a queue; the copies of an event share the id.
+// attempted identifies a message in a queue; the copies of an event share the id.
 type attempted struct {
 	id    sqlq.ID
 	queue string
@@ -27,10 +27,10 @@ type attempt struct {
 	number int
 	began  time.Time
 	runs   bool
-	err    error // with which it failed; while it runs, with which the one before did
+	err    error // of this attempt; while it runs, of the previous one
 }
 
-// note is the HandleMiddleware that remembers. What succeeds is forgotten.
+// note is the HandleMiddleware that records attempts. It forgets a message that succeeds.
 func (a *attempts) note(next sqlq.HandleFunc) sqlq.HandleFunc {
 	return func(ctx context.Context, d *sqlq.Incoming) error {
 		key := attempted{d.ID, d.Endpoint}
@@ -61,7 +61,7 @@ func (a *attempts) end(key attempted, err error) {
 	}
 }
 
-// attemptsOf counts attempts in words.
+// attemptsOf returns "1 attempt", "2 attempts" and so on.
 func attemptsOf(n int) string {
 	if n == 1 {
 		return "1 attempt"
@@ -69,7 +69,7 @@ func attemptsOf(n int) string {
 	return fmt.Sprintf("%d attempts", n)
 }
 
-// of says how the last attempt for a message went.
+// of describes the last attempt of a message.
 func (a *attempts) of(id sqlq.ID, queue string) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -82,7 +82,7 @@ func (a *attempts) of(id sqlq.ID, queue string) string {
 	}
 	text := fmt.Sprintf("attempt %d has been running for %v", last.number, time.Since(last.began).Round(time.Millisecond))
 	if last.err != nil {
-		text += fmt.Sprintf(", the one before failed: %v", last.err)
+		text += fmt.Sprintf(", the previous one failed: %v", last.err)
 	}
 	return text
 }

@@ -2,15 +2,15 @@ package sqlqtest
 
 import "context"
 
-// TB is what the harness needs of a test: a *testing.T, a *testing.B or what other test frameworks have like them. Name
-// names the database.
+// TB is what the harness needs of a test: a *testing.T, a *testing.B, or the equivalent of another test framework. Name is used
+// to name the database.
 type TB interface {
-	Helper()                           // marks a function that is not where a failure is told
+	Helper()                           // marks a function that is not reported as the place of a failure
 	Name() string                      // of the test
-	Logf(format string, args ...any)   // tells something
-	Errorf(format string, args ...any) // fails the test, which goes on
+	Logf(format string, args ...any)   // logs
+	Errorf(format string, args ...any) // fails the test, which continues
 	FailNow()                          // ends it
-	Cleanup(func())                    // has something done when it has ended
+	Cleanup(func())                    // registers a function to be called when the test has ended
 }
 
 func fatalf(t TB, format string, args ...any) {
@@ -19,10 +19,10 @@ func fatalf(t TB, format string, args ...any) {
 	t.FailNow()
 }
 
-// Database returns the URL of a new database with a migrated schema "sqlq", which is the test's own. When the test ends,
-// and what it has registered with Cleanup since, it is dropped with whatever is connected to it.
+// Database returns the URL of a new database with a migrated schema "sqlq", which belongs to this test alone. It is dropped when
+// the test and the cleanups it has registered since have ended, even if somebody is still connected to it.
 //
-// The test fails where there is no server, or none that lets it; see the package comment for where servers come from.
+// The test fails if there is no server, or none that allows this; the package comment says where servers come from.
 func Database(t TB) string {
 	t.Helper()
 	return databaseWith(t, "sqlq")

@@ -8,11 +8,11 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/handmade"
 )
 
-// DeliveryOption changes what NewDelivery makes.
+// DeliveryOption changes the delivery that NewDelivery makes.
 type DeliveryOption func(*sqlq.Config)
 
-// WithConfig has the delivery send as a Client with this Config would: with its codec, its middleware, its bounds, and with
-// an error for commands that Config.Routes has no queue for.
+// WithConfig makes the delivery send as a Client with this Config would: with its codec, its middleware and its limits, and with
+// an error for commands that have no queue in Config.Routes.
 func WithConfig(config sqlq.Config) DeliveryOption {
 	return func(c *sqlq.Config) {
 		*c = config
@@ -22,16 +22,16 @@ func WithConfig(config sqlq.Config) DeliveryOption {
 	}
 }
 
-// unrouted is the queue of commands that need no route. A Record does not show it.
+// unrouted stands for the queue of commands that need no route. A Record does not show it.
 const unrouted = "sqlqtest-unrouted"
 
-// NewDelivery makes a delivery by hand, to test a handler's function as any other function, without Postgres. The message
-// is encoded and decoded on its way, as a real one is. The delivery is the first attempt, made at once, in the endpoint
-// "test", and the message's id is its correlation id; set the fields of the delivery to have it otherwise.
+// NewDelivery makes a delivery by hand, so that a handler can be tested like any other function, without Postgres. The message
+// is encoded and decoded, as a real one is. The delivery is the first attempt, made at once, in the endpoint "test", and the
+// message's id is its correlation id; set the delivery's fields to change that.
 //
-// What the handler sends through the delivery is checked and encoded as it always is, and then in the Outbox, for Sent,
-// Published and their like. (In earnest it is stored if the handler returns nil.) Commands need no route, and have no queue,
-// unless To names one or WithConfig says how they are sent.
+// What the handler sends through the delivery is checked and encoded as usual, and is then in the Outbox, for Sent, Published
+// and the like. (In production it is stored if the handler returns nil.) Commands need no route, and have no queue, unless To
+// names one or WithConfig says how they are sent.
 func NewDelivery[T sqlq.Message](t TB, message T, options ...DeliveryOption) (*sqlq.Delivery[T], Outbox) {
 	t.Helper()
 	var config sqlq.Config
@@ -61,7 +61,7 @@ func NewDelivery[T sqlq.Message](t TB, message T, options ...DeliveryOption) (*s
 	return d, &outbox{config: config, sent: sent, made: now}
 }
 
-// outbox is the Outbox of a delivery that was made by hand.
+// outbox is the Outbox of a delivery made by NewDelivery.
 type outbox struct {
 	config sqlq.Config
 	sent   func() []handmade.Sent

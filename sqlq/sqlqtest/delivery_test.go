@@ -11,7 +11,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/sqlqtest"
 )
 
-// A delivery that was made by hand is as a first one is, and what is sent through it is remembered.
+// A delivery made by hand looks like a real first one, and what is sent through it is recorded.
 func TestNewDelivery(t *testing.T) {
 	t.Parallel()
 	d, outbox := sqlqtest.NewDelivery(t, placeOrder{17, "1 EUR"})
@@ -38,11 +38,11 @@ func TestNewDelivery(t *testing.T) {
 	if second := sent[1]; second.Delay != time.Hour || second.Queue != "billing" || second.ExpiresIn != 2*time.Hour || second.ConversationID != d.ConversationID {
 		t.Errorf("sent %+v", second)
 	}
-	says(t, fake(t, func(t sqlqtest.TB) { sqlqtest.ExpectSent(t, outbox, &charge{17}, &charge{19}) }), "2 wanted sent, 2 are", `-   "Order": 19`, `+   "Order": 18`)
-	says(t, fake(t, func(t sqlqtest.TB) { sqlqtest.ExpectSent(t, outbox, placeOrder{}) }), "not sent", "other types that were sent: billing.Charge (2), sales.OrderPlaced (1)")
+	says(t, fake(t, func(t sqlqtest.TB) { sqlqtest.ExpectSent(t, outbox, &charge{17}, &charge{19}) }), "want 2 sent, got 2", `-   "Order": 19`, `+   "Order": 18`)
+	says(t, fake(t, func(t sqlqtest.TB) { sqlqtest.ExpectSent(t, outbox, placeOrder{}) }), "not sent", "other types sent: billing.Charge (2), sales.OrderPlaced (1)")
 }
 
-// What is checked at a sending is checked here, too.
+// What is checked when a message is sent is checked here, too.
 func TestNewDeliveryRefuses(t *testing.T) {
 	t.Parallel()
 	d, outbox := sqlqtest.NewDelivery(t, placeOrder{})
@@ -73,7 +73,7 @@ type unreadable struct{ N int }
 func (unreadable) MessageType() string          { return "test.Unreadable" }
 func (unreadable) MarshalJSON() ([]byte, error) { return []byte(`{"N":"no number"}`), nil }
 
-// With a Config the delivery sends as a Client with it would.
+// With a Config the delivery sends as a Client with that Config would.
 func TestNewDeliveryWithConfig(t *testing.T) {
 	t.Parallel()
 	config := sqlq.Config{

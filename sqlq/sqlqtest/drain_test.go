@@ -14,7 +14,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/sqlqtest"
 )
 
-// Drain handles what there is and what comes of it; endpoints that are not named leave theirs.
+// Drain handles what is waiting and what follows from it; endpoints that are not named keep their messages.
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	var charged sync.Map
@@ -39,7 +39,7 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// What an endpoint that is AtMostOnce has in hand is in no table, and is waited for all the same, with what comes of it.
+// A message that an AtMostOnce endpoint has in hand is in no table; Drain waits for it nevertheless, and for what follows from it.
 func TestDrainAtMostOnce(t *testing.T) {
 	t.Parallel()
 	var charged sync.Map
@@ -61,7 +61,7 @@ func TestDrainAtMostOnce(t *testing.T) {
 	}
 }
 
-// looksPast waits until Drain has looked at queues that are empty, twice.
+// looksPast waits until Drain has seen the empty queues, twice.
 func looksPast(t *testing.T, h *sqlqtest.Harness) {
 	var since *time.Time
 	deadline, tick := time.After(time.Minute), time.NewTicker(time.Millisecond)
@@ -87,7 +87,7 @@ func looksPast(t *testing.T, h *sqlqtest.Harness) {
 	}
 }
 
-// What an endpoint has handled within its window is not handled again, until the time has been advanced.
+// What an endpoint has handled within its window is not handled again until the time is advanced.
 func TestAdvanceBeyondTheWindow(t *testing.T) {
 	t.Parallel()
 	var calls atomic.Int32
@@ -109,7 +109,7 @@ func TestAdvanceBeyondTheWindow(t *testing.T) {
 	}
 }
 
-// What is not due stays, until the time has been advanced.
+// Messages that are not due stay until the time is advanced.
 func TestAdvance(t *testing.T) {
 	t.Parallel()
 	h := sqlqtest.Open(t, sqlq.Config{}, sales())
@@ -133,7 +133,7 @@ func TestAdvance(t *testing.T) {
 	says(t, fake(t, func(t sqlqtest.TB) { h.Advance(t, -1) }), "time does not go back")
 }
 
-// Advance lets times to live pass, of messages that wait in a queue, and of delayed ones.
+// Advance makes times to live pass, of messages waiting in a queue and of delayed ones.
 func TestAdvanceExpires(t *testing.T) {
 	t.Parallel()
 	h := sqlqtest.Open(t, sqlq.Config{}, sales())
@@ -147,7 +147,7 @@ func TestAdvanceExpires(t *testing.T) {
 	sqlqtest.ExpectPublished(t, h, orderPlaced{3, "in time"})
 }
 
-// Retries come one round after the other; DrainAll goes to the end of them.
+// Retries come one round after the other; DrainAll continues until the last.
 func TestRetries(t *testing.T) {
 	t.Parallel()
 	h := sqlqtest.Open(t, sqlq.Config{}, sales())
@@ -173,7 +173,7 @@ func TestRetries(t *testing.T) {
 	}
 }
 
-// DrainAll follows what handlers send for later.
+// DrainAll handles what handlers send with a delay.
 func TestDrainAllFollows(t *testing.T) {
 	t.Parallel()
 	var order []int
@@ -193,11 +193,11 @@ func TestDrainAllFollows(t *testing.T) {
 	}
 }
 
-// A Drain that does not come to its end says what it waits for.
+// A Drain that does not finish reports what it is waiting for.
 func TestDrainGivesUp(t *testing.T) {
 	t.Parallel()
 	const patience = 300 * time.Millisecond
-	// giveUp runs an endpoint and, once its handler has made a second attempt, returns what Settle says.
+	// giveUp runs an endpoint and, once its handler has made a second attempt, returns what Wait says.
 	giveUp := func(t *testing.T, e sqlq.Endpoint, second <-chan struct{}) string {
 		h := sqlqtest.Open(t, sqlq.Config{DrainTimeout: time.Millisecond}, e)
 		h.Send(t, &charge{17})
@@ -205,8 +205,8 @@ func TestDrainGivesUp(t *testing.T) {
 		ended := make(chan error, 1)
 		go func() { ended <- h.Client.Run(ctx, e) }()
 		<-second
-		h.Patience = patience
-		said := fake(t, func(t sqlqtest.TB) { h.Settle(t, e.Name) })
+		h.Timeout = patience
+		said := fake(t, func(t sqlqtest.TB) { h.Wait(t, e.Name) })
 		stop()
 		if err := <-ended; err != nil {
 			t.Error(err)
@@ -226,9 +226,9 @@ func TestDrainGivesUp(t *testing.T) {
 				return ctx.Err()
 			}),
 		}}
-		says(t, giveUp(t, hangs, second), "not done after 300ms", `queue "billing": billing.Charge, `, "attempt 2 has been running for", "the one before failed: not yet")
+		says(t, giveUp(t, hangs, second), "not done after 300ms", `queue "billing": billing.Charge, `, "attempt 2 has been running for", "the previous one failed: not yet")
 	})
-	t.Run("handler that asks for the next attempt at once, again and again", func(t *testing.T) {
+	t.Run("handler that always asks for an immediate retry", func(t *testing.T) {
 		t.Parallel()
 		second := make(chan struct{})
 		again := sqlq.Endpoint{Name: "billing", Retry: sqlq.RetryPolicy{Immediate: 5_000}, Handlers: []sqlq.Handler{
@@ -250,7 +250,7 @@ func TestDrainGivesUp(t *testing.T) {
 		}}
 		says(t, fake(t, func(t sqlqtest.TB) {
 			h := sqlqtest.Open(t, sqlq.Config{}, forever)
-			h.Patience = patience
+			h.Timeout = patience
 			h.Send(t, &charge{17})
 			h.DrainAll(t)
 		}), "not done after 300ms", `queue "billing": billing.Charge, `)
@@ -259,7 +259,7 @@ func TestDrainGivesUp(t *testing.T) {
 		t.Parallel()
 		said := fake(t, func(ft sqlqtest.TB) {
 			h := sqlqtest.Open(ft, sqlq.Config{}, sales())
-			h.Patience = patience
+			h.Timeout = patience
 			for range 12 {
 				h.Send(ft, placeOrder{1, "1 EUR"})
 			}
@@ -272,7 +272,7 @@ func TestDrainGivesUp(t *testing.T) {
 	})
 }
 
-// Settle waits for endpoints that the code under test runs. Drain refuses to run them twice.
+// Wait waits for endpoints that the code under test runs. Drain refuses to run them twice.
 func TestSettle(t *testing.T) {
 	t.Parallel()
 	h := sqlqtest.Open(t, sqlq.Config{}, sales())
@@ -296,13 +296,13 @@ func TestSettle(t *testing.T) {
 		h.Send(t, &charge{order})
 	}
 	<-running
-	if h.Settle(t); handled.Load() != 20 {
+	if h.Wait(t); handled.Load() != 20 {
 		t.Errorf("settled, with %d of 20 handled", handled.Load())
 	}
 	h.Send(t, placeOrder{Order: 1})
-	says(t, fake(t, func(t sqlqtest.TB) { h.Drain(t) }), "runs already", "wait with Settle")
+	says(t, fake(t, func(t sqlqtest.TB) { h.Drain(t) }), "runs already", "use Wait")
 	h.Send(t, &charge{20})
-	h.Settle(t, "own")
+	h.Wait(t, "own")
 	stop()
 	if err := <-ended; err != nil {
 		t.Error(err)

@@ -53,7 +53,7 @@ func ExampleNewDelivery() {
 	// order 17 for 17.00 EUR
 }
 
-// Drain handles all there is to do.
+// Drain handles everything that is waiting.
 func ExampleHarness_Drain() {
 	t := beginExample() // a test has its *testing.T
 	defer t.end()
@@ -68,7 +68,7 @@ func ExampleHarness_Drain() {
 	// {Handled:2 Failed:0 Delayed:0}
 }
 
-// Time passes without waiting for it.
+// Time passes without waiting.
 func ExampleHarness_Advance() {
 	t := beginExample() // a test has its *testing.T
 	defer t.end()
@@ -83,7 +83,7 @@ func ExampleHarness_Advance() {
 	// tomorrow: {Handled:1 Failed:0 Delayed:0}
 }
 
-// A message that cannot be handled is tried again, and at last it is in the error table.
+// A message that cannot be handled is retried and finally ends up in the error table.
 func ExampleHarness_DrainAll() {
 	t := beginExample() // a test has its *testing.T
 	defer t.end()
@@ -101,7 +101,7 @@ func ExampleHarness_DrainAll() {
 	// order 17 failed after 15 attempts: no total
 }
 
-// A failing expectation shows what differs.
+// A failing expectation shows the differences.
 func ExampleExpectPublished() {
 	t := beginExample() // a test has its *testing.T
 	defer t.end()
@@ -111,8 +111,8 @@ func ExampleExpectPublished() {
 	h.Publish(t, OrderPlaced{Order: 17, Total: "1.70 EUR"}, sqlq.WithID(id))
 	sqlqtest.ExpectPublished(t, h, OrderPlaced{Order: 17, Total: "17.00 EUR"})
 	// Output:
-	// sqlqtest: shop.OrderPlaced: 1 wanted published, 1 are
-	// another than wanted (message 01890a5d-ac96-774b-bcce-b302099a8057; - wanted, + it is):
+	// sqlqtest: shop.OrderPlaced: want 1 published, got 1
+	// different (message 01890a5d-ac96-774b-bcce-b302099a8057; - want, + got):
 	//       {
 	//         "Order": 17,
 	//     -   "Total": "17.00 EUR"

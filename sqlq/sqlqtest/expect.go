@@ -14,9 +14,9 @@ import (
 	"github.com/sqlq/sqlq/sqlq"
 )
 
-// ExpectSent fails the test unless the commands of type T that were sent are those wanted, in any order; none wanted: unless
-// none was sent. The test goes on all the same. Messages are equal when their bodies are, or when they are deeply equal after
-// they were encoded and decoded. The error shows the differences line by line, and what was sent instead or has failed.
+// ExpectSent fails the test unless the commands of type T that were sent are exactly those wanted, in any order; without any
+// wanted, unless none was sent. The test continues. Messages are equal if their bodies are, or if they are deeply equal after
+// being encoded and decoded. The error shows the differences line by line, and what was sent instead or has failed.
 func ExpectSent[T sqlq.Message](t TB, from Outbox, want ...T) {
 	t.Helper()
 	expect(t, from, "sent", Sent[T](t, from), want)
@@ -28,19 +28,19 @@ func ExpectPublished[T sqlq.Event](t TB, from Outbox, want ...T) {
 	expect(t, from, "published", Published[T](t, from), want)
 }
 
-// shown is a message as it is compared and shown.
+// shown is a message in the form that is compared and shown.
 type shown struct {
 	body  []byte
 	value any
 	text  string // indented
-	where string // message id and queue; "" of a wanted one
+	where string // message id and queue; "" for a wanted one
 }
 
 func (s shown) equals(o shown) bool {
 	return bytes.Equal(s.body, o.body) || reflect.DeepEqual(s.value, o.value)
 }
 
-// expect compares what there is with what is wanted. done says in what state they are: sent, published, …
+// expect compares got with want. done names their state: sent, published, …
 func expect[T sqlq.Message](t TB, from Outbox, done string, got []Record[T], want []T) {
 	t.Helper()
 	codec, name := from.codec(), typeName[T](t)
@@ -59,7 +59,7 @@ func expect[T sqlq.Message](t TB, from Outbox, done string, got []Record[T], wan
 			err = decode(codec, body, &decoded)
 		}
 		if err != nil {
-			fatalf(t, "sqlqtest: wanted message %d of type %s does not survive its codec: %v", i+1, name, err)
+			fatalf(t, "sqlqtest: wanted message %d of type %s cannot be encoded and decoded: %v", i+1, name, err)
 		}
 		wanted = append(wanted, shown{body, decoded, textOf(body, decoded), ""})
 	}
@@ -68,9 +68,9 @@ func expect[T sqlq.Message](t TB, from Outbox, done string, got []Record[T], wan
 		return
 	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "sqlqtest: %s: %d wanted %s, %d are", name, len(want), done, len(got))
+	fmt.Fprintf(&text, "sqlqtest: %s: want %d %s, got %d", name, len(want), done, len(got))
 	for _, pair := range pairs(&wanted, &is) {
-		fmt.Fprintf(&text, "\nanother than wanted (%s; - wanted, + it is):\n%s", pair[1].where, inset(linediff.Between(pair[0].text, pair[1].text)))
+		fmt.Fprintf(&text, "\ndifferent (%s; - want, + got):\n%s", pair[1].where, inset(linediff.Between(pair[0].text, pair[1].text)))
 	}
 	for i, m := range wanted {
 		if fmt.Fprintf(&text, "\nnot %s:\n%s", done, inset(m.text)); i+1 == mostShown && len(wanted) > mostShown {
@@ -79,7 +79,7 @@ func expect[T sqlq.Message](t TB, from Outbox, done string, got []Record[T], wan
 		}
 	}
 	for i, m := range is {
-		if fmt.Fprintf(&text, "\n%s, but not wanted (%s):\n%s", done, m.where, inset(m.text)); i+1 == mostShown && len(is) > mostShown {
+		if fmt.Fprintf(&text, "\n%s, but not expected (%s):\n%s", done, m.where, inset(m.text)); i+1 == mostShown && len(is) > mostShown {
 			fmt.Fprintf(&text, "\n… and %d more", len(is)-mostShown)
 			break
 		}
@@ -90,10 +90,10 @@ func expect[T sqlq.Message](t TB, from Outbox, done string, got []Record[T], wan
 	t.Errorf("%s", text.String())
 }
 
-// mostShown is how many messages of one kind, and linesShown how many lines of one, an error shows.
+// An error shows at most mostShown messages of one kind, and at most linesShown lines of each.
 const mostShown, linesShown = 5, 60
 
-// unmatched returns what is left when equal ones have found one another.
+// unmatched returns what is left after equal ones are paired off.
 func unmatched(wanted, is []shown) (restWanted, restIs []shown) {
 	restIs = slices.Clone(is)
 	for _, w := range wanted {
@@ -128,7 +128,7 @@ func pairs(wanted, is *[]shown) (found [][2]shown) {
 	return found
 }
 
-// elsewhere tells of what else there is in an Outbox, for who misses a message of a type.
+// elsewhere lists what else is in an Outbox, to help find a missing message.
 func elsewhere(from Outbox, but string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), lookWithin)
 	defer cancel()
@@ -145,16 +145,16 @@ func elsewhere(from Outbox, but string) string {
 	delete(counts, but)
 	var text strings.Builder
 	for i, kind := range slices.Sorted(maps.Keys(counts)) {
-		text.WriteString(map[bool]string{true: "\nother types that were sent: ", false: ", "}[i == 0])
+		text.WriteString(map[bool]string{true: "\nother types sent: ", false: ", "}[i == 0])
 		fmt.Fprintf(&text, "%s (%d)", kind, counts[kind])
 	}
 	if failed := from.failures(ctx); failed != nil {
-		text.WriteString("\nmessages that have failed" + listed(failed))
+		text.WriteString("\nfailed messages" + listed(failed))
 	}
 	return text.String()
 }
 
-// listed writes what has failed below a line that says so.
+// listed lists failed messages, to follow a line that introduces them.
 func listed(failed []string) string {
 	text := ":"
 	for i, line := range failed {
@@ -166,7 +166,7 @@ func listed(failed []string) string {
 	return text
 }
 
-// textOf returns a message as text: its body where that is JSON, else its Go value as JSON, or as fmt writes it.
+// textOf returns a message as text: its body if that is JSON, else its Go value as JSON, or as fmt formats it.
 func textOf(body []byte, value any) string {
 	if json.Valid(body) {
 		return indented(body)
@@ -177,7 +177,7 @@ func textOf(body []byte, value any) string {
 	return fmt.Sprintf("%+v", value)
 }
 
-// indented writes a body over lines where it is JSON.
+// indented formats a body on several lines if it is JSON.
 func indented(body []byte) string {
 	var text bytes.Buffer
 	if json.Indent(&text, body, "", "  ") == nil {
@@ -186,7 +186,7 @@ func indented(body []byte) string {
 	return fmt.Sprintf("%q", body)
 }
 
-// inset moves a text to the right, and cuts a long one off.
+// inset indents a text and cuts it off if it is long.
 func inset(text string) string {
 	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
 	if len(lines) > linesShown {

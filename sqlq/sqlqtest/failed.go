@@ -12,18 +12,18 @@ import (
 
 // Failure is a message in the error table.
 type Failure[T sqlq.Message] struct {
-	// Record is the message as it was sent; Queue is where it failed, Delay and ExpiresIn are not known. Message is zero where
-	// the body cannot be decoded, which may be why it failed.
+	// Record is the message as it was sent; Queue is where it failed, Delay and ExpiresIn are unknown. Message is zero if the
+	// body cannot be decoded, which may be why it failed.
 	Record[T]
 
 	Error    string // of the last attempt
 	Attempts int    // since it was sent or last replayed
-	Stack    string // of a panic; "": it was not one
-	Number   int64  // by which package ops and the command line know it
+	Stack    string // of a panic, otherwise ""
+	Number   int64  // that identifies it in package ops and on the command line
 }
 
-// Failed returns the messages of type T, commands or events, that are in the error table, those that failed first at the
-// front. Archived ones are left out.
+// Failed returns the messages of type T, commands or events, that are in the error table, in the order in which they failed.
+// Archived ones are left out.
 func Failed[T sqlq.Message](t TB, h *Harness) []Failure[T] {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), lookWithin)
@@ -36,7 +36,7 @@ func Failed[T sqlq.Message](t TB, h *Harness) []Failure[T] {
 		if r.ID, err = sqlq.ParseID(m.ID); err != nil {
 			return err
 		}
-		if r.setHeaders(m.Headers) == nil { // else they may be why it failed
+		if r.setHeaders(m.Headers) == nil { // otherwise they may be why it failed
 			f.Headers, f.CorrelationID, f.ConversationID = r.Headers, r.CorrelationID, r.ConversationID
 		}
 		f.ID = r.ID
@@ -60,8 +60,8 @@ func (h *Harness) eachFailed(ctx context.Context, kind string, each func(ops.Fai
 	return nil
 }
 
-// ExpectFailed fails the test unless the messages of type T in the error table are those wanted, in any order; none wanted:
-// unless there is none. It goes on all the same. It compares messages as ExpectSent does.
+// ExpectFailed fails the test unless the messages of type T in the error table are exactly those wanted, in any order; without
+// any wanted, unless there is none. The test continues. It compares messages as ExpectSent does.
 func ExpectFailed[T sqlq.Message](t TB, h *Harness, want ...T) {
 	t.Helper()
 	all := Failed[T](t, h)
@@ -72,7 +72,7 @@ func ExpectFailed[T sqlq.Message](t TB, h *Harness, want ...T) {
 	expect(t, h, "in the error table", got, want)
 }
 
-// ExpectNoneFailed fails the test, which goes on all the same, if there is any message in the error table.
+// ExpectNoneFailed fails the test if any message is in the error table. The test continues.
 func ExpectNoneFailed(t TB, h *Harness) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), lookWithin)
@@ -97,12 +97,12 @@ func (h *Harness) failures(ctx context.Context) (lines []string) {
 	return lines
 }
 
-// panicked returns the part of a stack that says where the handler has panicked.
+// panicked returns the part of a stack that shows where the handler panicked.
 func panicked(stack string) string {
 	const most = 8
 	lines := strings.Split(strings.TrimSpace(stack), "\n")
 	if i := slices.IndexFunc(lines, func(line string) bool { return strings.HasPrefix(line, "panic(") }); i >= 0 {
-		lines = lines[min(i+2, len(lines)):] // its place in the runtime is left out, too
+		lines = lines[min(i+2, len(lines)):] // its place in the runtime is left out too
 	}
 	return strings.Join(lines[:min(most, len(lines))], "\n")
 }

@@ -20,14 +20,14 @@ type fakeT struct {
 	cleanups []func()
 }
 
-// fake runs a function as a test, its cleanups too, and returns what it said in errors; "" when it passed.
+// fake runs a function as a test, including its cleanups, and returns the errors it reported; "" if it passed.
 func fake(t *testing.T, test func(t sqlqtest.TB)) string {
 	t.Helper()
 	f := &fakeT{name: t.Name() + "/fake"}
 	run := func(f func()) {
 		ended := make(chan struct{})
 		go func() {
-			defer close(ended) // also when FailNow ends the goroutine
+			defer close(ended) // even if FailNow ends the goroutine
 			f()
 		}()
 		<-ended
@@ -57,7 +57,7 @@ func (f *fakeT) Errorf(format string, args ...any) {
 	fmt.Fprintf(&f.said, format+"\n", args...)
 }
 
-// says fails the test unless the text has all of these in it, in this order.
+// says fails the test unless the text contains all of these, in this order.
 func says(t *testing.T, text string, want ...string) {
 	t.Helper()
 	rest := text

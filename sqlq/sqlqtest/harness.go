@@ -16,8 +16,8 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// Harness is a database with a Client for one test, and remembers what is sent there. Its methods take the test, so that a
-// subtest can use its parent's Harness. They are safe for concurrent use, but for Drain and DrainAll: one at a time.
+// Harness is a database with a Client for one test, and records what is sent there. Its methods take the test, so that a
+// subtest can use its parent's Harness. They are safe for concurrent use, except Drain and DrainAll: one at a time.
 type Harness struct {
 	URL  string        // of the test's database
 	Pool *pgxpool.Pool // of connections to it
@@ -25,32 +25,32 @@ type Harness struct {
 	// Client sends, and Drain handles with it.
 	Client *sqlq.Client
 
-	// Config is Client's: what Open was given, and middleware that records events which nobody has subscribed to. Open further
-	// Clients with it, where the code under test opens its own.
+	// Config is the Client's: what was given to Open, plus middleware that records events without subscribers. If the code
+	// under test opens Clients of its own, open them with it.
 	Config sqlq.Config
 
-	// Patience is how long Drain, DrainAll and Settle wait. Then the test fails. Default 30 s.
-	Patience time.Duration
+	// Timeout is how long Drain, DrainAll and Wait wait before the test fails. Default 30 s.
+	Timeout time.Duration
 
 	endpoints []sqlq.Endpoint
 	store     *store.Schema
-	own       *pgxpool.Pool // of the harness: the test's may have no connection left
+	own       *pgxpool.Pool // the harness's: the test's pool may have no connection left
 	watched   sync.Map      // event types that are recorded
 	attempts  attempts
 }
 
-// closeWithin is how long the Client may take to end, and givenBackWithin how long then the last users of the pool may.
+// closeWithin limits how long the Client may take to close, and givenBackWithin how long its pool's users may take after that.
 const (
 	closeWithin     = 10 * time.Second
 	givenBackWithin = 2 * time.Second
 )
 
-// Open makes a database for the test and opens a Client on it. The endpoints are prepared, as Client.Prepare does it: their
-// queues are there, they are subscribed, their commands have a route, and the test can send to them; Drain handles. When
-// the test ends, also by a failure, the Client is closed and the database dropped.
+// Open creates a database for the test and opens a Client on it. The endpoints are prepared as by Client.Prepare: their queues
+// exist, they are subscribed, their commands have a route, and the test can send to them; Drain runs them. When the test
+// ends, even by a failure, the Client is closed and the database dropped.
 //
-// config is what the program under test would give to sqlq.Open. Where it says nothing, the library logs to the test's log,
-// ReceiveConnections is 2, so that many tests fit on a server, and DrainTimeout 2 s.
+// config is what the program under test would pass to sqlq.Open. Unless it says otherwise, the library logs to the test's log,
+// ReceiveConnections is 2, so that many tests fit on a server, and DrainTimeout is 2 s.
 func Open(t TB, config sqlq.Config, endpoints ...sqlq.Endpoint) *Harness {
 	t.Helper()
 	if config.Schema == "" {
@@ -66,7 +66,7 @@ func Open(t TB, config sqlq.Config, endpoints ...sqlq.Endpoint) *Harness {
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.NewTextHandler(log, nil))
 	}
-	h := &Harness{URL: databaseWith(t, config.Schema), Patience: 30 * time.Second, endpoints: slices.Clone(endpoints), store: store.New(config.Schema)}
+	h := &Harness{URL: databaseWith(t, config.Schema), Timeout: 30 * time.Second, endpoints: slices.Clone(endpoints), store: store.New(config.Schema)}
 	t.Cleanup(log.end)
 	h.own = h.pool(t, 2)
 	h.Pool = h.pool(t, 8)
@@ -97,8 +97,8 @@ func Open(t TB, config sqlq.Config, endpoints ...sqlq.Endpoint) *Harness {
 	return h
 }
 
-// pool opens a pool on the test's database that is closed when the test ends. One whose connections the test has not given
-// back is left behind, with an error.
+// pool opens a pool on the test's database, and closes it when the test ends. If the test has not released all its connections,
+// the pool is left open, with an error.
 func (h *Harness) pool(t TB, connections int32) *pgxpool.Pool {
 	t.Helper()
 	config, err := pgxpool.ParseConfig(h.URL)
@@ -116,7 +116,7 @@ func (h *Harness) pool(t TB, connections int32) *pgxpool.Pool {
 		select {
 		case <-closed:
 		case <-time.After(givenBackWithin):
-			t.Errorf("sqlqtest: connections of Harness.Pool that were not given back: %d; end each transaction and close all rows", pool.Stat().AcquiredConns())
+			t.Errorf("sqlqtest: connections of Harness.Pool that were not released: %d; end every transaction and close all rows", pool.Stat().AcquiredConns())
 		}
 	})
 	return pool
@@ -125,7 +125,7 @@ func (h *Harness) pool(t TB, connections int32) *pgxpool.Pool {
 // Send sends a command with the Client; an error ends the test.
 func (h *Harness) Send(t TB, m sqlq.Message, options ...sqlq.SendOption) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), h.Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), h.Timeout)
 	defer cancel()
 	if err := h.Client.Send(ctx, m, options...); err != nil {
 		fatalf(t, "sqlqtest: %v", err)
@@ -135,30 +135,30 @@ func (h *Harness) Send(t TB, m sqlq.Message, options ...sqlq.SendOption) {
 // Publish publishes an event with the Client; an error ends the test.
 func (h *Harness) Publish(t TB, m sqlq.Event, options ...sqlq.SendOption) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), h.Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), h.Timeout)
 	defer cancel()
 	if err := h.Client.Publish(ctx, m, options...); err != nil {
 		fatalf(t, "sqlqtest: %v", err)
 	}
 }
 
-// Watch has events of these types recorded that are published from now on, for Published. Only events need it which nobody
-// has subscribed to and which are not published with Harness.Config: by the SQL function publish, say, or by another process;
-// and those published in a transaction of the level REPEATABLE READ, which does not see who subscribes after its beginning.
+// Watch records events of these types that are published from now on, for Published. Only events need it that have no
+// subscribers and are not published with Harness.Config, for example by the SQL function publish or by another process; and
+// those published in a REPEATABLE READ transaction, which does not see subscriptions made after it began.
 func (h *Harness) Watch(t TB, events ...sqlq.Event) {
 	t.Helper()
 	var types []string
 	for _, e := range events {
 		types = append(types, e.MessageType())
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), h.Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), h.Timeout)
 	defer cancel()
 	if err := h.record(ctx, types...); err != nil {
 		fatalf(t, "sqlqtest: %v", err)
 	}
 }
 
-// recordEvents is the SendMiddleware that has an event recorded before it is published.
+// recordEvents is the SendMiddleware that starts the recording of an event type before it is published.
 func (h *Harness) recordEvents(next sqlq.SendFunc) sqlq.SendFunc {
 	return func(ctx context.Context, m *sqlq.Outgoing) error {
 		if _, event := m.Message.(sqlq.Event); event {
@@ -170,12 +170,12 @@ func (h *Harness) recordEvents(next sqlq.SendFunc) sqlq.SendFunc {
 	}
 }
 
-// table returns the quoted, qualified name of a table of sqlq.
+// table returns the quoted, qualified name of a table of the schema.
 func (h *Harness) table(name string) string {
 	return pgx.Identifier{h.store.Name(), name}.Sanitize()
 }
 
-// testLog writes what the library logs to the test's log, until the test ends: later a test must not log.
+// testLog writes what the library logs to the test's log until the test ends: a test must not log after that.
 type testLog struct {
 	mu    sync.Mutex
 	t     TB

@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// A small shop: sales takes orders and says so, billing charges for them.
+// A small shop: sales takes orders and announces them, billing charges for them.
 
 type placeOrder struct {
 	Order int
@@ -42,7 +42,7 @@ func (*charge) MessageType() string     { return "billing.Charge" }
 
 var errBroken = errors.New("no total")
 
-// sales refuses orders without a total, after it has published the event.
+// sales refuses orders without a total, after publishing the event.
 func sales() sqlq.Endpoint {
 	return sqlq.Endpoint{Name: "sales", Handlers: []sqlq.Handler{
 		sqlq.HandleTx(func(_ context.Context, _ pgx.Tx, d *sqlq.Delivery[placeOrder]) error {
@@ -57,7 +57,7 @@ func sales() sqlq.Endpoint {
 	}}
 }
 
-// billing sends itself a command for each event, and notes which orders it has charged for.
+// billing sends itself a command for each event, and records which orders it has charged.
 func billing(charged *sync.Map) sqlq.Endpoint {
 	return sqlq.Endpoint{Name: "billing", Handlers: []sqlq.Handler{
 		sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[orderPlaced]) error {
@@ -70,8 +70,8 @@ func billing(charged *sync.Map) sqlq.Endpoint {
 	}}
 }
 
-// gone says whether a database does not exist.
-func gone(url string) bool {
+// isGone reports whether a database does not exist.
+func isGone(url string) bool {
 	conn, err := pgx.Connect(context.Background(), url)
 	if err == nil {
 		conn.Close(context.Background())
@@ -80,7 +80,7 @@ func gone(url string) bool {
 	return errors.As(err, &pg) && pg.Code == "3D000"
 }
 
-// A test's database goes with it, whether it passes or fails and whatever it leaves behind; the Client is closed.
+// A test's database is removed with it, whether it passes or fails and whatever it leaves behind; the Client is closed.
 func TestCleanup(t *testing.T) {
 	t.Parallel()
 	for _, end := range []string{"passes", "fails", "leaves a transaction open", "leaves the client running"} {
@@ -118,7 +118,7 @@ func TestCleanup(t *testing.T) {
 				t.Errorf("it said %q, want %q", said, want)
 			}
 			ran.Wait()
-			if !gone(h.URL) {
+			if !isGone(h.URL) {
 				t.Error("the database is still there")
 			}
 			if err := h.Client.Send(context.Background(), placeOrder{}); !errors.Is(err, sqlq.ErrClosed) {
@@ -128,7 +128,7 @@ func TestCleanup(t *testing.T) {
 	}
 }
 
-// A connection that was not given back is told, and keeps the test from nothing else.
+// A connection that was not released is reported, and nothing else goes wrong.
 func TestConnectionNotGivenBack(t *testing.T) {
 	t.Parallel()
 	var h *sqlqtest.Harness
@@ -139,14 +139,14 @@ func TestConnectionNotGivenBack(t *testing.T) {
 		if conn, err = h.Pool.Acquire(t.Context()); err != nil {
 			t.Error(err)
 		}
-	}), "connections of Harness.Pool that were not given back: 1; end each transaction")
-	if !gone(h.URL) {
+	}), "connections of Harness.Pool that were not released: 1; end every transaction")
+	if !isGone(h.URL) {
 		t.Error("the database is still there")
 	}
 	conn.Release()
 }
 
-// Tests at the same time see nothing of each other.
+// Concurrent tests do not see each other.
 func TestIsolation(t *testing.T) {
 	t.Parallel()
 	for n := 1; n <= 6; n++ {
@@ -196,7 +196,7 @@ func TestDatabase(t *testing.T) {
 	}
 }
 
-// What cannot be opened ends the test with the reason.
+// If Open fails, it ends the test with the reason.
 func TestOpenRefused(t *testing.T) {
 	t.Parallel()
 	says(t, fake(t, func(t sqlqtest.TB) { sqlqtest.Open(t, sqlq.Config{BatchLimit: -1}) }), "BatchLimit is -1")
@@ -208,19 +208,19 @@ func TestOpenRefused(t *testing.T) {
 	says(t, fake(t, func(t sqlqtest.TB) {
 		h := sqlqtest.Open(t, sqlq.Config{})
 		h.Drain(t)
-	}), "no endpoint to drain: give them to Open")
+	}), "no endpoint to drain; pass endpoints to Open")
 	says(t, fake(t, func(t sqlqtest.TB) {
 		h := sqlqtest.Open(t, sqlq.Config{}, sales())
 		h.Drain(t, "salse")
-	}), `no endpoint "salse", but ["sales"]`)
+	}), `not given an endpoint "salse", only ["sales"]`)
 }
 
-// On a machine where no server is to be had the failure says what helps.
+// On a machine without a server the failure says what helps.
 func TestNoServer(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ variable, want string }{
 		{"SQLQ_POSTGRES_BIN=/nonexistent", "; or set SQLQ_TEST_DATABASE_URL to the URL of a server of yours, whose role may create databases"},
-		{"SQLQ_TEST_DATABASE_URL=postgres://nobody@127.0.0.1:1/none", "start that server, or unset the variable for a throw-away one"},
+		{"SQLQ_TEST_DATABASE_URL=postgres://guest@127.0.0.1:1/none", "start that server, or unset the variable for a throw-away one"},
 		{"SQLQ_TEST_DATABASE_URL=postgres://:::", "SQLQ_TEST_DATABASE_URL: cannot parse"},
 	} {
 		child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestDatabase$")

@@ -8,14 +8,14 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// The recorder remembers every message that is stored for the first time, in the transaction that stores it: what was
-// rolled back was never sent. It is made of triggers in the test's database, so it sees what any Client, process or SQL
-// function sends. Events go to a queue of its own besides, because those without subscribers are stored nowhere else.
+// The recorder remembers every message when it is first stored, in the transaction that stores it: what was rolled back was
+// never sent. It consists of triggers in the test's database, so it sees what any Client, process or SQL function sends. Events
+// also go to a queue of its own, because those without subscribers are not stored anywhere else.
 
-// recorderQueue is subscribed to the events that are recorded. It is always empty.
+// recorderQueue is subscribed to the recorded events. It is always empty.
 const recorderQueue = "sqlqtest"
 
-// recorderSQL makes the recorder. A message is known by its id and the time of its sending, which it keeps on its way
+// recorderSQL creates the recorder. A message is identified by its id and the time it was sent, which do not change on its way
 // through the tables.
 func recorderSQL(schema string) string {
 	return strings.NewReplacer("$SCHEMA", pgx.Identifier{schema}.Sanitize(), "$QUEUE", recorderQueue).Replace(`
@@ -74,24 +74,24 @@ func installRecorder(ctx context.Context, url, schema string) error {
 	}
 	defer conn.Close(ctx)
 	if _, err := conn.Exec(ctx, recorderSQL(schema)); err != nil {
-		return fmt.Errorf("make the recorder: %w", err)
+		return fmt.Errorf("create the recorder: %w", err)
 	}
 	return nil
 }
 
-// recorded is a message as the recorder has it.
+// recorded is a message as the recorder stored it.
 type recorded struct {
 	id        [16]byte
-	queue     string // the recorder's own for an event
+	queue     string // for an event, the recorder's own
 	kind      string // its type
 	headers   []byte
 	body      []byte
-	delayUS   *int64 // from its sending until it is due, in microseconds; nil: it is not delayed
-	expiresUS *int64 // likewise, until it expires; nil: never
+	delayUS   *int64 // from when it was sent until it is due, in microseconds; nil if it is not delayed
+	expiresUS *int64 // likewise, until it expires; nil if it never does
 }
 
-// recordedOf returns the recorded events or commands of a type in the order of their storing; "" is every type. The copies
-// that an event's subscribers have are left out, and so are the further queues of a command that an operator has moved.
+// recordedOf returns the recorded events or commands of a type in the order in which they were stored; "" means every type. It
+// leaves out the copies that an event's subscribers have, and the later queues of a command that an operator has moved.
 func (h *Harness) recordedOf(ctx context.Context, kind string, events bool) ([]recorded, error) {
 	rows, err := h.own.Query(ctx, `
 		SELECT s.id, s.queue, s.type, s.headers::text, s.body,
@@ -113,7 +113,7 @@ func (h *Harness) recordedOf(ctx context.Context, kind string, events bool) ([]r
 	return all, nil
 }
 
-// record has events of these types recorded that are published after its return.
+// record makes the recorder record events of these types that are published after it returns.
 func (h *Harness) record(ctx context.Context, types ...string) error {
 	var fresh []string
 	for _, kind := range types {
@@ -133,7 +133,7 @@ func (h *Harness) record(ctx context.Context, types ...string) error {
 	return nil
 }
 
-// recordSubscribed has the events recorded that some queue is subscribed to.
+// recordSubscribed makes it record the events that any queue is subscribed to.
 func (h *Harness) recordSubscribed(ctx context.Context) error {
 	subscriptions, err := h.store.ListSubscriptions(ctx, h.own, "", "")
 	if err != nil {

@@ -14,54 +14,53 @@ import (
 
 // Record is a message that was sent or published.
 type Record[T sqlq.Message] struct {
-	Message T // as it was decoded
+	Message T // decoded
 
 	ID      sqlq.ID      // of the message
-	Queue   string       // that a command was sent to; "" for an event
+	Queue   string       // to which a command was sent; "" for an event
 	Headers sqlq.Headers // without the library's own
-	Body    []byte       // as it was encoded
+	Body    []byte       // encoded
 
-	// CorrelationID and ConversationID follow along from the message whose handler sent this one; "" where the message begins
-	// a flow and its id stands for both.
+	// CorrelationID and ConversationID are taken over from the message whose handler sent this one; "" if the message starts
+	// a flow, and its id stands for both.
 	CorrelationID, ConversationID string
 
-	// Delay is how long after its sending the message is due, ExpiresIn how long it lives; 0: it is not delayed, and lives for
-	// ever. A Harness measures them in the database and rounds them: to a second, those below 5 s to a tenth of a second.
+	// Delay is how long after it was sent the message is due, ExpiresIn how long it lives; 0 means not delayed, and no expiry. A
+	// Harness measures them in the database and rounds them: to a second, those below 5 s to a tenth of a second.
 	Delay, ExpiresIn time.Duration
 }
 
-// Outbox is what remembers the messages that were sent: a Harness, all of its database, in whatever way they were sent; or
-// what NewDelivery returns, those that were sent through the delivery.
+// Outbox is the record of messages that were sent: a Harness, for its whole database, however they were sent; or what
+// NewDelivery returns, for those sent through the delivery.
 type Outbox interface {
-	// outgoing returns the events or the commands of a type; "" is every type.
+	// outgoing returns the events or the commands of a type; "" means every type.
 	outgoing(ctx context.Context, kind string, events bool) ([]record, error)
 	codec() sqlq.Codec
-	// failures describes what has failed, for those who wonder where a message is.
+	// failures describes what has failed, to help find a missing message.
 	failures(ctx context.Context) []string
 }
 
-// record is a Record whose message was not decoded yet.
+// record is a Record whose message is not decoded yet.
 type record struct {
 	kind string // its type
 	Record[sqlq.Message]
 }
 
-// lookWithin bounds one look into an Outbox.
+// lookWithin limits one look into an Outbox.
 const lookWithin = time.Minute
 
-// Sent returns the commands of type T that were sent, in the order in which they were stored. In a Harness they are those
-// whose transactions have committed: by Send, SendMany and SendTx, by handlers that succeeded, by SQL.
+// Sent returns the commands of type T that were sent, in the order in which they were stored. In a Harness these are the ones
+// whose transactions have committed: from Send, SendMany and SendTx, from handlers that succeeded, from SQL.
 func Sent[T sqlq.Message](t TB, from Outbox) []Record[T] {
 	t.Helper()
 	if _, event := any(*new(T)).(sqlq.Event); event {
-		fatalf(t, "sqlqtest: %v is an event: look with Published", reflect.TypeFor[T]())
+		fatalf(t, "sqlqtest: %v is an event; use Published", reflect.TypeFor[T]())
 	}
 	return outgoing[T](t, from, false)
 }
 
-// Published returns the events of type T that were published, in the order in which they were stored, each once, however
-// many have subscribed to it, or nobody. See Sent for what a Harness knows, and Harness.Watch for events that it does not
-// see.
+// Published returns the events of type T that were published, in the order in which they were stored, each one once, however
+// many subscribers it has, even none. See Sent for what a Harness records, and Harness.Watch for events that it does not see.
 func Published[T sqlq.Event](t TB, from Outbox) []Record[T] {
 	t.Helper()
 	return outgoing[T](t, from, true)
@@ -89,7 +88,7 @@ func outgoing[T sqlq.Message](t TB, from Outbox, events bool) []Record[T] {
 func typeName[T sqlq.Message](t TB) string {
 	t.Helper()
 	if reflect.TypeFor[T]().Kind() == reflect.Interface {
-		fatalf(t, "sqlqtest: %v is an interface: name a message's own type", reflect.TypeFor[T]())
+		fatalf(t, "sqlqtest: %v is an interface; use a message's own type", reflect.TypeFor[T]())
 	}
 	return (*new(T)).MessageType()
 }
@@ -115,7 +114,7 @@ const (
 	headerConversation = "sqlq-conversation-id"
 )
 
-// setHeaders reads stored headers.
+// setHeaders reads the stored headers.
 func (r *record) setHeaders(stored []byte) error {
 	if len(stored) == 0 {
 		return nil
@@ -149,8 +148,8 @@ func (h *Harness) outgoing(ctx context.Context, kind string, events bool) ([]rec
 	return all, nil
 }
 
-// measured makes a duration of microseconds that were measured. The database looks at its clock for each end by itself, so it
-// is rounded to what was probably said: to a second, and to a tenth of one where it is shorter than five.
+// measured converts a measured number of microseconds into a duration. The database reads its clock separately for each end, so
+// the result is rounded to what was probably meant: to a second, or to a tenth of one if it is shorter than five.
 func measured(us *int64) time.Duration {
 	if us == nil {
 		return 0

@@ -13,8 +13,8 @@ import (
 	"github.com/sqlq/sqlq/sqlq/sqlqtest"
 )
 
-// What was sent is what was committed, in whatever way: a transaction that is rolled back, and a handler that fails, have
-// sent nothing.
+// What counts as sent is what was committed, however it was sent: a transaction that is rolled back and a handler that fails
+// have sent nothing.
 func TestSentIsCommitted(t *testing.T) {
 	t.Parallel()
 	h := sqlqtest.Open(t, sqlq.Config{Routes: map[string]string{"billing.Charge": "sales"}}, sales())
@@ -33,7 +33,7 @@ func TestSentIsCommitted(t *testing.T) {
 	inTx(2, func(tx pgx.Tx) error { return tx.Commit(ctx) })
 	var many []sqlq.Message
 	want := []placeOrder{{2, "tx"}, {3, "sql"}}
-	for order := range 300 { // these are copied
+	for order := range 300 { // sent by COPY
 		many, want = append(many, placeOrder{100 + order, "many"}), append(want, placeOrder{100 + order, "many"})
 	}
 	if err := h.Client.SendMany(ctx, many); err != nil {
@@ -50,10 +50,10 @@ func TestSentIsCommitted(t *testing.T) {
 	if got := len(sqlqtest.Published[orderPlaced](t, h)); got != 303 {
 		t.Errorf("%d events published, want 303", got)
 	}
-	sqlqtest.ExpectSent(t, h, want...) // also when they have been handled
+	sqlqtest.ExpectSent(t, h, want...) // even after they were handled
 }
 
-// A Record has all that was said at the sending; on its way through the tables a message is recorded once.
+// A Record has everything that was given when sending; on its way through the tables a message is recorded once.
 func TestRecord(t *testing.T) {
 	t.Parallel()
 	h := sqlqtest.Open(t, sqlq.Config{}, sales())
@@ -84,7 +84,7 @@ func TestRecord(t *testing.T) {
 	}
 }
 
-// An event is published once, however many have subscribed, or nobody; now or for later.
+// An event is published once, however many subscribers it has, even none, and whether or not it is delayed.
 func TestPublishedOnce(t *testing.T) {
 	t.Parallel()
 	listens := func(name string) sqlq.Endpoint {
@@ -93,7 +93,7 @@ func TestPublishedOnce(t *testing.T) {
 	for _, c := range []struct {
 		name      string
 		endpoints []sqlq.Endpoint
-	}{{"nobody", nil}, {"one", []sqlq.Endpoint{listens("a")}}, {"two", []sqlq.Endpoint{listens("a"), listens("b")}}} {
+	}{{"none", nil}, {"one", []sqlq.Endpoint{listens("a")}}, {"two", []sqlq.Endpoint{listens("a"), listens("b")}}} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			h := sqlqtest.Open(t, sqlq.Config{}, c.endpoints...)
@@ -113,7 +113,7 @@ func TestPublishedOnce(t *testing.T) {
 	}
 }
 
-// A Client with the Harness's Config is seen through; other publishers of events that nobody wants need Watch.
+// Clients with the Harness's Config are recorded; other publishers of events without subscribers need Watch.
 func TestOthersPublish(t *testing.T) {
 	t.Parallel()
 	h := sqlqtest.Open(t, sqlq.Config{})
@@ -147,7 +147,7 @@ func TestOthersPublish(t *testing.T) {
 	sqlqtest.ExpectPublished(t, other, orderPlaced{Order: 5})
 }
 
-// Expectations that are not met say what differs, and what may be why.
+// Failed expectations show the differences and possible reasons.
 func TestExpectationsThatFail(t *testing.T) {
 	t.Parallel()
 	h := sqlqtest.Open(t, sqlq.Config{}, sales())
@@ -158,7 +158,7 @@ func TestExpectationsThatFail(t *testing.T) {
 	got := said(func(t sqlqtest.TB) {
 		sqlqtest.ExpectPublished(t, h, orderPlaced{18, "18.50 EUR"}, orderPlaced{17, "17.00 EUR"})
 	})
-	says(t, got, "sales.OrderPlaced: 2 wanted published, 2 are\nanother than wanted (message ", "; - wanted, + it is):\n",
+	says(t, got, "sales.OrderPlaced: want 2 published, got 2\ndifferent (message ", "; - want, + got):\n",
 		"      {\n        \"Order\": 18,\n    -   \"Total\": \"18.50 EUR\"\n    +   \"Total\": \"18.00 EUR\"\n      }\n")
 	if strings.Count(got, "\n") != 7 {
 		t.Errorf("it says more than it should:\n%s", got)
@@ -168,15 +168,15 @@ func TestExpectationsThatFail(t *testing.T) {
 	h.DrainAll(t)
 	says(t, said(func(t sqlqtest.TB) {
 		sqlqtest.ExpectPublished(t, h, orderPlaced{17, "17.00 EUR"}, orderPlaced{18, "18.00 EUR"}, orderPlaced{Order: 1})
-	}), "3 wanted published, 2 are\nnot published:\n    {\n      \"Order\": 1,\n", "other types that were sent: sales.PlaceOrder (1)\n",
-		"messages that have failed:\n    sales.PlaceOrder in queue \"sales\", message ", "after 15 attempts: order 1: no total\n    {\n")
+	}), "want 3 published, got 2\nnot published:\n    {\n      \"Order\": 1,\n", "other types sent: sales.PlaceOrder (1)\n",
+		"failed messages:\n    sales.PlaceOrder in queue \"sales\", message ", "after 15 attempts: order 1: no total\n    {\n")
 	says(t, said(func(t sqlqtest.TB) { sqlqtest.ExpectPublished(t, h, orderPlaced{17, "17.00 EUR"}) }),
-		"1 wanted published, 2 are\npublished, but not wanted (message ", `"Order": 18`)
-	says(t, said(func(t sqlqtest.TB) { sqlqtest.ExpectSent[placeOrder](t, h) }), `0 wanted sent, 1 are`, `sent, but not wanted (message `, `, queue "sales"):`)
-	says(t, said(func(t sqlqtest.TB) { sqlqtest.ExpectSent(t, h, &charge{1}) }), "billing.Charge: 1 wanted sent, 0 are\nnot sent:", "other types that were sent: sales.OrderPlaced (2), sales.PlaceOrder (1)")
+		"want 1 published, got 2\npublished, but not expected (message ", `"Order": 18`)
+	says(t, said(func(t sqlqtest.TB) { sqlqtest.ExpectSent[placeOrder](t, h) }), `want 0 sent, got 1`, `sent, but not expected (message `, `, queue "sales"):`)
+	says(t, said(func(t sqlqtest.TB) { sqlqtest.ExpectSent(t, h, &charge{1}) }), "billing.Charge: want 1 sent, got 0\nnot sent:", "other types sent: sales.OrderPlaced (2), sales.PlaceOrder (1)")
 	says(t, said(func(t sqlqtest.TB) { sqlqtest.ExpectNoneFailed(t, h) }), "messages have failed:\n", "order 1: no total")
-	says(t, said(func(t sqlqtest.TB) { sqlqtest.ExpectFailed(t, h, placeOrder{Order: 2}) }), "1 wanted in the error table, 1 are", `-   "Order": 2`, `+   "Order": 1`)
-	says(t, said(func(t sqlqtest.TB) { sqlqtest.Sent[orderPlaced](t, h) }), "orderPlaced is an event: look with Published")
+	says(t, said(func(t sqlqtest.TB) { sqlqtest.ExpectFailed(t, h, placeOrder{Order: 2}) }), "want 1 in the error table, got 1", `-   "Order": 2`, `+   "Order": 1`)
+	says(t, said(func(t sqlqtest.TB) { sqlqtest.Sent[orderPlaced](t, h) }), "orderPlaced is an event; use Published")
 	says(t, said(func(t sqlqtest.TB) { sqlqtest.Sent[sqlq.Message](t, h) }), "sqlq.Message is an interface")
 
 	if _, err := h.Pool.Exec(t.Context(), `SELECT sqlq.send('sales', 'sales.PlaceOrder', '{"Order": "one"}')`); err != nil {
@@ -195,10 +195,10 @@ func TestExpectationsThatFail(t *testing.T) {
 	for order := range 10 {
 		many.Send(t, placeOrder{order, "more"})
 	}
-	says(t, said(func(t sqlqtest.TB) { sqlqtest.ExpectSent[placeOrder](t, many) }), "0 wanted sent, 10 are", "… and 5 more")
+	says(t, said(func(t sqlqtest.TB) { sqlqtest.ExpectSent[placeOrder](t, many) }), "want 0 sent, got 10", "… and 5 more")
 }
 
-// A panic is shown with the place where it happened.
+// A panic is shown with its place in the code.
 func TestPanicIsShown(t *testing.T) {
 	t.Parallel()
 	h := sqlqtest.Open(t, sqlq.Config{}, sqlq.Endpoint{Name: "billing", Retry: sqlq.RetryPolicy{Immediate: -1, Delays: []time.Duration{}}, Handlers: []sqlq.Handler{

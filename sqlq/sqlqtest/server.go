@@ -26,13 +26,13 @@ import (
 // urlVariable names the user's own server.
 const urlVariable = "SQLQ_TEST_DATABASE_URL"
 
-// The names of databases begin like this. A test's goes on with the run it belongs to, a template's with what it is made of.
+// Prefixes of database names. A test's continues with the run it belongs to, a template's with what it is made from.
 const (
 	databasePrefix = "sqlqtest_"
 	templatePrefix = "sqlqtest_template_"
 )
 
-// Bounds of what is done to a database. It takes milliseconds, on a busy machine seconds.
+// Time limits for operations on a database. They take milliseconds, on a busy machine seconds.
 const (
 	createWithin = 5 * time.Minute // a template of Prepare may have many migrations
 	dropWithin   = time.Minute
@@ -41,8 +41,8 @@ const (
 // server is where the databases of this test binary's tests are.
 type server struct {
 	*devpg.Server
-	run       uint32    // names this test binary, in the names of its databases
-	alive     *pgx.Conn // of the user's own server: holds the lock that shows that this test binary lives
+	run       uint32    // identifies this test binary in the names of its databases
+	alive     *pgx.Conn // to the user's own server: holds the lock that shows that this test binary is alive
 	prepare   preparation
 	created   atomic.Int64
 	templates sync.Map // schema → func() (name string, err error)
@@ -50,7 +50,7 @@ type server struct {
 
 var theServer = sync.OnceValues(func() (*server, error) { return openServer(os.Getenv(urlVariable), prepared) })
 
-// openServer returns the server of that URL; without one the throw-away server, which it starts.
+// openServer returns the server with that URL; without a URL, the throw-away server, which it starts.
 func openServer(url string, prepare preparation) (*server, error) {
 	s := &server{run: newRun(), prepare: prepare}
 	var err error
@@ -87,22 +87,22 @@ const (
 	templateLock = 1936815733
 )
 
-// claim takes the lock that shows that this run lives, for as long as the process does, and drops the databases of runs that
-// were killed before they could.
+// claim takes the lock that shows that this run is alive, for the life of the process, and drops the databases of runs that
+// were killed before they could do so.
 func (s *server) claim(ctx context.Context) (err error) {
 	if s.alive, err = pgx.Connect(ctx, s.URL("")); err != nil {
 		return err
 	}
 	if _, err := s.alive.Exec(ctx, `SELECT pg_advisory_lock($1::int, $2::int)`, runLock, int32(s.run)); err != nil {
-		return fmt.Errorf("take the lock of this run: %w", err)
+		return fmt.Errorf("acquire the lock of this run: %w", err)
 	}
 	rows, err := s.alive.Query(ctx, `SELECT datname FROM pg_database WHERE datname ~ ('^' || $1::text || '[0-9a-f]{8}_')`, databasePrefix)
 	if err != nil {
-		return fmt.Errorf("look for databases that killed tests have left: %w", err)
+		return fmt.Errorf("list databases that killed tests have left: %w", err)
 	}
 	left, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
-		return fmt.Errorf("look for databases that killed tests have left: %w", err)
+		return fmt.Errorf("list databases that killed tests have left: %w", err)
 	}
 	for _, name := range left {
 		var run uint32
@@ -111,25 +111,25 @@ func (s *server) claim(ctx context.Context) (err error) {
 		}
 		var dead bool
 		if err := s.alive.QueryRow(ctx, `SELECT pg_try_advisory_lock($1::int, $2::int)`, runLock, int32(run)).Scan(&dead); err != nil {
-			return fmt.Errorf("look whether run %08x lives: %w", run, err)
+			return fmt.Errorf("check whether run %08x is alive: %w", run, err)
 		}
 		if !dead {
 			continue
 		}
-		_ = s.DropDatabase(ctx, name) // one of another role is its business
+		_ = s.DropDatabase(ctx, name) // a database of another role is not ours to drop
 		if _, err := s.alive.Exec(ctx, `SELECT pg_advisory_unlock($1::int, $2::int)`, runLock, int32(run)); err != nil {
-			return fmt.Errorf("leave the lock of run %08x: %w", run, err)
+			return fmt.Errorf("release the lock of run %08x: %w", run, err)
 		}
 	}
 	return nil
 }
 
-// create makes a database for a test, with a migrated schema of that name.
+// create creates a database for a test, with a migrated schema of that name.
 func (s *server) create(ctx context.Context, schema, test string) (name string, err error) {
 	once, _ := s.templates.LoadOrStore(schema, sync.OnceValues(func() (string, error) { return s.template(schema) }))
 	template, err := once.(func() (string, error))()
 	if err != nil {
-		return "", fmt.Errorf("make the template of test databases: %w", explained(err))
+		return "", fmt.Errorf("create the template of test databases: %w", explained(err))
 	}
 	name = s.databaseName(test)
 	if err := s.CreateDatabase(ctx, name, template); err != nil {
@@ -138,7 +138,7 @@ func (s *server) create(ctx context.Context, schema, test string) (name string, 
 	return name, nil
 }
 
-// explained says what to do about a role that may not create databases.
+// explained adds what to do if the role may not create databases.
 func explained(err error) error {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) && pg.Code == "42501" {
@@ -147,7 +147,7 @@ func explained(err error) error {
 	return err
 }
 
-// databaseName names a test's database after it, for whoever looks at the server.
+// databaseName names a test's database after it, for people who look at the server.
 func (s *server) databaseName(test string) string {
 	test = strings.Map(func(r rune) rune {
 		switch {
@@ -161,8 +161,8 @@ func (s *server) databaseName(test string) string {
 	return fmt.Sprintf("%s%08x_%d_%.30s", databasePrefix, s.run, s.created.Add(1), test)
 }
 
-// template returns the name of a database with a migrated schema, which tests' databases are copies of. It is made once for
-// what it is made of; other test binaries that want the same wait for the one that makes it.
+// template returns the name of a database with a migrated schema, of which tests' databases are copies. It is made once for each
+// set of ingredients; other test binaries that want the same one wait for the one that makes it.
 func (s *server) template(schema string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), createWithin)
 	defer cancel()
@@ -170,20 +170,20 @@ func (s *server) template(schema string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer conn.Close(context.WithoutCancel(ctx)) // which ends the lock
+	defer conn.Close(context.WithoutCancel(ctx)) // which releases the lock
 	sum, err := s.digest(schema, conn.Config().User)
 	if err != nil {
 		return "", err
 	}
 	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1::int, $2::int)`, templateLock, int32(binary.BigEndian.Uint32(sum))); err != nil {
-		return "", fmt.Errorf("wait for who makes it: %w", err)
+		return "", fmt.Errorf("wait for the run that makes it: %w", err)
 	}
 	name := fmt.Sprintf("%s%x", templatePrefix, sum)
 	var exists bool
 	if err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)`, name).Scan(&exists); err != nil || exists {
 		return name, err
 	}
-	unfinished := s.databaseName("template") // it is nobody's until it has its name
+	unfinished := s.databaseName("template") // not used until it has its name
 	if err := s.CreateDatabase(ctx, unfinished, "template0"); err != nil {
 		return "", err
 	}
@@ -202,13 +202,13 @@ func (s *server) fill(ctx context.Context, database, schema, name string) error 
 	}
 	if s.prepare.apply != nil {
 		if err := s.prepare.apply(ctx, s.URL(database)); err != nil {
-			return fmt.Errorf("what Prepare was given: %w", err)
+			return fmt.Errorf("function given to Prepare: %w", err)
 		}
 	}
 	return s.MakeTemplate(ctx, database, name)
 }
 
-// digest sums up what a template is made of, and the role that may copy it.
+// digest hashes what a template is made from, and the role that may copy it.
 func (s *server) digest(schema, role string) ([]byte, error) {
 	sum := sha256.New()
 	fmt.Fprintf(sum, "%q %q %q", schema, role, recorderSQL(schema))
@@ -226,13 +226,13 @@ func (s *server) digest(schema, role string) ([]byte, error) {
 			return err
 		})
 		if err != nil {
-			return nil, fmt.Errorf("read what it is made of: %w", err)
+			return nil, fmt.Errorf("read what it is made from: %w", err)
 		}
 	}
 	return sum.Sum(nil)[:8], nil
 }
 
-// preparation is what Prepare was given.
+// preparation is what was given to Prepare.
 type preparation struct {
 	from  fs.FS
 	apply func(ctx context.Context, url string) error
@@ -240,12 +240,12 @@ type preparation struct {
 
 var prepared preparation
 
-// Prepare has the databases of all tests of this test binary begin with more than sqlq's schema: with tables of your own,
-// say. apply is called once, with the URL of a database in which that schema is migrated already, and tests get copies of
-// what it has made. It may run migrations of yours and create queues; it must close what it connects.
+// Prepare makes the databases of all tests of this test binary start with more than sqlq's schema: with your own tables, for
+// example. apply is called once, with the URL of a database in which that schema is already migrated, and tests get copies of
+// the result. It may run your migrations and create queues; it must close its connections.
 //
-// from is what apply makes it of, such as the folder of your migrations: on a server of yours the copy is kept for later
-// runs, until a file of it changes. Call Prepare in TestMain or in an init function, before the first Database or Open.
+// from is what apply works from, such as the folder of your migrations: on a server of yours the copy is kept for later
+// runs until one of these files changes. Call Prepare in TestMain or in an init function, before the first Database or Open.
 func Prepare(from fs.FS, apply func(ctx context.Context, url string) error) {
 	prepared = preparation{from, apply}
 }

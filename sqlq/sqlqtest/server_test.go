@@ -16,7 +16,7 @@ import (
 	"github.com/sqlq/sqlq/internal/devpg/pgtest"
 )
 
-// role makes a role of that name, and returns the URL with which it connects to the server.
+// role creates a role with that name, and returns the URL with which it connects to the server.
 func role(t *testing.T, name, attributes string) string {
 	t.Helper()
 	s := pgtest.Server(t)
@@ -77,7 +77,7 @@ func openPrepared(t *testing.T, url string, p preparation) *server {
 	return s
 }
 
-// die ends the connection that shows that the test binary lives.
+// die closes the connection that shows that the test binary is alive.
 func (s *server) die(t *testing.T) {
 	if s.alive.IsClosed() {
 		return
@@ -96,8 +96,8 @@ func (s *server) mustCreate(t *testing.T, test string) string {
 	return name
 }
 
-// On the user's own server test binaries at the same time share one template, which stays; databases that a killed one has
-// left are dropped by the next, and only those. The role need not be a superuser.
+// On the user's own server, concurrent test binaries share one template, which stays; databases that a killed one has left are
+// dropped by the next, and only those. The role need not be a superuser.
 func TestOwnServer(t *testing.T) {
 	t.Parallel()
 	const owner = "sqlqtest_developer"
@@ -140,7 +140,7 @@ func TestOwnServer(t *testing.T) {
 	}
 }
 
-// A role that may not create databases is told what it lacks.
+// A role that may not create databases is told what is missing.
 func TestOwnServerRefuses(t *testing.T) {
 	t.Parallel()
 	s := open(t, role(t, "sqlqtest_guest", ""))
@@ -152,7 +152,7 @@ func TestOwnServerRefuses(t *testing.T) {
 	}
 }
 
-// What Prepare is given is applied once, until what it is made of changes.
+// The function given to Prepare is applied once, until what it works from changes.
 func TestPrepare(t *testing.T) {
 	t.Parallel()
 	url := role(t, "sqlqtest_preparer", "CREATEDB")
@@ -185,7 +185,7 @@ func TestPrepare(t *testing.T) {
 	const two = one + `; CREATE TABLE shop.invoices (id int)`
 	broken := openPrepared(t, url, preparing(one, errors.New("no luck")))
 	for range 2 {
-		if _, err := broken.create(t.Context(), "sqlq", "TestX"); err == nil || !strings.Contains(err.Error(), "what Prepare was given: no luck") {
+		if _, err := broken.create(t.Context(), "sqlq", "TestX"); err == nil || !strings.Contains(err.Error(), "function given to Prepare: no luck") {
 			t.Errorf("create: %v", err)
 		}
 	}

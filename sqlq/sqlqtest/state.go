@@ -10,7 +10,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq"
 )
 
-// state is how many messages of a queue are where.
+// state is how many messages of a queue are in each place.
 type state struct {
 	queue                              string
 	ready, leased, due, later, inError int
@@ -26,7 +26,7 @@ func (s states) sum(of func(state) int) (n int) {
 	return n
 }
 
-// settled says that there is nothing to do now.
+// settled reports whether there is nothing to do now.
 func (s states) settled() bool {
 	return s.sum(func(q state) int { return q.ready + q.leased + q.due }) == 0
 }
@@ -38,9 +38,8 @@ func (s states) total() int {
 	return s.sum(func(q state) int { return q.ready + q.leased + q.due + q.later + q.inError })
 }
 
-// states counts the messages of queues, all in one statement. A message that a receiver holds is still ready. What is due is
-// asked of the clock, not of the beginning of the statement: a message that is to be retried at once may have been stored
-// since.
+// states counts the messages of queues, all in one statement. A message that a receiver holds counts as ready. What is due is
+// decided by the clock, not by the start of the statement: a message for immediate retry may have been stored since.
 func (h *Harness) states(ctx context.Context, queues []string) (states, error) {
 	if len(queues) == 0 {
 		return nil, nil
@@ -71,10 +70,10 @@ func (h *Harness) states(ctx context.Context, queues []string) (states, error) {
 	return all, nil
 }
 
-// leftMost is how many messages left says of each queue.
+// left lists at most leftMost messages of each queue.
 const leftMost = 10
 
-// left lists the messages that keep queues from being settled, each with what is known of its last attempt.
+// left lists the messages that keep queues from being settled, each with what is known about its last attempt.
 func (h *Harness) left(ctx context.Context, queues []string) (lines []string, err error) {
 	for _, queue := range queues {
 		rows, err := h.own.Query(ctx, fmt.Sprintf(`
@@ -114,7 +113,7 @@ func (h *Harness) left(ctx context.Context, queues []string) (lines []string, er
 		lines = append(lines, of...)
 	}
 	if lines == nil {
-		lines = []string{"  nothing any more"}
+		lines = []string{"  nothing"}
 	}
 	return lines, nil
 }

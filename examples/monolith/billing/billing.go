@@ -1,4 +1,4 @@
-// Package billing writes an invoice for each order. It hears of orders by ordering's event; ordering does not know it.
+// Package billing writes an invoice for each order. It learns of orders from ordering's event; ordering does not know billing.
 package billing
 
 import (
@@ -10,7 +10,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq"
 )
 
-// Invoiced says that there is an invoice.
+// Invoiced says that an invoice was written.
 type Invoiced struct {
 	Invoice  int64
 	Order    int64
@@ -21,17 +21,17 @@ type Invoiced struct {
 func (Invoiced) MessageType() string { return "billing.Invoiced" }
 func (Invoiced) IsEvent()            {}
 
-// Tables makes what billing keeps.
+// Tables creates the module's tables.
 const Tables = `
 	CREATE SCHEMA billing
 	CREATE TABLE invoices (number bigint GENERATED ALWAYS AS IDENTITY (START 1001) PRIMARY KEY, order_id bigint NOT NULL, cents int NOT NULL)`
 
-// Endpoint is the module as the rest of the process sees it.
+// Endpoint is what the rest of the process sees of the module.
 func Endpoint() sqlq.Endpoint {
 	return sqlq.Endpoint{Name: "billing", Handlers: []sqlq.Handler{sqlq.HandleTx(bill)}}
 }
 
-// bill writes exactly one invoice, whatever dies on the way.
+// bill writes exactly one invoice, even if the process dies on the way.
 func bill(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[ordering.Placed]) error {
 	m := d.Message
 	invoiced := Invoiced{Order: m.Order, Customer: m.Customer, Cents: m.Cents}

@@ -9,8 +9,8 @@ import (
 	"github.com/sqlq/sqlq/sqlq"
 )
 
-// Endpoint is the module as the rest of the process sees it. It mails by send, which may be slow, and fail: then it is tried
-// again, and the other modules go on.
+// Endpoint is what the rest of the process sees of the module. It sends mail with send, which may be slow and may fail: then it
+// is retried, and the other modules go on.
 func Endpoint(send func(ctx context.Context, to, text string) error) sqlq.Endpoint {
 	mail := func(ctx context.Context, d *sqlq.Delivery[billing.Invoiced]) error {
 		m := d.Message

@@ -1,4 +1,4 @@
-// Package ordering takes orders. Other modules know its messages, and neither its code nor its tables.
+// Package ordering takes orders. Other modules know its messages, but neither its code nor its tables.
 package ordering
 
 import (
@@ -17,7 +17,7 @@ type Place struct {
 
 func (Place) MessageType() string { return "ordering.Place" }
 
-// Placed says that ordering has taken one. It holds all that others need, so that they need not ask.
+// Placed says that ordering has taken an order. It contains everything that others need, so they need not ask.
 type Placed struct {
 	Order    int64
 	Customer string
@@ -27,12 +27,12 @@ type Placed struct {
 func (Placed) MessageType() string { return "ordering.Placed" }
 func (Placed) IsEvent()            {}
 
-// Tables makes what ordering keeps.
+// Tables creates the module's tables.
 const Tables = `
 	CREATE SCHEMA ordering
 	CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, customer text NOT NULL, cents int NOT NULL)`
 
-// Endpoint is the module as the rest of the process sees it.
+// Endpoint is what the rest of the process sees of the module.
 func Endpoint() sqlq.Endpoint {
 	return sqlq.Endpoint{Name: "ordering", Handlers: []sqlq.Handler{sqlq.HandleTx(place)}}
 }

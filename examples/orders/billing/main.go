@@ -1,4 +1,4 @@
-// Billing writes an invoice for each order that was placed. See ../doc.go for how to run it with the others.
+// Billing writes an invoice for each placed order. See ../doc.go for how to run it with the others.
 //
 //	go run ./examples/orders/billing
 package main
@@ -25,7 +25,7 @@ func main() {
 	service.Main(tables, service.Handle(sqlq.Endpoint{Name: "billing", Handlers: []sqlq.Handler{sqlq.HandleTx(bill)}}))
 }
 
-// bill needs no check for an invoice that is there already: the transaction is the one that ends the event.
+// bill need not check for an existing invoice: it writes in the transaction that removes the event.
 func bill(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[contracts.OrderPlaced]) error {
 	m := d.Message
 	if _, err := tx.Exec(ctx, `INSERT INTO invoice (order_id, cents) VALUES ($1, $2)`, m.Order, m.Cents); err != nil {

@@ -1,4 +1,4 @@
-// Client is the shop's front: it places three orders and ends. See ../doc.go for how to run it with the others.
+// Client is the shop's front: it places three orders and exits. See ../doc.go for how to run it with the others.
 //
 //	go run ./examples/orders/client
 package main

@@ -1,4 +1,4 @@
-// Package contracts holds what the services agree on: their messages, and where commands go.
+// Package contracts contains what the services agree on: their messages, and where commands go.
 package contracts
 
 import "time"
@@ -12,7 +12,7 @@ type PlaceOrder struct {
 
 func (PlaceOrder) MessageType() string { return "sales.PlaceOrder" }
 
-// OrderPlaced is the event that Sales publishes once it has written an order. It holds what the others need, so that they need
+// OrderPlaced is the event that Sales publishes after writing an order. It contains what the others need, so they need
 // not ask.
 type OrderPlaced struct {
 	Order    int64     `json:"order"`
@@ -24,7 +24,7 @@ type OrderPlaced struct {
 func (OrderPlaced) MessageType() string { return "sales.OrderPlaced" }
 func (OrderPlaced) IsEvent()            {}
 
-// Routes says which service handles a command, for all who send it. Events have no route: whoever handles one subscribes.
+// Routes says which service handles a command, for everyone who sends it. Events have no route: their handlers subscribe.
 func Routes() map[string]string {
 	return map[string]string{
 		PlaceOrder{}.MessageType(): "sales",

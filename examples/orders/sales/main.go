@@ -26,7 +26,7 @@ func main() {
 	service.Main(tables, service.Handle(sqlq.Endpoint{Name: "sales", Handlers: []sqlq.Handler{sqlq.HandleTx(placeOrder)}}))
 }
 
-// placeOrder writes the order and publishes the event; both commit with the end of the command, exactly once.
+// placeOrder writes the order and publishes the event; both commit with the removal of the command, exactly once.
 func placeOrder(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[contracts.PlaceOrder]) error {
 	m := d.Message
 	event := contracts.OrderPlaced{Order: m.Order, Customer: m.Customer, Cents: m.Cents}

@@ -1,4 +1,4 @@
-// Package service is what the programs of the shop have in common: connect, run until Ctrl-C or SIGTERM, end in order.
+// Package service is what the shop's programs have in common: connect, run until Ctrl-C or SIGTERM, shut down cleanly.
 package service
 
 import (
@@ -15,11 +15,11 @@ import (
 	"github.com/sqlq/sqlq/sqlq"
 )
 
-// Main connects to the database in DATABASE_URL, makes the tables and calls run, whose context ends at a signal.
+// Main connects to the database in DATABASE_URL, creates the tables and calls run, whose context ends at a signal.
 func Main(tables string, run func(ctx context.Context, pool *pgxpool.Pool, client *sqlq.Client) error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends the program at once, but see Handle
+	context.AfterFunc(ctx, stop) // a second signal ends the program immediately, but see Handle
 	if err := connect(ctx, tables, run); err != nil {
 		slog.Error("ended", "error", err)
 		os.Exit(1)
@@ -33,7 +33,7 @@ func connect(ctx context.Context, tables string, run func(context.Context, *pgxp
 	}
 	defer pool.Close()
 	if _, err := pool.Exec(ctx, tables); err != nil {
-		return fmt.Errorf("make the tables: %w", err)
+		return fmt.Errorf("create the tables: %w", err)
 	}
 	client, err := sqlq.Open(ctx, pool, sqlq.Config{Routes: contracts.Routes()})
 	if err != nil {
@@ -42,8 +42,8 @@ func connect(ctx context.Context, tables string, run func(context.Context, *pgxp
 	return run(ctx, pool, client)
 }
 
-// Handle is a run for Main that handles an endpoint's messages. It ends when those in hand are finished, for which
-// Config.DrainTimeout gives them half a minute; a second signal cuts that short.
+// Handle returns a run function for Main that handles an endpoint's messages. It ends when those in hand are finished, for
+// which Config.DrainTimeout allows half a minute; a second signal cuts that short.
 func Handle(endpoint sqlq.Endpoint) func(context.Context, *pgxpool.Pool, *sqlq.Client) error {
 	return func(ctx context.Context, _ *pgxpool.Pool, client *sqlq.Client) error {
 		if err := client.Prepare(ctx, endpoint); err != nil {
@@ -53,7 +53,7 @@ func Handle(endpoint sqlq.Endpoint) func(context.Context, *pgxpool.Pool, *sqlq.C
 		context.AfterFunc(ctx, func() {
 			again, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			_ = client.Close(again) // Run returns then
+			_ = client.Close(again) // then Run returns
 		})
 		return client.Run(ctx, endpoint)
 	}

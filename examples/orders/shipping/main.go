@@ -16,8 +16,8 @@ func main() {
 	service.Main("", service.Handle(sqlq.Endpoint{Name: "shipping", Handlers: []sqlq.Handler{sqlq.Handle(ship)}}))
 }
 
-// ship works outside of the database, so it may run twice for one event, when the process dies on the way. What it calls must
-// be able to tell: the order's number is the same both times.
+// ship works outside the database, so it may run twice for one event if the process dies on the way. What it calls must
+// recognise that: the order's number is the same both times.
 func ship(_ context.Context, d *sqlq.Delivery[contracts.OrderPlaced]) error {
 	slog.Info("shipped", "order", d.Message.Order, "to", d.Message.Customer)
 	return nil

@@ -1,5 +1,5 @@
-// Pgx stores an order and sends the command that goes with it in one transaction: both are there, or neither. What the
-// database refuses, here for want of stock, is never shipped. The folders beside it do the same through database/sql and sqlx.
+// Pgx stores an order and sends the command that goes with it in one transaction: both are there, or neither. An order that the
+// database refuses, here because there is no stock, is never shipped. The other folders do the same with database/sql and sqlx.
 //
 //	go run ./cmd/sqlq dev -- go run ./examples/outbox/pgx
 package main
@@ -37,7 +37,7 @@ func main() {
 	_, err = pool.Exec(ctx, tables)
 	check(err)
 	operator := ops.New(pool, "sqlq")
-	_, err = operator.CreateQueue(ctx, "shipping") // the shipping service would, when it first runs
+	_, err = operator.CreateQueue(ctx, "shipping") // the shipping service would do that when it first runs
 	check(err)
 	client, err := sqlq.Open(ctx, pool, sqlq.Config{Routes: map[string]string{"shipping.ShipOrder": "shipping"}})
 	check(err)
@@ -58,7 +58,7 @@ func main() {
 	}
 }
 
-// placeOrder does three things or nothing. The order of the steps does not matter: nobody sees the command before the commit.
+// placeOrder does all three things or none. The order of the steps does not matter: the command is invisible before the commit.
 func placeOrder(ctx context.Context, pool *pgxpool.Pool, client *sqlq.Client, item string) error {
 	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
 		var order int64

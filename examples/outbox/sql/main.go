@@ -1,5 +1,5 @@
-// Sql is ../pgx for services that use database/sql: SQLTx makes their transaction one that SendTx takes. sqlq and
-// database/sql share one pool of connections; with another driver for PostgreSQL each would have its own.
+// Sql is ../pgx for services that use database/sql: SQLTx turns their transaction into one for SendTx. sqlq and
+// database/sql share one connection pool; with another PostgreSQL driver each would have its own.
 //
 //	go run ./cmd/sqlq dev -- go run ./examples/outbox/sql
 package main

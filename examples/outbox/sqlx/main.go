@@ -1,4 +1,4 @@
-// Sqlx is ../sql with the query layer sqlx: SQLTx takes its transactions as they are, and those of other layers that pass
+// Sqlx is ../sql with the query layer sqlx: SQLTx accepts its transactions as they are, and those of other layers that pass
 // statements on unchanged.
 //
 //	go run ./cmd/sqlq dev -- go run ./examples/outbox/sqlx

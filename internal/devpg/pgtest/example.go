@@ -16,7 +16,7 @@ func Example() (url string, end func()) {
 	}
 }
 
-// example is as much of a testing.TB as Database asks for.
+// example implements as much of testing.TB as Database needs.
 type example struct {
 	testing.TB // nil: its other methods are not called
 	undo       []func()

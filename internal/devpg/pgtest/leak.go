@@ -11,10 +11,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// leaveWithin is how long what a test has ended may take to be gone.
+// leaveWithin is how long goroutines and sessions that a test has ended may take to disappear.
 const leaveWithin = 5 * time.Second
 
-// leftBehind looks for goroutines of the library and for its sessions, and waits a little for them to end.
+// leftBehind looks for goroutines and sessions of the library, and waits a little for them to end.
 func leftBehind() error {
 	ctx, cancel := context.WithTimeout(context.Background(), leaveWithin)
 	defer cancel()
@@ -30,8 +30,8 @@ func leftBehind() error {
 	}
 }
 
-// library is how the name of a function of the library begins, its internal packages included; its tests are another
-// package. To a driver's goroutine belongs the function that started it, which is named too.
+// library is the prefix of the names of the library's functions, including its internal packages; its tests are another
+// package. A driver's goroutine counts as that of the function that started it, which the stack names too.
 const library = "github.com/sqlq/sqlq/sqlq"
 
 // goroutines returns an error with the stacks of goroutines that run in the library or were started by it.
@@ -60,7 +60,7 @@ func ofLibrary(stack string) bool {
 	return false
 }
 
-// sessions returns an error that lists the library's sessions on the tests' server, if there is one and it runs.
+// sessions returns an error that lists the library's sessions on the tests' server, if there is one and it is running.
 func sessions(ctx context.Context) error {
 	s := running.Load()
 	if s == nil {

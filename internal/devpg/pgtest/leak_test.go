@@ -15,7 +15,7 @@ type left struct{}
 
 func (left) MessageType() string { return "test.Left" }
 
-// A Client that still runs is found, its goroutines and its sessions, and once it has ended is not.
+// A running Client's goroutines and sessions are found; once it has ended, nothing is.
 func TestLeftBehind(t *testing.T) {
 	pool, err := pgxpool.New(t.Context(), Database(t))
 	if err != nil {

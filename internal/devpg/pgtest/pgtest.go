@@ -8,8 +8,8 @@
 //		…
 //
 // A test binary has at most one server, which the first call starts, and one template database, which the first call of
-// Database migrates. Each Database is a clone of it, so that tests can run at the same time and need not tidy up. If the
-// server or the template cannot be made, every test that asks fails with the reason.
+// Database migrates. Each Database is a copy of it, so tests can run at the same time and need not clean up. If the
+// server or the template cannot be created, every test that asks for it fails with the reason.
 //
 // SQLQ_TEST_POSTGRES=18 makes tests fetch PostgreSQL 18 and use it.
 package pgtest
@@ -35,8 +35,8 @@ import (
 const Schema = "sqlq"
 
 // Main is for TestMain: it runs the tests, stops the server if there is one, and exits. (A test binary without it
-// leaves nothing behind either, but kills its server rather than stopping it.) When the tests have passed it looks for
-// what they have left running, which fails them: goroutines of the library, and its sessions on the server.
+// leaves nothing behind either, but kills its server instead of stopping it.) When the tests have passed, it looks for goroutines
+// of the library and its sessions on the server that are still there, and fails if it finds any.
 //
 // Tests with a database wait more than they compute, so more of them run at a time than there are processors, unless -parallel
 // says how many.
@@ -66,7 +66,7 @@ func parallelGiven() (given bool) {
 	return given
 }
 
-// Server returns the test binary's server. It is every test's: do not stop it, or change its settings.
+// Server returns the test binary's server. All tests share it: do not stop it, or change its settings.
 func Server(t testing.TB) *devpg.Server {
 	t.Helper()
 	s, err := Start()
@@ -76,21 +76,21 @@ func Server(t testing.TB) *devpg.Server {
 	return s
 }
 
-// Start returns the test binary's server; the first call starts it. The later ones get the same result.
+// Start returns the test binary's server; the first call starts it. Later calls get the same result.
 func Start() (*devpg.Server, error) { return server() }
 
-// Database returns the URL of a new database with a migrated schema "sqlq". At the end of the test, after what the
-// test itself has registered, it is dropped, with whatever is connected to it.
+// Database returns the URL of a new database with a migrated schema "sqlq". At the end of the test, after the cleanups that the
+// test itself has registered, it is dropped together with its connections.
 func Database(t testing.TB) string {
 	t.Helper()
 	s := Server(t)
 	if err := template(); err != nil {
-		t.Fatal("make the template of test databases: ", err)
+		t.Fatal("create the template of test databases: ", err)
 	}
 	return create(t, s, templateName)
 }
 
-// Empty returns the URL of a new, empty database. It ends as one of Database does.
+// Empty returns the URL of a new, empty database. It is dropped as one of Database is.
 func Empty(t testing.TB) string {
 	t.Helper()
 	return create(t, Server(t), "template0")
@@ -132,7 +132,7 @@ var template = sync.OnceValue(func() error {
 	return s.MakeTemplate(ctx, unfinished, templateName)
 })
 
-// createWithin and dropWithin bound one statement. They take milliseconds, on a busy machine seconds.
+// createWithin and dropWithin limit one statement. They take milliseconds, on a busy machine seconds.
 const (
 	createWithin = time.Minute
 	dropWithin   = time.Minute
@@ -158,7 +158,7 @@ func create(t testing.TB, s *devpg.Server, template string) string {
 	return s.URL(name)
 }
 
-// databaseName names a test's database after it, for whoever looks at the server. The number makes it unique.
+// databaseName names a test's database after it, for people who look at the server. The number makes it unique.
 func databaseName(n int64, test string) string {
 	test = strings.Map(func(r rune) rune {
 		switch {

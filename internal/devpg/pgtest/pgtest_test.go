@@ -40,7 +40,7 @@ func schemas(t *testing.T, conn *pgx.Conn) (n int) {
 	return n
 }
 
-// Many tests at once each get a database of their own.
+// Many concurrent tests each get their own database.
 func TestDatabasesAtOnce(t *testing.T) {
 	var got sync.Map
 	var all sync.WaitGroup
@@ -72,7 +72,7 @@ func TestEmpty(t *testing.T) {
 	}
 }
 
-// At the end of its test a database goes, whatever the test has left in it.
+// At the end of its test a database is dropped, whatever the test has left in it.
 func TestDatabaseIsDropped(t *testing.T) {
 	var url string
 	for _, left := range []string{"nothing", "a session", "a prepared transaction", "no database"} {

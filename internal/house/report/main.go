@@ -1,11 +1,11 @@
-// Report reads what `go test -json` writes and prints what a person wants of it: go test's own line for each package,
-// the output of each test that failed, and each test that was skipped.
+// Report reads the output of `go test -json` and prints what a person wants to see: go test's own line for each package, the
+// output of each test that failed, and each test that was skipped.
 //
 //	go test -json ./... | go run ./internal/house/report -skips .ci/skips
 //
-// It exits 1 when a test or a package failed, when no test ran, and when a test was skipped that is not on the list. The
-// list has a line for each test that may be skipped, and why: the package's folder, a dot, the test's name, white space,
-// the reason. Lines that begin with # do not count.
+// It exits 1 if a test or a package failed, if no test ran, or if a test was skipped that is not on the list. The list has a line
+// for each test that may be skipped, and why: the package's folder, a dot, the test's name, white space, the reason. Lines that
+// start with # are ignored.
 package main
 
 import (
@@ -22,7 +22,7 @@ import (
 const module = "github.com/sqlq/sqlq"
 
 func main() {
-	list := flag.String("skips", "", "file that lists the tests that may be skipped; none: no test may")
+	list := flag.String("skips", "", "file that lists the tests that may be skipped; without it none may")
 	flag.Parse()
 	allowed := map[string]bool{}
 	if *list != "" {
@@ -48,7 +48,7 @@ func readSkips(text string) (map[string]bool, error) {
 		switch {
 		case len(fields) == 0 || strings.HasPrefix(fields[0], "#"):
 		case len(fields) == 1:
-			return nil, fmt.Errorf("%s stands there without a reason", fields[0])
+			return nil, fmt.Errorf("%s is listed without a reason", fields[0])
 		default:
 			allowed[fields[0]] = true
 		}
@@ -64,12 +64,12 @@ type event struct {
 	Output  string
 }
 
-// name is how the list of skips calls the event's test.
+// name is the event's test as the list of skips names it.
 func (e event) name() string {
 	return strings.TrimPrefix(strings.TrimPrefix(e.Package, module), "/") + "." + e.Test
 }
 
-// report prints the events and says whether all is well.
+// report prints the events and reports whether everything passed.
 func report(events io.Reader, out io.Writer, allowed map[string]bool) bool {
 	ran, well := 0, true
 	running := map[event]*strings.Builder{} // what each unfinished test has printed, by Package and Test
@@ -78,7 +78,7 @@ func report(events io.Reader, out io.Writer, allowed map[string]bool) bool {
 	for lines.Scan() {
 		var e event
 		if json.Unmarshal(lines.Bytes(), &e) != nil || e.Action == "" {
-			fmt.Fprintf(out, "%s\n", lines.Bytes()) // go itself says something
+			fmt.Fprintf(out, "%s\n", lines.Bytes()) // a message from go itself
 			continue
 		}
 		key := event{Package: e.Package, Test: e.Test}
@@ -134,7 +134,7 @@ func report(events io.Reader, out io.Writer, allowed map[string]bool) bool {
 	return well
 }
 
-// printUnfinished prints what a package's tests printed that did not come to an end, because the process did.
+// printUnfinished prints the output of a package's tests that did not finish because the process ended.
 func printUnfinished(out io.Writer, running map[event]*strings.Builder, pkg string, failed bool) {
 	var keys []event
 	for key := range running {

@@ -77,6 +77,6 @@ func TestReadSkips(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 	if _, err := readSkips("x.TestA\n"); err == nil {
-		t.Error("a skip without a reason is let in")
+		t.Error("a skip without a reason is accepted")
 	}
 }
