@@ -98,7 +98,7 @@ func newBatch(in *instance, ms []store.Message, w *work, claims map[[16]byte]sto
 			kept := *m
 			d.removed = &kept
 		}
-		d.client, d.codec, d.ctx, d.Endpoint = in.client, &in.client.config.Codec, in.ctx, in.endpoint.Name
+		d.client, d.codecs, d.ctx, d.Endpoint = in.client, in.client.config.codecs, in.ctx, in.endpoint.Name
 		if d.broken = d.receive(m, owns.next(ms[i:])); tooLarge[m.Seq] != nil {
 			d.broken = tooLarge[m.Seq]
 		}

@@ -22,6 +22,9 @@ var (
 	RefuseControl  = func(sql string) error { return readStatement(sql).refused }
 )
 
+// CodecTypes returns the media types that a Config with its defaults reads.
+func (c Config) CodecTypes() []string { return c.codecs.types }
+
 // CopyFrom is the number of messages to one queue from which SendMany uses COPY.
 const CopyFrom = copyFrom
 
