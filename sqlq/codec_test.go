@@ -37,6 +37,19 @@ type number struct{ N int }
 // MessageType implements sqlq.Message.
 func (number) MessageType() string { return "post.Number" }
 
+// onlyUndecodable wants handlers to fail with ErrUndecodable only.
+func onlyUndecodable(t *testing.T) func(sqlq.HandleFunc) sqlq.HandleFunc {
+	return func(next sqlq.HandleFunc) sqlq.HandleFunc {
+		return func(ctx context.Context, in *sqlq.Incoming) error {
+			err := next(ctx, in)
+			if err != nil && !errors.Is(err, sqlq.ErrUndecodable) {
+				t.Errorf("it failed with %v", err)
+			}
+			return err
+		}
+	}
+}
+
 // A body is read by the Codec of its content type, compared without parameters and case, by the one that claims the family, or
 // not at all; and then the error names the type and those that there are.
 func TestCodecIsChosenByContentType(t *testing.T) {
@@ -76,7 +89,7 @@ func TestCodecIsChosenByContentType(t *testing.T) {
 		execSQL(t, pool, `INSERT INTO sqlq.q_numbers (id, type, headers, body) VALUES (sqlq.uuid_v7(), 'post.Number', $1::text::json, convert_to($2, 'UTF8'))`, headers, m.body)
 	}
 	seen := make(chan string, 100)
-	run(t, c, sqlq.Endpoint{Name: "numbers", Handlers: []sqlq.Handler{sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[number]) error {
+	run(t, c, sqlq.Endpoint{Name: "numbers", Middleware: []func(sqlq.HandleFunc) sqlq.HandleFunc{onlyUndecodable(t)}, Handlers: []sqlq.Handler{sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[number]) error {
 		seen <- fmt.Sprintf("%s %d %s", d.Headers["sqlq-content-type"], d.Message.N, d.Headers["fails"])
 		return nil
 	})}})
@@ -153,7 +166,7 @@ func TestUnknownHeaders(t *testing.T) {
 	}
 	seen := make(chan string, 100)
 	c := open(t, pool, sqlq.Config{})
-	run(t, c, sqlq.Endpoint{Name: "numbers", Handlers: []sqlq.Handler{sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[number]) error {
+	run(t, c, sqlq.Endpoint{Name: "numbers", Middleware: []func(sqlq.HandleFunc) sqlq.HandleFunc{onlyUndecodable(t)}, Handlers: []sqlq.Handler{sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[number]) error {
 		seen <- d.Headers["name"]
 		return nil
 	})}})
