@@ -76,7 +76,7 @@ func newBatch(in *instance, ms []store.Message, w *work, gates []gate, tooLarge 
 		d.batch, d.custody, d.seq, d.row = b, b.custody, m.Seq, m.Row
 		d.attempts.Store(int32(m.Attempt))
 		d.before = m.Attempt
-		d.client, d.codec, d.ctx, d.Endpoint = in.client, &in.client.config.Codec, in.ctx, in.endpoint.Name
+		d.client, d.codecs, d.ctx, d.Endpoint = in.client, in.client.config.codecs, in.ctx, in.endpoint.Name
 		if d.broken = d.receive(m, owns.next(ms[i:])); tooLarge[m.Seq] != nil {
 			d.broken = tooLarge[m.Seq]
 		}

@@ -23,9 +23,13 @@ type Config struct {
 	// Default: none; a command that has no route is refused with ErrNoRoute. Unit: type to queue. Cost: none.
 	Routes map[string]string
 
-	// Codec encodes and decodes bodies.
-	// Default: JSON by encoding/json. Cost: its time, for each message that is sent and for each attempt to handle one.
-	Codec Codec
+	// Codecs encode and decode bodies. The first one encodes what is sent, or, where Codec.Encodes is set, the first that is for
+	// the message; all of them decode, each the content type that it names. JSON by encoding/json needs no entry: it comes last,
+	// and reads what has no content type. A message of a content type that none of them reads fails with ErrUndecodable.
+	// To change a format, give the new Codec second to all receivers, and then first to the senders.
+	// Default: JSON. Unit: Codecs, each of another media type. Cost: their time, for each message that is sent and for each
+	// attempt to handle one.
+	Codecs []Codec
 
 	// MaxBody bounds an encoded body. A larger one is refused with ErrBodyTooLarge when it is sent; one that was stored all the
 	// same, by SQL or by a process with a higher limit, is not read but goes to the error table.
@@ -104,6 +108,8 @@ type Config struct {
 	// Default: 0, for ever. Unit: duration, from 1 h. Cost: shorter: less to look back at. Longer: disk.
 	KeepArchived time.Duration
 
+	// codecs are the Codecs, ready for use.
+	codecs *codecs
 	// strandedAfter is how old a lease must be before its instance is asked whether it knows it: longer than the round
 	// trip that made it may take.
 	strandedAfter time.Duration
@@ -122,9 +128,7 @@ func (c Config) withDefaults() Config {
 	if c.Schema == "" {
 		c.Schema = "sqlq"
 	}
-	if c.Codec.Encode == nil && c.Codec.Decode == nil && c.Codec.ContentType == "" {
-		c.Codec = jsonCodec
-	}
+	c.codecs = newCodecs(c.Codecs)
 	if c.MaxBody == 0 {
 		c.MaxBody = 16 << 20
 	}
@@ -167,6 +171,7 @@ func (c Config) withDefaults() Config {
 // clone copies what the caller could go on changing while the Client uses it.
 func (c Config) clone() Config {
 	c.Routes = maps.Clone(c.Routes)
+	c.Codecs = slices.Clone(c.Codecs)
 	c.HandleMiddleware = slices.Clone(c.HandleMiddleware)
 	c.SendMiddleware = slices.Clone(c.SendMiddleware)
 	return c
@@ -206,16 +211,13 @@ func (c Config) validate() error {
 	if c.BatchLimit < 0 || c.BatchLimit > mostBatch {
 		errs = append(errs, fmt.Errorf("BatchLimit is %d: it is from 1 to 10,000", c.BatchLimit))
 	}
-	if c.Codec.Encode == nil || c.Codec.Decode == nil || c.Codec.ContentType == "" {
-		errs = append(errs, errors.New("Codec needs ContentType, Encode and Decode, or none of them"))
+	if err := validateCodecs(c.Codecs); err != nil {
+		errs = append(errs, err)
 	}
 	if c.ListenURL != "" {
 		if _, err := pgxpool.ParseConfig(c.ListenURL); err != nil {
 			errs = append(errs, fmt.Errorf("ListenURL: %w", err))
 		}
-	}
-	if len(c.Codec.ContentType) > maxContentType || cleanText(c.Codec.ContentType) != c.Codec.ContentType {
-		errs = append(errs, fmt.Errorf("Codec.ContentType %.100q of %d bytes: it is UTF-8 text without NUL of at most %d bytes", c.Codec.ContentType, len(c.Codec.ContentType), maxContentType))
 	}
 	for _, typ := range slices.Sorted(maps.Keys(c.Routes)) {
 		if err := errors.Join(checkTypeName(typ), checkQueueName(c.Routes[typ])); err != nil {

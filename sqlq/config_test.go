@@ -31,7 +31,7 @@ func TestDocumentedDefaultsAreTrue(t *testing.T) {
 		"LeaseTime":          fmt.Sprintf("%v s", c.LeaseTime.Seconds()),
 		"DrainTimeout":       fmt.Sprintf("%v s", c.DrainTimeout.Seconds()),
 		"PollInterval":       fmt.Sprintf("%v s where LISTEN works, which is then only a net; %v s where", sqlq.PollNet.Seconds(), sqlq.PollDeaf.Seconds()),
-		"ContentType":        fmt.Sprintf("%q", c.Codec.ContentType),
+		"Codecs":             strings.ToUpper(strings.TrimPrefix(c.CodecTypes()[0], "application/")),
 		"SlowAfter":          fmt.Sprintf("%v s", e.SlowAfter.Seconds()),
 		"Immediate":          fmt.Sprint(r.Immediate),
 		"Delays":             strings.Join(delays[:last], ", ") + " and " + delays[last] + " s",

@@ -33,7 +33,7 @@ type Incoming struct {
 	stored stored
 	begun  bool // there was an attempt
 	client *Client
-	codec  *Codec
+	codecs *codecs
 	ctx    context.Context // of the running handler, for the middleware around what it sends
 	mu     sync.Mutex
 	out    []sending.Envelope // sent by the handler, gathered for the settle
@@ -91,14 +91,14 @@ func (in *Incoming) end() []sending.Envelope {
 }
 
 func (in *Incoming) decode(into any) error {
-	contentType := in.Headers[headerContentType]
-	if contentType == "" {
-		contentType = jsonContentType
+	if unknown := unknownContentHeader(in.Headers); unknown != "" {
+		return fmt.Errorf("%w: its header %.200q says how its body is to be read, and this release of the library does not know it: replay the message to a process with a newer one", ErrUndecodable, unknown)
 	}
-	if contentType != in.codec.ContentType {
-		return fmt.Errorf("%w: its content type is %q, this endpoint's Config.Codec reads %q", ErrUndecodable, contentType, in.codec.ContentType)
+	codec, err := in.codecs.decoding(in.Headers[headerContentType])
+	if err != nil {
+		return err
 	}
-	if err := in.codec.Decode(in.Body, into); err != nil {
+	if err := codec.Decode(in.Body, into); err != nil {
 		return fmt.Errorf("%w as %s: %w", ErrUndecodable, in.Type, err)
 	}
 	return nil

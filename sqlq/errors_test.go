@@ -135,7 +135,7 @@ func provokeOpen(p *provoked, url string) {
 	refused("a pool of one", small, sqlq.Config{}, sqlq.ErrTooFewConnections)
 	refused("nobody there", poolOn(p, "postgres://sqlq:secret@127.0.0.1:1/shop"), sqlq.Config{}, nil)
 	refused("nothing fits", good, sqlq.Config{Schema: "", HoldLimit: time.Minute, BatchLimit: -1, ReceiveConnections: -1, MaxBody: -1, LeaseTime: time.Millisecond,
-		ListenURL: "postgres://u:secret@h:port/d", Codec: sqlq.Codec{ContentType: "x"}, Routes: map[string]string{"post.Letter": "a queue"}}, nil)
+		ListenURL: "postgres://u:secret@h:port/d", Codecs: []sqlq.Codec{{ContentType: "x"}}, Routes: map[string]string{"post.Letter": "a queue"}}, nil)
 	refused("negative", good, sqlq.Config{DrainTimeout: -1}, nil)
 }
 

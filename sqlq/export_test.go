@@ -25,6 +25,12 @@ var (
 	RefuseControl  = func(sql string) error { return readStatement(sql).refused }
 )
 
+// CodecTypes returns the media types that a Config with its defaults reads.
+func (c Config) CodecTypes() []string { return c.codecs.types }
+
+// OwnHeaders are those that this release writes and reads.
+var OwnHeaders = []string{headerContentType, headerCorrelationID, headerConversationID, headerCrashes, headerFirstFailedAt, headerWaited, headerReplays}
+
 // CopyFrom is the number of messages to one queue from which SendMany uses COPY.
 const CopyFrom = sending.CopyFrom
 

@@ -10,6 +10,18 @@ func init() {
 	handmade.Ready = func(incoming, config any, otherwise string) (func() []handmade.Sent, error) {
 		return incoming.(*Incoming).readyByHand(config.(Config), otherwise)
 	}
+	handmade.Encode = func(config, message any) (body []byte, contentType string, err error) {
+		codec := newCodecs(config.(Config).Codecs).encoding(message)
+		body, err = codec.Encode(message)
+		return body, codec.ContentType, err
+	}
+	handmade.Decode = func(config any, contentType string, body []byte, into any) error {
+		codec, err := newCodecs(config.(Config).Codecs).decoding(contentType)
+		if err != nil {
+			return err
+		}
+		return codec.Decode(body, into)
+	}
 }
 
 // readyByHand is handmade.Ready: it makes a Client that can do all but reach a database.
@@ -19,7 +31,7 @@ func (in *Incoming) readyByHand(config Config, otherwise string) (sent func() []
 		return nil, err
 	}
 	in.client = &Client{config: config, log: config.Logger, routes: routes{byType: config.Routes, otherwise: otherwise}}
-	in.codec, in.ctx = &config.Codec, context.WithValue(context.Background(), handlerContext{}, true)
+	in.codecs, in.ctx = config.codecs, context.WithValue(context.Background(), handlerContext{}, true)
 	return func() (all []handmade.Sent) {
 		in.mu.Lock()
 		defer in.mu.Unlock()

@@ -53,10 +53,10 @@ func TestLargeBody(t *testing.T) {
 	blob := bytes.Repeat([]byte("0123456789abcdef"), size/16)
 	routes := map[string]string{"post.Bulk": "bulk", "post.BulkTx": "bulk"}
 	execSQL(t, pool, `SELECT sqlq.create_queue('bulk')`)
-	if err := open(t, pool, sqlq.Config{Codec: blobs, Routes: routes}).Send(t.Context(), &bulk{blob}); !errors.Is(err, sqlq.ErrBodyTooLarge) || !strings.Contains(err.Error(), "104857600 bytes, the limit is 16777216") {
+	if err := open(t, pool, sqlq.Config{Codecs: []sqlq.Codec{blobs}, Routes: routes}).Send(t.Context(), &bulk{blob}); !errors.Is(err, sqlq.ErrBodyTooLarge) || !strings.Contains(err.Error(), "104857600 bytes, the limit is 16777216") {
 		t.Fatalf("Send: %v, want ErrBodyTooLarge and both sizes", err)
 	}
-	c := open(t, pool, sqlq.Config{Codec: blobs, MaxBody: size, Routes: routes, HoldLimit: 10 * time.Millisecond})
+	c := open(t, pool, sqlq.Config{Codecs: []sqlq.Codec{blobs}, MaxBody: size, Routes: routes, HoldLimit: 10 * time.Millisecond})
 	var handled, handledTx atomic.Int64
 	check := func(m *bulk) error {
 		if !bytes.Equal(m.Blob, blob) {
@@ -101,7 +101,7 @@ func TestFloodOfLargeBodies(t *testing.T) {
 			execSQL(t, pool, `SELECT sqlq.create_queue('bulk')`)
 			execSQL(t, pool, `INSERT INTO sqlq.q_bulk (id, type, headers, body)
 				SELECT sqlq.uuid_v7(), 'post.Bulk', '{"sqlq-content-type":"application/octet-stream"}', decode(repeat('00', 1 << 20), 'hex') FROM generate_series(1, $1::int)`, flood)
-			c := open(t, pool, sqlq.Config{Codec: blobs, HoldLimit: 20 * time.Millisecond})
+			c := open(t, pool, sqlq.Config{Codecs: []sqlq.Codec{blobs}, HoldLimit: 20 * time.Millisecond})
 			before := heap()
 			release, began := make(chan struct{}), atomic.Int64{}
 			stop := run(t, c, sqlq.Endpoint{Name: "bulk", Concurrency: slots, Handlers: []sqlq.Handler{
@@ -184,8 +184,8 @@ func TestHeaderLimits(t *testing.T) {
 		}
 	}
 	codec := blobs
-	codec.ContentType = strings.Repeat("x", 201)
-	if _, err := sqlq.Open(t.Context(), pool, sqlq.Config{Codec: codec}); err == nil || !strings.Contains(err.Error(), "at most 200 bytes") {
+	codec.ContentType = "text/" + strings.Repeat("x", 196)
+	if _, err := sqlq.Open(t.Context(), pool, sqlq.Config{Codecs: []sqlq.Codec{codec}}); err == nil || !strings.Contains(err.Error(), "at most 200 bytes") {
 		t.Errorf("Open with a content type of 201 bytes: %v", err)
 	}
 }

@@ -37,9 +37,12 @@ const (
 	maxContentType   = 200
 )
 
-// The library's own headers.
+// The library's own headers; docs/wire.md has the table of all, of those too that are reserved for later releases. Their names are
+// in lower case. A receiver ignores those that it does not know, so that later releases may add some, but for those that begin
+// with contentPrefix: they say how the body is to be read.
 const (
 	headerPrefix         = "sqlq-"
+	contentPrefix        = "sqlq-content-"
 	headerContentType    = "sqlq-content-type"    // absent: JSON
 	headerCorrelationID  = "sqlq-correlation-id"  // absent: the message's own id
 	headerConversationID = "sqlq-conversation-id" // absent: the message's own id
@@ -48,6 +51,19 @@ const (
 	headerWaited         = "sqlq-waited"          // a duration: how long it was made to wait for somebody who knows its type
 	headerReplays        = "sqlq-replays"         // how often it came back from the error table
 )
+
+// unknownContentHeader returns the first header, by name, that says how the body is to be read and that this release does not know;
+// "" if there is none. In other cases it says so to somebody who has mistyped it.
+func unknownContentHeader(headers Headers) (unknown string) {
+	for name := range headers {
+		if len(name) >= len(contentPrefix) && strings.EqualFold(name[:len(contentPrefix)], contentPrefix) && name != headerContentType {
+			if unknown == "" || name < unknown {
+				unknown = name
+			}
+		}
+	}
+	return unknown
+}
 
 // isName says whether a name begins with an ASCII letter or digit, goes on with those and with what else is allowed, and
 // is not too long. The database holds the same rules (functions create_queue and check_message).

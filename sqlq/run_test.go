@@ -359,7 +359,10 @@ func TestOpenRefuses(t *testing.T) {
 		"MaxBody":            {MaxBody: -1},
 		"1 GiB":              {MaxBody: 1 << 30},
 		"ReceiveConnections": {ReceiveConnections: -1},
-		"Codec":              {Codec: sqlq.Codec{ContentType: "text/plain"}},
+		"Codecs[0] needs":    {Codecs: []sqlq.Codec{{ContentType: "text/plain"}}},
+		"no subtype":         {Codecs: []sqlq.Codec{codecOf("json")}},
+		"Codecs[1]":          {Codecs: []sqlq.Codec{codecOf("text/x"), codecOf("TEXT/X; charset=utf-8")}},
+		"invalid media":      {Codecs: []sqlq.Codec{codecOf("text/x; charset")}},
 		"no queue":           {Routes: map[string]string{"post.Letter": "no queue"}},
 		"no type":            {Routes: map[string]string{"no type": "post"}},
 	} {

@@ -146,8 +146,9 @@ func (c *Client) enclose(ctx context.Context, m Message, publish bool, in *Incom
 	if out.ID == (ID{}) {
 		out.ID = NewID()
 	}
-	if out.Body, err = c.config.Codec.Encode(m); err != nil {
-		return fmt.Errorf("%s %s: %w as %s: %w", verb, out.Type, ErrEncode, c.config.Codec.ContentType, err)
+	codec := c.config.codecs.encoding(m)
+	if out.Body, err = codec.Encode(m); err != nil {
+		return fmt.Errorf("%s %s: %w as %s: %w", verb, out.Type, ErrEncode, codec.ContentType, err)
 	}
 	typ, queue := out.Type, out.Queue
 	send := func(ctx context.Context, out *Outgoing) error {
@@ -165,7 +166,7 @@ func (c *Client) enclose(ctx context.Context, m Message, publish bool, in *Incom
 			e.Body = []byte{}
 		}
 		var err error
-		if e.Headers, err = c.headers(out, in, o.correlation); err != nil {
+		if e.Headers, err = c.headers(out, in, codec.ContentType, o.correlation); err != nil {
 			return fmt.Errorf("%s %s: %w", verb, out.Type, err)
 		}
 		return last(e)
@@ -192,14 +193,14 @@ func checkReaddressed(out *Outgoing, publish bool) error {
 
 // headers returns a message's headers as they are stored: the sender's, and of the library's own those that differ from
 // what their absence means.
-func (c *Client) headers(out *Outgoing, in *Incoming, correlation string) ([]byte, error) {
+func (c *Client) headers(out *Outgoing, in *Incoming, contentType, correlation string) ([]byte, error) {
 	all := Headers{}
 	if err := checkHeaders(out.Headers); err != nil { // once more: middleware may have added some
 		return nil, err
 	}
 	maps.Copy(all, out.Headers)
-	if c.config.Codec.ContentType != jsonContentType {
-		all[headerContentType] = c.config.Codec.ContentType
+	if contentType != jsonContentType {
+		all[headerContentType] = contentType
 	}
 	if in != nil {
 		all[headerConversationID], all[headerCorrelationID] = in.ConversationID, in.CorrelationID

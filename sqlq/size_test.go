@@ -152,7 +152,7 @@ func TestBodiesAreFetchedOnce(t *testing.T) {
 	execSQL(t, pool, `SELECT sqlq.create_queue('bulk')`)
 	execSQL(t, pool, `INSERT INTO sqlq.q_bulk (id, type, headers, body)
 		SELECT sqlq.uuid_v7(), 'post.Bulk', '{"sqlq-content-type":"application/octet-stream"}', decode(repeat('00', 24 << 10), 'hex') FROM generate_series(1, $1::int)`, messages)
-	c := open(t, pool, sqlq.Config{Codec: blobs, HoldLimit: 5 * time.Second})
+	c := open(t, pool, sqlq.Config{Codecs: []sqlq.Codec{blobs}, HoldLimit: 5 * time.Second})
 	run(t, c, sqlq.Endpoint{Name: "bulk", Concurrency: 200, Handlers: []sqlq.Handler{
 		sqlq.Handle(func(context.Context, *sqlq.Delivery[*bulk]) error { return nil }),
 	}})

@@ -42,30 +42,30 @@ func NewDelivery[T sqlq.Message](t TB, message T, options ...DeliveryOption) (*s
 	if config.Routes != nil {
 		otherwise = ""
 	}
-	codec := codecOf(config)
 	id, now := sqlq.NewID(), time.Now()
 	incoming := &sqlq.Incoming{ID: id, Type: typeName[T](t), Endpoint: "test", Headers: sqlq.Headers{}, Attempt: 1, SentAt: now,
 		CorrelationID: id.String(), ConversationID: id.String()}
 	d := &sqlq.Delivery[T]{Incoming: incoming}
-	var err error
-	if incoming.Body, err = codec.Encode(message); err != nil {
-		fatalf(t, "sqlqtest: %s cannot be encoded: %v", incoming.Type, err)
-	}
-	if err := decode(codec, incoming.Body, &d.Message); err != nil {
-		fatalf(t, "sqlqtest: %s cannot be decoded again: %v\n%s", incoming.Type, err, indented(incoming.Body))
-	}
 	sent, err := handmade.Ready(incoming, config, otherwise)
 	if err != nil {
 		fatalf(t, "sqlqtest: %v", err)
 	}
-	return d, &outbox{config: config, sent: sent, made: now}
+	r := record{}
+	if r.Body, r.contentType, err = handmade.Encode(config, message); err != nil {
+		fatalf(t, "sqlqtest: %s cannot be encoded: %v", incoming.Type, err)
+	}
+	if err := decode(config, r, &d.Message); err != nil {
+		fatalf(t, "sqlqtest: %s cannot be decoded again: %v\n%s", incoming.Type, err, indented(r.Body))
+	}
+	incoming.Body = r.Body
+	return d, &outbox{with: config, sent: sent, made: now}
 }
 
 // outbox is the Outbox of a delivery made by NewDelivery.
 type outbox struct {
-	config sqlq.Config
-	sent   func() []handmade.Sent
-	made   time.Time
+	with sqlq.Config
+	sent func() []handmade.Sent
+	made time.Time
 }
 
 func (o *outbox) outgoing(_ context.Context, kind string, events bool) (all []record, err error) {
@@ -73,7 +73,7 @@ func (o *outbox) outgoing(_ context.Context, kind string, events bool) (all []re
 		if kind != "" && s.Type != kind || events != (s.Queue == "") {
 			continue
 		}
-		r := record{s.Type, Record[sqlq.Message]{ID: s.ID, Queue: s.Queue, Body: s.Body, Delay: s.Delay, ExpiresIn: s.TTL}}
+		r := record{kind: s.Type, Record: Record[sqlq.Message]{ID: s.ID, Queue: s.Queue, Body: s.Body, Delay: s.Delay, ExpiresIn: s.TTL}}
 		if s.Queue == unrouted {
 			r.Queue = ""
 		}
@@ -88,6 +88,6 @@ func (o *outbox) outgoing(_ context.Context, kind string, events bool) (all []re
 	return all, nil
 }
 
-func (o *outbox) codec() sqlq.Codec { return codecOf(o.config) }
+func (o *outbox) config() sqlq.Config { return o.with }
 
 func (o *outbox) failures(context.Context) []string { return nil }

@@ -78,13 +78,13 @@ func TestNewDeliveryWithConfig(t *testing.T) {
 	t.Parallel()
 	config := sqlq.Config{
 		Routes: map[string]string{"billing.Charge": "billing"},
-		Codec: sqlq.Codec{ContentType: "text/base64", Encode: func(m any) ([]byte, error) {
+		Codecs: []sqlq.Codec{{ContentType: "text/base64", Encode: func(m any) ([]byte, error) {
 			text, err := json.Marshal(m)
 			return []byte(base64.StdEncoding.EncodeToString(text)), err
 		}, Decode: func(body []byte, into any) error {
 			text, err := base64.StdEncoding.DecodeString(string(body))
 			return errors.Join(err, json.Unmarshal(text, into))
-		}},
+		}}},
 	}
 	d, outbox := sqlqtest.NewDelivery(t, &charge{17}, sqlqtest.WithConfig(config))
 	if *d.Message != (charge{17}) || string(d.Body) != "eyJPcmRlciI6MTd9" {

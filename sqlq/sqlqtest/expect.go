@@ -12,6 +12,7 @@ import (
 
 	"github.com/sqlq/sqlq/internal/linediff"
 	"github.com/sqlq/sqlq/sqlq"
+	"github.com/sqlq/sqlq/sqlq/internal/handmade"
 )
 
 // ExpectSent fails the test unless the commands of type T that were sent are exactly those wanted, in any order; without any
@@ -43,7 +44,7 @@ func (s shown) equals(o shown) bool {
 // expect compares got with want. done names their state: sent, published, …
 func expect[T sqlq.Message](t TB, from Outbox, done string, got []Record[T], want []T) {
 	t.Helper()
-	codec, name := from.codec(), typeName[T](t)
+	config, name := from.config(), typeName[T](t)
 	var is, wanted []shown
 	for _, r := range got {
 		where := fmt.Sprintf("message %v", r.ID)
@@ -53,10 +54,10 @@ func expect[T sqlq.Message](t TB, from Outbox, done string, got []Record[T], wan
 		is = append(is, shown{r.Body, r.Message, textOf(r.Body, r.Message), where})
 	}
 	for i, m := range want {
-		body, err := codec.Encode(m)
+		body, contentType, err := handmade.Encode(config, m)
 		var decoded T
 		if err == nil {
-			err = decode(codec, body, &decoded)
+			err = decode(config, record{contentType: contentType, Record: Record[sqlq.Message]{Body: body}}, &decoded)
 		}
 		if err != nil {
 			fatalf(t, "sqlqtest: wanted message %d of type %s cannot be encoded and decoded: %v", i+1, name, err)

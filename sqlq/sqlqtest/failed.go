@@ -31,7 +31,7 @@ func Failed[T sqlq.Message](t TB, h *Harness) []Failure[T] {
 	var all []Failure[T]
 	err := h.eachFailed(ctx, typeName[T](t), func(m ops.FailedMessage) error {
 		f := Failure[T]{Record: Record[T]{Body: m.Body, Queue: m.Queue}, Error: m.Error, Attempts: m.Attempts, Stack: m.Stack, Number: m.Number}
-		r := record{kind: m.Type}
+		r := record{kind: m.Type, Record: Record[sqlq.Message]{Body: m.Body}}
 		var err error
 		if r.ID, err = sqlq.ParseID(m.ID); err != nil {
 			return err
@@ -40,7 +40,7 @@ func Failed[T sqlq.Message](t TB, h *Harness) []Failure[T] {
 			f.Headers, f.CorrelationID, f.ConversationID = r.Headers, r.CorrelationID, r.ConversationID
 		}
 		f.ID = r.ID
-		if decode(h.codec(), m.Body, &f.Message) != nil {
+		if decode(h.Config, r, &f.Message) != nil {
 			f.Message = *new(T)
 		}
 		all = append(all, f)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sqlq/sqlq/sqlq"
+	"github.com/sqlq/sqlq/sqlq/internal/handmade"
 )
 
 // Record is a message that was sent or published.
@@ -35,14 +36,15 @@ type Record[T sqlq.Message] struct {
 type Outbox interface {
 	// outgoing returns the events or the commands of a type; "" means every type.
 	outgoing(ctx context.Context, kind string, events bool) ([]record, error)
-	codec() sqlq.Codec
+	config() sqlq.Config
 	// failures describes what has failed, to help find a missing message.
 	failures(ctx context.Context) []string
 }
 
 // record is a Record whose message is not decoded yet.
 type record struct {
-	kind string // its type
+	kind        string // its type
+	contentType string // "": JSON
 	Record[sqlq.Message]
 }
 
@@ -77,7 +79,7 @@ func outgoing[T sqlq.Message](t TB, from Outbox, events bool) []Record[T] {
 	all := make([]Record[T], len(found))
 	for i, r := range found {
 		all[i] = typed[T](r.Record)
-		if err := decode(from.codec(), r.Body, &all[i].Message); err != nil {
+		if err := decode(from.config(), r, &all[i].Message); err != nil {
 			fatalf(t, "sqlqtest: message %v of type %s cannot be decoded as %v: %v\n%s", r.ID, r.kind, reflect.TypeFor[T](), err, indented(r.Body))
 		}
 	}
@@ -98,13 +100,13 @@ func typed[T sqlq.Message](r Record[sqlq.Message]) Record[T] {
 		ConversationID: r.ConversationID, Delay: r.Delay, ExpiresIn: r.ExpiresIn}
 }
 
-// decode reads a body into a message, which may be a pointer.
-func decode[T sqlq.Message](codec sqlq.Codec, body []byte, into *T) error {
+// decode reads the body of a record into a message, which may be a pointer.
+func decode[T sqlq.Message](config sqlq.Config, r record, into *T) error {
 	if goType := reflect.TypeFor[T](); goType.Kind() == reflect.Pointer {
 		*into = reflect.New(goType.Elem()).Interface().(T)
-		return codec.Decode(body, *into)
+		return handmade.Decode(config, r.contentType, r.Body, *into)
 	}
-	return codec.Decode(body, into)
+	return handmade.Decode(config, r.contentType, r.Body, into)
 }
 
 // The library's own headers that a Record shows.
@@ -112,6 +114,7 @@ const (
 	ownHeaders         = "sqlq-"
 	headerCorrelation  = "sqlq-correlation-id"
 	headerConversation = "sqlq-conversation-id"
+	headerContentType  = "sqlq-content-type"
 )
 
 // setHeaders reads the stored headers.
@@ -122,7 +125,7 @@ func (r *record) setHeaders(stored []byte) error {
 	if err := json.Unmarshal(stored, &r.Headers); err != nil {
 		return fmt.Errorf("headers of message %v: %w", r.ID, err)
 	}
-	r.CorrelationID, r.ConversationID = r.Headers[headerCorrelation], r.Headers[headerConversation]
+	r.CorrelationID, r.ConversationID, r.contentType = r.Headers[headerCorrelation], r.Headers[headerConversation], r.Headers[headerContentType]
 	maps.DeleteFunc(r.Headers, func(name, _ string) bool { return strings.HasPrefix(name, ownHeaders) })
 	if len(r.Headers) == 0 {
 		r.Headers = nil
@@ -137,7 +140,7 @@ func (h *Harness) outgoing(ctx context.Context, kind string, events bool) ([]rec
 	}
 	all := make([]record, len(found))
 	for i, f := range found {
-		all[i] = record{f.kind, Record[sqlq.Message]{ID: f.id, Body: f.body, Delay: measured(f.delayUS), ExpiresIn: measured(f.expiresUS)}}
+		all[i] = record{kind: f.kind, Record: Record[sqlq.Message]{ID: f.id, Body: f.body, Delay: measured(f.delayUS), ExpiresIn: measured(f.expiresUS)}}
 		if !events {
 			all[i].Queue = f.queue
 		}
@@ -164,12 +167,4 @@ func rounded(d time.Duration) time.Duration {
 	return d.Round(time.Second)
 }
 
-func (h *Harness) codec() sqlq.Codec { return codecOf(h.Config) }
-
-// codecOf returns a Config's codec, or the default.
-func codecOf(c sqlq.Config) sqlq.Codec {
-	if c.Codec.Decode == nil {
-		return sqlq.Codec{ContentType: "application/json", Encode: json.Marshal, Decode: json.Unmarshal}
-	}
-	return c.Codec
-}
+func (h *Harness) config() sqlq.Config { return h.Config }

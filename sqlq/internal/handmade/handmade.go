@@ -9,6 +9,12 @@ import "github.com/sqlq/sqlq/sqlq/internal/store"
 // otherwise; "": it has an error. The types of package sqlq are any here, because it imports this package.
 var Ready func(incoming, config any, otherwise string) (sent func() []Sent, err error)
 
+// Encode makes the body of a message, as a sender with that sqlq.Config would, and names its content type.
+var Encode func(config, message any) (body []byte, contentType string, err error)
+
+// Decode reads a body of a content type into a pointer to a message, as a receiver with that sqlq.Config would.
+var Decode func(config any, contentType string, body []byte, into any) error
+
 // Sent is a message on its way out.
 type Sent struct {
 	Queue string // "" for an event
