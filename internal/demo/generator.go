@@ -73,7 +73,7 @@ func (d *deck[T]) deal(rng *rand.Rand) T {
 
 func (g *generator) oneIn(n int) bool { return g.rng.IntN(n) == 0 }
 
-// percent reports true in p of 100 cases.
+// percent returns true in p of 100 cases.
 func (g *generator) percent(p int) bool { return g.rng.IntN(100) < p }
 
 func pick[T any](g *generator, of []T) T { return of[g.rng.IntN(len(of))] }

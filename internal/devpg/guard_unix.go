@@ -26,7 +26,7 @@ import (
 //go:embed guard.sh
 var guardScript string
 
-// leash keeps the guard's program alive.
+// leash keeps the guard and its program alive.
 type leash struct {
 	line *os.File // the write end of a pipe
 }

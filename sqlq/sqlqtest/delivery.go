@@ -26,7 +26,7 @@ func WithConfig(config sqlq.Config) DeliveryOption {
 const unrouted = "sqlqtest-unrouted"
 
 // NewDelivery makes a delivery by hand, so that a handler can be tested like any other function, without Postgres. The message
-// is encoded and decoded, as a real one is. The delivery is the first attempt, made at once, in the endpoint "test", and the
+// is encoded and decoded, as a real one is. The delivery is the first, immediate attempt in the endpoint "test", and the
 // message's id is its correlation id; set the delivery's fields to change that.
 //
 // What the handler sends through the delivery is checked and encoded as usual, and is then in the Outbox, for Sent, Published
