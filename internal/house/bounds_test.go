@@ -19,7 +19,10 @@ const (
 )
 
 var (
-	methodsToday    = map[string]int{"sqlq.instance": 82, "sqlq/internal/store.Schema": 201, "sqlq/ops.Ops": 94}
+	methodsToday = map[string]int{
+		"cmd/sqlq.app": 182, "internal/bench.lab": 61, "internal/torture/trial.trial": 59,
+		"sqlq.instance": 103, "sqlq.receiver": 62, "sqlq/internal/store.Schema": 243, "sqlq/ops.Ops": 137, "sqlq/ops.examination": 42,
+	}
 	mutexFilesToday = map[string]int{"sqlq.instance.mu": 21}
 )
 
