@@ -199,7 +199,7 @@ func (k *Keeper) pause(ctx context.Context, d time.Duration) bool {
 	return ctx.Err() == nil
 }
 
-// lackedEvery is the pause between attempts to get what a connection lacks, where nobody tells when it is to be had.
+// lackedEvery is the pause between attempts to get what a connection lacks, where nothing tells when it is free.
 const lackedEvery = time.Second
 
 // lacks reports whether there is something to try for between heartbeats: the lock that shows that the process lives, or the
@@ -253,7 +253,7 @@ func (k *Keeper) tellOfClaimants(ctx context.Context) error {
 }
 
 // End hands over the lead, records that the instances ended in order, and wakes others for the messages that were given back.
-// Only then does it let go of the lock that shows that they live. It waits until whom this process woke has been told.
+// Only then does it let go of the lock that shows that they live. It waits until pending wake-ups have been sent.
 func (k *Keeper) End() {
 	defer k.disconnect()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)

@@ -45,7 +45,7 @@ type wish int
 
 const (
 	awake  wish = iota // looks by itself, and keeps the watch if it has it
-	asleep             // keeps the watch if it is to be had, else is on call
+	asleep             // keeps the watch if it is free, else is on call
 	away               // leaves the watch to others
 )
 
@@ -73,7 +73,7 @@ func (p *post) wishFor(w wish) {
 	p.answer()
 }
 
-// answer lets whoever waits for its wish to sleep go on, granted or not.
+// answer lets the endpoint that waits for its wish to sleep go on, granted or not.
 func (p *post) answer() {
 	if p.asking != nil {
 		close(p.asking)

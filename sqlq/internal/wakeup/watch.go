@@ -146,7 +146,7 @@ func (l *Listener) takeWatch(ctx context.Context, c *session.Conn, bells []*Bell
 	return nil
 }
 
-// raiseFlags has senders notify those that have the watch and want to sleep, where the sleeper's lock is to be had, and notes
+// raiseFlags has senders notify those that have the watch and want to sleep, where the sleeper's lock is free, and notes
 // who was writing to their queues. Whoever does not wait for it is woken, to look once more: what was committed before the
 // flag was up notified nobody.
 func (l *Listener) raiseFlags(ctx context.Context, c *session.Conn) error {
