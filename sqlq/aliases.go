@@ -1,16 +1,12 @@
 package sqlq
 
-import (
-	"github.com/sqlq/sqlq/sqlq/internal/session"
-)
+import "github.com/sqlq/sqlq/sqlq/internal/session"
+
+// Short names of what the engine's files ask package session.
 
 const (
 	undefinedTable    = session.UndefinedTable
 	insufficientPrivs = session.InsufficientPrivilege
-	uniqueViolation   = session.UniqueViolation
-	lockNotAvailable  = session.LockNotAvailable
-	deadlockDetected  = session.DeadlockDetected
-	queryCanceled     = session.QueryCanceled
 	forReceiving      = session.Receive
 )
 

@@ -119,10 +119,10 @@ func (c *Client) checkSchema(ctx context.Context) error {
 	case errors.Is(err, store.ErrHidden):
 		return fmt.Errorf("check schema %q: %w: %w; switch it off: ALTER TABLE %s DISABLE ROW LEVEL SECURITY", name, ErrNotGranted, err,
 			pgx.Identifier{name, "sqlq_migration"}.Sanitize())
-	case sqlState(err) == insufficientPrivs:
+	case session.State(err) == session.InsufficientPrivilege:
 		return fmt.Errorf("check schema %q: %w (%s): %w", name, ErrNotGranted, c.grant("producer"), err)
 	case err != nil:
-		return fmt.Errorf("check schema %q: %w", name, session.ExplainPooler(unreachable(err)))
+		return fmt.Errorf("check schema %q: %w", name, session.ExplainPooler(session.Unreachable(err)))
 	case !exists:
 		return fmt.Errorf("%w: no tables in schema %q: run `sqlq migrate up --schema %s`", ErrSchemaMissing, name, shellWord(name))
 	case have < want:

@@ -136,7 +136,7 @@ func (tx *receiveTx) run(d *delivery) error {
 	}
 	failed := tx.conn.PgConn().TxStatus() == 'E'
 	if failed && err == nil {
-		err = fmt.Errorf("%w (return it, or undo the statement with a transaction of its own, tx.Begin): %w", ErrSwallowed, serverSaid(tx.failure))
+		err = fmt.Errorf("%w (return it, or undo the statement with a transaction of its own, tx.Begin): %w", ErrSwallowed, session.ServerSaid(tx.failure))
 	}
 	if tx.touched {
 		tx.in.learnApart(d.stored.messageType)
@@ -258,8 +258,8 @@ func (tx *receiveTx) learn(err error) {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
 		// A wait that ends just as the first of two locks is granted is reported as cancelled by a user.
-		tx.waited = tx.waited || pg.Code == lockNotAvailable || pg.Code == queryCanceled
-		tx.deadlock = tx.deadlock || pg.Code == deadlockDetected
+		tx.waited = tx.waited || pg.Code == session.LockNotAvailable || pg.Code == session.QueryCanceled
+		tx.deadlock = tx.deadlock || pg.Code == session.DeadlockDetected
 		if tx.failure == nil {
 			tx.failure = err
 		}

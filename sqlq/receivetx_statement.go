@@ -83,7 +83,7 @@ func (tx *receiveTx) ride(ctx context.Context, sql string, args []any) (pgx.Batc
 		}
 		if err != nil {
 			results.Close()
-			return nil, serverSaid(err)
+			return nil, session.ServerSaid(err)
 		}
 	}
 	tx.fronted()

@@ -219,7 +219,7 @@ func (c *Client) sendError(err error, all ...sending.Envelope) error {
 	if err == nil {
 		return nil
 	}
-	err = session.ExplainPooler(unreachable(serverSaid(err)))
+	err = session.ExplainPooler(session.Unreachable(session.ServerSaid(err)))
 	queues := queuesOf(all)
 	what := fmt.Sprintf("send %s to queue %q", all[0].Type, all[0].Queue)
 	switch {
@@ -230,12 +230,12 @@ func (c *Client) sendError(err error, all ...sending.Envelope) error {
 	case len(all) > 1:
 		what = fmt.Sprintf("send %d messages to queue %q", len(all), queues[0])
 	}
-	switch sqlState(err) {
-	case undefinedTable:
+	switch session.State(err) {
+	case session.UndefinedTable:
 		return fmt.Errorf("%s: %w (%s, or start its endpoint): %w", what, ErrNoQueue, c.createQueue(queues), err)
-	case uniqueViolation:
+	case session.UniqueViolation:
 		return fmt.Errorf("%s: the queue's sequence gives out numbers that its messages have, as after a restore (sqlq doctor --fix --schema %s): %w", what, shellWord(c.config.Schema), err)
-	case insufficientPrivs:
+	case session.InsufficientPrivilege:
 		return fmt.Errorf("%s: %w (%s): %w", what, ErrNotGranted, c.grant("producer", queues...), err)
 	}
 	return fmt.Errorf("%s: %w", what, err)

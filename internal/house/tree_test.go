@@ -123,7 +123,11 @@ func (p *pkg) add(fsys fs.FS, name string) error {
 	if err != nil {
 		return err
 	}
-	s := source{name: name, fset: token.NewFileSet()}
+	fset := token.NewFileSet() // one for the files of a package
+	if len(p.files) > 0 {
+		fset = p.files[0].fset
+	}
+	s := source{name: name, fset: fset}
 	if s.tree, err = parser.ParseFile(s.fset, name, text, parser.ParseComments|parser.SkipObjectResolution); err != nil {
 		return err
 	}

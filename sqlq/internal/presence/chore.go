@@ -26,79 +26,87 @@ type chore struct {
 // finished is returned by a chore that has nothing left to do until its next turn.
 const finished time.Duration = -1
 
-// newChores returns the chores. The first sweep is not at once: in a process that starts others are more urgent.
-func (k *Keeper) newChores() []*chore {
-	return []*chore{
-		{what: "sweep expired messages", every: time.Minute, run: k.sweep, next: time.Now().Add(time.Minute)},
-		{what: "read how much arrives in the queues", every: 10 * time.Second, run: k.readTraffic,
-			optional: "so operators see no rates; grant it consumer again"},
-		{what: "forget ids of handled messages that were kept for their time", every: time.Minute, run: k.rotateInbox,
-			optional: "so they pile up; grant it consumer again"},
-		{what: "remove archived messages", every: time.Hour, run: k.forgetArchived,
-			optional: "so Config.KeepArchived has no effect while it leads; run the endpoints as the owner of the schema, or remove them as an operator: sqlq error delete --status archived --until 90d"},
-		{what: "remove old records of operations", every: time.Hour, run: k.forgetHistory,
-			optional: "so they pile up; grant it consumer again"},
-	}
+// chores are the chores of a Keeper, and how far those are that go on from where they were. Only its goroutine uses them.
+type chores struct {
+	keeper *Keeper
+	all    []*chore
+
+	sweeping   sweeping
+	forgetting round
+	archiving  round
+	failing    map[string]bool // work that was said to fail
 }
 
-// doChores does, in the process that leads, the chores that are due.
-func (k *Keeper) doChores(ctx context.Context) error {
-	if !k.Leads() {
-		k.sweeping.unswept = nil
+// newChores returns the chores. The first sweep is not at once: in a process that starts others are more urgent.
+func newChores(k *Keeper) *chores {
+	c := &chores{keeper: k, sweeping: newSweeping(), forgetting: wholeRound(forgetRows), archiving: wholeRound(forgetRows), failing: map[string]bool{}}
+	c.all = []*chore{
+		{what: "sweep expired messages", every: time.Minute, run: c.sweep, next: time.Now().Add(time.Minute)},
+		{what: "read how much arrives in the queues", every: 10 * time.Second, run: c.readTraffic,
+			optional: "so operators see no rates; grant it consumer again"},
+		{what: "forget ids of handled messages that were kept for their time", every: time.Minute, run: c.rotateInbox,
+			optional: "so they pile up; grant it consumer again"},
+		{what: "remove archived messages", every: time.Hour, run: c.forgetArchived,
+			optional: "so Config.KeepArchived has no effect while it leads; run the endpoints as the owner of the schema, or remove them as an operator: sqlq error delete --status archived --until 90d"},
+		{what: "remove old records of operations", every: time.Hour, run: c.forgetHistory,
+			optional: "so they pile up; grant it consumer again"},
+	}
+	return c
+}
+
+// run does, in the process that leads, the chores that are due.
+func (c *chores) run(ctx context.Context) error {
+	if !c.keeper.Leads() {
+		c.sweeping.unswept = nil
 		return nil
 	}
-	for _, c := range k.chores {
+	for _, one := range c.all {
 		now := time.Now()
-		if c.off || now.Before(c.next) {
+		if one.off || now.Before(one.next) {
 			continue
 		}
-		c.next = now.Add(c.every)
-		again, err := c.run(ctx)
+		one.next = now.Add(one.every)
+		again, err := one.run(ctx)
 		if again != finished {
-			c.next = time.Now().Add(again)
+			one.next = time.Now().Add(again)
 		}
-		if c.optional != "" && session.State(err) == session.InsufficientPrivilege {
-			c.off = true
-			k.mayNot(c.what+", "+c.optional, err)
+		if one.optional != "" && session.State(err) == session.InsufficientPrivilege {
+			one.off = true
+			c.keeper.mayNot(one.what+", "+one.optional, err)
 			continue
 		}
-		if err := k.goOn(err, c.what); err != nil {
+		if err := c.goOn(err, one.what); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// chorePause returns how long the chores can wait for their next turn.
-func (k *Keeper) chorePause() time.Duration {
-	if len(k.sweeping.unswept) > 0 {
+// pause returns how long the chores can wait for their next turn.
+func (c *chores) pause() time.Duration {
+	if len(c.sweeping.unswept) > 0 {
 		return 10 * time.Millisecond
 	}
 	return time.Hour
 }
 
 // goOn says once of a chore that it fails because of what it works on, until it succeeds; other errors it returns.
-func (k *Keeper) goOn(err error, what string) error {
+func (c *chores) goOn(err error, what string) error {
 	switch {
 	case err == nil:
-		delete(k.failing, what)
+		delete(c.failing, what)
 	case !isFaultOfWork(err):
 		return fmt.Errorf("%s: %w", what, err)
-	case !k.failing[what]:
-		k.failing[what] = true
-		k.Log.Warn("sqlq: cannot "+what+"; it is tried again", "err", err)
+	case !c.failing[what]:
+		c.failing[what] = true
+		c.keeper.Log.Warn("sqlq: cannot "+what+"; it is tried again", "err", err)
 	}
 	return nil
 }
 
-// mayNot says once that the role lacks a privilege that an endpoint can do without, and what follows.
-func (k *Keeper) mayNot(what string, err error) {
-	k.Log.Warn("sqlq: this role may not "+what, "schema", k.Store.Name(), "err", err)
-}
-
 // readTraffic takes a reading of how much arrives in the queues, from which the rates are made that operators see.
-func (k *Keeper) readTraffic(ctx context.Context) (again time.Duration, err error) {
-	err = k.bounded(ctx, func(tx pgx.Tx) error { return k.Store.ReadTraffic(ctx, tx) })
+func (c *chores) readTraffic(ctx context.Context) (again time.Duration, err error) {
+	err = c.keeper.bounded(ctx, func(tx pgx.Tx) error { return c.keeper.Store.ReadTraffic(ctx, tx) })
 	if state := session.State(err); state == session.LockNotAvailable || state == session.ForeignKeyViolation {
 		err = nil // somebody is dropping a queue, and the next reading will do
 	}

@@ -27,7 +27,7 @@ func TestChoresByTheirTable(t *testing.T) {
 	doing := func(what string, again time.Duration, err error) func(context.Context) (time.Duration, error) {
 		return func(context.Context) (time.Duration, error) { ran[what]++; return again, err }
 	}
-	k.chores = []*chore{
+	k.chores.all = []*chore{
 		{what: "count", every: time.Hour, run: doing("count", finished, nil)},
 		{what: "go on", every: time.Hour, run: doing("go on", 0, nil)},
 		{what: "look", every: time.Hour, run: doing("look", 0, &pgconn.PgError{Code: session.InsufficientPrivilege}), optional: "so nobody sees"},
@@ -35,7 +35,7 @@ func TestChoresByTheirTable(t *testing.T) {
 		{what: "break", every: time.Hour, run: func(context.Context) (time.Duration, error) { return 0, broken }},
 	}
 	for range 3 {
-		if err := k.doChores(t.Context()); err != nil {
+		if err := k.chores.run(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -50,11 +50,11 @@ func TestChoresByTheirTable(t *testing.T) {
 		}
 	}
 	broken = errors.New("cut off")
-	if err := k.doChores(t.Context()); !errors.Is(err, broken) {
+	if err := k.chores.run(t.Context()); !errors.Is(err, broken) {
 		t.Errorf("the connection was lost: %v", err)
 	}
 	k.leads = false
-	if err := k.doChores(t.Context()); err != nil || ran["go on"] != 4 {
+	if err := k.chores.run(t.Context()); err != nil || ran["go on"] != 4 {
 		t.Errorf("a process that does not lead does chores: %v, %d", err, ran["go on"])
 	}
 }

@@ -27,6 +27,7 @@ const (
 // more than its share, because its messages are large, slow to move or cannot be moved at all, is put apart: it has rounds
 // of its own then, in turn with those of all others.
 type mover struct {
+	keeper *Keeper
 	round  round
 	moved  time.Time // due time of the last message moved
 	looked time.Time // when it last looked from the start
@@ -40,31 +41,33 @@ type apart struct {
 	pause time.Duration // after the last failure
 }
 
-func newMover() mover { return mover{round: wholeRound(roundRows), apart: map[string]*apart{}} }
+func newMover(k *Keeper) *mover {
+	return &mover{keeper: k, round: wholeRound(roundRows), apart: map[string]*apart{}}
+}
 
 // moveDue moves due messages, in the process that leads, and returns when to look again.
-func (k *Keeper) moveDue(ctx context.Context) (time.Duration, error) {
-	if !k.Leads() {
+func (m *mover) moveDue(ctx context.Context) (time.Duration, error) {
+	if !m.keeper.Leads() {
 		return time.Hour, nil
 	}
-	began, from := time.Now(), k.mover.moved.Add(-moveOverlap)
-	if time.Since(k.mover.looked) >= time.Second {
+	began, from := time.Now(), m.moved.Add(-moveOverlap)
+	if time.Since(m.looked) >= time.Second {
 		from = time.Time{}
-		k.mover.looked = time.Now()
+		m.looked = time.Now()
 	}
 	for {
-		pause, err := k.moveOthers(ctx, from)
+		pause, err := m.moveOthers(ctx, from)
 		if err != nil {
 			return 0, err
 		}
-		pauseApart, err := k.moveApart(ctx)
+		pauseApart, err := m.moveApart(ctx)
 		if err != nil {
 			return 0, err
 		}
 		if pause = min(pause, pauseApart); pause > 0 {
 			return pause, nil
 		}
-		if time.Since(began) > min(time.Second, k.choreWithin()) {
+		if time.Since(began) > min(time.Second, m.keeper.choreWithin()) {
 			return 0, nil // there is more, and the heartbeat may be due
 		}
 	}
@@ -72,10 +75,9 @@ func (k *Keeper) moveDue(ctx context.Context) (time.Duration, error) {
 
 // moveOthers moves a round of due messages of the queues that are not apart, and returns when to look again: 0 when there may
 // be more.
-func (k *Keeper) moveOthers(ctx context.Context, from time.Time) (pause time.Duration, err error) {
-	m := &k.mover
+func (m *mover) moveOthers(ctx context.Context, from time.Time) (pause time.Duration, err error) {
 	aside := slices.Sorted(maps.Keys(m.apart))
-	next, queue, any, err := k.Store.NextDue(ctx, k.conn, from, aside)
+	next, queue, any, err := m.keeper.Store.NextDue(ctx, m.keeper.conn, from, aside)
 	switch {
 	case err != nil:
 		return 0, fmt.Errorf("look for the next due message: %w", err)
@@ -85,7 +87,7 @@ func (k *Keeper) moveOthers(ctx context.Context, from time.Time) (pause time.Dur
 		return min(next, time.Second), nil
 	}
 	began := time.Now()
-	moved, err := k.moveRound(ctx, from, m.round, aside, false)
+	moved, err := m.moveRound(ctx, from, m.round, aside, false)
 	if isFaultOfWork(err) || err != nil && ctx.Err() != nil { // of which queue is not known: the first may be the one, or else the next
 		m.round.shrink()
 		m.apart[queue] = &apart{round: firstRound()}
@@ -93,7 +95,7 @@ func (k *Keeper) moveOthers(ctx context.Context, from time.Time) (pause time.Dur
 	if err != nil {
 		return 0, unlessOfWork(err)
 	}
-	m.round.took(time.Since(began), k.choreWithin())
+	m.round.took(time.Since(began), m.keeper.choreWithin())
 	n, more := 0, false
 	for _, q := range moved {
 		n += q.N
@@ -103,7 +105,7 @@ func (k *Keeper) moveOthers(ctx context.Context, from time.Time) (pause time.Dur
 		}
 		if q.N == 0 { // somebody has its table
 			m.apart[q.Queue] = &apart{round: firstRound()}
-			k.leaveFor(q.Queue, errTableLocked)
+			m.leaveFor(q.Queue, errTableLocked)
 		}
 	}
 	if more { // more than the bytes allow: the others do not wait for all of those of the largest
@@ -120,8 +122,7 @@ func (k *Keeper) moveOthers(ctx context.Context, from time.Time) (pause time.Dur
 
 // moveApart moves a round of due messages of the queue that is apart and has waited longest, and returns when one can be moved
 // again: 0 when there may be more.
-func (k *Keeper) moveApart(ctx context.Context) (pause time.Duration, err error) {
-	m := &k.mover
+func (m *mover) moveApart(ctx context.Context) (pause time.Duration, err error) {
 	var queue string
 	var a *apart
 	for name, other := range m.apart {
@@ -137,21 +138,21 @@ func (k *Keeper) moveApart(ctx context.Context) (pause time.Duration, err error)
 	}
 	began := time.Now()
 	a.next = began
-	moved, err := k.moveRound(ctx, time.Time{}, a.round, []string{queue}, true)
+	moved, err := m.moveRound(ctx, time.Time{}, a.round, []string{queue}, true)
 	switch {
 	case isFaultOfWork(err) && a.isLeast():
-		k.leaveFor(queue, err)
+		m.leaveFor(queue, err)
 	case isFaultOfWork(err):
 		a.shrink()
 	case err != nil:
 		return 0, err
 	case len(moved) > 0 && moved[0].N == 0:
-		k.leaveFor(queue, errTableLocked)
+		m.leaveFor(queue, errTableLocked)
 	case len(moved) == 0 || !moved[0].More && moved[0].N < a.rows:
 		delete(m.apart, queue)
 	default:
 		a.pause = 0
-		a.took(time.Since(began), k.choreWithin())
+		a.took(time.Since(began), m.keeper.choreWithin())
 	}
 	return 0, nil
 }
@@ -160,19 +161,19 @@ func (k *Keeper) moveApart(ctx context.Context) (pause time.Duration, err error)
 var errTableLocked = errors.New("somebody holds a lock on the queue's table for long")
 
 // leaveFor leaves the due messages of a queue that is apart alone for a while, longer each time, and says so the first time.
-func (k *Keeper) leaveFor(queue string, why error) {
-	a := k.mover.apart[queue]
+func (m *mover) leaveFor(queue string, why error) {
+	a := m.apart[queue]
 	if a.pause == 0 {
-		k.Log.Warn("sqlq: due messages of a queue cannot be moved; they are tried again, and other queues go on", "queue", queue, "err", why)
+		m.keeper.Log.Warn("sqlq: due messages of a queue cannot be moved; they are tried again, and other queues go on", "queue", queue, "err", why)
 	}
 	a.pause = min(max(2*a.pause, apartPause), apartPauseMost)
 	a.next = time.Now().Add(a.pause)
 }
 
 // moveRound moves due messages from a due time on: of all queues but some, or, apart, of those only.
-func (k *Keeper) moveRound(ctx context.Context, from time.Time, r round, queues []string, apart bool) (moved []store.Moved, err error) {
-	err = k.bounded(ctx, func(tx pgx.Tx) (err error) {
-		moved, err = k.Store.MoveDue(ctx, tx, from, r.rows, r.bytes, queues, apart)
+func (m *mover) moveRound(ctx context.Context, from time.Time, r round, queues []string, apart bool) (moved []store.Moved, err error) {
+	err = m.keeper.bounded(ctx, func(tx pgx.Tx) (err error) {
+		moved, err = m.keeper.Store.MoveDue(ctx, tx, from, r.rows, r.bytes, queues, apart)
 		return err
 	})
 	if err != nil {
@@ -182,7 +183,7 @@ func (k *Keeper) moveRound(ctx context.Context, from time.Time, r round, queues 
 	for _, m := range moved {
 		channels = append(channels, m.Channel)
 	}
-	k.Wake(channels...)
+	m.keeper.Wake(channels...)
 	return moved, nil
 }
 

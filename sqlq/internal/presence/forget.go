@@ -15,8 +15,8 @@ import (
 const forgetRows, forgetAgain = 1_000, time.Second
 
 // rotateInbox forgets ids of handled messages that were kept for their time.
-func (k *Keeper) rotateInbox(ctx context.Context) (again time.Duration, err error) {
-	done, err := k.Store.RotateInbox(ctx, k.conn)
+func (c *chores) rotateInbox(ctx context.Context) (again time.Duration, err error) {
+	done, err := c.keeper.Store.RotateInbox(ctx, c.keeper.conn)
 	if session.State(err) == session.LockNotAvailable { // a transaction has them for long, and the next time will do
 		return finished, nil
 	}
@@ -32,26 +32,26 @@ func (k *Keeper) rotateInbox(ctx context.Context) (again time.Duration, err erro
 }
 
 // forgetArchived removes archived messages that were kept for Config.KeepArchived, a round at a time.
-func (k *Keeper) forgetArchived(ctx context.Context) (again time.Duration, err error) {
-	if k.KeepArchived == 0 {
+func (c *chores) forgetArchived(ctx context.Context) (again time.Duration, err error) {
+	if c.keeper.KeepArchived == 0 {
 		return finished, nil
 	}
-	return k.forget(ctx, &k.archiving, func(tx pgx.Tx) (more bool, err error) {
-		return k.Store.ForgetArchived(ctx, tx, k.KeepArchived, k.archiving.rows, k.archiving.bytes)
+	return c.forget(ctx, &c.archiving, func(tx pgx.Tx) (more bool, err error) {
+		return c.keeper.Store.ForgetArchived(ctx, tx, c.keeper.KeepArchived, c.archiving.rows, c.archiving.bytes)
 	})
 }
 
 // forgetHistory removes records of operations that are too old to be kept, a round at a time.
-func (k *Keeper) forgetHistory(ctx context.Context) (again time.Duration, err error) {
-	return k.forget(ctx, &k.forgetting, func(tx pgx.Tx) (more bool, err error) {
-		return k.Store.ForgetHistory(ctx, tx, k.forgetting.rows)
+func (c *chores) forgetHistory(ctx context.Context) (again time.Duration, err error) {
+	return c.forget(ctx, &c.forgetting, func(tx pgx.Tx) (more bool, err error) {
+		return c.keeper.Store.ForgetHistory(ctx, tx, c.forgetting.rows)
 	})
 }
 
 // forget removes a round of records. One that takes too long is made smaller.
-func (k *Keeper) forget(ctx context.Context, r *round, remove func(tx pgx.Tx) (more bool, err error)) (again time.Duration, err error) {
+func (c *chores) forget(ctx context.Context, r *round, remove func(tx pgx.Tx) (more bool, err error)) (again time.Duration, err error) {
 	var more bool
-	err = k.bounded(ctx, func(tx pgx.Tx) (err error) {
+	err = c.keeper.bounded(ctx, func(tx pgx.Tx) (err error) {
 		more, err = remove(tx)
 		return err
 	})

@@ -65,7 +65,7 @@ func (k *Keeper) beat(ctx context.Context) error {
 		}
 	}
 	if late.Message && !k.Leads() {
-		_, err := k.moveOthers(ctx, time.Time{})
+		_, err := k.mover.moveOthers(ctx, time.Time{})
 		return err
 	}
 	return nil

@@ -72,14 +72,10 @@ type Keeper struct {
 	leads  bool
 	vacant bool // whoever led has said that it does no more
 
-	kick       chan struct{}        // filled when there is something to look for at once
-	crashes    map[string]time.Time // the latest known of each endpoint
-	mover      mover
-	chores     []*chore
-	sweeping   sweeping
-	forgetting round
-	archiving  round
-	failing    map[string]bool // work that was said to fail
+	kick    chan struct{}        // filled when there is something to look for at once
+	crashes map[string]time.Time // the latest known of each endpoint
+	mover   *mover
+	chores  *chores
 
 	unrecovered bool             // there is more to give back of what ended instances had leased
 	smallRounds map[string]round // of queues in which giving back took too long
@@ -90,9 +86,8 @@ type Keeper struct {
 // New returns a Keeper that does nothing yet.
 func New(config Config) *Keeper {
 	k := &Keeper{Config: config, strangers: session.Strangers{Log: config.Log}, claimants: session.Strangers{Log: config.Log}, kick: make(chan struct{}, 1),
-		crashes: map[string]time.Time{}, mover: newMover(), sweeping: newSweeping(), forgetting: wholeRound(forgetRows), archiving: wholeRound(forgetRows),
-		failing: map[string]bool{}, smallRounds: map[string]round{}}
-	k.chores = k.newChores()
+		crashes: map[string]time.Time{}, smallRounds: map[string]round{}}
+	k.mover, k.chores = newMover(k), newChores(k)
 	return k
 }
 
@@ -153,7 +148,7 @@ func (k *Keeper) Keep(ctx, stop context.Context) {
 			err = k.tryAgain(bounded)
 		}
 		if err == nil {
-			next, err = k.moveDue(bounded)
+			next, err = k.mover.moveDue(bounded)
 			if k.lacks() {
 				next = min(next, lackedEvery)
 			}
@@ -167,8 +162,8 @@ func (k *Keeper) Keep(ctx, stop context.Context) {
 			next = min(next, again)
 		}
 		if err == nil {
-			err = k.doChores(bounded)
-			next = min(next, k.chorePause())
+			err = k.chores.run(bounded)
+			next = min(next, k.chores.pause())
 		}
 		cancel()
 		if err == nil {
@@ -204,7 +199,7 @@ func (k *Keeper) pause(ctx context.Context, d time.Duration) bool {
 	return ctx.Err() == nil
 }
 
-// lackedEvery is the pause between attempts to get what a connection lacks, where nobody tells when it is to be had.
+// lackedEvery is the pause between attempts to get what a connection lacks, where nothing tells when it is free.
 const lackedEvery = time.Second
 
 // lacks reports whether there is something to try for between heartbeats: the lock that shows that the process lives, or the
@@ -258,7 +253,7 @@ func (k *Keeper) tellOfClaimants(ctx context.Context) error {
 }
 
 // End hands over the lead, records that the instances ended in order, and wakes others for the messages that were given back.
-// Only then does it let go of the lock that shows that they live. It waits until whom this process woke has been told.
+// Only then does it let go of the lock that shows that they live. It waits until pending wake-ups have been sent.
 func (k *Keeper) End() {
 	defer k.disconnect()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -325,4 +320,9 @@ func (k *Keeper) disconnect() {
 	defer cancel()
 	k.conn.Close(ctx)
 	k.conn = nil
+}
+
+// mayNot says once that the role lacks a privilege that an endpoint can do without, and what follows.
+func (k *Keeper) mayNot(what string, err error) {
+	k.Log.Warn("sqlq: this role may not "+what, "schema", k.Store.Name(), "err", err)
 }

@@ -28,10 +28,10 @@ func newSweeping() sweeping { return sweeping{upTo: map[string]int64{}, pieces: 
 
 // sweep removes expired messages, a piece of each queue, and records of instances that ended long ago. It stops after a while
 // and goes on from there with the next call, so that it comes to the end of the queues however many there are.
-func (k *Keeper) sweep(ctx context.Context) (again time.Duration, err error) {
-	st, s := k.Store, &k.sweeping
+func (c *chores) sweep(ctx context.Context) (again time.Duration, err error) {
+	st, s := c.keeper.Store, &c.sweeping
 	if len(s.unswept) == 0 {
-		queues, err := st.QueueNames(ctx, k.conn)
+		queues, err := st.QueueNames(ctx, c.keeper.conn)
 		if err != nil {
 			return finished, err
 		}
@@ -42,7 +42,7 @@ func (k *Keeper) sweep(ctx context.Context) (again time.Duration, err error) {
 	}
 	for began := time.Now(); len(s.unswept) > 0; {
 		queue := s.unswept[0]
-		again, err := k.sweepPiece(ctx, queue)
+		again, err := c.sweepPiece(ctx, queue)
 		if err != nil {
 			return 0, fmt.Errorf("queue %q: %w", queue, err)
 		}
@@ -53,7 +53,7 @@ func (k *Keeper) sweep(ctx context.Context) (again time.Duration, err error) {
 			return 0, nil
 		}
 	}
-	if err := st.ForgetInstances(ctx, k.conn); err != nil {
+	if err := st.ForgetInstances(ctx, c.keeper.conn); err != nil {
 		return finished, fmt.Errorf("forget ended instances: %w", err)
 	}
 	return finished, nil
@@ -66,9 +66,10 @@ func (k *Keeper) SweepOnce(ctx context.Context, within time.Duration) error {
 		return err
 	}
 	defer k.disconnect()
-	for turn := true; turn; turn = len(k.sweeping.unswept) > 0 {
+	c := k.chores
+	for turn := true; turn; turn = len(c.sweeping.unswept) > 0 {
 		bounded, cancel := context.WithTimeout(ctx, within)
-		_, err := k.sweep(bounded)
+		_, err := c.sweep(bounded)
 		cancel()
 		if err != nil {
 			return err
@@ -78,16 +79,16 @@ func (k *Keeper) SweepOnce(ctx context.Context, within time.Duration) error {
 }
 
 // sweepPiece removes the expired messages of a piece of a queue, and reports whether there are more in that piece.
-func (k *Keeper) sweepPiece(ctx context.Context, queue string) (again bool, err error) {
-	s := &k.sweeping
+func (c *chores) sweepPiece(ctx context.Context, queue string) (again bool, err error) {
+	s := &c.sweeping
 	piece, small := s.pieces[queue]
 	if !small {
 		piece = wholeRound(sweepRows)
 	}
 	began := time.Now()
 	var swept store.Swept
-	err = k.bounded(ctx, func(tx pgx.Tx) (err error) {
-		swept, err = k.Store.SweepExpired(ctx, tx, queue, s.upTo[queue], piece.rows, piece.bytes)
+	err = c.keeper.bounded(ctx, func(tx pgx.Tx) (err error) {
+		swept, err = c.keeper.Store.SweepExpired(ctx, tx, queue, s.upTo[queue], piece.rows, piece.bytes)
 		return err
 	})
 	switch state := session.State(err); {
@@ -95,7 +96,7 @@ func (k *Keeper) sweepPiece(ctx context.Context, queue string) (again bool, err 
 		return false, nil
 	case isFaultOfWork(err):
 		if piece.isLeast() {
-			return false, k.goOn(err, "sweep expired messages of queue "+queue)
+			return false, c.goOn(err, "sweep expired messages of queue "+queue)
 		}
 		piece.shrink()
 		s.pieces[queue] = piece
@@ -105,9 +106,9 @@ func (k *Keeper) sweepPiece(ctx context.Context, queue string) (again bool, err 
 	}
 	s.upTo[queue] = swept.UpTo
 	if swept.Removed > 0 {
-		k.Log.Info("sqlq: removed messages whose time to live had passed before anybody received them", "queue", queue, "messages", swept.Removed)
+		c.keeper.Log.Info("sqlq: removed messages whose time to live had passed before anybody received them", "queue", queue, "messages", swept.Removed)
 	}
-	piece.took(time.Since(began), k.choreWithin())
+	piece.took(time.Since(began), c.keeper.choreWithin())
 	if delete(s.pieces, queue); piece.rows < piece.full {
 		s.pieces[queue] = piece
 	}

@@ -41,7 +41,7 @@ func copied(all []Envelope) (queues []string, byQueue map[string][]store.Outgoin
 }
 
 // copyAll stores the messages of some queues by COPY and the rest by statements, all of them in one transaction, and
-// returns the channels to notify. On an error nothing is stored, or, after a lost connection, nobody knows.
+// returns the channels to notify. On an error nothing is stored, or, after a lost connection, the outcome is unknown.
 func (s *Sender) copyAll(ctx context.Context, queues []string, byQueue map[string][]store.Outgoing, rest []Envelope) (channels []string, err error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {

@@ -118,7 +118,7 @@ func (gs *groups) forgetIdle() {
 }
 
 // Send stores one message, in a transaction with whatever else is being sent at the moment, and returns the
-// message's own result. When ctx ends before the message was taken along it is not sent; later nobody knows.
+// message's own result. When ctx ends before the message was taken along it is not sent; later the outcome is unknown.
 func (s *Sender) Send(ctx context.Context, e Envelope) error {
 	g := s.groups.along(routeOf(&e), s)
 	if len(g.waiting) == 0 && g.isFree() {
@@ -254,7 +254,7 @@ func (g *group) gathered() int {
 }
 
 // commitAll stores messages together. When the server refuses that, each is tried by itself, so that one sender's mistake
-// is nobody else's; after a lost connection nobody knows, and everybody is told so.
+// does not fail the others; after a lost connection the outcome is unknown, and each sender gets that error.
 func (s *Sender) commitAll(requests []*request) {
 	// No sender's context may end the others' send, and a network that hangs must not hold up the next commit for ever.
 	ctx, cancel := context.WithTimeout(context.Background(), commitTime)

@@ -55,8 +55,8 @@ func (w *Wakes) Through(r *Receivers) { w.receivers.Store(r) }
 // Wake wakes those who sleep on channels; "" is none. A receiver of this process that sleeps on the queue is enough; for others
 // it notifies, apart from every transaction that writes. A failure loses no message: polling finds it.
 //
-// In a process that handles messages it does not wait: the listener notifies, on its own connection, or, where that is not to
-// be relied on, somebody does on the pool's. So no receiver stands still when the program has its pool busy. Run does not
+// In a process that handles messages it does not wait: the listener notifies, on its own connection, or, where that cannot
+// be relied on, a goroutine does on the pool's. So no receiver stands still when the program has its pool busy. Run does not
 // return before all is done. A process that only sends may end right afterwards; there it returns when it has notified.
 func (w *Wakes) Wake(channels ...string) {
 	r := w.receivers.Load()
@@ -70,7 +70,7 @@ func (w *Wakes) Wake(channels ...string) {
 	}
 }
 
-// wake notifies channels and returns when that is done, by whomever.
+// wake notifies channels and returns when that is done, by whichever goroutine runs it.
 func (w *Wakes) wake(channels []string) {
 	mine, run := w.gather(channels)
 	if run {

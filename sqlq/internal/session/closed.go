@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Closed returns a connection that is closed: for whoever asks for one when there is none to be had. pgx makes no other, so
+// Closed returns a connection that is closed: for a caller that asks for one when there is none. pgx makes no other, so
 // it is made with a server that only greets.
 var Closed = sync.OnceValue(func() *pgx.Conn {
 	config, err := pgx.ParseConfig("host=closed user=closed sslmode=disable")

@@ -16,7 +16,7 @@ import (
 
 // Transaction poolers. PgBouncer and its like, in transaction mode, give each transaction whichever server connection is
 // free. What belongs to a session then lands on a stranger's: a setting changes another program's statements, a session
-// lock stays on a server connection that nobody thinks of, LISTEN succeeds and nothing is ever delivered. So the library
+// lock stays on a server connection that is forgotten, LISTEN succeeds and nothing is ever delivered. So the library
 // finds out before it does any of these, on each of its own connections:
 //
 //   - receive connections make their settings at the beginning of each transaction, to its end;

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,28 +21,11 @@ import (
 // others can hold for long, and whenever it takes long all the same, endpoints poll by themselves.
 type Listener struct {
 	Config
-	bells     []*Bell
+	board
 	silent    bool              // it was said that LISTEN does not work
 	pooled    atomic.Bool       // nothing but polling is possible
 	strangers session.Strangers // with locks that keep receivers from sleeping
-
-	mu        sync.Mutex
-	connected bool               // and LISTEN was seen to work
-	round     int                // the number of the round under way; 0: none, it waits
-	rounds    int                // the number of the last round
-	late      bool               // the round under way takes so long that nobody may rely on it
-	wakes     []string           // channels to be notified
-	interrupt context.CancelFunc // of the wait
-	poked     bool               // there is something to do
-	byChannel map[string]*Bell
-	tables    map[*Bell]store.TableID
-	posts     map[*Bell]*post
-	delayed   string    // channel of the delayed messages
-	lead      string    // channel of the processes that lead no more
-	queues    string    // channel of the registry: new, paused and resumed queues
-	stoodBy   time.Time // when those on call last tried to take the watch
-	changed   bool      // queues were made, paused or resumed: see what that is to ours
-	stale     bool      // begin anew
+	stoodBy   time.Time         // when those on call last tried to take the watch
 }
 
 var errStale = errors.New("what to listen for has changed")
@@ -199,22 +181,6 @@ func (l *Listener) compare(ctx context.Context, c *session.Conn) error {
 	return nil
 }
 
-// registryChanged has the listener compare.
-func (l *Listener) registryChanged() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.changed = true
-	l.poke()
-}
-
-// Refresh has the listener begin anew: other tables, or other instance numbers.
-func (l *Listener) Refresh() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.stale = true
-	l.poke()
-}
-
 // subscribe listens for calls to all queues, for delayed messages, for the end of whoever leads, and for new, paused and
 // resumed queues.
 func (l *Listener) subscribe(ctx context.Context, c *session.Conn) error {
@@ -338,21 +304,6 @@ func (l *Listener) notified(channel string) {
 	if vacant {
 		l.LeadIsVacant()
 	}
-}
-
-// poke ends the wait, or keeps the next from beginning.
-func (l *Listener) poke() {
-	l.poked = true
-	if l.interrupt != nil {
-		l.interrupt()
-	}
-}
-
-// Hears reports whether the listener is connected, so that others can tell it something.
-func (l *Listener) Hears() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.connected && !l.late
 }
 
 // disconnected forgets the locks, which the server has released, and switches all endpoints to polling.

@@ -10,7 +10,7 @@ import (
 
 // Bounds of what the listener does with its session between two waits.
 const (
-	// listenerLate is after how long nobody relies on the listener any more: everybody polls until it has come back.
+	// listenerLate is after how long endpoints no longer rely on the listener, and poll until it has come back.
 	listenerLate = time.Second
 	// listenerLost is after how long its connection is given up.
 	listenerLost = 10 * time.Second

@@ -35,9 +35,7 @@ func (l *Listener) onlyPoll(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if delayed, _, err := l.Store.Tables(ctx, l.Pool); err == nil { // so that this process's own mover is told
-		l.mu.Lock()
-		l.delayed = delayed.Channel()
-		l.mu.Unlock()
+		l.hear(delayed.Channel())
 	}
 }
 
@@ -60,9 +58,7 @@ func (l *Listener) poll(ctx context.Context, c *session.Conn) error {
 	for _, bell := range waiting {
 		bell.Ring(Found)
 	}
-	l.mu.Lock()
-	l.changed = true
-	l.mu.Unlock()
+	l.noteChanged()
 	return nil
 }
 

@@ -15,8 +15,7 @@ func (l *Listener) tellOfStrangers(ctx context.Context, s *listening) (time.Dura
 	regular := st.Looked.Add(session.StrangersEvery)
 	next := now.Add(time.Hour)
 	refused, standBy := map[string]bool{}, map[string]bool{} // queues whose sleeper's lock and whose watch others have
-	l.mu.Lock()
-	for bell, p := range l.posts {
+	l.each(func(bell *Bell, p *post) {
 		due := next
 		switch {
 		case p.refusals > 0 && p.wish == asleep: // mostly to a sender's probe, which is over by then
@@ -31,8 +30,7 @@ func (l *Listener) tellOfStrangers(ctx context.Context, s *listening) (time.Dura
 		if due.Before(next) {
 			next = due
 		}
-	}
-	l.mu.Unlock()
+	})
 	if st.HasTold() && regular.Before(next) {
 		next = regular
 	}

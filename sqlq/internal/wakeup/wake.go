@@ -43,18 +43,6 @@ func (l *Listener) Wake(channel string) bool {
 	return false
 }
 
-// Notify has channels notified soon, on the listener's connection; false where that cannot be relied on.
-func (l *Listener) Notify(channels []string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.connected || l.late {
-		return false
-	}
-	l.wakes = append(l.wakes, channels...)
-	l.poke()
-	return true
-}
-
 // sendWakes notifies the channels that are to be notified.
 func (l *Listener) sendWakes(ctx context.Context, c *session.Conn) error {
 	l.mu.Lock()

@@ -37,78 +37,6 @@ const (
 	callEvery = 50 * time.Millisecond
 )
 
-// Rest is how an endpoint sleeps.
-type Rest int
-
-const (
-	Deaf     Rest = iota // it does not, or nobody can wake it: only polling helps
-	Watching             // senders notify it
-	OnCall               // another process is notified, and calls it when it has more than it can do
-)
-
-// wish is how an endpoint wants to stand towards senders.
-type wish int
-
-const (
-	awake  wish = iota // looks by itself, and keeps the watch if it has it
-	asleep             // keeps the watch if it is to be had, else is on call
-	away               // leaves the watch to others
-)
-
-// post is how an endpoint stands towards its queue's senders: what it wishes, and what the session holds for it. The
-// listener's mutex guards it; only the listener's goroutine changes what the session holds.
-type post struct {
-	bell   *Bell
-	wish   wish
-	asking chan struct{} // closed when the wish to sleep is granted or withdrawn; nil: it has been
-
-	watch bool            // the session holds the watch, and listens on the queue's channel
-	flag  bool            // and the sleeper's lock
-	noted map[string]bool // transactions that were writing when it fell asleep
-
-	refusals int       // how often in a row the sleeper's lock was refused
-	refused  time.Time // when first
-	again    time.Time // when to try next
-
-	call   bool // others are to be called
-	called time.Time
-}
-
-func (p *post) wishFor(w wish) {
-	p.wish = w
-	p.answer()
-}
-
-// answer lets whoever waits for its wish to sleep go on, granted or not.
-func (p *post) answer() {
-	if p.asking != nil {
-		close(p.asking)
-		p.asking = nil
-	}
-}
-
-// rests returns how the endpoint sleeps.
-func (p *post) rests() Rest {
-	switch {
-	case p == nil || p.wish != asleep || p.asking != nil:
-		return Deaf
-	case p.flag:
-		return Watching
-	case p.watch:
-		return Deaf // the sleeper's lock was refused, so senders do not see that it sleeps
-	}
-	return OnCall
-}
-
-// refuse notes that the sleeper's lock was refused. Mostly a sender has it, for microseconds.
-func (p *post) refuse(now time.Time) {
-	if p.refusals == 0 {
-		p.refused = now
-	}
-	p.refusals++
-	p.again = now.Add(min(time.Millisecond<<min(p.refusals, 10), time.Second))
-}
-
 // sleep lets the endpoint sleep, and says how. When it returns watching, senders notify it from now on.
 func (l *Listener) sleep(ctx context.Context, bell *Bell) Rest {
 	l.mu.Lock()
@@ -127,73 +55,6 @@ func (l *Listener) sleep(ctx context.Context, bell *Bell) Rest {
 	case <-ctx.Done():
 	}
 	return l.rests(bell)
-}
-
-func (l *Listener) rests(bell *Bell) Rest {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.howRests(bell)
-}
-
-// howRests is rests for those who hold mu. While the listener is late it wakes nobody.
-func (l *Listener) howRests(bell *Bell) Rest {
-	if l.late {
-		return Deaf
-	}
-	return l.posts[bell].rests()
-}
-
-// isRefused reports whether the endpoint would sleep and cannot, because others have the sleeper's lock.
-func (l *Listener) isRefused(bell *Bell) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	p := l.posts[bell]
-	return p != nil && p.wish == asleep && p.watch && p.refusals > 0
-}
-
-// keepsWatch reports whether the session keeps the watch over the queue that a channel is for.
-func (l *Listener) keepsWatch(channel string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	bell := l.byChannel[channel]
-	return bell != nil && l.posts[bell] != nil && l.posts[bell].watch
-}
-
-// rouse spares the senders: the endpoint looks by itself for a while, and keeps the watch, so that nobody else does.
-func (l *Listener) rouse(bell *Bell) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if p := l.posts[bell]; p != nil {
-		p.wishFor(awake)
-		l.poke()
-	}
-}
-
-// leave leaves the watch to others, without calling them: the endpoint's queue is paused.
-func (l *Listener) leave(bell *Bell) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if p := l.posts[bell]; p != nil && p.wish != away {
-		p.wishFor(away)
-		l.poke()
-	}
-}
-
-// overflow says that there may be more in the queue than the endpoint can do: it leaves the watch to others, and calls
-// them.
-func (l *Listener) overflow(bell *Bell) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	p := l.posts[bell]
-	if p == nil {
-		return
-	}
-	if p.wish == asleep {
-		defer bell.Ring(Called) // it must not go on sleeping as if others would wake it
-	}
-	p.wishFor(away)
-	p.call = true
-	l.poke()
 }
 
 // grant makes what the session holds what the endpoints wish for, so far as others let it, and returns when to try again.
@@ -222,27 +83,6 @@ func (l *Listener) grant(ctx context.Context, c *session.Conn) (again time.Durat
 		}
 	}
 	return again, nil
-}
-
-// which returns the endpoints whose posts are as asked for, always in the same order.
-func (l *Listener) which(is func(*post) bool) (bells []*Bell) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, bell := range l.bells {
-		if p := l.posts[bell]; p != nil && is(p) {
-			bells = append(bells, bell)
-		}
-	}
-	return bells
-}
-
-// hold changes posts.
-func (l *Listener) hold(bells []*Bell, change func(*post)) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, bell := range bells {
-		change(l.posts[bell])
-	}
 }
 
 // release gives back the locks of those that are awake, and the watch of those that are away.
@@ -306,7 +146,7 @@ func (l *Listener) takeWatch(ctx context.Context, c *session.Conn, bells []*Bell
 	return nil
 }
 
-// raiseFlags has senders notify those that have the watch and want to sleep, where the sleeper's lock is to be had, and notes
+// raiseFlags has senders notify those that have the watch and want to sleep, where the sleeper's lock is free, and notes
 // who was writing to their queues. Whoever does not wait for it is woken, to look once more: what was committed before the
 // flag was up notified nobody.
 func (l *Listener) raiseFlags(ctx context.Context, c *session.Conn) error {

@@ -27,26 +27,14 @@ func (l *Listener) look(ctx context.Context, c *session.Conn, last time.Duration
 	if err := c.SendBatch(ctx, b).Close(); err != nil {
 		return 0, fmt.Errorf("look for writing transactions: %w", err)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, bell := range bells {
-		live := store.TransactionsOn(writers, l.tables[bell])
-		for tx := range l.posts[bell].noted {
+	l.hold(bells, func(p *post) {
+		live := store.TransactionsOn(writers, l.tables[p.bell])
+		for tx := range p.noted {
 			if !live[tx] {
-				delete(l.posts[bell].noted, tx)
-				defer bell.Ring(Called)
+				delete(p.noted, tx)
+				p.bell.Ring(Called)
 			}
 		}
-	}
+	})
 	return min(max(2*last, lookAgainMin), lookAgainMax), nil
-}
-
-func (l *Listener) tablesOf(bells []*Bell) []store.TableID {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var tables []store.TableID
-	for _, bell := range bells {
-		tables = append(tables, l.tables[bell])
-	}
-	return tables
 }
