@@ -131,11 +131,7 @@ func (r *receiver) round(held *batch, w *work) (*batch, error) {
 	ctx, cancel := r.timeout()
 	defer cancel()
 	if held != nil && held.ended {
-		held.in.leased(held.in.cut(held), nil, 0)
-		finished := held.in.finishedOf(held)
-		held.in.reserve(finished)
-		r.settleOneByOne(held, finished, nil)
-		held.in.release(held, settled)
+		r.settleEnded(held)
 		held = nil
 		if err := r.connect(); err != nil {
 			return nil, err
@@ -276,6 +272,9 @@ func (r *receiver) hold(b *batch) {
 		r.handleTx(b)
 	}
 	b.in.endTx()
+	if b.ended || r.conn.IsClosed() {
+		return // others can have what is still being handled
+	}
 	if r.run.schedule.isDraining() { // its cut may have come too early
 		limit = min(minHold, limit)
 	}
