@@ -26,7 +26,8 @@ const (
 	fetchInline = 32 << 10
 )
 
-// receiver is one receive connection and the goroutine that owns it. It goes round: settle the batch in hand and fetch
+// receiver is one receive connection and the goroutine that owns it. That goroutine alone uses the fields that are not atomic, with
+// cut for a channel; a HandleTx handler's goroutine (despiteExits) uses conn while it waits. It goes round: settle the batch in hand and fetch
 // the next, in one round trip; let the handlers run while the transaction holds the rows; settle.
 type receiver struct {
 	run     *runner
