@@ -11,8 +11,13 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// delivery is one message in hand of one instance. The instance's mutex guards what changes after its making, but for
-// what only the running handler touches.
+// delivery is one message in hand of one instance. The receiver that fetched it makes it. Then it belongs to whoever brings it on:
+//
+//   - state, custody, lease, leasedBy and apart are guarded by the instance's mutex. A lease comes while the handler runs, so
+//     handlers' goroutines do not read these without it.
+//   - attempts, exited, err, outcome, out, waited, claim and probe are written by the goroutine that decides on the message: the
+//     slot, or the receiver on whose connection it runs; then, once the state is settling, by the receiver that settles it.
+//     The drain may take a running message away; it does not touch these, but sets back, which nobody changes any more.
 type delivery struct {
 	Incoming
 	batch    *batch

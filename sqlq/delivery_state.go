@@ -8,14 +8,14 @@ import (
 // deliveryState says where a delivery stands between its fetch and its end. A delivery is in one state at a time and changes it
 // only by instance.move, which holds to the table below.
 //
-//	fetched ──► waiting ──► running ──► decided ──► settled
-//	   │           │           │  ▲         ▲ │
-//	   │           │           ▼  │lease    │ ▼
-//	   └► lined ───┴───────► leasing     settling ──► kept
+//	fetched ─► waiting or lined ─► running ─► decided ─► settled      with its batch
+//	                                 │  ▲       │  ▲
+//	                                 ▼  │       ▼  │
+//	                                leasing   settling ─► settled     by itself
 //
 // What is not handled, or not stored, after all is freed. While a lease is being committed (leasing) the handler may end
-// (leasingDecided). The drain takes a leased message away from a handler that still runs (recalled, then returning), and a lost
-// transaction does so at once (lost).
+// (leasingDecided). What the server refuses is kept and tried again. The drain takes a leased message away from a handler that
+// still runs (recalled, then returning), and a lost transaction does so at once (lost).
 type deliveryState uint8
 
 const (

@@ -124,6 +124,12 @@ func (r *receiver) reclaim(ctx context.Context, in *instance, d *delivery) (sett
 	return true, nil
 }
 
+// claimAnew is reclaim for a delivery whose handler still runs, and which is about to be leased.
+func (r *receiver) claimAnew(ctx context.Context, in *instance, d *delivery) (mine bool, err error) {
+	claims, err := r.run.client.store.Claim(ctx, r.conn, in.endpoint.Name, [][16]byte{d.stored.id}, in.endpoint.Deduplicate, 0, nil)
+	return claims[d.stored.id] == store.Claimed, err
+}
+
 // unclaim takes back the claims of a batch whose transaction a handler has ended: if it committed, they stand, and would have
 // messages taken for handled that are not. It leaves those alone that others have fetched meanwhile.
 func (r *receiver) unclaim(b *batch) {

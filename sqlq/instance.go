@@ -14,7 +14,10 @@ import (
 // instance is this process's part in an endpoint: its handlers, its slots, and what it has in hand.
 //
 // A slot is a goroutine that handles one message after another, from whichever batch has some; there are as many as the
-// endpoint's Concurrency while there is work. mu is taken after the scheduler's mutex, never before it.
+// endpoint's Concurrency while there is work. What stands above mu is unchanged once the instance is made, or has a lock of its
+// own; mu guards the rest, but for the channels. Slots, receivers, the attendant, the keeper and timers all write there: slots the
+// means and what ends, receivers batches and where fetches start, the attendant (attend) awake and looking, the keeper id, low and
+// suspicion, the drain drains and recalls. See runner for the order of locks.
 type instance struct {
 	client   *Client
 	run      *runner

@@ -27,7 +27,8 @@ const (
 	fetchInline = 32 << 10
 )
 
-// receiver is one receive connection and the goroutine that owns it. It goes round: settle the batch in hand and fetch
+// receiver is one receive connection and the goroutine that owns it. That goroutine alone uses the fields that are not atomic, with
+// cut for a channel; a HandleTx handler's goroutine (despiteExits) uses conn while it waits. It goes round: settle the batch in hand and fetch
 // the next, in one round trip; let the handlers run while the transaction holds the rows; settle.
 type receiver struct {
 	run     *runner
@@ -132,11 +133,7 @@ func (r *receiver) round(held *batch, w *work) (*batch, error) {
 	ctx, cancel := r.timeout()
 	defer cancel()
 	if held != nil && held.ended {
-		held.in.leased(held.in.cut(held), nil, 0)
-		finished := held.in.finishedOf(held)
-		held.in.reserve(finished)
-		r.settleOneByOne(held, finished, nil)
-		held.in.release(held, settled)
+		r.settleEnded(held)
 		held = nil
 		if err := r.connect(); err != nil {
 			return nil, err
@@ -277,6 +274,9 @@ func (r *receiver) hold(b *batch) {
 		r.handleTx(b)
 	}
 	b.in.endTx()
+	if b.ended || r.conn.IsClosed() {
+		return // others can have what is still being handled
+	}
 	if r.run.schedule.isDraining() { // its cut may have come too early
 		limit = min(minHold, limit)
 	}

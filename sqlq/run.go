@@ -13,7 +13,14 @@ import (
 )
 
 // runner is one Run: the endpoints' instances, the receivers that serve them, and the two connections that listen and
-// keep house.
+// keep house. Its fields are unchanged once equip has been, but for hidden, which is the keeper's.
+//
+// Locks are taken in this order, each while those before it may be held and none of those after it:
+//
+//	Client.mu, schedule.mu, pauses.mu, listener.mu, instance.mu, breaker.mu, life.mu
+//
+// instance.alone comes before all of them: it is held while a handler runs. Of two locks of one kind none is held while the other
+// is taken. No lock is held during a round trip to the database, but receiveTx.mu, which is the connection's.
 type runner struct {
 	client    *Client
 	instances []*instance

@@ -12,6 +12,8 @@ import (
 // A HandleTx handler has its connection for as long as it runs. So that slow ones do not keep everybody else waiting, an
 // instance whose HandleTx handlers are slow leaves connections to others that have such handlers and none of them at work
 // (reserve), and a spare receiver does what needs no HandleTx handler when all others have been taken by them for spareAfter.
+//
+// mu guards turn, idle, holding, draining and closed; instances and receivers are unchanged from the first receiver on.
 type schedule struct {
 	mu        sync.Mutex
 	changed   *sync.Cond

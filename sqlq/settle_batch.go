@@ -2,9 +2,12 @@ package sqlq
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
 // settlementOf ends a held batch as far as it is: what is finished is settled, what runs is leased, what has not begun
@@ -151,6 +154,71 @@ func (in *instance) lookAgain(seq int64) {
 	for _, after := range lookAgainAfter {
 		in.run.life.after(after, func() { in.freedFrom(seq) })
 	}
+}
+
+// settleEnded settles a batch whose transaction a HandleTx handler has ended or spoilt. Its rows are free, those too whose
+// handlers still run: these are leased at once, in a transaction of its own, unless others have been faster.
+func (r *receiver) settleEnded(b *batch) {
+	in := b.in
+	cut := in.cut(b)
+	mine := append(in.finishedOf(b), cut...)
+	in.reserve(mine)
+	leases, by, err := r.leaseAnew(in, cut)
+	if err != nil {
+		r.run.client.log.Warn("sqlq: cannot lease messages whose handlers run, and whose transaction another handler has ended; others may handle them too",
+			"endpoint", in.endpoint.Name, "messages", len(cut), "err", loggedError(err))
+		if r.rollback(); connectionLost(err) {
+			r.giveUpConnection()
+		}
+	}
+	in.leased(cut, leases, by)
+	finished := in.finishedOf(b)
+	in.reserve(finished)
+	r.settleOneByOne(b, finished, nil)
+	in.unreserve(mine)
+	in.release(b, settled)
+}
+
+// leaseAnew leases deliveries that run and that nothing holds any more, if they are free. It returns their leases, by seq.
+func (r *receiver) leaseAnew(in *instance, ds []*delivery) (leases map[int64]int64, by int32, err error) {
+	if len(ds) == 0 {
+		return nil, 0, nil
+	}
+	if err := r.connect(); err != nil {
+		return nil, 0, err
+	}
+	ctx, cancel := r.timeout()
+	defer cancel()
+	if err := r.conn.begin(ctx); err != nil {
+		return nil, 0, err
+	}
+	seqs := make([]int64, len(ds))
+	for i, d := range ds {
+		seqs[i] = d.seq
+	}
+	free, err := r.run.client.store.Relock(ctx, r.conn, in.endpoint.Name, seqs)
+	if err != nil {
+		return nil, 0, err
+	}
+	c := heldCustody{}
+	s := newSettlement(in, c, c.from(in, nil))
+	s.by = in.number()
+	for _, d := range ds {
+		mine := slices.Contains(free, d.seq)
+		if mine && d.claim == store.Claimed {
+			if mine, err = r.claimAnew(ctx, in, d); err != nil {
+				return nil, 0, err
+			}
+		}
+		if mine {
+			s.running, s.attempts = append(s.running, d), append(s.attempts, max(0, d.made()-1))
+			s.ride(d, goesOn)
+		}
+	}
+	if err := r.commit(ctx, in, s); err != nil {
+		return nil, 0, err
+	}
+	return s.leases, s.by, nil
 }
 
 // freed has the instance look for messages of a batch that are free again: whoever looked meanwhile found them locked.

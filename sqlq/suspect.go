@@ -92,6 +92,7 @@ type suspicion struct {
 	rest    bool      // the last one left messages, or there was none yet
 	next    time.Time // the next one may begin
 	epoch   int       // counts the reasons, so that the end of one does not end another
+	timed   bool      // a timer runs for its end
 }
 
 const (
@@ -105,8 +106,35 @@ const (
 func (in *instance) suspect() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.suspicion.begin(time.Now())
+	now := time.Now()
+	in.suspicion.begin(now)
 	in.suspicion.known = false
+	in.timeSuspicion(now)
+}
+
+// timeSuspicion sees to the end of a suspicion whose time runs out.
+func (in *instance) timeSuspicion(now time.Time) {
+	if s := &in.suspicion; !s.timed {
+		s.timed = true
+		in.run.life.after(s.until.Sub(now), in.suspicionRanOut)
+	}
+}
+
+// suspicionRanOut has messages received as ever that are still there: fetches have gone past them.
+func (in *instance) suspicionRanOut() {
+	in.mu.Lock()
+	now, s := time.Now(), &in.suspicion
+	s.timed = false
+	again, over := s.holds(now), !s.until.IsZero()
+	if again {
+		in.timeSuspicion(now)
+	} else {
+		s.until = time.Time{}
+	}
+	in.mu.Unlock()
+	if !again && over {
+		in.lookFromLow()
+	}
 }
 
 // suspectUpTo has the instance receive messages up to a seq by lease: there are marked ones.
@@ -119,6 +147,7 @@ func (in *instance) suspectUpTo(seq int64) {
 	}
 	s.begin(now)
 	s.upTo = max(s.upTo, seq)
+	in.timeSuspicion(now)
 }
 
 func (s *suspicion) begin(now time.Time) {
