@@ -189,7 +189,7 @@ func (r *receiver) leaseAnew(in *instance, ds []*delivery) (leases map[int64]int
 	}
 	ctx, cancel := r.timeout()
 	defer cancel()
-	if err := r.conn.begin(ctx); err != nil {
+	if err := r.conn.BeginReceive(ctx); err != nil {
 		return nil, 0, err
 	}
 	seqs := make([]int64, len(ds))
