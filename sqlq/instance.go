@@ -26,7 +26,7 @@ type instance struct {
 	ctx      context.Context // of the handlers
 	alone    sync.RWMutex    // held for writing by a message that may have killed a process
 
-	mu        sync.Mutex
+	mu        ranked[ofInstance]
 	id        int32 // in the instance table
 	batches   []*batch
 	busy      int           // slots at work
