@@ -1,7 +1,6 @@
 package sqlq
 
 import (
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -17,7 +16,7 @@ type handling struct {
 // go past, and one message at a time is fetched and tried as a probe, until one succeeds.
 type breaker struct {
 	calm  atomic.Bool // nothing failed since the last success: it can be seen without mu, for every message asks
-	mu    sync.Mutex
+	mu    ranked[ofBreaker]
 	limit int // failures in a row
 	row   int
 	next  time.Time // the next probe; zero: closed

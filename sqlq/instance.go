@@ -30,7 +30,7 @@ type instance struct {
 	member   *presence.Member
 	alone    sync.RWMutex // held for writing by a message that may have killed a process
 
-	mu        sync.Mutex
+	mu        ranked[ofInstance]
 	batches   []*batch
 	busy      int           // slots at work
 	busyTx    int           // receivers that run HandleTx handlers

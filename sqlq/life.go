@@ -10,7 +10,7 @@ import (
 type life struct {
 	goroutines sync.WaitGroup // slots, which only receivers, timers and other slots start, and what timers have begun
 
-	mu     sync.Mutex // a leaf: nothing is locked, called or waited for while it is held
+	mu     ranked[ofLife] // a leaf: nothing is locked, called or waited for while it is held
 	timers map[*time.Timer]struct{}
 	ended  bool
 }

@@ -3,7 +3,6 @@ package sqlq
 import (
 	"context"
 	"fmt"
-	"sync"
 
 	"github.com/jackc/pgx/v5"
 
@@ -19,7 +18,7 @@ import (
 // pauses puts the readings of the registry in order, which are made on several connections: of two the one that began
 // later counts. So nothing that is older than a notification overrides what was read after it.
 type pauses struct {
-	mu            sync.Mutex
+	mu            ranked[ofPauses]
 	begun, learnt int
 }
 

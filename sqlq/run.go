@@ -19,7 +19,7 @@ import (
 //
 //	Client.mu, schedule.mu, pauses.mu, listener.mu, instance.mu, breaker.mu, life.mu
 //
-// instance.alone comes before all of them: it is held while a handler runs. Of two locks of one kind none is held while the other
+// Built with the tag lockorder the package checks that (lockorder_on.go). instance.alone comes before all of them: it is held while a handler runs. Of two locks of one kind none is held while the other
 // is taken. No lock is held during a round trip to the database, but receiveTx.mu, which is the connection's.
 type runner struct {
 	client    *Client

@@ -15,7 +15,7 @@ import (
 //
 // mu guards turn, idle, holding, draining and closed; instances and receivers are unchanged from the first receiver on.
 type schedule struct {
-	mu        sync.Mutex
+	mu        ranked[ofSchedule]
 	changed   *sync.Cond
 	instances []*instance
 	turn      int

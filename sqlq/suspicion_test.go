@@ -4,6 +4,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sqlq/sqlq/sqlq/internal/wakeup"
 )
 
 // A suspicion that ends because its time has run out has the instance look again for what fetches have gone past, once; one that
@@ -11,7 +13,8 @@ import (
 func TestSuspicionThatRunsOut(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		in := &instance{run: &runner{}, woken: make(chan struct{}, 1)}
+		rung := 0
+		in := &instance{run: &runner{}, bell: wakeup.NewBell(wakeup.Bell{Rung: func(wakeup.Reason) { rung++ }})}
 		defer in.run.life.end(time.Second)
 		in.start.high = 1000
 		looks := func(when string, want int) {
@@ -19,8 +22,8 @@ func TestSuspicionThatRunsOut(t *testing.T) {
 			synctest.Wait()
 			in.mu.Lock()
 			defer in.mu.Unlock()
-			if in.start.rewinds != want || len(in.woken) != min(want, 1) {
-				t.Errorf("%s: it looked again %d times, want %d", when, in.start.rewinds, want)
+			if in.start.rewinds != want || rung != want {
+				t.Errorf("%s: it looks again for the %d. time and was woken %d times, want %d", when, in.start.rewinds, rung, want)
 			}
 		}
 		in.suspect()

@@ -1,0 +1,16 @@
+package sqlq
+
+// The places of mutexes in the order of locks: while one is held only those behind it may be taken.
+type (
+	ofSchedule struct{}
+	ofPauses   struct{}
+	ofInstance struct{}
+	ofBreaker  struct{}
+	ofLife     struct{}
+)
+
+func (ofSchedule) rank() int { return 1 }
+func (ofPauses) rank() int   { return 2 }
+func (ofInstance) rank() int { return 3 }
+func (ofBreaker) rank() int  { return 4 }
+func (ofLife) rank() int     { return 5 }

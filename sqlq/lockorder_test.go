@@ -1,0 +1,23 @@
+//go:build lockorder
+
+package sqlq
+
+import "testing"
+
+// The order of locks is checked while all other tests run with the tag: go test -tags lockorder ./sqlq
+func TestLockOrderIsChecked(t *testing.T) {
+	var before ranked[ofSchedule]
+	var behind ranked[ofInstance]
+	before.Lock()
+	behind.Lock()
+	behind.Unlock()
+	before.Unlock()
+	behind.Lock()
+	defer behind.Unlock()
+	if !refused(before.Lock) {
+		t.Error("locks were taken out of order")
+	}
+	if !refused(behind.Lock) {
+		t.Error("two of a kind were taken")
+	}
+}
