@@ -138,7 +138,9 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 	defer d.endProbe()
 	d.started = true
 	decided := in.decided(d)
-	if !decided {
+	if decided {
+		in.client.config.observing.decided(d)
+	} else {
 		if !in.apart(d, r.settleFinished) {
 			in.settleLater(d)
 			return

@@ -186,6 +186,7 @@ func (in *instance) leased(running []*delivery, leases map[int64]int64, by int32
 		}
 	}
 	in.mu.Unlock()
+	in.client.config.observing.leased(in, leases)
 	in.run.schedule.kick()
 }
 

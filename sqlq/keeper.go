@@ -243,9 +243,7 @@ func (k *keeper) connect(ctx context.Context) (err error) {
 	if k.conn != nil && !k.conn.IsClosed() {
 		return nil
 	}
-	k.mu.Lock()
-	k.leads = false
-	k.mu.Unlock()
+	k.lead(false)
 	k.alive, k.byAge = false, false
 	if k.conn, err = k.run.client.connect(ctx, forKeeping); err != nil {
 		return err

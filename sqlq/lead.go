@@ -38,10 +38,17 @@ func (k *keeper) tryLead(ctx context.Context, late bool) (err error) {
 	if err != nil {
 		return err
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.leads = leads
+	k.lead(leads)
 	return nil
+}
+
+// lead notes whether this process leads.
+func (k *keeper) lead(leads bool) {
+	k.mu.Lock()
+	did := k.leads
+	k.leads = leads
+	k.mu.Unlock()
+	k.run.client.config.observing.leads(k.run.hardCtx, k.run.client.config.Schema, did, leads)
 }
 
 // leaderEvery is the pause between looks whether a stranger has the leader's lock, while nothing is left undone.
@@ -80,9 +87,7 @@ func (k *keeper) handOver(ctx context.Context) {
 	if !k.leadsNow() {
 		return
 	}
-	k.mu.Lock()
-	k.leads = false
-	k.mu.Unlock()
+	k.lead(false)
 	st := k.run.client.store
 	if k.conn != nil && !k.conn.IsClosed() && !k.conn.pooled && !k.byAge {
 		if _, err := st.LeaveLead(ctx, k.conn); err != nil {

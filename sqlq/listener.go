@@ -299,6 +299,7 @@ func (l *listener) notified(channel string) {
 		in.done.Wakes++
 		in.mu.Unlock()
 		in.wake()
+		in.client.config.observing.woken(in, WokenByNotification)
 	}
 	if delayed {
 		l.run.keeper.dueSoon()

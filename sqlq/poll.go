@@ -61,6 +61,7 @@ func (l *listener) poll(ctx context.Context, c *conn) error {
 		in.start.lastZero = time.Time{} // what was put left of the others is found too
 		in.mu.Unlock()
 		in.wake()
+		in.client.config.observing.woken(in, WokenByPolling)
 	}
 	l.mu.Lock()
 	l.changed = true

@@ -246,6 +246,7 @@ func (r *receiver) take(ctx context.Context, w *work, ms []store.Message) (*batc
 	ms, stay := withoutStaying(ms)
 	numbers, rest := spansOf(ms), len(stay) > 0
 	w.in.fetched(w, ms, numbers, rest)
+	w.in.client.config.observing.fetched(w, ms)
 	if w.removes {
 		r.failTooLarge(w.in, stay)
 	}

@@ -218,6 +218,7 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 	<-ctx.Done()
 	r.drain(cancelHandlers)
 	r.schedule.close()
+	defer c.config.messages.flush()
 	defer r.nameLost()
 	if !waitFor(&receivers) {
 		cancelHard()

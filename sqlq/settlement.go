@@ -1,6 +1,7 @@
 package sqlq
 
 import (
+	"log/slog"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,6 +15,7 @@ import (
 type settlement struct {
 	client   *Client
 	from     store.From
+	began    time.Time     // zero where nobody wants to know
 	window   time.Duration // of the endpoint that deduplicates
 	holds    bool          // the rows have been locked since their fetch, by this transaction
 	complete []int64
@@ -40,7 +42,7 @@ type settlement struct {
 
 // newSettlement begins a settlement of rows of an instance that are where from says.
 func newSettlement(in *instance, from store.From) *settlement {
-	return &settlement{client: in.client, from: from, window: in.endpoint.Deduplicate}
+	return &settlement{client: in.client, from: from, window: in.endpoint.Deduplicate, began: in.client.config.observing.now()}
 }
 
 // notify notes a channel that is to be notified after the commit; "" is none.
@@ -124,8 +126,9 @@ func (s *settlement) queue(b *pgx.Batch) error {
 
 // count adds what was committed to the instance's statistics, and names the messages that have failed.
 func (in *instance) count(s *settlement) {
+	in.client.config.observing.settled(in, s)
 	for _, d := range s.failed {
-		in.client.log.Error("sqlq: message failed", "endpoint", in.endpoint.Name, "type", loggedText(d.stored.messageType), "message", d.stored.id, "attempts", d.made(), "err", loggedError(d.err))
+		in.client.config.messages.say(d.ctx, slog.LevelError, "sqlq: message failed", in.endpoint.Name, d.stored.messageType, d.err, "message", d.stored.id, "attempts", d.made())
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -28,6 +29,7 @@ func (in *instance) goOn(exited *delivery) {
 		exited.end()
 		if in.ctx.Err() != nil && exited.removed == nil {
 			in.giveUp(exited)
+			in.client.config.observing.undone(exited)
 		} else {
 			in.refused(exited, errGoexit)
 		}
@@ -115,6 +117,7 @@ func (in *instance) finish(d *delivery) {
 // handle brings a delivery to its verdict. tx is for HandleTx.
 func (in *instance) handle(d *delivery, tx *receiveTx) {
 	if !d.exited && in.decided(d) {
+		in.client.config.observing.decided(d)
 		return
 	}
 	if !in.apart(d, nil) {
@@ -131,7 +134,7 @@ func (in *instance) decided(d *delivery) bool {
 	case !d.expires.IsZero() && !time.Now().Before(d.expires):
 		d.expired, d.outcome = true, outcome{verdict: complete}
 		if d.made() > 0 {
-			in.client.log.Warn("sqlq: the time to live of a message ran out before its next attempt", "endpoint", in.endpoint.Name, "type", d.stored.messageType, "message", d.stored.id, "attempts", d.made())
+			in.client.config.messages.say(d.ctx, slog.LevelWarn, "sqlq: the time to live of a message ran out before its next attempt", in.endpoint.Name, d.stored.messageType, nil, "message", d.stored.id, "attempts", d.made())
 		}
 		return true
 	case d.claim > store.Claimed:
@@ -205,13 +208,16 @@ func (in *instance) attempt(d *delivery, tx *receiveTx) {
 		}
 		d.out = d.end()
 		if tx != nil && tx.verdict != txDecides {
+			in.client.config.observing.undone(d)
 			return // the batch ends here, the message is neither handled nor failed
 		}
 		if d.err != nil && in.ctx.Err() != nil && d.removed == nil {
 			in.giveUp(d)
+			in.client.config.observing.undone(d)
 			return
 		}
 		d.outcome = policy.decide(d.made(), d.err, in.client.config.rand())
+		in.client.config.observing.decided(d)
 		if d.outcome.verdict != retryNow {
 			break
 		}
@@ -233,6 +239,7 @@ func (in *instance) refused(d *delivery, err error) {
 	if d.outcome = in.endpoint.Retry.decide(d.made(), err, in.client.config.rand()); d.outcome.verdict == retryNow {
 		d.outcome = outcome{verdict: retryLater}
 	}
+	in.client.config.observing.decided(d)
 	in.failed(d)
 }
 
@@ -266,7 +273,7 @@ func (in *instance) failed(d *delivery) {
 	now := time.Now()
 	if d.handler.failure(now, d.made() > 1+in.endpoint.Retry.Immediate || d.failedBefore()) {
 		in.slowed()
-		in.client.log.Warn("sqlq: messages of a type fail one after the other; slowing it to one probe at a time", "endpoint", in.endpoint.Name, "type", d.stored.messageType, "err", loggedError(d.err))
+		in.client.log.WarnContext(d.ctx, "sqlq: messages of a type fail one after the other; slowing it to one probe at a time", "endpoint", in.endpoint.Name, "type", d.stored.messageType, "err", loggedError(d.err))
 	}
 	d.handler.arm(now, in.probe)
 }
@@ -283,7 +290,7 @@ func (in *instance) invoke(d *delivery, tx pgx.Tx) error {
 		for i := len(outer) - 1; i >= 0; i-- {
 			handle = outer[i](handle)
 		}
-		return handle(in.ctx, &d.Incoming)
+		return handle(in.client.config.observing.begun(in.ctx, d), &d.Incoming)
 	})
 	d.exited = false
 	return err

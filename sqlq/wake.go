@@ -156,6 +156,7 @@ func (l *listener) wakeLocal(channel string) bool {
 	l.mu.Unlock()
 	if sleeps && in.hasRoom() && !l.run.schedule.isDraining() {
 		in.wake()
+		in.client.config.observing.woken(in, WokenByThisProcess)
 		return true
 	}
 	if delayed && l.run.keeper.leadsNow() {
