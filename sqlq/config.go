@@ -37,7 +37,8 @@ type Config struct {
 	// small bodies, or one larger body for each slot of its endpoints, which do not come at once.
 	MaxBody int
 
-	// Logger gets what the library says once: lost connections, crashed instances, failed messages.
+	// Logger gets what the library says once: lost connections, crashed instances, failed messages. Of failed messages it names ten
+	// of a type in 10 s, and then says how many others there were; a line has the handler's context.
 	// Default: slog.Default(). Cost: a line for each of these, none for messages that are handled.
 	Logger *slog.Logger
 
@@ -48,6 +49,10 @@ type Config struct {
 	// SendMiddleware is put around every message that is sent or published, the first outermost.
 	// Default: none. Cost: its time, for each message.
 	SendMiddleware []func(next SendFunc) SendFunc
+
+	// Observer is told what the Client does, for traces and metrics.
+	// Default: none. Unit: funcs, each of which may be nil. Cost: their time, in the way of the messages; see Observer.
+	Observer *Observer
 
 	// NoNotify keeps SendTx and PublishTx from calling NOTIFY, which a transaction that is to be prepared (two-phase
 	// commit) must not do.
@@ -108,6 +113,10 @@ type Config struct {
 	// Default: 0, for ever. Unit: duration, from 1 h. Cost: shorter: less to look back at. Longer: disk.
 	KeepArchived time.Duration
 
+	// observing is the Observer, ready for use; nil: there is none.
+	observing *observing
+	// messages gets what the Logger is told of single messages.
+	messages *messageLog
 	// codecs are the Codecs, ready for use.
 	codecs *codecs
 	// strandedAfter is how old a lease must be before its instance is asked whether it knows it: longer than the round
@@ -135,6 +144,7 @@ func (c Config) withDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
+	c.observing, c.messages = newObserving(c.Observer, c.Logger), newMessageLog(c.Logger)
 	if c.ReceiveConnections == 0 {
 		c.ReceiveConnections = 4
 	}

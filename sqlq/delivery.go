@@ -51,15 +51,20 @@ func (in *Incoming) Publish(m Message, options ...SendOption) error {
 }
 
 func (in *Incoming) gather(m Message, publish bool, options []SendOption) error {
-	return in.client.enclose(in.ctx, m, publish, in, options, func(e sending.Envelope) error {
-		in.mu.Lock()
-		defer in.mu.Unlock()
-		if in.closed {
-			return fmt.Errorf("%s: the handler of message %v has returned, or its attempt has ended: send before that, or through the Client", about(verbOf(publish), m), in.ID)
-		}
-		in.out = append(in.out, e)
-		return nil
+	return in.client.enclose(in.ctx, m, publish, in, options, func(ctx context.Context, e sending.Envelope) error {
+		return in.client.config.observing.sent(ctx, &e, 1, in, in.take(e, m, publish))
 	})
+}
+
+// take gathers an envelope for the settle.
+func (in *Incoming) take(e sending.Envelope, m Message, publish bool) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.closed {
+		return fmt.Errorf("%s: the handler of message %v has returned, or its attempt has ended: send before that, or through the Client", about(verbOf(publish), m), in.ID)
+	}
+	in.out = append(in.out, e)
+	return nil
 }
 
 // stored is what an Incoming is made of, out of the reach of handlers and middleware. The library goes by it, and not by the

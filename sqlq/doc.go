@@ -139,7 +139,7 @@
 // With each heartbeat, every 5 s at most, an instance writes into its row of the table instance what it has handled and
 // failed since it began, how much a second, how many handlers run and how many of them for longer than
 // Endpoint.SlowAfter, which the log names too. It costs no statement of its own. Client.Stats counts the same for this
-// process at any moment. The process that leads reads the queues' sequences every 10 s, so that the rate of arrival is known
+// process at any moment. Config.Observer is told of each step of a message, for spans and metrics of your own. The process that leads reads the queues' sequences every 10 s, so that the rate of arrival is known
 // and senders pay nothing for it.
 //
 // # Connections
@@ -153,13 +153,14 @@
 //
 // The example of this package, then [Client] and [Config], [Handle] and [HandleTx], [RetryPolicy] and [SendOption]. Package
 // migrate makes the schema, package ops is the operator's side, and package sqlqtest tests what you make. In the repository
-// docs/guarantees.md says what happens when something breaks, docs/errors.md lists the errors, docs/configuration.md every
+// docs/guarantees.md says what happens when something breaks, docs/wire.md what a message is on the wire, docs/errors.md lists the errors, docs/configuration.md every
 // setting, docs/design.md says why things are as they are, and examples/ has programs that run.
 //
 // In the code: client.go, send.go, publish.go, route.go and message.go send, and internal/sending stores. run.go starts an
 // endpoint's parts and drain.go ends them. fetch.go says how many messages an instance wants and low.go where a fetch
 // starts; schedule.go shares the receive connections out; receiver.go fetches and holds, and slot.go and handletx.go hand
-// messages to handlers (instance.go, batch.go, delivery.go, handler.go). recoverability.go decides, settlement.go and settle.go
+// messages to handlers (instance.go, batch.go, delivery.go, handler.go, codec.go); observe.go and messagelog.go tell of it.
+// recoverability.go decides, settlement.go and settle.go
 // settle, suspect.go keeps apart what may kill a process. internal/wakeup lets receivers sleep and wakes them, and look.go is
 // what they do then; internal/presence keeps house; internal/session makes the library's own connections, and its pooler.go says
 // what differs behind a transaction pooler; pause.go says how queues are paused. atmostonce.go and inbox.go are the guarantees by

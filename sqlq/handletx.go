@@ -144,7 +144,9 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 		return // the drain has given it back
 	}
 	known := in.decided(d)
-	if !known {
+	if known {
+		in.client.config.observing.decided(d)
+	} else {
 		if !in.apart(d, r.settleFinished) {
 			if in.endLeasedTx(d) {
 				in.settleLater(d)

@@ -197,6 +197,7 @@ func (in *instance) leased(cut []*delivery, leases map[int64]int64, by int32) {
 		}
 	}
 	in.mu.Unlock()
+	in.client.config.observing.leased(in, leases)
 	in.run.schedule.kick()
 }
 

@@ -17,7 +17,6 @@ func (in *instance) newBell() *wakeup.Bell {
 // rung notes that there may be something to fetch: a fetch that began before may have looked too early.
 func (in *instance) rung(why wakeup.Reason) {
 	in.mu.Lock()
-	defer in.mu.Unlock()
 	in.wakes++
 	in.start.woken = true
 	switch why {
@@ -26,6 +25,15 @@ func (in *instance) rung(why wakeup.Reason) {
 	case wakeup.Found:
 		in.start.lastZero = time.Time{} // what was put left of the others is found too
 	}
+	in.mu.Unlock()
+	if by, told := wokenBy[why]; told {
+		in.client.config.observing.woken(in, by)
+	}
+}
+
+// wokenBy is what an Observer is told of.
+var wokenBy = map[wakeup.Reason]WokenBy{
+	wakeup.Notified: WokenByNotification, wakeup.Found: WokenByPolling, wakeup.Sent: WokenByThisProcess,
 }
 
 // wake has the instance look for messages.

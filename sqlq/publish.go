@@ -14,7 +14,9 @@ func (c *Client) Publish(ctx context.Context, m Message, options ...SendOption) 
 	if err := c.usable(ctx, about("publish", m), options); err != nil {
 		return err
 	}
-	return c.enclose(ctx, m, true, nil, options, func(e sending.Envelope) error { return c.sendError(c.sender.Send(ctx, e), e) })
+	return c.enclose(ctx, m, true, nil, options, func(ctx context.Context, e sending.Envelope) error {
+		return c.config.observing.sent(ctx, &e, 1, nil, c.sendError(c.sender.Send(ctx, e), e))
+	})
 }
 
 // PublishTx publishes an event as part of the caller's transaction; see Publish and SendTx. In a REPEATABLE READ or
@@ -26,13 +28,13 @@ func (c *Client) PublishTx(ctx context.Context, tx DBTX, m Message, options ...S
 	if err := checkTransaction(tx); err != nil {
 		return fmt.Errorf("%s: %w", about("publish", m), err)
 	}
-	return c.enclose(ctx, m, true, nil, options, func(e sending.Envelope) error {
+	return c.enclose(ctx, m, true, nil, options, func(ctx context.Context, e sending.Envelope) error {
 		var err error
 		if e.Deferred() {
 			_, err = c.store.Defer(ctx, tx, e.Queue, e.Outgoing, !c.config.NoNotify)
 		} else {
 			err = c.store.PublishOne(ctx, tx, e.Outgoing, !c.config.NoNotify)
 		}
-		return c.sendError(err, e)
+		return c.config.observing.sent(ctx, &e, 1, nil, c.sendError(err, e))
 	})
 }

@@ -232,6 +232,7 @@ func (r *receiver) take(ctx context.Context, w *work, ms []store.Message) (*batc
 	ms, stay := withoutStaying(ms)
 	numbers, rest := spansOf(ms), len(stay) > 0
 	w.in.fetched(w, ms, numbers, rest)
+	w.in.client.config.observing.fetched(w, ms)
 	w.custody.stayed(r, w.in, stay)
 	if len(ms) == 0 {
 		w.in.endFetch(*w, false)

@@ -123,6 +123,7 @@ func (r *runner) newKeeper() *presence.Keeper {
 		Store: c.store, Pool: c.pool, Log: c.log, Connector: &c.connector, Outage: r.outage,
 		LeaseTime: c.config.LeaseTime, StrandedAfter: c.config.strandedAfter, KeepArchived: c.config.KeepArchived,
 		Host: c.config.host, Version: c.config.version,
+		Led:           func(leads bool) { c.config.observing.led(r.hardCtx, c.config.Schema, leads) },
 		CheckDatabase: c.checkListenURL, Lost: r.restart, Wake: c.wakes.Wake, Flush: c.wakes.Flush,
 		BeginReading: r.pauses.begin, LearnPaused: r.learnPaused, LearnHidden: r.learnHidden,
 		Hears: func() bool { return r.listener.Hears() }, Refresh: func() { r.listener.Refresh() },
@@ -258,6 +259,7 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 	<-ctx.Done()
 	r.drain(cancelHandlers)
 	r.schedule.close()
+	defer c.config.messages.flush()
 	defer r.nameLost()
 	if !waitFor(&receivers, endWithin) {
 		cancelHard()

@@ -35,7 +35,9 @@ func (c *Client) Send(ctx context.Context, m Message, options ...SendOption) err
 	if err := c.usable(ctx, about("send", m), options); err != nil {
 		return err
 	}
-	return c.enclose(ctx, m, false, nil, options, func(e sending.Envelope) error { return c.sendError(c.sender.Send(ctx, e), e) })
+	return c.enclose(ctx, m, false, nil, options, func(ctx context.Context, e sending.Envelope) error {
+		return c.config.observing.sent(ctx, &e, 1, nil, c.sendError(c.sender.Send(ctx, e), e))
+	})
 }
 
 // SendTx sends a command as part of the caller's transaction: it is sent if and when that commits. The transaction is
@@ -48,14 +50,14 @@ func (c *Client) SendTx(ctx context.Context, tx DBTX, m Message, options ...Send
 	if err := checkTransaction(tx); err != nil {
 		return fmt.Errorf("%s: %w", about("send", m), err)
 	}
-	return c.enclose(ctx, m, false, nil, options, func(e sending.Envelope) error {
+	return c.enclose(ctx, m, false, nil, options, func(ctx context.Context, e sending.Envelope) error {
 		var err error
 		if e.Deferred() {
 			_, err = c.store.Defer(ctx, tx, e.Queue, e.Outgoing, !c.config.NoNotify)
 		} else {
 			err = c.store.InsertOne(ctx, tx, e.Queue, e.Outgoing, !c.config.NoNotify)
 		}
-		return c.sendError(err, e)
+		return c.config.observing.sent(ctx, &e, 1, nil, c.sendError(err, e))
 	})
 }
 
@@ -94,16 +96,29 @@ func (c *Client) SendMany(ctx context.Context, ms []Message, options ...SendOpti
 		return errors.New("send many: WithID would give every message the same id: send them one by one, or let each get its own")
 	}
 	all := make([]sending.Envelope, 0, len(ms))
+	var observed []context.Context // of each, where somebody observes
+	told := func(err error) error {
+		for i, ctx := range observed {
+			_ = c.config.observing.sent(ctx, &all[i], len(ms), nil, err)
+		}
+		return err
+	}
 	for i, m := range ms {
-		err := c.enclose(ctx, m, false, nil, options, func(e sending.Envelope) error { all = append(all, e); return nil })
+		err := c.enclose(ctx, m, false, nil, options, func(ctx context.Context, e sending.Envelope) error {
+			all = append(all, e)
+			if c.config.observing != nil {
+				observed = append(observed, ctx)
+			}
+			return nil
+		})
 		if err != nil {
-			return fmt.Errorf("message %d of %d: %w", i+1, len(ms), err)
+			return told(fmt.Errorf("message %d of %d: %w", i+1, len(ms), err))
 		}
 	}
 	if err := c.sender.SendAll(ctx, all); err != nil {
-		return c.sendError(err, all...)
+		return told(c.sendError(err, all...))
 	}
-	return nil
+	return told(nil)
 }
 
 // verbOf names what is done with a message in an error.
@@ -124,7 +139,7 @@ func about(verb string, m Message) string {
 
 // enclose checks, routes and encodes a message, passes it through the middleware and hands its envelope to last. in is
 // the delivery whose handler sends it, if one does.
-func (c *Client) enclose(ctx context.Context, m Message, publish bool, in *Incoming, options []SendOption, last func(sending.Envelope) error) error {
+func (c *Client) enclose(ctx context.Context, m Message, publish bool, in *Incoming, options []SendOption, last func(context.Context, sending.Envelope) error) error {
 	verb := verbOf(publish)
 	if m == nil {
 		return fmt.Errorf("%s: the message is nil", verb)
@@ -165,11 +180,12 @@ func (c *Client) enclose(ctx context.Context, m Message, publish bool, in *Incom
 		if e.Body == nil {
 			e.Body = []byte{}
 		}
+		ctx = c.config.observing.sending(ctx, out, publish, in)
 		var err error
 		if e.Headers, err = c.headers(out, in, codec.ContentType, o.correlation); err != nil {
-			return fmt.Errorf("%s %s: %w", verb, out.Type, err)
+			return c.config.observing.sent(ctx, &e, 1, in, fmt.Errorf("%s %s: %w", verb, out.Type, err))
 		}
-		return last(e)
+		return last(ctx, e)
 	}
 	for i := len(c.config.SendMiddleware) - 1; i >= 0; i-- {
 		send = c.config.SendMiddleware[i](send)

@@ -1,6 +1,9 @@
 package sqlq
 
 import (
+	"log/slog"
+	"time"
+
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 
@@ -13,6 +16,7 @@ type settlement struct {
 	in      *instance
 	custody custody
 	from    store.From
+	began   time.Time // zero where nobody wants to know
 
 	keys     []int64      // to be removed
 	holds    bool         // the rows have been locked since their fetch, by this transaction
@@ -40,7 +44,7 @@ type settlement struct {
 
 // newSettlement begins a settlement of an instance's deliveries in a custody, whose rows are where from says.
 func newSettlement(in *instance, c custody, from store.From) *settlement {
-	s := &settlement{client: in.client, in: in, custody: c, from: from}
+	s := &settlement{client: in.client, in: in, custody: c, from: from, began: in.client.config.observing.now()}
 	s.riders = append(s.room[:0], &s.outgoing)
 	if in.endpoint.Deduplicate > 0 {
 		s.riders = append(s.riders, &s.inbox)
@@ -122,8 +126,9 @@ func (s *settlement) queueEnds(b *pgx.Batch) error {
 
 // count adds what was committed to the instance's statistics, and names the messages that have failed.
 func (in *instance) count(s *settlement) {
+	in.client.config.observing.settled(in, s)
 	for _, d := range s.failed {
-		in.client.log.Error("sqlq: message failed", "endpoint", in.endpoint.Name, "type", loggedText(d.stored.messageType), "message", d.stored.id, "attempts", d.made(), "err", loggedError(d.err))
+		in.client.config.messages.say(d.ctx, slog.LevelError, "sqlq: message failed", in.endpoint.Name, d.stored.messageType, d.err, "message", d.stored.id, "attempts", d.made())
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -35,6 +36,7 @@ func (in *instance) slot(exited *delivery) {
 		exited.end()
 		if in.ctx.Err() != nil && exited.batch.custody.mayGoBack() {
 			exited.outcome = outcome{verdict: giveBack}
+			in.client.config.observing.undone(exited)
 		} else {
 			in.refused(exited, errGoexit)
 		}
@@ -126,6 +128,7 @@ func (d *delivery) goesBack() bool { return d.back || d.outcome.verdict == giveB
 // handle brings a delivery to its verdict. tx is for HandleTx.
 func (in *instance) handle(d *delivery, tx *receiveTx) {
 	if !d.exited && in.decided(d) {
+		in.client.config.observing.decided(d)
 		return
 	}
 	if !in.apart(d, nil) {
@@ -142,7 +145,7 @@ func (in *instance) decided(d *delivery) bool {
 	case !d.expires.IsZero() && !time.Now().Before(d.expires):
 		d.outcome = outcome{verdict: expire}
 		if d.made() > 0 {
-			in.client.log.Warn("sqlq: the time to live of a message ran out before its next attempt", "endpoint", in.endpoint.Name, "type", d.stored.messageType, "message", d.stored.id, "attempts", d.made())
+			in.client.config.messages.say(d.ctx, slog.LevelWarn, "sqlq: the time to live of a message ran out before its next attempt", in.endpoint.Name, d.stored.messageType, nil, "message", d.stored.id, "attempts", d.made())
 		}
 		return true
 	case d.claim > store.Claimed:
@@ -207,13 +210,16 @@ func (in *instance) attempt(d *delivery, tx *receiveTx) {
 		}
 		d.out = d.end()
 		if tx != nil && tx.verdict != txDecides {
+			in.client.config.observing.undone(d)
 			return // the batch ends here, the message is neither handled nor failed
 		}
 		if d.err != nil && in.ctx.Err() != nil && d.batch.custody.mayGoBack() {
 			d.outcome = outcome{verdict: giveBack}
+			in.client.config.observing.undone(d)
 			return
 		}
 		d.outcome = policy.decide(d.made(), d.err, in.client.config.rand())
+		in.client.config.observing.decided(d)
 		if d.outcome.verdict != retryNow {
 			break
 		}
@@ -235,6 +241,7 @@ func (in *instance) refused(d *delivery, err error) {
 	if d.outcome = in.endpoint.Retry.decide(d.made(), err, in.client.config.rand()); d.outcome.verdict == retryNow {
 		d.outcome = outcome{verdict: retryLater}
 	}
+	in.client.config.observing.decided(d)
 	in.failed(d)
 }
 
@@ -268,7 +275,7 @@ func (in *instance) failed(d *delivery) {
 	now := time.Now()
 	if d.handler.failure(now, d.made() > 1+in.endpoint.Retry.Immediate || d.failedBefore()) {
 		in.slowed()
-		in.client.log.Warn("sqlq: messages of a type fail one after the other; slowing it to one probe at a time", "endpoint", in.endpoint.Name, "type", d.stored.messageType, "err", loggedError(d.err))
+		in.client.log.WarnContext(d.ctx, "sqlq: messages of a type fail one after the other; slowing it to one probe at a time", "endpoint", in.endpoint.Name, "type", d.stored.messageType, "err", loggedError(d.err))
 	}
 	d.handler.arm(now, &in.run.life, in.probe)
 }
@@ -285,7 +292,7 @@ func (in *instance) invoke(d *delivery, tx pgx.Tx) error {
 		for i := len(outer) - 1; i >= 0; i-- {
 			handle = outer[i](handle)
 		}
-		return handle(in.ctx, &d.Incoming)
+		return handle(in.client.config.observing.begun(in.ctx, d), &d.Incoming)
 	})
 	d.exited = false
 	return err

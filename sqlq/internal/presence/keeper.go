@@ -37,6 +37,7 @@ type Config struct {
 	Host, Version string        // of the running program
 
 	CheckDatabase func(ctx context.Context, db store.DBTX) error // refuses a connection that leads to another database
+	Led           func(leads bool)                               // told when this process begins to lead, and when it ends
 	Lost          func()                                         // the connection was lost: the next may reach another server
 	Wake          func(channels ...string)                       // wakes the receivers that listen on channels
 	Flush         func(ctx context.Context)                      // waits until they have been woken
@@ -289,9 +290,7 @@ func (k *Keeper) connect(ctx context.Context) (err error) {
 	if k.conn != nil && !k.conn.IsClosed() {
 		return nil
 	}
-	k.mu.Lock()
-	k.leads = false
-	k.mu.Unlock()
+	k.lead(false)
 	k.alive, k.byAge = false, false
 	if k.conn, err = k.Connector.Connect(ctx, session.Keep); err != nil {
 		return err

@@ -38,10 +38,19 @@ func (k *Keeper) tryLead(ctx context.Context, late bool) (err error) {
 	if err != nil {
 		return err
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.leads = leads
+	k.lead(leads)
 	return nil
+}
+
+// lead notes whether this process leads, and tells of a change.
+func (k *Keeper) lead(leads bool) {
+	k.mu.Lock()
+	did := k.leads
+	k.leads = leads
+	k.mu.Unlock()
+	if did != leads {
+		k.Led(leads)
+	}
 }
 
 // leaderEvery is the pause between looks whether a stranger has the leader's lock, while nothing is left undone.
@@ -80,9 +89,7 @@ func (k *Keeper) handOver(ctx context.Context) {
 	if !k.Leads() {
 		return
 	}
-	k.mu.Lock()
-	k.leads = false
-	k.mu.Unlock()
+	k.lead(false)
 	st := k.Store
 	if k.conn != nil && !k.conn.IsClosed() && !k.conn.Pooled && !k.byAge {
 		if _, err := st.LeaveLead(ctx, k.conn); err != nil {

@@ -25,6 +25,7 @@ const (
 	Called   Reason = iota // something has changed, or another process calls
 	Notified               // a sender has committed something
 	Found                  // polling has found messages
+	Sent                   // a sender of this process has committed something
 )
 
 // NewBell returns a bell with these fields.

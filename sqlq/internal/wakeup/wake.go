@@ -33,7 +33,7 @@ func (l *Listener) Wake(channel string) bool {
 	delayed := channel == l.delayed
 	l.mu.Unlock()
 	if sleeps && bell.HasRoom() && !l.IsDraining() {
-		bell.Ring(Called)
+		bell.Ring(Sent)
 		return true
 	}
 	if delayed && l.Leads() {
