@@ -287,6 +287,22 @@ END $$;
 COMMENT ON FUNCTION drop_queue IS 'Removes a queue and its subscriptions. Refuses while it holds messages, ready, delayed or leased, unless forced; returns how many it removed. Failed messages stay in the error table.';
 
 -- +goose StatementBegin
+CREATE FUNCTION arrived(queue text) RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    numbers regclass := to_regclass(format('%I.%I', current_schema(), 's_' || queue));
+BEGIN
+    -- Of some versions of PostgreSQL the function below answers whoever may not know with an error, of others with null.
+    IF NOT has_sequence_privilege(numbers, 'SELECT, USAGE') THEN
+        RAISE insufficient_privilege USING MESSAGE = format('permission denied for sequence %I', 's_' || queue);
+    END IF;
+    RETURN coalesce(pg_sequence_last_value(numbers), 0);
+END $$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION arrived IS 'The highest number that messages of a queue were given, also those of transactions that have not committed: how many have arrived since it was made, if none was skipped. 0: none yet, or there is no such queue.';
+
+-- +goose StatementBegin
 CREATE FUNCTION backlog(queue text) RETURNS bigint
 LANGUAGE plpgsql STABLE
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
@@ -294,7 +310,7 @@ AS $$
 DECLARE
     tab   regclass := queue_table(backlog.queue);
     first bigint := coalesce((SELECT q.low FROM queue q WHERE q.name = backlog.queue), 0);
-    last  bigint := coalesce(pg_sequence_last_value(to_regclass(quote_ident('s_' || backlog.queue))), 0);
+    last  bigint := arrived(backlog.queue);
     pages bigint := pg_relation_size(tab) / current_setting('block_size')::bigint;
     ends  bigint;
     n     bigint;
@@ -334,7 +350,7 @@ DECLARE
 BEGIN
     FOR q IN SELECT r.name, old.queue IS NULL AS is_new, old.before, old.arrived FROM queue r LEFT JOIN traffic old ON old.queue = r.name ORDER BY r.name LOOP
         BEGIN
-            last := coalesce(pg_sequence_last_value(to_regclass(format('%I.%I', place, 's_' || q.name))), 0);
+            last := arrived(q.name);
         EXCEPTION WHEN OTHERS THEN -- it is being dropped, or somebody has it for long: the others are read all the same
             CONTINUE;
         END;
@@ -401,12 +417,12 @@ INSERT INTO privilege (kind, privilege, sort, object, given) VALUES
     ('operator', 'EXECUTE', 'function', 'drop_queue', 'all queues');
 INSERT INTO privilege (kind, privilege, sort, object) SELECT k, 'EXECUTE', 'function', f FROM (VALUES
     ('every', '{queue_table,queue_asleep,queue_lock_key,queue_allows,queues_apart}'::text[]), -- row security asks the last two
-    ('consumer', '{backlog,read_traffic,sweep_expired}'),
-    ('operator', '{backlog}'),
-    ('viewer', '{backlog}')) v (k, functions), unnest(functions) f;
+    ('consumer', '{arrived,backlog,read_traffic,sweep_expired}'),
+    ('operator', '{arrived,backlog}'),
+    ('viewer', '{arrived,backlog}')) v (k, functions), unnest(functions) f;
 
 CALL finish_migration('queue_lock_key', 'queue_asleep', 'queue_table', 'queue_allows', 'queues_apart', 'grant_new_queue', 'create_queue', 'drop_queue',
-    'backlog', 'read_traffic', 'sweep_expired');
+    'arrived', 'backlog', 'read_traffic', 'sweep_expired');
 
 -- +goose Down
 
@@ -422,7 +438,7 @@ END $$;
 -- +goose StatementEnd
 DROP TRIGGER grant_new_queue ON queue;
 DROP TABLE traffic, queue, ready;
-DROP FUNCTION sweep_expired, read_traffic, backlog, drop_queue, create_queue, grant_new_queue, queues_apart, queue_allows, queue_table, queue_asleep,
+DROP FUNCTION sweep_expired, read_traffic, backlog, arrived, drop_queue, create_queue, grant_new_queue, queues_apart, queue_allows, queue_table, queue_asleep,
     queue_lock_key;
 DELETE FROM privilege WHERE sort = 'queue';
 CALL finish_migration();

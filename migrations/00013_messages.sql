@@ -9,7 +9,7 @@ CREATE TABLE delayed (
     sent_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
     expires_at timestamptz,
     attempt    smallint NOT NULL DEFAULT 0,
-    why        text NOT NULL CHECK (why IN ('delay', 'retry')),
+    why        text NOT NULL CHECK (why IN ('delay', 'retry', 'timeout', 'schedule')),
     queue      text NOT NULL,
     type       text NOT NULL,
     headers    json,
@@ -27,7 +27,7 @@ COMMENT ON COLUMN delayed.id IS 'Message id, given by the sender.';
 COMMENT ON COLUMN delayed.sent_at IS 'When the message was first sent.';
 COMMENT ON COLUMN delayed.expires_at IS 'After this time the message is not handled any more; null: never.';
 COMMENT ON COLUMN delayed.attempt IS 'Attempts already made.';
-COMMENT ON COLUMN delayed.why IS 'delay: the sender asked for it; retry: the last attempt failed.';
+COMMENT ON COLUMN delayed.why IS 'delay: the sender asked for it; retry: the last attempt failed; timeout: a process waits for it; schedule: it comes again and again.';
 COMMENT ON COLUMN delayed.queue IS 'The queue it will move to.';
 COMMENT ON COLUMN delayed.type IS 'Message type.';
 COMMENT ON COLUMN delayed.headers IS 'Headers: a JSON object of strings; null: none.';
@@ -187,7 +187,7 @@ END $$;
 COMMENT ON FUNCTION check_times IS 'Refuses a delay or a time to live that the Go library would refuse.';
 
 -- +goose StatementBegin
-CREATE FUNCTION check_message(type text, body json, headers json) RETURNS json
+CREATE FUNCTION check_message(type text, body json, headers json, key text DEFAULT NULL, correlation_id text DEFAULT NULL, reply_to text DEFAULT NULL) RETURNS json
 LANGUAGE plpgsql STABLE
 AS $$
 DECLARE
@@ -209,7 +209,17 @@ BEGIN
             MESSAGE = format('the body has %s bytes, the limit is %s', octet_length(body::text), most),
             HINT = 'Send a reference to the content, or raise the limit: SET sqlq.max_body = ''64MB'', for everybody ALTER DATABASE ... SET. Receivers must read as much: Config.MaxBody.';
     END IF;
-    IF headers IS NULL THEN
+    IF octet_length(key) NOT BETWEEN 1 AND 200 OR octet_length(correlation_id) NOT BETWEEN 1 AND 1000 THEN
+        RAISE invalid_parameter_value USING
+            MESSAGE = format('key of %s bytes or correlation id of %s bytes is not allowed', octet_length(key), octet_length(correlation_id)),
+            HINT = 'A key has 1 to 200 bytes, a correlation id 1 to 1,000. Null is none.';
+    END IF;
+    IF reply_to !~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,59}$' THEN
+        RAISE invalid_name USING
+            MESSAGE = format('queue name %s is not allowed to be replied to', to_json(reply_to)),
+            HINT = 'Name a queue: 1 to 60 ASCII letters, digits, dots, hyphens and underscores, beginning with a letter or digit.';
+    END IF;
+    IF headers IS NULL AND num_nonnulls(key, correlation_id, reply_to) = 0 THEN
         RETURN NULL;
     END IF;
     IF json_typeof(headers) <> 'object' THEN
@@ -227,15 +237,79 @@ BEGIN
             MESSAGE = 'the headers are too large',
             HINT = 'At most 100 of them, and 64 KiB of names and values together: put the rest into the body.';
     END IF;
-    SELECT ('{' || string_agg(to_json(h.key) || ':' || to_json(h.value), ',' ORDER BY h.key COLLATE "C") || '}')::json
-    INTO stored FROM jsonb_each_text(headers::jsonb) h;
+    SELECT ('{' || string_agg(to_json(h.name) || ':' || to_json(h.value), ',' ORDER BY h.name COLLATE "C") || '}')::json
+    INTO stored FROM (
+        SELECT u.key, u.value FROM jsonb_each_text(headers::jsonb) u
+        UNION ALL
+        SELECT * FROM (VALUES ('sqlq-key', check_message.key), ('sqlq-correlation-id', check_message.correlation_id),
+            ('sqlq-reply-to', 'q:' || check_message.reply_to)) o (name, value) WHERE o.value IS NOT NULL
+    ) h (name, value);
     RETURN stored;
 END $$;
 -- +goose StatementEnd
-COMMENT ON FUNCTION check_message IS 'Refuses a message that the Go library would refuse; returns its headers as they are stored.';
+COMMENT ON FUNCTION check_message IS 'Refuses a message that the Go library would refuse; returns its headers as they are stored, those of the library for a key, a correlation id and a queue to reply to among them.';
 
--- A queue's table is named with its schema: where it is gone, or goes while its lock is waited for, a bare name would reach a
+-- The columns of a message stand once for those who send and once for those who move one, in statements that these functions write.
+-- They name each table with its schema: where a queue is gone, or goes while its lock is waited for, a bare name would reach a
 -- table of that name in the caller's pg_temp, and what runs as the owner would run the caller's triggers.
+-- +goose StatementBegin
+CREATE FUNCTION sent_into(queue text, source text, due_at text DEFAULT NULL) RETURNS text
+LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    columns CONSTANT text := 'id, expires_at, type, headers, body';
+    message CONSTANT text := 'm.id, clock_timestamp() + m.expires_in, m.type, m.headers::json, m.body';
+BEGIN
+    RETURN CASE WHEN due_at IS NULL THEN format('INSERT INTO %I.%I (%s) SELECT %s ', current_schema(), 'q_' || queue, columns, message)
+        ELSE format('INSERT INTO %I.delayed (%s, due_at, why, queue) SELECT %s, %s, ''delay'', %L ', current_schema(), columns, message, due_at, queue) END
+        || 'FROM ' || source;
+END $$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION sent_into IS 'The statement that stores messages that have just been sent in a queue, or, with an expression for their due time, among the delayed. The source is what follows FROM, with the alias m and the columns id, type, headers, body and expires_in.';
+
+-- +goose StatementBegin
+CREATE FUNCTION moved_into(queue text, source text, headers text DEFAULT 'm.headers', expires_at text DEFAULT 'nullif(m.expires_at, ''infinity'')', attempt text DEFAULT 'm.attempt', due_at text DEFAULT NULL) RETURNS text
+LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    columns CONSTANT text := 'id, sent_at, expires_at, attempt, type, headers, body';
+    -- What is moved was sent before, whatever a server whose clock is behind believes: sender_limits.
+    message CONSTANT text := format('m.id, least(m.sent_at, statement_timestamp() - interval ''1 microsecond''), %s, %s, m.type, %s, m.body',
+        moved_into.expires_at, moved_into.attempt, moved_into.headers);
+BEGIN
+    RETURN CASE WHEN due_at IS NULL THEN format('INSERT INTO %I.%I (%s) SELECT %s ', current_schema(), 'q_' || queue, columns, message)
+        ELSE format('INSERT INTO %I.delayed (%s, due_at, why, queue) SELECT %s, %s, ''retry'', %L ', current_schema(), columns, message, due_at, queue) END
+        || 'FROM ' || source;
+END $$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION moved_into IS 'The statement that moves messages from another table into a queue, or, with an expression for their due time, to the delayed ones that are tried again. The source is what follows FROM, with the alias m and the columns of a message; the other parameters are expressions to take in place of columns.';
+
+-- +goose StatementBegin
+CREATE FUNCTION rewrite_headers(headers json, added text DEFAULT '', removed text[] DEFAULT '{}') RETURNS json
+LANGUAGE plpgsql IMMUTABLE
+AS $$
+DECLARE
+    others text := headers::text;
+    names  text := array_to_string(removed, '|');
+BEGIN
+    IF json_typeof(headers) <> 'object' THEN
+        RETURN headers;
+    END IF;
+    -- As text: ->> refuses some strings that json has let in. In a string a quote is escaped, so the patterns match whole headers only.
+    IF names <> '' THEN
+        others := regexp_replace(regexp_replace(others, ',\s*"(' || names || ')":"[^"\\]*"', '', 'g'), '^\s*\{\s*"(' || names || ')":"[^"\\]*"\s*,?', '{');
+    END IF;
+    IF others IS NULL OR others ~ '^\s*\{\s*\}\s*$' THEN
+        RETURN '{' || nullif(added, '') || '}';
+    END IF;
+    IF added = '' THEN
+        RETURN others;
+    END IF;
+    RETURN regexp_replace(others, '\s*\}\s*$', ',') || added || '}';
+END $$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION rewrite_headers IS 'Headers without some names, and with others added, which are written as in JSON: "a":"b". Null where none are left; what is no object stays as it is.';
+
 -- +goose StatementBegin
 CREATE FUNCTION put_message(queue text, id uuid, type text, headers json, body bytea, delay interval, expires_in interval) RETURNS void
 LANGUAGE plpgsql VOLATILE
@@ -244,18 +318,13 @@ DECLARE
     tab     regclass := queue_table(put_message.queue);
     channel text;
 BEGIN
+    EXECUTE sent_into(put_message.queue, '(SELECT $1 AS id, $2 AS type, $3 AS headers, $4 AS body, $5 AS expires_in) m',
+        CASE WHEN delay > interval '0' THEN 'clock_timestamp() + $6' END)
+    USING put_message.id, put_message.type, put_message.headers, put_message.body, expires_in, delay;
     IF delay > interval '0' THEN
-        INSERT INTO delayed (due_at, id, expires_at, why, queue, type, headers, body)
-        VALUES (clock_timestamp() + delay, put_message.id, clock_timestamp() + expires_in, 'delay', put_message.queue,
-            put_message.type, put_message.headers, put_message.body);
         -- The mover looks once a second by itself.
-        IF delay < interval '2 seconds' THEN
-            channel := 'sqlq_' || 'delayed'::regclass::oid;
-        END IF;
+        channel := CASE WHEN delay < interval '2 seconds' THEN 'sqlq_' || 'delayed'::regclass::oid END;
     ELSE
-        EXECUTE format('INSERT INTO %I.%I (id, expires_at, type, headers, body) VALUES ($1, clock_timestamp() + $2, $3, $4, $5)',
-            current_schema(), 'q_' || put_message.queue)
-        USING put_message.id, expires_in, put_message.type, put_message.headers, put_message.body;
         channel := queue_asleep(tab);
     END IF;
     IF channel IS NOT NULL AND current_setting('sqlq.notify', true) IS DISTINCT FROM 'off' THEN
@@ -266,22 +335,22 @@ END $$;
 COMMENT ON FUNCTION put_message IS 'Stores a checked message in a queue or among the delayed, and wakes a receiver that sleeps. SET sqlq.notify = off leaves the waking out, for transactions that will be prepared (two-phase commit).';
 
 -- +goose StatementBegin
-CREATE FUNCTION send(queue text, type text, body json, headers json DEFAULT NULL, delay interval DEFAULT NULL, expires_in interval DEFAULT NULL, id uuid DEFAULT NULL) RETURNS uuid
+CREATE FUNCTION send(queue text, type text, body json, headers json DEFAULT NULL, delay interval DEFAULT NULL, expires_in interval DEFAULT NULL, id uuid DEFAULT NULL, key text DEFAULT NULL, correlation_id text DEFAULT NULL, reply_to text DEFAULT NULL) RETURNS uuid
 LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
     message_id uuid := coalesce(send.id, uuid_v7());
 BEGIN
     PERFORM check_times(delay, expires_in);
-    PERFORM put_message(send.queue, message_id, send.type, check_message(send.type, send.body, send.headers),
-        convert_to(send.body::text, 'UTF8'), delay, expires_in);
+    PERFORM put_message(send.queue, message_id, send.type,
+        check_message(send.type, send.body, send.headers, send.key, send.correlation_id, send.reply_to), convert_to(send.body::text, 'UTF8'), delay, expires_in);
     RETURN message_id;
 END $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION send IS 'Sends a message to a queue, as part of the running transaction. Returns its id.';
 
 -- +goose StatementBegin
-CREATE FUNCTION send_many(queue text, type text, bodies json[], headers json DEFAULT NULL, delay interval DEFAULT NULL, expires_in interval DEFAULT NULL) RETURNS bigint
+CREATE FUNCTION send_many(queue text, type text, bodies json[], headers json DEFAULT NULL, delay interval DEFAULT NULL, expires_in interval DEFAULT NULL, key text DEFAULT NULL, correlation_id text DEFAULT NULL, reply_to text DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
@@ -306,27 +375,17 @@ BEGIN
             MESSAGE = format('body number %s has %s bytes, the limit is %s', large.n, large.size, most),
             HINT = 'Send a reference to the content, or raise the limit: SET sqlq.max_body = ''64MB'', for everybody ALTER DATABASE ... SET. Receivers must read as much: Config.MaxBody.';
     END IF;
-    headers := check_message(send_many.type, 'null', send_many.headers);
+    headers := check_message(send_many.type, 'null', send_many.headers, send_many.key, send_many.correlation_id, send_many.reply_to);
+    EXECUTE sent_into(send_many.queue, format($q$(
+            SELECT %I.uuid_v7() AS id, $1 AS type, $2 AS headers, convert_to(b.body::text, 'UTF8') AS body, $3 AS expires_in
+            FROM unnest($4) WITH ORDINALITY b (body, n) ORDER BY b.n) m$q$, current_schema()), CASE WHEN delay > interval '0' THEN 'clock_timestamp() + $5' END)
+    USING send_many.type, send_many.headers, expires_in, bodies, delay;
+    GET DIAGNOSTICS sent = ROW_COUNT;
     IF delay > interval '0' THEN
-        INSERT INTO delayed (due_at, id, expires_at, why, queue, type, headers, body)
-        SELECT clock_timestamp() + delay, uuid_v7(), clock_timestamp() + expires_in, 'delay', send_many.queue, send_many.type,
-            send_many.headers, convert_to(b.body::text, 'UTF8')
-        FROM unnest(bodies) WITH ORDINALITY b (body, n) ORDER BY b.n;
-        GET DIAGNOSTICS sent = ROW_COUNT;
         -- The mover looks once a second by itself.
-        IF sent > 0 AND delay < interval '2 seconds' THEN
-            channel := 'sqlq_' || 'delayed'::regclass::oid;
-        END IF;
-    ELSE
-        EXECUTE format($q$
-            INSERT INTO %I.%I (id, expires_at, type, headers, body)
-            SELECT %1$I.uuid_v7(), clock_timestamp() + $1, $2, $3, convert_to(b.body::text, 'UTF8')
-            FROM unnest($4) WITH ORDINALITY b (body, n) ORDER BY b.n$q$, current_schema(), 'q_' || send_many.queue)
-        USING expires_in, send_many.type, send_many.headers, bodies;
-        GET DIAGNOSTICS sent = ROW_COUNT;
-        IF sent > 0 THEN
-            channel := queue_asleep(tab);
-        END IF;
+        channel := CASE WHEN sent > 0 AND delay < interval '2 seconds' THEN 'sqlq_' || 'delayed'::regclass::oid END;
+    ELSIF sent > 0 THEN
+        channel := queue_asleep(tab);
     END IF;
     IF channel IS NOT NULL AND current_setting('sqlq.notify', true) IS DISTINCT FROM 'off' THEN
         PERFORM pg_notify(channel, '');
@@ -367,12 +426,16 @@ INSERT INTO privilege (kind, privilege, sort, object, given) VALUES
     ('viewer', 'SELECT', 'table', 'error', 'bodies');
 INSERT INTO privilege (kind, privilege, sort, object)
 SELECT k, 'EXECUTE', 'function', f FROM unnest('{producer,operator}'::text[]) k,
-    unnest('{send,send_many,put_message,check_message,check_times,max_body,uuid_v7}'::text[]) f;
+    unnest('{send,send_many,put_message,sent_into,check_message,check_times,max_body,uuid_v7}'::text[]) f;
+INSERT INTO privilege (kind, privilege, sort, object) VALUES
+    ('operator', 'EXECUTE', 'function', 'moved_into'), -- for replay
+    ('operator', 'EXECUTE', 'function', 'rewrite_headers');
 
-CALL finish_migration('uuid_v7', 'max_body', 'check_times', 'check_message', 'put_message', 'send', 'send_many');
+CALL finish_migration('uuid_v7', 'max_body', 'check_times', 'check_message', 'sent_into', 'moved_into', 'rewrite_headers', 'put_message', 'send',
+    'send_many');
 
 -- +goose Down
 
-DROP FUNCTION send_many, send, put_message, check_message, check_times, max_body, uuid_v7;
+DROP FUNCTION send_many, send, put_message, rewrite_headers, moved_into, sent_into, check_message, check_times, max_body, uuid_v7;
 DROP TABLE error, leased, delayed;
 CALL finish_migration();

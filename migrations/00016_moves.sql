@@ -37,22 +37,20 @@ CREATE FUNCTION fail_due(due timestamptz[], seqs bigint[], kind text, failure te
 LANGUAGE plpgsql VOLATILE
 AS $$
 BEGIN
-    -- The headers are read as text: ->> refuses some strings that json has let in. In a string a quote is escaped, so
-    -- the patterns match whole headers only; of two of one name the last counts.
+    -- The headers are read as text, as rewrite_headers does; of two of one name the last counts.
     WITH taken AS (
         DELETE FROM delayed d USING unnest(due, seqs) AS k (due_at, seq)
         WHERE d.due_at = k.due_at AND d.seq = k.seq RETURNING d.*
     ), known AS (
         SELECT t.*, json_typeof(t.headers) = 'object' AS listed,
             substring(t.headers::text FROM '.*"sqlq-first-failed-at":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z)"') AS first_failed,
-            substring(t.headers::text FROM '.*"sqlq-replays":"(\d{1,9})"') AS replays,
-            regexp_replace(regexp_replace(t.headers::text, ',\s*"sqlq-(first-failed-at|replays|crashes|waited)":"[^"\\]*"', '', 'g'),
-                '^\s*\{\s*"sqlq-(first-failed-at|replays|crashes|waited)":"[^"\\]*"\s*,?', '{') AS others
+            substring(t.headers::text FROM '.*"sqlq-replays":"(\d{1,9})"') AS replays
         FROM taken t
     )
     INSERT INTO error (id, queue, endpoint, host, type, headers, body, attempts, replays, sent_at, expires_at,
         first_failed_at, error_type, message, fingerprint)
-    SELECT id, queue, queue, '', type, CASE WHEN NOT listed THEN headers WHEN others !~ '^\s*\{\s*\}\s*$' THEN others::json END, body,
+    SELECT id, queue, queue, '', type,
+        rewrite_headers(headers, removed => '{sqlq-first-failed-at,sqlq-replays,sqlq-crashes,sqlq-waited}'), body,
         attempt, CASE WHEN listed THEN coalesce(replays::integer, 0) ELSE 0 END, sent_at, CASE WHEN isfinite(expires_at) THEN expires_at END,
         coalesce(CASE WHEN listed THEN time_or_null(first_failed) END, clock_timestamp()),
         CASE kind WHEN 'no-queue' THEN 'NoQueue' ELSE 'QueueRefuses' END,
@@ -105,9 +103,7 @@ BEGIN
             WITH taken AS (
                 DELETE FROM %1$I.delayed d USING unnest($1, $2) AS k (due_at, seq)
                 WHERE d.due_at = k.due_at AND d.seq = k.seq RETURNING d.*
-            )
-            INSERT INTO %1$I.%2$I (id, sent_at, expires_at, attempt, type, headers, body)
-            SELECT id, sent_at, nullif(expires_at, 'infinity'), attempt, type, headers, body FROM taken ORDER BY due_at, seq$q$, place, 'q_' || queue);
+            ) $q$, place) || moved_into(queue, 'taken m ORDER BY m.due_at, m.seq');
         IF most > 1 THEN
             EXECUTE move USING due, seqs;
         ELSE -- whose fault it is cannot be told before it is alone
@@ -157,8 +153,6 @@ BEGIN
                 RETURN NEXT;
                 CONTINUE;
         END;
-        -- The headers are extended as text, and headers that are no object stay as they are: see withHeaders in Go. What has
-        -- them was sent before, whatever a server whose clock is behind believes.
         move := format($q$
             WITH read AS MATERIALIZED (
                 SELECT l.instance, l.lease, l.leased_at, l.seq, pg_column_size(l.body) + coalesce(pg_column_size(l.headers), 0) AS size
@@ -173,17 +167,11 @@ BEGIN
             ), taken AS (
                 DELETE FROM %1$I.leased l USING picked p WHERE l.instance = p.instance AND l.lease = p.lease RETURNING l.*
             ), stored AS (
-                INSERT INTO %1$I.%2$I (id, sent_at, expires_at, attempt, type, headers, body)
-                SELECT id, least(sent_at, statement_timestamp() - interval '1 microsecond'), nullif(expires_at, 'infinity'), attempt, type,
-                    CASE WHEN headers::text LIKE '%%"sqlq-crashes":"%%' THEN headers
-                        WHEN headers IS NULL OR headers::text ~ '^\s*\{\s*\}\s*$' THEN '{"sqlq-crashes":"0"}'
-                        WHEN json_typeof(headers) = 'object' THEN (regexp_replace(headers::text, '\s*\}\s*$', ',') || '"sqlq-crashes":"0"}')::json
-                        ELSE headers END,
-                    body
-                FROM taken ORDER BY leased_at, seq
+                %2$s
             )
             SELECT (SELECT count(*) FROM picked), (SELECT count(*) FROM read) > (SELECT count(*) FROM picked) OR (SELECT count(*) FROM read) >= $2$q$,
-            place, 'q_' || queue);
+            place, moved_into(queue, 'taken m ORDER BY m.leased_at, m.seq',
+                format($q$CASE WHEN m.headers::text LIKE '%%"sqlq-crashes":"%%' THEN m.headers ELSE %I.rewrite_headers(m.headers, '"sqlq-crashes":"0"') END$q$, place)));
         IF most > 1 THEN
             EXECUTE move INTO recovered, more USING queue, most, bytes;
         ELSE
@@ -199,10 +187,7 @@ BEGIN
                         ORDER BY l.leased_at, l.seq LIMIT 1 FOR UPDATE OF l SKIP LOCKED
                     ), taken AS (
                         DELETE FROM %1$I.leased l USING picked p WHERE l.instance = p.instance AND l.lease = p.lease RETURNING l.*
-                    )
-                    INSERT INTO %1$I.delayed (due_at, id, sent_at, expires_at, attempt, why, queue, type, headers, body)
-                    SELECT clock_timestamp(), id, least(sent_at, statement_timestamp() - interval '1 microsecond'), CASE WHEN isfinite(expires_at) THEN expires_at END, attempt, 'retry', queue, type, headers, body
-                    FROM taken$q$, place) USING queue;
+                    ) $q$, place) || moved_into(queue, 'taken m', due_at => 'clock_timestamp()') USING queue;
                 GET DIAGNOSTICS recovered = ROW_COUNT;
             END;
         END IF;

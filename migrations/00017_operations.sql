@@ -156,23 +156,16 @@ BEGIN
                 'queue', replay.queue, 'type', replay.type, 'group', replay.fingerprint, 'limit', most)), NULL) RETURNING o.id INTO op;
         END IF;
         tab := queue_table(place);
-        -- As Go does it (ReplayFailed): the headers are extended as text, and headers that are no object stay as they are.
         EXECUTE format($q$
             WITH gone AS (
-                DELETE FROM error e USING unnest($1) k (seq) WHERE e.seq = k.seq
+                DELETE FROM %I.error e USING unnest($1) k (seq) WHERE e.seq = k.seq
                 RETURNING e.*, '"sqlq-first-failed-at":"' || to_char(e.first_failed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
                     || '","sqlq-replays":"' || e.replays + 1 || '"' AS kept
             ), told AS (
-                INSERT INTO history (message, what, operation, queue, attempts, failed_at, host, error)
+                INSERT INTO %1$I.history (message, what, operation, queue, attempts, failed_at, host, error)
                 SELECT g.id, 'replay', $2, g.queue, g.attempts, g.failed_at, g.host, g.message FROM gone g ORDER BY g.seq
-            )
-            INSERT INTO %I.%I (id, sent_at, expires_at, attempt, type, headers, body)
-            SELECT g.id, least(g.sent_at, statement_timestamp() - interval '1 microsecond'), CASE WHEN g.expires_at > clock_timestamp() AND isfinite(g.expires_at) THEN g.expires_at END, 0, g.type,
-                CASE WHEN g.headers IS NULL OR g.headers::text ~ '^\s*\{\s*\}\s*$' THEN ('{' || g.kept || '}')::json
-                    WHEN json_typeof(g.headers) = 'object' THEN (regexp_replace(g.headers::text, '\s*\}\s*$', ',') || g.kept || '}')::json
-                    ELSE g.headers END,
-                g.body
-            FROM gone g ORDER BY g.seq$q$, current_schema(), 'q_' || place)
+            ) $q$, current_schema()) || moved_into(place, 'gone m ORDER BY m.seq', format('%I.rewrite_headers(m.headers, m.kept)', current_schema()),
+            'CASE WHEN m.expires_at > clock_timestamp() AND isfinite(m.expires_at) THEN m.expires_at END', '0')
         USING seqs, op;
         replayed := replayed + cardinality(seqs);
         channel := queue_asleep(tab);
