@@ -31,7 +31,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sqlq/sqlq/internal/devpg"
-	"github.com/sqlq/sqlq/migrations"
 	"github.com/sqlq/sqlq/sqlq/migrate"
 )
 
@@ -153,8 +152,8 @@ func migrateFurther(ctx context.Context, url, file string) error {
 		return fmt.Errorf("connect for %s: %w", file, err)
 	}
 	defer conn.Close(ctx)
-	_, err = conn.PgConn().Exec(ctx, fmt.Sprintf("SET search_path = %s; BEGIN; %s; INSERT INTO sqlq_migration (version_id, is_applied) VALUES (%d, true); COMMIT",
-		Schema, sql, migrations.Latest()+1)).ReadAll()
+	_, err = conn.PgConn().Exec(ctx, fmt.Sprintf("SET search_path = %s; BEGIN; %s; INSERT INTO sqlq_migration (version_id, is_applied) SELECT max(version_id) + 1, true FROM sqlq_migration; COMMIT",
+		Schema, sql)).ReadAll()
 	if err != nil {
 		return fmt.Errorf("apply %s: %w", file, err)
 	}
