@@ -18,16 +18,27 @@ import (
 //go:embed *.sql
 var FS embed.FS
 
-// Latest returns the version of the newest migration: the only schema version that this build of the library runs on.
-func Latest() int64 {
+// First returns the version of the first migration. Releases before the first one numbered theirs from 1 on; a schema of theirs
+// has a version below this one, and cannot be migrated.
+func First() int64 { return version(0) }
+
+// Latest returns the version of the newest migration, which is that of this build of the library: it runs on this version of the
+// schema, and on later ones as long as their function oldest_library says no more than this.
+func Latest() int64 { return version(-1) }
+
+// version returns the version of a file in their order; those below zero are counted from the end.
+func version(n int) int64 {
 	files, err := fs.Glob(FS, "*.sql")
 	if err != nil || len(files) == 0 {
 		panic(fmt.Sprintf("migrations: no embedded files: %v", err))
 	}
-	number, _, _ := strings.Cut(files[len(files)-1], "_")
+	if n < 0 {
+		n += len(files)
+	}
+	number, _, _ := strings.Cut(files[n], "_")
 	v, err := strconv.ParseInt(number, 10, 64)
 	if err != nil {
-		panic(fmt.Sprintf("migrations: file %q has no version number: %v", files[len(files)-1], err))
+		panic(fmt.Sprintf("migrations: file %q has no version number: %v", files[n], err))
 	}
 	return v
 }

@@ -114,7 +114,10 @@ func (c *Client) Close(ctx context.Context) error {
 
 func (c *Client) checkSchema(ctx context.Context) error {
 	have, exists, err := c.store.Version(ctx, c.pool)
-	want, name := migrations.Latest(), c.config.Schema
+	want, name, oldest := migrations.Latest(), c.config.Schema, int64(0)
+	if err == nil && have > want {
+		oldest, err = c.store.OldestLibrary(ctx, c.pool)
+	}
 	switch {
 	case errors.Is(err, store.ErrHidden):
 		return fmt.Errorf("check schema %q: %w: %w; switch it off: ALTER TABLE %s DISABLE ROW LEVEL SECURITY", name, ErrNotGranted, err,
@@ -125,10 +128,13 @@ func (c *Client) checkSchema(ctx context.Context) error {
 		return fmt.Errorf("check schema %q: %w", name, session.ExplainPooler(session.Unreachable(err)))
 	case !exists:
 		return fmt.Errorf("%w: no tables in schema %q: run `sqlq migrate up --schema %s`", ErrSchemaMissing, name, shellWord(name))
+	case have < migrations.First():
+		return fmt.Errorf("%w: schema %q was made by a release before the first one and cannot be migrated: let its programs handle what is waiting, or export it with that release; then DROP SCHEMA %s CASCADE and run `sqlq migrate up --schema %s`, or take another schema",
+			ErrSchemaOutdated, name, pgx.Identifier{name}.Sanitize(), shellWord(name))
 	case have < want:
 		return fmt.Errorf("%w: schema %q has version %d, this library needs %d: run `sqlq migrate up --schema %s`", ErrSchemaOutdated, name, have, want, shellWord(name))
-	case have > want:
-		return fmt.Errorf("%w: schema %q has version %d, this library knows %d: use a newer release of the library", ErrSchemaNewer, name, have, want)
+	case oldest > want: // else it serves this library still
+		return fmt.Errorf("%w: schema %q has version %d and serves programs from %d on, this library was made for %d: use a newer release of the library", ErrSchemaNewer, name, have, oldest, want)
 	}
 	return nil
 }

@@ -131,7 +131,7 @@ func TestDroppedSubscriberIsNotTheCallers(t *testing.T) {
 		{"producer", `SELECT sqlq.publish('post.Posted', '1', delay => '1 second')`},
 		{"operator", `SELECT sqlq.publish('post.Posted', '1')`},
 		{"producer", `SELECT * FROM sqlq.publish_batch(ARRAY[sqlq.uuid_v7()], ARRAY['post.Posted'], ARRAY[NULL::text], ARRAY['1'::bytea], ARRAY[NULL::interval])`},
-		{"producer", `SELECT sqlq.publish_delayed(sqlq.uuid_v7(), 'post.Posted', NULL, '1', now(), NULL)`},
+		{"producer", `SELECT sqlq.publish_batch(ARRAY[sqlq.uuid_v7()], ARRAY['post.Posted'], ARRAY[NULL], ARRAY['1'::bytea], NULL, due_at => ARRAY[now()])`},
 		{"consumer", `SELECT sqlq.sweep_expired('theirs', 0, 100)`},
 		{"consumer", `SELECT sqlq.read_traffic(), sqlq.forget_history(100)`},
 	} {

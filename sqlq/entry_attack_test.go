@@ -24,15 +24,15 @@ func TestDroppedQueueIsNoTemporaryTable(t *testing.T) {
 	execSQL(t, admin, `SELECT sqlq.grant_role($1, 'producer'), sqlq.grant_role($1, 'operator')`, role)
 	// Each is called with the queue's name as %[1]s.
 	calls := map[string]string{
-		"publish":         `SELECT sqlq.publish('post.Posted', '{}')`,
-		"publish_batch":   `SELECT * FROM sqlq.publish_batch(ARRAY[sqlq.uuid_v7()], ARRAY['post.Posted'], NULL, ARRAY['{}'::bytea], NULL)`,
-		"publish_delayed": `SELECT sqlq.publish_delayed(sqlq.uuid_v7(), 'post.Posted', NULL, '{}', now(), NULL)`,
-		"send":            `SELECT sqlq.send('%[1]s', 't', '{}')`,
-		"send_many":       `SELECT sqlq.send_many('%[1]s', 't', ARRAY['{}'::json])`,
-		"put_message":     `SELECT sqlq.put_message('%[1]s', sqlq.uuid_v7(), 't', NULL, '{}', NULL, NULL)`,
-		"replay":          `SELECT sqlq.replay(type => '%[1]s')`,
-		"drop_queue":      `SELECT sqlq.drop_queue('%[1]s', true)`,
-		"pause":           `SELECT sqlq.pause('%[1]s')`,
+		"publish":        `SELECT sqlq.publish('post.Posted', '{}')`,
+		"publish_batch":  `SELECT * FROM sqlq.publish_batch(ARRAY[sqlq.uuid_v7()], ARRAY['post.Posted'], NULL, ARRAY['{}'::bytea], NULL)`,
+		"publish due_at": `SELECT sqlq.publish_batch(ARRAY[sqlq.uuid_v7()], ARRAY['post.Posted'], ARRAY[NULL], ARRAY['{}'::bytea], NULL, due_at => ARRAY[now()])`,
+		"send":           `SELECT sqlq.send('%[1]s', 't', '{}')`,
+		"send_many":      `SELECT sqlq.send_many('%[1]s', 't', ARRAY['{}'::json])`,
+		"put_message":    `SELECT sqlq.put_message('%[1]s', sqlq.uuid_v7(), 't', NULL, '{}', NULL, NULL)`,
+		"replay":         `SELECT sqlq.replay(type => '%[1]s')`,
+		"drop_queue":     `SELECT sqlq.drop_queue('%[1]s', true)`,
+		"pause":          `SELECT sqlq.pause('%[1]s')`,
 	}
 	for _, late := range []bool{false, true} {
 		for name, call := range calls {

@@ -49,11 +49,11 @@ func TestProducerForgesNoBookkeeping(t *testing.T) {
 	role, neighbour := newRole(t, url, "neighbour_")
 	execSQL(t, admin, `SELECT sqlq.grant_role($1, 'producer', ARRAY['mine']), sqlq.grant_role($1, 'consumer', ARRAY['theirs'])`, role)
 	ways := map[string]string{
-		"insert":          `INSERT INTO sqlq.q_mine (id, type, headers, body) VALUES (sqlq.uuid_v7(), 'post.Letter', $1::text::json, '{}')`,
-		"insert delayed":  `INSERT INTO sqlq.delayed (due_at, id, why, queue, type, headers, body) VALUES (now(), sqlq.uuid_v7(), 'delay', 'mine', 'post.Letter', $1::text::json, '{}')`,
-		"put_message":     `SELECT sqlq.put_message('mine', sqlq.uuid_v7(), 'post.Letter', $1::text::json, '{}', NULL, NULL)`,
-		"publish_batch":   `SELECT sqlq.publish_batch(ARRAY[sqlq.uuid_v7()], ARRAY['post.Posted'], ARRAY[$1::text], ARRAY['{}'::bytea], NULL)`,
-		"publish_delayed": `SELECT sqlq.publish_delayed(sqlq.uuid_v7(), 'post.Posted', $1::text, '{}', now(), NULL)`,
+		"insert":         `INSERT INTO sqlq.q_mine (id, type, headers, body) VALUES (sqlq.uuid_v7(), 'post.Letter', $1::text::json, '{}')`,
+		"insert delayed": `INSERT INTO sqlq.delayed (due_at, id, why, queue, type, headers, body) VALUES (now(), sqlq.uuid_v7(), 'delay', 'mine', 'post.Letter', $1::text::json, '{}')`,
+		"put_message":    `SELECT sqlq.put_message('mine', sqlq.uuid_v7(), 'post.Letter', $1::text::json, '{}', NULL, NULL)`,
+		"publish_batch":  `SELECT sqlq.publish_batch(ARRAY[sqlq.uuid_v7()], ARRAY['post.Posted'], ARRAY[$1::text], ARRAY['{}'::bytea], NULL)`,
+		"publish due_at": `SELECT sqlq.publish_batch(ARRAY[sqlq.uuid_v7()], ARRAY['post.Posted'], ARRAY[$1::text], ARRAY['{}'::bytea], NULL, due_at => ARRAY[now()])`,
 	}
 	for _, by := range []*pgxpool.Pool{pool, neighbour, admin} {
 		for way, sql := range ways {

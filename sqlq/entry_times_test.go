@@ -95,7 +95,7 @@ func TestInfiniteTimesAreRefused(t *testing.T) {
 	if err := do(pool, `UPDATE sqlq.delayed SET due_at = 'infinity'`); sqlStateOf(err) != "23514" {
 		t.Errorf("a message is due at infinity: %v", err)
 	}
-	if err := do(pool, `SELECT sqlq.publish_delayed(sqlq.uuid_v7(), 'post.Posted', NULL, '1', 'infinity', NULL)`); sqlStateOf(err) != "23514" {
+	if err := do(pool, `SELECT sqlq.publish_batch(ARRAY[sqlq.uuid_v7()], ARRAY['post.Posted'], ARRAY[NULL], ARRAY['1'::bytea], NULL, due_at => ARRAY['infinity'::timestamptz])`); sqlStateOf(err) != "23514" {
 		t.Errorf("an event is due at infinity: %v", err)
 	}
 	intervals := []string{"101 years", "-1 s", "2000000 days", "178000000 years"}

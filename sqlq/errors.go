@@ -13,7 +13,8 @@ var (
 	ErrSchemaMissing = errors.New("the sqlq schema is missing")
 	// ErrSchemaOutdated: the schema is older than this library. Migrate it: sqlq migrate up, or package migrate.
 	ErrSchemaOutdated = errors.New("the sqlq schema is older than this library")
-	// ErrSchemaNewer: the schema was migrated by a newer release. Use that release of the library.
+	// ErrSchemaNewer: the schema was migrated by a newer release, and does not serve this one any more. Use that release of the
+	// library.
 	ErrSchemaNewer = errors.New("the sqlq schema is newer than this library")
 	// ErrTooFewConnections: the pool, or what the server lets the role have, is too small. Returned by Open and Run. Raise
 	// the limit that it names, or lower Config.ReceiveConnections.

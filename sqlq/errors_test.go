@@ -86,7 +86,8 @@ func TestErrorsAreWords(t *testing.T) {
 	p := &provoked{T: t, change: []string{
 		fmt.Sprintf("version %d", migrations.Latest()), "version N",
 		fmt.Sprintf("needs %d", migrations.Latest()), "needs N", fmt.Sprintf("knows %d", migrations.Latest()), "knows N",
-		fmt.Sprintf("version %d", migrations.Latest()+1), "version N+1",
+		fmt.Sprintf("version %d", migrations.Latest()+1), "version N+1", fmt.Sprintf("version %d", migrations.First()), "version 1st",
+		fmt.Sprintf("from %d on", migrations.Latest()+1), "from N+1 on", fmt.Sprintf("made for %d", migrations.Latest()), "made for N",
 		admin.Config().ConnConfig.Database, "DATABASE",
 		fmt.Sprintf("user=%s", admin.Config().ConnConfig.User), "user=USER",
 	}}
@@ -122,8 +123,9 @@ func provokeOpen(p *provoked, url string) {
 	refused("no schema", good, sqlq.Config{Schema: "other"}, sqlq.ErrSchemaMissing)
 	newer, older := newPool(p), newPool(p)
 	execSQL(p, newer, `INSERT INTO sqlq.sqlq_migration (version_id, is_applied) VALUES ($1, true)`, migrations.Latest()+1)
+	execSQL(p, newer, fmt.Sprintf(`CREATE OR REPLACE FUNCTION sqlq.oldest_library() RETURNS bigint LANGUAGE sql AS 'SELECT %d::bigint'`, migrations.Latest()+1))
 	refused("newer schema", newer, sqlq.Config{}, sqlq.ErrSchemaNewer)
-	execSQL(p, older, `DELETE FROM sqlq.sqlq_migration WHERE version_id > 1`)
+	execSQL(p, older, `DELETE FROM sqlq.sqlq_migration WHERE version_id > $1`, migrations.First())
 	refused("older schema", older, sqlq.Config{}, sqlq.ErrSchemaOutdated)
 	one := good.Config()
 	one.MaxConns = 1

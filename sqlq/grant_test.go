@@ -193,7 +193,7 @@ func TestOwnersFunctionsAmongHostileObjects(t *testing.T) {
 		`SELECT sqlq.publish('post.Posted', '{"N": 1}')`,
 		`SELECT sqlq.publish('post.Posted', '{"N": 1}', delay => '1 hour')`,
 		`SELECT sqlq.publish_batch(ARRAY[sqlq.uuid_v7()], ARRAY['post.Posted'], ARRAY[NULL::pg_catalog.text], ARRAY['1'::pg_catalog.bytea], ARRAY[NULL::pg_catalog.interval])`,
-		`SELECT sqlq.publish_delayed(sqlq.uuid_v7(), 'post.Posted', NULL, '1', pg_catalog.now(), NULL)`,
+		`SELECT sqlq.publish_batch(ARRAY[sqlq.uuid_v7()], ARRAY['post.Posted'], ARRAY[NULL], ARRAY['1'::bytea], NULL, due_at => ARRAY[pg_catalog.now()])`,
 		`SELECT sqlq.send('mine', 'post.Letter', '1', delay => '1 hour')`,
 		`SELECT sqlq.next_due('-infinity')`,
 		`SELECT sqlq.move_due('-infinity', 100)`,

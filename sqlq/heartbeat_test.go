@@ -88,7 +88,13 @@ func TestRoleGrantedBefore(t *testing.T) {
 	url := pgtest.Database(t)
 	admin := twoQueues(t, url)
 	role, pool := newRole(t, url, "consumer_")
-	execSQL(t, admin, `SELECT sqlq.grant_messages($1, 'consumer', ARRAY['mine'])`, role)
+	execSQL(t, admin, `SELECT sqlq.grant_role($1, 'consumer', ARRAY['mine'])`, role)
+	for _, since := range []string{
+		`UPDATE (handled, failed, in_hand, rate, slow, slowest, expired) ON sqlq.instance`, `SELECT ON sqlq.subscriber`,
+		`EXECUTE ON FUNCTION sqlq.read_traffic, sqlq.forget_history, sqlq.backlog, sqlq.claim_messages, sqlq.settle_claims, sqlq.rotate_inbox`,
+	} {
+		execSQL(t, admin, `REVOKE `+since+` FROM `+pgx.Identifier{role}.Sanitize())
+	}
 	var said logged
 	c := open(t, pool, sqlq.Config{Logger: said.logger(), LeaseTime: time.Second})
 	stop := run(t, c, receiveLetters("mine"))

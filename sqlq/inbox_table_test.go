@@ -258,7 +258,8 @@ func TestInboxIsForConsumersOfTheQueue(t *testing.T) {
 	h := &dedupHouse{pool: poolOn(t, url), do: func(context.Context, *sqlq.Incoming, chore) error { return nil }}
 	execSQL(t, h.pool, `SELECT sqlq.create_queue(q) FROM unnest(ARRAY['house', 'ledger']) q`)
 	role, pool := newRole(t, url, "consumer_")
-	execSQL(t, h.pool, `SELECT sqlq.grant_operations($1, 'consumer', ARRAY['house'])`, role) // what an older grant_role did
+	execSQL(t, h.pool, `SELECT sqlq.grant_role($1, 'consumer', ARRAY['house'])`, role)
+	execSQL(t, h.pool, `REVOKE EXECUTE ON FUNCTION sqlq.claim_messages, sqlq.settle_claims, sqlq.rotate_inbox FROM `+pgx.Identifier{role}.Sanitize()) // as an older schema
 	c := open(t, pool, sqlq.Config{Routes: choreRoute})
 	if err := c.Run(t.Context(), h.endpoint(false)); !errors.Is(err, sqlq.ErrNotGranted) || !strings.Contains(err.Error(), "deduplicate in queue") {
 		t.Fatalf("without the grant: %v", err)

@@ -35,6 +35,7 @@ func (posted) IsEvent()            {}
 func TestOpenChecksTheSchema(t *testing.T) {
 	t.Parallel()
 	record := fmt.Sprintf(`INSERT INTO %%s.sqlq_migration (version_id, is_applied) VALUES (%d, %%v)`, migrations.Latest())
+	closes := fmt.Sprintf(`; CREATE OR REPLACE FUNCTION %%s.oldest_library() RETURNS bigint LANGUAGE sql AS 'SELECT %d::bigint'`, migrations.Latest()+1)
 	next := strings.ReplaceAll(record, fmt.Sprint(migrations.Latest()), fmt.Sprint(migrations.Latest()+1))
 	cases := []struct {
 		name    string
@@ -49,11 +50,11 @@ func TestOpenChecksTheSchema(t *testing.T) {
 		{"tables elsewhere", "other", false, `CREATE SCHEMA sqlq`, sqlq.ErrSchemaMissing, "sqlq migrate up --schema other"},
 		{"a name that a shell would split", "Weird schema", false, "", sqlq.ErrSchemaMissing, "sqlq migrate up --schema 'Weird schema'"},
 		{"a name with quotes", `it's "it"`, false, "", sqlq.ErrSchemaMissing, `sqlq migrate up --schema 'it'\''s "it"'`},
-		{"gone down", "sqlq", true, `INSERT INTO sqlq.sqlq_migration (version_id, is_applied) SELECT v, false FROM generate_series(1, ` + fmt.Sprint(migrations.Latest()) + `) v`, sqlq.ErrSchemaMissing, "sqlq migrate up --schema sqlq"},
+		{"gone down", "sqlq", true, `INSERT INTO sqlq.sqlq_migration (version_id, is_applied) SELECT v, false FROM generate_series(11, ` + fmt.Sprint(migrations.Latest()) + `) v`, sqlq.ErrSchemaMissing, "sqlq migrate up --schema sqlq"},
 		{"older", "sqlq", true, fmt.Sprintf(record, "sqlq", false) + `; INSERT INTO sqlq.sqlq_migration (version_id, is_applied)
-			SELECT 1, true WHERE 1 < ` + fmt.Sprint(migrations.Latest()), olderThan(1), "sqlq migrate up --schema sqlq"},
-		{"newer", "sqlq", true, fmt.Sprintf(next, "sqlq", true), sqlq.ErrSchemaNewer, "a newer release"},
-		{"newer, in an odd schema", "Weird schema", true, fmt.Sprintf(next, `"Weird schema"`, true), sqlq.ErrSchemaNewer, "a newer release"},
+			SELECT ` + fmt.Sprint(migrations.First()) + `, true`, sqlq.ErrSchemaOutdated, "sqlq migrate up --schema sqlq"},
+		{"newer", "sqlq", true, fmt.Sprintf(next+closes, "sqlq", true, "sqlq"), sqlq.ErrSchemaNewer, "a newer release"},
+		{"newer, in an odd schema", "Weird schema", true, fmt.Sprintf(next+closes, `"Weird schema"`, true, `"Weird schema"`), sqlq.ErrSchemaNewer, "a newer release"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -84,12 +85,18 @@ func TestOpenChecksTheSchema(t *testing.T) {
 	}
 }
 
-// olderThan is what Open says of a schema at a version: while there is but one version, below it is none.
-func olderThan(version int64) error {
-	if version < migrations.Latest() {
-		return sqlq.ErrSchemaOutdated
+// A newer schema that still serves this library is as good as its own: for whoever owns it and for the least of roles.
+func TestOpenOnANewerSchemaThatServesIt(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t)
+	admin := poolOn(t, url)
+	execSQL(t, admin, `SELECT sqlq.create_queue('post')`)
+	execSQL(t, admin, `INSERT INTO sqlq.sqlq_migration (version_id, is_applied) VALUES ($1, true)`, migrations.Latest()+1)
+	for _, pool := range []*pgxpool.Pool{admin, granted(t, url, "producer", "post")} {
+		if err := open(t, pool, sqlq.Config{}).Send(t.Context(), letter{}, sqlq.To("post")); err != nil {
+			t.Error(err)
+		}
 	}
-	return sqlq.ErrSchemaMissing
 }
 
 // execSimple runs statements in one simple query.

@@ -203,16 +203,34 @@ func (d *database) checkSchema(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	up := migrateUp(d.schema)
-	switch want := migrations.Latest(); {
+	up, want, oldest := migrateUp(d.schema), migrations.Latest(), int64(0)
+	if have > want {
+		if oldest, err = d.OldestProgram(ctx); err != nil {
+			return err
+		}
+	}
+	switch {
 	case !exists:
 		return fmt.Errorf("schema %q of %s has no sqlq tables; make them with: %s", d.schema, d.where, up)
+	case have < migrations.First():
+		return d.preRelease()
 	case have < want:
 		return fmt.Errorf("schema %q of %s has version %d, this program needs %d; bring it there with: %s", d.schema, d.where, have, want, up)
-	case have > want:
-		return fmt.Errorf("schema %q of %s has version %d, this program knows %d; use a newer release of sqlq", d.schema, d.where, have, want)
+	case oldest > want: // else it serves this program still
+		return d.newer(have)
 	}
 	return nil
+}
+
+// preRelease is the error of a schema that no release has made.
+func (d *database) preRelease() error {
+	return fmt.Errorf("schema %q of %s was made by a release before the first one and cannot be migrated: let its programs handle what is waiting, or export it with that release; then drop the schema and: %s. Or take another schema",
+		d.schema, d.where, migrateUp(d.schema))
+}
+
+// newer is the error of a schema that this program does not know.
+func (d *database) newer(have int64) error {
+	return fmt.Errorf("schema %q of %s has version %d, this program knows %d; use a newer release of sqlq", d.schema, d.where, have, migrations.Latest())
 }
 
 // migrateUp is the command that makes or mends a schema.

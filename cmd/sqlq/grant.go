@@ -24,8 +24,8 @@ func (a *app) grantCommand() *cobra.Command {
 
 of the queues that --queue names, or of all, those included that are made later. What the role has besides it keeps, so a
 role may be several. Whoever receives from a queue, or looks at its messages, may subscribe it to events of any service and read
-them, unless --event names those that it may. The owner of the schema does it, or a member of that role. After a new release of the schema grant
-again: what it has meanwhile got comes with that.`,
+them, unless --event names those that it may. The owner of the schema does it, or a member of that role. What a later migration adds
+for such roles comes with that migration.`,
 		Example:           "  sqlq grant web producer --queue sales --queue billing\n  sqlq grant ledger consumer --queue ledger --event sales.OrderPlaced\n  sqlq grant oncall operator --dry-run",
 		Args:              exactly("ROLE", "KIND"),
 		ValidArgsFunction: a.completeGrant,

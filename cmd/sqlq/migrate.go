@@ -38,7 +38,9 @@ at once are safe.`,
 				}
 				steps, err := m.Up(c.Context())
 				if err == nil && len(steps) == 0 {
-					a.say("schema %q of %s has version %d already, the newest", a.schema, db.where, migrations.Latest())
+					have, _, _ := db.SchemaVersion(c.Context())
+					a.say("schema %q of %s has version %d already%s", a.schema, db.where, have,
+						map[bool]string{false: ", the newest", true: ", which is newer than this program and serves it"}[have > migrations.Latest()])
 				}
 				return errors.Join(a.printSteps(steps), err)
 			})
@@ -55,7 +57,9 @@ func (a *app) wouldMigrate(ctx context.Context, db *database, m *migrate.Migrato
 		return err
 	}
 	if have > migrations.Latest() {
-		return db.checkSchema(ctx)
+		if err := db.checkSchema(ctx); err != nil {
+			return err
+		}
 	}
 	states, err := m.Status(ctx)
 	if err != nil {
@@ -113,7 +117,7 @@ tables that go are lost. It asks first; off a terminal it needs --yes.`,
 					return a.printSteps(nil)
 				}
 				if have > migrations.Latest() {
-					return db.checkSchema(c.Context())
+					return db.newer(have)
 				}
 				target := to
 				if target == -1 {
@@ -188,6 +192,8 @@ func (a *app) migrateStatusCommand() *cobra.Command {
 					t.Add(fmt.Sprint(s.Version), s.Name, applied)
 				}
 				switch {
+				case have > migrations.Latest() && db.checkSchema(c.Context()) == nil:
+					a.say("schema %q of %s has version %d, which is newer than this program and serves it", a.schema, db.where, have)
 				case have > migrations.Latest():
 					a.say("schema %q of %s has version %d, which is newer than this program; use a newer release of sqlq", a.schema, db.where, have)
 				case pending > 0:

@@ -21,6 +21,7 @@ func TestErrorsAreWords(t *testing.T) {
 	ctx, empty, url := t.Context(), pgtest.Empty(t), pgtest.Database(t)
 	newer := connect(t, url)
 	exec(t, newer, `INSERT INTO sqlq.sqlq_migration (version_id, is_applied) VALUES ($1, true)`, migrations.Latest()+1)
+	servesNewer(t, newer)
 	exec(t, connect(t, empty), `CREATE SCHEMA taken`)
 	exec(t, connect(t, empty), `CREATE TABLE taken.delayed ()`)
 
@@ -59,8 +60,8 @@ func TestErrorsAreWords(t *testing.T) {
 		{"validate a newer schema", validate(migrator(t, url, "sqlq")), migrate.ErrNewerSchema, `validate schema "sqlq": the schema is newer than this program: it has version N+1, this program knows N; use a newer sqlq`},
 		{"validate nothing", validate(migrator(t, empty, "sqlq")), migrate.ErrNoSchema, `validate schema "sqlq": the schema has no sqlq tables: make them with Up, or: sqlq migrate up`},
 		{"a role that may not", up(limited), nil, `migrate schema "sqlq" up: create schema "sqlq" (let the owner of database "DATABASE" run: GRANT CREATE ON DATABASE "DATABASE" TO "ROLE"): ERROR: permission denied for database DATABASE (SQLSTATE 42501)`},
-		{"a table in the way", up(migrator(t, empty, "taken")), nil, `migrate schema "taken" up: 00001_core.sql failed and changed nothing (what came before it stands; mend the cause and migrate again): ERROR: relation "delayed" already exists (SQLSTATE 42P07)`},
-		{"versions that are none", script(0, 99), nil, `script from version 0 to 99: there are versions 0 to N`},
+		{"a table in the way", up(migrator(t, empty, "taken")), nil, `migrate schema "taken" up: 00013_messages.sql failed and changed nothing (what came before it stands; mend the cause and migrate again): ERROR: relation "delayed" already exists (SQLSTATE 42P07)`},
+		{"versions that are none", script(0, 99), nil, `script from version 0 to 99: there are versions 0 and 11 to N`},
 	} {
 		if c.err == nil || c.kind != nil && !errors.Is(c.err, c.kind) {
 			t.Errorf("%s: %v, want %v", c.what, c.err, c.kind)
@@ -68,7 +69,7 @@ func TestErrorsAreWords(t *testing.T) {
 		}
 		text := strings.NewReplacer(config.Database, "DATABASE", role, "ROLE",
 			fmt.Sprintf("version %d", migrations.Latest()+1), "version N+1", fmt.Sprintf("knows %d", migrations.Latest()), "knows N",
-			fmt.Sprintf("0 to %d", migrations.Latest()), "0 to N").Replace(c.err.Error())
+			fmt.Sprintf("11 to %d", migrations.Latest()), "11 to N").Replace(c.err.Error())
 		if text != c.text {
 			t.Errorf("%s:\n%s\nwant\n%s", c.what, text, c.text)
 		}

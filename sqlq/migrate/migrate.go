@@ -26,8 +26,8 @@ import (
 	"github.com/sqlq/sqlq/migrations"
 )
 
-// ErrNewerSchema is returned by Up and Validate when the schema was migrated by a newer release than this one. Use that
-// release.
+// ErrNewerSchema is returned by Up, Down and Validate when the schema was migrated by a newer release than this one; by Up only if
+// it does not serve this one any more. Use that release.
 var ErrNewerSchema = errors.New("the schema is newer than this program")
 
 // ErrOneConnection is returned by Up and Down when a second connection is not to be had within 15 seconds, as through a
@@ -125,7 +125,8 @@ func checkSchemaName(schema string) error {
 func (m *Migrator) Close() error { return m.db.Close() }
 
 // Up creates the schema where it is missing and applies what is pending, in order, and returns what it applied. Another
-// process that migrates the same schema meanwhile is waited for. Each migration is a transaction: after an error the
+// process that migrates the same schema meanwhile is waited for. A newer schema that still serves this program is left as it is.
+// Roles that were granted something get what has come since. Each migration is a transaction: after an error the
 // earlier ones stand, the failed one left nothing, and Up can be called again.
 func (m *Migrator) Up(ctx context.Context) ([]Step, error) {
 	var steps []Step
@@ -136,15 +137,14 @@ func (m *Migrator) Up(ctx context.Context) ([]Step, error) {
 		if err := m.createSchema(ctx); err != nil {
 			return err
 		}
-		if err := m.adoptRecord(ctx); err != nil {
-			return err
-		}
-		current, err := m.provider.GetDBVersion(ctx)
-		if err != nil {
+		has, err := m.look(ctx)
+		switch {
+		case err != nil:
 			return fmt.Errorf("read version of schema %q: %w", m.schema, err)
-		}
-		if latest := migrations.Latest(); current > latest {
-			return fmt.Errorf("%w: schema %q has version %d, this program knows %d; use a newer sqlq", ErrNewerSchema, m.schema, current, latest)
+		case has.oldest > migrations.Latest():
+			return has.refuseNewer(m.schema)
+		case has.version > migrations.Latest():
+			return nil // it serves this program: a process of the old release may start again while the new one is rolled out
 		}
 		results, err := m.provider.Up(ctx)
 		steps, err = outcome(results, err)
@@ -161,7 +161,11 @@ func (m *Migrator) Up(ctx context.Context) ([]Step, error) {
 func (m *Migrator) Down(ctx context.Context, to int64) ([]Step, error) {
 	var steps []Step
 	err := m.alone(ctx, func() error {
-		if err := m.adoptRecord(ctx); err != nil {
+		has, err := m.look(ctx)
+		if err == nil {
+			err = has.refuseNewer(m.schema)
+		}
+		if err != nil {
 			return err
 		}
 		results, err := m.provider.DownTo(ctx, to)
@@ -176,18 +180,18 @@ func (m *Migrator) Down(ctx context.Context, to int64) ([]Step, error) {
 
 // Status lists the migrations that this program knows. It changes nothing in the database.
 func (m *Migrator) Status(ctx context.Context) ([]State, error) {
-	provider, err := m.looking(ctx)
+	has, err := m.look(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read migration status of schema %q: %w", m.schema, err)
 	}
 	var states []State
-	if provider == nil {
+	if !has.recorded {
 		for _, s := range m.provider.ListSources() {
 			states = append(states, State{Version: s.Version, Name: s.Path})
 		}
 		return states, nil
 	}
-	known, err := provider.Status(ctx)
+	known, err := m.provider.Status(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read migration status of schema %q: %w", m.schema, err)
 	}
@@ -195,18 +199,6 @@ func (m *Migrator) Status(ctx context.Context) ([]State, error) {
 		states = append(states, State{Version: s.Source.Version, Name: s.Source.Path, AppliedAt: s.AppliedAt})
 	}
 	return states, nil
-}
-
-// looking returns a provider for those who only look, and may find the record under its former name; nil where there is none.
-func (m *Migrator) looking(ctx context.Context) (*goose.Provider, error) {
-	table, err := findRecord(ctx, m.db, m.schema)
-	switch {
-	case err != nil || table == "":
-		return nil, err
-	case table == recordIn(m.schema).table:
-		return m.provider, nil
-	}
-	return newProvider(m.db, m.schema, record{table})
 }
 
 func newProvider(db *sql.DB, schema string, in record) (*goose.Provider, error) {

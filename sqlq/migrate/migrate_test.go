@@ -8,10 +8,15 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/sqlq/sqlq/internal/devpg/pgtest"
 	"github.com/sqlq/sqlq/migrations"
 	"github.com/sqlq/sqlq/sqlq/migrate"
 )
+
+// all is how many migrations there are.
+var all = int(migrations.Latest() - migrations.First() + 1)
 
 // Any schema name will do, several schemas live in one database, each with its own tables and record, and a schema that
 // goes down leaves the others alone.
@@ -24,8 +29,8 @@ func TestOddSchemaNamesSideBySide(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%q: %v", schema, err)
 		}
-		if len(steps) != int(migrations.Latest()) {
-			t.Errorf("%q: %d steps, want %d", schema, len(steps), migrations.Latest())
+		if len(steps) != all {
+			t.Errorf("%q: %d steps, want %d", schema, len(steps), all)
 		}
 	}
 	if err := migrate.Up(t.Context(), url, "sqlq"); err != nil {
@@ -80,13 +85,12 @@ func TestManyMigrateAtOnce(t *testing.T) {
 	for _, n := range applied {
 		total += n
 	}
-	if total != int(migrations.Latest()) {
-		t.Errorf("%d migrations were applied by the %d together, want %d: %v", total, many, migrations.Latest(), applied)
+	if total != all {
+		t.Errorf("%d migrations were applied by the %d together, want %d: %v", total, many, all, applied)
 	}
 	conn := connect(t, url)
 	exec(t, conn, `SELECT sqlq.create_queue('example')`)
-	rows := texts(t, conn, `SELECT version_id || ' ' || is_applied FROM sqlq.sqlq_migration ORDER BY id`)
-	if got := strings.Join(rows, ", "); got != "0 true, 1 true" && migrations.Latest() == 1 {
+	if got := versionOf(t, conn, "sqlq.sqlq_migration"); !strings.HasPrefix(got, "0 11 12 ") || len(strings.Fields(got)) != all+1 {
 		t.Errorf("the record says %s", got)
 	}
 }
@@ -111,11 +115,11 @@ func TestStatusChangesNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(states) != int(migrations.Latest()) {
-			t.Errorf("%d migrations, want %d", len(states), migrations.Latest())
+		if len(states) != all {
+			t.Errorf("%d migrations, want %d", len(states), all)
 		}
 		for i, s := range states {
-			if s.Version != int64(i+1) || !strings.HasSuffix(s.Name, ".sql") || s.AppliedAt.IsZero() == applied {
+			if s.Version != migrations.First()+int64(i) || !strings.HasSuffix(s.Name, ".sql") || s.AppliedAt.IsZero() == applied {
 				t.Errorf("state %d is %+v, want it applied: %v", i, s, applied)
 			}
 		}
@@ -151,11 +155,26 @@ func TestStatusWithAnotherDateStyle(t *testing.T) {
 	}
 }
 
+// servesNewer says that the schema serves newer programs than this one only.
+func servesNewer(t *testing.T, conn *pgx.Conn) {
+	t.Helper()
+	exec(t, conn, fmt.Sprintf(`CREATE OR REPLACE FUNCTION sqlq.oldest_library() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT %d::bigint'`, migrations.Latest()+1))
+}
+
 func TestUpRefuses(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)
-	exec(t, connect(t, url), `INSERT INTO sqlq.sqlq_migration (version_id, is_applied) VALUES ($1, true)`, migrations.Latest()+1)
-	if _, err := migrator(t, url, "sqlq").Up(t.Context()); !errors.Is(err, migrate.ErrNewerSchema) {
+	newer := connect(t, url)
+	exec(t, newer, `INSERT INTO sqlq.sqlq_migration (version_id, is_applied) VALUES ($1, true)`, migrations.Latest()+1)
+	m := migrator(t, url, "sqlq")
+	if steps, err := m.Up(t.Context()); err != nil || len(steps) > 0 {
+		t.Errorf("Up on a schema of a newer release that serves this one: %v, %v; want nothing", steps, err)
+	}
+	if _, err := m.Down(t.Context(), 0); !errors.Is(err, migrate.ErrNewerSchema) {
+		t.Errorf("Down of a schema of a newer release: %v, want ErrNewerSchema", err)
+	}
+	servesNewer(t, newer)
+	if _, err := m.Up(t.Context()); !errors.Is(err, migrate.ErrNewerSchema) {
 		t.Errorf("Up on a schema of a newer release: %v, want ErrNewerSchema", err)
 	}
 	// PostgreSQL would take each of them for another schema.
@@ -178,14 +197,14 @@ func TestFailedUpLeavesNothing(t *testing.T) {
 	url := pgtest.Empty(t)
 	m, conn := migrator(t, url, "sqlq"), connect(t, url)
 	exec(t, conn, `CREATE SCHEMA sqlq`)
-	exec(t, conn, `CREATE TABLE sqlq.instance (mine int)`) // among the last that the migration makes
+	exec(t, conn, `CREATE TABLE sqlq.granted (mine int)`) // among the last that the migration makes
 	if steps, err := m.Up(t.Context()); err == nil || len(steps) > 0 {
 		t.Fatalf("Up over a table of the same name: %v, %v", steps, err)
 	}
-	if left := texts(t, conn, `SELECT relname FROM pg_class WHERE relnamespace = 'sqlq'::regnamespace AND relkind = 'r' AND relname NOT IN ('instance', 'sqlq_migration')`); len(left) > 0 {
+	if left := texts(t, conn, `SELECT relname FROM pg_class WHERE relnamespace = 'sqlq'::regnamespace AND relkind = 'r' AND relname NOT IN ('granted', 'sqlq_migration')`); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
-	exec(t, conn, `DROP TABLE sqlq.instance`)
+	exec(t, conn, `DROP TABLE sqlq.granted`)
 	if _, err := m.Up(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -163,8 +163,8 @@ func TestEachWayDownRestores(t *testing.T) {
 	}
 	is := func() string { return describe(t, conn, "sqlq") + bodies(t, conn, "sqlq") }
 	exec(t, conn, `CREATE SCHEMA sqlq`)
-	run(0, 1)
-	for from := int64(1); from < migrations.Latest(); from++ {
+	run(0, migrations.First())
+	for from := migrations.First(); from < migrations.Latest(); from++ {
 		was := is()
 		run(from, from+1)
 		run(from+1, from)
@@ -173,51 +173,71 @@ func TestEachWayDownRestores(t *testing.T) {
 	}
 }
 
-// Who might call a function may call what takes its place, on the way up and down.
-func TestGrantsOutliveNewArguments(t *testing.T) {
+// Whoever was granted before gets with a migration what has come since: the rows that it adds to the table of privileges, of
+// the roles, kinds and queues that were granted, and of no others.
+func TestMigrationGrantsAgain(t *testing.T) {
 	t.Parallel()
-	url := pgtest.Empty(t)
+	url := pgtest.Database(t)
 	conn := connect(t, url)
-	role := fmt.Sprintf("granted_%x", sqlq.NewID())
-	exec(t, conn, `CREATE ROLE `+role)
-	t.Cleanup(func() {
-		after, err := pgx.Connect(context.Background(), url)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer after.Close(context.Background())
-		if _, err := after.Exec(context.Background(), `DROP OWNED BY `+role+`; DROP ROLE `+role); err != nil {
-			t.Error(err)
-		}
-	})
-	run := func(from, to int64) {
+	exec(t, conn, `SELECT sqlq.create_queue(q) FROM unnest(ARRAY['mine', 'theirs', 'taken']) q`)
+	role := func(name string) string {
 		t.Helper()
-		script, err := migrate.ScriptBetween("sqlq", from, to)
-		if err != nil {
-			t.Fatal(err)
+		name = fmt.Sprintf("%s_%x", name, sqlq.NewID())
+		exec(t, conn, `CREATE ROLE `+name)
+		t.Cleanup(func() {
+			after, err := pgx.Connect(context.Background(), url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer after.Close(context.Background())
+			if _, err := after.Exec(context.Background(), `DROP OWNED BY `+name+`; DROP ROLE `+name, pgx.QueryExecModeSimpleProtocol); err != nil {
+				t.Error(err)
+			}
+		})
+		return name
+	}
+	some, all, viewer, former, renewed := role("some"), role("all"), role("viewer"), role("former"), role("renewed")
+	exec(t, conn, `SELECT sqlq.grant_role($1, 'consumer', ARRAY['mine'], events => ARRAY['a.B'])`, some)
+	exec(t, conn, `SELECT sqlq.grant_role($1, 'consumer'), sqlq.revoke_role($1, ARRAY['taken'])`, all)
+	exec(t, conn, `SELECT sqlq.grant_role($1, 'viewer'), sqlq.grant_role($1, 'producer', ARRAY['mine'])`, viewer)
+	exec(t, conn, `SELECT sqlq.grant_role($1, 'consumer'), sqlq.revoke_role($1)`, former)
+	exec(t, conn, `SELECT sqlq.grant_role($1, 'consumer')`, renewed)
+	exec(t, conn, `DROP OWNED BY `+renewed)
+	exec(t, conn, `DROP ROLE `+renewed)
+	exec(t, conn, `CREATE ROLE `+renewed) // somebody else, of the same name
+	subscribers := strings.Join(texts(t, conn, `SELECT role || queue || type FROM sqlq.subscriber ORDER BY 1`), " ")
+
+	exec(t, conn, `SET search_path = sqlq`)
+	if _, err := conn.PgConn().Exec(t.Context(), `BEGIN;
+		CREATE TABLE later (n int, m int);
+		CREATE FUNCTION later() RETURNS int LANGUAGE sql AS 'SELECT 1';
+		CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'; -- an application's
+		ALTER TABLE ready ADD extra int;
+		ALTER TABLE q_mine ADD extra int;
+		ALTER TABLE q_theirs ADD extra int;
+		ALTER TABLE q_taken ADD extra int;
+		INSERT INTO privilege (kind, privilege, sort, object, columns) VALUES ('consumer', 'UPDATE', 'table', 'later', '{n}'),
+			('every', 'EXECUTE', 'function', 'later', '{}'), ('consumer', 'UPDATE', 'queue', '', '{extra}');
+		CALL finish_migration('later');
+		COMMIT`).ReadAll(); err != nil {
+		t.Fatal(err)
+	}
+	may := func(role string) string {
+		return texts(t, conn, `SELECT concat_ws(' ',
+			CASE WHEN has_column_privilege($1::name, 'later', 'n', 'UPDATE') THEN 'table' END,
+			CASE WHEN has_column_privilege($1::name, 'later', 'm', 'UPDATE') THEN 'too much' END,
+			CASE WHEN has_function_privilege($1::name, 'later()', 'EXECUTE') THEN 'function' END,
+			(SELECT string_agg(q, ' ' ORDER BY q) FROM unnest(ARRAY['ready', 'q_mine', 'q_theirs', 'q_taken']) q WHERE has_column_privilege($1::name, q, 'extra', 'UPDATE')))`, role)[0]
+	}
+	for role, want := range map[string]string{some: "table function q_mine", all: "table function q_mine q_theirs ready", viewer: "function", former: "", renewed: ""} {
+		if got := may(role); got != want {
+			t.Errorf("%s may use %q, want %q", role, got, want)
 		}
-		if _, err := conn.Exec(t.Context(), script, pgx.QueryExecModeSimpleProtocol); err != nil {
-			t.Fatalf("from %d to %d: %v", from, to, err)
-		}
 	}
-	calls := func() string {
-		return strings.Join(texts(t, conn, `SELECT p.proname::text FROM pg_proc p WHERE p.pronamespace = 'sqlq'::regnamespace
-			AND has_function_privilege($1::name, p.oid, 'EXECUTE') ORDER BY 1`, role), " ")
+	if open := texts(t, conn, `SELECT proname::text FROM pg_proc p WHERE proname IN ('later', 'mine') AND proconfig IS NOT NULL`); strings.Join(open, " ") != "later" {
+		t.Errorf("pinned to the schema are %v, want what the migration has made", open)
 	}
-	exec(t, conn, `CREATE SCHEMA sqlq`)
-	run(0, 4)
-	exec(t, conn, `ALTER TABLE sqlq.sqlq_migration RENAME TO goose_db_version`) // as it was called then
-	exec(t, conn, `SELECT sqlq.grant_role($1, 'consumer')`, role)
-	was := calls()
-	if !strings.Contains(was, "move_due") {
-		t.Fatalf("a consumer may call %s", was)
-	}
-	run(4, 5)
-	if now := calls(); now != was {
-		t.Errorf("after the way up it may call %s, before %s", now, was)
-	}
-	run(5, 4)
-	if now := calls(); now != was {
-		t.Errorf("after the way down it may call %s, before %s", now, was)
+	if now := strings.Join(texts(t, conn, `SELECT role || queue || type FROM sqlq.subscriber ORDER BY 1`), " "); now != subscribers {
+		t.Errorf("who may subscribe: %s, before %s", now, subscribers)
 	}
 }

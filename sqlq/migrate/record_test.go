@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -14,30 +15,9 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"github.com/sqlq/sqlq/internal/devpg/pgtest"
-	"github.com/sqlq/sqlq/migrations"
 	"github.com/sqlq/sqlq/sqlq"
 	"github.com/sqlq/sqlq/sqlq/migrate"
 )
-
-// upBefore makes a schema as it was when its record had goose's own name.
-func upBefore(t *testing.T, url, schema string) {
-	t.Helper()
-	config, err := pgx.ParseConfig(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config.RuntimeParams["search_path"] = pgx.Identifier{schema}.Sanitize()
-	db := stdlib.OpenDB(*config)
-	defer db.Close()
-	exec(t, connect(t, url), `CREATE SCHEMA IF NOT EXISTS `+pgx.Identifier{schema}.Sanitize())
-	provider, err := goose.NewProvider(goose.DialectPostgres, db, migrations.FS)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := provider.UpTo(t.Context(), 4); err != nil {
-		t.Fatal(err)
-	}
-}
 
 // versionOf returns what a table of goose's has recorded.
 func versionOf(t *testing.T, conn *pgx.Conn, table string) string {
@@ -94,83 +74,57 @@ func TestSchemaOfAnApplicationThatUsesGoose(t *testing.T) {
 	}
 }
 
-// A schema whose record has the former name is looked at there, and migrating renames it: what was granted on it stays.
-func TestFormerRecordIsAdopted(t *testing.T) {
+// A schema of a release before the first one is refused by everything that looks at it, with what to do, and is left as it is;
+// whichever name its record has. Beside it another schema can be made.
+func TestPreReleaseIsRefused(t *testing.T) {
 	t.Parallel()
-	url := pgtest.Empty(t)
-	conn := connect(t, url)
-	role := fmt.Sprintf("record_%x", sqlq.NewID())[:60]
-	exec(t, conn, `CREATE ROLE `+role)
-	t.Cleanup(func() {
-		for _, sql := range []string{`DROP OWNED BY `, `DROP ROLE `} {
-			if _, err := conn.Exec(context.Background(), sql+role); err != nil {
-				t.Error(err)
-			}
-		}
-	})
-	latest := migrations.Latest()
-	for schema, up := range map[string]func(m *migrate.Migrator) error{
-		"sqlq": func(m *migrate.Migrator) error { _, err := m.Up(t.Context()); return err },
-		"Weird schema": func(*migrate.Migrator) error {
-			script, err := migrate.ScriptBetween("Weird schema", 4, latest)
-			if err == nil {
-				_, err = conn.PgConn().Exec(t.Context(), "BEGIN;"+script+";COMMIT").ReadAll()
-			}
-			return err
-		},
-	} {
-		upBefore(t, url, schema)
-		exec(t, conn, fmt.Sprintf(`SELECT %s($1, 'viewer')`, qualified(schema, "grant_role")), role)
-		m := migrator(t, url, schema)
-		if states, err := m.Status(t.Context()); err != nil || states[3].AppliedAt.IsZero() || !states[len(states)-1].AppliedAt.IsZero() {
-			t.Errorf("%s: Status before: %+v, %v", schema, states, err)
-		}
-		if _, err := sqlq.Open(t.Context(), openPool(t, url), sqlq.Config{Schema: schema}); !errors.Is(err, sqlq.ErrSchemaOutdated) {
-			t.Errorf("%s: Open before: %v, want ErrSchemaOutdated", schema, err)
-		}
-		if err := up(m); err != nil {
-			t.Fatalf("%s: %v", schema, err)
-		}
-		if steps, err := m.Up(t.Context()); err != nil || len(steps) > 0 {
-			t.Errorf("%s: Up after it: %v, %v", schema, steps, err)
-		}
-		if different, err := m.Validate(t.Context()); err != nil || len(different) > 0 {
-			t.Errorf("%s: Validate: %+v, %v", schema, different, err)
-		}
-		if may := texts(t, conn, `SELECT has_table_privilege($1::text, $2::text, 'SELECT')::text`, role, qualified(schema, "sqlq_migration")); may[0] != "true" {
-			t.Errorf("%s: the role may not read the record any more", schema)
-		}
-		exec(t, conn, fmt.Sprintf(`SELECT %s($1), %s($1, 'consumer')`, qualified(schema, "revoke_role"), qualified(schema, "grant_role")), role)
-		if left := texts(t, conn, `SELECT relname FROM pg_class WHERE relname = 'goose_db_version' AND relnamespace = $1::text::regnamespace`, pgx.Identifier{schema}.Sanitize()); len(left) > 0 {
-			t.Errorf("%s: the former record is left", schema)
-		}
+	fixture, err := os.ReadFile("../../testdata/prerelease/record.sql")
+	if err != nil {
+		t.Fatal(err)
 	}
-}
-
-// A record that may be another program's too is not taken for sqlq's: nothing is changed, and the error says what to do.
-func TestForeignRecordIsRefused(t *testing.T) {
-	t.Parallel()
-	for _, foreign := range []string{
-		`INSERT INTO public.goose_db_version (version_id, is_applied) VALUES (20260101, true)`,
-		`INSERT INTO public.goose_db_version (version_id, is_applied) VALUES (2, true)`,
-		`DELETE FROM public.goose_db_version WHERE version_id = 4`,
-		`DROP TABLE public.history`,
+	for name, change := range map[string]string{
+		"the last one":   ``,
+		"half-way":       `DELETE FROM sqlq.sqlq_migration WHERE version_id > 6`,
+		"goose's name":   `DELETE FROM sqlq.sqlq_migration WHERE version_id > 4; ALTER TABLE sqlq.sqlq_migration RENAME TO goose_db_version`,
+		"without record": `DELETE FROM sqlq.sqlq_migration WHERE version_id > 0`,
 	} {
-		url := pgtest.Empty(t)
-		conn := connect(t, url)
-		upBefore(t, url, "public")
-		exec(t, conn, foreign)
-		before := versionOf(t, conn, "public.goose_db_version")
-		m := migrator(t, url, "public")
-		if _, err := m.Up(t.Context()); !errors.Is(err, migrate.ErrForeignRecord) || !strings.Contains(err.Error(), `CREATE TABLE "public"."sqlq_migration"`) {
-			t.Errorf("%s: Up: %v, want ErrForeignRecord", foreign, err)
-		}
-		if _, err := m.Down(t.Context(), 0); !errors.Is(err, migrate.ErrForeignRecord) {
-			t.Errorf("%s: Down: %v, want ErrForeignRecord", foreign, err)
-		}
-		if got := versionOf(t, conn, "public.goose_db_version"); got != before {
-			t.Errorf("%s: the record has %s, before %s", foreign, got, before)
-		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url := pgtest.Empty(t)
+			conn := connect(t, url)
+			if _, err := conn.PgConn().Exec(t.Context(), string(fixture)+change).ReadAll(); err != nil {
+				t.Fatal(err)
+			}
+			before := describe(t, conn, "sqlq")
+			m := migrator(t, url, "sqlq")
+			_, up := m.Up(t.Context())
+			if name == "without record" { // the first migration finds the tables
+				if up == nil || !strings.Contains(up.Error(), "a release before the first") {
+					t.Errorf("Up: %v", up)
+				}
+				return
+			}
+			_, down := m.Down(t.Context(), 0)
+			_, status := m.Status(t.Context())
+			_, validate := m.Validate(t.Context())
+			for what, err := range map[string]error{"Up": up, "Down": down, "Status": status, "Validate": validate} {
+				if !errors.Is(err, migrate.ErrPreRelease) || !strings.Contains(err.Error(), `DROP SCHEMA "sqlq" CASCADE and migrate up again, or take another schema`) {
+					t.Errorf("%s: %v, want ErrPreRelease and what to do", what, err)
+				}
+			}
+			_, open := sqlq.Open(t.Context(), openPool(t, url), sqlq.Config{})
+			if !errors.Is(open, sqlq.ErrSchemaOutdated) || !strings.Contains(open.Error(), "DROP SCHEMA") || !strings.Contains(open.Error(), "sqlq migrate up --schema sqlq") {
+				t.Errorf("Open: %v, want ErrSchemaOutdated and what to do", open)
+			}
+			sameLines(t, describe(t, conn, "sqlq"), before, "the schema after it", "before")
+			if err := migrate.Up(t.Context(), url, "other"); err != nil {
+				t.Errorf("Up in another schema: %v", err)
+			}
+			exec(t, conn, `DROP SCHEMA sqlq CASCADE`)
+			if err := migrate.Up(t.Context(), url, "sqlq"); err != nil {
+				t.Errorf("Up after the schema was dropped: %v", err)
+			}
+		})
 	}
 }
 

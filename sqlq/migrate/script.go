@@ -23,8 +23,11 @@ func ScriptBetween(schema string, from, to int64) (string, error) {
 	if err := checkSchemaName(schema); err != nil {
 		return "", err
 	}
-	if latest := migrations.Latest(); min(from, to) < 0 || max(from, to) > latest {
-		return "", fmt.Errorf("script from version %d to %d: there are versions 0 to %d", from, to, latest)
+	first, latest := migrations.First(), migrations.Latest()
+	for _, version := range []int64{from, to} {
+		if version != 0 && (version < first || version > latest) {
+			return "", fmt.Errorf("script from version %d to %d: there are versions 0 and %d to %d", from, to, first, latest)
+		}
 	}
 	all, err := files()
 	if err != nil {
@@ -44,7 +47,6 @@ func ScriptBetween(schema string, from, to int64) (string, error) {
 INSERT INTO sqlq_migration (version_id, is_applied) SELECT 0, true WHERE NOT EXISTS (SELECT FROM sqlq_migration);
 `)
 	} else {
-		b.WriteString(adopt)
 		fmt.Fprintf(&b, `DO $$
 DECLARE
     have bigint := (SELECT max(version_id) FROM sqlq_migration WHERE is_applied);

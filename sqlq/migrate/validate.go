@@ -30,7 +30,8 @@ type Difference struct {
 // Validate compares the schema with what the migrations up to its version make: tables and their options, columns, keys,
 // indexes, triggers, policies, sequences, functions, and what everybody (PUBLIC) may do; of each queue too. Comments and the
 // privileges of roles are left out. It makes a second schema to compare with, in a transaction that it rolls back, so it
-// needs the right to make schemas, and changes nothing. Errors: ErrNoSchema, ErrNewerSchema, and those of the database.
+// needs the right to make schemas, and changes nothing. Errors: ErrNoSchema, ErrNewerSchema, ErrPreRelease, and those of the
+// database.
 func (m *Migrator) Validate(ctx context.Context) ([]Difference, error) {
 	different, err := m.validate(ctx)
 	if err != nil {
@@ -40,30 +41,17 @@ func (m *Migrator) Validate(ctx context.Context) ([]Difference, error) {
 }
 
 func (m *Migrator) validate(ctx context.Context) ([]Difference, error) {
-	states, err := m.Status(ctx)
-	if err != nil {
-		return nil, err
-	}
-	applied := int64(0)
-	for _, s := range states {
-		if !s.AppliedAt.IsZero() {
-			applied = max(applied, s.Version)
-		}
-	}
-	if applied == 0 {
+	has, err := m.look(ctx)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read its version: %w", err)
+	case has.version == 0:
 		return nil, fmt.Errorf("%w: make them with Up, or: sqlq migrate up", ErrNoSchema)
-	}
-	provider, err := m.looking(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("read its version: %w", err)
-	}
-	if current, err := provider.GetDBVersion(ctx); err != nil {
-		return nil, fmt.Errorf("read its version: %w", err)
-	} else if current > migrations.Latest() {
-		return nil, fmt.Errorf("%w: it has version %d, this program knows %d; use a newer sqlq", ErrNewerSchema, current, migrations.Latest())
+	case has.version > migrations.Latest():
+		return nil, fmt.Errorf("%w: it has version %d, this program knows %d; use a newer sqlq", ErrNewerSchema, has.version, migrations.Latest())
 	}
 	pattern := fmt.Sprintf("sqlq_validate_%016x", rand.Uint64())
-	script, err := ScriptBetween(pattern, 0, applied)
+	script, err := ScriptBetween(pattern, 0, has.version)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +65,8 @@ func (m *Migrator) validate(ctx context.Context) ([]Difference, error) {
 		return nil, fmt.Errorf("begin: %w", err)
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-	script += fmt.Sprintf(`SELECT %s(%s);`, pgx.Identifier{pattern, "create_queue"}.Sanitize(), "'"+exampleQueue+"'")
+	// The first migrations know no queues.
+	script += fmt.Sprintf(`DO $$ BEGIN PERFORM %s('%s'); EXCEPTION WHEN undefined_function THEN END $$;`, pgx.Identifier{pattern, "create_queue"}.Sanitize(), exampleQueue)
 	if _, err := conn.PgConn().Exec(ctx, script).ReadAll(); err != nil {
 		return nil, m.noPattern(err)
 	}

@@ -28,14 +28,14 @@ func TestValidateFindsNothing(t *testing.T) {
 		for _, queue := range []string{"a", "Sales-2.x", "a_pkey", strings.Repeat("q", 60)} {
 			exec(t, conn, fmt.Sprintf(`SELECT %s($1)`, qualified(schema, "create_queue")), queue)
 		}
-		for version := migrations.Latest(); version > 0; version-- {
+		for version := migrations.Latest(); version >= migrations.First(); version-- {
 			if different, err := m.Validate(t.Context()); err != nil || len(different) > 0 {
 				t.Errorf("%q at version %d: %v, %+v", schema, version, err, different)
 			}
 			if schema != "sqlq" {
 				break
 			}
-			if _, err := m.Down(t.Context(), version-1); err != nil {
+			if _, err := m.Down(t.Context(), before(version)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -87,6 +87,14 @@ func TestValidateFindsDifferences(t *testing.T) {
 	}
 }
 
+// before returns the version before one: 0 before the first.
+func before(version int64) int64 {
+	if version == migrations.First() {
+		return 0
+	}
+	return version - 1
+}
+
 // In steps, and back again, it makes what Up makes at once; one that does not fit changes nothing.
 func TestScriptBetween(t *testing.T) {
 	t.Parallel()
@@ -106,15 +114,15 @@ func TestScriptBetween(t *testing.T) {
 	}
 	m, latest := migrator(t, url, "sqlq"), migrations.Latest()
 	for range 2 {
-		for v := range latest {
-			if err := run(v, v+1); err != nil {
-				t.Fatalf("up to %d: %v", v+1, err)
+		for v := migrations.First(); v <= latest; v++ {
+			if err := run(before(v), v); err != nil {
+				t.Fatalf("up to %d: %v", v, err)
 			}
 			if different, err := m.Validate(t.Context()); err != nil || len(different) > 0 {
-				t.Errorf("at version %d: %v, %+v", v+1, err, different)
+				t.Errorf("at version %d: %v, %+v", v, err, different)
 			}
-			if err := run(v, v+1); err == nil {
-				t.Errorf("from %d twice", v)
+			if err := run(before(v), v); err == nil {
+				t.Errorf("to %d twice", v)
 			}
 		}
 		if steps, err := m.Up(t.Context()); err != nil || len(steps) > 0 {
@@ -124,7 +132,7 @@ func TestScriptBetween(t *testing.T) {
 			t.Fatalf("down: %v", err)
 		}
 	}
-	for _, wrong := range [][2]int64{{-1, 1}, {0, latest + 1}, {latest + 1, 0}} {
+	for _, wrong := range [][2]int64{{-1, latest}, {0, latest + 1}, {latest + 1, 0}, {0, 1}, {10, latest}} {
 		if _, err := migrate.ScriptBetween("sqlq", wrong[0], wrong[1]); err == nil {
 			t.Errorf("from %d to %d was made", wrong[0], wrong[1])
 		}

@@ -144,6 +144,7 @@ type examination struct {
 	may       bool // use it
 	owner     string
 	version   int64 // of the schema; 0: it has none
+	served    bool  // the schema is newer than what is wanted, and will do
 	queues    []string
 	mayMend   bool // mark instances, give leases back, move messages
 	health    []store.TableHealth
@@ -251,6 +252,10 @@ func (e *examination) look(ctx context.Context) (err error) {
 		if e.version, _, err = e.store.Version(ctx, e.pool); err != nil && sqlState(err) != insufficientPrivilege {
 			return fmt.Errorf("read version of schema %q: %w", e.store.Name(), err)
 		}
+		if e.WantVersion > 0 && e.version > e.WantVersion {
+			oldest, err := e.store.OldestLibrary(ctx, e.pool)
+			e.served = err == nil && oldest <= e.WantVersion
+		}
 	}
 	lacks, err := e.store.Lacks(ctx, e.pool, mending, nil)
 	if err != nil {
@@ -280,7 +285,7 @@ func (e *examination) lacks(n need) string {
 	switch {
 	case n >= tables && e.missing():
 		return fmt.Sprintf("schema %q has no sqlq tables", e.store.Name())
-	case n >= wantedVersion && e.WantVersion != 0 && e.version != 0 && e.version != e.WantVersion:
+	case n >= wantedVersion && e.WantVersion != 0 && e.version != 0 && e.version != e.WantVersion && !e.served:
 		return fmt.Sprintf("schema %q has version %d, not %d", e.store.Name(), e.version, e.WantVersion)
 	}
 	return ""

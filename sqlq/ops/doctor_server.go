@@ -232,7 +232,7 @@ func (e *examination) checkMigrations(ctx context.Context) ([]Finding, error) {
 		return []Finding{problem(fmt.Sprintf("schema %q has no sqlq tables", name), "there is nothing to send to", up)}, nil
 	case !e.may || e.version == 0:
 		return nil, &cannotCheckError{fmt.Sprintf("role %q may not read the version of schema %q", e.server.Role, name)}
-	case e.WantVersion == 0 || e.version == e.WantVersion:
+	case e.WantVersion == 0 || e.version == e.WantVersion || e.served:
 		return e.checkPinned(ctx)
 	case e.version < e.WantVersion:
 		return []Finding{problem(fmt.Sprintf("schema %q has version %d, this program needs %d", name, e.version, e.WantVersion),

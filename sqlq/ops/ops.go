@@ -90,6 +90,16 @@ func (o *Ops) SchemaVersion(ctx context.Context) (version int64, exists bool, er
 	return version, exists, nil
 }
 
+// OldestProgram returns, of a schema that is newer than this program, the oldest programs that it still serves, by the version that
+// they were made for: this one if that is migrations.Latest or less.
+func (o *Ops) OldestProgram(ctx context.Context) (int64, error) {
+	oldest, err := o.store.OldestLibrary(ctx, o.pool)
+	if err != nil {
+		return 0, fmt.Errorf("read which programs schema %q serves: %w", o.store.Name(), err)
+	}
+	return oldest, nil
+}
+
 // within runs f in a read-only transaction each of whose statements may take d, 0: as long as it likes. It returns false when one took longer.
 func (o *Ops) within(ctx context.Context, d time.Duration, f func(tx pgx.Tx) error) (bool, error) {
 	err := pgx.BeginTxFunc(ctx, o.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {

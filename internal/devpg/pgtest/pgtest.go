@@ -11,7 +11,8 @@
 // Database migrates. Each Database is a copy of it, so tests can run at the same time and need not clean up. If the
 // server or the template cannot be created, every test that asks for it fails with the reason.
 //
-// SQLQ_TEST_POSTGRES=18 makes tests fetch PostgreSQL 18 and use it.
+// SQLQ_TEST_POSTGRES=18 makes tests fetch PostgreSQL 18 and use it. SQLQ_TEST_EXTRA_MIGRATION=/path/to/file.sql applies one further
+// migration to the schema of each Database, as a newer release would: see testdata/window.
 package pgtest
 
 import (
@@ -26,6 +27,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/sqlq/sqlq/internal/devpg"
 	"github.com/sqlq/sqlq/sqlq/migrate"
@@ -129,8 +132,33 @@ var template = sync.OnceValue(func() error {
 	if err := migrate.Up(ctx, s.URL(unfinished), Schema); err != nil {
 		return err
 	}
+	if err := migrateFurther(ctx, s.URL(unfinished), os.Getenv("SQLQ_TEST_EXTRA_MIGRATION")); err != nil {
+		return err
+	}
 	return s.MakeTemplate(ctx, unfinished, templateName)
 })
+
+// migrateFurther applies a file as the migration after the latest; "" for none.
+func migrateFurther(ctx context.Context, url, file string) error {
+	if file == "" {
+		return nil
+	}
+	sql, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("read SQLQ_TEST_EXTRA_MIGRATION: %w", err)
+	}
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return fmt.Errorf("connect for %s: %w", file, err)
+	}
+	defer conn.Close(ctx)
+	_, err = conn.PgConn().Exec(ctx, fmt.Sprintf("SET search_path = %s; BEGIN; %s; INSERT INTO sqlq_migration (version_id, is_applied) SELECT max(version_id) + 1, true FROM sqlq_migration; COMMIT",
+		Schema, sql)).ReadAll()
+	if err != nil {
+		return fmt.Errorf("apply %s: %w", file, err)
+	}
+	return nil
+}
 
 // createWithin and dropWithin limit one statement. They take milliseconds, on a busy machine seconds.
 const (

@@ -194,7 +194,7 @@ func (s *Schema) sampleScale(table string) string {
 // lastReady is an SQL expression: the highest seq that a queue has given out; 0 before the first. As a query of its own it is
 // evaluated once, and an index can use it.
 func (s *Schema) lastReady(queue string) string {
-	return fmt.Sprintf(`(SELECT coalesce(pg_sequence_last_value(%s::regclass), 0))`, quote(s.table("s_"+queue)))
+	return `(SELECT ` + s.arrived(queue) + `)`
 }
 
 // lastSeq is an SQL expression: the highest number that the seq column of a table has given out; 0 before the first.

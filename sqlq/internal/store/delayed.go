@@ -37,8 +37,9 @@ func (s *Schema) deferring(queue string, m Outgoing, notify bool) (sql string, a
 	if queue == "" {
 		return fmt.Sprintf(`
 		SELECT CASE WHEN c.channel IS NOT NULL AND $8::boolean THEN pg_notify(c.channel, '')::text ELSE c.channel END
-		FROM %s($3::uuid, $5::text, $6::text, $7::bytea, %s, $4::bigint * interval '1 microsecond') AS c (channel)`,
-			s.table("publish_delayed"), dueAt), args
+		FROM (SELECT max(channel) FROM %s(ARRAY[$3::uuid], ARRAY[$5::text], ARRAY[$6::text], ARRAY[$7::bytea], ARRAY[$4::bigint * interval '1 microsecond'],
+			due_at => ARRAY[%s])) AS c (channel)`,
+			s.table("publish_batch"), dueAt), args
 	}
 	// queue_table refuses a queue that does not exist, as the insert into its table would.
 	return fmt.Sprintf(`

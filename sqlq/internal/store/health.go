@@ -176,7 +176,7 @@ func (s *Schema) StrayedFunctions(ctx context.Context, db DBTX) ([]Strayed, erro
 // PinFunctionsSQL is the statement that pins the functions of the schema to it.
 func (s *Schema) PinFunctionsSQL() string {
 	return fmt.Sprintf(`DO $$ DECLARE f regprocedure; BEGIN FOR f IN SELECT oid FROM pg_proc WHERE pronamespace = quote_ident(%[1]s)::regnamespace LOOP `+
-		`EXECUTE format('ALTER FUNCTION %%s SET search_path = %%I, pg_temp', f, %[1]s); END LOOP; END $$`, quote(s.name))
+		`EXECUTE format('ALTER ROUTINE %%s SET search_path = %%I, pg_temp', f, %[1]s); END LOOP; END $$`, quote(s.name))
 }
 
 // PinFunctions runs PinFunctionsSQL.

@@ -31,13 +31,13 @@ func (s *Schema) QueueStates(ctx context.Context, db DBTX, name string) ([]Queue
 		SELECT q.name, q.low, q.created_at, q.paused_at, coalesce(q.paused_by, ''),
 			CASE WHEN t.at > clock_timestamp() - interval '%[4]d seconds' AND isfinite(t.at) AND isfinite(coalesce(t.before_at, t.at)) THEN
 					(t.arrived - t.before)::float8 / nullif(extract(epoch FROM t.at - t.before_at)::float8, 0)
-				WHEN coalesce(pg_sequence_last_value(to_regclass($2::text || quote_ident('s_' || q.name))), 0) = coalesce(t.arrived, 0) THEN 0
+				WHEN %[5]s(q.name) = coalesce(t.arrived, 0) THEN 0
 			END, coalesce(i.rate, 0)::float8, coalesce(i.n, 0)::int
 		FROM %[1]s q
 		LEFT JOIN %[2]s t ON t.queue = q.name
 		LEFT JOIN (SELECT i.endpoint, sum(i.rate) FILTER (WHERE i.rate BETWEEN 0 AND 1e9) AS rate, count(*) AS n FROM %[3]s i WHERE `+lives+` GROUP BY i.endpoint) i ON i.endpoint = q.name
 		WHERE $1::text = '' OR q.name = $1::text ORDER BY q.name`,
-		s.table("queue"), s.table("traffic"), s.table("instance"), int(readingAge.Seconds())), name, pgx.Identifier{s.name}.Sanitize()+".")
+		s.table("queue"), s.table("traffic"), s.table("instance"), int(readingAge.Seconds()), s.table("arrived")), name)
 	if err != nil {
 		return nil, err
 	}

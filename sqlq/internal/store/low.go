@@ -8,20 +8,33 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Sequences returns the quoted names of the sequences that number the messages of queues; "" where there is no such
-// queue. Locks nothing.
+// Sequences returns for each queue the SQL expression that says how far the numbers of its messages go, for LastValues; "" where
+// there is no such queue. Locks nothing.
 func (s *Schema) Sequences(ctx context.Context, db DBTX, queues []string) ([]string, error) {
 	names := make([]string, len(queues))
 	for i, q := range queues {
 		names[i] = s.ready(q)
 	}
 	rows, err := db.Query(ctx, `
-		SELECT coalesce(CASE WHEN to_regclass(t.name) IS NOT NULL THEN pg_get_serial_sequence(t.name, 'seq') END, '')
-		FROM unnest($1::text[]) WITH ORDINALITY t (name, n) ORDER BY n`, names)
+		SELECT to_regclass(t.name) IS NOT NULL FROM unnest($1::text[]) WITH ORDINALITY t (name, n) ORDER BY n`, names)
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, pgx.RowTo[string])
+	there, err := pgx.CollectRows(rows, pgx.RowTo[bool])
+	if err != nil {
+		return nil, err
+	}
+	for i, q := range queues {
+		if names[i] = ""; there[i] {
+			names[i] = s.arrived(q)
+		}
+	}
+	return names, nil
+}
+
+// arrived is an SQL expression: the highest number that messages of a queue were given. The role needs the right to read that.
+func (s *Schema) arrived(queue string) string {
+	return s.table("arrived") + `(` + quote(queue) + `)`
 }
 
 // LastValues appends the highest number that each sequence has given out to into; 0 for a fresh one. It sees numbers of
@@ -29,7 +42,7 @@ func (s *Schema) Sequences(ctx context.Context, db DBTX, queues []string) ([]str
 func (s *Schema) LastValues(b *pgx.Batch, sequences []string, into *[]int64) {
 	parts := make([]string, len(sequences))
 	for i, name := range sequences {
-		parts[i] = fmt.Sprintf(`(SELECT last_value - (NOT is_called)::int FROM %s)`, name)
+		parts[i] = `(SELECT ` + name + `)`
 	}
 	queueArray(b, parts, nil, into)
 }
@@ -40,18 +53,18 @@ func (s *Schema) LastValues(b *pgx.Batch, sequences []string, into *[]int64) {
 func (s *Schema) Low(ctx context.Context, db DBTX, queue string) (low int64, err error) {
 	err = db.QueryRow(ctx, fmt.Sprintf(`
 		WITH forgotten AS (
-			UPDATE %[1]s SET low = 0 WHERE name = $1 AND low > (SELECT last_value FROM %[2]s) RETURNING low
+			UPDATE %[1]s SET low = 0 WHERE name = $1 AND low > (SELECT %[2]s) RETURNING low
 		)
 		SELECT coalesce((SELECT low FROM forgotten), low) FROM %[1]s WHERE name = $1`,
-		s.table("queue"), s.table("s_"+queue)), queue).Scan(&low)
+		s.table("queue"), s.arrived(queue)), queue).Scan(&low)
 	return low, err
 }
 
 // SeenLow is Low for those who only look, and may not forget. Locks nothing.
 func (s *Schema) SeenLow(ctx context.Context, db DBTX, queue string) (low int64, err error) {
 	err = db.QueryRow(ctx, fmt.Sprintf(`
-		SELECT CASE WHEN low <= (SELECT last_value FROM %s) THEN low ELSE 0 END FROM %s WHERE name = $1`,
-		s.table("s_"+queue), s.table("queue")), queue).Scan(&low)
+		SELECT CASE WHEN low <= (SELECT %s) THEN low ELSE 0 END FROM %s WHERE name = $1`,
+		s.arrived(queue), s.table("queue")), queue).Scan(&low)
 	return low, err
 }
 
@@ -81,8 +94,7 @@ func (s *Schema) FirstAfter(b *pgx.Batch, queues []string, after []int64, into *
 // numbers of transactions that have not committed. Locks nothing.
 func (s *Schema) Given(b *pgx.Batch, queue string, into *int64) {
 	b.Queue(`
-		SELECT coalesce(CASE WHEN has_sequence_privilege(q, 'SELECT, USAGE') THEN pg_sequence_last_value(q) END, 0)
-		FROM to_regclass($1) q`, s.table("s_"+queue)).QueryRow(func(row pgx.Row) error { return row.Scan(into) })
+		SELECT coalesce(CASE WHEN has_sequence_privilege(to_regclass($1), 'SELECT, USAGE') THEN `+s.arrived(queue)+` END, 0)`, s.table("s_"+queue)).QueryRow(func(row pgx.Row) error { return row.Scan(into) })
 }
 
 func queueArray(b *pgx.Batch, parts []string, args []any, into *[]int64) {

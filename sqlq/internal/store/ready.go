@@ -257,7 +257,7 @@ func (s *Schema) FetchRest(ctx context.Context, db DBTX, from From, key int64) (
 // LastGiven returns the highest seq that was given out in a queue, also to transactions that have not committed; 0 in a fresh
 // one. Locks nothing.
 func (s *Schema) LastGiven(ctx context.Context, db DBTX, queue string) (last int64, err error) {
-	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT last_value - (NOT is_called)::int FROM %s`, s.table("s_"+queue))).Scan(&last)
+	err = db.QueryRow(ctx, `SELECT `+s.arrived(queue)).Scan(&last)
 	return last, err
 }
 

@@ -12,8 +12,8 @@ import (
 // ErrHidden is returned by Version when row security hides the record from this role.
 var ErrHidden = errors.New("row security is on for the record of migrations, and hides it from this role")
 
-// Version returns the schema's version as goose recorded it, and whether there is such a record at all: under its name or,
-// where nobody has migrated since, the one that it had before. Takes nothing; locks nothing.
+// Version returns the schema's version as goose recorded it, and whether there is such a record at all: under its name or, in a
+// schema of the earliest releases before the first, the one that it had then. Takes nothing; locks nothing.
 func (s *Schema) Version(ctx context.Context, db DBTX) (version int64, exists bool, err error) {
 	// The table is looked up first: naming a missing one is an error that would end a caller's transaction.
 	var former, hidden bool
@@ -36,6 +36,13 @@ func (s *Schema) Version(ctx context.Context, db DBTX) (version int64, exists bo
 		err = ErrHidden
 	}
 	return version, version > 0, err
+}
+
+// OldestLibrary returns the oldest programs that a schema newer than this program still serves, by the version of the schema that
+// they were made for. Takes nothing; locks nothing.
+func (s *Schema) OldestLibrary(ctx context.Context, db DBTX) (version int64, err error) {
+	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT %s()`, s.table("oldest_library"))).Scan(&version)
+	return version, err
 }
 
 // Encodings returns the encodings of the database and of the connection. Locks nothing.

@@ -26,9 +26,9 @@ type Reading struct {
 // nothing and reads one row of the registry and one of the sequence a queue.
 func (s *Schema) ReadArrivals(ctx context.Context, db DBTX) ([]Reading, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
-		SELECT name, coalesce(CASE WHEN has_sequence_privilege(seq, 'SELECT, USAGE') THEN pg_sequence_last_value(seq) END, 0)
+		SELECT name, CASE WHEN has_sequence_privilege(seq, 'SELECT, USAGE') THEN %s(name) ELSE 0 END
 		FROM (SELECT name, to_regclass(format('%%I.%%I', $1::text, 's_' || name)) AS seq FROM %s) q
-		WHERE has_sequence_privilege(seq, 'SELECT, USAGE')`, s.table("queue")), s.Name())
+		WHERE has_sequence_privilege(seq, 'SELECT, USAGE')`, s.table("arrived"), s.table("queue")), s.Name())
 	if err != nil {
 		return nil, err
 	}
