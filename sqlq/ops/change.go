@@ -10,7 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 const (
@@ -83,7 +83,7 @@ func (o *Ops) batches(ctx context.Context, c *change) (changed int64, err error)
 type batched struct {
 	n        int64
 	total    int64            // of the operation
-	at       *store.FailedKey // everything up to there has been looked at; nil: nothing was there
+	at       *query.FailedKey // everything up to there has been looked at; nil: nothing was there
 	end      bool             // it was the last
 	channels []string
 	queues   []string // that messages were moved to
@@ -93,10 +93,10 @@ func (b batched) number() int64 { return place(b.at).Seq }
 
 // batch changes up to most messages in one transaction, from where the operation has come to.
 func (o *Ops) batch(ctx context.Context, c *change, most int64, b bound) (done batched, err error) {
-	err = o.inOperation(ctx, c.id, func(tx pgx.Tx, at store.OperationPlace) (_ int64, _ store.Place, err error) {
-		var after *store.FailedKey
+	err = o.inOperation(ctx, c.id, func(tx pgx.Tx, at query.OperationPlace) (_ int64, _ query.Place, err error) {
+		var after *query.FailedKey
 		if !at.After.At.IsZero() {
-			after = &store.FailedKey{FailedAt: at.After.At, Seq: at.After.Seq}
+			after = &query.FailedKey{FailedAt: at.After.At, Seq: at.After.Seq}
 		}
 		left := c.limit - at.Done
 		most := min(most, left)
@@ -104,25 +104,25 @@ func (o *Ops) batch(ctx context.Context, c *change, most int64, b bound) (done b
 		if c.chosen.Scans() {
 			ahead = b.of(scanBatch)
 		}
-		var locked []store.LockedFailed
+		var locked []query.LockedFailed
 		if most > 0 {
 			if done.at, done.end, err = o.store.LookAhead(ctx, tx, c.chosen, after, c.upTo, ahead, b.bytes); err != nil {
-				return 0, store.Place{}, fmt.Errorf("look for messages: %w", err)
+				return 0, query.Place{}, fmt.Errorf("look for messages: %w", err)
 			}
 		}
 		if done.at != nil {
 			if locked, err = o.store.LockFailed(ctx, tx, c.chosen, c.except, after, *done.at, c.upTo, most); err != nil {
-				return 0, store.Place{}, fmt.Errorf("lock messages: %w", err)
+				return 0, query.Place{}, fmt.Errorf("lock messages: %w", err)
 			}
 		}
 		if n := int64(len(locked)); n == most { // there may be more before the place that it looked ahead to
 			done.end = n == left
 			if n > 0 {
-				done.at = &store.FailedKey{FailedAt: locked[n-1].FailedAt, Seq: locked[n-1].Seq}
+				done.at = &query.FailedKey{FailedAt: locked[n-1].FailedAt, Seq: locked[n-1].Seq}
 			}
 		}
 		if err := o.apply(ctx, tx, c, locked, &done); err != nil {
-			return 0, store.Place{}, err
+			return 0, query.Place{}, err
 		}
 		done.total = at.Done + done.n
 		return done.n, place(done.at), nil
@@ -134,7 +134,7 @@ func (o *Ops) batch(ctx context.Context, c *change, most int64, b bound) (done b
 }
 
 // apply changes locked messages, in one round trip.
-func (o *Ops) apply(ctx context.Context, tx pgx.Tx, c *change, locked []store.LockedFailed, done *batched) error {
+func (o *Ops) apply(ctx context.Context, tx pgx.Tx, c *change, locked []query.LockedFailed, done *batched) error {
 	if len(locked) == 0 {
 		return nil
 	}
@@ -152,7 +152,7 @@ func (o *Ops) apply(ctx context.Context, tx pgx.Tx, c *change, locked []store.Lo
 				locked[i].Queue = c.to
 			}
 		}
-		slices.SortFunc(locked, func(a, b store.LockedFailed) int {
+		slices.SortFunc(locked, func(a, b query.LockedFailed) int {
 			return cmp.Or(cmp.Compare(a.Queue, b.Queue), cmp.Compare(a.Seq, b.Seq))
 		})
 		for from := 0; from < len(locked); {

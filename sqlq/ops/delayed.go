@@ -10,7 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 const (
@@ -53,7 +53,7 @@ func (o *Ops) ListDelayed(ctx context.Context, f Filter) ([]DelayedMessage, erro
 		return nil, err
 	}
 	var list []DelayedMessage
-	err = o.eachDelayed(ctx, f, chosen, func(rows []store.DelayedRow) error {
+	err = o.eachDelayed(ctx, f, chosen, func(rows []query.DelayedRow) error {
 		for _, row := range rows {
 			list = append(list, delayedMessage(row))
 		}
@@ -73,8 +73,8 @@ func (o *Ops) ShowDelayed(ctx context.Context, name string) (DelayedMessage, err
 	if err != nil {
 		return DelayedMessage{}, err
 	}
-	var found []store.DelayedRow
-	if err := o.eachDelayed(ctx, f, chosen, func(rows []store.DelayedRow) error { found = append(found, rows...); return nil }); err != nil {
+	var found []query.DelayedRow
+	if err := o.eachDelayed(ctx, f, chosen, func(rows []query.DelayedRow) error { found = append(found, rows...); return nil }); err != nil {
 		return DelayedMessage{}, err
 	}
 	if len(found) == 0 {
@@ -144,8 +144,8 @@ func missingDelayed(f Filter, list []DelayedMessage) error {
 }
 
 // eachDelayed hands the delayed messages that a filter chooses to each, in its order and up to its limit, chunk by chunk.
-func (o *Ops) eachDelayed(ctx context.Context, f Filter, chosen store.Filter, each func([]store.DelayedRow) error) error {
-	stretch := store.DelayedStretch{Newest: f.Order == Newest}
+func (o *Ops) eachDelayed(ctx context.Context, f Filter, chosen query.Filter, each func([]query.DelayedRow) error) error {
+	stretch := query.DelayedStretch{Newest: f.Order == Newest}
 	for left := f.limit(); left > 0; {
 		rows, next, err := o.store.ListDelayed(ctx, o.pool, stretch, chosen, delayedChunk, min(left, delayedChunk))
 		if err != nil {
@@ -161,13 +161,13 @@ func (o *Ops) eachDelayed(ctx context.Context, f Filter, chosen store.Filter, ea
 }
 
 // delayedFilter returns the filter as the store wants it, after the database has read what is in its languages.
-func (o *Ops) delayedFilter(ctx context.Context, f Filter) (store.Filter, error) {
+func (o *Ops) delayedFilter(ctx context.Context, f Filter) (query.Filter, error) {
 	if err := f.checkNames("delayed"); err != nil {
-		return store.Filter{}, err
+		return query.Filter{}, err
 	}
 	chosen, err := f.chosenDelayed()
 	if err != nil {
-		return store.Filter{}, err
+		return query.Filter{}, err
 	}
 	if err := o.try(ctx, chosen); err != nil || len(f.Names) == 0 {
 		return chosen, err
@@ -178,7 +178,7 @@ func (o *Ops) delayedFilter(ctx context.Context, f Filter) (store.Filter, error)
 	return chosen, nil
 }
 
-func delayedMessage(d store.DelayedRow) DelayedMessage {
+func delayedMessage(d query.DelayedRow) DelayedMessage {
 	m := DelayedMessage{Number: d.Seq, ID: d.ID, Queue: d.Queue, Type: d.Type, Why: Why(d.Why), DueAt: d.DueAt, DueIn: d.DueIn, SentAt: d.SentAt,
 		ExpiresAt: d.ExpiresAt, Attempts: d.Attempt, Headers: d.Headers, Body: d.Body}
 	if d.Error != nil {

@@ -8,7 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // Due says when delayed messages are to be due: one of its fields. The zero value is now. A time that has passed is now,
@@ -45,7 +45,7 @@ var ErrDelayedFilterEmpty = errors.New("the filter chooses every delayed message
 // in batches, each a transaction: one that was interrupted returns an *InterruptedError, and ResumeOperation does the rest.
 // Each message is in the history, the whole in the table of operations.
 func (o *Ops) Cancel(ctx context.Context, f Filter, opts DelayedOptions) (cancelled int64, err error) {
-	return o.changeDelayed(ctx, kindCancel, f, store.Due{}, opts)
+	return o.changeDelayed(ctx, kindCancel, f, query.Due{}, opts)
 }
 
 // Reschedule gives the delayed messages that a filter chooses another due time, never before now, and returns how many have
@@ -55,7 +55,7 @@ func (o *Ops) Reschedule(ctx context.Context, f Filter, to Due, opts DelayedOpti
 	if err := to.check(); err != nil {
 		return 0, err
 	}
-	due := store.Due{At: to.At.Truncate(time.Microsecond), By: to.By}
+	due := query.Due{At: to.At.Truncate(time.Microsecond), By: to.By}
 	if due.At.IsZero() && due.By == 0 {
 		if due.At, err = o.store.Clock(ctx, o.pool); err != nil {
 			return 0, fmt.Errorf("read the clock of the database: %w", err)
@@ -66,7 +66,7 @@ func (o *Ops) Reschedule(ctx context.Context, f Filter, to Due, opts DelayedOpti
 }
 
 // changeDelayed writes a Cancel or Reschedule down and performs it.
-func (o *Ops) changeDelayed(ctx context.Context, kind string, f Filter, due store.Due, opts DelayedOptions) (changed int64, err error) {
+func (o *Ops) changeDelayed(ctx context.Context, kind string, f Filter, due query.Due, opts DelayedOptions) (changed int64, err error) {
 	if f, err = o.absolute(ctx, f); err != nil {
 		return 0, err
 	}
@@ -82,7 +82,7 @@ func (o *Ops) changeDelayed(ctx context.Context, kind string, f Filter, due stor
 		told.Due = &due.At
 	}
 	work.running, work.due = running{kind: kind}, due
-	if work.id, err = o.begin(ctx, kind, told, store.Operation{UpTo: &work.upTo}); err != nil {
+	if work.id, err = o.begin(ctx, kind, told, query.Operation{UpTo: &work.upTo}); err != nil {
 		return 0, err
 	}
 	changed, err = o.performDelayed(ctx, work, opts.Progress)
@@ -110,18 +110,18 @@ func (o *Ops) delayedAgain(r running, upTo int64, f Filter, told written, tell f
 	}, nil
 }
 
-func writePlace(k *store.DelayedKey) *writtenPlace {
+func writePlace(k *query.DelayedKey) *writtenPlace {
 	if k == nil {
 		return nil
 	}
 	return &writtenPlace{At: k.DueAt, Number: k.Seq}
 }
 
-func (p *writtenPlace) read() *store.DelayedKey {
+func (p *writtenPlace) read() *query.DelayedKey {
 	if p == nil {
 		return nil
 	}
-	return &store.DelayedKey{DueAt: p.At, Seq: p.Number}
+	return &query.DelayedKey{DueAt: p.At, Seq: p.Number}
 }
 
 // performDelayed does what is left of a Cancel or Reschedule, and writes down how it ended. It returns how many messages it
@@ -132,7 +132,7 @@ func (o *Ops) performDelayed(ctx context.Context, work delayedWork, progress fun
 		if err = ctx.Err(); err != nil {
 			break
 		}
-		var c store.DelayedChange
+		var c query.DelayedChange
 		c, err = o.changeDelayedBatch(ctx, work, b)
 		if errors.Is(err, errEnded) {
 			err = nil
@@ -158,14 +158,14 @@ func (o *Ops) performDelayed(ctx context.Context, work delayedWork, progress fun
 
 // changeDelayedBatch runs one batch, from where the operation has come to. It is short, and is not interrupted half-way: then
 // nobody would know whether it was committed.
-func (o *Ops) changeDelayedBatch(ctx context.Context, work delayedWork, b bound) (c store.DelayedChange, err error) {
+func (o *Ops) changeDelayedBatch(ctx context.Context, work delayedWork, b bound) (c query.DelayedChange, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
 	// The due time is the order in which they are read: they must move to where nobody will look again.
 	st := work.stretch(work.due.By > 0)
-	err = o.inOperation(ctx, work.id, func(tx pgx.Tx, at store.OperationPlace) (_ int64, after store.Place, err error) {
+	err = o.inOperation(ctx, work.id, func(tx pgx.Tx, at query.OperationPlace) (_ int64, after query.Place, err error) {
 		if !at.After.At.IsZero() {
-			st.From = &store.DelayedKey{DueAt: at.After.At, Seq: at.After.Seq}
+			st.From = &query.DelayedKey{DueAt: at.After.At, Seq: at.After.Seq}
 		}
 		if err := o.store.FindByKey(ctx, tx); err != nil {
 			return 0, after, err
@@ -176,7 +176,7 @@ func (o *Ops) changeDelayedBatch(ctx context.Context, work delayedWork, b bound)
 			c, err = o.store.RescheduleDelayed(ctx, tx, st, work.filter, work.due, work.id, b.rows)
 		}
 		if c.Next != nil {
-			after = store.Place{At: c.Next.DueAt, Seq: c.Next.Seq}
+			after = query.Place{At: c.Next.DueAt, Seq: c.Next.Seq}
 		}
 		return c.N, after, err
 	})
@@ -186,10 +186,10 @@ func (o *Ops) changeDelayedBatch(ctx context.Context, work delayedWork, b bound)
 // delayedWork is what Cancel or Reschedule sets out to do.
 type delayedWork struct {
 	running
-	filter  store.Filter
-	due     store.Due         // of a Reschedule
+	filter  query.Filter
+	due     query.Due         // of a Reschedule
 	upTo    int64             // messages with higher numbers came to be delayed after it began
-	lo, hi  *store.DelayedKey // those due first and last that it is about; nil: there is no such bound
+	lo, hi  *query.DelayedKey // those due first and last that it is about; nil: there is no such bound
 	none    bool              // it is about none
 	unnamed error             // *NoDelayedError for names that are not there
 }
@@ -210,8 +210,8 @@ func (o *Ops) prepareDelayed(ctx context.Context, f Filter) (work delayedWork, e
 	}
 	// A limit becomes a place in the order of the table, because the work may have to go the other way.
 	var named []DelayedMessage
-	var first, last *store.DelayedKey
-	err = o.eachDelayed(ctx, f, work.filter, func(rows []store.DelayedRow) error {
+	var first, last *query.DelayedKey
+	err = o.eachDelayed(ctx, f, work.filter, func(rows []query.DelayedRow) error {
 		for _, row := range rows {
 			key := row.Key()
 			last = &key
@@ -232,14 +232,14 @@ func (o *Ops) prepareDelayed(ctx context.Context, f Filter) (work delayedWork, e
 }
 
 // stretch is what is read, in a direction that need not be the order of the filter.
-func (w delayedWork) stretch(newest bool) store.DelayedStretch {
+func (w delayedWork) stretch(newest bool) query.DelayedStretch {
 	begin, end, before := w.lo, w.hi, int64(-1)
 	if newest {
 		begin, end, before = w.hi, w.lo, 1
 	}
-	st := store.DelayedStretch{Newest: newest, UpTo: w.upTo, To: end}
+	st := query.DelayedStretch{Newest: newest, UpTo: w.upTo, To: end}
 	if begin != nil { // From is left out
-		st.From = &store.DelayedKey{DueAt: begin.DueAt, Seq: begin.Seq + before}
+		st.From = &query.DelayedKey{DueAt: begin.DueAt, Seq: begin.Seq + before}
 	}
 	return st
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // Severity says how bad a finding is.
@@ -138,7 +138,7 @@ type examination struct {
 	*Ops
 	DoctorOptions
 	listening *pgx.ConnConfig // nil: as the pool's connections
-	server    store.Server
+	server    query.Server
 	pooled    bool
 	exists    bool // the schema
 	may       bool // use it
@@ -146,7 +146,7 @@ type examination struct {
 	version   int64 // of the schema; 0: it has none
 	queues    []string
 	mayMend   bool // mark instances, give leases back, move messages
-	health    []store.TableHealth
+	health    []query.TableHealth
 	healthOf  error
 }
 
@@ -325,7 +325,7 @@ func (o *Ops) Fix(ctx context.Context, d *Diagnosis) error {
 			f.Fixed = did
 			continue
 		}
-		id, err := o.begin(ctx, kindMend, map[string]string{"finding": f.What}, store.Operation{})
+		id, err := o.begin(ctx, kindMend, map[string]string{"finding": f.What}, query.Operation{})
 		if err != nil {
 			return errors.Join(append(failures, err)...)
 		}
@@ -359,7 +359,7 @@ func (f Finding) inSQL() Finding {
 }
 
 // mending are the privileges that Fix needs.
-var mending = []store.Privilege{
+var mending = []query.Privilege{
 	{Name: "EXECUTE", On: "function", Object: "recover_leased"}, {Name: "EXECUTE", On: "function", Object: "move_due"},
 	{Name: "UPDATE", On: "column", Object: "instance", Column: "crashed_at"}, {Name: "INSERT", On: "table", Object: "operation"},
 }

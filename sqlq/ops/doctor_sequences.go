@@ -6,7 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // checkSequences finds numbers that would be given out twice: after rows came from elsewhere, by a restore of the data alone
@@ -25,7 +25,7 @@ func (e *examination) checkSequences(ctx context.Context) (found []Finding, err 
 	return found, err
 }
 
-func (e *examination) catchUp(ctx context.Context, t store.Numbered) (did string, err error) {
+func (e *examination) catchUp(ctx context.Context, t query.Numbered) (did string, err error) {
 	err = pgx.BeginFunc(ctx, e.pool, func(tx pgx.Tx) error {
 		highest, err := e.store.CatchUp(ctx, tx, t)
 		did = fmt.Sprintf("the sequence goes on after %d", highest)

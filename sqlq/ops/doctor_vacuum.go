@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 const (
@@ -39,7 +39,7 @@ func (e *examination) checkHolders(ctx context.Context) (found []Finding, err er
 // cost says how much waits for vacuum.
 func (e *examination) cost() string {
 	var dead int64
-	var most store.TableHealth
+	var most query.TableHealth
 	for _, h := range e.health {
 		dead += h.Dead
 		if h.Dead > most.Dead {
@@ -54,7 +54,7 @@ func (e *examination) cost() string {
 }
 
 // holder tells of somebody who holds vacuum back; false: it is not worth telling.
-func (e *examination) holder(h store.Holder, cost string) (Finding, bool) {
+func (e *examination) holder(h query.Holder, cost string) (Finding, bool) {
 	open := h.Open.Round(time.Second)
 	if h.Open < time.Second {
 		open = h.Open.Round(time.Millisecond)
@@ -70,14 +70,14 @@ func (e *examination) holder(h store.Holder, cost string) (Finding, bool) {
 		if !h.Holds {
 			why = "it holds nothing back at this moment, but its locks, and vacuum as soon as it reads again"
 		}
-		f := warning(what, why, store.EndSessionSQL(h.PID)).inSQL()
+		f := warning(what, why, query.EndSessionSQL(h.PID)).inSQL()
 		if h.Holds && h.Open > 12*e.Long {
 			f.Severity = SeverityProblem
 		}
 		return f, true
 	case "prepared transaction":
 		f := warning(fmt.Sprintf("prepared transaction %q of %q has been waiting for %s", h.Name, h.User, open),
-			cost+"; it survives restarts until somebody ends it", store.RollbackPreparedSQL(h.Name)).inSQL()
+			cost+"; it survives restarts until somebody ends it", query.RollbackPreparedSQL(h.Name)).inSQL()
 		if h.Open > 12*e.Long {
 			f.Severity = SeverityProblem
 		}
@@ -86,7 +86,7 @@ func (e *examination) holder(h store.Holder, cost string) (Finding, bool) {
 		return warning(fmt.Sprintf("standby %q reads a state of %d transactions ago (hot_standby_feedback)", h.Name, h.Xids),
 			cost, "end the long query on the standby, or turn hot_standby_feedback off there"), h.Xids > longXids
 	case "slot":
-		drop := store.DropSlotSQL(h.Name)
+		drop := query.DropSlotSQL(h.Name)
 		switch {
 		case h.Holds && h.State == "inactive":
 			return problem(fmt.Sprintf("replication slot %q, which nobody uses, holds rows back since %d transactions ago", h.Name, h.Xids), cost,
@@ -167,13 +167,13 @@ func (e *examination) checkAutovacuum(context.Context) (found []Finding, err err
 
 // lostOptions returns the storage parameters that a table should have and has not at all, and those that turn autovacuum
 // off. One that somebody has set to another value is left to them.
-func lostOptions(h store.TableHealth) (lost []string) {
+func lostOptions(h query.TableHealth) (lost []string) {
 	if h.Table == "error" { // it has none
 		return nil
 	}
-	wanted := slices.Clone(store.VacuumOptions.All)
+	wanted := slices.Clone(query.VacuumOptions.All)
 	if strings.HasPrefix(h.Table, "q_") {
-		wanted = append(wanted, store.VacuumOptions.Queues...)
+		wanted = append(wanted, query.VacuumOptions.Queues...)
 	}
 	has := func(options []string, name string) bool {
 		return slices.ContainsFunc(options, func(o string) bool { return strings.HasPrefix(o, name+"=") })
@@ -186,7 +186,7 @@ func lostOptions(h store.TableHealth) (lost []string) {
 	if slices.Contains(h.Options, "autovacuum_enabled=false") {
 		lost = append(lost, "autovacuum_enabled=true")
 	}
-	for _, o := range store.VacuumOptions.Toast {
+	for _, o := range query.VacuumOptions.Toast {
 		if name, _, _ := strings.Cut(o, "="); !has(h.ToastOptions, name) {
 			lost = append(lost, "toast."+o)
 		}
@@ -207,7 +207,7 @@ func (e *examination) checkHeadroom(ctx context.Context) (found []Finding, err e
 }
 
 // wraparound tells of a table whose oldest rows vacuum should have frozen.
-func (e *examination) wraparound(h store.TableHealth) (found []Finding) {
+func (e *examination) wraparound(h query.TableHealth) (found []Finding) {
 	for _, c := range []struct {
 		age, limit int64
 		what       string

@@ -13,7 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // Edit is what EditFailed makes of a message.
@@ -50,11 +50,11 @@ func (o *Ops) EditFailed(ctx context.Context, m FailedMessage, e Edit) (changed 
 	}
 	err = pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
 		one := int64(1)
-		id, err := o.beginIn(ctx, tx, kindEdit, map[string]any{"Names": []string{fmt.Sprint(m.Number)}}, store.Operation{Queue: &m.Queue, Wanted: &one}, store.Place{})
+		id, err := o.beginIn(ctx, tx, kindEdit, map[string]any{"Names": []string{fmt.Sprint(m.Number)}}, query.Operation{Queue: &m.Queue, Wanted: &one}, query.Place{})
 		if err != nil {
 			return err
 		}
-		was := store.FailedHash{Headers: sha256.Sum256(m.Headers), Body: sha256.Sum256(m.Body)}
+		was := query.FailedHash{Headers: sha256.Sum256(m.Headers), Body: sha256.Sum256(m.Body)}
 		done, err := o.store.EditFailed(ctx, tx, m.Number, was, id, headers, body)
 		if err != nil {
 			return err
@@ -62,7 +62,7 @@ func (o *Ops) EditFailed(ctx context.Context, m FailedMessage, e Edit) (changed 
 		if !done {
 			return o.whyNotEdited(ctx, tx, m)
 		}
-		return o.recorded(ctx, tx, id, 1, store.Place{Seq: m.Number})
+		return o.recorded(ctx, tx, id, 1, query.Place{Seq: m.Number})
 	})
 	if err != nil {
 		return false, fmt.Errorf("edit failed message %d: %w", m.Number, err)

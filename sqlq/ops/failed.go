@@ -7,7 +7,7 @@ import (
 	"math"
 	"time"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // FailedMessage is a message in the error table. What ListFailed returns has no Headers, Body, Chain and Stack, which can
@@ -77,7 +77,7 @@ func (o *Ops) EachFailed(ctx context.Context, f Filter, opts EachOptions, each f
 	if err != nil {
 		return err
 	}
-	scan := store.FailedScan{Oldest: f.Order == Oldest, Sizes: opts.Whole, Look: lookAtOnce}
+	scan := query.FailedScan{Oldest: f.Order == Oldest, Sizes: opts.Whole, Look: lookAtOnce}
 	if scan.Oldest { // else later ones come before the first
 		if scan.UpTo, err = o.store.LastFailed(ctx, o.pool); err != nil {
 			return fmt.Errorf("read the last number of the error table: %w", err)
@@ -110,7 +110,7 @@ func (o *Ops) EachFailed(ctx context.Context, f Filter, opts EachOptions, each f
 }
 
 // hand hands the messages of a chunk over; whole ones by few at once, for bodies may be large.
-func (o *Ops) hand(ctx context.Context, chunk store.FailedChunk, whole bool, each func(FailedMessage) error) error {
+func (o *Ops) hand(ctx context.Context, chunk query.FailedChunk, whole bool, each func(FailedMessage) error) error {
 	if !whole {
 		for _, m := range chunk.Failed {
 			if err := each(failedMessage(m)); err != nil {
@@ -131,7 +131,7 @@ func (o *Ops) hand(ctx context.Context, chunk store.FailedChunk, whole bool, eac
 		if err != nil {
 			return fmt.Errorf("read failed messages: %w", err)
 		}
-		at := map[int64]store.Failed{}
+		at := map[int64]query.Failed{}
 		for _, m := range read {
 			at[m.Seq] = m
 		}
@@ -187,7 +187,7 @@ func (o *Ops) checkQueue(ctx context.Context, queue string) error {
 	}
 	known, err := o.store.QueueExists(ctx, o.pool, queue)
 	if err == nil && !known {
-		known, err = o.store.AnyFailed(ctx, o.pool, store.Filter{Queue: queue}, math.MaxInt64)
+		known, err = o.store.AnyFailed(ctx, o.pool, query.Filter{Queue: queue}, math.MaxInt64)
 	}
 	if err != nil {
 		return fmt.Errorf("look for queue %q: %w", queue, err)
@@ -198,7 +198,7 @@ func (o *Ops) checkQueue(ctx context.Context, queue string) error {
 	return o.unknownQueue(ctx, queue)
 }
 
-func failedMessage(m store.Failed) FailedMessage {
+func failedMessage(m query.Failed) FailedMessage {
 	f := FailedMessage{
 		Number: m.Seq, ID: m.ID, Status: Status(m.Status), Queue: m.Queue, Endpoint: m.Endpoint, Host: m.Host, Type: m.Type,
 		Attempts: m.Attempts, Replays: m.Replays, SentAt: m.SentAt, ExpiresAt: m.ExpiresAt, FirstFailedAt: m.FirstFailedAt,

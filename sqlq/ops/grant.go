@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // RoleKinds are the kinds of database roles that Grant knows.
@@ -109,7 +109,7 @@ func (o *Ops) granting(ctx context.Context, kind string, g Grant, change func() 
 	if err := change(); err != nil {
 		return fmt.Errorf("%s role %q: %w", kind, g.Role, err)
 	}
-	id, err := o.begin(ctx, kind, g, store.Operation{})
+	id, err := o.begin(ctx, kind, g, query.Operation{})
 	if err != nil {
 		return err
 	}

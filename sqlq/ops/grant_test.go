@@ -19,7 +19,7 @@ import (
 
 var update = flag.Bool("update", false, "write "+grantsFile+" anew from what grant_role does")
 
-const grantsFile = "../internal/store/grants.txt"
+const grantsFile = "internal/query/grants.txt"
 
 // role makes a role that may log in and nothing else. It is gone when the test ends.
 func (d database) role(name string) string {

@@ -9,7 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // How long failed messages may be counted one by one. What takes longer is estimated, and what is sure to take longer, because
@@ -48,7 +48,7 @@ func (o *Ops) GroupFailed(ctx context.Context, f Filter) ([]Group, error) {
 	if err != nil {
 		return nil, err
 	}
-	var parts []store.FailedGroup
+	var parts []query.FailedGroup
 	exact := false
 	expected, err := o.store.ExpectFailed(ctx, o.pool, chosen)
 	if err == nil && expected <= countedAtMost {
@@ -76,7 +76,7 @@ func (o *Ops) GroupFailed(ctx context.Context, f Filter) ([]Group, error) {
 
 // estimateGroups makes the groups from a sample, and looks them up one by one where that is quick: then none is missing, and
 // the small ones are counted.
-func (o *Ops) estimateGroups(ctx context.Context, f Filter, chosen store.Filter) ([]Group, error) {
+func (o *Ops) estimateGroups(ctx context.Context, f Filter, chosen query.Filter) ([]Group, error) {
 	parts, err := o.store.EstimateGroups(ctx, o.pool, chosen)
 	if err != nil {
 		return nil, err
@@ -128,7 +128,7 @@ func union(a, b []string) []string {
 }
 
 // joinGroups makes a group of its parts in each queue, type and status.
-func joinGroups(parts []store.FailedGroup, estimated bool) []Group {
+func joinGroups(parts []query.FailedGroup, estimated bool) []Group {
 	at := map[string]*Group{}
 	for _, p := range parts {
 		g := at[p.Fingerprint]

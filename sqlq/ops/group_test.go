@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
 	"github.com/sqlq/sqlq/sqlq/ops"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 func TestGroupFailed(t *testing.T) {
@@ -50,8 +50,8 @@ func TestGroupFailed(t *testing.T) {
 func TestGroupsEstimated(t *testing.T) {
 	t.Parallel()
 	d := many(t)
-	s := store.New("sqlq")
-	for _, f := range []store.Filter{{}, {Status: "failed"}, {Status: "archived"}, {Status: "failed", Queue: "sales", Error: "Timeout"},
+	s := query.New("sqlq")
+	for _, f := range []query.Filter{{}, {Status: "failed"}, {Status: "archived"}, {Status: "failed", Queue: "sales", Error: "Timeout"},
 		{Headers: [][2]string{{"tenant", "north"}}, Body: "$.amount"}} {
 		exact, err := s.GroupFailed(t.Context(), d.pool, f)
 		if err != nil {
@@ -61,7 +61,7 @@ func TestGroupsEstimated(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		each := func(groups []store.FailedGroup) map[string]int64 {
+		each := func(groups []query.FailedGroup) map[string]int64 {
 			n := map[string]int64{}
 			for _, g := range groups {
 				n[strings.Join([]string{g.Fingerprint, g.Queue, g.Type, g.Status, g.FirstAt.String(), g.LastAt.String(), fmt.Sprint(g.Seq)}, " ")] += g.N
@@ -85,9 +85,9 @@ func TestGroupsEstimated(t *testing.T) {
 func TestGroupsListed(t *testing.T) {
 	t.Parallel()
 	d := many(t)
-	s := store.New("sqlq")
-	for _, f := range []store.Filter{{}, {Status: "failed"}, {Status: "archived"}, {Status: "failed", Fingerprint: "g1"}, {Fingerprint: "none"},
-		{Since: store.Moment{At: at(t, "2026-01-01T10:03:00Z").At}, Until: store.Moment{At: at(t, "2026-01-01T10:08:00Z").At}}} {
+	s := query.New("sqlq")
+	for _, f := range []query.Filter{{}, {Status: "failed"}, {Status: "archived"}, {Status: "failed", Fingerprint: "g1"}, {Fingerprint: "none"},
+		{Since: query.Moment{At: at(t, "2026-01-01T10:03:00Z").At}, Until: query.Moment{At: at(t, "2026-01-01T10:08:00Z").At}}} {
 		all, err := s.GroupFailed(t.Context(), d.pool, f)
 		if err != nil {
 			t.Fatal(err)
@@ -119,7 +119,7 @@ func TestGroupsListed(t *testing.T) {
 			t.Errorf("%+v: listed %v, want %v", f, got, want)
 		}
 	}
-	if listed, _, err := s.ListGroups(t.Context(), d.pool, store.Filter{Status: "failed"}, 2); err != nil || len(listed) != 2 {
+	if listed, _, err := s.ListGroups(t.Context(), d.pool, query.Filter{Status: "failed"}, 2); err != nil || len(listed) != 2 {
 		t.Errorf("two of them: %v, err %v", listed, err)
 	}
 }

@@ -11,7 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // What one transaction of Import stores at most.
@@ -80,7 +80,7 @@ func (o *Ops) Import(ctx context.Context, queue string, r io.Reader, opts Import
 	if opts.DryRun {
 		return o.importLines(ctx, queue, r, opts, 0)
 	}
-	id, err := o.begin(ctx, kindImport, struct{}{}, store.Operation{Queue: &queue})
+	id, err := o.begin(ctx, kindImport, struct{}{}, query.Operation{Queue: &queue})
 	if err != nil {
 		return done, err
 	}
@@ -107,7 +107,7 @@ func (o *Ops) importLines(ctx context.Context, queue string, r io.Reader, opts I
 				atEnd = true
 				break
 			}
-			var m store.Imported
+			var m query.Imported
 			switch {
 			case errors.Is(err, errLineTooLong):
 			case err != nil:
@@ -163,7 +163,7 @@ func (o *Ops) importLines(ctx context.Context, queue string, r io.Reader, opts I
 
 // importing is a batch of Import.
 type importing struct {
-	messages []store.Imported
+	messages []query.Imported
 	lines    []int64 // on which each stands
 }
 
@@ -173,7 +173,7 @@ func (b *importing) remove(i int) {
 
 // storeBatch stores a batch of Import that ends with a line.
 func (o *Ops) storeBatch(ctx context.Context, queue string, id, line int64, b importing) error {
-	var ready, delayed []store.Imported
+	var ready, delayed []query.Imported
 	for _, m := range b.messages {
 		if m.DueAt != nil {
 			delayed = append(delayed, m)
@@ -182,7 +182,7 @@ func (o *Ops) storeBatch(ctx context.Context, queue string, id, line int64, b im
 		}
 	}
 	var channel string
-	err := o.inOperation(ctx, id, func(tx pgx.Tx, _ store.OperationPlace) (_ int64, after store.Place, err error) {
+	err := o.inOperation(ctx, id, func(tx pgx.Tx, _ query.OperationPlace) (_ int64, after query.Place, err error) {
 		if len(ready) > 0 {
 			if channel, err = o.store.ImportReady(ctx, tx, queue, ready); err != nil {
 				return 0, after, err
@@ -193,7 +193,7 @@ func (o *Ops) storeBatch(ctx context.Context, queue string, id, line int64, b im
 				return 0, after, err
 			}
 		}
-		return int64(len(b.messages)), store.Place{Seq: line}, nil
+		return int64(len(b.messages)), query.Place{Seq: line}, nil
 	})
 	if err != nil {
 		return err

@@ -11,7 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // releaseBatch is how many messages one transaction of ReleaseLeases moves.
@@ -43,8 +43,8 @@ type LeaseFilter struct {
 	Limit    int           // at most so many; 0: no limit. ReleaseLeases has none.
 }
 
-func (f LeaseFilter) chosen() (store.LeaseFilter, error) {
-	chosen := store.LeaseFilter{Queue: f.Queue, Type: f.Type, Instance: int32(f.Instance), Age: f.Age}
+func (f LeaseFilter) chosen() (query.LeaseFilter, error) {
+	chosen := query.LeaseFilter{Queue: f.Queue, Type: f.Type, Instance: int32(f.Instance), Age: f.Age}
 	for _, name := range f.Names {
 		if number, err := strconv.ParseInt(name, 10, 64); err == nil {
 			chosen.Leases = append(chosen.Leases, number)
@@ -52,7 +52,7 @@ func (f LeaseFilter) chosen() (store.LeaseFilter, error) {
 		}
 		id, err := parseID(name)
 		if err != nil {
-			return store.LeaseFilter{}, fmt.Errorf("%q names no leased message: give the number of its lease or its id, which is a UUID", name)
+			return query.LeaseFilter{}, fmt.Errorf("%q names no leased message: give the number of its lease or its id, which is a UUID", name)
 		}
 		chosen.IDs = append(chosen.IDs, id)
 	}
@@ -145,7 +145,7 @@ func (o *Ops) ReleaseLeases(ctx context.Context, f LeaseFilter) (released Releas
 		wanted += q.N
 		chosen.UpTo = max(chosen.UpTo, q.Last)
 	}
-	op := store.Operation{Wanted: &wanted}
+	op := query.Operation{Wanted: &wanted}
 	if f.Queue != "" {
 		op.Queue = &f.Queue
 	}
@@ -178,7 +178,7 @@ func (o *Ops) ReleaseLeases(ctx context.Context, f LeaseFilter) (released Releas
 	return released, unnamed
 }
 
-func (o *Ops) releaseQueue(ctx context.Context, queue string, chosen store.LeaseFilter, operation int64) (released int64, err error) {
+func (o *Ops) releaseQueue(ctx context.Context, queue string, chosen query.LeaseFilter, operation int64) (released int64, err error) {
 	for {
 		var n int64
 		var channel string
@@ -186,7 +186,7 @@ func (o *Ops) releaseQueue(ctx context.Context, queue string, chosen store.Lease
 			if n, channel, err = o.store.ReleaseLeased(ctx, tx, queue, chosen, operation, releaseBatch); err != nil {
 				return err
 			}
-			goesOn, err := o.store.AdvanceOperation(ctx, tx, operation, n, store.Place{})
+			goesOn, err := o.store.AdvanceOperation(ctx, tx, operation, n, query.Place{})
 			if err == nil && !goesOn {
 				err = fmt.Errorf("operation %d: %w", operation, ErrCancelled)
 			}

@@ -7,7 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // MoveOptions says how Move works. The zero value is good.
@@ -44,7 +44,7 @@ func (o *Ops) Move(ctx context.Context, from, to string, f Filter, opts MoveOpti
 	}
 	f.Queue = from
 	m := moving{running: running{kind: kindMove}, from: from, to: to, filter: f, span: span, rate: opts.Rate, Looking: opts.Looking}
-	if m.id, err = o.begin(ctx, kindMove, write(f, opts.Rate), store.Operation{Queue: &to, UpTo: &span.UpTo}); err != nil {
+	if m.id, err = o.begin(ctx, kindMove, write(f, opts.Rate), query.Operation{Queue: &to, UpTo: &span.UpTo}); err != nil {
 		return 0, err
 	}
 	return o.move(ctx, m)
@@ -52,7 +52,7 @@ func (o *Ops) Move(ctx context.Context, from, to string, f Filter, opts MoveOpti
 
 // moveAgain returns what does the rest of a Move.
 func (o *Ops) moveAgain(r running, op Operation, upTo int64, f Filter, told written, tell func(_, _ int64)) func(context.Context) error {
-	m := moving{running: r, from: f.Queue, to: op.Queue, filter: f, span: store.Span{UpTo: upTo}, rate: told.Rate, Looking: Looking{Progress: tell}}
+	m := moving{running: r, from: f.Queue, to: op.Queue, filter: f, span: query.Span{UpTo: upTo}, rate: told.Rate, Looking: Looking{Progress: tell}}
 	return func(ctx context.Context) error {
 		_, err := o.move(ctx, m)
 		return err
@@ -64,7 +64,7 @@ type moving struct {
 	running
 	from, to string
 	filter   Filter // its times absolute
-	span     store.Span
+	span     query.Span
 	rate     float64
 	Looking
 }
@@ -78,10 +78,10 @@ func (o *Ops) move(ctx context.Context, m moving) (moved int64, err error) {
 		if m.rate > 0 {
 			most = max(1, min(most, int64(m.rate/4)))
 		}
-		err = o.take(ctx, m.id, m.span, int64(m.filter.limit()), most, m.Looking, func(tx pgx.Tx, span store.Span) (t store.Taken, err error) {
+		err = o.take(ctx, m.id, m.span, int64(m.filter.limit()), most, m.Looking, func(tx pgx.Tx, span query.Span) (t query.Taken, err error) {
 			t, channel, err = o.store.MoveReady(ctx, tx, m.from, m.to, chosen, span)
 			return t, err
-		}, func(t store.Taken) error {
+		}, func(t query.Taken) error {
 			moved += t.N
 			if err := o.wake(ctx, channel); err != nil || m.rate <= 0 {
 				return err

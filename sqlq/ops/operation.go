@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // Actor is who operates, for the record that every change leaves in the operation table. The database role is known there
@@ -184,7 +185,7 @@ func (o *Ops) TryCancelOperation(ctx context.Context, id int64) (Operation, erro
 	return shown, nil
 }
 
-func (o *Ops) readOperation(ctx context.Context, id int64) (store.Operation, error) {
+func (o *Ops) readOperation(ctx context.Context, id int64) (query.Operation, error) {
 	op, err := o.store.ReadOperation(ctx, o.pool, id)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return op, &NoOperationError{ID: id}
@@ -195,7 +196,7 @@ func (o *Ops) readOperation(ctx context.Context, id int64) (store.Operation, err
 	return op, nil
 }
 
-func operation(op store.Operation) Operation {
+func operation(op query.Operation) Operation {
 	shown := Operation{ID: op.ID, Kind: op.Kind, Status: OperationStatus(op.Status), Filter: op.Filter, Wanted: op.Wanted, Done: op.Done, Role: op.Role,
 		OSUser: op.OSUser, Host: op.Host, Reason: op.Reason, BeganAt: op.BeganAt, UpdatedAt: op.UpdatedAt, EndedAt: op.EndedAt}
 	if op.Stalled && goesByBatches(op.Kind) { // others may take long over a single step
@@ -296,13 +297,13 @@ func (o *Ops) absolute(ctx context.Context, f Filter) (Filter, error) {
 
 // begin writes down that an operation begins, and returns its number. filter is what it was told, for people and for going
 // on later.
-func (o *Ops) begin(ctx context.Context, kind string, filter any, op store.Operation) (id int64, err error) {
-	return o.beginIn(ctx, o.pool, kind, filter, op, store.Place{})
+func (o *Ops) begin(ctx context.Context, kind string, filter any, op query.Operation) (id int64, err error) {
+	return o.beginIn(ctx, o.pool, kind, filter, op, query.Place{})
 }
 
 // beginIn is begin as part of a transaction, or of an operation that leaves alone what lies up to a place. Without that, whoever
 // goes on with it would take other messages.
-func (o *Ops) beginIn(ctx context.Context, db store.DBTX, kind string, filter any, op store.Operation, after store.Place) (id int64, err error) {
+func (o *Ops) beginIn(ctx context.Context, db store.DBTX, kind string, filter any, op query.Operation, after query.Place) (id int64, err error) {
 	if op.Filter, err = json.Marshal(filter); err != nil {
 		return 0, fmt.Errorf("write the filter of the operation down: %w", err)
 	}
@@ -332,15 +333,15 @@ func (o *Ops) end(ctx context.Context, id int64, failure error) error {
 
 // record writes an operation on a queue down that is done with the transaction that does it. filter is as in begin.
 func (o *Ops) record(ctx context.Context, tx pgx.Tx, kind, queue string, filter any, changed int64) error {
-	id, err := o.beginIn(ctx, tx, kind, filter, store.Operation{Queue: &queue}, store.Place{})
+	id, err := o.beginIn(ctx, tx, kind, filter, query.Operation{Queue: &queue}, query.Place{})
 	if err != nil {
 		return err
 	}
-	return o.recorded(ctx, tx, id, changed, store.Place{})
+	return o.recorded(ctx, tx, id, changed, query.Place{})
 }
 
 // recorded writes down that an operation is done with the transaction that does it.
-func (o *Ops) recorded(ctx context.Context, tx pgx.Tx, id, changed int64, after store.Place) error {
+func (o *Ops) recorded(ctx context.Context, tx pgx.Tx, id, changed int64, after query.Place) error {
 	if _, err := o.store.AdvanceOperation(ctx, tx, id, changed, after); err != nil {
 		return fmt.Errorf("write down what operation %d did: %w", id, err)
 	}

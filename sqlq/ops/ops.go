@@ -64,20 +64,20 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // Ops works on the sqlq schema of one database. It is safe for concurrent use, and needs no closing: the pool is the
 // caller's.
 type Ops struct {
 	pool  pool
-	store *store.Schema
+	store *query.Schema
 	actor Actor
 }
 
 // New returns an Ops for the schema of that name in the pool's database. It does not connect; see SchemaVersion.
 func New(db *pgxpool.Pool, schema string) *Ops {
-	return &Ops{pool: newPool(db), store: store.New(schema)}
+	return &Ops{pool: newPool(db), store: query.New(schema)}
 }
 
 // SchemaVersion returns the version of the last migration that was applied to the schema; false when there is none, or no

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // What one statement that looks through a queue reads at most.
@@ -106,7 +106,7 @@ func (o *Ops) EachReady(ctx context.Context, queue string, f Filter, l Looking, 
 }
 
 // span returns which seqs of a queue a filter can choose: from the lowest that it may have to the last that it has given out.
-func (o *Ops) span(ctx context.Context, queue string, f store.Filter) (span store.Span, err error) {
+func (o *Ops) span(ctx context.Context, queue string, f query.Filter) (span query.Span, err error) {
 	if span.After, err = o.store.SeenLow(ctx, o.pool, queue); err != nil {
 		return span, err
 	}
@@ -138,8 +138,8 @@ func (o *Ops) EachDelayed(ctx context.Context, queue string, f Filter, l Looking
 		return fmt.Errorf("look through the delayed messages: %w", err)
 	}
 	left, found := int64(f.limit()), int64(0)
-	for place := (&store.DelayedKey{DueAt: store.NegativeInfinity}); place != nil; l.tell(0, found) {
-		var messages []store.Peeked
+	for place := (&query.DelayedKey{DueAt: query.NegativeInfinity}); place != nil; l.tell(0, found) {
+		var messages []query.Peeked
 		if messages, place, err = o.store.ReadDelayedOf(ctx, o.pool, queue, chosen, *place, upTo, readRows, readBytes); err != nil {
 			return fmt.Errorf("look through the delayed messages: %w", err)
 		}
@@ -188,7 +188,7 @@ func (o *Ops) CountReady(ctx context.Context, queue string, f Filter, l Looking)
 	}
 }
 
-func message(m store.Peeked) Message {
+func message(m query.Peeked) Message {
 	return Message{Seq: m.Seq, ID: m.ID, Type: m.Type, SentAt: m.SentAt, ExpiresAt: m.ExpiresAt, Attempt: m.Attempt, Headers: m.Headers,
 		Body: m.Body, DueAt: m.DueAt, Why: m.Why, Error: m.Error}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 const (
@@ -70,7 +71,7 @@ func (o *Ops) preview(ctx context.Context, kind string, f Filter, to string) (v 
 	if sure && n == 0 {
 		return v, nil
 	}
-	var sample []store.Failed
+	var sample []query.Failed
 	look := func(db store.DBTX, sampled bool) error {
 		sample, err = o.store.PlannedFailed(ctx, db, p.chosen, p.except, p.after, p.upTo, previewSample, sampled)
 		return err

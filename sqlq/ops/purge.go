@@ -7,7 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // takeBatch is how many messages one transaction of Purge or Move takes.
@@ -53,7 +53,7 @@ func (o *Ops) Purge(ctx context.Context, queue string, f Filter, opts PurgeOptio
 	told := write(f, 0)
 	told.Delayed = opts.Delayed
 	r := running{kind: kindPurge}
-	if r.id, err = o.begin(ctx, kindPurge, told, store.Operation{Queue: &queue, UpTo: &span.UpTo}); err != nil {
+	if r.id, err = o.begin(ctx, kindPurge, told, query.Operation{Queue: &queue, UpTo: &span.UpTo}); err != nil {
 		return purged, err
 	}
 	err = o.purge(ctx, queue, r.id, chosen, span, int64(f.limit()), opts, &purged)
@@ -75,7 +75,7 @@ func (o *Ops) purgeAgain(r running, op Operation, upTo int64, f Filter, told wri
 	chosen, err := f.chosenReady()
 	return func(ctx context.Context) error {
 		var purged Purged
-		err := o.purge(ctx, op.Queue, r.id, chosen, store.Span{UpTo: upTo}, int64(f.limit()), PurgeOptions{Looking: Looking{Progress: tell}}, &purged)
+		err := o.purge(ctx, op.Queue, r.id, chosen, query.Span{UpTo: upTo}, int64(f.limit()), PurgeOptions{Looking: Looking{Progress: tell}}, &purged)
 		_, err = o.conclude(ctx, r, purged.Ready, err)
 		return err
 	}, err
@@ -99,7 +99,7 @@ func (o *Ops) PreviewPurge(ctx context.Context, queue string, f Filter, opts Pur
 }
 
 // chosenToPurge is what the filter of a purge chooses by.
-func (f Filter) chosenToPurge(opts PurgeOptions) (store.Filter, error) {
+func (f Filter) chosenToPurge(opts PurgeOptions) (query.Filter, error) {
 	chosen, err := f.chosenReady()
 	if err == nil && opts.Delayed && (len(chosen.Seqs) > 0 || f.Limit > 0) {
 		err = errors.New("numbers and a limit are of ready messages; purge the delayed ones apart")
@@ -107,7 +107,7 @@ func (f Filter) chosenToPurge(opts PurgeOptions) (store.Filter, error) {
 	return chosen, err
 }
 
-func (o *Ops) purge(ctx context.Context, queue string, id int64, f store.Filter, span store.Span, left int64, opts PurgeOptions, purged *Purged) error {
+func (o *Ops) purge(ctx context.Context, queue string, id int64, f query.Filter, span query.Span, left int64, opts PurgeOptions, purged *Purged) error {
 	if opts.Delayed { // first: meanwhile some may become ready
 		last, err := o.store.LastDelayed(ctx, o.pool)
 		if err != nil {
@@ -115,10 +115,10 @@ func (o *Ops) purge(ctx context.Context, queue string, id int64, f store.Filter,
 		}
 		var looked int64
 		b := wholeBatch(purgeDelayedRows)
-		for place := (&store.DelayedKey{}); place != nil; {
+		for place := (&query.DelayedKey{}); place != nil; {
 			var n int64
 			at := *place
-			err := o.inOperation(ctx, id, func(tx pgx.Tx, _ store.OperationPlace) (_ int64, after store.Place, err error) {
+			err := o.inOperation(ctx, id, func(tx pgx.Tx, _ query.OperationPlace) (_ int64, after query.Place, err error) {
 				n, place, err = o.store.PurgeDelayed(ctx, tx, queue, f, at, last, b.rows, b.bytes)
 				return n, after, err
 			})
@@ -138,9 +138,9 @@ func (o *Ops) purge(ctx context.Context, queue string, id int64, f store.Filter,
 			return err
 		}
 	}
-	return o.take(ctx, id, span, left, takeBatch, opts.Looking, func(tx pgx.Tx, span store.Span) (store.Taken, error) {
+	return o.take(ctx, id, span, left, takeBatch, opts.Looking, func(tx pgx.Tx, span query.Span) (query.Taken, error) {
 		return o.store.PurgeReady(ctx, tx, queue, f, span)
-	}, func(t store.Taken) error {
+	}, func(t query.Taken) error {
 		purged.Ready += t.N
 		return nil
 	})
@@ -148,12 +148,12 @@ func (o *Ops) purge(ctx context.Context, queue string, id int64, f store.Filter,
 
 // take takes messages out of a queue, in batches of most that are part of an operation, until the operation has taken limit or
 // the span is through. then is called after the commit of each.
-func (o *Ops) take(ctx context.Context, id int64, span store.Span, limit, most int64, l Looking, one func(pgx.Tx, store.Span) (store.Taken, error), then func(store.Taken) error) error {
+func (o *Ops) take(ctx context.Context, id int64, span query.Span, limit, most int64, l Looking, one func(pgx.Tx, query.Span) (query.Taken, error), then func(query.Taken) error) error {
 	var looked, taken int64
 	for b := wholeBatch(int(most)); ; {
-		var t store.Taken
+		var t query.Taken
 		end := true
-		err := o.inOperation(ctx, id, func(tx pgx.Tx, at store.OperationPlace) (_ int64, after store.Place, err error) {
+		err := o.inOperation(ctx, id, func(tx pgx.Tx, at query.OperationPlace) (_ int64, after query.Place, err error) {
 			span.After = max(span.After, at.After.Seq)
 			if limit <= at.Done {
 				return 0, after, nil
@@ -161,7 +161,7 @@ func (o *Ops) take(ctx context.Context, id int64, span store.Span, limit, most i
 			span.Look, span.Want, span.Bytes = b.of(lookRows), int(min(int64(b.rows), limit-at.Done)), int(b.bytes)
 			t, err = one(tx, span)
 			end = !t.More && t.N < int64(span.Want) && t.Looked < int64(span.Look)
-			return t.N, store.Place{Seq: t.Last}, err
+			return t.N, query.Place{Seq: t.Last}, err
 		})
 		if errors.Is(err, errEnded) {
 			return nil

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // ReplayOptions says how Replay works. The zero value is good.
@@ -109,7 +110,7 @@ func (o *Ops) changeFailed(ctx context.Context, kind string, f Filter, opts Repl
 		return 0, err
 	}
 	c := change{plan: p, running: running{kind: kind}, rate: opts.Rate, progress: opts.Progress}
-	op := store.Operation{UpTo: &p.upTo}
+	op := query.Operation{UpTo: &p.upTo}
 	if sure {
 		op.Wanted, c.wanted = &n, &n
 	}
@@ -129,10 +130,10 @@ func (o *Ops) changeFailed(ctx context.Context, kind string, f Filter, opts Repl
 type plan struct {
 	kind    string
 	filter  Filter // its times absolute
-	chosen  store.Filter
+	chosen  query.Filter
 	to      string           // a queue; "": each its own
 	except  []string         // queues that are gone, whose messages stay
-	after   *store.FailedKey // messages up to there are left alone; nil: none
+	after   *query.FailedKey // messages up to there are left alone; nil: none
 	upTo    int64            // messages with higher numbers failed after it began
 	limit   int64
 	unnamed error // *NoFailedError for names that are not there
@@ -206,17 +207,17 @@ func (o *Ops) skipOlder(ctx context.Context, db store.DBTX, p *plan) error {
 		return fmt.Errorf("look for the newest %d messages: %w", p.limit, err)
 	}
 	if first != nil {
-		p.after = &store.FailedKey{FailedAt: first.FailedAt, Seq: first.Seq - 1}
+		p.after = &query.FailedKey{FailedAt: first.FailedAt, Seq: first.Seq - 1}
 	}
 	return nil
 }
 
 // place returns a place in the order of failure as it stands in the operation table.
-func place(k *store.FailedKey) store.Place {
+func place(k *query.FailedKey) query.Place {
 	if k == nil {
-		return store.Place{}
+		return query.Place{}
 	}
-	return store.Place{At: k.FailedAt, Seq: k.Seq}
+	return query.Place{At: k.FailedAt, Seq: k.Seq}
 }
 
 // told returns what there is to say after a plan has been done: names that were not there, queues that are gone, or one
@@ -256,7 +257,7 @@ func (o *Ops) goneOf(ctx context.Context, p plan) (queues []string, err error) {
 }
 
 // missing returns a *NoFailedError when some of the messages that a filter names are not there with its status.
-func (o *Ops) missing(ctx context.Context, f Filter, chosen store.Filter) (unnamed, err error) {
+func (o *Ops) missing(ctx context.Context, f Filter, chosen query.Filter) (unnamed, err error) {
 	if len(f.Names) == 0 {
 		return nil, nil
 	}

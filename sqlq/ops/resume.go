@@ -8,7 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // ResumeOperation goes on with an operation that was interrupted or has stalled, as it was begun: with its filter, its
@@ -51,13 +51,13 @@ func (o *Ops) TryResumeOperation(ctx context.Context, id int64) (Operation, erro
 }
 
 // again returns what does the rest of an operation.
-func (o *Ops) again(ctx context.Context, op store.Operation, progress func(Progress)) (goOn func(context.Context) error, err error) {
+func (o *Ops) again(ctx context.Context, op query.Operation, progress func(Progress)) (goOn func(context.Context) error, err error) {
 	stands := operation(op)
 	switch {
 	case !goesByBatches(op.Kind):
 		return nil, fmt.Errorf("operation %d is of the kind %q, which cannot be resumed: run it again", op.ID, op.Kind)
 	case stands.Status == OperationRunning:
-		return nil, fmt.Errorf("operation %d is running; one whose process has died can be resumed when it has done nothing for %s", op.ID, store.StalledAfter)
+		return nil, fmt.Errorf("operation %d is running; one whose process has died can be resumed when it has done nothing for %s", op.ID, query.StalledAfter)
 	case !stands.Resumable():
 		return nil, fmt.Errorf("operation %d is %s: there is nothing to resume", op.ID, stands.Status)
 	}
@@ -91,7 +91,7 @@ func (o *Ops) again(ctx context.Context, op store.Operation, progress func(Progr
 }
 
 // failedAgain returns what does the rest of a change of failed messages.
-func (o *Ops) failedAgain(ctx context.Context, r running, op store.Operation, f Filter, told written, progress func(Progress)) (func(context.Context) error, error) {
+func (o *Ops) failedAgain(ctx context.Context, r running, op query.Operation, f Filter, told written, progress func(Progress)) (func(context.Context) error, error) {
 	chosen, err := o.choose(ctx, f)
 	if err != nil {
 		return nil, err
@@ -148,7 +148,7 @@ var errEnded = errors.New("the operation has ended")
 // inOperation runs a batch of an operation in a transaction of its own, and writes down in it how many messages it changed and
 // the place that it came to. The operation is locked first: whoever goes on with it after a crash waits until the crashed
 // batch is committed or undone, and several that go on with the same operation take turns, from the place that do is given.
-func (o *Ops) inOperation(ctx context.Context, id int64, do func(tx pgx.Tx, at store.OperationPlace) (changed int64, after store.Place, err error)) error {
+func (o *Ops) inOperation(ctx context.Context, id int64, do func(tx pgx.Tx, at query.OperationPlace) (changed int64, after query.Place, err error)) error {
 	return pgx.BeginTxFunc(ctx, o.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite}, func(tx pgx.Tx) error {
 		at, err := o.store.LockOperation(ctx, tx, id)
 		if err != nil {

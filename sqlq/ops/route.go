@@ -9,7 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // What ExplainRoute looks at: the last failed messages of the type, and the newest messages of each queue.
@@ -81,7 +81,7 @@ func (o *Ops) explainRoute(ctx context.Context, messageType string) (r Route, er
 		return r, err
 	}
 	r.Failed = typesSeen(failed)
-	var waiting []store.TypeSeen
+	var waiting []query.TypeSeen
 	done, err := o.within(ctx, countAllWithin, func(tx pgx.Tx) (err error) {
 		waiting, err = o.store.TypeWaiting(ctx, tx, messageType, queues, routeWaiting)
 		return err
@@ -119,7 +119,7 @@ func namedLike(messageType string, queues []string) string {
 	return like
 }
 
-func typesSeen(found []store.TypeSeen) []TypeSeen {
+func typesSeen(found []query.TypeSeen) []TypeSeen {
 	seen := make([]TypeSeen, len(found))
 	for i, s := range found {
 		seen[i] = TypeSeen(s)

@@ -10,8 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
 	"github.com/sqlq/sqlq/sqlq/ops"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // However a scan is cut into chunks, it returns the same messages in the same order, each once, those included that failed
@@ -23,24 +23,24 @@ func TestScanChunks(t *testing.T) {
 	d.exec(`UPDATE sqlq.error SET failed_at = '2026-01-01'::timestamptz + (seq / 3 % 7) * interval '1 microsecond', type = 'T' || seq % 2,
 		status = CASE WHEN seq % 4 = 0 THEN 'archived' ELSE 'failed' END, message = CASE WHEN seq % 5 = 0 THEN 'rare' ELSE 'often' END`)
 	for _, c := range []struct {
-		filter store.Filter
+		filter query.Filter
 		where  string
 	}{
-		{store.Filter{}, `true`},
-		{store.Filter{Status: "failed"}, `status = 'failed'`},
-		{store.Filter{Status: "failed", Type: "T1"}, `status = 'failed' AND type = 'T1'`},
-		{store.Filter{Error: "rare"}, `message = 'rare'`},
-		{store.Filter{Type: "T0", Pattern: "^rare"}, `type = 'T0' AND message = 'rare'`},
-		{store.Filter{Status: "archived", Error: "nowhere"}, `false`},
+		{query.Filter{}, `true`},
+		{query.Filter{Status: "failed"}, `status = 'failed'`},
+		{query.Filter{Status: "failed", Type: "T1"}, `status = 'failed' AND type = 'T1'`},
+		{query.Filter{Error: "rare"}, `message = 'rare'`},
+		{query.Filter{Type: "T0", Pattern: "^rare"}, `type = 'T0' AND message = 'rare'`},
+		{query.Filter{Status: "archived", Error: "nowhere"}, `false`},
 	} {
 		for _, oldest := range []bool{false, true} {
 			direction := map[bool]string{false: "DESC", true: "ASC"}[oldest]
 			want := d.text(fmt.Sprintf(`SELECT coalesce(string_agg(seq::text, ' ' ORDER BY failed_at %[1]s, seq %[1]s), '') FROM sqlq.error WHERE %[2]s`, direction, c.where))
 			for _, size := range [][2]int{{1, 1}, {1, 9}, {2, 1}, {3, 2}, {4, 3}, {5, 5}, {10, 4}, {39, 40}, {40, 40}, {40, 1}, {41, 7}, {1000, 1000}} {
-				scan := store.FailedScan{Oldest: oldest, Look: size[0], Limit: size[1], Sizes: size[0] == 4}
+				scan := query.FailedScan{Oldest: oldest, Look: size[0], Limit: size[1], Sizes: size[0] == 4}
 				var got []string
 				for chunks := 0; ; chunks++ {
-					chunk, err := store.New("sqlq").NextFailed(t.Context(), d.pool, c.filter, scan)
+					chunk, err := query.New("sqlq").NextFailed(t.Context(), d.pool, c.filter, scan)
 					if err != nil || len(chunk.Failed) > size[1] || chunks > 100 {
 						t.Fatalf("%+v, %+v: %d messages, err %v", c.filter, scan, len(chunk.Failed), err)
 					}

@@ -14,7 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sqlq/sqlq/sqlq"
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // MaxBody is the largest body, in bytes, that Send takes.
@@ -173,7 +173,7 @@ func (o *Ops) subscribed(ctx context.Context, tx pgx.Tx, messageType string) (qu
 }
 
 // common returns what the store sends for each body, after it has looked at all of them.
-func (m Outgoing) common(bodies []json.RawMessage) (common store.JSONMessage, err error) {
+func (m Outgoing) common(bodies []json.RawMessage) (common query.JSONMessage, err error) {
 	if m.ID != "" && len(bodies) != 1 {
 		return common, fmt.Errorf("one id was given for %d messages", len(bodies))
 	}
@@ -190,7 +190,7 @@ func (m Outgoing) common(bodies []json.RawMessage) (common store.JSONMessage, er
 	if !m.At.IsZero() && time.Since(m.At) > time.Minute { // as package sqlq has it
 		return common, fmt.Errorf("%w: %s has passed: without a time they are ready at once", sqlq.ErrInvalidTime, m.At.Format(time.RFC3339))
 	}
-	common = store.JSONMessage{Type: m.Type, Delay: m.Delay, At: m.At, TTL: m.TTL, ID: m.ID}
+	common = query.JSONMessage{Type: m.Type, Delay: m.Delay, At: m.At, TTL: m.TTL, ID: m.ID}
 	if len(m.Headers) > 0 {
 		if common.Headers, err = json.Marshal(m.Headers); err != nil {
 			return common, fmt.Errorf("encode headers: %w", err)

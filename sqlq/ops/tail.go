@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 const (
@@ -41,7 +41,7 @@ func (o *Ops) Tail(ctx context.Context, queue string, f Filter, do func(Message)
 	// Those that are here were here before, and fit no filter now; the last numbers that are not may be of messages that are
 	// being sent.
 	before := max(0, last-tailRows)
-	here, err := o.store.ReadTail(ctx, o.pool, queue, store.Filter{Seqs: []int64{0}}, nil, before, tailRows)
+	here, err := o.store.ReadTail(ctx, o.pool, queue, query.Filter{Seqs: []int64{0}}, nil, before, tailRows)
 	if err != nil {
 		return failed(err)
 	}

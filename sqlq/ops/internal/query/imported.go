@@ -1,4 +1,4 @@
-package store
+package query
 
 import (
 	"context"
@@ -27,7 +27,7 @@ const importedSentAt = `CASE WHEN m.sent_at IS NULL THEN clock_timestamp() ELSE 
 // sleeps. They were sent before this statement, whatever their sender's clock says: with a time of sending, bookkeeping may be
 // among the headers (the table's constraint sender_limits). An error of class 22 says that one of them cannot be stored: see
 // TryHeaders. Locks nothing.
-func (s *Schema) ImportReady(ctx context.Context, db DBTX, queue string, ms []Imported) (channel string, err error) {
+func (s readyQueries) ImportReady(ctx context.Context, db DBTX, queue string, ms []Imported) (channel string, err error) {
 	var c *string
 	err = db.QueryRow(ctx, fmt.Sprintf(`
 		WITH stored AS (
@@ -43,7 +43,7 @@ func (s *Schema) ImportReady(ctx context.Context, db DBTX, queue string, ms []Im
 
 // ImportDelayed stores messages among the delayed, for a queue; an error with SQLSTATE 42P01 where there is no such queue.
 // The movers find them at their next look. Locks nothing.
-func (s *Schema) ImportDelayed(ctx context.Context, db DBTX, queue string, ms []Imported) error {
+func (s readyQueries) ImportDelayed(ctx context.Context, db DBTX, queue string, ms []Imported) error {
 	args := importedColumns(ms)
 	due, why, failure := make([]*string, len(ms)), make([]string, len(ms)), make([]*string, len(ms))
 	for i, m := range ms {
@@ -86,7 +86,7 @@ func timeText(t *time.Time) *string {
 }
 
 // TryHeaders has the database read headers; an error of class 22 says that it does not take them.
-func (s *Schema) TryHeaders(ctx context.Context, db DBTX, headers []byte) error {
+func (s readyQueries) TryHeaders(ctx context.Context, db DBTX, headers []byte) error {
 	_, err := db.Exec(ctx, `SELECT $1::text::json`, string(headers))
 	return err
 }

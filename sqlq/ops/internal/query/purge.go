@@ -1,4 +1,4 @@
-package store
+package query
 
 import (
 	"context"
@@ -20,7 +20,7 @@ const stored = `pg_column_size(body)::bigint + coalesce(pg_column_size(headers),
 // picking is the beginning of a statement that takes messages out of a queue: the rows of picked, locked. Its parameters are
 // after, up to, how many to look at, how many to take and their bytes, in the first five places; result is an SQL expression
 // for the columns of Taken without N. Rows that others hold are passed over. Relies on the queue's primary key.
-func (s *Schema) picking(queue string, f Filter, span Span) (with, result string, args []any) {
+func (s readyQueries) picking(queue string, f Filter, span Span) (with, result string, args []any) {
 	indexed, scanned, args := s.where(filteredReady, f, span.After, span.UpTo, span.Look, span.Want, span.Bytes)
 	with = fmt.Sprintf(`
 		WITH looked AS MATERIALIZED (
@@ -39,7 +39,7 @@ func (s *Schema) picking(queue string, f Filter, span Span) (with, result string
 
 // PurgeReady removes ready messages of a span that a filter chooses, the oldest first. Messages that a receiver holds are
 // passed over. Relies on the queue's primary key.
-func (s *Schema) PurgeReady(ctx context.Context, db DBTX, queue string, f Filter, span Span) (Taken, error) {
+func (s readyQueries) PurgeReady(ctx context.Context, db DBTX, queue string, f Filter, span Span) (Taken, error) {
 	with, result, args := s.picking(queue, f, span)
 	var t Taken
 	err := db.QueryRow(ctx, with+fmt.Sprintf(`, gone AS (
@@ -52,7 +52,7 @@ func (s *Schema) PurgeReady(ctx context.Context, db DBTX, queue string, f Filter
 // MoveReady moves ready messages of a span that a filter chooses to another queue, the oldest first, and returns the channel to
 // notify after the commit, "" for none. It is one statement: a message is in one of the queues, whatever happens, and bodies
 // stay inside the server. Messages that a receiver holds are passed over. Relies on the queue's primary key.
-func (s *Schema) MoveReady(ctx context.Context, db DBTX, from, to string, f Filter, span Span) (t Taken, channel string, err error) {
+func (s readyQueries) MoveReady(ctx context.Context, db DBTX, from, to string, f Filter, span Span) (t Taken, channel string, err error) {
 	with, result, args := s.picking(from, f, span)
 	var c *string
 	err = db.QueryRow(ctx, with+fmt.Sprintf(`, gone AS (
@@ -67,7 +67,7 @@ func (s *Schema) MoveReady(ctx context.Context, db DBTX, from, to string, f Filt
 }
 
 // LastDelayed returns the highest seq that the delayed table has given out.
-func (s *Schema) LastDelayed(ctx context.Context, db DBTX) (seq int64, err error) {
+func (s readyQueries) LastDelayed(ctx context.Context, db DBTX) (seq int64, err error) {
 	err = db.QueryRow(ctx, `SELECT `+s.lastSeq(s.table("delayed"))).Scan(&seq)
 	return seq, err
 }
@@ -76,7 +76,7 @@ func (s *Schema) LastDelayed(ctx context.Context, db DBTX) (seq int64, err error
 // queue with seq <= upTo that a filter chooses, no more than so many bytes, but one at least. It returns how many it removed
 // and the place it came to, nil at the end. Messages that are being moved are passed over. Relies on the primary key; there is no index by queue, so it
 // reads the whole table in the end.
-func (s *Schema) PurgeDelayed(ctx context.Context, db DBTX, queue string, f Filter, after DelayedKey, upTo int64, look int, bytes int64) (n int64, next *DelayedKey, err error) {
+func (s readyQueries) PurgeDelayed(ctx context.Context, db DBTX, queue string, f Filter, after DelayedKey, upTo int64, look int, bytes int64) (n int64, next *DelayedKey, err error) {
 	f.Queue = queue
 	indexed, scanned, args := s.where(filteredDelayed, f, after.DueAt, after.Seq, upTo, look, bytes)
 	var due *time.Time

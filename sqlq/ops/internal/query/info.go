@@ -1,4 +1,4 @@
-package store
+package query
 
 import (
 	"context"
@@ -26,7 +26,7 @@ const readingAge = 30 * time.Second
 // QueueStates returns all queues by name, or one where name is not "". Locks nothing. It reads the registry, traffic and
 // instance, which are small, and the sequence of a queue in which nothing has arrived for a while: a reading that is old
 // may mean that nothing came since, or that nobody reads.
-func (s *Schema) QueueStates(ctx context.Context, db DBTX, name string) ([]QueueState, error) {
+func (s queueQueries) QueueStates(ctx context.Context, db DBTX, name string) ([]QueueState, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT q.name, q.low, q.created_at, q.paused_at, coalesce(q.paused_by, ''),
 			CASE WHEN t.at > clock_timestamp() - interval '%[4]d seconds' AND isfinite(t.at) AND isfinite(coalesce(t.before_at, t.at)) THEN
@@ -37,7 +37,7 @@ func (s *Schema) QueueStates(ctx context.Context, db DBTX, name string) ([]Queue
 		LEFT JOIN %[2]s t ON t.queue = q.name
 		LEFT JOIN (SELECT i.endpoint, sum(i.rate) FILTER (WHERE i.rate BETWEEN 0 AND 1e9) AS rate, count(*) AS n FROM %[3]s i WHERE `+lives+` GROUP BY i.endpoint) i ON i.endpoint = q.name
 		WHERE $1::text = '' OR q.name = $1::text ORDER BY q.name`,
-		s.table("queue"), s.table("traffic"), s.table("instance"), int(readingAge.Seconds())), name, pgx.Identifier{s.name}.Sanitize()+".")
+		s.table("queue"), s.table("traffic"), s.table("instance"), int(readingAge.Seconds())), name, pgx.Identifier{s.Name()}.Sanitize()+".")
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +53,7 @@ type QueueTable struct {
 
 // QueueTable returns what is known of a queue's table, and the event types that are subscribed. Takes a share lock on the
 // table for a moment, as every look at a table's size does.
-func (s *Schema) QueueTable(ctx context.Context, db DBTX, queue string) (QueueTable, error) {
+func (s queueQueries) QueueTable(ctx context.Context, db DBTX, queue string) (QueueTable, error) {
 	var t QueueTable
 	err := db.QueryRow(ctx, fmt.Sprintf(`
 		SELECT coalesce(pg_total_relation_size($2::text::regclass), 0), coalesce(pg_stat_get_dead_tuples($2::text::regclass), 0),
@@ -76,7 +76,7 @@ type QueueInstance struct {
 }
 
 // QueueInstances returns the running instances of a queue's endpoint. Locks nothing; reads the whole table, which is small.
-func (s *Schema) QueueInstances(ctx context.Context, db DBTX, queue string) ([]QueueInstance, error) {
+func (s queueQueries) QueueInstances(ctx context.Context, db DBTX, queue string) ([]QueueInstance, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT i.id, i.host, i.pid, i.version, i.concurrency, i.in_hand, i.rate::float8, i.started_at, i.heartbeat_at
 		FROM %s i WHERE i.endpoint = $1::text AND `+lives+` ORDER BY i.id`, s.table("instance")), queue)

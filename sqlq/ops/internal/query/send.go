@@ -1,4 +1,4 @@
-package store
+package query
 
 import (
 	"fmt"
@@ -28,7 +28,7 @@ func (m JSONMessage) args(first string) (call string, args []any) {
 
 // SendJSON queues a call of the SQL function send, which checks the message, stores it and wakes a receiver as part of
 // the transaction, and hands the message's id to then.
-func (s *Schema) SendJSON(b *pgx.Batch, queue string, m JSONMessage, then func(id string)) {
+func (s sendQueries) SendJSON(b *pgx.Batch, queue string, m JSONMessage, then func(id string)) {
 	call, args := m.args(queue)
 	b.Queue(fmt.Sprintf(`SELECT %s($1::text, $8::text, %s)::text`, s.table("send"), call), append(args, m.Type)...).QueryRow(func(row pgx.Row) error {
 		var sent string
@@ -42,7 +42,7 @@ func (s *Schema) SendJSON(b *pgx.Batch, queue string, m JSONMessage, then func(i
 
 // PublishJSON queues a call of the SQL function publish, which checks the event, stores a copy in each subscribed queue and
 // wakes receivers as part of the transaction, and hands the number of copies to then.
-func (s *Schema) PublishJSON(b *pgx.Batch, m JSONMessage, then func(copies int)) {
+func (s sendQueries) PublishJSON(b *pgx.Batch, m JSONMessage, then func(copies int)) {
 	call, args := m.args(m.Type)
 	b.Queue(fmt.Sprintf(`SELECT %s($1::text, %s)`, s.table("publish"), call), args...).QueryRow(func(row pgx.Row) error {
 		var copies int

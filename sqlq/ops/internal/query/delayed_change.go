@@ -1,14 +1,16 @@
-package store
+package query
 
 import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
 // FindByKey makes the statements of a transaction look rows up by their keys, whatever the planner believes of the size of
 // tables whose statistics are old.
-func (s *Schema) FindByKey(ctx context.Context, tx DBTX) error {
+func (s delayedQueries) FindByKey(ctx context.Context, tx DBTX) error {
 	_, err := tx.Exec(ctx, `SELECT set_config(n, 'off', true) FROM unnest(ARRAY['enable_seqscan', 'enable_bitmapscan', 'enable_hashjoin', 'enable_mergejoin']) n`)
 	return err
 }
@@ -23,7 +25,7 @@ type DelayedChange struct {
 // CancelDelayed looks at the next limit delayed messages of a stretch and removes those that a filter chooses, with a row of
 // history for each; no more of them than there are so many bytes in, but one at least. It locks them and passes over those that
 // others hold: those are being moved.
-func (s *Schema) CancelDelayed(ctx context.Context, db DBTX, st DelayedStretch, f Filter, operation int64, limit int, bytes int64) (DelayedChange, error) {
+func (s delayedQueries) CancelDelayed(ctx context.Context, db DBTX, st DelayedStretch, f Filter, operation int64, limit int, bytes int64) (DelayedChange, error) {
 	return s.changeDelayed(ctx, db, st, f, limit, bytes, fmt.Sprintf(`
 			DELETE FROM %s d USING picked p WHERE d.due_at = p.due_at AND d.seq = p.seq
 			RETURNING d.id, d.queue, d.attempt, d.error, NULL::timestamptz AS due_at`, s.table("delayed")), `true`, "cancel", operation)
@@ -42,7 +44,7 @@ type Due struct {
 //
 // The due time is the order of the table. Unless the stretch is read from its later end where messages are moved to a
 // later time, it meets them again.
-func (s *Schema) RescheduleDelayed(ctx context.Context, db DBTX, st DelayedStretch, f Filter, to Due, operation int64, limit int) (DelayedChange, error) {
+func (s delayedQueries) RescheduleDelayed(ctx context.Context, db DBTX, st DelayedStretch, f Filter, to Due, operation int64, limit int) (DelayedChange, error) {
 	due, unless := `greatest($3::timestamptz, clock_timestamp())`, `due_at <> $3::timestamptz AND (due_at > statement_timestamp() OR $3::timestamptz > statement_timestamp())`
 	var param any = to.At
 	if to.At.IsZero() {
@@ -61,7 +63,7 @@ func (s *Schema) RescheduleDelayed(ctx context.Context, db DBTX, st DelayedStret
 // takes no more bytes than given, 0: however many, but one message at least, for where bodies are left where they are. It
 // asks the filter before it locks: nothing of a delayed message changes but its due time, and a row whose due time has
 // changed meanwhile is not found any more.
-func (s *Schema) changeDelayed(ctx context.Context, db DBTX, st DelayedStretch, f Filter, limit int, bytes int64, change, unless, what string, operation int64, more ...any) (DelayedChange, error) {
+func (s delayedQueries) changeDelayed(ctx context.Context, db DBTX, st DelayedStretch, f Filter, limit int, bytes int64, change, unless, what string, operation int64, more ...any) (DelayedChange, error) {
 	st.Sized = bytes > 0
 	read, where, order, args := s.reading(st, f, limit, append([]any{limit, operation}, more...)...)
 	fit := `SELECT * FROM read`
@@ -90,7 +92,7 @@ func (s *Schema) changeDelayed(ctx context.Context, db DBTX, st DelayedStretch, 
 		)
 		SELECT count(*), (SELECT due_at FROM last), (SELECT seq FROM last),
 			CASE WHEN min(due_at) < clock_timestamp() + interval '%[9]d milliseconds' THEN 'sqlq_' || %[10]s::regclass::oid END
-		FROM changed`, read, s.table("delayed"), where, unless, change, s.table("history"), what, order, soon.Milliseconds(), quote(s.table("delayed")), fit),
+		FROM changed`, read, s.table("delayed"), where, unless, change, s.table("history"), what, order, store.Soon.Milliseconds(), quote(s.table("delayed")), fit),
 		args...).Scan(&c.N, &due, &seq, &channel)
 	if due != nil {
 		c.Next = &DelayedKey{DueAt: *due, Seq: *seq}

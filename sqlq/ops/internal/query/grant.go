@@ -1,4 +1,4 @@
-package store
+package query
 
 import (
 	"context"
@@ -11,13 +11,13 @@ import (
 
 // GrantRole gives a role what a kind of role has, of the named queues or, with nil, of all; it may subscribe them to the named
 // events or, with nil, to any. Runs as the owner of the schema; takes the advisory lock of queue DDL.
-func (s *Schema) GrantRole(ctx context.Context, db DBTX, role, kind string, queues []string, bodies bool, events []string) error {
+func (s roleQueries) GrantRole(ctx context.Context, db DBTX, role, kind string, queues []string, bodies bool, events []string) error {
 	_, err := db.Exec(ctx, fmt.Sprintf(`SELECT %s($1::text::name, $2::text, $3::text[], $4::boolean, $5::text[])`, s.table("grant_role")), role, kind, queues, bodies, events)
 	return err
 }
 
 // GrantRoleSQL is the statement that GrantRole runs, for a tool of somebody's own.
-func (s *Schema) GrantRoleSQL(role, kind string, queues []string, bodies bool, events []string) string {
+func (s roleQueries) GrantRoleSQL(role, kind string, queues []string, bodies bool, events []string) string {
 	sql := fmt.Sprintf(`SELECT %s(%s, %s`, s.table("grant_role"), literal(role), literal(kind))
 	if queues != nil {
 		sql += `, ` + literals(queues)
@@ -32,13 +32,13 @@ func (s *Schema) GrantRoleSQL(role, kind string, queues []string, bodies bool, e
 }
 
 // RevokeRole takes what GrantRole gave: with nil everything, else what is on the tables of the named queues.
-func (s *Schema) RevokeRole(ctx context.Context, db DBTX, role string, queues []string) error {
+func (s roleQueries) RevokeRole(ctx context.Context, db DBTX, role string, queues []string) error {
 	_, err := db.Exec(ctx, fmt.Sprintf(`SELECT %s($1::text::name, $2::text[])`, s.table("revoke_role")), role, queues)
 	return err
 }
 
 // RevokeRoleSQL is the statement that RevokeRole runs.
-func (s *Schema) RevokeRoleSQL(role string, queues []string) string {
+func (s roleQueries) RevokeRoleSQL(role string, queues []string) string {
 	sql := fmt.Sprintf(`SELECT %s(%s`, s.table("revoke_role"), literal(role))
 	if queues != nil {
 		sql += `, ` + literals(queues)
@@ -63,7 +63,7 @@ func literals(values []string) string {
 }
 
 // Roles returns the names of the roles of the server, those that it makes itself left out.
-func (s *Schema) Roles(ctx context.Context, db DBTX) ([]string, error) {
+func (s roleQueries) Roles(ctx context.Context, db DBTX) ([]string, error) {
 	rows, err := db.Query(ctx, `SELECT rolname::text FROM pg_roles WHERE rolname !~ '^pg_' ORDER BY 1`)
 	if err != nil {
 		return nil, err
@@ -114,7 +114,7 @@ type Lacking struct {
 
 // Lacks returns which privileges this role has not, directly, as a member of other roles or as the owner. Those on
 // queues are looked up for the named queues, with nil for all that there are.
-func (s *Schema) Lacks(ctx context.Context, db DBTX, wanted []Privilege, queues []string) ([]Lacking, error) {
+func (s roleQueries) Lacks(ctx context.Context, db DBTX, wanted []Privilege, queues []string) ([]Lacking, error) {
 	n := len(wanted)
 	names, ons, objects, columns := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	for i, p := range wanted {
@@ -146,7 +146,7 @@ func (s *Schema) Lacks(ctx context.Context, db DBTX, wanted []Privilege, queues 
 				AND c.relkind = CASE e.kind WHEN 'sequence' THEN 'S'::"char" ELSE 'r'::"char" END
 		)
 		SELECT n::int, coalesce(array_agg(queue ORDER BY queue) FILTER (WHERE queue IS NOT NULL), '{}')
-		FROM asked WHERE NOT may GROUP BY n ORDER BY n`, s.name, names, ons, objects, columns, queues)
+		FROM asked WHERE NOT may GROUP BY n ORDER BY n`, s.Name(), names, ons, objects, columns, queues)
 	if err != nil {
 		return nil, err
 	}

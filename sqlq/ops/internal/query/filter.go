@@ -1,4 +1,4 @@
-package store
+package query
 
 import (
 	"cmp"
@@ -65,7 +65,7 @@ func (f Filter) Scans() bool {
 // (status, failed_at, seq), (status, queue, failed_at, seq), (status, type, failed_at, seq), (status, fingerprint, failed_at,
 // seq), (id) and the primary key. The second must look at every message that the first leaves. Of some it says null: they do
 // not fit.
-func (s *Schema) where(t filtered, f Filter, args ...any) (indexed, scanned string, _ []any) {
+func (s base) where(t filtered, f Filter, args ...any) (indexed, scanned string, _ []any) {
 	var conds, scans []string
 	param := func(v any) int { args = append(args, v); return len(args) }
 	equal := func(column, value string) {
@@ -131,7 +131,7 @@ func all(conds []string) string {
 
 // SeenQueues returns the queues whose failed messages the role may see; nil: those of all, but for some. Row security
 // leaves the others out anyway, but only after it has looked at each message. Locks nothing.
-func (s *Schema) SeenQueues(ctx context.Context, db DBTX) (queues []string, err error) {
+func (s filterQueries) SeenQueues(ctx context.Context, db DBTX) (queues []string, err error) {
 	err = db.QueryRow(ctx, fmt.Sprintf(`
 		SELECT CASE WHEN row_security_active(%s::regclass) AND NOT %s(NULL, 'SELECT') THEN %s('SELECT') END`,
 		quote(s.table("error")), s.table("queue_allows"), s.table("queues_apart"))).Scan(&queues)
@@ -139,13 +139,13 @@ func (s *Schema) SeenQueues(ctx context.Context, db DBTX) (queues []string, err 
 }
 
 // TryPattern has the database read a regular expression; an error with SQLSTATE 2201B says what is wrong with it.
-func (s *Schema) TryPattern(ctx context.Context, db DBTX, pattern string) error {
+func (s filterQueries) TryPattern(ctx context.Context, db DBTX, pattern string) error {
 	_, err := db.Exec(ctx, `SELECT '' ~ $1::text`, pattern)
 	return err
 }
 
 // TryPath has the database read a jsonpath; a syntax error of class 42 says what is wrong with it.
-func (s *Schema) TryPath(ctx context.Context, db DBTX, path string) error {
+func (s filterQueries) TryPath(ctx context.Context, db DBTX, path string) error {
 	_, err := db.Exec(ctx, `SELECT $1::text::jsonpath`, path)
 	return err
 }

@@ -1,4 +1,4 @@
-package store
+package query
 
 import (
 	"context"
@@ -72,7 +72,7 @@ type Leased struct {
 // ListLeased returns up to limit leased messages that a filter chooses, those that were leased first in front. Locks
 // nothing. Only a filter by instance has an index, the primary key; else it reads the whole table, which has no more rows
 // than handlers run.
-func (s *Schema) ListLeased(ctx context.Context, db DBTX, f LeaseFilter, limit int) ([]Leased, error) {
+func (s leaseQueries) ListLeased(ctx context.Context, db DBTX, f LeaseFilter, limit int) ([]Leased, error) {
 	where, args := leaseConds(f, limit)
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT l.lease, l.instance, coalesce(i.host, ''), coalesce(i.pid, 0), CASE WHEN i.id IS NULL THEN 'gone' ELSE %s END,
@@ -94,7 +94,7 @@ type LeasedIn struct {
 }
 
 // LeasedByQueue counts the leased messages that a filter chooses. Locks nothing. It reads what ListLeased reads.
-func (s *Schema) LeasedByQueue(ctx context.Context, db DBTX, f LeaseFilter) ([]LeasedIn, error) {
+func (s leaseQueries) LeasedByQueue(ctx context.Context, db DBTX, f LeaseFilter) ([]LeasedIn, error) {
 	where, args := leaseConds(f)
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT l.queue, count(*), max(l.lease) FROM %s l WHERE %s GROUP BY l.queue ORDER BY l.queue`, s.table("leased"), where), args...)
@@ -112,7 +112,7 @@ func (s *Schema) LeasedByQueue(ctx context.Context, db DBTX, f LeaseFilter) ([]L
 // It locks the rows that it moves and passes over those that others hold: they are being settled, or handled in a
 // transaction. It returns how many it moved, and the channel to notify after the commit; "": no receiver of the queue
 // sleeps. An error with SQLSTATE 42P01 says that the queue has gone.
-func (s *Schema) ReleaseLeased(ctx context.Context, db DBTX, queue string, f LeaseFilter, operation int64, limit int) (n int64, channel string, err error) {
+func (s leaseQueries) ReleaseLeased(ctx context.Context, db DBTX, queue string, f LeaseFilter, operation int64, limit int) (n int64, channel string, err error) {
 	f.Queue = queue
 	where, args := leaseConds(f, operation, limit)
 	var woken *string

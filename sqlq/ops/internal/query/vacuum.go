@@ -1,4 +1,4 @@
-package store
+package query
 
 import (
 	"context"
@@ -26,7 +26,7 @@ type Holder struct {
 // Holders returns who holds vacuum back in this database, oldest first: sessions whose transaction is open for longer than
 // a time, prepared transactions likewise, standbys that report what they still read, and replication slots. Of other roles'
 // sessions it sees nothing without the privileges of pg_read_all_stats.
-func (s *Schema) Holders(ctx context.Context, db DBTX, longer time.Duration) ([]Holder, error) {
+func (s healthQueries) Holders(ctx context.Context, db DBTX, longer time.Duration) ([]Holder, error) {
 	rows, err := db.Query(ctx, `
 		WITH holder AS (
 			SELECT 'session' AS kind, coalesce(application_name, '') AS name, pid, coalesce(usename::text, '') AS usename, coalesce(state, '') AS state,
@@ -73,7 +73,7 @@ func DropSlotSQL(name string) string {
 func RollbackPreparedSQL(id string) string { return `ROLLBACK PREPARED ` + literal(id) }
 
 // VacuumSQL is the statement that vacuums a table of the schema, with options such as "FULL" or "VERBOSE".
-func (s *Schema) VacuumSQL(table, options string) string {
+func (s healthQueries) VacuumSQL(table, options string) string {
 	if options != "" {
 		options = `(` + options + `) `
 	}
@@ -100,7 +100,7 @@ type TableHealth struct {
 
 // TablesHealth returns the health of the tables of messages: the queues, delayed, leased and error. It asks for the size of
 // each table's files.
-func (s *Schema) TablesHealth(ctx context.Context, db DBTX) ([]TableHealth, error) {
+func (s healthQueries) TablesHealth(ctx context.Context, db DBTX) ([]TableHealth, error) {
 	rows, err := db.Query(ctx, `
 		SELECT c.relname::text, coalesce(pg_relation_size(c.oid), 0), coalesce(pg_indexes_size(c.oid), 0), coalesce(pg_total_relation_size(c.oid), 0),
 			greatest(pg_stat_get_live_tuples(c.oid), c.reltuples::bigint, 0), coalesce(pg_stat_get_dead_tuples(c.oid), 0),
@@ -111,7 +111,7 @@ func (s *Schema) TablesHealth(ctx context.Context, db DBTX) ([]TableHealth, erro
 			coalesce(pg_stat_get_autovacuum_count(c.oid), 0)
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_class t ON t.oid = c.reltoastrelid
 		WHERE n.nspname = $1::text AND c.relkind = 'r' AND (left(c.relname, 2) = 'q_' OR c.relname IN ('delayed', 'leased', 'error'))
-		ORDER BY 1`, s.name)
+		ORDER BY 1`, s.Name())
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +127,7 @@ var VacuumOptions = struct{ All, Queues, Toast []string }{
 }
 
 // SetOptionsSQL is the statement that sets storage parameters of a table of the schema, each as name=value.
-func (s *Schema) SetOptionsSQL(table string, options []string) string {
+func (s healthQueries) SetOptionsSQL(table string, options []string) string {
 	sql := `ALTER TABLE ` + s.table(table) + ` SET (`
 	for i, option := range options {
 		if i > 0 {
@@ -140,7 +140,7 @@ func (s *Schema) SetOptionsSQL(table string, options []string) string {
 
 // SetOptions sets storage parameters of a table. Waits for vacuum and for other changes of the table, and for nobody who
 // reads or writes rows.
-func (s *Schema) SetOptions(ctx context.Context, db DBTX, table string, options []string) error {
+func (s healthQueries) SetOptions(ctx context.Context, db DBTX, table string, options []string) error {
 	_, err := db.Exec(ctx, s.SetOptionsSQL(table, options))
 	return err
 }

@@ -1,4 +1,4 @@
-package store
+package query
 
 import (
 	"context"
@@ -47,7 +47,7 @@ type DelayedStretch struct {
 // reading is a CTE "read" with the next limit delayed messages of a stretch that are due at the times of a filter, and
 // the condition for the rest of the filter. It is what bounds every statement: predicates that no index serves are asked
 // of these rows alone. Relies on the primary key.
-func (s *Schema) reading(st DelayedStretch, f Filter, limit int, args ...any) (read, where, order string, _ []any) {
+func (s delayedQueries) reading(st DelayedStretch, f Filter, limit int, args ...any) (read, where, order string, _ []any) {
 	param := func(v any) int { args = append(args, v); return len(args) }
 	direction, beyond, within := "", ">", "<="
 	if st.Newest {
@@ -92,7 +92,7 @@ func (s *Schema) reading(st DelayedStretch, f Filter, limit int, args ...any) (r
 // FindDelayed returns where the delayed messages with these numbers or ids lie. There is no index for that, which every delayed
 // retry would pay for (76 bytes of WAL beside 541, and something for vacuum): it reads the table, at about 0.1 s a million
 // messages. Locks nothing.
-func (s *Schema) FindDelayed(ctx context.Context, db DBTX, seqs []int64, ids []string) ([]DelayedKey, error) {
+func (s delayedQueries) FindDelayed(ctx context.Context, db DBTX, seqs []int64, ids []string) ([]DelayedKey, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT due_at, seq FROM %s WHERE seq = ANY ($1::bigint[]) OR id = ANY ($2::text[]::uuid[])`, s.table("delayed")), seqs, ids)
 	if err != nil {
@@ -107,7 +107,7 @@ func (s *Schema) FindDelayed(ctx context.Context, db DBTX, seqs []int64, ids []s
 
 // ListDelayed looks at the next chunk delayed messages of a stretch and returns up to limit of those that a filter
 // chooses, in order, and the place it came to: nil at the end of the stretch. Locks nothing.
-func (s *Schema) ListDelayed(ctx context.Context, db DBTX, st DelayedStretch, f Filter, chunk, limit int) (found []DelayedRow, next *DelayedKey, err error) {
+func (s delayedQueries) ListDelayed(ctx context.Context, db DBTX, st DelayedStretch, f Filter, chunk, limit int) (found []DelayedRow, next *DelayedKey, err error) {
 	read, where, order, args := s.reading(st, f, chunk, chunk, limit)
 	// The last row of the chunk comes with every row, and alone where nothing was chosen.
 	rows, err := db.Query(ctx, fmt.Sprintf(`
@@ -146,7 +146,7 @@ func (s *Schema) ListDelayed(ctx context.Context, db DBTX, st DelayedStretch, f 
 
 // FillDelayed fills in the headers and the body of a delayed message; pgx.ErrNoRows when it is not there any more. Locks
 // nothing. Relies on the primary key.
-func (s *Schema) FillDelayed(ctx context.Context, db DBTX, d *DelayedRow) error {
+func (s delayedQueries) FillDelayed(ctx context.Context, db DBTX, d *DelayedRow) error {
 	return db.QueryRow(ctx, fmt.Sprintf(`
 		SELECT headers::text, body FROM %s WHERE due_at = $1::timestamptz AND seq = $2::bigint`, s.table("delayed")), d.DueAt, d.Seq).
 		Scan(&d.Headers, &d.Body)

@@ -1,4 +1,4 @@
-package store
+package query
 
 import (
 	"context"
@@ -41,7 +41,7 @@ const operationStalled = `status = 'running' AND updated_at < clock_timestamp() 
 
 // BeginOperation writes an operation down before it changes anything, and returns its number. Of op it takes Kind, Filter,
 // Queue, UpTo, Wanted, OSUser, Host and Reason. What lies up to after is left alone; the zero Place: nothing is.
-func (s *Schema) BeginOperation(ctx context.Context, db DBTX, op Operation, after Place) (id int64, err error) {
+func (s operationQueries) BeginOperation(ctx context.Context, db DBTX, op Operation, after Place) (id int64, err error) {
 	err = db.QueryRow(ctx, fmt.Sprintf(`
 		INSERT INTO %s (kind, filter, queue, up_to, wanted, os_user, host, reason, after, after_at)
 		VALUES ($1::text, $2::text::json, $3::text, $4::bigint, $5::bigint, $6::text, $7::text, $8::text, $9::bigint, $10::timestamptz) RETURNING id`, s.table("operation")),
@@ -59,7 +59,7 @@ type Place struct {
 // AdvanceOperation adds what a batch has changed, in the batch's transaction, and the place that it came to; the zero Place:
 // none. It says false when the operation was cancelled or has ended: then the batch must be rolled back. It locks the
 // operation's row.
-func (s *Schema) AdvanceOperation(ctx context.Context, db DBTX, id, changed int64, after Place) (goesOn bool, err error) {
+func (s operationQueries) AdvanceOperation(ctx context.Context, db DBTX, id, changed int64, after Place) (goesOn bool, err error) {
 	tag, err := db.Exec(ctx, fmt.Sprintf(`
 		UPDATE %s SET done = done + $2::bigint, after = CASE WHEN $4::timestamptz IS NULL THEN greatest(after, $3::bigint) ELSE $3::bigint END,
 			after_at = coalesce($4::timestamptz, after_at), updated_at = clock_timestamp()
@@ -68,7 +68,7 @@ func (s *Schema) AdvanceOperation(ctx context.Context, db DBTX, id, changed int6
 }
 
 // EndOperation writes down how an operation ended: done, interrupted or cancelled, and what ended it early.
-func (s *Schema) EndOperation(ctx context.Context, db DBTX, id int64, status, failure string) error {
+func (s operationQueries) EndOperation(ctx context.Context, db DBTX, id int64, status, failure string) error {
 	_, err := db.Exec(ctx, fmt.Sprintf(`
 		UPDATE %s SET status = $2::text, error = nullif($3::text, ''), updated_at = clock_timestamp(), ended_at = clock_timestamp()
 		WHERE id = $1::bigint AND status = 'running'`, s.table("operation")), id, status, failure)
@@ -85,7 +85,7 @@ type OperationPlace struct {
 // LockOperation returns how far an operation has come and holds it until the transaction ends, so that whoever else goes on
 // with it, or cancels it, waits for this batch; pgx.ErrNoRows when there is none of that number. They do not wait for ever:
 // a process that is frozen in the middle of a batch loses it.
-func (s *Schema) LockOperation(ctx context.Context, tx pgx.Tx, id int64) (p OperationPlace, err error) {
+func (s operationQueries) LockOperation(ctx context.Context, tx pgx.Tx, id int64) (p OperationPlace, err error) {
 	var at *time.Time
 	err = tx.QueryRow(ctx, fmt.Sprintf(`
 		SELECT status, after, after_at, done, set_config('idle_in_transaction_session_timeout', '10s', true)
@@ -98,7 +98,7 @@ func (s *Schema) LockOperation(ctx context.Context, tx pgx.Tx, id int64) (p Oper
 
 // ResumeOperation lets an operation that was interrupted, or has stalled, run again; false: it is neither. It locks the
 // operation's row.
-func (s *Schema) ResumeOperation(ctx context.Context, db DBTX, id int64) (resumed bool, err error) {
+func (s operationQueries) ResumeOperation(ctx context.Context, db DBTX, id int64) (resumed bool, err error) {
 	tag, err := db.Exec(ctx, fmt.Sprintf(`
 		UPDATE %s SET status = 'running', error = NULL, updated_at = clock_timestamp(), ended_at = NULL
 		WHERE id = $2::bigint AND (status = 'interrupted' OR %s)`, s.table("operation"), operationStalled), StalledAfter.Microseconds(), id)
@@ -107,7 +107,7 @@ func (s *Schema) ResumeOperation(ctx context.Context, db DBTX, id int64) (resume
 
 // CancelOperation ends an operation that runs or was interrupted; false: it has ended. by says more of who did it, after
 // the role. It waits for the batch in hand.
-func (s *Schema) CancelOperation(ctx context.Context, db DBTX, id int64, by string) (cancelled bool, err error) {
+func (s operationQueries) CancelOperation(ctx context.Context, db DBTX, id int64, by string) (cancelled bool, err error) {
 	tag, err := db.Exec(ctx, fmt.Sprintf(`
 		UPDATE %s SET status = 'cancelled', error = 'cancelled by ' || session_user || $2::text, updated_at = clock_timestamp(), ended_at = clock_timestamp()
 		WHERE id = $1::bigint AND status IN ('running', 'interrupted')`, s.table("operation")), id, by)
@@ -115,7 +115,7 @@ func (s *Schema) CancelOperation(ctx context.Context, db DBTX, id int64, by stri
 }
 
 // ReadOperation returns one operation; pgx.ErrNoRows when there is none of that number.
-func (s *Schema) ReadOperation(ctx context.Context, db DBTX, id int64) (Operation, error) {
+func (s operationQueries) ReadOperation(ctx context.Context, db DBTX, id int64) (Operation, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`SELECT %s FROM %s WHERE id = $2::bigint`, operationColumns, s.table("operation")),
 		StalledAfter.Microseconds(), id)
 	if err != nil {
@@ -126,7 +126,7 @@ func (s *Schema) ReadOperation(ctx context.Context, db DBTX, id int64) (Operatio
 
 // ListOperations returns up to limit operations, the last one first. status is one of the table, or stalled; "" and kind ""
 // are any. Locks nothing. Relies on the primary key, from whose end it reads.
-func (s *Schema) ListOperations(ctx context.Context, db DBTX, status, kind string, limit int) ([]Operation, error) {
+func (s operationQueries) ListOperations(ctx context.Context, db DBTX, status, kind string, limit int) ([]Operation, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT %[1]s FROM %[2]s
 		WHERE ($2::text = '' OR $2::text = CASE WHEN %[3]s THEN 'stalled' ELSE status END) AND ($3::text = '' OR kind = $3::text)

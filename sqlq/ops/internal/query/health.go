@@ -1,4 +1,4 @@
-package store
+package query
 
 import (
 	"context"
@@ -29,7 +29,7 @@ type Server struct {
 }
 
 // Server returns what the server says of itself.
-func (s *Schema) Server(ctx context.Context, db DBTX) (Server, error) {
+func (s healthQueries) Server(ctx context.Context, db DBTX) (Server, error) {
 	rows, err := db.Query(ctx, `
 		SELECT current_setting('server_version_num')::int, current_setting('server_version'), current_database()::text, session_user::text,
 			current_user::text, r.rolsuper, r.rolsuper OR r.rolbypassrls,
@@ -46,11 +46,11 @@ func (s *Schema) Server(ctx context.Context, db DBTX) (Server, error) {
 
 // Exists says whether there is a schema of that name, whether this role may use it, and whose it is: the owner of the
 // registry of queues, or of the schema where that is missing.
-func (s *Schema) Exists(ctx context.Context, db DBTX) (exists, may bool, owner string, err error) {
+func (s healthQueries) Exists(ctx context.Context, db DBTX) (exists, may bool, owner string, err error) {
 	err = db.QueryRow(ctx, `
 		SELECT n.oid IS NOT NULL, coalesce(has_schema_privilege(n.oid, 'USAGE'), false), coalesce(pg_get_userbyid(coalesce(c.relowner, n.nspowner))::text, '')
 		FROM (SELECT $1::text) s (name) LEFT JOIN pg_namespace n ON n.nspname = s.name
-		LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'queue' AND c.relkind = 'r'`, s.name).Scan(&exists, &may, &owner)
+		LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'queue' AND c.relkind = 'r'`, s.Name()).Scan(&exists, &may, &owner)
 	return exists, may, owner, err
 }
 
@@ -66,7 +66,7 @@ type Usage struct {
 }
 
 // Usage returns the connections in use under each limit that applies to this role.
-func (s *Schema) Usage(ctx context.Context, db DBTX) ([]Usage, error) {
+func (s healthQueries) Usage(ctx context.Context, db DBTX) ([]Usage, error) {
 	rows, err := db.Query(ctx, `
 		WITH me AS (
 			SELECT oid, rolsuper, rolconnlimit,
@@ -89,33 +89,33 @@ func (s *Schema) Usage(ctx context.Context, db DBTX) ([]Usage, error) {
 }
 
 // Listen has the session listen on a channel.
-func (s *Schema) Listen(ctx context.Context, db DBTX, channel string) error {
+func (s healthQueries) Listen(ctx context.Context, db DBTX, channel string) error {
 	_, err := db.Exec(ctx, `LISTEN `+pgx.Identifier{channel}.Sanitize())
 	return err
 }
 
 // EnableRowSecuritySQL is the statement that has row security apply to a table, to others than its owner.
-func (s *Schema) EnableRowSecuritySQL(table string) string {
+func (s healthQueries) EnableRowSecuritySQL(table string) string {
 	return fmt.Sprintf(`ALTER TABLE %s ENABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY`, s.table(table))
 }
 
 // DisableRowSecuritySQL is the statement that has a table without policies seen again.
-func (s *Schema) DisableRowSecuritySQL(table string) string {
+func (s healthQueries) DisableRowSecuritySQL(table string) string {
 	return fmt.Sprintf(`ALTER TABLE %s DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY`, s.table(table))
 }
 
 // OwnSQL is the statement that gives a table to an owner.
-func (s *Schema) OwnSQL(table, owner string) string {
+func (s healthQueries) OwnSQL(table, owner string) string {
 	return fmt.Sprintf(`ALTER TABLE %s OWNER TO %s`, s.table(table), pgx.Identifier{owner}.Sanitize())
 }
 
 // ReindexSQL is the statement that makes an index anew while its table is in use.
-func (s *Schema) ReindexSQL(index string) string {
+func (s healthQueries) ReindexSQL(index string) string {
 	return fmt.Sprintf(`REINDEX INDEX CONCURRENTLY %s`, s.table(index))
 }
 
 // DropIndexSQL is the statement that removes an index while its table is in use.
-func (s *Schema) DropIndexSQL(index string) string {
+func (s healthQueries) DropIndexSQL(index string) string {
 	return fmt.Sprintf(`DROP INDEX CONCURRENTLY %s`, s.table(index))
 }
 
@@ -123,11 +123,11 @@ func (s *Schema) DropIndexSQL(index string) string {
 type BrokenIndex struct{ Index, Table string }
 
 // BrokenIndexes returns the indexes of the schema's tables that are not valid.
-func (s *Schema) BrokenIndexes(ctx context.Context, db DBTX) ([]BrokenIndex, error) {
+func (s healthQueries) BrokenIndexes(ctx context.Context, db DBTX) ([]BrokenIndex, error) {
 	rows, err := db.Query(ctx, `
 		SELECT i.relname::text, t.relname::text FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class t ON t.oid = x.indrelid
 		JOIN pg_namespace n ON n.oid = t.relnamespace
-		WHERE n.nspname = $1::text AND NOT (x.indisvalid AND x.indisready) ORDER BY 2, 1`, s.name)
+		WHERE n.nspname = $1::text AND NOT (x.indisvalid AND x.indisready) ORDER BY 2, 1`, s.Name())
 	if err != nil {
 		return nil, err
 	}
@@ -143,10 +143,10 @@ type Sequence struct {
 
 // UsedSequences returns the sequences of the schema of which more than so many hundredths are used. Those that the role may
 // not read are left out.
-func (s *Schema) UsedSequences(ctx context.Context, db DBTX, hundredths int) ([]Sequence, error) {
+func (s healthQueries) UsedSequences(ctx context.Context, db DBTX, hundredths int) ([]Sequence, error) {
 	rows, err := db.Query(ctx, `
 		SELECT sequencename::text, last_value, max_value FROM pg_sequences
-		WHERE schemaname = $1::text AND last_value > max_value / 100 * $2::int ORDER BY 1`, s.name, hundredths)
+		WHERE schemaname = $1::text AND last_value > max_value / 100 * $2::int ORDER BY 1`, s.Name(), hundredths)
 	if err != nil {
 		return nil, err
 	}
@@ -161,12 +161,12 @@ type Strayed struct {
 
 // StrayedFunctions returns the functions of the schema that are not pinned to it, by where they look instead: after the schema
 // was renamed they look in the old one.
-func (s *Schema) StrayedFunctions(ctx context.Context, db DBTX) ([]Strayed, error) {
+func (s healthQueries) StrayedFunctions(ctx context.Context, db DBTX) ([]Strayed, error) {
 	rows, err := db.Query(ctx, `
 		SELECT coalesce(path, ''), count(*) FROM (
 			SELECT (SELECT substr(c, length('search_path=') + 1) FROM unnest(p.proconfig) c WHERE c LIKE 'search\_path=%') AS path
 			FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = $1::text
-		) f WHERE path IS DISTINCT FROM quote_ident($1::text) || ', pg_temp' GROUP BY path ORDER BY path`, s.name)
+		) f WHERE path IS DISTINCT FROM quote_ident($1::text) || ', pg_temp' GROUP BY path ORDER BY path`, s.Name())
 	if err != nil {
 		return nil, err
 	}
@@ -174,13 +174,13 @@ func (s *Schema) StrayedFunctions(ctx context.Context, db DBTX) ([]Strayed, erro
 }
 
 // PinFunctionsSQL is the statement that pins the functions of the schema to it.
-func (s *Schema) PinFunctionsSQL() string {
+func (s healthQueries) PinFunctionsSQL() string {
 	return fmt.Sprintf(`DO $$ DECLARE f regprocedure; BEGIN FOR f IN SELECT oid FROM pg_proc WHERE pronamespace = quote_ident(%[1]s)::regnamespace LOOP `+
-		`EXECUTE format('ALTER FUNCTION %%s SET search_path = %%I, pg_temp', f, %[1]s); END LOOP; END $$`, quote(s.name))
+		`EXECUTE format('ALTER FUNCTION %%s SET search_path = %%I, pg_temp', f, %[1]s); END LOOP; END $$`, quote(s.Name()))
 }
 
 // PinFunctions runs PinFunctionsSQL.
-func (s *Schema) PinFunctions(ctx context.Context, db DBTX) error {
+func (s healthQueries) PinFunctions(ctx context.Context, db DBTX) error {
 	_, err := db.Exec(ctx, s.PinFunctionsSQL())
 	return err
 }
@@ -194,12 +194,12 @@ type OpenTable struct {
 }
 
 // RowSecurity returns the tables of the schema whose row security is not as the migrations make it.
-func (s *Schema) RowSecurity(ctx context.Context, db DBTX) ([]OpenTable, error) {
+func (s healthQueries) RowSecurity(ctx context.Context, db DBTX) ([]OpenTable, error) {
 	rows, err := db.Query(ctx, `
 		SELECT c.relname::text, p.there AND NOT c.relrowsecurity, c.relforcerowsecurity, NOT p.there AND c.relrowsecurity
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
 			LATERAL (SELECT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname IN ('readable', 'writable')) AS there) p
-		WHERE n.nspname = $1::text AND c.relkind = 'r' AND (p.there <> c.relrowsecurity OR c.relforcerowsecurity) ORDER BY 1`, s.name)
+		WHERE n.nspname = $1::text AND c.relkind = 'r' AND (p.there <> c.relrowsecurity OR c.relforcerowsecurity) ORDER BY 1`, s.Name())
 	if err != nil {
 		return nil, err
 	}
@@ -210,10 +210,10 @@ func (s *Schema) RowSecurity(ctx context.Context, db DBTX) ([]OpenTable, error) 
 type ForeignTable struct{ Name, Owner string }
 
 // ForeignTables returns the tables of the schema that do not belong to the owner.
-func (s *Schema) ForeignTables(ctx context.Context, db DBTX, owner string) ([]ForeignTable, error) {
+func (s healthQueries) ForeignTables(ctx context.Context, db DBTX, owner string) ([]ForeignTable, error) {
 	rows, err := db.Query(ctx, `
 		SELECT c.relname::text, pg_get_userbyid(c.relowner)::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-		WHERE n.nspname = $1::text AND c.relkind = 'r' AND pg_get_userbyid(c.relowner) <> $2::text ORDER BY 1`, s.name, owner)
+		WHERE n.nspname = $1::text AND c.relkind = 'r' AND pg_get_userbyid(c.relowner) <> $2::text ORDER BY 1`, s.Name(), owner)
 	if err != nil {
 		return nil, err
 	}
@@ -234,7 +234,7 @@ type SeenInstance struct {
 }
 
 // SeenInstances returns the instances that are taken for alive, and those that crashed within a time, at most so many.
-func (s *Schema) SeenInstances(ctx context.Context, db DBTX, within time.Duration, most int) ([]SeenInstance, error) {
+func (s healthQueries) SeenInstances(ctx context.Context, db DBTX, within time.Duration, most int) ([]SeenInstance, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT id, endpoint, host, pid, version, %s, %s, CASE WHEN crashed_at IS NOT NULL THEN 'crashed' ELSE '' END,
 			%s
@@ -262,7 +262,7 @@ type Orphans struct {
 
 // OrphanedLeases returns the leases whose instance has ended or never was, by queue, among the first limit of them. Relies on
 // the primary key of leased, of which it reads one entry an instance, and those of the orphans.
-func (s *Schema) OrphanedLeases(ctx context.Context, db DBTX, limit int) ([]Orphans, error) {
+func (s healthQueries) OrphanedLeases(ctx context.Context, db DBTX, limit int) ([]Orphans, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		WITH RECURSIVE holder (instance) AS (
 			(SELECT instance FROM %[1]s ORDER BY instance LIMIT 1)
@@ -276,7 +276,7 @@ func (s *Schema) OrphanedLeases(ctx context.Context, db DBTX, limit int) ([]Orph
 			to_regclass(quote_ident($1::text) || '.' || quote_ident('q_' || o.queue)) IS NULL
 		FROM (
 			SELECT l.queue, l.leased_at FROM gone g, LATERAL (SELECT queue, leased_at FROM %[1]s WHERE instance = g.instance LIMIT $2::int) l LIMIT $2::int
-		) o GROUP BY o.queue ORDER BY o.queue`, s.table("leased"), s.table("instance"), elapsed(`min(o.leased_at)`)), s.name, limit)
+		) o GROUP BY o.queue ORDER BY o.queue`, s.table("leased"), s.table("instance"), elapsed(`min(o.leased_at)`)), s.Name(), limit)
 	if err != nil {
 		return nil, err
 	}
@@ -297,7 +297,7 @@ type Overdue struct {
 
 // OverdueDelayed returns the delayed messages that have been due for longer than late, by queue, among the first limit of
 // them. Relies on the primary key.
-func (s *Schema) OverdueDelayed(ctx context.Context, db DBTX, late time.Duration, limit int) ([]Overdue, error) {
+func (s healthQueries) OverdueDelayed(ctx context.Context, db DBTX, late time.Duration, limit int) ([]Overdue, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT queue, count(*), %s
 		FROM (SELECT queue, due_at FROM %s WHERE due_at < clock_timestamp() - $1::bigint * interval '1 microsecond' ORDER BY due_at, seq LIMIT $2::int) d
@@ -315,7 +315,7 @@ func (s *Schema) OverdueDelayed(ctx context.Context, db DBTX, late time.Duration
 
 // FailedSince counts the messages that failed within a time and wait for an operator, up to a limit. Relies on the index
 // (status, failed_at).
-func (s *Schema) FailedSince(ctx context.Context, db DBTX, within time.Duration, limit int) (n int64, err error) {
+func (s healthQueries) FailedSince(ctx context.Context, db DBTX, within time.Duration, limit int) (n int64, err error) {
 	err = db.QueryRow(ctx, fmt.Sprintf(`
 		SELECT count(*) FROM (SELECT FROM %s WHERE status = 'failed' AND failed_at > clock_timestamp() - $1::bigint * interval '1 microsecond'
 			LIMIT $2::int) f`, s.table("error")), within.Microseconds(), limit).Scan(&n)

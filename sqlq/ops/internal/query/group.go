@@ -1,4 +1,4 @@
-package store
+package query
 
 import (
 	"context"
@@ -24,7 +24,7 @@ const groupColumns = `fingerprint, queue, type, status, count(*), min(failed_at)
 
 // GroupFailed counts the failed messages that a filter chooses by group, queue, type and status. It reads each of them:
 // 200,000 take about 0.1 s. Limit the statement. Locks nothing.
-func (s *Schema) GroupFailed(ctx context.Context, db DBTX, f Filter) ([]FailedGroup, error) {
+func (s failedQueries) GroupFailed(ctx context.Context, db DBTX, f Filter) ([]FailedGroup, error) {
 	indexed, scanned, args := s.where(filteredError, f)
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT %s FROM %s WHERE %s AND %s GROUP BY fingerprint, queue, type, status`, groupColumns, s.table("error"), indexed, scanned), args...)
@@ -36,7 +36,7 @@ func (s *Schema) GroupFailed(ctx context.Context, db DBTX, f Filter) ([]FailedGr
 
 // EstimateGroups estimates what GroupFailed counts, from a sample of a thousand pages. What failed last is read besides,
 // so that a new fault is not missed: a bounded effort. Locks nothing. Relies on the index (status, failed_at, seq).
-func (s *Schema) EstimateGroups(ctx context.Context, db DBTX, f Filter) ([]FailedGroup, error) {
+func (s failedQueries) EstimateGroups(ctx context.Context, db DBTX, f Filter) ([]FailedGroup, error) {
 	indexed, scanned, args := s.where(filteredError, f)
 	ofStatus := `true`
 	if f.Status != "" {
@@ -63,7 +63,7 @@ func (s *Schema) EstimateGroups(ctx context.Context, db DBTX, f Filter) ([]Faile
 // and of the last its queue and type. Only a filter by status, fingerprint and times can be asked. Locks nothing.
 // Relies on the index (status, fingerprint, failed_at, seq): it reads an entry a group and those that it counts, but
 // under row security whatever lies between messages that may be seen. Limit the statement.
-func (s *Schema) ListGroups(ctx context.Context, db DBTX, f Filter, most int) (groups []FailedGroup, upTo int64, err error) {
+func (s failedQueries) ListGroups(ctx context.Context, db DBTX, f Filter, most int) (groups []FailedGroup, upTo int64, err error) {
 	fingerprint := Filter{Fingerprint: f.Fingerprint}
 	only, _, args := s.where(filteredOrdered, fingerprint, most)
 	times, _, args := s.where(filtered{time: "failed_at"}, Filter{Since: f.Since, Until: f.Until}, args...)
@@ -111,7 +111,7 @@ const (
 
 // ExpectFailed returns how many failed messages the planner believes a filter to choose, from its statistics: a guess that
 // costs nothing, to choose a way by. Locks nothing.
-func (s *Schema) ExpectFailed(ctx context.Context, db DBTX, f Filter) (n float64, err error) {
+func (s failedQueries) ExpectFailed(ctx context.Context, db DBTX, f Filter) (n float64, err error) {
 	indexed, _, args := s.where(filteredError, f.unscanned())
 	var plan []struct {
 		Plan struct {
@@ -134,7 +134,7 @@ type FailedText struct {
 
 // ReadFailedTexts returns how the messages of those numbers failed, of those that are there. Locks nothing. Relies on the
 // primary key.
-func (s *Schema) ReadFailedTexts(ctx context.Context, db DBTX, seqs []int64) ([]FailedText, error) {
+func (s failedQueries) ReadFailedTexts(ctx context.Context, db DBTX, seqs []int64) ([]FailedText, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT seq, error_type, left(message, 1000) FROM %s WHERE seq = ANY ($1::bigint[])`, s.table("error")), seqs)
 	if err != nil {
@@ -145,7 +145,7 @@ func (s *Schema) ReadFailedTexts(ctx context.Context, db DBTX, seqs []int64) ([]
 
 // CountChosen counts the failed messages that a filter chooses, up to a limit. Limit the statement: where few fit it reads
 // all that the indexed part of the filter leaves. Locks nothing.
-func (s *Schema) CountChosen(ctx context.Context, db DBTX, f Filter, limit int64) (n int64, err error) {
+func (s failedQueries) CountChosen(ctx context.Context, db DBTX, f Filter, limit int64) (n int64, err error) {
 	indexed, scanned, args := s.where(filteredError, f, limit)
 	err = db.QueryRow(ctx, fmt.Sprintf(`
 		SELECT count(*) FROM (SELECT FROM %s WHERE %s AND %s LIMIT $1::bigint) m`, s.table("error"), indexed, scanned), args...).Scan(&n)
@@ -153,7 +153,7 @@ func (s *Schema) CountChosen(ctx context.Context, db DBTX, f Filter, limit int64
 }
 
 // EstimateChosen estimates what CountChosen counts, from a sample of a thousand pages. Locks nothing.
-func (s *Schema) EstimateChosen(ctx context.Context, db DBTX, f Filter) (n int64, err error) {
+func (s failedQueries) EstimateChosen(ctx context.Context, db DBTX, f Filter) (n int64, err error) {
 	indexed, scanned, args := s.where(filteredError, f)
 	err = db.QueryRow(ctx, fmt.Sprintf(`
 		SELECT round(count(*) * %s)::bigint FROM %s WHERE %s AND %s`,

@@ -1,4 +1,4 @@
-package store
+package query
 
 import (
 	"context"
@@ -40,7 +40,7 @@ const failedColumns = `seq, id::text, status, queue, endpoint, host, type, attem
 
 // ListFailed returns up to limit failed messages that a filter chooses, those with the highest numbers first. It is for
 // messages that are named: NextFailed goes through many. Locks nothing. Relies on the primary key and the index (id).
-func (s *Schema) ListFailed(ctx context.Context, db DBTX, f Filter, limit int) ([]Failed, error) {
+func (s failedQueries) ListFailed(ctx context.Context, db DBTX, f Filter, limit int) ([]Failed, error) {
 	indexed, scanned, args := s.where(filteredError, f, limit)
 	where := indexed + ` AND ` + scanned
 	rows, err := db.Query(ctx, fmt.Sprintf(`
@@ -79,7 +79,7 @@ type FailedChunk struct {
 // NextFailed looks at the next messages in the order of their failure, and returns those that a filter chooses. However
 // rare they are, it ends after o.Look messages that fit the indexed part of the filter, so a whole scan is many short
 // statements and none holds vacuum back. Locks nothing. Relies on the indexes on the error table, which all have the order.
-func (s *Schema) NextFailed(ctx context.Context, db DBTX, f Filter, o FailedScan) (FailedChunk, error) {
+func (s failedQueries) NextFailed(ctx context.Context, db DBTX, f Filter, o FailedScan) (FailedChunk, error) {
 	direction, beyond := `DESC`, `<`
 	if o.Oldest {
 		direction, beyond = `ASC`, `>`
@@ -143,7 +143,7 @@ func columnsFor(f Filter) string {
 // inOrder selects the first messages of the error table in the order of their failure, by the status and the queues of a filter
 // and a condition for which filteredOrdered was asked. Where several of them are wanted each is read on its own, because only
 // so the indexes have the order.
-func (s *Schema) inOrder(f Filter, columns, indexed, direction, limit string) string {
+func (s failedQueries) inOrder(f Filter, columns, indexed, direction, limit string) string {
 	var each []string
 	ofOne := func(and string) {
 		each = append(each, fmt.Sprintf(`(SELECT %[1]s FROM %[2]s WHERE %[3]s%[4]s ORDER BY failed_at %[5]s, seq %[5]s LIMIT %[6]s)`,
@@ -175,7 +175,7 @@ func (f *Failed) scanned() []any {
 
 // ReadFailed returns the failed messages of those numbers that are there, in any order, with all their fields. Locks
 // nothing. Relies on the primary key.
-func (s *Schema) ReadFailed(ctx context.Context, db DBTX, seqs ...int64) ([]Failed, error) {
+func (s failedQueries) ReadFailed(ctx context.Context, db DBTX, seqs ...int64) ([]Failed, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT %s, headers::text, body, chain, stack FROM %s WHERE seq = ANY ($1::bigint[])`, failedColumns, s.table("error")), seqs)
 	if err != nil {

@@ -1,4 +1,4 @@
-package store
+package query
 
 import (
 	"context"
@@ -27,7 +27,7 @@ const numberedTogether = 50
 // Behind returns the tables of queues, and the others, whose sequence would give out numbers that rows have; those that the
 // role may not read are left out. Locks nothing. Relies on the primary keys: it reads one entry of each, and all of leased,
 // which is small.
-func (s *Schema) Behind(ctx context.Context, db DBTX, queues []string) (behind []Numbered, err error) {
+func (s healthQueries) Behind(ctx context.Context, db DBTX, queues []string) (behind []Numbered, err error) {
 	all := slices.Clone(numbered)
 	for i, t := range all {
 		all[i].Sequence = t.Table + "_" + t.Column + "_seq"
@@ -65,7 +65,7 @@ func (s *Schema) Behind(ctx context.Context, db DBTX, queues []string) (behind [
 }
 
 // readable returns those of the tables whose numbers, and sequence, the role may read. Locks nothing.
-func (s *Schema) readable(ctx context.Context, db DBTX, all []Numbered) (may []Numbered, err error) {
+func (s healthQueries) readable(ctx context.Context, db DBTX, all []Numbered) (may []Numbered, err error) {
 	tables, columns, sequences := make([]string, len(all)), make([]string, len(all)), make([]string, len(all))
 	for i, t := range all {
 		tables[i], columns[i], sequences[i] = s.table(t.Table), t.Column, s.table(t.Sequence)
@@ -85,7 +85,7 @@ func (s *Schema) readable(ctx context.Context, db DBTX, all []Numbered) (may []N
 // CatchUp sets the sequence of a table to the highest number that a row has, if it is behind, and returns that number. It locks
 // the table against writers for a moment, as whoever draws a number meanwhile could have it taken back, and waits for that
 // lock for two seconds, because writers wait behind it. Takes the owner.
-func (s *Schema) CatchUp(ctx context.Context, tx DBTX, t Numbered) (highest int64, err error) {
+func (s healthQueries) CatchUp(ctx context.Context, tx DBTX, t Numbered) (highest int64, err error) {
 	for _, sql := range []string{`SET LOCAL lock_timeout = '2s'`, fmt.Sprintf(`LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE`, s.table(t.Table))} {
 		if _, err := tx.Exec(ctx, sql); err != nil {
 			return 0, err
@@ -99,6 +99,6 @@ func (s *Schema) CatchUp(ctx context.Context, tx DBTX, t Numbered) (highest int6
 }
 
 // CatchUpSQL is the statement that does what CatchUp does, but for the lock.
-func (s *Schema) CatchUpSQL(t Numbered) string {
+func (s healthQueries) CatchUpSQL(t Numbered) string {
 	return fmt.Sprintf(`SELECT setval('%s', (SELECT max(%s) FROM %s))`, strings.ReplaceAll(s.table(t.Sequence), `'`, `''`), t.Column, s.table(t.Table))
 }

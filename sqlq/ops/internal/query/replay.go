@@ -1,4 +1,4 @@
-package store
+package query
 
 import (
 	"context"
@@ -20,13 +20,13 @@ type Snapshot struct {
 }
 
 // FailedSnapshot returns where the error table ends now. Locks nothing.
-func (s *Schema) FailedSnapshot(ctx context.Context, db DBTX) (now Snapshot, err error) {
+func (s failedQueries) FailedSnapshot(ctx context.Context, db DBTX) (now Snapshot, err error) {
 	err = db.QueryRow(ctx, `SELECT `+s.lastSeq(s.table("error"))+`, statement_timestamp()`).Scan(&now.Last, &now.At)
 	return now, err
 }
 
 // LastFailed returns the highest number that the error table has given out. A message that fails later has a higher one.
-func (s *Schema) LastFailed(ctx context.Context, db DBTX) (seq int64, err error) {
+func (s failedQueries) LastFailed(ctx context.Context, db DBTX) (seq int64, err error) {
 	now, err := s.FailedSnapshot(ctx, db)
 	return now.Last, err
 }
@@ -39,7 +39,7 @@ type FailedQueue struct {
 
 // FailedQueues returns the queues of all messages with status failed. Locks nothing. Relies on the index (status,
 // queue, failed_at, seq), of which it reads one entry a queue.
-func (s *Schema) FailedQueues(ctx context.Context, db DBTX) ([]FailedQueue, error) {
+func (s failedQueries) FailedQueues(ctx context.Context, db DBTX) ([]FailedQueue, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		WITH RECURSIVE f AS (
 			(SELECT queue FROM %[1]s WHERE status = 'failed' ORDER BY queue LIMIT 1)
@@ -57,7 +57,7 @@ func (s *Schema) FailedQueues(ctx context.Context, db DBTX) ([]FailedQueue, erro
 
 // AnyFailed says whether a filter chooses a message with seq <= upTo. Locks nothing. Relies on the index that the filter
 // names.
-func (s *Schema) AnyFailed(ctx context.Context, db DBTX, f Filter, upTo int64) (any bool, err error) {
+func (s failedQueries) AnyFailed(ctx context.Context, db DBTX, f Filter, upTo int64) (any bool, err error) {
 	indexed, scanned, args := s.where(filteredError, f, upTo)
 	err = db.QueryRow(ctx, fmt.Sprintf(`
 		SELECT EXISTS (SELECT FROM %s WHERE seq <= $1::bigint AND %s AND %s)`, s.table("error"), indexed, scanned), args...).Scan(&any)
@@ -73,7 +73,7 @@ type NamedFailed struct {
 
 // NamedFailed returns those of the numbers and ids that are in the error table, with any status. Locks nothing. Relies on
 // the primary key and the index (id).
-func (s *Schema) NamedFailed(ctx context.Context, db DBTX, seqs []int64, ids []string) ([]NamedFailed, error) {
+func (s failedQueries) NamedFailed(ctx context.Context, db DBTX, seqs []int64, ids []string) ([]NamedFailed, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT seq, id::text, status FROM %s WHERE seq = ANY ($1::bigint[]) OR id = ANY ($2::text[]::uuid[])`, s.table("error")), seqs, ids)
 	if err != nil {
@@ -84,7 +84,7 @@ func (s *Schema) NamedFailed(ctx context.Context, db DBTX, seqs []int64, ids []s
 
 // CountPlanned counts the failed messages with seq <= upTo that a filter chooses, those of some queues left out. Locks
 // nothing. It reads all that the filter's index leads to, so give it a time limit.
-func (s *Schema) CountPlanned(ctx context.Context, db DBTX, f Filter, except []string, upTo int64) (n int64, err error) {
+func (s failedQueries) CountPlanned(ctx context.Context, db DBTX, f Filter, except []string, upTo int64) (n int64, err error) {
 	indexed, scanned, args := s.where(filteredError, f, upTo, nonNil(except))
 	err = db.QueryRow(ctx, fmt.Sprintf(`
 		SELECT count(*) FROM %s WHERE seq <= $1::bigint AND queue <> ALL ($2::text[]) AND %s AND %s`, s.table("error"), indexed, scanned), args...).Scan(&n)
@@ -92,7 +92,7 @@ func (s *Schema) CountPlanned(ctx context.Context, db DBTX, f Filter, except []s
 }
 
 // EstimatePlanned estimates what CountPlanned counts from a sample of a thousand pages. Locks nothing.
-func (s *Schema) EstimatePlanned(ctx context.Context, db DBTX, f Filter, except []string, upTo int64) (n int64, err error) {
+func (s failedQueries) EstimatePlanned(ctx context.Context, db DBTX, f Filter, except []string, upTo int64) (n int64, err error) {
 	indexed, scanned, args := s.where(filteredError, f, upTo, nonNil(except))
 	table := s.table("error")
 	err = db.QueryRow(ctx, fmt.Sprintf(`
@@ -113,7 +113,7 @@ func later(after *FailedKey, args []any) (string, []any) {
 // PlannedFailed returns the first failed messages behind a place, with seq <= upTo, that a filter chooses, the oldest first,
 // those of some queues left out. Locks nothing. Relies on the index that the filter names, which has the order. Where the
 // filter chooses few it may read much, so give it a time limit; sampled looks at a thousand pages only, and finds any of them.
-func (s *Schema) PlannedFailed(ctx context.Context, db DBTX, f Filter, except []string, after *FailedKey, upTo int64, limit int, sampled bool) ([]Failed, error) {
+func (s failedQueries) PlannedFailed(ctx context.Context, db DBTX, f Filter, except []string, after *FailedKey, upTo int64, limit int, sampled bool) ([]Failed, error) {
 	table := filteredOrdered
 	if sampled {
 		table = filteredError
@@ -143,7 +143,7 @@ func (f Filter) unscanned() Filter {
 
 // NewestPlanned returns the place of the n-th newest failed message with seq <= upTo that a filter chooses, those of some
 // queues left out; nil: there are fewer. Locks nothing. Relies on the index that the filter names.
-func (s *Schema) NewestPlanned(ctx context.Context, db DBTX, f Filter, except []string, upTo, n int64) (*FailedKey, error) {
+func (s failedQueries) NewestPlanned(ctx context.Context, db DBTX, f Filter, except []string, upTo, n int64) (*FailedKey, error) {
 	indexed, scanned, args := s.where(filteredOrdered, f, upTo, nonNil(except), n)
 	where := fmt.Sprintf(`seq <= $1::bigint AND queue <> ALL ($2::text[]) AND %s AND %s`, indexed, scanned)
 	var key FailedKey
@@ -159,7 +159,7 @@ func (s *Schema) NewestPlanned(ctx context.Context, db DBTX, f Filter, except []
 // LookAhead returns up to which place a batch that begins behind a place is to go: over up to most messages with
 // seq <= upTo that the indexed part of a filter chooses, and over so many bytes, but one message at least; nil: there are
 // none. end says that there are no more. Locks nothing. Relies on the index that the filter names, which has the order.
-func (s *Schema) LookAhead(ctx context.Context, db DBTX, f Filter, after *FailedKey, upTo int64, most int, bytes int64) (last *FailedKey, end bool, err error) {
+func (s failedQueries) LookAhead(ctx context.Context, db DBTX, f Filter, after *FailedKey, upTo int64, most int, bytes int64) (last *FailedKey, end bool, err error) {
 	indexed, _, args := s.where(filteredOrdered, f.unscanned(), upTo, most, bytes)
 	behind, args := later(after, args)
 	read := s.inOrder(f, `failed_at, seq, `+stored+` AS size`, behind+` AND seq <= $1::bigint AND `+indexed, `ASC`, `$2::bigint`)
@@ -191,7 +191,7 @@ type LockedFailed struct {
 // LockFailed locks up to limit failed messages that a filter chooses, behind a place and up to last, with seq <= upTo, those
 // of some queues left out, and returns them in the order of their failure. It passes over messages that others hold. Relies on
 // the index that the filter names; LookAhead has seen to it that few lie between the places.
-func (s *Schema) LockFailed(ctx context.Context, tx pgx.Tx, f Filter, except []string, after *FailedKey, last FailedKey, upTo int64, limit int64) ([]LockedFailed, error) {
+func (s failedQueries) LockFailed(ctx context.Context, tx pgx.Tx, f Filter, except []string, after *FailedKey, last FailedKey, upTo int64, limit int64) ([]LockedFailed, error) {
 	indexed, scanned, args := s.where(filteredError, f, last.FailedAt, last.Seq, upTo, nonNil(except), limit)
 	behind, args := later(after, args)
 	rows, err := tx.Query(ctx, fmt.Sprintf(`
@@ -204,18 +204,18 @@ func (s *Schema) LockFailed(ctx context.Context, tx pgx.Tx, f Filter, except []s
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[LockedFailed])
 }
 
+const lockedSeqs = `seq = ANY ($1::bigint[]) AND seq BETWEEN $2::bigint AND $3::bigint`
+
 // The changes of locked messages below take their numbers in ascending order, and write a row of history for each, of
 // that operation and kind. They rely on the primary key: the first and the last number are named apart, or the planner,
 // who sees thousands of them, may read the whole table.
-
-const lockedSeqs = `seq = ANY ($1::bigint[]) AND seq BETWEEN $2::bigint AND $3::bigint`
 
 func lockedArgs(seqs []int64, operation int64, kind string) []any {
 	return []any{seqs, seqs[0], seqs[len(seqs)-1], operation, kind}
 }
 
 // noted is an SQL statement: it writes down what is done with the messages that a statement returned under that name.
-func (s *Schema) noted(from string) string {
+func (s failedQueries) noted(from string) string {
 	return fmt.Sprintf(`INSERT INTO %s (message, what, operation, queue, attempts, failed_at, host, error)
 			SELECT id, $5::text, $4::bigint, queue, attempts, failed_at, host, message FROM %s ORDER BY failed_at, seq`, s.table("history"), from)
 }
@@ -228,7 +228,7 @@ func (s *Schema) noted(from string) string {
 //
 // It is one statement: each message is in exactly one of the tables whatever happens, and bodies stay inside the server. An
 // error with SQLSTATE 42P01 says that the queue has gone.
-func (s *Schema) ReplayFailed(b *pgx.Batch, queue string, seqs []int64, operation int64, kind string, then func(n int64, channel string)) {
+func (s failedQueries) ReplayFailed(b *pgx.Batch, queue string, seqs []int64, operation int64, kind string, then func(n int64, channel string)) {
 	b.Queue(fmt.Sprintf(`
 		WITH gone AS (
 			DELETE FROM %[1]s WHERE %[3]s
@@ -257,7 +257,7 @@ func (s *Schema) ReplayFailed(b *pgx.Batch, queue string, seqs []int64, operatio
 }
 
 // ArchiveFailed archives locked messages, or takes them back, and hands how many to then.
-func (s *Schema) ArchiveFailed(b *pgx.Batch, archived bool, seqs []int64, operation int64, kind string, then func(n int64)) {
+func (s failedQueries) ArchiveFailed(b *pgx.Batch, archived bool, seqs []int64, operation int64, kind string, then func(n int64)) {
 	set := `status = 'failed', archived_at = NULL`
 	if archived {
 		set = `status = 'archived', archived_at = clock_timestamp()`
@@ -266,11 +266,11 @@ func (s *Schema) ArchiveFailed(b *pgx.Batch, archived bool, seqs []int64, operat
 }
 
 // DeleteFailed removes locked messages for good, and hands how many to then.
-func (s *Schema) DeleteFailed(b *pgx.Batch, seqs []int64, operation int64, kind string, then func(n int64)) {
+func (s failedQueries) DeleteFailed(b *pgx.Batch, seqs []int64, operation int64, kind string, then func(n int64)) {
 	s.changeFailed(b, `DELETE FROM `+s.table("error"), seqs, operation, kind, then)
 }
 
-func (s *Schema) changeFailed(b *pgx.Batch, statement string, seqs []int64, operation int64, kind string, then func(n int64)) {
+func (s failedQueries) changeFailed(b *pgx.Batch, statement string, seqs []int64, operation int64, kind string, then func(n int64)) {
 	b.Queue(fmt.Sprintf(`
 		WITH changed AS (
 			%s WHERE %s RETURNING seq, id, queue, attempts, failed_at, host, message
@@ -279,11 +279,4 @@ func (s *Schema) changeFailed(b *pgx.Batch, statement string, seqs []int64, oper
 		then(tag.RowsAffected())
 		return nil
 	})
-}
-
-func nonNil[T any](list []T) []T {
-	if list == nil {
-		return []T{}
-	}
-	return list
 }

@@ -1,4 +1,4 @@
-package store
+package query
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 
 // LimitStatements ends every later statement of the transaction that runs longer than d, with SQLSTATE 57014; 0: none. It
 // also keeps them from being compiled, which for a statement over many queues takes far longer than to run it.
-func (s *Schema) LimitStatements(ctx context.Context, tx DBTX, d time.Duration) error {
+func (s queueQueries) LimitStatements(ctx context.Context, tx DBTX, d time.Duration) error {
 	if d > 0 {
 		d = max(d, time.Millisecond)
 	}
@@ -35,7 +35,7 @@ type Counted struct {
 // of a queue up to which seq it has none; a queue may be missing there. Locks nothing. Relies on the queue's primary key: it
 // reads up to limit rows of each queue, and steps over the dead entries in front of them, which can be slow when vacuum
 // cannot run. Limit the statement.
-func (s *Schema) CountReady(ctx context.Context, db DBTX, queues []string, low map[string]int64, limit int64) ([]Counted, error) {
+func (s queueQueries) CountReady(ctx context.Context, db DBTX, queues []string, low map[string]int64, limit int64) ([]Counted, error) {
 	return s.countEach(ctx, db, queues, func(queue string) string {
 		from := `true`
 		if low[queue] > 0 { // unless the sequence was set back by hand since
@@ -49,7 +49,7 @@ func (s *Schema) CountReady(ctx context.Context, db DBTX, queues []string, low m
 
 // CountFailed counts the failed messages of each queue up to a limit, archived ones left out. Locks nothing. Relies on
 // the index (status, queue, seq).
-func (s *Schema) CountFailed(ctx context.Context, db DBTX, queues []string, limit int64) ([]Counted, error) {
+func (s queueQueries) CountFailed(ctx context.Context, db DBTX, queues []string, limit int64) ([]Counted, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT q.name, m.n, NULL::timestamptz, NULL::bigint
 		FROM unnest($1::text[]) q (name), LATERAL (SELECT count(*) AS n FROM (
@@ -65,7 +65,7 @@ func (s *Schema) CountFailed(ctx context.Context, db DBTX, queues []string, limi
 // whatever the state of the table. The pages are spread evenly, which makes a better estimate than TABLESAMPLE does,
 // whose number of pages is random. Locks nothing. The sizes are asked for first, and what was read is put together
 // here: with many queues, planning a statement that does it itself takes longer than all the rest.
-func (s *Schema) EstimateReady(ctx context.Context, db DBTX, queues []string, pages, newest int) ([]Counted, error) {
+func (s queueQueries) EstimateReady(ctx context.Context, db DBTX, queues []string, pages, newest int) ([]Counted, error) {
 	tables := make([]string, len(queues))
 	for i, queue := range queues {
 		tables[i] = s.ready(queue)
@@ -115,7 +115,7 @@ func (s *Schema) EstimateReady(ctx context.Context, db DBTX, queues []string, pa
 const onPage = `ctid >= ('(' || b || ',0)')::tid AND ctid < ('(' || b + 1 || ',0)')::tid`
 
 // countEach runs one statement that makes rows (queue, count, oldest, its age in microseconds) for each queue.
-func (s *Schema) countEach(ctx context.Context, db DBTX, queues []string, count func(queue string) string) ([]Counted, error) {
+func (s queueQueries) countEach(ctx context.Context, db DBTX, queues []string, count func(queue string) string) ([]Counted, error) {
 	if len(queues) == 0 {
 		return nil, nil
 	}
@@ -141,33 +141,33 @@ func scanCounted(row pgx.CollectableRow) (Counted, error) {
 
 // CountDelayed counts the delayed messages by queue, among the limit that are due first. The counts of all queues
 // together equal the limit when there are that many or more. Locks nothing. Relies on the primary key.
-func (s *Schema) CountDelayed(ctx context.Context, db DBTX, limit int64) ([]Counted, error) {
+func (s queueQueries) CountDelayed(ctx context.Context, db DBTX, limit int64) ([]Counted, error) {
 	return s.countByQueue(ctx, db, fmt.Sprintf(`SELECT queue FROM %s ORDER BY due_at, seq LIMIT %d`, s.table("delayed"), limit), `1`)
 }
 
 // CountLeased counts the leased messages by queue, among the first limit of them. The counts of all queues together
 // equal the limit when there are that many or more. Locks nothing.
-func (s *Schema) CountLeased(ctx context.Context, db DBTX, limit int64) ([]Counted, error) {
+func (s queueQueries) CountLeased(ctx context.Context, db DBTX, limit int64) ([]Counted, error) {
 	return s.countByQueue(ctx, db, fmt.Sprintf(`SELECT queue FROM %s LIMIT %d`, s.table("leased"), limit), `1`)
 }
 
 // EstimateDelayed estimates the delayed messages by queue, from a sample of a thousand pages. Locks nothing.
-func (s *Schema) EstimateDelayed(ctx context.Context, db DBTX) ([]Counted, error) {
+func (s queueQueries) EstimateDelayed(ctx context.Context, db DBTX) ([]Counted, error) {
 	return s.countByQueue(ctx, db, `SELECT queue FROM `+s.sample(s.table("delayed")), s.sampleScale(s.table("delayed")))
 }
 
 // EstimateLeased estimates the leased messages by queue, from a sample of a thousand pages. Locks nothing.
-func (s *Schema) EstimateLeased(ctx context.Context, db DBTX) ([]Counted, error) {
+func (s queueQueries) EstimateLeased(ctx context.Context, db DBTX) ([]Counted, error) {
 	return s.countByQueue(ctx, db, `SELECT queue FROM `+s.sample(s.table("leased")), s.sampleScale(s.table("leased")))
 }
 
 // EstimateFailed estimates the failed messages by queue, archived ones left out, from a sample of a thousand pages.
 // Locks nothing.
-func (s *Schema) EstimateFailed(ctx context.Context, db DBTX) ([]Counted, error) {
+func (s queueQueries) EstimateFailed(ctx context.Context, db DBTX) ([]Counted, error) {
 	return s.countByQueue(ctx, db, `SELECT queue FROM `+s.sample(s.table("error"))+` WHERE status = 'failed'`, s.sampleScale(s.table("error")))
 }
 
-func (s *Schema) countByQueue(ctx context.Context, db DBTX, from, scale string) ([]Counted, error) {
+func (s base) countByQueue(ctx context.Context, db DBTX, from, scale string) ([]Counted, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT queue, round(count(*) * %s)::bigint, NULL::timestamptz, NULL::bigint FROM (%s) m GROUP BY queue`, scale, from))
 	if err != nil {
@@ -177,27 +177,27 @@ func (s *Schema) countByQueue(ctx context.Context, db DBTX, from, scale string) 
 }
 
 // pages is an SQL expression: the size of a table now, in pages. The planner's figure may be very old.
-func (s *Schema) pages(table string) string {
+func (s base) pages(table string) string {
 	return fmt.Sprintf(`(pg_relation_size(%s) / current_setting('block_size')::bigint)`, quote(table))
 }
 
 // sample reads about a thousand pages of a table, all of them where it has no more.
-func (s *Schema) sample(table string) string {
+func (s base) sample(table string) string {
 	return fmt.Sprintf(`%s TABLESAMPLE SYSTEM (least(100.0, 100000.0 / greatest(%s, 1)))`, table, s.pages(table))
 }
 
 // sampleScale is an SQL expression: by what to multiply a count of such a sample.
-func (s *Schema) sampleScale(table string) string {
+func (s base) sampleScale(table string) string {
 	return fmt.Sprintf(`greatest(1.0, %s / 1000.0)`, s.pages(table))
 }
 
 // lastReady is an SQL expression: the highest seq that a queue has given out; 0 before the first. As a query of its own it is
 // evaluated once, and an index can use it.
-func (s *Schema) lastReady(queue string) string {
+func (s base) lastReady(queue string) string {
 	return fmt.Sprintf(`(SELECT coalesce(pg_sequence_last_value(%s::regclass), 0))`, quote(s.table("s_"+queue)))
 }
 
 // lastSeq is an SQL expression: the highest number that the seq column of a table has given out; 0 before the first.
-func (s *Schema) lastSeq(table string) string {
+func (s base) lastSeq(table string) string {
 	return fmt.Sprintf(`coalesce(pg_sequence_last_value(pg_get_serial_sequence(%s, 'seq')::regclass), 0)`, quote(table))
 }

@@ -1,4 +1,4 @@
-package store
+package query
 
 import (
 	"context"
@@ -43,7 +43,7 @@ type Looked struct {
 // ReadReady returns those messages of a span of a queue, held ones included, that a filter chooses, in order. When it
 // returns Want of them or as many bytes as wanted, the look ended with the last of them, else at Looked.Last. Locks nothing.
 // Relies on the queue's primary key; the filter looks at each row of the span.
-func (s *Schema) ReadReady(ctx context.Context, db DBTX, queue string, f Filter, span Span) (found []Peeked, looked Looked, err error) {
+func (s readyQueries) ReadReady(ctx context.Context, db DBTX, queue string, f Filter, span Span) (found []Peeked, looked Looked, err error) {
 	indexed, scanned, args := s.where(filteredReady, f, span.After, span.UpTo, span.Look, span.Want, span.Bytes)
 	order, bound, within := `ASC`, `max`, `m.seq > $1::bigint AND m.seq <= l.last`
 	if span.Descending {
@@ -85,7 +85,7 @@ func (s *Schema) ReadReady(ctx context.Context, db DBTX, queue string, f Filter,
 // of one queue that a filter chooses, and the place it came to, nil at the end. It ends early with the message whose body
 // brings their bodies together to so many bytes. Locks nothing. Relies on the primary key; there is no index by queue, so
 // in the end it reads the whole table.
-func (s *Schema) ReadDelayedOf(ctx context.Context, db DBTX, queue string, f Filter, after DelayedKey, upTo int64, look, bytes int) (found []Peeked, next *DelayedKey, err error) {
+func (s readyQueries) ReadDelayedOf(ctx context.Context, db DBTX, queue string, f Filter, after DelayedKey, upTo int64, look, bytes int) (found []Peeked, next *DelayedKey, err error) {
 	f.Queue = queue
 	indexed, scanned, args := s.where(filteredDelayed, f, after.DueAt, after.Seq, upTo, look, bytes)
 	rows, err := db.Query(ctx, fmt.Sprintf(`
@@ -137,7 +137,7 @@ type Tailed struct {
 
 // ReadTail returns the messages of a queue with one of the given seqs, and the first limit of those after a seq, in
 // order. Locks nothing. Relies on the queue's primary key.
-func (s *Schema) ReadTail(ctx context.Context, db DBTX, queue string, f Filter, seqs []int64, after int64, limit int) ([]Tailed, error) {
+func (s readyQueries) ReadTail(ctx context.Context, db DBTX, queue string, f Filter, seqs []int64, after int64, limit int) ([]Tailed, error) {
 	indexed, scanned, args := s.where(filteredReady, f, seqs, after, limit)
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT m.seq, c.fits, m.id::text, m.sent_at, m.expires_at, m.attempt::int, m.type, CASE WHEN c.fits THEN m.headers::text END,
@@ -159,14 +159,14 @@ func (s *Schema) ReadTail(ctx context.Context, db DBTX, queue string, f Filter, 
 }
 
 // LastReady returns the highest seq that a queue has given out. A message that is sent later has a higher one.
-func (s *Schema) LastReady(ctx context.Context, db DBTX, queue string) (seq int64, err error) {
+func (s readyQueries) LastReady(ctx context.Context, db DBTX, queue string) (seq int64, err error) {
 	err = db.QueryRow(ctx, `SELECT `+s.lastReady(queue)).Scan(&seq)
 	return seq, err
 }
 
 // CountSpan counts the messages of a span of a queue that a filter chooses; of span it takes After, UpTo and Look. Locks
 // nothing. Relies on the queue's primary key.
-func (s *Schema) CountSpan(ctx context.Context, db DBTX, queue string, f Filter, span Span) (n int64, looked Looked, err error) {
+func (s readyQueries) CountSpan(ctx context.Context, db DBTX, queue string, f Filter, span Span) (n int64, looked Looked, err error) {
 	indexed, scanned, args := s.where(filteredReady, f, span.After, span.UpTo, span.Look)
 	err = db.QueryRow(ctx, fmt.Sprintf(`
 		WITH looked AS MATERIALIZED (
