@@ -15,13 +15,14 @@ const pgxPath = "github.com/jackc/pgx/v5"
 // by path, with all below. A package of the library, which is all in sqlq/ and migrations/, must be here. Tests may
 // import what they like.
 var mayImport = map[string][]string{
-	"migrations":             {},
-	"sqlq":                   {"sqlq/internal/store", "sqlq/internal/handmade", "migrations", pgxPath},
-	"sqlq/internal/store":    {pgxPath},
-	"sqlq/internal/handmade": {"sqlq/internal/store"},
-	"sqlq/sqlqtest":          {"sqlq", "sqlq/ops", "sqlq/migrate", "sqlq/internal/store", "sqlq/internal/handmade", "migrations", "internal/devpg", "internal/devpg/pgtest", "internal/linediff", pgxPath},
-	"sqlq/migrate":           {"migrations", pgxPath, "github.com/pressly/goose/v3"},
-	"sqlq/ops":               {"sqlq", "sqlq/internal/store", pgxPath},
+	"migrations":              {},
+	"sqlq":                    {"sqlq/internal/store", "sqlq/internal/handmade", "migrations", pgxPath},
+	"sqlq/internal/store":     {pgxPath},
+	"sqlq/internal/handmade":  {"sqlq/internal/store"},
+	"sqlq/sqlqtest":           {"sqlq", "sqlq/ops", "sqlq/migrate", "sqlq/internal/store", "sqlq/internal/handmade", "migrations", "internal/devpg", "internal/devpg/pgtest", "internal/linediff", pgxPath},
+	"sqlq/migrate":            {"migrations", pgxPath, "github.com/pressly/goose/v3"},
+	"sqlq/ops":                {"sqlq", "sqlq/internal/store", "sqlq/ops/internal/query", pgxPath},
+	"sqlq/ops/internal/query": {"sqlq/internal/store", pgxPath},
 
 	"internal/devpg":        {pgxPath, "golang.org/x/sys"},
 	"internal/devpg/pgtest": {"internal/devpg", "sqlq/migrate", pgxPath},
