@@ -19,7 +19,7 @@ moment are left alone. It asks first; off a terminal it needs --yes. It works in
 many it has removed and how to go on.`,
 		Example: "  sqlq delayed cancel 0198c0de-7a00-7000-8000-000000000001\n  sqlq delayed cancel --type sales.Remind --body '$.order == 17' --dry-run",
 	}, func(ctx context.Context, db *database, f ops.Filter, o ops.DelayedOptions) (int64, error) {
-		return db.Cancel(ctx, f, o)
+		return db.Delayed.Cancel(ctx, f, o)
 	})
 }
 
@@ -47,7 +47,7 @@ is before now. It works in batches: one that was interrupted says how many have 
 			return nil
 		},
 	}, func(ctx context.Context, db *database, f ops.Filter, o ops.DelayedOptions) (int64, error) {
-		return db.Reschedule(ctx, f, to, o)
+		return db.Delayed.Reschedule(ctx, f, to, o)
 	})
 	c.Flags().Var(instant{&to.At}, "at", "due at this time, such as 2026-03-01T15:04 or 2026-03-01T15:04:05Z")
 	c.Flags().Var(duration{&to.In, false}, "in", "due so long from now, such as 10m or 2d")
@@ -62,7 +62,7 @@ func (a *app) delayedNowCommand() *cobra.Command {
 		Long:    "Make delayed messages due at once: they move to their queues as soon as an endpoint runs, of any queue.",
 		Example: "  sqlq delayed now 17 18\n  sqlq delayed now --queue billing --error 'connection refused'",
 	}, func(ctx context.Context, db *database, f ops.Filter, o ops.DelayedOptions) (int64, error) {
-		return db.Reschedule(ctx, f, ops.Due{}, o)
+		return db.Delayed.Reschedule(ctx, f, ops.Due{}, o)
 	})
 }
 
@@ -103,7 +103,7 @@ func (a *app) delayedChangeCommand(v delayedVerb, c *cobra.Command, work func(co
 		defer db.Close()
 		p := a.progress()
 		p.show("looking for them …")
-		n, more, sample, err := db.CountDelayed(c.Context(), f, delayedSample)
+		n, more, sample, err := db.Delayed.Count(c.Context(), f, delayedSample)
 		p.end()
 		if err != nil && n == 0 {
 			return nothingDelayed(err, n)

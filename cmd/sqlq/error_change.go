@@ -19,10 +19,10 @@ func (a *app) errorReplayCommand() *cobra.Command {
 	var f ops.Filter
 	var o ops.ReplayOptions
 	v := verb{name: "replay", past: "replayed", of: ops.StatusFailed, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
-		return db.PreviewReplay(ctx, f, o)
+		return db.Failed.PreviewReplay(ctx, f, o)
 	}, change: func(ctx context.Context, db *database, progress func(ops.Progress)) (int64, error) {
 		o.Progress = progress
-		return db.Replay(ctx, f, o)
+		return db.Failed.Replay(ctx, f, o)
 	}}
 	c := a.changeFailedCommand(v, &f, &cobra.Command{
 		Use:   "replay [NUMBER|ID]...",
@@ -42,9 +42,9 @@ alone. Two replays that run at once share the messages: each is replayed once.
 func (a *app) errorArchiveCommand() *cobra.Command {
 	var f ops.Filter
 	v := verb{name: "archive", past: "archived", of: ops.StatusFailed, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
-		return db.PreviewArchive(ctx, f)
+		return db.Failed.PreviewArchive(ctx, f)
 	}, change: func(ctx context.Context, db *database, progress func(ops.Progress)) (int64, error) {
-		return db.Archive(ctx, f, progress)
+		return db.Failed.Archive(ctx, f, progress)
 	}}
 	return a.changeFailedCommand(v, &f, &cobra.Command{
 		Use:     "archive [NUMBER|ID]...",
@@ -57,9 +57,9 @@ func (a *app) errorArchiveCommand() *cobra.Command {
 func (a *app) errorUnarchiveCommand() *cobra.Command {
 	var f ops.Filter
 	v := verb{name: "unarchive", past: "unarchived", of: ops.StatusArchived, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
-		return db.PreviewUnarchive(ctx, f)
+		return db.Failed.PreviewUnarchive(ctx, f)
 	}, change: func(ctx context.Context, db *database, progress func(ops.Progress)) (int64, error) {
-		return db.Unarchive(ctx, f, progress)
+		return db.Failed.Unarchive(ctx, f, progress)
 	}}
 	c := a.changeFailedCommand(v, &f, &cobra.Command{
 		Use:     "unarchive [NUMBER|ID]...",
@@ -74,9 +74,9 @@ func (a *app) errorUnarchiveCommand() *cobra.Command {
 func (a *app) errorDeleteCommand() *cobra.Command {
 	var f ops.Filter
 	v := verb{name: "delete", past: "deleted", destroys: true, of: ops.StatusAny, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
-		return db.PreviewDelete(ctx, f)
+		return db.Failed.PreviewDelete(ctx, f)
 	}, change: func(ctx context.Context, db *database, progress func(ops.Progress)) (int64, error) {
-		return db.Delete(ctx, f, progress)
+		return db.Failed.Delete(ctx, f, progress)
 	}}
 	return a.changeFailedCommand(v, &f, &cobra.Command{
 		Use:   "delete [NUMBER|ID]...",

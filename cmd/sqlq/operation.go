@@ -41,7 +41,7 @@ process is dead or frozen, and it can be resumed.`,
 			return runList(a, c, f.Limit, func(db *database, limit int) ([]ops.Operation, error) {
 				wanted := f
 				wanted.Limit = limit
-				return db.Operations(c.Context(), wanted)
+				return db.Operations.List(c.Context(), wanted)
 			}, a.printOperations, func(db *database) error {
 				return a.noneFound(c.Context(), db, f.Status != "" || f.Kind != "", "", "no such operations")
 			})
@@ -84,7 +84,7 @@ func (a *app) operationShowCommand() *cobra.Command {
 				return err
 			}
 			defer db.Close()
-			op, err := db.Operation(c.Context(), id)
+			op, err := db.Operations.Show(c.Context(), id)
 			if err != nil {
 				return nothingIfNoOperation(err)
 			}
@@ -136,7 +136,7 @@ a move or purge of a queue, and a cancel or reschedule of delayed messages.`,
 				return err
 			}
 			defer db.Close()
-			before, err := db.TryResumeOperation(c.Context(), id)
+			before, err := db.Operations.PreviewResume(c.Context(), id)
 			if err != nil {
 				return nothingIfNoOperation(err)
 			}
@@ -144,7 +144,7 @@ a move or purge of a queue, and a cancel or reschedule of delayed messages.`,
 				return a.done(wouldChange{viewOperation(before), true}, "would go on with the %s of %s: %s done", before.Kind, filterText(before), doneText(before))
 			}
 			line, began := a.progress(), time.Now()
-			op, err := db.ResumeOperation(c.Context(), id, func(p ops.Progress) {
+			op, err := db.Operations.Resume(c.Context(), id, func(p ops.Progress) {
 				line.show("%s", progressText(p.Kind, p, before.Done, time.Since(began)))
 			})
 			line.end()
@@ -178,7 +178,7 @@ has done stays done. It asks first, on a terminal.`,
 				return err
 			}
 			defer db.Close()
-			op, err := db.TryCancelOperation(c.Context(), id)
+			op, err := db.Operations.PreviewCancel(c.Context(), id)
 			if err != nil {
 				return nothingIfNoOperation(err)
 			}
@@ -189,7 +189,7 @@ has done stays done. It asks first, on a terminal.`,
 			if err := a.confirmOnTerminal(c.Context(), ch, what); err != nil {
 				return err
 			}
-			op, err = db.CancelOperation(c.Context(), id)
+			op, err = db.Operations.Cancel(c.Context(), id)
 			if err != nil {
 				return nothingIfNoOperation(err)
 			}

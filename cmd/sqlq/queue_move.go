@@ -49,7 +49,7 @@ has moved and how to go on.`,
 				return err
 			}
 			defer db.Close()
-			if _, err := db.ShowQueue(c.Context(), to); err != nil {
+			if _, err := db.Queues.Show(c.Context(), to); err != nil {
 				return err
 			}
 			n, err := a.countChosen(c.Context(), db, from, f)
@@ -76,7 +76,7 @@ has moved and how to go on.`,
 			opts.Progress = func(looked, moved int64) {
 				p.show("looked at %d messages, moved %d of %s, %.0f/s", looked, moved, count(n), float64(moved)/time.Since(began).Seconds())
 			}
-			outcome.Moved, err = db.Move(c.Context(), from, to, f, opts)
+			outcome.Moved, err = db.Ready.Move(c.Context(), from, to, f, opts)
 			p.end()
 			if err != nil && outcome.Moved == 0 {
 				return err

@@ -28,7 +28,7 @@ name; off a terminal it needs --yes.`,
 				return err
 			}
 			defer db.Close()
-			q, err := db.ShowQueue(c.Context(), args[0])
+			q, err := db.Queues.Show(c.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -54,7 +54,7 @@ name; off a terminal it needs --yes.`,
 			if err := a.confirmDestruction(c.Context(), ch, what, q.Name, holds > 0); err != nil {
 				return err
 			}
-			if outcome.Removed, err = db.DropQueue(c.Context(), q.Name, force); err != nil {
+			if outcome.Removed, err = db.Queues.Drop(c.Context(), q.Name, force); err != nil {
 				return err
 			}
 			return a.done(outcome, "dropped queue %s and %s in %s", q.Name, plural(outcome.Removed, "message"), db.where)
@@ -98,7 +98,7 @@ It works in batches. One that was interrupted says how many it has removed and h
 				return err
 			}
 			defer db.Close()
-			q, err := db.ShowQueue(c.Context(), args[0])
+			q, err := db.Queues.Show(c.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -128,7 +128,7 @@ It works in batches. One that was interrupted says how many it has removed and h
 			}
 			p := a.progress()
 			opts.Progress = func(looked, chosen int64) { p.show("looked at %d messages, removed %d", looked, chosen) }
-			purged, err := db.Purge(c.Context(), q.Name, f, opts)
+			purged, err := db.Ready.Purge(c.Context(), q.Name, f, opts)
 			p.end()
 			if err != nil && purged == (ops.Purged{}) {
 				return err
@@ -156,7 +156,7 @@ func (a *app) countToPurge(ctx context.Context, db *database, q ops.Queue, f ops
 	p := a.progress()
 	defer p.end()
 	opts.Progress = func(looked, chosen int64) { p.show("looked at %d messages, found %d", looked, chosen) }
-	ready, delayed, err = db.PreviewPurge(ctx, q.Name, f, opts)
+	ready, delayed, err = db.Ready.PreviewPurge(ctx, q.Name, f, opts)
 	if opts.Delayed && f.ChoosesAll() && f.Limit == 0 {
 		delayed = q.Delayed
 	}
@@ -167,7 +167,7 @@ func (a *app) countToPurge(ctx context.Context, db *database, q ops.Queue, f ops
 func (a *app) countChosen(ctx context.Context, db *database, queue string, f ops.Filter) (ops.Count, error) {
 	p := a.progress()
 	defer p.end()
-	return db.CountReady(ctx, queue, f, ops.Looking{Progress: func(looked, chosen int64) {
+	return db.Ready.Count(ctx, queue, f, ops.Looking{Progress: func(looked, chosen int64) {
 		p.show("looked at %d messages, found %d", looked, chosen)
 	}})
 }

@@ -57,12 +57,12 @@ escaped.`,
 				return err
 			}
 			looking := ops.Looking{Progress: func(looked, chosen int64) { p.show("exported %d messages", exported) }}
-			err = db.EachReady(c.Context(), args[0], f, looking, write)
+			err = db.Ready.Each(c.Context(), args[0], f, looking, write)
 			if err == nil && delayed && (f.Limit == 0 || exported < int64(f.Limit)) {
 				if f.Limit > 0 {
 					f.Limit -= int(exported)
 				}
-				err = db.EachDelayed(c.Context(), args[0], f, looking, write)
+				err = db.Delayed.Each(c.Context(), args[0], f, looking, write)
 			}
 			p.end()
 			err = errors.Join(err, out.Flush())
@@ -133,7 +133,7 @@ is there twice.`,
 			p := a.progress()
 			opts.DryRun, opts.NewIDs = ch.dryRun, !keepIDs
 			opts.Progress = func(n int64) { p.show("imported %d messages", n) }
-			done, err := db.Import(c.Context(), args[0], from, opts)
+			done, err := db.Ready.Import(c.Context(), args[0], from, opts)
 			p.end()
 			var none *ops.NoQueueError
 			if errors.As(err, &none) {

@@ -224,7 +224,7 @@ func (l *lab) client(ctx context.Context, pool *pgxpool.Pool, queue string, conf
 // queues makes queues.
 func (l *lab) queues(ctx context.Context, names ...string) error {
 	for _, name := range names {
-		if _, err := ops.New(l.pool, schema).CreateQueue(ctx, name); err != nil {
+		if _, err := ops.New(l.pool, schema).Queues.Create(ctx, name); err != nil {
 			return err
 		}
 	}

@@ -50,6 +50,37 @@ func storeFaults(all []pkg) (faults []string) {
 	return faults
 }
 
+// maxMethods is how many methods a type of the operators' packages may have: a type with more is several things.
+const maxMethods = 40
+
+// methodFaults lists types of the operators' packages with too many methods.
+func methodFaults(all []pkg) (faults []string) {
+	for _, p := range all {
+		if p.dir != opsDir && !strings.HasPrefix(p.dir, opsDir+"/") {
+			continue
+		}
+		methods := map[string]int{}
+		for _, f := range p.files {
+			for _, d := range f.tree.Decls {
+				if d, is := d.(*ast.FuncDecl); is && d.Recv != nil {
+					methods[receiver(d)]++
+				}
+			}
+		}
+		for of, n := range methods {
+			if n > maxMethods {
+				faults = append(faults, fmt.Sprintf("package %s: %s has %d methods, the most is %d: divide it by what they are about", p.dir, of, n, maxMethods))
+			}
+		}
+	}
+	return faults
+}
+
+func TestOperatorsTypesAreSmall(t *testing.T) {
+	t.Parallel()
+	report(t, methodFaults(own(t)))
+}
+
 func TestTheStoreIsTheRuntimes(t *testing.T) {
 	t.Parallel()
 	report(t, storeFaults(own(t)))

@@ -35,13 +35,13 @@ type change struct {
 
 // perform does what is left of an operation, and writes down how it ended. It returns how many messages it changed, also
 // together with an error.
-func (o *Ops) perform(ctx context.Context, c *change) (changed int64, err error) {
+func (o Failed) perform(ctx context.Context, c *change) (changed int64, err error) {
 	changed, err = o.batches(ctx, c)
 	return o.conclude(ctx, c.running, changed, err)
 }
 
 // batches changes batch after batch until there are no more, and returns how many messages it has changed.
-func (o *Ops) batches(ctx context.Context, c *change) (changed int64, err error) {
+func (o Failed) batches(ctx context.Context, c *change) (changed int64, err error) {
 	pace, b := pacer{rate: c.rate}, wholeBatch(changeBatch)
 	for {
 		if err := pace.wait(ctx); err != nil {
@@ -92,7 +92,7 @@ type batched struct {
 func (b batched) number() int64 { return place(b.at).Seq }
 
 // batch changes up to most messages in one transaction, from where the operation has come to.
-func (o *Ops) batch(ctx context.Context, c *change, most int64, b bound) (done batched, err error) {
+func (o Failed) batch(ctx context.Context, c *change, most int64, b bound) (done batched, err error) {
 	err = o.inOperation(ctx, c.id, func(tx pgx.Tx, at query.OperationPlace) (_ int64, _ query.Place, err error) {
 		var after *query.FailedKey
 		if !at.After.At.IsZero() {
@@ -134,7 +134,7 @@ func (o *Ops) batch(ctx context.Context, c *change, most int64, b bound) (done b
 }
 
 // apply changes locked messages, in one round trip.
-func (o *Ops) apply(ctx context.Context, tx pgx.Tx, c *change, locked []query.LockedFailed, done *batched) error {
+func (o Failed) apply(ctx context.Context, tx pgx.Tx, c *change, locked []query.LockedFailed, done *batched) error {
 	if len(locked) == 0 {
 		return nil
 	}
@@ -181,7 +181,7 @@ func (o *Ops) apply(ctx context.Context, tx pgx.Tx, c *change, locked []query.Lo
 }
 
 // lostQueue says whether a batch failed because a queue was dropped meanwhile. From then on its messages are left out.
-func (o *Ops) lostQueue(ctx context.Context, c *change, failed batched) bool {
+func (o Failed) lostQueue(ctx context.Context, c *change, failed batched) bool {
 	lost := false
 	for _, queue := range failed.queues {
 		if exists, err := o.store.QueueExists(ctx, o.pool, queue); err == nil && !exists && c.to == "" {

@@ -46,7 +46,7 @@ type Count struct {
 }
 
 // count makes all counts of queues, in their order.
-func (o *Ops) count(ctx context.Context, states []query.QueueState) ([]Queue, error) {
+func (o Queues) count(ctx context.Context, states []query.QueueState) ([]Queue, error) {
 	queues, at, low := make([]Queue, len(states)), map[string]*Queue{}, map[string]int64{}
 	names := make([]string, len(states))
 	for i, s := range states {
@@ -110,7 +110,7 @@ type queueCount struct {
 // countEach counts for each queue apart: together in few statements, one by one where those take too long, and by an
 // estimate where that takes too long as well, or there are too many. What reaches its queue's share of the rows is counted
 // on only if few do.
-func (o *Ops) countEach(ctx context.Context, names []string,
+func (o Queues) countEach(ctx context.Context, names []string,
 	exact func(ctx context.Context, db store.DBTX, queues []string, limit int64) ([]query.Counted, error),
 	estimate func(ctx context.Context, queues []string) ([]query.Counted, error),
 ) (map[string]queueCount, error) {
@@ -193,7 +193,7 @@ func (o *Ops) countEach(ctx context.Context, names []string,
 
 // estimateReady estimates the ready messages of queues: in several statements at once, as far as the pool has connections, for
 // with many queues it is the server's planner that takes the time.
-func (o *Ops) estimateReady(ctx context.Context, queues []string) (estimated []query.Counted, err error) {
+func (o Queues) estimateReady(ctx context.Context, queues []string) (estimated []query.Counted, err error) {
 	n := len(queues)
 	parts := make([][]query.Counted, (n+countTogether-1)/countTogether)
 	errs := make([]error, len(parts))
@@ -212,7 +212,7 @@ func (o *Ops) estimateReady(ctx context.Context, queues []string) (estimated []q
 }
 
 // countTable counts by queue in a table that all queues share, and estimates where it holds too many messages.
-func (o *Ops) countTable(ctx context.Context,
+func (o Queues) countTable(ctx context.Context,
 	exact func(ctx context.Context, db store.DBTX, limit int64) ([]query.Counted, error),
 	estimate func(ctx context.Context, db store.DBTX) ([]query.Counted, error),
 ) (counts map[string]int64, estimated bool, err error) {

@@ -26,8 +26,8 @@ const (
 	WhyRetry Why = "retry" // its last attempt failed
 )
 
-// DelayedMessage is a message that waits for its time. What ListDelayed returns has no Headers and Body, which can be large;
-// ShowDelayed fills in all.
+// DelayedMessage is a message that waits for its time. What Delayed.List returns has no Headers and Body, which can be large;
+// Delayed.Show fills in all.
 type DelayedMessage struct {
 	Number    int64           // by which it can be named
 	ID        string          // of the message; copies of an event share it
@@ -44,10 +44,10 @@ type DelayedMessage struct {
 	Body      []byte          // as the sender encoded it
 }
 
-// ListDelayed returns the delayed messages that a filter chooses, those that are due first at the front unless it says
+// List returns the delayed messages that a filter chooses, those that are due first at the front unless it says
 // Newest. Only times are found by an index: everything else looks at the messages one after the other, in chunks, so a
 // filter that fits few of very many takes its time; named ones are looked for at about 0.1 s a million.
-func (o *Ops) ListDelayed(ctx context.Context, f Filter) ([]DelayedMessage, error) {
+func (o Delayed) List(ctx context.Context, f Filter) ([]DelayedMessage, error) {
 	chosen, err := o.delayedFilter(ctx, f)
 	if err != nil {
 		return nil, err
@@ -65,9 +65,9 @@ func (o *Ops) ListDelayed(ctx context.Context, f Filter) ([]DelayedMessage, erro
 	return list, err
 }
 
-// ShowDelayed returns the delayed message of that number or id, with all its fields. An id of which several copies are
+// Show returns the delayed message of that number or id, with all its fields. An id of which several copies are
 // delayed, as those of an event may be, is an error that lists their numbers; none is a *NoDelayedError.
-func (o *Ops) ShowDelayed(ctx context.Context, name string) (DelayedMessage, error) {
+func (o Delayed) Show(ctx context.Context, name string) (DelayedMessage, error) {
 	f := Filter{Names: []string{name}, Limit: 10}
 	chosen, err := o.delayedFilter(ctx, f)
 	if err != nil {
@@ -108,13 +108,13 @@ func (e *NoDelayedError) Error() string {
 	return "not among the delayed (see: sqlq delayed ls): " + strings.Join(e.Missing, ", ")
 }
 
-// CountDelayed says how many delayed messages a filter chooses, at least where they are more than CountLimit, and returns
+// Count says how many delayed messages a filter chooses, at least where they are more than CountLimit, and returns
 // up to sample of them. Names that are not there are a *NoDelayedError, together with the rest.
-func (o *Ops) CountDelayed(ctx context.Context, f Filter, sample int) (n int64, more bool, first []DelayedMessage, err error) {
+func (o Delayed) Count(ctx context.Context, f Filter, sample int) (n int64, more bool, first []DelayedMessage, err error) {
 	if f.Limit <= 0 || f.Limit > CountLimit {
 		f.Limit, more = CountLimit, true
 	}
-	list, err := o.ListDelayed(ctx, f)
+	list, err := o.List(ctx, f)
 	if err != nil {
 		return 0, false, nil, err
 	}
@@ -144,7 +144,7 @@ func missingDelayed(f Filter, list []DelayedMessage) error {
 }
 
 // eachDelayed hands the delayed messages that a filter chooses to each, in its order and up to its limit, chunk by chunk.
-func (o *Ops) eachDelayed(ctx context.Context, f Filter, chosen query.Filter, each func([]query.DelayedRow) error) error {
+func (o Delayed) eachDelayed(ctx context.Context, f Filter, chosen query.Filter, each func([]query.DelayedRow) error) error {
 	stretch := query.DelayedStretch{Newest: f.Order == Newest}
 	for left := f.limit(); left > 0; {
 		rows, next, err := o.store.ListDelayed(ctx, o.pool, stretch, chosen, delayedChunk, min(left, delayedChunk))
@@ -161,7 +161,7 @@ func (o *Ops) eachDelayed(ctx context.Context, f Filter, chosen query.Filter, ea
 }
 
 // delayedFilter returns the filter as the store wants it, after the database has read what is in its languages.
-func (o *Ops) delayedFilter(ctx context.Context, f Filter) (query.Filter, error) {
+func (o Delayed) delayedFilter(ctx context.Context, f Filter) (query.Filter, error) {
 	if err := f.checkNames("delayed"); err != nil {
 		return query.Filter{}, err
 	}

@@ -42,16 +42,16 @@ var ErrDelayedFilterEmpty = errors.New("the filter chooses every delayed message
 
 // Cancel removes the delayed messages that a filter chooses, for good, and returns how many, also together with an error.
 // Messages that come to be delayed after it began stay, and so do those that move to their queues at this moment. It works
-// in batches, each a transaction: one that was interrupted returns an *InterruptedError, and ResumeOperation does the rest.
+// in batches, each a transaction: one that was interrupted returns an *InterruptedError, and Operations.Resume does the rest.
 // Each message is in the history, the whole in the table of operations.
-func (o *Ops) Cancel(ctx context.Context, f Filter, opts DelayedOptions) (cancelled int64, err error) {
+func (o Delayed) Cancel(ctx context.Context, f Filter, opts DelayedOptions) (cancelled int64, err error) {
 	return o.changeDelayed(ctx, kindCancel, f, query.Due{}, opts)
 }
 
 // Reschedule gives the delayed messages that a filter chooses another due time, never before now, and returns how many have
 // one, also together with an error; those that are due then anyway are not counted. It works in batches like Cancel, and
 // wakes those who move messages that are due.
-func (o *Ops) Reschedule(ctx context.Context, f Filter, to Due, opts DelayedOptions) (changed int64, err error) {
+func (o Delayed) Reschedule(ctx context.Context, f Filter, to Due, opts DelayedOptions) (changed int64, err error) {
 	if err := to.check(); err != nil {
 		return 0, err
 	}
@@ -66,7 +66,7 @@ func (o *Ops) Reschedule(ctx context.Context, f Filter, to Due, opts DelayedOpti
 }
 
 // changeDelayed writes a Cancel or Reschedule down and performs it.
-func (o *Ops) changeDelayed(ctx context.Context, kind string, f Filter, due query.Due, opts DelayedOptions) (changed int64, err error) {
+func (o Delayed) changeDelayed(ctx context.Context, kind string, f Filter, due query.Due, opts DelayedOptions) (changed int64, err error) {
 	if f, err = o.absolute(ctx, f); err != nil {
 		return 0, err
 	}
@@ -90,7 +90,7 @@ func (o *Ops) changeDelayed(ctx context.Context, kind string, f Filter, due quer
 }
 
 // delayedAgain returns what does the rest of a Cancel or Reschedule.
-func (o *Ops) delayedAgain(r running, upTo int64, f Filter, told written, tell func(_, _ int64)) (goOn func(context.Context) error, err error) {
+func (o Delayed) delayedAgain(r running, upTo int64, f Filter, told written, tell func(_, _ int64)) (goOn func(context.Context) error, err error) {
 	work := delayedWork{running: r, upTo: upTo, lo: told.First.read(), hi: told.Last.read()}
 	if work.filter, err = f.chosenDelayed(); err != nil {
 		return nil, err
@@ -126,7 +126,7 @@ func (p *writtenPlace) read() *query.DelayedKey {
 
 // performDelayed does what is left of a Cancel or Reschedule, and writes down how it ended. It returns how many messages it
 // changed.
-func (o *Ops) performDelayed(ctx context.Context, work delayedWork, progress func(looked, changed int64)) (changed int64, err error) {
+func (o Delayed) performDelayed(ctx context.Context, work delayedWork, progress func(looked, changed int64)) (changed int64, err error) {
 	b := wholeBatch(delayedBatch)
 	for looked, end := int64(0), false; !end && err == nil; {
 		if err = ctx.Err(); err != nil {
@@ -158,7 +158,7 @@ func (o *Ops) performDelayed(ctx context.Context, work delayedWork, progress fun
 
 // changeDelayedBatch runs one batch, from where the operation has come to. It is short, and is not interrupted half-way: then
 // nobody would know whether it was committed.
-func (o *Ops) changeDelayedBatch(ctx context.Context, work delayedWork, b bound) (c query.DelayedChange, err error) {
+func (o Delayed) changeDelayedBatch(ctx context.Context, work delayedWork, b bound) (c query.DelayedChange, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
 	// The due time is the order in which they are read: they must move to where nobody will look again.
@@ -194,7 +194,7 @@ type delayedWork struct {
 	unnamed error             // *NoDelayedError for names that are not there
 }
 
-func (o *Ops) prepareDelayed(ctx context.Context, f Filter) (work delayedWork, err error) {
+func (o Delayed) prepareDelayed(ctx context.Context, f Filter) (work delayedWork, err error) {
 	if f.ChoosesAll() && !f.All {
 		return work, ErrDelayedFilterEmpty
 	}

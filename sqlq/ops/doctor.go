@@ -135,7 +135,7 @@ func (d DoctorOptions) withDefaults() DoctorOptions {
 
 // examination is a Doctor at work.
 type examination struct {
-	*Ops
+	*core
 	DoctorOptions
 	listening *pgx.ConnConfig // nil: as the pool's connections
 	server    query.Server
@@ -150,10 +150,10 @@ type examination struct {
 	healthOf  error
 }
 
-// Doctor looks at everything that keeps messages from flowing, or will. It changes nothing; see Fix. Each check takes at most
+// Examine looks at everything that keeps messages from flowing, or will. It changes nothing; see Fix. Each check takes at most
 // the time Within, and one that cannot be made, for want of a privilege or of time, says so and stops no other. The error is that
 // of a database that does not answer at all, or of ctx.
-func (o *Ops) Doctor(ctx context.Context, options DoctorOptions) (*Diagnosis, error) {
+func (o Doctor) Examine(ctx context.Context, options DoctorOptions) (*Diagnosis, error) {
 	if options.Kind != "" && !slices.Contains(RoleKinds, options.Kind) {
 		return nil, fmt.Errorf("kind of role %q is not known: there are %s", options.Kind, quoted(RoleKinds))
 	}
@@ -162,7 +162,7 @@ func (o *Ops) Doctor(ctx context.Context, options DoctorOptions) (*Diagnosis, er
 			return nil, fmt.Errorf("there is no check %q: there are %s", name, quoted(CheckNames()))
 		}
 	}
-	e := &examination{Ops: o, DoctorOptions: options.withDefaults()}
+	e := &examination{core: o.core, DoctorOptions: options.withDefaults()}
 	var err error
 	if e.listening, err = listening(options); err != nil {
 		return nil, err
@@ -317,7 +317,7 @@ func (e *cannotCheckError) Error() string { return e.why }
 
 // Fix mends what is fixable in a diagnosis, each by itself, and sets what it did. It is written down as an operation. An error
 // stops none of the others; it returns all of them.
-func (o *Ops) Fix(ctx context.Context, d *Diagnosis) error {
+func (o Doctor) Fix(ctx context.Context, d *Diagnosis) error {
 	var failures []error
 	done := map[string]string{}
 	for _, f := range d.Fixable() {

@@ -11,7 +11,7 @@ import (
 // Slots, standbys and old rows cannot be had quickly from a server: this holds what doctor thinks of them.
 func TestJudgeHolders(t *testing.T) {
 	t.Parallel()
-	e := &examination{Ops: New(nil, "sqlq"), DoctorOptions: DoctorOptions{}.withDefaults()}
+	e := &examination{core: New(nil, "sqlq").core, DoctorOptions: DoctorOptions{}.withDefaults()}
 	for _, c := range []struct {
 		h    query.Holder
 		want string // severity and a part of what; "": nothing
@@ -39,7 +39,7 @@ func TestJudgeHolders(t *testing.T) {
 
 func TestJudgeWraparound(t *testing.T) {
 	t.Parallel()
-	e := &examination{Ops: New(nil, "sqlq")}
+	e := &examination{core: New(nil, "sqlq").core}
 	for age, want := range map[int64]Severity{200_000_000: "", 250_000_001: SeverityWarning, 1_500_000_000: SeverityProblem} {
 		found := e.wraparound(query.TableHealth{Table: "q_sales", XidAge: age, FreezeXids: 200_000_000, MultixactAge: 5, FreezeMulti: 400_000_000})
 		if len(found) == 0 && want == "" {

@@ -160,7 +160,7 @@ func (e *examination) checkRowSecurity(ctx context.Context) (found []Finding, er
 			found = append(found, problem(fmt.Sprintf("row security of table %s is off", t.Table),
 				"a role that was granted some queues reads and changes the messages of all", e.store.EnableRowSecuritySQL(t.Table)).inSQL())
 		case t.Closed:
-			found = append(found, problem(fmt.Sprintf("row security of %s is on, which the migrations do not do", e.tableName(t.Table)),
+			found = append(found, problem(fmt.Sprintf("row security of %s is on, which the migrations do not do", tableName(t.Table)),
 				"for roles that no policy of it lets see its rows it is empty: its messages are neither listed nor handled, and nothing says so. Some platforms switch it on for each new table, by an event trigger",
 				e.store.DisableRowSecuritySQL(t.Table)).inSQL())
 		default:

@@ -88,7 +88,7 @@ func (e *examination) checkPooler(ctx context.Context) ([]Finding, error) {
 
 // Pooled says whether a transaction pooler stands between this program and the database.
 func (o *Ops) Pooled(ctx context.Context) (bool, error) {
-	e := &examination{Ops: o, DoctorOptions: DoctorOptions{}.withDefaults()}
+	e := &examination{core: o.core, DoctorOptions: DoctorOptions{}.withDefaults()}
 	bounded, cancel := context.WithTimeout(ctx, e.Within)
 	defer cancel()
 	_, err := e.checkPooler(bounded)

@@ -23,7 +23,7 @@ func (e *examination) checkHolders(ctx context.Context) (found []Finding, err er
 	if err != nil {
 		return nil, err
 	}
-	cost := e.cost()
+	cost := cost(e.health)
 	for _, h := range holders {
 		if f, is := e.holder(h, cost); is {
 			found = append(found, f)
@@ -37,10 +37,10 @@ func (e *examination) checkHolders(ctx context.Context) (found []Finding, err er
 }
 
 // cost says how much waits for vacuum.
-func (e *examination) cost() string {
+func cost(health []query.TableHealth) string {
 	var dead int64
 	var most query.TableHealth
-	for _, h := range e.health {
+	for _, h := range health {
 		dead += h.Dead
 		if h.Dead > most.Dead {
 			most = h
@@ -111,7 +111,7 @@ func (e *examination) checkDead(context.Context) (found []Finding, err error) {
 		if h.Vacuumed != nil {
 			last = "it was last vacuumed at " + h.Vacuumed.UTC().Format(time.RFC3339)
 		}
-		found = append(found, warning(fmt.Sprintf("%s has %s for %s; %s", e.tableName(h.Table), plural(h.Dead, "dead row"), plural(h.Live, "live one"), last),
+		found = append(found, warning(fmt.Sprintf("%s has %s for %s; %s", tableName(h.Table), plural(h.Dead, "dead row"), plural(h.Live, "live one"), last),
 			"receivers step over dead rows, and the table grows", e.store.VacuumSQL(h.Table, "VERBOSE")+
 				"; where that does not remove them somebody holds vacuum back: see transactions").inSQL())
 	}
@@ -139,7 +139,7 @@ func (e *examination) checkBloat(ctx context.Context) (found []Finding, err erro
 			}
 		}
 		found = append(found, warning(fmt.Sprintf("%s takes %s for about %s: at least %s are empty (with indexes and TOAST it takes %s)",
-			e.tableName(h.Table), bytesText(h.Bytes), plural(h.Live, "row"), bytesText(empty), bytesText(h.TotalBytes)),
+			tableName(h.Table), bytesText(h.Bytes), plural(h.Live, "row"), bytesText(empty), bytesText(h.TotalBytes)),
 			"the space is used again and does no harm by itself; backups, vacuum and counts read it, and its indexes may be as empty",
 			e.store.VacuumSQL(h.Table, "FULL")+", which locks senders and receivers out while it runs").inSQL())
 	}
@@ -155,7 +155,7 @@ func (e *examination) checkAutovacuum(context.Context) (found []Finding, err err
 	for _, h := range e.health {
 		if lost := lostOptions(h); len(lost) > 0 {
 			table := h.Table
-			found = append(found, warning(fmt.Sprintf("%s has lost settings for autovacuum: %s", e.tableName(table), strings.Join(lost, ", ")),
+			found = append(found, warning(fmt.Sprintf("%s has lost settings for autovacuum: %s", tableName(table), strings.Join(lost, ", ")),
 				"vacuum comes too late for a table whose rows come and go, or locks it to shrink it", e.store.SetOptionsSQL(table, lost)).inSQL().
 				by(e.server.Superuser || e.server.Role == e.owner, "options of "+table, func(ctx context.Context) (string, error) {
 					return "set them", e.store.SetOptions(ctx, e.pool, table, lost)
@@ -215,7 +215,7 @@ func (e *examination) wraparound(h query.TableHealth) (found []Finding) {
 		if c.limit <= 0 || c.age <= c.limit+c.limit/4 {
 			continue
 		}
-		f := warning(fmt.Sprintf("%s has rows of %d %s ago that are not frozen; autovacuum freezes from %d on", e.tableName(h.Table), c.age, c.what, c.limit),
+		f := warning(fmt.Sprintf("%s has rows of %d %s ago that are not frozen; autovacuum freezes from %d on", tableName(h.Table), c.age, c.what, c.limit),
 			fmt.Sprintf("the server refuses to write %d %s before they wrap around; something keeps vacuum from finishing: see transactions", xidsInAll-c.age, c.what),
 			e.store.VacuumSQL(h.Table, "FREEZE, VERBOSE")).inSQL()
 		if c.age > xidsInAll/2 {
@@ -233,13 +233,13 @@ func (e *examination) checkIndexes(ctx context.Context) (found []Finding, err er
 		if strings.Contains(b.Index, "_ccnew") || strings.Contains(b.Index, "_ccold") {
 			mend, what = e.store.DropIndexSQL(b.Index), "it is left over from a REINDEX that did not end, and every write pays for it"
 		}
-		found = append(found, problem(fmt.Sprintf("index %s of %s is not valid", b.Index, e.tableName(b.Table)), what, mend).inSQL())
+		found = append(found, problem(fmt.Sprintf("index %s of %s is not valid", b.Index, tableName(b.Table)), what, mend).inSQL())
 	}
 	return found, err
 }
 
 // tableName names a table as operators know it.
-func (e *examination) tableName(table string) string {
+func tableName(table string) string {
 	if queue, is := strings.CutPrefix(table, "q_"); is {
 		return fmt.Sprintf("queue %q", queue)
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
-// FailedMessage is a message in the error table. What ListFailed returns has no Headers, Body, Chain and Stack, which can
-// be large; ShowFailed fills in all.
+// FailedMessage is a message in the error table. What Failed.List returns has no Headers, Body, Chain and Stack, which can
+// be large; Failed.Show fills in all.
 type FailedMessage struct {
 	Number        int64           // by which it can be named
 	ID            string          // of the message
@@ -36,18 +36,18 @@ type FailedMessage struct {
 	Stack         string          // of a panic; "": it was not one
 }
 
-// ListFailed returns the failed messages that a filter chooses, in its order. Naming a queue that neither exists nor has
-// failed messages is a *NoQueueError. See EachFailed for many.
-func (o *Ops) ListFailed(ctx context.Context, f Filter) ([]FailedMessage, error) {
+// List returns the failed messages that a filter chooses, in its order. Naming a queue that neither exists nor has
+// failed messages is a *NoQueueError. See Failed.Each for many.
+func (o Failed) List(ctx context.Context, f Filter) ([]FailedMessage, error) {
 	var failed []FailedMessage
-	err := o.EachFailed(ctx, f, EachOptions{}, func(m FailedMessage) error {
+	err := o.Each(ctx, f, EachOptions{}, func(m FailedMessage) error {
 		failed = append(failed, m)
 		return nil
 	})
 	return failed, err
 }
 
-// EachOptions says how EachFailed works. The zero value is good.
+// EachOptions says how Failed.Each works. The zero value is good.
 type EachOptions struct {
 	// Whole fills in Headers, Body, Chain and Stack, too.
 	// Default: off. Cost: all of their bytes are read.
@@ -57,7 +57,7 @@ type EachOptions struct {
 	Progress func(looked int64)
 }
 
-// What EachFailed reads at once.
+// What Failed.Each reads at once.
 const (
 	lookAtOnce   = 20_000  // messages that it looks at in one statement
 	returnAtOnce = 1_000   // of those, messages that fit
@@ -65,14 +65,14 @@ const (
 	wholeAtOnce  = 200     // messages with their bodies
 )
 
-// EachFailed calls each for the failed messages that a filter chooses, in its order, and ends with the first error of each.
+// Each calls each for the failed messages that a filter chooses, in its order, and ends with the first error of each.
 // It reads them by and by, in short statements, so that it needs little memory and holds nobody up, however many there are
 // and however rare those that fit: what changes meanwhile may or may not be seen. Messages that fail after it began are
 // left out.
 //
 // A filter whose regular expression or jsonpath is wrong is a *FilterError, naming a queue that neither exists nor has
 // failed messages a *NoQueueError.
-func (o *Ops) EachFailed(ctx context.Context, f Filter, opts EachOptions, each func(FailedMessage) error) error {
+func (o Failed) Each(ctx context.Context, f Filter, opts EachOptions, each func(FailedMessage) error) error {
 	chosen, err := o.choose(ctx, f)
 	if err != nil {
 		return err
@@ -110,7 +110,7 @@ func (o *Ops) EachFailed(ctx context.Context, f Filter, opts EachOptions, each f
 }
 
 // hand hands the messages of a chunk over; whole ones by few at once, for bodies may be large.
-func (o *Ops) hand(ctx context.Context, chunk query.FailedChunk, whole bool, each func(FailedMessage) error) error {
+func (o Failed) hand(ctx context.Context, chunk query.FailedChunk, whole bool, each func(FailedMessage) error) error {
 	if !whole {
 		for _, m := range chunk.Failed {
 			if err := each(failedMessage(m)); err != nil {
@@ -148,9 +148,9 @@ func (o *Ops) hand(ctx context.Context, chunk query.FailedChunk, whole bool, eac
 	return nil
 }
 
-// ShowFailed returns the failed or archived message of that number or id, with all its fields. An id of which several
+// Show returns the failed or archived message of that number or id, with all its fields. An id of which several
 // copies failed, as those of an event may, is an error that lists their numbers; none is a *NoFailedError.
-func (o *Ops) ShowFailed(ctx context.Context, name string) (FailedMessage, error) {
+func (o Failed) Show(ctx context.Context, name string) (FailedMessage, error) {
 	chosen, err := Filter{Names: []string{name}, Status: StatusAny}.chosen()
 	if err != nil {
 		return FailedMessage{}, err
@@ -181,7 +181,7 @@ func (o *Ops) ShowFailed(ctx context.Context, name string) (FailedMessage, error
 }
 
 // checkQueue returns a *NoQueueError for a queue that neither exists nor has anything in the error table: it is mistyped.
-func (o *Ops) checkQueue(ctx context.Context, queue string) error {
+func (o *core) checkQueue(ctx context.Context, queue string) error {
 	if queue == "" {
 		return nil
 	}

@@ -102,7 +102,7 @@ func (f Filter) chosen() (query.Filter, error) {
 }
 
 // choose returns the filter as the store wants it, for failed messages, after the database has read what is in its languages.
-func (o *Ops) choose(ctx context.Context, f Filter) (query.Filter, error) {
+func (o *core) choose(ctx context.Context, f Filter) (query.Filter, error) {
 	chosen, err := f.chosen()
 	if err != nil {
 		return chosen, err
@@ -126,7 +126,7 @@ func (o *Ops) choose(ctx context.Context, f Filter) (query.Filter, error) {
 
 // chooseReady returns the filter as the store wants it, for the messages of a queue, after the database has read what is in its
 // languages.
-func (o *Ops) chooseReady(ctx context.Context, f Filter) (query.Filter, error) {
+func (o *core) chooseReady(ctx context.Context, f Filter) (query.Filter, error) {
 	chosen, err := f.chosenReady()
 	if err != nil {
 		return chosen, err
@@ -223,7 +223,7 @@ func (f Filter) limit() int {
 
 // try has the database read the parts of a filter that are in its languages, so that a mistake in them is told before
 // anything is done, and with its place.
-func (o *Ops) try(ctx context.Context, f query.Filter) error {
+func (o *core) try(ctx context.Context, f query.Filter) error {
 	for _, part := range []struct {
 		field, text string
 		read        func(context.Context, store.DBTX, string) error

@@ -14,7 +14,7 @@ func TestGroupFailed(t *testing.T) {
 	t.Parallel()
 	d := many(t)
 	d.exec(`UPDATE sqlq.error SET fingerprint = 'g0' WHERE seq = 9`)
-	groups, err := d.GroupFailed(t.Context(), ops.Filter{Status: ops.StatusAny})
+	groups, err := d.Failed.Groups(t.Context(), ops.Filter{Status: ops.StatusAny})
 	if err != nil || len(groups) != 4 {
 		t.Fatalf("%v, err %v", groups, err)
 	}
@@ -35,7 +35,7 @@ func TestGroupFailed(t *testing.T) {
 		{ops.Filter{Queue: "sales"}, "g1 g0 g3 g2"},
 		{ops.Filter{Error: "refused"}, "g2 g3"},
 	} {
-		groups, err := d.GroupFailed(t.Context(), c.filter)
+		groups, err := d.Failed.Groups(t.Context(), c.filter)
 		var got []string
 		for _, g := range groups {
 			got = append(got, g.Group)
@@ -134,7 +134,7 @@ func TestGroupsOfVeryMany(t *testing.T) {
 	d.exec(`UPDATE sqlq.error SET status = 'archived', archived_at = now() WHERE seq = 2001`)
 	d.exec(`ANALYZE sqlq.error`)
 	d.exec(`UPDATE pg_class SET reltuples = reltuples * 1000 WHERE oid = 'sqlq.error'::regclass`)
-	groups, err := d.GroupFailed(t.Context(), ops.Filter{Status: ops.StatusAny})
+	groups, err := d.Failed.Groups(t.Context(), ops.Filter{Status: ops.StatusAny})
 	if err != nil || len(groups) != 2 {
 		t.Fatalf("%+v, err %v", groups, err)
 	}
@@ -152,13 +152,13 @@ func TestCountFailed(t *testing.T) {
 	d := open(t)
 	d.fail("sales", "g1", ops.CountLimit)
 	d.fail("sales", "g2", 2)
-	if c, err := d.CountFailed(t.Context(), ops.Filter{Group: "g2", Limit: 1}); err != nil || c.N != 2 {
+	if c, err := d.Failed.Count(t.Context(), ops.Filter{Group: "g2", Limit: 1}); err != nil || c.N != 2 {
 		t.Errorf("few: %v, err %v", c, err)
 	}
-	if c, err := d.CountFailed(t.Context(), ops.Filter{Group: "g1"}); err != nil || c.N < ops.CountLimit || c.Estimated && c.N != ops.CountLimit {
+	if c, err := d.Failed.Count(t.Context(), ops.Filter{Group: "g1"}); err != nil || c.N < ops.CountLimit || c.Estimated && c.N != ops.CountLimit {
 		t.Errorf("the limit: %v, err %v", c, err)
 	}
-	if c, err := d.CountFailed(t.Context(), ops.Filter{}); err != nil || c.N != ops.CountLimit+2 || !c.Estimated { // the sample is the whole table
+	if c, err := d.Failed.Count(t.Context(), ops.Filter{}); err != nil || c.N != ops.CountLimit+2 || !c.Estimated { // the sample is the whole table
 		t.Errorf("more: %v, err %v", c, err)
 	}
 }

@@ -73,7 +73,7 @@ func (e *LineError) Unwrap() error { return e.Err }
 // good. The first damaged line is a *LineError and ends it: nothing after the last whole batch, Imported.UpTo, is
 // stored. With Continue it is left out, and the first 1,000 of such are in Imported.Damaged. Importing a line twice makes two
 // messages with one id.
-func (o *Ops) Import(ctx context.Context, queue string, r io.Reader, opts ImportOptions) (done Imported, err error) {
+func (o Ready) Import(ctx context.Context, queue string, r io.Reader, opts ImportOptions) (done Imported, err error) {
 	if err := o.mustExist(ctx, queue); err != nil {
 		return done, err
 	}
@@ -88,7 +88,7 @@ func (o *Ops) Import(ctx context.Context, queue string, r io.Reader, opts Import
 	return done, errors.Join(err, o.end(ctx, id, err))
 }
 
-func (o *Ops) importLines(ctx context.Context, queue string, r io.Reader, opts ImportOptions, id int64) (done Imported, err error) {
+func (o Ready) importLines(ctx context.Context, queue string, r io.Reader, opts ImportOptions, id int64) (done Imported, err error) {
 	in := lines{in: text(r)}
 	leaveOut := func(damaged *LineError) error {
 		if !opts.Continue {
@@ -172,7 +172,7 @@ func (b *importing) remove(i int) {
 }
 
 // storeBatch stores a batch of Import that ends with a line.
-func (o *Ops) storeBatch(ctx context.Context, queue string, id, line int64, b importing) error {
+func (o Ready) storeBatch(ctx context.Context, queue string, id, line int64, b importing) error {
 	var ready, delayed []query.Imported
 	for _, m := range b.messages {
 		if m.DueAt != nil {
@@ -203,7 +203,7 @@ func (o *Ops) storeBatch(ctx context.Context, queue string, id, line int64, b im
 
 // refused returns which message of a batch it is that the database does not take, and why: Go's JSON is a little wider than
 // PostgreSQL's. Where it cannot be told the first is blamed.
-func (o *Ops) refused(ctx context.Context, b importing, why error) (int, error) {
+func (o Ready) refused(ctx context.Context, b importing, why error) (int, error) {
 	for i, m := range b.messages {
 		if m.Headers == nil {
 			continue

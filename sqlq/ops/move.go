@@ -23,8 +23,8 @@ type MoveOptions struct {
 // message keeps everything but its place: id, time, attempts, headers and body.
 //
 // It works in batches, each one statement: a message is in one of the queues, whatever happens. Two that run at once share
-// the messages. One that was interrupted returns an *InterruptedError, and ResumeOperation does the rest.
-func (o *Ops) Move(ctx context.Context, from, to string, f Filter, opts MoveOptions) (moved int64, err error) {
+// the messages. One that was interrupted returns an *InterruptedError, and Operations.Resume does the rest.
+func (o Ready) Move(ctx context.Context, from, to string, f Filter, opts MoveOptions) (moved int64, err error) {
 	if from == to {
 		return 0, fmt.Errorf("messages of queue %q cannot be moved to itself", from)
 	}
@@ -51,7 +51,7 @@ func (o *Ops) Move(ctx context.Context, from, to string, f Filter, opts MoveOpti
 }
 
 // moveAgain returns what does the rest of a Move.
-func (o *Ops) moveAgain(r running, op Operation, upTo int64, f Filter, told written, tell func(_, _ int64)) func(context.Context) error {
+func (o Ready) moveAgain(r running, op Operation, upTo int64, f Filter, told written, tell func(_, _ int64)) func(context.Context) error {
 	m := moving{running: r, from: f.Queue, to: op.Queue, filter: f, span: query.Span{UpTo: upTo}, rate: told.Rate, Looking: Looking{Progress: tell}}
 	return func(ctx context.Context) error {
 		_, err := o.move(ctx, m)
@@ -69,7 +69,7 @@ type moving struct {
 	Looking
 }
 
-func (o *Ops) move(ctx context.Context, m moving) (moved int64, err error) {
+func (o Ready) move(ctx context.Context, m moving) (moved int64, err error) {
 	chosen, err := m.filter.chosenReady()
 	if err == nil {
 		began := time.Now()

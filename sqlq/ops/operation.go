@@ -24,9 +24,9 @@ type Actor struct {
 
 // By returns an Ops that does the same in the name of an actor.
 func (o *Ops) By(a Actor) *Ops {
-	by := *o
+	by := *o.core
 	by.actor = a
-	return &by
+	return by.ops()
 }
 
 // Kinds of operations. The first eight go by batches and can be resumed.
@@ -92,12 +92,12 @@ type Operation struct {
 	Error     string          // what ended it early
 }
 
-// Resumable says whether ResumeOperation can go on with it.
+// Resumable says whether Operations.Resume can go on with it.
 func (op Operation) Resumable() bool {
 	return goesByBatches(op.Kind) && (op.Status == OperationInterrupted || op.Status == OperationStalled)
 }
 
-// Cancellable says whether CancelOperation can end it.
+// Cancellable says whether Operations.Cancel can end it.
 func (op Operation) Cancellable() bool {
 	return op.Status == OperationRunning || op.Status == OperationStalled || op.Status == OperationInterrupted
 }
@@ -117,9 +117,9 @@ type OperationFilter struct {
 	Limit  int             // at most so many; default: 50
 }
 
-// Operations returns the operations that a filter chooses, the last one first. How long they are kept is for the
+// List returns the operations that a filter chooses, the last one first. How long they are kept is for the
 // endpoints' processes to say.
-func (o *Ops) Operations(ctx context.Context, f OperationFilter) ([]Operation, error) {
+func (o Operations) List(ctx context.Context, f OperationFilter) ([]Operation, error) {
 	switch f.Status {
 	case "", OperationRunning, OperationStalled, OperationDone, OperationInterrupted, OperationCancelled:
 	default:
@@ -139,8 +139,8 @@ func (o *Ops) Operations(ctx context.Context, f OperationFilter) ([]Operation, e
 	return operations, nil
 }
 
-// Operation returns one operation; a *NoOperationError when there is none of that number.
-func (o *Ops) Operation(ctx context.Context, id int64) (Operation, error) {
+// Show returns one operation; a *NoOperationError when there is none of that number.
+func (o Operations) Show(ctx context.Context, id int64) (Operation, error) {
 	op, err := o.readOperation(ctx, id)
 	if err != nil {
 		return Operation{}, err
@@ -148,9 +148,9 @@ func (o *Ops) Operation(ctx context.Context, id int64) (Operation, error) {
 	return operation(op), nil
 }
 
-// CancelOperation ends an operation: one that runs stops before its next batch, one that was interrupted cannot be resumed
+// Cancel ends an operation: one that runs stops before its next batch, one that was interrupted cannot be resumed
 // any more. What it has done stays done.
-func (o *Ops) CancelOperation(ctx context.Context, id int64) (Operation, error) {
+func (o Operations) Cancel(ctx context.Context, id int64) (Operation, error) {
 	op, err := o.readOperation(ctx, id)
 	if err != nil {
 		return Operation{}, err
@@ -172,8 +172,8 @@ func (o *Ops) CancelOperation(ctx context.Context, id int64) (Operation, error) 
 	return operation(op), nil
 }
 
-// TryCancelOperation returns an operation that CancelOperation would end, and changes nothing; its error is that of CancelOperation.
-func (o *Ops) TryCancelOperation(ctx context.Context, id int64) (Operation, error) {
+// PreviewCancel returns an operation that Operations.Cancel would end, and changes nothing; its error is that of Operations.Cancel.
+func (o Operations) PreviewCancel(ctx context.Context, id int64) (Operation, error) {
 	op, err := o.readOperation(ctx, id)
 	if err != nil {
 		return Operation{}, err
@@ -185,7 +185,7 @@ func (o *Ops) TryCancelOperation(ctx context.Context, id int64) (Operation, erro
 	return shown, nil
 }
 
-func (o *Ops) readOperation(ctx context.Context, id int64) (query.Operation, error) {
+func (o Operations) readOperation(ctx context.Context, id int64) (query.Operation, error) {
 	op, err := o.store.ReadOperation(ctx, o.pool, id)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return op, &NoOperationError{ID: id}
@@ -286,7 +286,7 @@ func read(text json.RawMessage) (f Filter, w written, err error) {
 }
 
 // absolute returns a filter whose times are absolute, by the clock of the database.
-func (o *Ops) absolute(ctx context.Context, f Filter) (Filter, error) {
+func (o *core) absolute(ctx context.Context, f Filter) (Filter, error) {
 	now, err := o.store.Clock(ctx, o.pool)
 	if err != nil {
 		return f, fmt.Errorf("read the clock of the database: %w", err)
@@ -297,13 +297,13 @@ func (o *Ops) absolute(ctx context.Context, f Filter) (Filter, error) {
 
 // begin writes down that an operation begins, and returns its number. filter is what it was told, for people and for going
 // on later.
-func (o *Ops) begin(ctx context.Context, kind string, filter any, op query.Operation) (id int64, err error) {
+func (o *core) begin(ctx context.Context, kind string, filter any, op query.Operation) (id int64, err error) {
 	return o.beginIn(ctx, o.pool, kind, filter, op, query.Place{})
 }
 
 // beginIn is begin as part of a transaction, or of an operation that leaves alone what lies up to a place. Without that, whoever
 // goes on with it would take other messages.
-func (o *Ops) beginIn(ctx context.Context, db store.DBTX, kind string, filter any, op query.Operation, after query.Place) (id int64, err error) {
+func (o *core) beginIn(ctx context.Context, db store.DBTX, kind string, filter any, op query.Operation, after query.Place) (id int64, err error) {
 	if op.Filter, err = json.Marshal(filter); err != nil {
 		return 0, fmt.Errorf("write the filter of the operation down: %w", err)
 	}
@@ -315,7 +315,7 @@ func (o *Ops) beginIn(ctx context.Context, db store.DBTX, kind string, filter an
 }
 
 // end writes down how an operation ended, also when ctx has: then it was interrupted, like one that failed.
-func (o *Ops) end(ctx context.Context, id int64, failure error) error {
+func (o *core) end(ctx context.Context, id int64, failure error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	status, text := statusDone, ""
@@ -332,7 +332,7 @@ func (o *Ops) end(ctx context.Context, id int64, failure error) error {
 }
 
 // record writes an operation on a queue down that is done with the transaction that does it. filter is as in begin.
-func (o *Ops) record(ctx context.Context, tx pgx.Tx, kind, queue string, filter any, changed int64) error {
+func (o *core) record(ctx context.Context, tx pgx.Tx, kind, queue string, filter any, changed int64) error {
 	id, err := o.beginIn(ctx, tx, kind, filter, query.Operation{Queue: &queue}, query.Place{})
 	if err != nil {
 		return err
@@ -341,7 +341,7 @@ func (o *Ops) record(ctx context.Context, tx pgx.Tx, kind, queue string, filter 
 }
 
 // recorded writes down that an operation is done with the transaction that does it.
-func (o *Ops) recorded(ctx context.Context, tx pgx.Tx, id, changed int64, after query.Place) error {
+func (o *core) recorded(ctx context.Context, tx pgx.Tx, id, changed int64, after query.Place) error {
 	if _, err := o.store.AdvanceOperation(ctx, tx, id, changed, after); err != nil {
 		return fmt.Errorf("write down what operation %d did: %w", id, err)
 	}

@@ -27,7 +27,7 @@ type Preview struct {
 }
 
 // PreviewReplay says what Replay would do. It takes some hundred milliseconds at most, however many messages there are.
-func (o *Ops) PreviewReplay(ctx context.Context, f Filter, opts ReplayOptions) (Preview, error) {
+func (o Failed) PreviewReplay(ctx context.Context, f Filter, opts ReplayOptions) (Preview, error) {
 	f, err := opts.narrow(f)
 	if err != nil {
 		return Preview{}, err
@@ -36,21 +36,21 @@ func (o *Ops) PreviewReplay(ctx context.Context, f Filter, opts ReplayOptions) (
 }
 
 // PreviewArchive says what Archive would do, like PreviewReplay.
-func (o *Ops) PreviewArchive(ctx context.Context, f Filter) (Preview, error) {
+func (o Failed) PreviewArchive(ctx context.Context, f Filter) (Preview, error) {
 	return o.preview(ctx, kindArchive, f, "")
 }
 
 // PreviewUnarchive says what Unarchive would do, like PreviewReplay.
-func (o *Ops) PreviewUnarchive(ctx context.Context, f Filter) (Preview, error) {
+func (o Failed) PreviewUnarchive(ctx context.Context, f Filter) (Preview, error) {
 	return o.preview(ctx, kindUnarchive, f, "")
 }
 
 // PreviewDelete says what Delete would do, like PreviewReplay.
-func (o *Ops) PreviewDelete(ctx context.Context, f Filter) (Preview, error) {
+func (o Failed) PreviewDelete(ctx context.Context, f Filter) (Preview, error) {
 	return o.preview(ctx, kindDelete, f, "")
 }
 
-func (o *Ops) preview(ctx context.Context, kind string, f Filter, to string) (v Preview, err error) {
+func (o Failed) preview(ctx context.Context, kind string, f Filter, to string) (v Preview, err error) {
 	p, err := o.plan(ctx, kind, f, to)
 	if err != nil {
 		return v, err
@@ -95,7 +95,7 @@ func (o *Ops) preview(ctx context.Context, kind string, f Filter, to string) (v 
 }
 
 // countPlan returns how many messages a plan chooses: sure, or an estimate where counting takes too long.
-func (o *Ops) countPlan(ctx context.Context, p plan, within time.Duration) (n int64, sure bool, err error) {
+func (o Failed) countPlan(ctx context.Context, p plan, within time.Duration) (n int64, sure bool, err error) {
 	expected, err := o.store.ExpectFailed(ctx, o.pool, p.chosen)
 	if err == nil && expected <= countedAtMost {
 		sure, err = o.within(ctx, within, func(tx pgx.Tx) error {

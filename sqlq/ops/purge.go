@@ -34,8 +34,8 @@ type PurgeOptions struct {
 // Purge removes the ready messages of a queue that a filter chooses and that were there when it began, for good, and returns
 // how many, also together with an error. The zero Filter chooses all. Messages that a receiver holds or an instance has
 // leased are being handled, and stay; so do failed ones. It works in batches: one that was interrupted returns an
-// *InterruptedError, and ResumeOperation does the rest, unless it is about delayed messages, too: then it can be called again.
-func (o *Ops) Purge(ctx context.Context, queue string, f Filter, opts PurgeOptions) (purged Purged, err error) {
+// *InterruptedError, and Operations.Resume does the rest, unless it is about delayed messages, too: then it can be called again.
+func (o Ready) Purge(ctx context.Context, queue string, f Filter, opts PurgeOptions) (purged Purged, err error) {
 	chosen, err := f.chosenToPurge(opts)
 	if err != nil {
 		return purged, err
@@ -68,7 +68,7 @@ func (o *Ops) Purge(ctx context.Context, queue string, f Filter, opts PurgeOptio
 }
 
 // purgeAgain returns what does the rest of a Purge.
-func (o *Ops) purgeAgain(r running, op Operation, upTo int64, f Filter, told written, tell func(_, _ int64)) (func(context.Context) error, error) {
+func (o Ready) purgeAgain(r running, op Operation, upTo int64, f Filter, told written, tell func(_, _ int64)) (func(context.Context) error, error) {
 	if told.Delayed {
 		return nil, errors.New("a purge of delayed messages cannot be resumed: run it again")
 	}
@@ -82,15 +82,15 @@ func (o *Ops) purgeAgain(r running, op Operation, upTo int64, f Filter, told wri
 }
 
 // PreviewPurge counts what Purge would remove, and changes nothing. A queue that is not there is a *NoQueueError.
-func (o *Ops) PreviewPurge(ctx context.Context, queue string, f Filter, opts PurgeOptions) (ready, delayed Count, err error) {
+func (o Ready) PreviewPurge(ctx context.Context, queue string, f Filter, opts PurgeOptions) (ready, delayed Count, err error) {
 	if _, err := f.chosenToPurge(opts); err != nil {
 		return ready, delayed, err
 	}
-	if ready, err = o.CountReady(ctx, queue, f, opts.Looking); err != nil || !opts.Delayed {
+	if ready, err = o.Count(ctx, queue, f, opts.Looking); err != nil || !opts.Delayed {
 		return ready, delayed, err
 	}
 	f.Queue = queue
-	n, more, _, err := o.CountDelayed(ctx, f, 0)
+	n, more, _, err := Delayed{o.core}.Count(ctx, f, 0)
 	var gone *NoDelayedError
 	if errors.As(err, &gone) { // it is among the ready ones, or nowhere
 		err = nil
@@ -107,7 +107,7 @@ func (f Filter) chosenToPurge(opts PurgeOptions) (query.Filter, error) {
 	return chosen, err
 }
 
-func (o *Ops) purge(ctx context.Context, queue string, id int64, f query.Filter, span query.Span, left int64, opts PurgeOptions, purged *Purged) error {
+func (o Ready) purge(ctx context.Context, queue string, id int64, f query.Filter, span query.Span, left int64, opts PurgeOptions, purged *Purged) error {
 	if opts.Delayed { // first: meanwhile some may become ready
 		last, err := o.store.LastDelayed(ctx, o.pool)
 		if err != nil {
@@ -148,7 +148,7 @@ func (o *Ops) purge(ctx context.Context, queue string, id int64, f query.Filter,
 
 // take takes messages out of a queue, in batches of most that are part of an operation, until the operation has taken limit or
 // the span is through. then is called after the commit of each.
-func (o *Ops) take(ctx context.Context, id int64, span query.Span, limit, most int64, l Looking, one func(pgx.Tx, query.Span) (query.Taken, error), then func(query.Taken) error) error {
+func (o Ready) take(ctx context.Context, id int64, span query.Span, limit, most int64, l Looking, one func(pgx.Tx, query.Span) (query.Taken, error), then func(query.Taken) error) error {
 	var looked, taken int64
 	for b := wholeBatch(int(most)); ; {
 		var t query.Taken

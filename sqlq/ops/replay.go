@@ -47,12 +47,12 @@ type Progress struct {
 // It works in batches, each a transaction that moves the messages, adds to their history and says in the operation table
 // how far it came: a message is in the error table or in its queue, whatever happens. Two that run at once share the
 // messages, each is replayed once; a message that somebody else holds at that moment is passed over. One that was interrupted
-// returns an *InterruptedError, and ResumeOperation does the rest, also after a crash. When nothing is chosen, no operation is
+// returns an *InterruptedError, and Operations.Resume does the rest, also after a crash. When nothing is chosen, no operation is
 // written down.
 //
 // Messages whose queue is gone stay and are told of by a *QueueGoneError, messages that are named and not there by a
 // *NoFailedError; the others are replayed all the same.
-func (o *Ops) Replay(ctx context.Context, f Filter, opts ReplayOptions) (replayed int64, err error) {
+func (o Failed) Replay(ctx context.Context, f Filter, opts ReplayOptions) (replayed int64, err error) {
 	if f, err = opts.narrow(f); err != nil {
 		return 0, err
 	}
@@ -66,19 +66,19 @@ func (o *Ops) Replay(ctx context.Context, f Filter, opts ReplayOptions) (replaye
 
 // Archive marks the failed messages that a filter chooses as archived, and returns how many, also together with an error:
 // they are kept, and left out of lists and replays. It works like Replay.
-func (o *Ops) Archive(ctx context.Context, f Filter, progress func(Progress)) (archived int64, err error) {
+func (o Failed) Archive(ctx context.Context, f Filter, progress func(Progress)) (archived int64, err error) {
 	return o.changeFailed(ctx, kindArchive, f, ReplayOptions{Progress: progress})
 }
 
 // Unarchive takes the archived messages that a filter chooses back among the failed ones, and returns how many, also
 // together with an error. It works like Replay.
-func (o *Ops) Unarchive(ctx context.Context, f Filter, progress func(Progress)) (taken int64, err error) {
+func (o Failed) Unarchive(ctx context.Context, f Filter, progress func(Progress)) (taken int64, err error) {
 	return o.changeFailed(ctx, kindUnarchive, f, ReplayOptions{Progress: progress})
 }
 
 // Delete removes the failed messages that a filter chooses for good, archived ones too if its Status says so, and returns
 // how many, also together with an error. What is left of them is their history. It works like Replay.
-func (o *Ops) Delete(ctx context.Context, f Filter, progress func(Progress)) (deleted int64, err error) {
+func (o Failed) Delete(ctx context.Context, f Filter, progress func(Progress)) (deleted int64, err error) {
 	return o.changeFailed(ctx, kindDelete, f, ReplayOptions{Progress: progress})
 }
 
@@ -94,7 +94,7 @@ func (opts ReplayOptions) narrow(f Filter) (Filter, error) {
 }
 
 // changeFailed writes an operation down and performs it.
-func (o *Ops) changeFailed(ctx context.Context, kind string, f Filter, opts ReplayOptions) (changed int64, err error) {
+func (o Failed) changeFailed(ctx context.Context, kind string, f Filter, opts ReplayOptions) (changed int64, err error) {
 	p, err := o.plan(ctx, kind, f, opts.To)
 	if err != nil {
 		return 0, err
@@ -139,7 +139,7 @@ type plan struct {
 	unnamed error // *NoFailedError for names that are not there
 }
 
-func (o *Ops) plan(ctx context.Context, kind string, f Filter, to string) (p plan, err error) {
+func (o Failed) plan(ctx context.Context, kind string, f Filter, to string) (p plan, err error) {
 	if f.Status == "" {
 		f.Status = StatusFailed
 		if kind == kindUnarchive {
@@ -171,7 +171,7 @@ func (o *Ops) plan(ctx context.Context, kind string, f Filter, to string) (p pla
 }
 
 // exceptGone has a replay leave out the messages of queues that are gone.
-func (o *Ops) exceptGone(ctx context.Context, p *plan) error {
+func (o Failed) exceptGone(ctx context.Context, p *plan) error {
 	if p.kind != kindReplay || p.to != "" || p.chosen.Queues != nil { // those that may be seen are there
 		return nil
 	}
@@ -198,7 +198,7 @@ func (o *Ops) exceptGone(ctx context.Context, p *plan) error {
 }
 
 // skipOlder has a plan that is about the newest so many messages begin at the first of them.
-func (o *Ops) skipOlder(ctx context.Context, db store.DBTX, p *plan) error {
+func (o Failed) skipOlder(ctx context.Context, db store.DBTX, p *plan) error {
 	if p.filter.Order != Newest || p.limit == math.MaxInt {
 		return nil
 	}
@@ -222,7 +222,7 @@ func place(k *query.FailedKey) query.Place {
 
 // told returns what there is to say after a plan has been done: names that were not there, queues that are gone, or one
 // that never was.
-func (o *Ops) told(ctx context.Context, p plan, changed int64) error {
+func (o Failed) told(ctx context.Context, p plan, changed int64) error {
 	err := p.unnamed
 	gone, lookErr := o.goneOf(ctx, p)
 	if lookErr != nil {
@@ -238,7 +238,7 @@ func (o *Ops) told(ctx context.Context, p plan, changed int64) error {
 }
 
 // goneOf returns the queues that are gone and whose messages the plan would have chosen.
-func (o *Ops) goneOf(ctx context.Context, p plan) (queues []string, err error) {
+func (o Failed) goneOf(ctx context.Context, p plan) (queues []string, err error) {
 	for _, name := range p.except {
 		f := p.chosen
 		if f.Queue != "" && f.Queue != name {
@@ -257,7 +257,7 @@ func (o *Ops) goneOf(ctx context.Context, p plan) (queues []string, err error) {
 }
 
 // missing returns a *NoFailedError when some of the messages that a filter names are not there with its status.
-func (o *Ops) missing(ctx context.Context, f Filter, chosen query.Filter) (unnamed, err error) {
+func (o Failed) missing(ctx context.Context, f Filter, chosen query.Filter) (unnamed, err error) {
 	if len(f.Names) == 0 {
 		return nil, nil
 	}

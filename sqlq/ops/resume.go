@@ -11,10 +11,10 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
-// ResumeOperation goes on with an operation that was interrupted or has stalled, as it was begun: with its filter, its
+// Resume goes on with an operation that was interrupted or has stalled, as it was begun: with its filter, its
 // snapshot, its limit and its rate, after the last message that it changed. It returns how the operation stands then, also
 // together with an error, which is one of those of Replay. That somebody else goes on with it at the same time does no harm.
-func (o *Ops) ResumeOperation(ctx context.Context, id int64, progress func(Progress)) (Operation, error) {
+func (o Operations) Resume(ctx context.Context, id int64, progress func(Progress)) (Operation, error) {
 	op, err := o.readOperation(ctx, id)
 	if err != nil {
 		return Operation{}, err
@@ -39,9 +39,9 @@ func (o *Ops) ResumeOperation(ctx context.Context, id int64, progress func(Progr
 	return operation(op), err
 }
 
-// TryResumeOperation returns an operation that ResumeOperation would go on with, and changes nothing; its error is that of
-// ResumeOperation.
-func (o *Ops) TryResumeOperation(ctx context.Context, id int64) (Operation, error) {
+// PreviewResume returns an operation that Operations.Resume would go on with, and changes nothing; its error is that of
+// Operations.Resume.
+func (o Operations) PreviewResume(ctx context.Context, id int64) (Operation, error) {
 	op, err := o.readOperation(ctx, id)
 	if err != nil {
 		return Operation{}, err
@@ -51,7 +51,7 @@ func (o *Ops) TryResumeOperation(ctx context.Context, id int64) (Operation, erro
 }
 
 // again returns what does the rest of an operation.
-func (o *Ops) again(ctx context.Context, op query.Operation, progress func(Progress)) (goOn func(context.Context) error, err error) {
+func (o Operations) again(ctx context.Context, op query.Operation, progress func(Progress)) (goOn func(context.Context) error, err error) {
 	stands := operation(op)
 	switch {
 	case !goesByBatches(op.Kind):
@@ -76,13 +76,13 @@ func (o *Ops) again(ctx context.Context, op query.Operation, progress func(Progr
 	}
 	switch op.Kind {
 	case kindMove:
-		goOn = o.moveAgain(r, stands, *op.UpTo, f, told, tell)
+		goOn = Ready{o.core}.moveAgain(r, stands, *op.UpTo, f, told, tell)
 	case kindPurge:
-		goOn, err = o.purgeAgain(r, stands, *op.UpTo, f, told, tell)
+		goOn, err = Ready{o.core}.purgeAgain(r, stands, *op.UpTo, f, told, tell)
 	case kindCancel, kindReschedule:
-		goOn, err = o.delayedAgain(r, *op.UpTo, f, told, tell)
+		goOn, err = Delayed{o.core}.delayedAgain(r, *op.UpTo, f, told, tell)
 	default:
-		goOn, err = o.failedAgain(ctx, r, op, f, told, progress)
+		goOn, err = Failed{o.core}.failedAgain(ctx, r, op, f, told, progress)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("operation %d: %w", op.ID, err)
@@ -91,7 +91,7 @@ func (o *Ops) again(ctx context.Context, op query.Operation, progress func(Progr
 }
 
 // failedAgain returns what does the rest of a change of failed messages.
-func (o *Ops) failedAgain(ctx context.Context, r running, op query.Operation, f Filter, told written, progress func(Progress)) (func(context.Context) error, error) {
+func (o Failed) failedAgain(ctx context.Context, r running, op query.Operation, f Filter, told written, progress func(Progress)) (func(context.Context) error, error) {
 	chosen, err := o.choose(ctx, f)
 	if err != nil {
 		return nil, err
@@ -120,7 +120,7 @@ type running struct {
 
 // conclude writes down how an operation ended that has changed so many messages, and says how to go on with one that was
 // interrupted. It returns how many messages were changed, also together with an error.
-func (o *Ops) conclude(ctx context.Context, r running, changed int64, err error) (int64, error) {
+func (o *core) conclude(ctx context.Context, r running, changed int64, err error) (int64, error) {
 	if err == nil {
 		return changed, o.end(ctx, r.id, nil)
 	}
@@ -148,7 +148,7 @@ var errEnded = errors.New("the operation has ended")
 // inOperation runs a batch of an operation in a transaction of its own, and writes down in it how many messages it changed and
 // the place that it came to. The operation is locked first: whoever goes on with it after a crash waits until the crashed
 // batch is committed or undone, and several that go on with the same operation take turns, from the place that do is given.
-func (o *Ops) inOperation(ctx context.Context, id int64, do func(tx pgx.Tx, at query.OperationPlace) (changed int64, after query.Place, err error)) error {
+func (o *core) inOperation(ctx context.Context, id int64, do func(tx pgx.Tx, at query.OperationPlace) (changed int64, after query.Place, err error)) error {
 	return pgx.BeginTxFunc(ctx, o.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite}, func(tx pgx.Tx) error {
 		at, err := o.store.LockOperation(ctx, tx, id)
 		if err != nil {

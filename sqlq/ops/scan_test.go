@@ -73,12 +73,12 @@ func TestEachFailedFar(t *testing.T) {
 		got = append(got, fmt.Sprint(m.Number))
 		return nil
 	}
-	if err := d.EachFailed(t.Context(), ops.Filter{Error: "rare"}, opts, each); err != nil || fmt.Sprint(got) != "[44999 24999 2]" || fmt.Sprint(told) != "[20000 40000]" {
+	if err := d.Failed.Each(t.Context(), ops.Filter{Error: "rare"}, opts, each); err != nil || fmt.Sprint(got) != "[44999 24999 2]" || fmt.Sprint(told) != "[20000 40000]" {
 		t.Errorf("got %v, err %v, told %v", got, err, told)
 	}
 	// What fails meanwhile is left out, also where it would come last.
 	count := 0
-	err := d.EachFailed(t.Context(), ops.Filter{Order: ops.Oldest}, ops.EachOptions{}, func(m ops.FailedMessage) error {
+	err := d.Failed.Each(t.Context(), ops.Filter{Order: ops.Oldest}, ops.EachOptions{}, func(m ops.FailedMessage) error {
 		if count++; m.Number == 45_000 {
 			d.fail("sales", "g1", 3)
 		} else if m.Number > 45_000 {
@@ -90,7 +90,7 @@ func TestEachFailedFar(t *testing.T) {
 		t.Errorf("%d messages, err %v", count, err)
 	}
 	enough := errors.New("enough")
-	if err := d.EachFailed(t.Context(), ops.Filter{}, ops.EachOptions{}, func(ops.FailedMessage) error { return enough }); err != enough {
+	if err := d.Failed.Each(t.Context(), ops.Filter{}, ops.EachOptions{}, func(ops.FailedMessage) error { return enough }); err != enough {
 		t.Errorf("err %v", err)
 	}
 }
@@ -104,7 +104,7 @@ func TestEachFailedWhole(t *testing.T) {
 	d.exec(`UPDATE sqlq.error SET body = convert_to(repeat('x', 5 << 20), 'UTF8') WHERE seq IN (2, 3, 5)`)
 	d.exec(`UPDATE sqlq.error SET body = convert_to(repeat('x', 9 << 20), 'UTF8'), stack = 's', chain = '{c}' WHERE seq = 4`)
 	var got []int64
-	err := d.EachFailed(t.Context(), ops.Filter{Order: ops.Oldest}, ops.EachOptions{Whole: true}, func(m ops.FailedMessage) error {
+	err := d.Failed.Each(t.Context(), ops.Filter{Order: ops.Oldest}, ops.EachOptions{Whole: true}, func(m ops.FailedMessage) error {
 		got = append(got, m.Number)
 		want := map[int64]int{2: 5 << 20, 3: 5 << 20, 4: 9 << 20, 5: 5 << 20}[m.Number]
 		switch {
@@ -144,7 +144,7 @@ func TestScanOfALargeTable(t *testing.T) {
 	}
 	defer pool.Close()
 	f := ops.Filter{Headers: map[string]string{"tenant": "north"}, Body: "$.order > 1"}
-	if v, err := ops.New(pool, "sqlq").PreviewDelete(t.Context(), f); err != nil || v.Messages.N != 0 {
+	if v, err := ops.New(pool, "sqlq").Failed.PreviewDelete(t.Context(), f); err != nil || v.Messages.N != 0 {
 		t.Errorf("%+v, err %v", v, err)
 	}
 }

@@ -65,9 +65,9 @@ func (o *Ops) Send(ctx context.Context, queue string, m Outgoing, bodies ...json
 	return ids, nil
 }
 
-// TrySend sends nothing and returns the error that Send would: it looks at all bodies, and sends the first one in a
+// PreviewSend sends nothing and returns the error that Send would: it looks at all bodies, and sends the first one in a
 // transaction that it rolls back.
-func (o *Ops) TrySend(ctx context.Context, queue string, m Outgoing, bodies ...json.RawMessage) error {
+func (o *Ops) PreviewSend(ctx context.Context, queue string, m Outgoing, bodies ...json.RawMessage) error {
 	common, err := m.common(bodies)
 	if err != nil || len(bodies) == 0 {
 		return err
@@ -134,9 +134,9 @@ func (o *Ops) Publish(ctx context.Context, m Outgoing, bodies ...json.RawMessage
 	return events, queues, nil
 }
 
-// TryPublish publishes nothing and returns how many copies of each event Publish would store, in which queues, and the error that it
+// PreviewPublish publishes nothing and returns how many copies of each event Publish would store, in which queues, and the error that it
 // would return: it looks at all bodies, and publishes the first one in a transaction that it rolls back.
-func (o *Ops) TryPublish(ctx context.Context, m Outgoing, bodies ...json.RawMessage) (copies int, queues []string, err error) {
+func (o *Ops) PreviewPublish(ctx context.Context, m Outgoing, bodies ...json.RawMessage) (copies int, queues []string, err error) {
 	common, err := m.common(bodies)
 	if err != nil || len(bodies) == 0 {
 		return 0, nil, err

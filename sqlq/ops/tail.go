@@ -23,7 +23,7 @@ const (
 // numbers as far as they were there together. It looks every 200 ms: a message that is handled faster than that is not seen,
 // nor one whose transaction takes longer than ten seconds to commit while others overtake it. It ends with do's first
 // error, after f.Limit messages with nil, or with ctx's error.
-func (o *Ops) Tail(ctx context.Context, queue string, f Filter, do func(Message) error) error {
+func (o Ready) Tail(ctx context.Context, queue string, f Filter, do func(Message) error) error {
 	chosen, err := o.chooseReady(ctx, f)
 	if err != nil {
 		return err
