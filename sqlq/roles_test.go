@@ -298,7 +298,7 @@ func TestOperator(t *testing.T) {
 	}
 	_, err = o.Failed.Show(ctx, fmt.Sprint(failed[0].Number))
 	must("Failed.Show", err)
-	_, err = o.Failed.Archive(ctx, ops.Filter{Names: []string{failed[0].ID}}, nil)
+	_, err = o.Failed.Archive(ctx, ops.Filter{Names: []string{failed[0].ID}}, ops.ChangeOptions{})
 	must("Archive", err)
 	_, err = o.Failed.Replay(ctx, ops.Filter{Queue: "new"}, ops.ReplayOptions{})
 	must("Replay", err)

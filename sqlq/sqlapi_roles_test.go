@@ -90,8 +90,8 @@ func TestRolesOfDelayedAndSubscriptions(t *testing.T) {
 		t.Errorf("a viewer has a route explained: %+v, %v", r, err)
 	}
 	_, errShow := viewer.Delayed.Show(ctx, "1")
-	_, errCancel := viewer.Delayed.Cancel(ctx, all, ops.DelayedOptions{})
-	_, errMove := viewer.Delayed.Reschedule(ctx, all, ops.Due{}, ops.DelayedOptions{})
+	_, errCancel := viewer.Delayed.Cancel(ctx, all, ops.ChangeOptions{})
+	_, errMove := viewer.Delayed.Reschedule(ctx, all, ops.Due{}, ops.ChangeOptions{})
 	_, errAdd := viewer.Routes.Subscribe(ctx, "t", "mine")
 	for what, err := range map[string]error{"show": errShow, "cancel": errCancel, "reschedule": errMove, "subscribe": errAdd} {
 		if sqlStateOf(err) != "42501" {
@@ -109,10 +109,10 @@ func TestRolesOfDelayedAndSubscriptions(t *testing.T) {
 	if removed, _ := operator.Routes.Unsubscribe(ctx, "post.Posted", "theirs"); removed {
 		t.Error("an operator unsubscribes another's queue")
 	}
-	if n, err := operator.Delayed.Reschedule(ctx, all, ops.Due{By: time.Hour}, ops.DelayedOptions{}); n != 2 || err != nil {
+	if n, err := operator.Delayed.Reschedule(ctx, all, ops.Due{By: time.Hour}, ops.ChangeOptions{}); n != 2 || err != nil {
 		t.Errorf("an operator reschedules: %d, %v", n, err)
 	}
-	if n, err := operator.Delayed.Cancel(ctx, all, ops.DelayedOptions{}); n != 2 || err != nil {
+	if n, err := operator.Delayed.Cancel(ctx, all, ops.ChangeOptions{}); n != 2 || err != nil {
 		t.Errorf("an operator cancels: %d, %v", n, err)
 	}
 	for sql, want := range map[string]int{

@@ -92,8 +92,8 @@ func (a *app) listFailed(ctx context.Context, db *database, f ops.Filter) error 
 }
 
 // looking returns what shows how far a search through failed messages is.
-func looking(p *progress, found *int) func(looked int64) {
-	return func(looked int64) { p.show("looked at %s, found %d", plural(looked, "failed message"), *found) }
+func looking(p *progress, found *int) func(ops.Progress) {
+	return func(at ops.Progress) { p.show("looked at %s, found %d", plural(at.Looked, "failed message"), *found) }
 }
 
 func (a *app) noFailed(ctx context.Context, db *database, f ops.Filter) error {

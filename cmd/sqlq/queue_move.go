@@ -13,7 +13,7 @@ import (
 func (a *app) queueMoveCommand() *cobra.Command {
 	var ch change
 	var f ops.Filter
-	var opts ops.MoveOptions
+	var opts ops.ChangeOptions
 	c := &cobra.Command{
 		Use:   "move FROM TO",
 		Short: "Move ready messages to another queue",
@@ -52,10 +52,13 @@ has moved and how to go on.`,
 			if _, err := db.Queues.Show(c.Context(), to); err != nil {
 				return err
 			}
-			n, err := a.countChosen(c.Context(), db, from, f)
+			p := a.progress()
+			preview, err := db.Ready.PreviewMove(c.Context(), from, to, f, ops.ChangeOptions{Progress: foundReady(p)})
+			p.end()
 			if err != nil {
 				return err
 			}
+			n := preview.Messages
 			if n == (ops.Count{}) && !f.ChoosesAll() {
 				return errNoneOf(c.Context(), db, f.Type, "nothing was moved: no ready message of queue %s fits", from)
 			}
@@ -72,9 +75,12 @@ has moved and how to go on.`,
 			if err := a.confirm(c.Context(), ch, what); err != nil {
 				return err
 			}
-			p, began := a.progress(), time.Now()
-			opts.Progress = func(looked, moved int64) {
-				p.show("looked at %d messages, moved %d of %s, %.0f/s", looked, moved, count(n), float64(moved)/time.Since(began).Seconds())
+			if !ch.yes { // somebody was asked about those
+				opts.UpTo = preview.UpTo
+			}
+			began := time.Now()
+			opts.Progress = func(at ops.Progress) {
+				p.show("looked at %d messages, moved %d of %s, %.0f/s", at.Looked, at.Done, count(n), float64(at.Done)/time.Since(began).Seconds())
 			}
 			outcome.Moved, err = db.Ready.Move(c.Context(), from, to, f, opts)
 			p.end()

@@ -35,8 +35,8 @@ there are enough. That can be interrupted. With a choice that nothing fits the e
 			}
 			defer db.Close()
 			p := a.progress()
-			messages, err := db.Ready.List(c.Context(), args[0], f, ops.Looking{Progress: func(looked, chosen int64) {
-				p.show("looked at %d messages, found %d", looked, chosen)
+			messages, err := db.Ready.List(c.Context(), args[0], f, ops.Looking{Progress: func(at ops.Progress) {
+				p.show("looked at %d messages, found %d", at.Looked, at.Done)
 			}})
 			p.end()
 			if err != nil && len(messages) == 0 {

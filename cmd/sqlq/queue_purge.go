@@ -102,10 +102,11 @@ It works in batches. One that was interrupted says how many it has removed and h
 			if err != nil {
 				return err
 			}
-			ready, delayed, err := a.countToPurge(c.Context(), db, q.Queue, f, opts)
+			preview, err := a.countToPurge(c.Context(), db, q.Queue, f, opts)
 			if err != nil {
 				return err
 			}
+			ready, delayed := preview.Messages, preview.Delayed
 			if ready == (ops.Count{}) && delayed == (ops.Count{}) && !f.ChoosesAll() {
 				return errNoneOf(c.Context(), db, f.Type, "nothing was removed: no such message of queue %s fits", q.Name)
 			}
@@ -127,7 +128,10 @@ It works in batches. One that was interrupted says how many it has removed and h
 				return err
 			}
 			p := a.progress()
-			opts.Progress = func(looked, chosen int64) { p.show("looked at %d messages, removed %d", looked, chosen) }
+			opts.Progress = func(at ops.Progress) { p.show("looked at %d messages, removed %d", at.Looked, at.Done) }
+			if !ch.yes && !opts.Delayed { // somebody was asked about those; delayed ones may have become ready since
+				opts.UpTo = preview.UpTo
+			}
 			purged, err := db.Ready.Purge(c.Context(), q.Name, f, opts)
 			p.end()
 			if err != nil && purged == (ops.Purged{}) {
@@ -152,24 +156,20 @@ It works in batches. One that was interrupted says how many it has removed and h
 }
 
 // countToPurge counts what a purge would remove, and says on a terminal how far it is.
-func (a *app) countToPurge(ctx context.Context, db *database, q ops.Queue, f ops.Filter, opts ops.PurgeOptions) (ready, delayed ops.Count, err error) {
+func (a *app) countToPurge(ctx context.Context, db *database, q ops.Queue, f ops.Filter, opts ops.PurgeOptions) (preview ops.Preview, err error) {
 	p := a.progress()
 	defer p.end()
-	opts.Progress = func(looked, chosen int64) { p.show("looked at %d messages, found %d", looked, chosen) }
-	ready, delayed, err = db.Ready.PreviewPurge(ctx, q.Name, f, opts)
+	opts.Progress = foundReady(p)
+	preview, err = db.Ready.PreviewPurge(ctx, q.Name, f, opts)
 	if opts.Delayed && f.ChoosesAll() && f.Limit == 0 {
-		delayed = q.Delayed
+		preview.Delayed = q.Delayed
 	}
-	return ready, delayed, err
+	return preview, err
 }
 
-// countChosen counts the ready messages that a filter chooses, and says on a terminal how far it is.
-func (a *app) countChosen(ctx context.Context, db *database, queue string, f ops.Filter) (ops.Count, error) {
-	p := a.progress()
-	defer p.end()
-	return db.Ready.Count(ctx, queue, f, ops.Looking{Progress: func(looked, chosen int64) {
-		p.show("looked at %d messages, found %d", looked, chosen)
-	}})
+// foundReady shows how far a count of ready messages is.
+func foundReady(p *progress) func(ops.Progress) {
+	return func(at ops.Progress) { p.show("looked at %d messages, found %d", at.Looked, at.Done) }
 }
 
 // thoseReady names the messages that a filter chooses, and their number.

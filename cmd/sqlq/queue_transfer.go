@@ -56,7 +56,7 @@ escaped.`,
 				_, err = out.Write(line)
 				return err
 			}
-			looking := ops.Looking{Progress: func(looked, chosen int64) { p.show("exported %d messages", exported) }}
+			looking := ops.Looking{Progress: func(ops.Progress) { p.show("exported %d messages", exported) }}
 			err = db.Ready.Each(c.Context(), args[0], f, looking, write)
 			if err == nil && delayed && (f.Limit == 0 || exported < int64(f.Limit)) {
 				if f.Limit > 0 {
@@ -132,7 +132,7 @@ is there twice.`,
 			defer db.Close()
 			p := a.progress()
 			opts.DryRun, opts.NewIDs = ch.dryRun, !keepIDs
-			opts.Progress = func(n int64) { p.show("imported %d messages", n) }
+			opts.Progress = func(at ops.Progress) { p.show("imported %d messages", at.Done) }
 			done, err := db.Ready.Import(c.Context(), args[0], from, opts)
 			p.end()
 			var none *ops.NoQueueError

@@ -52,7 +52,7 @@ func TestBatchesThatTakeTooLongShrink(t *testing.T) {
 		do         func(context.Context) (int64, error)
 	}{
 		{"move", ready, func(ctx context.Context) (int64, error) {
-			return o.Ready.Move(ctx, "from", "to", ops.Filter{}, ops.MoveOptions{})
+			return o.Ready.Move(ctx, "from", "to", ops.Filter{}, ops.ChangeOptions{})
 		}},
 		{"purge", ready, func(ctx context.Context) (int64, error) {
 			p, err := o.Ready.Purge(ctx, "from", ops.Filter{}, ops.PurgeOptions{})
@@ -63,9 +63,11 @@ func TestBatchesThatTakeTooLongShrink(t *testing.T) {
 			return p.Delayed, err
 		}},
 		{"cancel", delayed, func(ctx context.Context) (int64, error) {
-			return o.Delayed.Cancel(ctx, ops.Filter{All: true}, ops.DelayedOptions{})
+			return o.Delayed.Cancel(ctx, ops.Filter{All: true}, ops.ChangeOptions{})
 		}},
-		{"delete", failed, func(ctx context.Context) (int64, error) { return o.Failed.Delete(ctx, ops.Filter{All: true}, nil) }},
+		{"delete", failed, func(ctx context.Context) (int64, error) {
+			return o.Failed.Delete(ctx, ops.Filter{All: true}, ops.ChangeOptions{})
+		}},
 		{"replay", failed, func(ctx context.Context) (int64, error) {
 			return o.Failed.Replay(ctx, ops.Filter{All: true}, ops.ReplayOptions{})
 		}},

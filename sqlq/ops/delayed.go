@@ -53,7 +53,7 @@ func (o Delayed) List(ctx context.Context, f Filter) ([]DelayedMessage, error) {
 		return nil, err
 	}
 	var list []DelayedMessage
-	err = o.eachDelayed(ctx, f, chosen, func(rows []query.DelayedRow) error {
+	err = o.eachDelayed(ctx, f, chosen, 0, func(rows []query.DelayedRow) error {
 		for _, row := range rows {
 			list = append(list, delayedMessage(row))
 		}
@@ -74,7 +74,7 @@ func (o Delayed) Show(ctx context.Context, name string) (DelayedMessage, error) 
 		return DelayedMessage{}, err
 	}
 	var found []query.DelayedRow
-	if err := o.eachDelayed(ctx, f, chosen, func(rows []query.DelayedRow) error { found = append(found, rows...); return nil }); err != nil {
+	if err := o.eachDelayed(ctx, f, chosen, 0, func(rows []query.DelayedRow) error { found = append(found, rows...); return nil }); err != nil {
 		return DelayedMessage{}, err
 	}
 	if len(found) == 0 {
@@ -143,9 +143,10 @@ func missingDelayed(f Filter, list []DelayedMessage) error {
 	return &lacking
 }
 
-// eachDelayed hands the delayed messages that a filter chooses to each, in its order and up to its limit, chunk by chunk.
-func (o Delayed) eachDelayed(ctx context.Context, f Filter, chosen query.Filter, each func([]query.DelayedRow) error) error {
-	stretch := query.DelayedStretch{Newest: f.Order == Newest}
+// eachDelayed hands the delayed messages that a filter chooses to each, in its order and up to its limit, chunk by chunk. Those
+// with numbers above upTo are left out; 0: none are.
+func (o Delayed) eachDelayed(ctx context.Context, f Filter, chosen query.Filter, upTo int64, each func([]query.DelayedRow) error) error {
+	stretch := query.DelayedStretch{Newest: f.Order == Newest, UpTo: upTo}
 	for left := f.limit(); left > 0; {
 		rows, next, err := o.store.ListDelayed(ctx, o.pool, stretch, chosen, delayedChunk, min(left, delayedChunk))
 		if err != nil {

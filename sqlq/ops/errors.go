@@ -16,6 +16,18 @@ var ErrFilterEmpty = errors.New("the filter chooses every failed message: name a
 // ErrChanged is returned by Failed.Edit when the message is not any more what it was when it was read.
 var ErrChanged = errors.New("somebody else has edited the message meanwhile; look at it and edit it again")
 
+// ChangedSincePreviewError is returned by what changes messages up to the Snapshot of a preview, when more would be changed now
+// than the preview saw. Nothing was done.
+type ChangedSincePreviewError struct {
+	Previewed int64 // messages that the preview saw
+	Now       int64 // messages that would be changed now
+}
+
+// Error says what happened, where, and what to do.
+func (e *ChangedSincePreviewError) Error() string {
+	return fmt.Sprintf("the preview saw %s, now there are %d: nothing was done; look at them again", plural(e.Previewed, "message"), e.Now)
+}
+
 // NoQueueError is returned when a queue is named that is not there. It is a sqlq.ErrNoQueue.
 type NoQueueError struct {
 	Queue  string   // that was named

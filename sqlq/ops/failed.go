@@ -52,9 +52,9 @@ type EachOptions struct {
 	// Whole fills in Headers, Body, Chain and Stack, too.
 	// Default: off. Cost: all of their bytes are read.
 	Whole bool
-	// Progress is called every now and then with the number of messages looked at so far.
+	// Progress is called every now and then.
 	// Default: nobody is told. Cost: its time.
-	Progress func(looked int64)
+	Progress func(Progress)
 }
 
 // What Failed.Each reads at once.
@@ -100,7 +100,7 @@ func (o Failed) Each(ctx context.Context, f Filter, opts EachOptions, each func(
 		}
 		scan.After = chunk.Next
 		if looked += int64(chunk.Looked); opts.Progress != nil {
-			opts.Progress(looked)
+			opts.Progress(Progress{Looked: looked, Done: int64(found)})
 		}
 	}
 	if found == 0 {

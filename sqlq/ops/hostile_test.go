@@ -171,10 +171,10 @@ func TestInfiniteTimesHaveAPlace(t *testing.T) {
 			t.Errorf("%s: %d messages, %v", order, len(numbers), err)
 		}
 	}
-	if n, err := d.Failed.Archive(t.Context(), ops.Filter{Queue: "many"}, nil); err != nil || n != 2500 {
+	if n, err := d.Failed.Archive(t.Context(), ops.Filter{Queue: "many"}, ops.ChangeOptions{}); err != nil || n != 2500 {
 		t.Errorf("archived %d, %v", n, err)
 	}
-	if n, err := d.Failed.Delete(t.Context(), ops.Filter{Queue: "many", Status: ops.StatusArchived}, nil); err != nil || n != 2500 {
+	if n, err := d.Failed.Delete(t.Context(), ops.Filter{Queue: "many", Status: ops.StatusArchived}, ops.ChangeOptions{}); err != nil || n != 2500 {
 		t.Errorf("deleted %d, %v", n, err)
 	}
 	var line []byte

@@ -40,9 +40,9 @@ type ImportOptions struct {
 	// Skip passes over so many lines first: to go on where another Import ended.
 	// Default: 0. Unit: lines. Cost: they are read, not checked.
 	Skip int64
-	// Progress is called after each batch with how many messages were imported.
+	// Progress is called after each batch.
 	// Default: nobody is told. Cost: its time.
-	Progress func(imported int64)
+	Progress func(Progress)
 }
 
 // Imported says what Import did.
@@ -155,7 +155,7 @@ func (o Ready) importLines(ctx context.Context, queue string, r io.Reader, opts 
 			}
 		}
 		if opts.Progress != nil && len(batch.messages) > 0 {
-			opts.Progress(done.Ready + done.Delayed)
+			opts.Progress(Progress{Operation: id, Kind: kindImport, Done: done.Ready + done.Delayed})
 		}
 	}
 	return done, nil

@@ -179,30 +179,14 @@ func (o Leases) Release(ctx context.Context, f LeaseFilter) (released Released, 
 }
 
 func (o Leases) releaseQueue(ctx context.Context, queue string, chosen query.LeaseFilter, operation int64) (released int64, err error) {
-	for {
-		var n int64
-		var channel string
-		err := pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) (err error) {
-			if n, channel, err = o.store.ReleaseLeased(ctx, tx, queue, chosen, operation, releaseBatch); err != nil {
-				return err
-			}
-			goesOn, err := o.store.AdvanceOperation(ctx, tx, operation, n, query.Place{})
-			if err == nil && !goesOn {
-				err = fmt.Errorf("operation %d: %w", operation, ErrCancelled)
-			}
-			return err
-		})
-		if err != nil {
-			return released, err
+	return o.batches(ctx, running{id: operation, kind: kindRelease}, releaseBatch, func(tx pgx.Tx, _ query.OperationPlace, most int64, _ bound) (step, error) {
+		n, channel, err := o.store.ReleaseLeased(ctx, tx, queue, chosen, operation, int(most))
+		s := step{n: n, end: n < most}
+		if channel != "" {
+			s.channels = []string{channel}
 		}
-		released += n
-		if err := o.wake(ctx, channel); err != nil {
-			return released, err
-		}
-		if n < releaseBatch {
-			return released, nil
-		}
-	}
+		return s, err
+	}, nil)
 }
 
 // notLeased returns a *NoLeaseError when some of the names that a filter has are not leased.

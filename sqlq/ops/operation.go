@@ -285,16 +285,6 @@ func read(text json.RawMessage) (f Filter, w written, err error) {
 	return f, w, nil
 }
 
-// absolute returns a filter whose times are absolute, by the clock of the database.
-func (o *core) absolute(ctx context.Context, f Filter) (Filter, error) {
-	now, err := o.store.Clock(ctx, o.pool)
-	if err != nil {
-		return f, fmt.Errorf("read the clock of the database: %w", err)
-	}
-	f.Since, f.Until = f.Since.from(now), f.Until.from(now)
-	return f, nil
-}
-
 // begin writes down that an operation begins, and returns its number. filter is what it was told, for people and for going
 // on later.
 func (o *core) begin(ctx context.Context, kind string, filter any, op query.Operation) (id int64, err error) {

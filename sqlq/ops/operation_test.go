@@ -32,12 +32,12 @@ func TestCancelOperationThatRuns(t *testing.T) {
 	d := open(t)
 	d.create("sales")
 	d.fail("sales", "g1", 6000)
-	n, err := d.Failed.Replay(t.Context(), ops.Filter{Queue: "sales"}, ops.ReplayOptions{Progress: func(p ops.Progress) {
+	n, err := d.Failed.Replay(t.Context(), ops.Filter{Queue: "sales"}, ops.ReplayOptions{ChangeOptions: ops.ChangeOptions{Progress: func(p ops.Progress) {
 		op, err := d.By(ops.Actor{OSUser: "bob", Host: "h8", Reason: "100% wrong"}).Operations.Cancel(t.Context(), p.Operation)
 		if err != nil || op.Status != ops.OperationCancelled || !strings.HasSuffix(op.Error, " (bob@h8): 100% wrong") {
 			t.Errorf("cancel: %+v, err %v", op, err)
 		}
-	}})
+	}}})
 	var stopped *ops.InterruptedError
 	if n != 5000 || !errors.Is(err, ops.ErrCancelled) || !errors.As(err, &stopped) || stopped.Done != 5000 {
 		t.Errorf("replayed %d, err %v", n, err)
@@ -58,7 +58,7 @@ func TestResumeStalledOperation(t *testing.T) {
 	d := open(t)
 	d.create("sales")
 	d.fail("sales", "g1", 16_000)
-	n, err := d.Failed.Replay(t.Context(), ops.Filter{Queue: "sales"}, ops.ReplayOptions{Limit: 15_000, Progress: func(p ops.Progress) {
+	n, err := d.Failed.Replay(t.Context(), ops.Filter{Queue: "sales"}, ops.ReplayOptions{ChangeOptions: ops.ChangeOptions{Limit: 15_000, Progress: func(p ops.Progress) {
 		if p.Done != 5000 {
 			return
 		}
@@ -74,7 +74,7 @@ func TestResumeStalledOperation(t *testing.T) {
 		if err != nil || op.Done != 15_000 || op.Status != ops.OperationDone {
 			t.Errorf("resumed: %+v, err %v", op, err)
 		}
-	}})
+	}}})
 	if n != 5000 || err != nil {
 		t.Errorf("the first replayed %d, err %v", n, err)
 	}
@@ -90,8 +90,8 @@ func TestResumeKeepsFilter(t *testing.T) {
 	d.exec(`UPDATE sqlq.error SET failed_at = now() - interval '2 hours' WHERE seq % 6 = 0`)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	_, err := d.Failed.Replay(ctx, ops.Filter{Queue: "sales", Since: ops.Ago(time.Hour), Error: "card"}, ops.ReplayOptions{To: "other", Rate: 20_000, Limit: 4990,
-		Progress: func(p ops.Progress) { cancel() }})
+	_, err := d.Failed.Replay(ctx, ops.Filter{Queue: "sales", Since: ops.Ago(time.Hour), Error: "card"}, ops.ReplayOptions{To: "other", ChangeOptions: ops.ChangeOptions{Rate: 20_000, Limit: 4990,
+		Progress: func(p ops.Progress) { cancel() }}})
 	var stopped *ops.InterruptedError
 	if !errors.As(err, &stopped) || stopped.Done == 0 || stopped.Done >= 4990 || *stopped.Wanted != 4990 {
 		t.Fatalf("interrupted: err %v", err)

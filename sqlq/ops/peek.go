@@ -34,14 +34,14 @@ type Message struct {
 
 // Looking says how those work that look through a queue. The zero value is good.
 type Looking struct {
-	// Progress is called now and then with how many messages it has looked at and how many of them it has chosen.
+	// Progress is called now and then.
 	// Default: nobody is told. Cost: its time.
-	Progress func(looked, chosen int64)
+	Progress func(Progress)
 }
 
-func (l Looking) tell(looked, chosen int64) {
+func (l Looking) tell(looked, found int64) {
 	if l.Progress != nil {
-		l.Progress(looked, chosen)
+		l.Progress(Progress{Looked: looked, Done: found})
 	}
 }
 
@@ -175,6 +175,11 @@ func (o Ready) Count(ctx context.Context, queue string, f Filter, l Looking) (Co
 	if err != nil {
 		return Count{}, o.noQueue(ctx, queue, fmt.Errorf("count in queue %q: %w", queue, err))
 	}
+	return o.countSpan(ctx, queue, chosen, span, limit, l)
+}
+
+// countSpan counts the messages of a span that a filter chooses, up to a limit.
+func (o Ready) countSpan(ctx context.Context, queue string, chosen query.Filter, span query.Span, limit int64, l Looking) (Count, error) {
 	span.Look = lookRows
 	for looked, found := int64(0), int64(0); ; l.tell(looked, found) {
 		n, at, err := o.store.CountSpan(ctx, o.pool, queue, chosen, span)

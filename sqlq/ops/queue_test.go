@@ -186,7 +186,7 @@ func TestUnknownQueue(t *testing.T) {
 	check("list failed", err, "sales")
 	_, err = d.Failed.Replay(t.Context(), ops.Filter{Queue: "slaes"}, ops.ReplayOptions{})
 	check("replay", err, "sales")
-	_, err = d.Failed.Archive(t.Context(), ops.Filter{Queue: "slaes"}, nil)
+	_, err = d.Failed.Archive(t.Context(), ops.Filter{Queue: "slaes"}, ops.ChangeOptions{})
 	check("archive", err, "sales")
 }
 

@@ -45,7 +45,7 @@ func TestReplayInterruptedAndLaterArrivals(t *testing.T) {
 	d.fail("sales", "g1", 12_000)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	n, err := d.Failed.Replay(ctx, ops.Filter{Queue: "sales"}, ops.ReplayOptions{Progress: func(ops.Progress) { cancel() }})
+	n, err := d.Failed.Replay(ctx, ops.Filter{Queue: "sales"}, ops.ReplayOptions{ChangeOptions: ops.ChangeOptions{Progress: func(ops.Progress) { cancel() }}})
 	var stopped *ops.InterruptedError
 	if n != 5000 || !errors.Is(err, context.Canceled) || !errors.As(err, &stopped) || stopped.Done != 5000 || *stopped.Wanted != 12_000 {
 		t.Fatalf("interrupted: replayed %d, err %v", n, err)
@@ -142,13 +142,13 @@ func TestReplayQueueDroppedMeanwhile(t *testing.T) {
 	d.fail("sales", "g1", 6000)
 	d.fail("billing", "g1", 10)
 	d.fail("sales", "g1", 10)
-	n, err := d.Failed.Replay(t.Context(), ops.Filter{Group: "g1"}, ops.ReplayOptions{Progress: func(p ops.Progress) {
+	n, err := d.Failed.Replay(t.Context(), ops.Filter{Group: "g1"}, ops.ReplayOptions{ChangeOptions: ops.ChangeOptions{Progress: func(p ops.Progress) {
 		if p.Done == 5000 {
 			if _, err := d.Queues.Drop(t.Context(), "billing", true); err != nil {
 				t.Error(err)
 			}
 		}
-	}})
+	}}})
 	var gone *ops.QueueGoneError
 	if n != 6010 || !errors.As(err, &gone) || fmt.Sprint(gone.Queues) != "[billing]" {
 		t.Errorf("replayed %d, err %v", n, err)
@@ -162,11 +162,11 @@ func TestReplayToQueueDroppedMeanwhile(t *testing.T) {
 	d := open(t)
 	d.create("mended")
 	d.fail("sales", "g1", 6000)
-	n, err := d.Failed.Replay(t.Context(), ops.Filter{Queue: "sales"}, ops.ReplayOptions{To: "mended", Progress: func(ops.Progress) {
+	n, err := d.Failed.Replay(t.Context(), ops.Filter{Queue: "sales"}, ops.ReplayOptions{To: "mended", ChangeOptions: ops.ChangeOptions{Progress: func(ops.Progress) {
 		if _, err := d.Queues.Drop(t.Context(), "mended", true); err != nil {
 			t.Error(err)
 		}
-	}})
+	}}})
 	var none *ops.NoQueueError
 	var stopped *ops.InterruptedError
 	if n != 5000 || !errors.As(err, &none) || none.Queue != "mended" || !errors.As(err, &stopped) {

@@ -115,7 +115,7 @@ func TestReplayFilter(t *testing.T) {
 		if _, err := d.Failed.Replay(t.Context(), f, ops.ReplayOptions{}); !errors.Is(err, ops.ErrFilterEmpty) {
 			t.Errorf("%+v: err %v, want ErrFilterEmpty", f, err)
 		}
-		if _, err := d.Failed.Archive(t.Context(), f, nil); !errors.Is(err, ops.ErrFilterEmpty) {
+		if _, err := d.Failed.Archive(t.Context(), f, ops.ChangeOptions{}); !errors.Is(err, ops.ErrFilterEmpty) {
 			t.Errorf("archive %+v: err %v, want ErrFilterEmpty", f, err)
 		}
 	}
@@ -231,14 +231,14 @@ func TestReplayScans(t *testing.T) {
 	}
 	var at []int64
 	n, err := d.Failed.Replay(t.Context(), ops.Filter{Error: "/order [0-9]+: time-?out$/", Headers: map[string]string{"tenant": "south"}, Body: "$.order > 5000"},
-		ops.ReplayOptions{Limit: 3, Progress: func(p ops.Progress) { at = append(at, p.At) }})
+		ops.ReplayOptions{ChangeOptions: ops.ChangeOptions{Limit: 3, Progress: func(p ops.Progress) { at = append(at, p.At) }}})
 	if want := `{"order":10000} {"order":15000} {"order":20000}`; n != 3 || err != nil || ready() != want {
 		t.Errorf("replayed %d, err %v: %s, want %s", n, err, ready(), want)
 	}
 	if fmt.Sprint(at) != "[10000 20000]" {
 		t.Errorf("looked up to %v", at)
 	}
-	if n, err := d.Failed.Delete(t.Context(), ops.Filter{Error: "timeout"}, nil); n != 2 || err != nil {
+	if n, err := d.Failed.Delete(t.Context(), ops.Filter{Error: "timeout"}, ops.ChangeOptions{}); n != 2 || err != nil {
 		t.Errorf("deleted %d, err %v", n, err)
 	}
 	d.whole("sales", total-2, 3)
@@ -298,7 +298,7 @@ func TestReplayNewestDiesAtItsBeginning(t *testing.T) {
 	d.fail("sales", "g1", 9)
 	d.exec(`CREATE FUNCTION public.die() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'it dies'; END $$`)
 	d.exec(`CREATE TRIGGER die BEFORE UPDATE ON sqlq.operation EXECUTE FUNCTION public.die()`)
-	if n, err := d.Failed.Delete(t.Context(), ops.Filter{Queue: "sales", Order: ops.Newest, Limit: 3}, nil); n != 0 || err == nil {
+	if n, err := d.Failed.Delete(t.Context(), ops.Filter{Queue: "sales", Order: ops.Newest, Limit: 3}, ops.ChangeOptions{}); n != 0 || err == nil {
 		t.Fatalf("deleted %d, err %v", n, err)
 	}
 	d.exec(`DROP TRIGGER die ON sqlq.operation`)

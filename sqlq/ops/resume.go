@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
@@ -68,21 +66,16 @@ func (o Operations) again(ctx context.Context, op query.Operation, progress func
 	if err != nil {
 		return nil, fmt.Errorf("operation %d: %w", op.ID, err)
 	}
-	r := running{id: op.ID, kind: op.Kind, start: op.Done, wanted: op.Wanted}
-	tell := func(_, changed int64) {
-		if progress != nil {
-			progress(Progress{Operation: op.ID, Kind: op.Kind, Done: op.Done + changed})
-		}
-	}
+	r := running{id: op.ID, kind: op.Kind, start: op.Done, wanted: op.Wanted, opts: ChangeOptions{Rate: told.Rate, Progress: progress}}
 	switch op.Kind {
 	case kindMove:
-		goOn = Ready{o.core}.moveAgain(r, stands, *op.UpTo, f, told, tell)
+		goOn, err = Ready{o.core}.moveAgain(r, stands, *op.UpTo, f)
 	case kindPurge:
-		goOn, err = Ready{o.core}.purgeAgain(r, stands, *op.UpTo, f, told, tell)
+		goOn, err = Ready{o.core}.purgeAgain(r, stands, *op.UpTo, f, told)
 	case kindCancel, kindReschedule:
-		goOn, err = Delayed{o.core}.delayedAgain(r, *op.UpTo, f, told, tell)
+		goOn, err = Delayed{o.core}.delayedAgain(r, *op.UpTo, f, told)
 	default:
-		goOn, err = Failed{o.core}.failedAgain(ctx, r, op, f, told, progress)
+		goOn, err = Failed{o.core}.failedAgain(ctx, r, op, f)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("operation %d: %w", op.ID, err)
@@ -91,13 +84,12 @@ func (o Operations) again(ctx context.Context, op query.Operation, progress func
 }
 
 // failedAgain returns what does the rest of a change of failed messages.
-func (o Failed) failedAgain(ctx context.Context, r running, op query.Operation, f Filter, told written, progress func(Progress)) (func(context.Context) error, error) {
+func (o Failed) failedAgain(ctx context.Context, r running, op query.Operation, f Filter) (func(context.Context) error, error) {
 	chosen, err := o.choose(ctx, f)
 	if err != nil {
 		return nil, err
 	}
-	c := change{running: r, rate: int(told.Rate), progress: progress,
-		plan: plan{kind: op.Kind, filter: f, chosen: chosen, to: operation(op).Queue, limit: int64(f.limit()), upTo: *op.UpTo}}
+	c := change{running: r, plan: plan{kind: op.Kind, filter: f, chosen: chosen, to: operation(op).Queue, limit: int64(f.limit()), upTo: *op.UpTo}}
 	if err := o.exceptGone(ctx, &c.plan); err != nil {
 		return nil, err
 	}
@@ -108,72 +100,4 @@ func (o Failed) failedAgain(ctx context.Context, r running, op query.Operation, 
 		}
 		return err
 	}, nil
-}
-
-// running is an operation that goes by batches, in the hands of this process.
-type running struct {
-	id     int64
-	kind   string
-	start  int64  // messages that it had changed before
-	wanted *int64 // as in InterruptedError
-}
-
-// conclude writes down how an operation ended that has changed so many messages, and says how to go on with one that was
-// interrupted. It returns how many messages were changed, also together with an error.
-func (o *core) conclude(ctx context.Context, r running, changed int64, err error) (int64, error) {
-	if err == nil {
-		return changed, o.end(ctx, r.id, nil)
-	}
-	stopped := &InterruptedError{Operation: r.id, Kind: r.kind, Done: r.start + changed, Wanted: r.wanted, Err: err}
-	if ctx.Err() != nil {
-		stopped.Err = ctx.Err()
-	}
-	// This waits for a batch of which we do not know whether it was committed. Where the database is away it fails, and
-	// the operation is taken for stalled before long.
-	if endErr := o.end(ctx, r.id, stopped.Err); endErr != nil {
-		return changed, stopped
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	if op, err := o.store.ReadOperation(ctx, o.pool, r.id); err == nil {
-		changed = max(changed, op.Done-r.start)
-		stopped.Done = op.Done
-	}
-	return changed, stopped
-}
-
-// errEnded ends an operation that somebody else has brought to its end meanwhile.
-var errEnded = errors.New("the operation has ended")
-
-// inOperation runs a batch of an operation in a transaction of its own, and writes down in it how many messages it changed and
-// the place that it came to. The operation is locked first: whoever goes on with it after a crash waits until the crashed
-// batch is committed or undone, and several that go on with the same operation take turns, from the place that do is given.
-func (o *core) inOperation(ctx context.Context, id int64, do func(tx pgx.Tx, at query.OperationPlace) (changed int64, after query.Place, err error)) error {
-	return pgx.BeginTxFunc(ctx, o.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite}, func(tx pgx.Tx) error {
-		at, err := o.store.LockOperation(ctx, tx, id)
-		if err != nil {
-			return fmt.Errorf("read operation %d: %w", id, err)
-		}
-		switch at.Status {
-		case statusRunning:
-		case statusCancelled:
-			return ErrCancelled
-		case statusDone:
-			return errEnded
-		default:
-			return fmt.Errorf("operation %d is %s", id, at.Status)
-		}
-		changed, after, err := do(tx, at)
-		if err != nil {
-			return err
-		}
-		goesOn, err := o.store.AdvanceOperation(ctx, tx, id, changed, after)
-		switch {
-		case err != nil:
-			return fmt.Errorf("write operation %d down: %w", id, err)
-		case !goesOn:
-			return ErrCancelled
-		}
-		return nil
-	})
 }

@@ -147,8 +147,8 @@ func TestViewerIsRefused(t *testing.T) {
 	defer pool.Close()
 	viewer, all := ops.New(pool, "sqlq"), ops.Filter{All: true}
 	for name, err := range map[string]error{
-		"replay": second(viewer.Failed.Replay(t.Context(), all, ops.ReplayOptions{})), "archive": second(viewer.Failed.Archive(t.Context(), all, nil)),
-		"delete": second(viewer.Failed.Delete(t.Context(), all, nil)),
+		"replay": second(viewer.Failed.Replay(t.Context(), all, ops.ReplayOptions{})), "archive": second(viewer.Failed.Archive(t.Context(), all, ops.ChangeOptions{})),
+		"delete": second(viewer.Failed.Delete(t.Context(), all, ops.ChangeOptions{})),
 	} {
 		if err == nil || !strings.Contains(err.Error(), "permission denied for table operation") {
 			t.Errorf("%s: err %v", name, err)

@@ -68,7 +68,7 @@ func TestEachFailedFar(t *testing.T) {
 	d.exec(`UPDATE sqlq.error SET message = 'rare' WHERE seq IN (2, 24999, 44999)`)
 	var told []int64
 	var got []string
-	opts := ops.EachOptions{Progress: func(looked int64) { told = append(told, looked) }}
+	opts := ops.EachOptions{Progress: func(p ops.Progress) { told = append(told, p.Looked) }}
 	each := func(m ops.FailedMessage) error {
 		got = append(got, fmt.Sprint(m.Number))
 		return nil
@@ -144,7 +144,7 @@ func TestScanOfALargeTable(t *testing.T) {
 	}
 	defer pool.Close()
 	f := ops.Filter{Headers: map[string]string{"tenant": "north"}, Body: "$.order > 1"}
-	if v, err := ops.New(pool, "sqlq").Failed.PreviewDelete(t.Context(), f); err != nil || v.Messages.N != 0 {
+	if v, err := ops.New(pool, "sqlq").Failed.PreviewDelete(t.Context(), f, ops.ChangeOptions{}); err != nil || v.Messages.N != 0 {
 		t.Errorf("%+v, err %v", v, err)
 	}
 }

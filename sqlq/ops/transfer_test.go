@@ -34,13 +34,13 @@ func TestMove(t *testing.T) {
 		t.Fatal(err)
 	}
 	later := false
-	moved, err := d.By(ops.Actor{OSUser: "ann", Reason: "split"}).Ready.Move(t.Context(), "sales", "other", ops.Filter{Type: "T.Even", Body: "$.n > 0"}, ops.MoveOptions{Looking: ops.Looking{
-		Progress: func(int64, int64) {
+	moved, err := d.By(ops.Actor{OSUser: "ann", Reason: "split"}).Ready.Move(t.Context(), "sales", "other", ops.Filter{Type: "T.Even", Body: "$.n > 0"}, ops.ChangeOptions{
+		Progress: func(ops.Progress) {
 			if !later { // what arrives after it began stays
 				d.exec(`SELECT sqlq.send('sales', 'T.Even', '{"n":9999}')`)
 			}
 			later = true
-		}}})
+		}})
 	if err != nil || moved != 1247 {
 		t.Errorf("moved %d, err %v", moved, err)
 	}
@@ -68,13 +68,13 @@ func TestMoveInterrupted(t *testing.T) {
 	d.create("sales", "other")
 	d.fill("sales", 5000)
 	ctx, cancel := context.WithCancel(t.Context())
-	moved, err := d.Ready.Move(ctx, "sales", "other", ops.Filter{}, ops.MoveOptions{Looking: ops.Looking{Progress: func(int64, int64) { cancel() }}})
+	moved, err := d.Ready.Move(ctx, "sales", "other", ops.Filter{}, ops.ChangeOptions{Progress: func(ops.Progress) { cancel() }})
 	if !errors.Is(err, context.Canceled) || moved != 1000 || d.number(`SELECT count(*) FROM sqlq.q_other`) != 1000 {
 		t.Errorf("interrupted: moved %d, err %v", moved, err)
 	}
-	moved, err = d.Ready.Move(t.Context(), "sales", "other", ops.Filter{}, ops.MoveOptions{Looking: ops.Looking{Progress: func(int64, int64) {
+	moved, err = d.Ready.Move(t.Context(), "sales", "other", ops.Filter{}, ops.ChangeOptions{Progress: func(ops.Progress) {
 		d.exec(`UPDATE sqlq.operation SET status = 'cancelled' WHERE status = 'running'`)
-	}}})
+	}})
 	if err == nil || !strings.Contains(err.Error(), "has cancelled operation 2") || moved != 1000 || d.number(`SELECT count(*) FROM sqlq.q_other`) != 2000 {
 		t.Errorf("cancelled: moved %d, err %v", moved, err)
 	}
@@ -85,7 +85,7 @@ func TestMoveInterrupted(t *testing.T) {
 	var wait sync.WaitGroup
 	for i := range both {
 		wait.Go(func() {
-			n, err := d.Ready.Move(t.Context(), "sales", "other", ops.Filter{}, ops.MoveOptions{})
+			n, err := d.Ready.Move(t.Context(), "sales", "other", ops.Filter{}, ops.ChangeOptions{})
 			if err != nil {
 				t.Error(err)
 			}
@@ -96,7 +96,7 @@ func TestMoveInterrupted(t *testing.T) {
 	if both[0]+both[1] > 3000 || d.number(`SELECT count(DISTINCT id) FROM sqlq.q_other`)+d.number(`SELECT count(*) FROM sqlq.q_sales`) != 5000 {
 		t.Errorf("two moved %v", both)
 	}
-	if _, err := d.Ready.Move(t.Context(), "sales", "other", ops.Filter{}, ops.MoveOptions{Rate: 1e6}); err != nil || d.number(`SELECT count(*) FROM sqlq.q_sales`) != 0 {
+	if _, err := d.Ready.Move(t.Context(), "sales", "other", ops.Filter{}, ops.ChangeOptions{Rate: 1e6}); err != nil || d.number(`SELECT count(*) FROM sqlq.q_sales`) != 0 {
 		t.Errorf("the rest: err %v", err)
 	}
 	if n := d.number(`SELECT count(*) FROM sqlq.q_other`); n != 5000 {
@@ -237,7 +237,7 @@ func TestOddQueueNames(t *testing.T) {
 	if changed, err := d.Queues.Resume(t.Context(), queue); err != nil || !changed {
 		t.Errorf("resume: %v", err)
 	}
-	if n, err := d.Ready.Move(t.Context(), queue, other, ops.Filter{}, ops.MoveOptions{}); err != nil || n != 1 {
+	if n, err := d.Ready.Move(t.Context(), queue, other, ops.Filter{}, ops.ChangeOptions{}); err != nil || n != 1 {
 		t.Errorf("move: %d, err %v", n, err)
 	}
 	seen := 0

@@ -69,7 +69,7 @@ func (s *scene) filterLooks(o *ops.Ops, who string) (looks []looking) {
 				return len(found), err
 			}},
 			looking{fmt.Sprintf("%s: delete --dry-run %s", who, f.name), func(ctx context.Context) (int, error) {
-				preview, err := o.Failed.PreviewDelete(ctx, all)
+				preview, err := o.Failed.PreviewDelete(ctx, all, ops.ChangeOptions{})
 				return int(preview.Messages.N), err
 			}})
 		if f.filter.Status == "" {
@@ -79,7 +79,7 @@ func (s *scene) filterLooks(o *ops.Ops, who string) (looks []looking) {
 			}}, looking{fmt.Sprintf("%s: replay --dry-run --limit 1000 --order newest %s", who, f.name), func(ctx context.Context) (int, error) {
 				last := all
 				last.Order = ops.Newest
-				preview, err := o.Failed.PreviewReplay(ctx, last, ops.ReplayOptions{Limit: 1000})
+				preview, err := o.Failed.PreviewReplay(ctx, last, ops.ReplayOptions{ChangeOptions: ops.ChangeOptions{Limit: 1000}})
 				return int(preview.Messages.N), err
 			}})
 		}

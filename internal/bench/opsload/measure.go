@@ -133,11 +133,11 @@ func (s *scene) replay(ctx context.Context, n int64) (r replays, err error) {
 	began := time.Now()
 	interrupted, cancel := context.WithCancel(ctx)
 	defer cancel()
-	_, err = s.ops.Failed.Replay(interrupted, ops.Filter{All: true, Limit: int(n)}, ops.ReplayOptions{Progress: func(p ops.Progress) {
+	_, err = s.ops.Failed.Replay(interrupted, ops.Filter{All: true, Limit: int(n)}, ops.ReplayOptions{ChangeOptions: ops.ChangeOptions{Progress: func(p ops.Progress) {
 		if p.Done >= n/2 {
 			cancel()
 		}
-	}})
+	}}})
 	var stopped *ops.InterruptedError
 	switch {
 	case errors.As(err, &stopped) && ctx.Err() == nil:
