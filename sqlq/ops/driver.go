@@ -26,7 +26,7 @@ type ChangeOptions struct {
 
 	// UpTo is the snapshot of a preview: what came after it is left alone, and where more would be changed than it saw, nothing
 	// is, and the error is a *ChangedSincePreviewError.
-	// Default: a snapshot is taken when the change begins. Cost: the messages are counted again.
+	// Default: a snapshot is taken when the change begins. Unit: a snapshot. Cost: the messages are counted again.
 	UpTo Snapshot
 
 	// Began is called with the number of the operation before anything is changed, so that it can be watched and cancelled. It is
