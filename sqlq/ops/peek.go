@@ -161,7 +161,7 @@ func (o Delayed) Each(ctx context.Context, queue string, f Filter, l Looking, do
 func (o Ready) Count(ctx context.Context, queue string, f Filter, l Looking) (Count, error) {
 	limit := int64(f.limit())
 	if f.ChoosesAll() {
-		q, err := Queues{o.core}.Show(ctx, queue)
+		q, err := Queues(o).Show(ctx, queue)
 		if q.Ready.N >= limit {
 			return Count{N: limit}, err
 		}

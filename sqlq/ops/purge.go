@@ -93,7 +93,7 @@ func (o Ready) PreviewPurge(ctx context.Context, queue string, f Filter, opts Pu
 		return v, err
 	}
 	f.Queue = queue
-	n, more, _, err := Delayed{o.core}.Count(ctx, f, 0)
+	n, more, _, err := Delayed(o).Count(ctx, f, 0)
 	var gone *NoDelayedError
 	if errors.As(err, &gone) { // it is among the ready ones, or nowhere
 		err = nil

@@ -69,13 +69,13 @@ func (o Operations) again(ctx context.Context, op query.Operation, progress func
 	r := running{id: op.ID, kind: op.Kind, start: op.Done, wanted: op.Wanted, opts: ChangeOptions{Rate: told.Rate, Progress: progress}}
 	switch op.Kind {
 	case kindMove:
-		goOn, err = Ready{o.core}.moveAgain(r, stands, *op.UpTo, f)
+		goOn, err = Ready(o).moveAgain(r, stands, *op.UpTo, f)
 	case kindPurge:
-		goOn, err = Ready{o.core}.purgeAgain(r, stands, *op.UpTo, f, told)
+		goOn, err = Ready(o).purgeAgain(r, stands, *op.UpTo, f, told)
 	case kindCancel, kindReschedule:
-		goOn, err = Delayed{o.core}.delayedAgain(r, *op.UpTo, f, told)
+		goOn, err = Delayed(o).delayedAgain(r, *op.UpTo, f, told)
 	default:
-		goOn, err = Failed{o.core}.failedAgain(ctx, r, op, f)
+		goOn, err = Failed(o).failedAgain(ctx, r, op, f)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("operation %d: %w", op.ID, err)

@@ -76,7 +76,7 @@ func (o Ready) checkTake(ctx context.Context, t taking) error {
 func (o Ready) countTake(ctx context.Context, t taking) (Count, error) {
 	limit := int64(t.filter.limit())
 	if t.all && !t.opts.UpTo.taken() {
-		q, err := Queues{o.core}.Show(ctx, t.queue)
+		q, err := Queues(o).Show(ctx, t.queue)
 		if q.Ready.N >= limit {
 			return Count{N: limit}, err
 		}
