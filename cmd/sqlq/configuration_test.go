@@ -42,7 +42,7 @@ type knob struct{ name, standard, unit, effect, cost string }
 var settings = []struct{ dir, name string }{
 	{"sqlq", "Config"}, {"sqlq", "Codec"}, {"sqlq", "Endpoint"}, {"sqlq", "RetryPolicy"},
 	{"sqlq/ops", "ChangeOptions"}, {"sqlq/ops", "ReplayOptions"}, {"sqlq/ops", "PurgeOptions"}, {"sqlq/ops", "Looking"},
-	{"sqlq/ops", "EachOptions"}, {"sqlq/ops", "ImportOptions"}, {"sqlq/ops", "DoctorOptions"},
+	{"sqlq/ops", "EachOptions"}, {"sqlq/ops", "PageOptions"}, {"sqlq/ops", "FindOptions"}, {"sqlq/ops", "ImportOptions"}, {"sqlq/ops", "DoctorOptions"},
 }
 
 // configurationPage makes the page, and says what is missing where.

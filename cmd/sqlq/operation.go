@@ -28,7 +28,7 @@ func (a *app) operationListCommand() *cobra.Command {
 		Short:   "List what operators changed, the last first",
 		Long: `List what operators changed, the last first. An operation that runs and has done nothing for 15 seconds is stalled: its
 process is dead or frozen, and it can be resumed.`,
-		Example:     "  sqlq operation ls\n  sqlq operation ls --status interrupted -o jsonl | jq .operation",
+		Example:     "  sqlq operation ls\n  sqlq operation ls --status interrupted -o jsonl | jq .operation\n  sqlq operation ls --queue billing --user ann --since 1d",
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -43,12 +43,18 @@ process is dead or frozen, and it can be resumed.`,
 				wanted.Limit = limit
 				return db.Operations.List(c.Context(), wanted)
 			}, a.printOperations, func(db *database) error {
-				return a.noneFound(c.Context(), db, f.Status != "" || f.Kind != "", "", "no such operations")
+				return a.noneFound(c.Context(), db, f != (ops.OperationFilter{Limit: f.Limit}), "", "no such operations")
 			})
 		},
 	}
 	c.Flags().Var(operationStatus{&f.Status}, "status", "running, stalled, done, interrupted or cancelled")
 	c.Flags().StringVar(&f.Kind, "kind", "", "those of this kind, such as replay or purge")
+	c.Flags().StringVar(&f.Queue, "queue", "", "those that were about this queue")
+	c.Flags().StringVar(&f.User, "user", "", "those of this user, or database role")
+	c.Flags().Var(moment{&f.Since}, "since", "begun then or later: a duration ago such as 2h, or a time")
+	c.Flags().Var(moment{&f.Until}, "until", "begun before then")
+	c.Flags().Int64Var(&f.After, "after", 0, "those before this one, the last of a list: the next page")
+	_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 50, "list at most so many")
 	_ = c.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions(ops.OperationKinds, cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("status", cobra.FixedCompletions(operationStatuses, cobra.ShellCompDirectiveNoFileComp))

@@ -114,6 +114,11 @@ func goesByBatches(kind string) bool {
 type OperationFilter struct {
 	Status OperationStatus // "": any
 	Kind   string          // such as replay; "": any
+	Queue  string          // what was changed, where messages went, or which they were of; "": any
+	User   string          // who: the user of their machine, or the role of the database; "": anybody
+	Since  Moment          // that began then or later
+	Until  Moment          // that began before then
+	After  int64           // those before that one, which was the last of a page; 0: from the last on
 	Limit  int             // at most so many; default: 50
 }
 
@@ -128,7 +133,8 @@ func (o Operations) List(ctx context.Context, f OperationFilter) ([]Operation, e
 	if f.Limit <= 0 {
 		f.Limit = 50
 	}
-	list, err := o.store.ListOperations(ctx, o.pool, string(f.Status), f.Kind, f.Limit)
+	list, err := o.store.ListOperations(ctx, o.pool, query.OperationFilter{Status: string(f.Status), Kind: f.Kind, Queue: f.Queue, User: f.User,
+		Since: f.Since.stored(), Until: f.Until.stored(), Before: f.After}, f.Limit)
 	if err != nil {
 		return nil, fmt.Errorf("list operations: %w", err)
 	}

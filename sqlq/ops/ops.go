@@ -26,6 +26,10 @@
 //
 // [Delayed.List], [Delayed.Show], [Delayed.Cancel] and [Delayed.Reschedule] are for messages that wait for their time,
 // [Leases.List] and [Leases.Release] for those in the hands of an instance, [Instances.List] for the instances.
+// [Ops.Find] says where a message is.
+//
+// [Failed.Page], [Delayed.Page] and [Ready.Page] are lists page by page, with cursors, and with an end to searches that no index
+// serves. What a preview saw is what is changed, where its UpTo is given to the change.
 //
 // [Failed.Groups] shows the faults, [Failed.List] and [Failed.Each] the failed messages, [Failed.Show] one of them with all
 // that is known of it, and [Ops.History] what was done to it. [Failed.Replay] sends them back to their queues, or to another one;

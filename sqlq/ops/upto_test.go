@@ -113,7 +113,9 @@ func TestBegan(t *testing.T) {
 		}
 	}}
 	for what, do := range map[string]func() (int64, error){
-		"replay":     func() (int64, error) { return d.Failed.Replay(t.Context(), all, ops.ReplayOptions{ChangeOptions: opts}) },
+		"replay": func() (int64, error) {
+			return d.Failed.Replay(t.Context(), all, ops.ReplayOptions{ChangeOptions: opts})
+		},
 		"archive":    func() (int64, error) { return d.Failed.Archive(t.Context(), all, opts) },
 		"delete":     func() (int64, error) { return d.Failed.Delete(t.Context(), all, opts) },
 		"cancel":     func() (int64, error) { return d.Delayed.Cancel(t.Context(), all, opts) },

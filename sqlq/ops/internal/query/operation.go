@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -124,13 +125,41 @@ func (s operationQueries) ReadOperation(ctx context.Context, db DBTX, id int64) 
 	return pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Operation])
 }
 
-// ListOperations returns up to limit operations, the last one first. status is one of the table, or stalled; "" and kind ""
-// are any. Locks nothing. Relies on the primary key, from whose end it reads.
-func (s operationQueries) ListOperations(ctx context.Context, db DBTX, status, kind string, limit int) ([]Operation, error) {
+// OperationFilter chooses operations: those that fit every field that is set.
+type OperationFilter struct {
+	Status       string // one of the table, or stalled
+	Kind         string
+	Queue        string // the operation's, or its filter's
+	User         string // of the system, or the database role
+	Since, Until Moment // it began
+	Before       int64  // operations with lower numbers
+}
+
+// ListOperations returns up to limit operations that a filter chooses, the last one first. Locks nothing. Relies on the primary key,
+// from whose end it reads.
+func (s operationQueries) ListOperations(ctx context.Context, db DBTX, f OperationFilter, limit int) ([]Operation, error) {
+	args := []any{StalledAfter.Microseconds(), f.Status, f.Kind, limit, f.Queue, f.User, f.Before,
+		`"queue"\s*:\s*"` + regexp.QuoteMeta(f.Queue) + `"`} // as text: what is in it may be no JSON that PostgreSQL takes apart
+	times := ""
+	for _, bound := range []struct {
+		operator string
+		at       Moment
+	}{{">=", f.Since}, {"<", f.Until}} {
+		switch {
+		case bound.at.Ago != nil:
+			args = append(args, bound.at.Ago.Microseconds())
+			times += fmt.Sprintf(` AND began_at %s statement_timestamp() - $%d::bigint * interval '1 microsecond'`, bound.operator, len(args))
+		case !bound.at.isZero():
+			args = append(args, bound.at.At)
+			times += fmt.Sprintf(` AND began_at %s $%d::timestamptz`, bound.operator, len(args))
+		}
+	}
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT %[1]s FROM %[2]s
 		WHERE ($2::text = '' OR $2::text = CASE WHEN %[3]s THEN 'stalled' ELSE status END) AND ($3::text = '' OR kind = $3::text)
-		ORDER BY id DESC LIMIT $4::bigint`, operationColumns, s.table("operation"), operationStalled), StalledAfter.Microseconds(), status, kind, limit)
+			AND ($5::text = '' OR queue = $5::text OR filter::text ~ $8::text)
+			AND ($6::text = '' OR os_user = $6::text OR db_role = $6::text) AND ($7::bigint = 0 OR id < $7::bigint)%[4]s
+		ORDER BY id DESC LIMIT $4::bigint`, operationColumns, s.table("operation"), operationStalled, times), args...)
 	if err != nil {
 		return nil, err
 	}

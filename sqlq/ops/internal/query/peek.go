@@ -177,3 +177,31 @@ func (s readyQueries) CountSpan(ctx context.Context, db DBTX, queue string, f Fi
 		FROM looked`, s.ready(queue), indexed, scanned), args...).Scan(&n, &looked.Rows, &looked.Last)
 	return n, looked, err
 }
+
+// FindReady looks for a message in a queue, at the next look messages with seq <= upTo, the newest first, and returns its copies,
+// without headers and bodies, and up to which seq nothing was looked at; 0: it has come to the end. Locks nothing. Relies on the queue's
+// primary key: there is no index on ids.
+func (s readyQueries) FindReady(ctx context.Context, db DBTX, queue, id string, upTo int64, look int) (found []Peeked, left int64, err error) {
+	rows, err := db.Query(ctx, fmt.Sprintf(`
+		WITH looked AS MATERIALIZED (
+			SELECT seq, id FROM %[1]s WHERE seq <= $1::bigint ORDER BY seq DESC LIMIT $2::bigint
+		), came AS (
+			SELECT CASE WHEN count(*) < $2::bigint THEN 0 ELSE min(seq) - 1 END AS left FROM looked
+		)
+		SELECT came.left, m.seq, m.sent_at, m.attempt::int, m.type
+		FROM came LEFT JOIN (looked l JOIN %[1]s m ON m.seq = l.seq AND l.id = $3::text::uuid) ON true ORDER BY m.seq`, s.ready(queue)), upTo, look, id)
+	if err != nil {
+		return nil, 0, err
+	}
+	var seq *int64
+	var sentAt *time.Time
+	var attempt *int
+	var messageType *string
+	_, err = pgx.ForEachRow(rows, []any{&left, &seq, &sentAt, &attempt, &messageType}, func() error {
+		if seq != nil {
+			found = append(found, Peeked{Seq: *seq, ID: id, SentAt: *sentAt, Attempt: *attempt, Type: *messageType})
+		}
+		return nil
+	})
+	return found, left, err
+}
