@@ -37,7 +37,7 @@
 //
 // # Who may, who did, what is wrong
 //
-// [Roles.Grant] and [Roles.Revoke] say what a database role may do. Every change is written down: [Ops.By] says in whose name,
+// [Roles.Grant] and [Roles.Revoke] say what a database role may do, [Roles.Rights] what this one may. Every change is written down: [Ops.By] says in whose name,
 // [Operations.List] lists what was done, and [Operations.Resume] and [Operations.Cancel] go on with a long one, or end it.
 // [Doctor.Examine] finds what keeps messages from flowing, and [Doctor.Fix] mends what can be mended safely.
 //
