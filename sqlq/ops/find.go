@@ -23,12 +23,12 @@ const (
 
 // Copy is a message in a place. An event has a copy for each queue that was subscribed to it.
 type Copy struct {
-	Place    Place     `json:"place"`
-	Queue    string    `json:"queue"`
-	Number   int64     `json:"number"` // by which it can be named there: seq, number or lease
-	Type     string    `json:"type"`
+	Place    Place     `json:"place"`    // where it is
+	Queue    string    `json:"queue"`    // whose it is
+	Number   int64     `json:"number"`   // by which it can be named there: seq, number or lease
+	Type     string    `json:"type"`     // the message type
 	Attempts int       `json:"attempts"` // that have ended
-	SentAt   time.Time `json:"sent_at"`
+	SentAt   time.Time `json:"sent_at"`  // by the clock of the database
 	At       time.Time `json:"at"`       // when it failed, is due or was leased; of a ready one: when it was sent
 	Instance int       `json:"instance"` // of a leased one: the number of the instance that has it; else 0
 	Error    string    `json:"error"`    // with which its last attempt failed; "": none is known
@@ -44,9 +44,9 @@ type Found struct {
 
 // Unseen is a place that could not be looked through.
 type Unseen struct {
-	Place Place  `json:"place"`
+	Place Place  `json:"place"` // where it was not looked for
 	Queue string `json:"queue"` // "": of all queues
-	Why   string `json:"why"`
+	Why   string `json:"why"`   // for want of a privilege, or of time
 }
 
 // FindOptions says how Find works. The zero value is good.

@@ -11,7 +11,7 @@ import (
 // Rights are what the role of this connection may do, by the privileges that it has: for a page that does not offer what would be
 // refused. The database decides all the same.
 type Rights struct {
-	Role   string   `json:"role"`
+	Role   string   `json:"role"`   // of the database
 	Look   bool     `json:"look"`   // at messages and failures: of Queues
 	Bodies bool     `json:"bodies"` // and at headers and bodies
 	Change bool     `json:"change"` // replay, archive, edit, delete, purge, move, pause: of Changes
