@@ -128,7 +128,7 @@ func TestFarTimesAreImported(t *testing.T) {
 	for _, at := range []string{"2300-01-01T00:00:00Z", "9999-12-31T00:00:00Z", "9999-12-31T23:59:59.999999Z"} {
 		fmt.Fprintf(&lines, `{"type":"post.Letter","sent_at":"9999-01-01T00:00:00Z","expires_at":%q,"headers":{"sqlq-replays":"1"},"body":{"Where":%[1]q}}`+"\n", at)
 	}
-	done, err := ops.New(pool, "sqlq").Import(t.Context(), "post", strings.NewReader(lines.String()), ops.ImportOptions{})
+	done, err := ops.New(pool, "sqlq").Ready.Import(t.Context(), "post", strings.NewReader(lines.String()), ops.ImportOptions{})
 	if err != nil || done.Ready != 3 {
 		t.Fatalf("imported %+v, %v", done, err)
 	}
@@ -141,7 +141,7 @@ func TestFarTimesAreImported(t *testing.T) {
 	}
 	for _, at := range []string{"infinity", "294276-12-31T00:00:00Z", "+10000-01-01T00:00:00Z"} {
 		var damaged *ops.LineError
-		if _, err := ops.New(pool, "sqlq").Import(t.Context(), "post", strings.NewReader(`{"type":"T","expires_at":"`+at+`","body":1}`), ops.ImportOptions{}); !errors.As(err, &damaged) {
+		if _, err := ops.New(pool, "sqlq").Ready.Import(t.Context(), "post", strings.NewReader(`{"type":"T","expires_at":"`+at+`","body":1}`), ops.ImportOptions{}); !errors.As(err, &damaged) {
 			t.Errorf("%s: %v, want that the line is refused", at, err)
 		}
 	}

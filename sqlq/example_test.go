@@ -74,7 +74,7 @@ func ExampleClient_SendTx() {
 		})
 		fmt.Println("order", order, "is in:", err == nil)
 	}
-	sales, err := ops.New(pool, "sqlq").ShowQueue(ctx, "sales")
+	sales, err := ops.New(pool, "sqlq").Queues.Show(ctx, "sales")
 	check(err)
 	fmt.Println("messages sent:", sales.Ready.N)
 	// Output:
@@ -97,7 +97,7 @@ func ExampleClient_Publish() {
 	check(client.Publish(ctx, OrderPlaced{Order: 17}))
 	fmt.Println(errors.Is(client.Publish(ctx, PlaceOrder{Order: 18}), sqlq.ErrNotEvent))
 
-	queues, err := ops.New(pool, "sqlq").ListQueues(ctx)
+	queues, err := ops.New(pool, "sqlq").Queues.List(ctx)
 	check(err)
 	for _, q := range queues {
 		fmt.Println(q.Name, q.Ready.N)
@@ -132,7 +132,7 @@ func ExampleHandle() {
 	check(client.Send(ctx, PlaceOrder{Order: 17}))
 	check(client.Run(ctx, sales))
 
-	failed, err := ops.New(pool, "sqlq").ListFailed(context.Background(), ops.Filter{Queue: "sales"})
+	failed, err := ops.New(pool, "sqlq").Failed.List(context.Background(), ops.Filter{Queue: "sales"})
 	check(err)
 	for _, m := range failed {
 		fmt.Printf("%s failed after %d attempts: %s\n", m.Type, m.Attempts, m.Error)

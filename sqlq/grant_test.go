@@ -32,27 +32,30 @@ func TestViewer(t *testing.T) {
 		execSQL(t, admin, sql)
 	}
 	o, ctx := ops.New(pool, "sqlq"), t.Context()
-	queues, err := o.ListQueues(ctx)
+	queues, err := o.Queues.List(ctx)
 	if err != nil || len(queues) != 3 || queues[1].Name != "new" || queues[1].Ready.N != 1 || queues[1].Delayed.N != 1 || queues[1].Leased.N != 1 || queues[1].Failed.N != 1 {
-		t.Errorf("ListQueues: %+v, %v", queues, err)
+		t.Errorf("Queues.List: %+v, %v", queues, err)
 	}
-	if d, err := o.ShowQueue(ctx, "mine"); err != nil || len(d.Subscribed) != 1 {
-		t.Errorf("ShowQueue: %+v, %v", d, err)
+	if d, err := o.Queues.Show(ctx, "mine"); err != nil || len(d.Subscribed) != 1 {
+		t.Errorf("Queues.Show: %+v, %v", d, err)
 	}
-	failed, err := o.ListFailed(ctx, ops.Filter{Queue: "new"})
+	failed, err := o.Failed.List(ctx, ops.Filter{Queue: "new"})
 	if err != nil || len(failed) != 1 || failed[0].Error != "out of stock" {
-		t.Fatalf("ListFailed: %+v, %v", failed, err)
+		t.Fatalf("Failed.List: %+v, %v", failed, err)
 	}
-	if _, err := o.Peek(ctx, "mine", ops.Filter{Limit: 1}, ops.Looking{}); sqlStateOf(err) != "42501" {
+	if _, err := o.Ready.List(ctx, "mine", ops.Filter{Limit: 1}, ops.Looking{}); sqlStateOf(err) != "42501" {
 		t.Errorf("Peek: %v, want that the privilege lacks", err)
 	}
-	if _, err := o.ShowFailed(ctx, fmt.Sprint(failed[0].Number)); sqlStateOf(err) != "42501" {
-		t.Errorf("ShowFailed: %v, want that the privilege lacks", err)
+	if _, err := o.Failed.Show(ctx, fmt.Sprint(failed[0].Number)); sqlStateOf(err) != "42501" {
+		t.Errorf("Failed.Show: %v, want that the privilege lacks", err)
 	}
 	for what, err := range map[string]error{
-		"Purge": func() error { _, err := o.Purge(ctx, "mine", ops.Filter{}, ops.PurgeOptions{}); return err }(), "DropQueue": func() error { _, err := o.DropQueue(ctx, "mine", true); return err }(),
-		"Replay": func() error { _, err := o.Replay(ctx, ops.Filter{Queue: "new"}, ops.ReplayOptions{}); return err }(),
-		"Send":   open(t, pool, sqlq.Config{}).Send(ctx, letter{}, sqlq.To("mine")),
+		"Purge": func() error { _, err := o.Ready.Purge(ctx, "mine", ops.Filter{}, ops.PurgeOptions{}); return err }(), "Queues.Drop": func() error { _, err := o.Queues.Drop(ctx, "mine", true); return err }(),
+		"Replay": func() error {
+			_, err := o.Failed.Replay(ctx, ops.Filter{Queue: "new"}, ops.ReplayOptions{})
+			return err
+		}(),
+		"Send": open(t, pool, sqlq.Config{}).Send(ctx, letter{}, sqlq.To("mine")),
 	} {
 		if sqlStateOf(err) != "42501" {
 			t.Errorf("%s: %v, want that the privilege lacks", what, err)
@@ -71,8 +74,8 @@ func TestViewer(t *testing.T) {
 		execSQL(t, pool, sql)
 	}
 	refused(t, pool, change...)
-	if _, err := o.ShowFailed(ctx, fmt.Sprint(failed[0].Number)); err != nil {
-		t.Errorf("ShowFailed, with bodies: %v", err)
+	if _, err := o.Failed.Show(ctx, fmt.Sprint(failed[0].Number)); err != nil {
+		t.Errorf("Failed.Show, with bodies: %v", err)
 	}
 }
 

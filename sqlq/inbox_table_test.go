@@ -97,7 +97,7 @@ func TestDeduplicateReleasedLease(t *testing.T) {
 	}
 	run(t, c, h.endpoint(false))
 	<-began
-	if released, err := ops.New(h.pool, "sqlq").ReleaseLeases(t.Context(), ops.LeaseFilter{Queue: "house"}); err != nil || released.Released != 1 {
+	if released, err := ops.New(h.pool, "sqlq").Leases.Release(t.Context(), ops.LeaseFilter{Queue: "house"}); err != nil || released.Released != 1 {
 		t.Fatal(released, err)
 	}
 	select {

@@ -39,13 +39,13 @@ func TestReleasedLeaseIsSettledOnce(t *testing.T) {
 		}
 		older := <-visits
 		eventuallyCount(t, admin, 1, `SELECT count(*) FROM sqlq.leased`)
-		leases, err := o.Leases(t.Context(), ops.LeaseFilter{Queue: "mine"})
+		leases, err := o.Leases.List(t.Context(), ops.LeaseFilter{Queue: "mine"})
 		if err != nil || len(leases) != 1 || leases[0].Message != id.String() || leases[0].State != ops.InstanceRunning {
 			t.Fatalf("Leases: %+v, %v", leases, err)
 		}
-		released, err := o.ReleaseLeases(t.Context(), ops.LeaseFilter{Names: []string{id.String()}})
+		released, err := o.Leases.Release(t.Context(), ops.LeaseFilter{Names: []string{id.String()}})
 		if err != nil || released != (ops.Released{Released: 1}) {
-			t.Fatalf("ReleaseLeases: %+v, %v", released, err)
+			t.Fatalf("Leases.Release: %+v, %v", released, err)
 		}
 		younger := <-visits
 		eventuallyCount(t, admin, 1, `SELECT count(*) FROM sqlq.leased WHERE lease > $1 AND coalesce(headers::text, '') NOT LIKE '%crashes%'`, leases[0].Number)
@@ -103,7 +103,7 @@ func TestReleaseLeases(t *testing.T) {
 	lease(9, "theirs", 2500, "")
 	ctx := t.Context()
 	o := ops.New(granted(t, url, "operator", "mine"), "sqlq")
-	if leases, err := o.Leases(ctx, ops.LeaseFilter{}); err != nil || len(leases) != 4 || leases[1].State != ops.InstanceLate || leases[3].State != ops.InstanceGone {
+	if leases, err := o.Leases.List(ctx, ops.LeaseFilter{}); err != nil || len(leases) != 4 || leases[1].State != ops.InstanceLate || leases[3].State != ops.InstanceGone {
 		t.Errorf("leases that an operator of one queue sees: %+v, %v", leases, err)
 	}
 
@@ -115,14 +115,14 @@ func TestReleaseLeases(t *testing.T) {
 	if _, err := tx.Exec(ctx, `SELECT FROM sqlq.leased WHERE instance = 9 AND queue = 'mine' FOR UPDATE`); err != nil {
 		t.Fatal(err)
 	}
-	released, err := o.ReleaseLeases(ctx, ops.LeaseFilter{})
+	released, err := o.Leases.Release(ctx, ops.LeaseFilter{})
 	if err != nil || released != (ops.Released{Released: 3, Busy: 1}) {
 		t.Errorf("with one that is busy: %+v, %v", released, err)
 	}
 	if err := tx.Rollback(ctx); err != nil {
 		t.Fatal(err)
 	}
-	released, err = o.ReleaseLeases(ctx, ops.LeaseFilter{Queue: "mine", Instance: 9, Type: "post.Letter"})
+	released, err = o.Leases.Release(ctx, ops.LeaseFilter{Queue: "mine", Instance: 9, Type: "post.Letter"})
 	if err != nil || released != (ops.Released{Released: 1}) {
 		t.Errorf("the one that was busy: %+v, %v", released, err)
 	}
@@ -135,7 +135,7 @@ func TestReleaseLeases(t *testing.T) {
 	if err != nil || fmt.Sprint(got) != want {
 		t.Errorf("released: %v, %v, want %s", got, err, want)
 	}
-	released, err = ops.New(admin, "sqlq").ReleaseLeases(ctx, ops.LeaseFilter{})
+	released, err = ops.New(admin, "sqlq").Leases.Release(ctx, ops.LeaseFilter{})
 	if err != nil || released != (ops.Released{Released: 2501}) {
 		t.Errorf("more than a batch: %+v, %v", released, err)
 	}

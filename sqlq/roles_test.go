@@ -281,9 +281,9 @@ func TestOperator(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	made, err := o.CreateQueue(ctx, "new")
+	made, err := o.Queues.Create(ctx, "new")
 	if err != nil || !made {
-		t.Fatalf("CreateQueue: %v, %v", made, err)
+		t.Fatalf("Queues.Create: %v, %v", made, err)
 	}
 	fail := sqlq.Endpoint{Name: "new", Retry: noRetry, Handlers: []sqlq.Handler{sqlq.Handle(func(context.Context, *sqlq.Delivery[letter]) error { return errors.New("never") })}}
 	stop := run(t, consumer, fail) // whoever made its queue
@@ -292,33 +292,33 @@ func TestOperator(t *testing.T) {
 	}
 	eventuallyCount(t, admin, 3, `SELECT count(*) FROM sqlq.error`)
 	stop()
-	failed, err := o.ListFailed(ctx, ops.Filter{Queue: "new", Limit: 10})
+	failed, err := o.Failed.List(ctx, ops.Filter{Queue: "new", Limit: 10})
 	if err != nil || len(failed) != 3 {
-		t.Fatalf("ListFailed: %v, %v", failed, err)
+		t.Fatalf("Failed.List: %v, %v", failed, err)
 	}
-	_, err = o.ShowFailed(ctx, fmt.Sprint(failed[0].Number))
-	must("ShowFailed", err)
-	_, err = o.Archive(ctx, ops.Filter{Names: []string{failed[0].ID}}, nil)
+	_, err = o.Failed.Show(ctx, fmt.Sprint(failed[0].Number))
+	must("Failed.Show", err)
+	_, err = o.Failed.Archive(ctx, ops.Filter{Names: []string{failed[0].ID}}, ops.ChangeOptions{})
 	must("Archive", err)
-	_, err = o.Replay(ctx, ops.Filter{Queue: "new"}, ops.ReplayOptions{})
+	_, err = o.Failed.Replay(ctx, ops.Filter{Queue: "new"}, ops.ReplayOptions{})
 	must("Replay", err)
-	peeked, err := o.Peek(ctx, "new", ops.Filter{Limit: 10}, ops.Looking{})
+	peeked, err := o.Ready.List(ctx, "new", ops.Filter{Limit: 10}, ops.Looking{})
 	if err != nil || len(peeked) != 2 || len(peeked[0].Body) == 0 {
 		t.Errorf("Peek: %v, %v", peeked, err)
 	}
 	must("send", do(pool, `SELECT sqlq.send('new', 'post.Letter', '{}', delay => '1 hour')`))
-	queues, err := o.ListQueues(ctx)
+	queues, err := o.Queues.List(ctx)
 	if err != nil || len(queues) != 3 || queues[1].Ready.N != 2 || queues[1].Delayed.N != 1 {
-		t.Errorf("ListQueues: %+v, %v", queues, err)
+		t.Errorf("Queues.List: %+v, %v", queues, err)
 	}
-	_, err = o.ShowQueue(ctx, "new")
-	must("ShowQueue", err)
-	if purged, err := o.Purge(ctx, "new", ops.Filter{}, ops.PurgeOptions{Delayed: true}); err != nil || purged.Ready != 2 || purged.Delayed != 1 {
+	_, err = o.Queues.Show(ctx, "new")
+	must("Queues.Show", err)
+	if purged, err := o.Ready.Purge(ctx, "new", ops.Filter{}, ops.PurgeOptions{Delayed: true}); err != nil || purged.Ready != 2 || purged.Delayed != 1 {
 		t.Errorf("Purge: %v, %v", purged, err)
 	}
-	_, err = o.DropQueue(ctx, "new", false)
-	must("DropQueue", err)
-	if failed, err := o.ListFailed(ctx, ops.Filter{Status: ops.StatusArchived, Limit: 10}); err != nil || len(failed) != 1 {
+	_, err = o.Queues.Drop(ctx, "new", false)
+	must("Queues.Drop", err)
+	if failed, err := o.Failed.List(ctx, ops.Filter{Status: ops.StatusArchived, Limit: 10}); err != nil || len(failed) != 1 {
 		t.Errorf("failed messages of a queue that is gone: %v, %v", failed, err)
 	}
 	refused(t, pool, `DROP TABLE sqlq.q_mine`, `ALTER TABLE sqlq.q_mine ADD x int`, `UPDATE sqlq.error SET message = ''`, `TRUNCATE sqlq.error`, `DELETE FROM sqlq.queue`,
@@ -326,11 +326,11 @@ func TestOperator(t *testing.T) {
 
 	// One of named queues has those alone, and makes and drops none.
 	some := granted(t, url, "operator", "mine")
-	if queues, err := ops.New(some, "sqlq").ListQueues(ctx); err != nil || len(queues) != 1 || queues[0].Name != "mine" {
-		t.Errorf("ListQueues of an operator of one queue: %+v, %v", queues, err)
+	if queues, err := ops.New(some, "sqlq").Queues.List(ctx); err != nil || len(queues) != 1 || queues[0].Name != "mine" {
+		t.Errorf("Queues.List of an operator of one queue: %+v, %v", queues, err)
 	}
-	if failed, err := ops.New(some, "sqlq").ListFailed(ctx, ops.Filter{Limit: 10}); err != nil || len(failed) != 0 {
-		t.Errorf("ListFailed of an operator of one queue: %+v, %v", failed, err)
+	if failed, err := ops.New(some, "sqlq").Failed.List(ctx, ops.Filter{Limit: 10}); err != nil || len(failed) != 0 {
+		t.Errorf("Failed.List of an operator of one queue: %+v, %v", failed, err)
 	}
 	refused(t, some, `SELECT body FROM sqlq.q_theirs`, `DELETE FROM sqlq.q_theirs`, `SELECT sqlq.drop_queue('mine')`, `SELECT sqlq.create_queue('x')`)
 }

@@ -77,22 +77,22 @@ func TestRolesOfDelayedAndSubscriptions(t *testing.T) {
 	}
 
 	viewer := on("viewer")
-	if list, err := viewer.ListDelayed(ctx, ops.Filter{Error: "x"}); err != nil || len(list) != 0 {
+	if list, err := viewer.Delayed.List(ctx, ops.Filter{Error: "x"}); err != nil || len(list) != 0 {
 		t.Errorf("a viewer looks for errors of delayed messages: %v, %v", list, err)
 	}
-	if list, err := viewer.ListDelayed(ctx, ops.Filter{}); err != nil || len(list) != 2 {
+	if list, err := viewer.Delayed.List(ctx, ops.Filter{}); err != nil || len(list) != 2 {
 		t.Errorf("a viewer lists delayed messages: %v, %v", list, err)
 	}
-	if list, err := viewer.ListSubscriptions(ctx, "", "mine"); err != nil || len(list) != 1 {
+	if list, err := viewer.Routes.List(ctx, "", "mine"); err != nil || len(list) != 1 {
 		t.Errorf("a viewer lists subscriptions: %v, %v", list, err)
 	}
-	if r, err := viewer.ExplainRoute(ctx, "post.Posted"); err != nil || len(r.Subscribers) != 2 || len(r.Waiting) != 1 {
+	if r, err := viewer.Routes.Explain(ctx, "post.Posted"); err != nil || len(r.Subscribers) != 2 || len(r.Waiting) != 1 {
 		t.Errorf("a viewer has a route explained: %+v, %v", r, err)
 	}
-	_, errShow := viewer.ShowDelayed(ctx, "1")
-	_, errCancel := viewer.Cancel(ctx, all, ops.DelayedOptions{})
-	_, errMove := viewer.Reschedule(ctx, all, ops.Due{}, ops.DelayedOptions{})
-	_, errAdd := viewer.Subscribe(ctx, "t", "mine")
+	_, errShow := viewer.Delayed.Show(ctx, "1")
+	_, errCancel := viewer.Delayed.Cancel(ctx, all, ops.ChangeOptions{})
+	_, errMove := viewer.Delayed.Reschedule(ctx, all, ops.Due{}, ops.ChangeOptions{})
+	_, errAdd := viewer.Routes.Subscribe(ctx, "t", "mine")
 	for what, err := range map[string]error{"show": errShow, "cancel": errCancel, "reschedule": errMove, "subscribe": errAdd} {
 		if sqlStateOf(err) != "42501" {
 			t.Errorf("a viewer does: %s: %v", what, err)
@@ -100,19 +100,19 @@ func TestRolesOfDelayedAndSubscriptions(t *testing.T) {
 	}
 
 	operator := on("operator")
-	if added, err := operator.Subscribe(ctx, "t", "mine"); !added || err != nil {
+	if added, err := operator.Routes.Subscribe(ctx, "t", "mine"); !added || err != nil {
 		t.Errorf("an operator subscribes: %v, %v", added, err)
 	}
-	if removed, err := operator.Unsubscribe(ctx, "t", "mine"); !removed || err != nil {
+	if removed, err := operator.Routes.Unsubscribe(ctx, "t", "mine"); !removed || err != nil {
 		t.Errorf("an operator unsubscribes: %v, %v", removed, err)
 	}
-	if removed, _ := operator.Unsubscribe(ctx, "post.Posted", "theirs"); removed {
+	if removed, _ := operator.Routes.Unsubscribe(ctx, "post.Posted", "theirs"); removed {
 		t.Error("an operator unsubscribes another's queue")
 	}
-	if n, err := operator.Reschedule(ctx, all, ops.Due{By: time.Hour}, ops.DelayedOptions{}); n != 2 || err != nil {
+	if n, err := operator.Delayed.Reschedule(ctx, all, ops.Due{By: time.Hour}, ops.ChangeOptions{}); n != 2 || err != nil {
 		t.Errorf("an operator reschedules: %d, %v", n, err)
 	}
-	if n, err := operator.Cancel(ctx, all, ops.DelayedOptions{}); n != 2 || err != nil {
+	if n, err := operator.Delayed.Cancel(ctx, all, ops.ChangeOptions{}); n != 2 || err != nil {
 		t.Errorf("an operator cancels: %d, %v", n, err)
 	}
 	for sql, want := range map[string]int{

@@ -163,7 +163,7 @@ func TestReplaySQLIsReplayInGo(t *testing.T) {
 	stored := map[string]string{}
 	for queue, replay := range map[string]func() int64{
 		"go": func() int64 {
-			n, err := ops.New(pool, "sqlq").Replay(t.Context(), ops.Filter{Queue: "go"}, ops.ReplayOptions{})
+			n, err := ops.New(pool, "sqlq").Failed.Replay(t.Context(), ops.Filter{Queue: "go"}, ops.ReplayOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -19,7 +19,7 @@ import (
 
 // onlyLooks are the commands that change nothing in the database. Every other one is held to have --yes and --dry-run.
 var onlyLooks = strings.Split(`queue ls, queue show, queue peek, queue tail, queue export, error ls, error count, error groups, error show, error export, `+
-	`delayed ls, delayed show, lease ls, subscription ls, route explain, instance ls, operation ls, operation show, top, `+
+	`delayed ls, delayed show, lease ls, find, subscription ls, route explain, instance ls, operation ls, operation show, top, `+
 	`migrate status, migrate sql, migrate validate, config show, completion, man, version, help`, ", ")
 
 // changesElsewhere are commands that change something else than what operators look after.

@@ -23,19 +23,19 @@ type completing = func(c *cobra.Command, args []string, begun string) ([]string,
 
 // completeQueues completes the name of a queue.
 func (a *app) completeQueues(c *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
-	return a.complete(c, begun, (*database).QueueNames)
+	return a.complete(c, begun, func(db *database, ctx context.Context) ([]string, error) { return db.Queues.Names(ctx) })
 }
 
 // completeTypes completes a message type: those that failed or are subscribed.
 func (a *app) completeTypes(c *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
-	return a.complete(c, begun, (*database).TypeNames)
+	return a.complete(c, begun, func(db *database, ctx context.Context) ([]string, error) { return db.Routes.TypeNames(ctx) })
 }
 
 // completeFailed completes the number of a failed message: the newest that fit the flags that are found by an index.
 func (a *app) completeFailed(f *ops.Filter, status ops.Status) completing {
 	return func(c *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
 		return a.complete(c, begun, func(db *database, ctx context.Context) (names []string, err error) {
-			failed, err := db.ListFailed(ctx, ops.Filter{Queue: f.Queue, Type: f.Type, Group: f.Group, Status: status, Limit: completions})
+			failed, err := db.Failed.List(ctx, ops.Filter{Queue: f.Queue, Type: f.Type, Group: f.Group, Status: status, Limit: completions})
 			for _, m := range failed {
 				names = append(names, choice(m.Number, m.Type, term.Cut(term.OneLine(m.Error), 60)))
 			}
@@ -47,7 +47,7 @@ func (a *app) completeFailed(f *ops.Filter, status ops.Status) completing {
 // completeDelayed completes the number of a delayed message: those that are due first.
 func (a *app) completeDelayed(c *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
 	return a.complete(c, begun, func(db *database, ctx context.Context) (names []string, err error) {
-		delayed, err := db.ListDelayed(ctx, ops.Filter{Limit: completions})
+		delayed, err := db.Delayed.List(ctx, ops.Filter{Limit: completions})
 		for _, m := range delayed {
 			names = append(names, choice(m.Number, m.Queue, m.Type, "due "+fullTime(m.DueAt)))
 		}
@@ -58,7 +58,7 @@ func (a *app) completeDelayed(c *cobra.Command, _ []string, begun string) ([]str
 // completeLeases completes the number of a lease: those that were leased first.
 func (a *app) completeLeases(c *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
 	return a.complete(c, begun, func(db *database, ctx context.Context) (names []string, err error) {
-		leases, err := db.Leases(ctx, ops.LeaseFilter{Limit: completions})
+		leases, err := db.Leases.List(ctx, ops.LeaseFilter{Limit: completions})
 		for _, l := range leases {
 			names = append(names, choice(l.Number, l.Queue, l.Type, fmt.Sprintf("instance %d, %s", l.Instance, l.State)))
 		}
@@ -69,7 +69,7 @@ func (a *app) completeLeases(c *cobra.Command, _ []string, begun string) ([]stri
 // completeInstances completes the number of an instance, those included that have ended.
 func (a *app) completeInstances(c *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
 	return a.complete(c, begun, func(db *database, ctx context.Context) (names []string, err error) {
-		instances, err := db.Instances(ctx, ops.InstanceFilter{All: true, Limit: completions})
+		instances, err := db.Instances.List(ctx, ops.InstanceFilter{All: true, Limit: completions})
 		for _, i := range instances {
 			names = append(names, choice(int64(i.ID), i.Endpoint, i.Host, string(i.State)))
 		}
@@ -81,7 +81,7 @@ func (a *app) completeInstances(c *cobra.Command, _ []string, begun string) ([]s
 func (a *app) completeOperations(fits func(ops.Operation) bool) completing {
 	return func(c *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
 		return a.complete(c, begun, func(db *database, ctx context.Context) (names []string, err error) {
-			operations, err := db.Operations(ctx, ops.OperationFilter{Limit: completions})
+			operations, err := db.Operations.List(ctx, ops.OperationFilter{Limit: completions})
 			for _, op := range operations {
 				if fits(op) {
 					names = append(names, choice(op.ID, op.Kind, string(op.Status), filterText(op)))
@@ -94,7 +94,7 @@ func (a *app) completeOperations(fits func(ops.Operation) bool) completing {
 
 // completeRoles completes the name of a database role.
 func (a *app) completeRoles(c *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
-	return a.complete(c, begun, (*database).RoleNames)
+	return a.complete(c, begun, func(db *database, ctx context.Context) ([]string, error) { return db.Roles.Names(ctx) })
 }
 
 // onlyFirst completes the first argument, and no other.

@@ -37,7 +37,7 @@ Times are found by an index. Everything else looks at one message after the othe
 			return runList(a, c, f.Limit, func(db *database, limit int) ([]ops.DelayedMessage, error) {
 				wanted := f
 				wanted.Limit = limit
-				return db.ListDelayed(c.Context(), wanted)
+				return db.Delayed.List(c.Context(), wanted)
 			}, a.printDelayed, func(db *database) error {
 				return a.noneFound(c.Context(), db, !f.ChoosesAll(), f.Type, "no such messages among the delayed")
 			})
@@ -84,7 +84,7 @@ func (a *app) delayedShowCommand() *cobra.Command {
 				return err
 			}
 			defer db.Close()
-			m, err := db.ShowDelayed(c.Context(), args[0])
+			m, err := db.Delayed.Show(c.Context(), args[0])
 			if err != nil {
 				return nothingDelayed(err, 0)
 			}

@@ -19,8 +19,8 @@ func (a *app) delayedCancelCommand() *cobra.Command {
 moment are left alone. It asks first; off a terminal it needs --yes. It works in batches: one that was interrupted says how
 many it has removed and how to go on.`,
 		Example: "  sqlq delayed cancel 0198c0de-7a00-7000-8000-000000000001\n  sqlq delayed cancel --type sales.Remind --body '$.order == 17' --dry-run",
-	}, func(ctx context.Context, db *database, f ops.Filter, o ops.DelayedOptions) (int64, error) {
-		return db.Cancel(ctx, f, o)
+	}, func(ctx context.Context, db *database, f ops.Filter, o ops.ChangeOptions) (int64, error) {
+		return db.Delayed.Cancel(ctx, f, o)
 	})
 }
 
@@ -47,8 +47,8 @@ is before now. It works in batches: one that was interrupted says how many have 
 			}
 			return nil
 		},
-	}, func(ctx context.Context, db *database, f ops.Filter, o ops.DelayedOptions) (int64, error) {
-		return db.Reschedule(ctx, f, to, o)
+	}, func(ctx context.Context, db *database, f ops.Filter, o ops.ChangeOptions) (int64, error) {
+		return db.Delayed.Reschedule(ctx, f, to, o)
 	})
 	c.Flags().Var(instant{&to.At}, "at", "due at this time, such as 2026-03-01T15:04 or 2026-03-01T15:04:05Z")
 	c.Flags().Var(duration{&to.In, false}, "in", "due so long from now, such as 10m or 2d")
@@ -62,8 +62,8 @@ func (a *app) delayedNowCommand() *cobra.Command {
 		Short:   "Make delayed messages due at once",
 		Long:    "Make delayed messages due at once: they move to their queues as soon as an endpoint runs, of any queue.",
 		Example: "  sqlq delayed now 17 18\n  sqlq delayed now --queue billing --error 'connection refused'",
-	}, func(ctx context.Context, db *database, f ops.Filter, o ops.DelayedOptions) (int64, error) {
-		return db.Reschedule(ctx, f, ops.Due{}, o)
+	}, func(ctx context.Context, db *database, f ops.Filter, o ops.ChangeOptions) (int64, error) {
+		return db.Delayed.Reschedule(ctx, f, ops.Due{}, o)
 	})
 }
 
@@ -80,11 +80,8 @@ func (v delayedVerb) asks() string {
 	return asksOnTerminal
 }
 
-// delayedSample is how many messages a command shows of those that it would change.
-const delayedSample = 5
-
 // delayedChangeCommand completes a command that changes the delayed messages that its filter chooses.
-func (a *app) delayedChangeCommand(v delayedVerb, c *cobra.Command, work func(context.Context, *database, ops.Filter, ops.DelayedOptions) (int64, error)) *cobra.Command {
+func (a *app) delayedChangeCommand(v delayedVerb, c *cobra.Command, work func(context.Context, *database, ops.Filter, ops.ChangeOptions) (int64, error)) *cobra.Command {
 	var f ops.Filter
 	var ch change
 	c.RunE = func(c *cobra.Command, names []string) error {
@@ -104,8 +101,15 @@ func (a *app) delayedChangeCommand(v delayedVerb, c *cobra.Command, work func(co
 		defer db.Close()
 		p := a.progress()
 		p.Show("looking for them …")
-		n, more, sample, err := db.CountDelayed(c.Context(), f, delayedSample)
+		preview, err := db.Delayed.PreviewCancel(c.Context(), f, ops.ChangeOptions{}) // a reschedule chooses the same ones
 		p.End()
+		if err != nil {
+			return err
+		}
+		n, more, sample := preview.Messages, preview.More, preview.Sample
+		if preview.Unnamed != nil {
+			err = preview.Unnamed
+		}
 		if err != nil && n == 0 {
 			return nothingDelayed(err, n)
 		}
@@ -119,7 +123,11 @@ func (a *app) delayedChangeCommand(v delayedVerb, c *cobra.Command, work func(co
 		if err := a.confirmDelayed(c.Context(), ch, v, what+" in schema "+fmt.Sprintf("%q of %s", a.schema, db.where), sample); err != nil {
 			return err
 		}
-		changed, err := work(c.Context(), db, f, ops.DelayedOptions{Progress: func(looked, changed int64) { p.Show("%s %d, of %d looked at", v.done, changed, looked) }})
+		opts := ops.ChangeOptions{Progress: func(at ops.Progress) { p.Show("%s %d, of %d looked at", v.done, at.Done, at.Looked) }}
+		if !ch.yes { // somebody was asked about those
+			opts.UpTo = preview.UpTo
+		}
+		changed, err := work(c.Context(), db, f, opts)
 		p.End()
 		if err != nil && changed == 0 {
 			return nothingDelayed(err, changed)

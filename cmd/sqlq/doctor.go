@@ -64,7 +64,7 @@ The exit code is 3 when a problem or a warning is left.`,
 				return err
 			}
 			defer db.Close()
-			d, err := db.Doctor(c.Context(), o)
+			d, err := db.Doctor.Examine(c.Context(), o)
 			if err != nil {
 				return err
 			}
@@ -80,7 +80,7 @@ The exit code is 3 when a problem or a warning is left.`,
 				if err := a.confirm(c.Context(), ch, fmt.Sprintf("mend %s in schema %q of %s, such as: %s", plural(int64(len(fixable)), "finding"), a.schema, db.where, term.OneLine(fixable[0].What))); err != nil {
 					return errors.Join(a.printDiagnosis(d, fix && ch.dryRun), err)
 				}
-				failure = db.By(actor(ch)).Fix(c.Context(), d)
+				failure = db.By(actor(ch)).Doctor.Fix(c.Context(), d)
 			}
 			if err := errors.Join(a.printDiagnosis(d, fix && ch.dryRun), failure); err != nil {
 				return err

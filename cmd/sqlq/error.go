@@ -65,7 +65,7 @@ func (a *app) listFailed(ctx context.Context, db *database, f ops.Filter) error 
 	var views []failedView
 	found := 0
 	p := a.progress()
-	err := db.EachFailed(ctx, f, ops.EachOptions{Progress: looking(p, &found)}, func(m ops.FailedMessage) error {
+	err := db.Failed.Each(ctx, f, ops.EachOptions{Progress: looking(p, &found)}, func(m ops.FailedMessage) error {
 		if found++; limit > 0 && found > limit {
 			return nil
 		}
@@ -93,8 +93,8 @@ func (a *app) listFailed(ctx context.Context, db *database, f ops.Filter) error 
 }
 
 // looking returns what shows how far a search through failed messages is.
-func looking(p *term.Status, found *int) func(looked int64) {
-	return func(looked int64) { p.Show("looked at %s, found %d", plural(looked, "failed message"), *found) }
+func looking(p *term.Status, found *int) func(ops.Progress) {
+	return func(at ops.Progress) { p.Show("looked at %s, found %d", plural(at.Looked, "failed message"), *found) }
 }
 
 func (a *app) noFailed(ctx context.Context, db *database, f ops.Filter) error {
@@ -121,7 +121,7 @@ that nothing fits it prints 0, and the exit code is 5.`,
 				return err
 			}
 			defer db.Close()
-			n, err := db.CountFailed(c.Context(), f)
+			n, err := db.Failed.Count(c.Context(), f)
 			if err != nil {
 				return err
 			}
@@ -160,7 +160,7 @@ estimated and marked ~. The flags choose as in: sqlq error ls.`,
 				return err
 			}
 			defer db.Close()
-			groups, err := db.GroupFailed(c.Context(), f)
+			groups, err := db.Failed.Groups(c.Context(), f)
 			if err != nil {
 				return err
 			}

@@ -20,10 +20,10 @@ func (a *app) errorReplayCommand() *cobra.Command {
 	var f ops.Filter
 	var o ops.ReplayOptions
 	v := verb{name: "replay", past: "replayed", of: ops.StatusFailed, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
-		return db.PreviewReplay(ctx, f, o)
-	}, change: func(ctx context.Context, db *database, progress func(ops.Progress)) (int64, error) {
-		o.Progress = progress
-		return db.Replay(ctx, f, o)
+		return db.Failed.PreviewReplay(ctx, f, o)
+	}, change: func(ctx context.Context, db *database, upTo ops.Snapshot, progress func(ops.Progress)) (int64, error) {
+		o.Progress, o.UpTo = progress, upTo
+		return db.Failed.Replay(ctx, f, o)
 	}}
 	c := a.changeFailedCommand(v, &f, &cobra.Command{
 		Use:   "replay [NUMBER|ID]...",
@@ -43,9 +43,9 @@ alone. Two replays that run at once share the messages: each is replayed once.
 func (a *app) errorArchiveCommand() *cobra.Command {
 	var f ops.Filter
 	v := verb{name: "archive", past: "archived", of: ops.StatusFailed, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
-		return db.PreviewArchive(ctx, f)
-	}, change: func(ctx context.Context, db *database, progress func(ops.Progress)) (int64, error) {
-		return db.Archive(ctx, f, progress)
+		return db.Failed.PreviewArchive(ctx, f, ops.ChangeOptions{})
+	}, change: func(ctx context.Context, db *database, upTo ops.Snapshot, progress func(ops.Progress)) (int64, error) {
+		return db.Failed.Archive(ctx, f, ops.ChangeOptions{UpTo: upTo, Progress: progress})
 	}}
 	return a.changeFailedCommand(v, &f, &cobra.Command{
 		Use:     "archive [NUMBER|ID]...",
@@ -58,9 +58,9 @@ func (a *app) errorArchiveCommand() *cobra.Command {
 func (a *app) errorUnarchiveCommand() *cobra.Command {
 	var f ops.Filter
 	v := verb{name: "unarchive", past: "unarchived", of: ops.StatusArchived, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
-		return db.PreviewUnarchive(ctx, f)
-	}, change: func(ctx context.Context, db *database, progress func(ops.Progress)) (int64, error) {
-		return db.Unarchive(ctx, f, progress)
+		return db.Failed.PreviewUnarchive(ctx, f, ops.ChangeOptions{})
+	}, change: func(ctx context.Context, db *database, upTo ops.Snapshot, progress func(ops.Progress)) (int64, error) {
+		return db.Failed.Unarchive(ctx, f, ops.ChangeOptions{UpTo: upTo, Progress: progress})
 	}}
 	c := a.changeFailedCommand(v, &f, &cobra.Command{
 		Use:     "unarchive [NUMBER|ID]...",
@@ -75,9 +75,9 @@ func (a *app) errorUnarchiveCommand() *cobra.Command {
 func (a *app) errorDeleteCommand() *cobra.Command {
 	var f ops.Filter
 	v := verb{name: "delete", past: "deleted", destroys: true, of: ops.StatusAny, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
-		return db.PreviewDelete(ctx, f)
-	}, change: func(ctx context.Context, db *database, progress func(ops.Progress)) (int64, error) {
-		return db.Delete(ctx, f, progress)
+		return db.Failed.PreviewDelete(ctx, f, ops.ChangeOptions{})
+	}, change: func(ctx context.Context, db *database, upTo ops.Snapshot, progress func(ops.Progress)) (int64, error) {
+		return db.Failed.Delete(ctx, f, ops.ChangeOptions{UpTo: upTo, Progress: progress})
 	}}
 	return a.changeFailedCommand(v, &f, &cobra.Command{
 		Use:   "delete [NUMBER|ID]...",
@@ -96,7 +96,7 @@ type verb struct {
 	destroys   bool       // they are lost: it always asks
 	of         ops.Status // of those that it is for
 	preview    func(ctx context.Context, db *database) (ops.Preview, error)
-	change     func(ctx context.Context, db *database, progress func(ops.Progress)) (int64, error)
+	change     func(ctx context.Context, db *database, upTo ops.Snapshot, progress func(ops.Progress)) (int64, error)
 }
 
 // changeFailedCommand completes a command that does something with the failed messages that a filter chooses.
@@ -121,10 +121,11 @@ func (a *app) changeFailedCommand(v verb, f *ops.Filter, c *cobra.Command) *cobr
 			}
 			return a.showPreview(v, preview)
 		}
-		if err := a.confirmChange(c.Context(), v, f, ch, db); err != nil {
+		upTo, err := a.confirmChange(c.Context(), v, f, ch, db)
+		if err != nil {
 			return err
 		}
-		return a.changeFailed(c.Context(), v, f, db)
+		return a.changeFailed(c.Context(), v, f, upTo, db)
 	}
 	a.filterFlags(c, f, failedMessages)
 	c.ValidArgsFunction = several(a.completeFailed(f, v.of))
@@ -152,18 +153,19 @@ func (a *app) checkAll(v verb, f *ops.Filter, ch change) error {
 	return nil
 }
 
-// confirmChange asks before messages are lost, and on a terminal before all of them are changed.
-func (a *app) confirmChange(ctx context.Context, v verb, f *ops.Filter, ch change, db *database) error {
+// confirmChange asks before messages are lost, and on a terminal before all of them are changed, and returns what it has asked
+// about.
+func (a *app) confirmChange(ctx context.Context, v verb, f *ops.Filter, ch change, db *database) (upTo ops.Snapshot, err error) {
 	all := f.ChoosesAll() && f.Limit == 0
 	if ch.yes || !v.destroys && !(f.ChoosesAll() && a.attended()) {
-		return nil
+		return upTo, nil
 	}
 	preview, err := v.preview(ctx, db)
 	if err != nil {
-		return err
+		return upTo, err
 	}
 	if none(preview) {
-		return nil // the change itself will say why
+		return upTo, nil // the change itself will say why
 	}
 	what := fmt.Sprintf("%s %s in schema %q of %s", v.name, messages(preview.Messages), a.schema, db.where)
 	if all {
@@ -175,18 +177,18 @@ func (a *app) confirmChange(ctx context.Context, v verb, f *ops.Filter, ch chang
 	}
 	switch {
 	case all && v.destroys:
-		return a.confirmByName(ctx, ch, what, "delete all")
+		return preview.UpTo, a.confirmByName(ctx, ch, what, "delete all")
 	case v.destroys:
 		what += ", for good"
 	}
-	return a.confirm(ctx, ch, what)
+	return preview.UpTo, a.confirm(ctx, ch, what)
 }
 
 // changeFailed does it, and tells what was done, also when it was interrupted.
-func (a *app) changeFailed(ctx context.Context, v verb, f *ops.Filter, db *database) error {
+func (a *app) changeFailed(ctx context.Context, v verb, f *ops.Filter, upTo ops.Snapshot, db *database) error {
 	line, began := a.progress(), time.Now()
 	var operation int64
-	changed, err := v.change(ctx, db, func(p ops.Progress) {
+	changed, err := v.change(ctx, db, upTo, func(p ops.Progress) {
 		operation = p.Operation
 		line.Show("%s", progressText(v.past, p, 0, time.Since(began)))
 	})

@@ -48,7 +48,7 @@ edit again, and the text is not lost. Headers that begin with sqlq- are the libr
 				return err
 			}
 			defer db.Close()
-			m, err := db.ShowFailed(c.Context(), args[0])
+			m, err := db.Failed.Show(c.Context(), args[0])
 			if err != nil {
 				return a.nothingIfMissing(err)
 			}
@@ -136,7 +136,7 @@ func (a *app) edit(ctx context.Context, db *database, m ops.FailedMessage, e ops
 		Changed bool  `json:"changed"`
 		DryRun  bool  `json:"dry_run"`
 	}{Number: m.Number, DryRun: ch.dryRun}
-	edited, err := db.TryEdit(ctx, m, e)
+	edited, err := db.Failed.PreviewEdit(ctx, m, e)
 	if err != nil {
 		return err
 	}
@@ -153,7 +153,7 @@ func (a *app) edit(ctx context.Context, db *database, m ops.FailedMessage, e ops
 		}
 		return a.done(outcome, "failed message %d would be changed like this; without --dry-run it is", m.Number)
 	}
-	if outcome.Changed, err = db.EditFailed(ctx, m, e); err != nil {
+	if outcome.Changed, err = db.Failed.Edit(ctx, m, e); err != nil {
 		return err
 	}
 	if m.Status == ops.StatusArchived {

@@ -33,7 +33,7 @@ They stay where they are. sqlq queue import reads the lines. A body that is no J
 			a.format = formatJSONL
 			found := 0
 			p := a.progress()
-			err = db.EachFailed(c.Context(), f, ops.EachOptions{Whole: true, Progress: looking(p, &found)}, func(m ops.FailedMessage) error {
+			err = db.Failed.Each(c.Context(), f, ops.EachOptions{Whole: true, Progress: looking(p, &found)}, func(m ops.FailedMessage) error {
 				if a.outTerminal {
 					p.End()
 				}

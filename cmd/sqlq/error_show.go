@@ -32,7 +32,7 @@ that read JSON may change it: jq before release 1.7 rounds whole numbers beyond 
 				return err
 			}
 			defer db.Close()
-			m, err := db.ShowFailed(c.Context(), args[0])
+			m, err := db.Failed.Show(c.Context(), args[0])
 			if err != nil {
 				return a.nothingIfMissing(err)
 			}

@@ -75,7 +75,11 @@ type before struct {
 }
 
 func viewDetail(m ops.FailedMessage, history []ops.Past) detailView {
-	v := detailView{viewWhole(m), []pastView{}}
+	return detailView{viewWhole(m), viewHistory(history)}
+}
+
+func viewHistory(history []ops.Past) []pastView {
+	views := []pastView{}
 	for _, p := range history {
 		past := pastView{At: inUTC(p.At), What: p.What, Operation: p.Operation, Role: p.Role, OSUser: p.OSUser, Host: p.Host, Reason: p.Reason,
 			Queue: p.Queue, Attempts: p.Attempts, FailedAt: utc(p.FailedAt), FailedOn: p.FailedOn, Error: p.Error}
@@ -86,9 +90,9 @@ func viewDetail(m ops.FailedMessage, history []ops.Past) detailView {
 				past.Before.body = &old
 			}
 		}
-		v.History = append(v.History, past)
+		views = append(views, past)
 	}
-	return v
+	return views
 }
 
 // groupView is a group of failed messages in JSON.

@@ -78,7 +78,7 @@ func (i *interval) Set(text string) error {
 }
 
 // rate is a flag: so many a second.
-type rate struct{ *int }
+type rate struct{ *float64 }
 
 func (r rate) String() string { return "" }
 func (r rate) Type() string   { return "N/s" }
@@ -88,7 +88,7 @@ func (r rate) Set(text string) error {
 	if _, err := fmt.Sscanf(number+"\n", "%d\n", &n); err != nil || n < 1 || fmt.Sprint(n) != number {
 		return errors.New("write a whole number a second, such as 100/s")
 	}
-	*r.int = n
+	*r.float64 = float64(n)
 	return nil
 }
 

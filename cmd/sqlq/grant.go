@@ -32,7 +32,7 @@ for such roles comes with that migration.`,
 		Annotations:       map[string]string{needs: owner},
 		RunE: func(c *cobra.Command, args []string) error {
 			g.Role, g.Kind = args[0], args[1]
-			statement, err := ops.New(nil, a.schema).GrantSQL(g)
+			statement, err := ops.New(nil, a.schema).Roles.GrantSQL(g)
 			if err != nil {
 				return usageErrorf("%w", err)
 			}
@@ -44,7 +44,7 @@ for such roles comes with that migration.`,
 				return err
 			}
 			defer db.Close()
-			if err := db.Grant(c.Context(), g); err != nil {
+			if err := db.Roles.Grant(c.Context(), g); err != nil {
 				return err
 			}
 			return a.done(g, "role %s is %s of %s%s in schema %q of %s", g.Role, g.Kind, queuesText(g.Queues), eventsText(g.Events), a.schema, db.where)
@@ -76,7 +76,7 @@ run as that role fail at their next statement. It asks first; off a terminal it 
 		RunE: func(c *cobra.Command, args []string) error {
 			role := args[0]
 			if ch.dryRun {
-				return a.printSQL(ops.New(nil, a.schema).RevokeSQL(role, queues), true)
+				return a.printSQL(ops.New(nil, a.schema).Roles.RevokeSQL(role, queues), true)
 			}
 			db, err := a.connectToChange(c.Context(), ch)
 			if err != nil {
@@ -86,7 +86,7 @@ run as that role fail at their next statement. It asks first; off a terminal it 
 			if err := a.confirm(c.Context(), ch, fmt.Sprintf("take from role %q what it has on %s in schema %q of %s", role, queuesText(queues), a.schema, db.where)); err != nil {
 				return err
 			}
-			if err := db.Revoke(c.Context(), role, queues); err != nil {
+			if err := db.Roles.Revoke(c.Context(), role, queues); err != nil {
 				return err
 			}
 			outcome := struct {

@@ -37,7 +37,7 @@ var besideHostile = []struct {
 	{"delayed show " + hostile.GoodID, nil},
 	{"lease ls -n 0", nil}, {"instance ls --all -n 0", nil}, {"instance ls -n 0", nil},
 	{"operation ls -n 0", []int{exitUsage}}, {"operation ls -n 1000", nil}, {"operation ls --status stalled", nil}, {"operation show 1", nil}, {"operation show 25", []int{exitNothing}},
-	{"subscription ls", nil}, {"route explain sales.PlaceOrder", nil}, {"route explain T", nil},
+	{"find 0198c0de-7a00-7000-8000-000000000001", nil}, {"subscription ls", nil}, {"route explain sales.PlaceOrder", nil}, {"route explain T", nil},
 	{"doctor", []int{exitFindings}}, {"config show", nil}, {"version", nil}, {"migrate status", nil}, {"migrate sql", nil}, {"migrate up", nil},
 	{"migrate validate", []int{exitFindings}}, {"migrate down --dry-run", nil},
 

@@ -43,7 +43,7 @@ JSON and YAML also have what it dropped unhandled since it began, because the ti
 			return runList(a, c, f.Limit, func(db *database, limit int) ([]ops.Instance, error) {
 				wanted := f
 				wanted.Limit = limit
-				return db.Instances(c.Context(), wanted)
+				return db.Instances.List(c.Context(), wanted)
 			}, a.printInstances, func(db *database) error {
 				return a.noneFound(c.Context(), db, f.Endpoint != "", "", none)
 			})

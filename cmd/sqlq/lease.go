@@ -43,7 +43,7 @@ endpoint.`,
 			return runList(a, c, f.Limit, func(db *database, limit int) ([]ops.Lease, error) {
 				wanted := f
 				wanted.Limit = limit
-				return db.Leases(c.Context(), wanted)
+				return db.Leases.List(c.Context(), wanted)
 			}, a.printLeases, func(db *database) error {
 				return a.noneFound(c.Context(), db, !f.ChoosesAll(), f.Type, "no such leased messages")
 			})
@@ -97,7 +97,7 @@ transaction, stay leased.`,
 				return err
 			}
 			defer db.Close()
-			leases, err := db.TryReleaseLeases(c.Context(), f)
+			leases, err := db.Leases.PreviewRelease(c.Context(), f)
 			var missing *ops.NoLeaseError
 			if err != nil && !errors.As(err, &missing) {
 				return err
@@ -113,7 +113,7 @@ transaction, stay leased.`,
 					return err
 				}
 			}
-			released, err := db.ReleaseLeases(c.Context(), f)
+			released, err := db.Leases.Release(c.Context(), f)
 			if err != nil && released == (ops.Released{}) {
 				return err
 			}

@@ -67,7 +67,7 @@ func (a *app) sayMore(limit int) {
 func errNoneOf(ctx context.Context, db *database, messageType, format string, args ...any) error {
 	text := fmt.Sprintf(format, args...)
 	if messageType != "" {
-		if near, err := db.NearTypes(ctx, messageType); err == nil && len(near) > 0 {
+		if near, err := db.Routes.NearTypes(ctx, messageType); err == nil && len(near) > 0 {
 			text += fmt.Sprintf("; there is type %s", term.OneLine(strings.Join(near, ", ")))
 		}
 	}

@@ -220,7 +220,7 @@ func (a *app) rootCommand() *cobra.Command {
 	}
 	in("try", "Try it:", a.demoCommand(), a.devCommand(), a.benchCommand())
 	in("operate", "Look and mend:", a.topCommand(), a.queueCommand(), a.errorCommand(), a.delayedCommand(), a.leaseCommand(),
-		a.subscriptionCommand(), a.routeCommand(), a.instanceCommand(), a.operationCommand(), a.doctorCommand())
+		a.findCommand(), a.subscriptionCommand(), a.routeCommand(), a.instanceCommand(), a.operationCommand(), a.doctorCommand())
 	in("send", "Send:", a.sendCommand(), a.publishCommand())
 	in("set-up", "Set up:", a.migrateCommand(), a.grantCommand(), a.revokeCommand(), a.configCommand(), a.completionCommand(), a.manCommand(), a.versionCommand(), a.helpCommand())
 	root.SetHelpCommand(root.Commands()[len(root.Commands())-1])

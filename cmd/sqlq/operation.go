@@ -29,7 +29,7 @@ func (a *app) operationListCommand() *cobra.Command {
 		Short:   "List what operators changed, the last first",
 		Long: `List what operators changed, the last first. An operation that runs and has done nothing for 15 seconds is stalled: its
 process is dead or frozen, and it can be resumed.`,
-		Example:     "  sqlq operation ls\n  sqlq operation ls --status interrupted -o jsonl | jq .operation",
+		Example:     "  sqlq operation ls\n  sqlq operation ls --status interrupted -o jsonl | jq .operation\n  sqlq operation ls --queue billing --user ann --since 1d",
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -42,14 +42,20 @@ process is dead or frozen, and it can be resumed.`,
 			return runList(a, c, f.Limit, func(db *database, limit int) ([]ops.Operation, error) {
 				wanted := f
 				wanted.Limit = limit
-				return db.Operations(c.Context(), wanted)
+				return db.Operations.List(c.Context(), wanted)
 			}, a.printOperations, func(db *database) error {
-				return a.noneFound(c.Context(), db, f.Status != "" || f.Kind != "", "", "no such operations")
+				return a.noneFound(c.Context(), db, f != (ops.OperationFilter{Limit: f.Limit}), "", "no such operations")
 			})
 		},
 	}
 	c.Flags().Var(operationStatus{&f.Status}, "status", "running, stalled, done, interrupted or cancelled")
 	c.Flags().StringVar(&f.Kind, "kind", "", "those of this kind, such as replay or purge")
+	c.Flags().StringVar(&f.Queue, "queue", "", "those that were about this queue")
+	c.Flags().StringVar(&f.User, "user", "", "those of this user, or database role")
+	c.Flags().Var(moment{&f.Since}, "since", "begun then or later: a duration ago such as 2h, or a time")
+	c.Flags().Var(moment{&f.Until}, "until", "begun before then")
+	c.Flags().Int64Var(&f.After, "after", 0, "those before this one, the last of a list: the next page")
+	_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 50, "list at most so many")
 	_ = c.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions(ops.OperationKinds, cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("status", cobra.FixedCompletions(operationStatuses, cobra.ShellCompDirectiveNoFileComp))
@@ -85,7 +91,7 @@ func (a *app) operationShowCommand() *cobra.Command {
 				return err
 			}
 			defer db.Close()
-			op, err := db.Operation(c.Context(), id)
+			op, err := db.Operations.Show(c.Context(), id)
 			if err != nil {
 				return nothingIfNoOperation(err)
 			}
@@ -137,7 +143,7 @@ a move or purge of a queue, and a cancel or reschedule of delayed messages.`,
 				return err
 			}
 			defer db.Close()
-			before, err := db.TryResumeOperation(c.Context(), id)
+			before, err := db.Operations.PreviewResume(c.Context(), id)
 			if err != nil {
 				return nothingIfNoOperation(err)
 			}
@@ -145,7 +151,7 @@ a move or purge of a queue, and a cancel or reschedule of delayed messages.`,
 				return a.done(wouldChange{viewOperation(before), true}, "would go on with the %s of %s: %s done", before.Kind, filterText(before), doneText(before))
 			}
 			line, began := a.progress(), time.Now()
-			op, err := db.ResumeOperation(c.Context(), id, func(p ops.Progress) {
+			op, err := db.Operations.Resume(c.Context(), id, func(p ops.Progress) {
 				line.Show("%s", progressText(p.Kind, p, before.Done, time.Since(began)))
 			})
 			line.End()
@@ -179,7 +185,7 @@ has done stays done. It asks first, on a terminal.`,
 				return err
 			}
 			defer db.Close()
-			op, err := db.TryCancelOperation(c.Context(), id)
+			op, err := db.Operations.PreviewCancel(c.Context(), id)
 			if err != nil {
 				return nothingIfNoOperation(err)
 			}
@@ -190,7 +196,7 @@ has done stays done. It asks first, on a terminal.`,
 			if err := a.confirmOnTerminal(c.Context(), ch, what); err != nil {
 				return err
 			}
-			op, err = db.CancelOperation(c.Context(), id)
+			op, err = db.Operations.Cancel(c.Context(), id)
 			if err != nil {
 				return nothingIfNoOperation(err)
 			}

@@ -40,7 +40,7 @@ nothing was stored.`,
 			}
 			defer db.Close()
 			if out.dryRun {
-				copies, queues, err := db.TryPublish(c.Context(), out.Outgoing, bodies...)
+				copies, queues, err := db.PreviewPublish(c.Context(), out.Outgoing, bodies...)
 				if errors.Is(err, ops.ErrNoSubscriber) {
 					return errNothing("nothing would be published: no queue is subscribed to %s; subscribe one with: sqlq subscription add %[1]s QUEUE", out.Type)
 				}

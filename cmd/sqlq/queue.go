@@ -35,9 +35,9 @@ func (a *app) queueCreateCommand() *cobra.Command {
 				DryRun  bool   `json:"dry_run,omitempty"`
 			}
 			var views []view
-			create, done := db.CreateQueue, "made queue %s"
+			create, done := db.Queues.Create, "made queue %s"
 			if ch.dryRun {
-				create, done = db.TryCreateQueue, "would make queue %s"
+				create, done = db.Queues.PreviewCreate, "would make queue %s"
 			}
 			for _, name := range names {
 				made, err := create(c.Context(), name)
@@ -62,7 +62,7 @@ func (a *app) queueCreateCommand() *cobra.Command {
 }
 
 func (a *app) queuePauseCommand() *cobra.Command {
-	return a.pausing("pause", "paused", "is paused already", (*ops.Ops).PauseQueue, &cobra.Command{
+	return a.pausing("pause", "paused", "is paused already", ops.Queues.Pause, &cobra.Command{
 		Short: "Let queues hand out no more messages; sending goes on",
 		Long: `Let queues hand out no more messages. Sending goes on, and so does what is being handled. Instances learn of it at once.
 A queue that is paused already stays as it is. It does not ask, but for --all on a terminal: sqlq queue resume takes it back.
@@ -73,14 +73,14 @@ With --all it pauses all queues that there are, as wanted of a copy of a product
 }
 
 func (a *app) queueResumeCommand() *cobra.Command {
-	return a.pausing("resume", "resumed", "is not paused", (*ops.Ops).ResumeQueue, &cobra.Command{
+	return a.pausing("resume", "resumed", "is not paused", ops.Queues.Resume, &cobra.Command{
 		Short:   "Let paused queues hand out messages again",
 		Example: "  sqlq queue resume billing\n  sqlq queue resume --all --reason 'the bank is back'",
 	})
 }
 
 // pausing completes the command that pauses queues or the one that resumes them.
-func (a *app) pausing(verb, done, already string, do func(*ops.Ops, context.Context, string) (bool, error), c *cobra.Command) *cobra.Command {
+func (a *app) pausing(verb, done, already string, do func(ops.Queues, context.Context, string) (bool, error), c *cobra.Command) *cobra.Command {
 	var ch change
 	var all bool
 	c.Use = verb + " QUEUE...|--all"
@@ -106,7 +106,7 @@ func (a *app) pausing(verb, done, already string, do func(*ops.Ops, context.Cont
 			DryRun  bool   `json:"dry_run,omitempty"`
 		}
 		if all {
-			if names, err = db.QueueNames(c.Context()); err != nil {
+			if names, err = db.Queues.Names(c.Context()); err != nil {
 				return err
 			}
 			if len(names) == 0 {
@@ -124,12 +124,12 @@ func (a *app) pausing(verb, done, already string, do func(*ops.Ops, context.Cont
 		for _, name := range names {
 			changed := false
 			if ch.dryRun {
-				q, err := db.ShowQueue(c.Context(), name)
+				q, err := db.Queues.Show(c.Context(), name)
 				if err != nil {
 					return errors.Join(err, printList(a, views, nil))
 				}
 				changed = (q.PausedAt == nil) == (verb == "pause")
-			} else if changed, err = do(db.Ops, c.Context(), name); err != nil {
+			} else if changed, err = do(db.Queues, c.Context(), name); err != nil {
 				return errors.Join(err, printList(a, views, nil))
 			}
 			views = append(views, view{name, changed, ch.dryRun})

@@ -56,7 +56,7 @@ not) and paused_by.`, ops.CountLimit),
 
 // listQueues makes one list of the queues, as data and as a table.
 func (a *app) listQueues(ctx context.Context, db *database) ([]queueView, *term.Table, error) {
-	queues, err := db.ListQueues(ctx)
+	queues, err := db.Queues.List(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -95,7 +95,7 @@ not removed yet, and up to which number (low) it has no message, where receivers
 			defer db.Close()
 			var views []queueDetailView
 			for i, name := range names {
-				q, err := db.ShowQueue(c.Context(), name)
+				q, err := db.Queues.Show(c.Context(), name)
 				if err != nil {
 					return err
 				}

@@ -13,7 +13,7 @@ import (
 func (a *app) queueMoveCommand() *cobra.Command {
 	var ch change
 	var f ops.Filter
-	var opts ops.MoveOptions
+	var opts ops.ChangeOptions
 	c := &cobra.Command{
 		Use:   "move FROM TO",
 		Short: "Move ready messages to another queue",
@@ -49,13 +49,16 @@ has moved and how to go on.`,
 				return err
 			}
 			defer db.Close()
-			if _, err := db.ShowQueue(c.Context(), to); err != nil {
+			if _, err := db.Queues.Show(c.Context(), to); err != nil {
 				return err
 			}
-			n, err := a.countChosen(c.Context(), db, from, f)
+			p := a.progress()
+			preview, err := db.Ready.PreviewMove(c.Context(), from, to, f, ops.ChangeOptions{Progress: foundReady(p)})
+			p.End()
 			if err != nil {
 				return err
 			}
+			n := preview.Messages
 			if n == (ops.Count{}) && !f.ChoosesAll() {
 				return errNoneOf(c.Context(), db, f.Type, "nothing was moved: no ready message of queue %s fits", from)
 			}
@@ -72,11 +75,14 @@ has moved and how to go on.`,
 			if err := a.confirm(c.Context(), ch, what); err != nil {
 				return err
 			}
-			p, began := a.progress(), time.Now()
-			opts.Progress = func(looked, moved int64) {
-				p.Show("looked at %d messages, moved %d of %s, %.0f/s", looked, moved, count(n), float64(moved)/time.Since(began).Seconds())
+			if !ch.yes { // somebody was asked about those
+				opts.UpTo = preview.UpTo
 			}
-			outcome.Moved, err = db.Move(c.Context(), from, to, f, opts)
+			began := time.Now()
+			opts.Progress = func(at ops.Progress) {
+				p.Show("looked at %d messages, moved %d of %s, %.0f/s", at.Looked, at.Done, count(n), float64(at.Done)/time.Since(began).Seconds())
+			}
+			outcome.Moved, err = db.Ready.Move(c.Context(), from, to, f, opts)
 			p.End()
 			if err != nil && outcome.Moved == 0 {
 				return err

@@ -36,8 +36,8 @@ there are enough. That can be interrupted. With a choice that nothing fits the e
 			}
 			defer db.Close()
 			p := a.progress()
-			messages, err := db.Peek(c.Context(), args[0], f, ops.Looking{Progress: func(looked, chosen int64) {
-				p.Show("looked at %d messages, found %d", looked, chosen)
+			messages, err := db.Ready.List(c.Context(), args[0], f, ops.Looking{Progress: func(at ops.Progress) {
+				p.Show("looked at %d messages, found %d", at.Looked, at.Done)
 			}})
 			p.End()
 			if err != nil && len(messages) == 0 {
@@ -102,7 +102,7 @@ overtake it.`,
 			if a.errTerminal {
 				a.say("following queue %s; Ctrl-C ends it", args[0])
 			}
-			err = db.Tail(ctx, args[0], f, func(m ops.Message) error {
+			err = db.Ready.Tail(ctx, args[0], f, func(m ops.Message) error {
 				if a.format != formatTable {
 					return printList(a, []messageView{viewMessage(m)}, nil)
 				}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sqlq/sqlq/internal/term"
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
@@ -28,7 +29,7 @@ name; off a terminal it needs --yes.`,
 				return err
 			}
 			defer db.Close()
-			q, err := db.ShowQueue(c.Context(), args[0])
+			q, err := db.Queues.Show(c.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -54,7 +55,7 @@ name; off a terminal it needs --yes.`,
 			if err := a.confirmDestruction(c.Context(), ch, what, q.Name, holds > 0); err != nil {
 				return err
 			}
-			if outcome.Removed, err = db.DropQueue(c.Context(), q.Name, force); err != nil {
+			if outcome.Removed, err = db.Queues.Drop(c.Context(), q.Name, force); err != nil {
 				return err
 			}
 			return a.done(outcome, "dropped queue %s and %s in %s", q.Name, plural(outcome.Removed, "message"), db.where)
@@ -98,14 +99,15 @@ It works in batches. One that was interrupted says how many it has removed and h
 				return err
 			}
 			defer db.Close()
-			q, err := db.ShowQueue(c.Context(), args[0])
+			q, err := db.Queues.Show(c.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			ready, delayed, err := a.countToPurge(c.Context(), db, q.Queue, f, opts)
+			preview, err := a.countToPurge(c.Context(), db, q.Queue, f, opts)
 			if err != nil {
 				return err
 			}
+			ready, delayed := preview.Messages, preview.Delayed
 			if ready == (ops.Count{}) && delayed == (ops.Count{}) && !f.ChoosesAll() {
 				return errNoneOf(c.Context(), db, f.Type, "nothing was removed: no such message of queue %s fits", q.Name)
 			}
@@ -127,8 +129,11 @@ It works in batches. One that was interrupted says how many it has removed and h
 				return err
 			}
 			p := a.progress()
-			opts.Progress = func(looked, chosen int64) { p.Show("looked at %d messages, removed %d", looked, chosen) }
-			purged, err := db.Purge(c.Context(), q.Name, f, opts)
+			opts.Progress = func(at ops.Progress) { p.Show("looked at %d messages, removed %d", at.Looked, at.Done) }
+			if !ch.yes && !opts.Delayed { // somebody was asked about those; delayed ones may have become ready since
+				opts.UpTo = preview.UpTo
+			}
+			purged, err := db.Ready.Purge(c.Context(), q.Name, f, opts)
 			p.End()
 			if err != nil && purged == (ops.Purged{}) {
 				return err
@@ -152,24 +157,20 @@ It works in batches. One that was interrupted says how many it has removed and h
 }
 
 // countToPurge counts what a purge would remove, and says on a terminal how far it is.
-func (a *app) countToPurge(ctx context.Context, db *database, q ops.Queue, f ops.Filter, opts ops.PurgeOptions) (ready, delayed ops.Count, err error) {
+func (a *app) countToPurge(ctx context.Context, db *database, q ops.Queue, f ops.Filter, opts ops.PurgeOptions) (preview ops.Preview, err error) {
 	p := a.progress()
 	defer p.End()
-	opts.Progress = func(looked, chosen int64) { p.Show("looked at %d messages, found %d", looked, chosen) }
-	ready, delayed, err = db.PreviewPurge(ctx, q.Name, f, opts)
+	opts.Progress = foundReady(p)
+	preview, err = db.Ready.PreviewPurge(ctx, q.Name, f, opts)
 	if opts.Delayed && f.ChoosesAll() && f.Limit == 0 {
-		delayed = q.Delayed
+		preview.Delayed = q.Delayed
 	}
-	return ready, delayed, err
+	return preview, err
 }
 
-// countChosen counts the ready messages that a filter chooses, and says on a terminal how far it is.
-func (a *app) countChosen(ctx context.Context, db *database, queue string, f ops.Filter) (ops.Count, error) {
-	p := a.progress()
-	defer p.End()
-	return db.CountReady(ctx, queue, f, ops.Looking{Progress: func(looked, chosen int64) {
-		p.Show("looked at %d messages, found %d", looked, chosen)
-	}})
+// foundReady shows how far a count of ready messages is.
+func foundReady(p *term.Status) func(ops.Progress) {
+	return func(at ops.Progress) { p.Show("looked at %d messages, found %d", at.Looked, at.Done) }
 }
 
 // thoseReady names the messages that a filter chooses, and their number.

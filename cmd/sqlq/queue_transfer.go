@@ -57,13 +57,13 @@ escaped.`,
 				_, err = out.Write(line)
 				return err
 			}
-			looking := ops.Looking{Progress: func(looked, chosen int64) { p.Show("exported %d messages", exported) }}
-			err = db.EachReady(c.Context(), args[0], f, looking, write)
+			looking := ops.Looking{Progress: func(ops.Progress) { p.Show("exported %d messages", exported) }}
+			err = db.Ready.Each(c.Context(), args[0], f, looking, write)
 			if err == nil && delayed && (f.Limit == 0 || exported < int64(f.Limit)) {
 				if f.Limit > 0 {
 					f.Limit -= int(exported)
 				}
-				err = db.EachDelayed(c.Context(), args[0], f, looking, write)
+				err = db.Delayed.Each(c.Context(), args[0], f, looking, write)
 			}
 			p.End()
 			err = errors.Join(err, out.Flush())
@@ -133,8 +133,8 @@ is there twice.`,
 			defer db.Close()
 			p := a.progress()
 			opts.DryRun, opts.NewIDs = ch.dryRun, !keepIDs
-			opts.Progress = func(n int64) { p.Show("imported %d messages", n) }
-			done, err := db.Import(c.Context(), args[0], from, opts)
+			opts.Progress = func(at ops.Progress) { p.Show("imported %d messages", at.Done) }
+			done, err := db.Ready.Import(c.Context(), args[0], from, opts)
 			p.End()
 			var none *ops.NoQueueError
 			if errors.As(err, &none) {

@@ -34,7 +34,7 @@ queues in which such messages wait or failed, and a queue that is named like the
 				return err
 			}
 			defer db.Close()
-			r, err := db.ExplainRoute(c.Context(), args[0])
+			r, err := db.Routes.Explain(c.Context(), args[0])
 			if err != nil {
 				return err
 			}

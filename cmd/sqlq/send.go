@@ -72,7 +72,7 @@ that is not JSON, and none is sent. Prints their ids.`,
 }
 
 func (a *app) wouldSend(ctx context.Context, db *database, queue string, out outgoing, bodies []json.RawMessage) error {
-	if err := db.TrySend(ctx, queue, out.Outgoing, bodies...); err != nil {
+	if err := db.PreviewSend(ctx, queue, out.Outgoing, bodies...); err != nil {
 		return err
 	}
 	outcome := struct {

@@ -30,7 +30,7 @@ func (a *app) subscriptionListCommand() *cobra.Command {
 				return err
 			}
 			defer db.Close()
-			found, err := db.ListSubscriptions(c.Context(), messageType, queue)
+			found, err := db.Routes.List(c.Context(), messageType, queue)
 			if err != nil {
 				return err
 			}
@@ -62,9 +62,9 @@ events that they handle; this is for queues that are read by something else, and
 endpoint is deployed. Without a handler for the type the endpoint of the queue cannot handle them: they fail.`,
 		Example: "  sqlq subscription add sales.OrderPlaced audit\n  sqlq subscription add sales.OrderPlaced loyalty --reason 'events to be kept until it is deployed'",
 	}, func(c *cobra.Command, db *database, ch change, messageType, queue string) error {
-		subscribe, done := db.Subscribe, "subscribed queue %s to %s"
+		subscribe, done := db.Routes.Subscribe, "subscribed queue %s to %s"
 		if ch.dryRun {
-			subscribe, done = db.TrySubscribe, "would subscribe queue %s to %s"
+			subscribe, done = db.Routes.PreviewSubscribe, "would subscribe queue %s to %s"
 		}
 		added, err := subscribe(c.Context(), messageType, queue)
 		if err != nil {
@@ -91,7 +91,7 @@ func (a *app) subscriptionRemoveCommand() *cobra.Command {
 event subscribes again when it next starts. It asks first, on a terminal.`,
 		Example: "  sqlq subscription rm sales.OrderPlaced audit\n  sqlq subscription rm sales.OrderPlaced loyalty --reason 'the service is gone'",
 	}, func(c *cobra.Command, db *database, ch change, messageType, queue string) error {
-		there, err := db.ListSubscriptions(c.Context(), messageType, queue)
+		there, err := db.Routes.List(c.Context(), messageType, queue)
 		if err != nil {
 			return err
 		}
@@ -111,7 +111,7 @@ event subscribes again when it next starts. It asks first, on a terminal.`,
 		if err := a.confirmOnTerminal(c.Context(), ch, what); err != nil {
 			return err
 		}
-		removed, err := db.Unsubscribe(c.Context(), messageType, queue)
+		removed, err := db.Routes.Unsubscribe(c.Context(), messageType, queue)
 		if err != nil {
 			return err
 		}

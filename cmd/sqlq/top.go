@@ -39,10 +39,10 @@ backlog is an estimate.`,
 			m := newTopModel(c.Context(), topSource{
 				sample: db.snapshot,
 				peek: func(ctx context.Context, queue string, n int) ([]ops.Message, error) {
-					return db.Peek(ctx, queue, ops.Filter{Limit: n}, ops.Looking{})
+					return db.Ready.List(ctx, queue, ops.Filter{Limit: n}, ops.Looking{})
 				},
-				failed: db.ListFailed,
-				show:   db.ShowFailed,
+				failed: db.Failed.List,
+				show:   db.Failed.Show,
 			}, time.Duration(every))
 			m.where, m.paint, m.text = db.where, a.paint, a.failedText
 			return a.runScreen(c.Context(), m)
@@ -104,11 +104,11 @@ type topInstance struct {
 // snapshot reads what the screen shows.
 func (d *database) snapshot(ctx context.Context) (snapshot, error) {
 	s := snapshot{at: time.Now()}
-	queues, err := d.ListQueues(ctx)
+	queues, err := d.Queues.List(ctx)
 	if err != nil {
 		return s, err
 	}
-	arrived, err := d.Arrived(ctx)
+	arrived, err := d.Queues.Arrived(ctx)
 	if err != nil {
 		return s, err
 	}
@@ -119,14 +119,14 @@ func (d *database) snapshot(ctx context.Context) (snapshot, error) {
 		}
 		s.queues = append(s.queues, shown)
 	}
-	groups, err := d.GroupFailed(ctx, ops.Filter{})
+	groups, err := d.Failed.Groups(ctx, ops.Filter{})
 	if err != nil {
 		return s, err
 	}
 	for _, g := range groups {
 		s.groups = append(s.groups, topGroup{group: g.Group, queue: strings.Join(g.Queues, ", "), message: g.Error, count: g.Count, last: g.LastAt})
 	}
-	instances, err := d.Instances(ctx, ops.InstanceFilter{})
+	instances, err := d.Instances.List(ctx, ops.InstanceFilter{})
 	if err != nil {
 		return s, err
 	}

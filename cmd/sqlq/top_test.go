@@ -26,7 +26,7 @@ func shop(t *testing.T) (url string, pool *pgxpool.Pool) {
 	t.Cleanup(pool.Close)
 	o := ops.New(pool, pgtest.Schema)
 	for _, queue := range []string{"billing", "sales", "shipping"} {
-		if _, err := o.CreateQueue(t.Context(), queue); err != nil {
+		if _, err := o.Queues.Create(t.Context(), queue); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -32,7 +32,7 @@ func main() {
 	client, err := sqlq.Open(ctx, pool, sqlq.Config{Routes: map[string]string{"billing.Charge": "billing"}})
 	check(err)
 	operator := ops.New(pool, "sqlq").By(ops.Actor{OSUser: "grace", Reason: "amounts with a comma"})
-	_, err = operator.CreateQueue(ctx, "billing")
+	_, err = operator.Queues.Create(ctx, "billing")
 	check(err)
 	check(client.SendMany(ctx, []sqlq.Message{
 		Charge{"Ada", "12.50"}, Charge{"Jürgen", "7,20"}, Charge{"", "3.00"}, Charge{"Elif", "19,99"},
@@ -40,29 +40,29 @@ func main() {
 
 	fmt.Println("Billing 1.0 cannot read every amount.")
 	bill(ctx, client, 4, strconv.ParseFloat)
-	groups, err := operator.GroupFailed(ctx, ops.Filter{Queue: "billing"}) // $ sqlq error groups --queue billing
+	groups, err := operator.Failed.Groups(ctx, ops.Filter{Queue: "billing"}) // $ sqlq error groups --queue billing
 	check(err)
 	for _, g := range groups {
 		fmt.Printf("  failed: %d × %s\n", g.Count.N, g.Error)
 	}
 
 	fmt.Println("Billing 1.1 can. The messages that 1.0 could not read are replayed.")
-	replayed, err := operator.Replay(ctx, ops.Filter{Group: groups[0].Group}, ops.ReplayOptions{})
+	replayed, err := operator.Failed.Replay(ctx, ops.Filter{Group: groups[0].Group}, ops.ReplayOptions{})
 	check(err)
 	bill(ctx, client, int(replayed), func(amount string, bits int) (float64, error) {
 		return strconv.ParseFloat(strings.ReplaceAll(amount, ",", "."), bits)
 	})
 
 	fmt.Println("The other message is wrong: it is edited and replayed.")
-	message, err := operator.ShowFailed(ctx, fmt.Sprint(groups[1].Number))
+	message, err := operator.Failed.Show(ctx, fmt.Sprint(groups[1].Number))
 	check(err)
-	_, err = operator.EditFailed(ctx, message, ops.Edit{Body: []byte(`{"Customer": "Kim", "Amount": "3.00"}`)})
+	_, err = operator.Failed.Edit(ctx, message, ops.Edit{Body: []byte(`{"Customer": "Kim", "Amount": "3.00"}`)})
 	check(err)
-	replayed, err = operator.Replay(ctx, ops.Filter{Names: []string{message.ID}}, ops.ReplayOptions{})
+	replayed, err = operator.Failed.Replay(ctx, ops.Filter{Names: []string{message.ID}}, ops.ReplayOptions{})
 	check(err)
 	bill(ctx, client, int(replayed), strconv.ParseFloat)
 
-	left, err := operator.CountFailed(ctx, ops.Filter{})
+	left, err := operator.Failed.Count(ctx, ops.Filter{})
 	check(err)
 	fmt.Println(left.N, "are left in the error table.")
 }

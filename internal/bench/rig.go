@@ -221,7 +221,7 @@ func (l *rig) client(ctx context.Context, pool *pgxpool.Pool, queue string, conf
 // queues makes queues.
 func (l *rig) queues(ctx context.Context, names ...string) error {
 	for _, name := range names {
-		if _, err := ops.New(l.pool, schema).CreateQueue(ctx, name); err != nil {
+		if _, err := ops.New(l.pool, schema).Queues.Create(ctx, name); err != nil {
 			return err
 		}
 	}

@@ -64,7 +64,7 @@ func (s *shop) start(ctx context.Context, name string, receiveConnections int, e
 // awaitInstance waits until a process of the endpoint has registered, which it does after subscribing.
 func (s *shop) awaitInstance(ctx context.Context, name string) error {
 	return poll(ctx, func() (bool, error) {
-		queue, err := s.operator.ShowQueue(ctx, name)
+		queue, err := s.operator.Queues.Show(ctx, name)
 		var none *ops.NoQueueError
 		if errors.As(err, &none) {
 			return false, nil

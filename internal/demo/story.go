@@ -184,7 +184,7 @@ func (s *story) fixSales(ctx context.Context, wave *wave) error {
 	s.say("Sales 1.2 fixes it.")
 	s.typed("sqlq error replay --queue sales")
 	var err error
-	if s.replayed, err = s.operator.Replay(ctx, ops.Filter{Queue: "sales"}, ops.ReplayOptions{}); err != nil {
+	if s.replayed, err = s.operator.Failed.Replay(ctx, ops.Filter{Queue: "sales"}, ops.ReplayOptions{}); err != nil {
 		return err
 	}
 	now, err := s.until(ctx, "the failed orders go through", func(now state) bool {
@@ -252,7 +252,7 @@ func (s *story) until(ctx context.Context, what string, done func(state) bool) (
 
 // showFailed shows the error table as an operator sees it.
 func (s *story) showFailed(ctx context.Context) error {
-	failed, err := s.operator.ListFailed(ctx, ops.Filter{Queue: "sales"})
+	failed, err := s.operator.Failed.List(ctx, ops.Filter{Queue: "sales"})
 	if err != nil {
 		return err
 	}

@@ -18,12 +18,12 @@ func TestArrived(t *testing.T) {
 	t.Parallel()
 	d := openOdd(t, `odd "schema`)
 	for _, queue := range []string{"Sales.and-more", "empty"} {
-		if _, err := d.CreateQueue(t.Context(), queue); err != nil {
+		if _, err := d.Queues.Create(t.Context(), queue); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for want := range int64(3) {
-		got, err := d.Arrived(t.Context())
+		got, err := d.Queues.Arrived(t.Context())
 		if err != nil || !maps.Equal(got, map[string]int64{"Sales.and-more": want, "empty": 0}) {
 			t.Fatalf("%v, %v; want %d", got, err, want)
 		}
@@ -31,10 +31,10 @@ func TestArrived(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := d.Purge(t.Context(), "Sales.and-more", ops.Filter{}, ops.PurgeOptions{Delayed: true}); err != nil {
+	if _, err := d.Ready.Purge(t.Context(), "Sales.and-more", ops.Filter{}, ops.PurgeOptions{Delayed: true}); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := d.Arrived(t.Context()); err != nil || got["Sales.and-more"] != 3 {
+	if got, err := d.Queues.Arrived(t.Context()); err != nil || got["Sales.and-more"] != 3 {
 		t.Errorf("after a purge: %v, %v", got, err)
 	}
 }
@@ -45,7 +45,7 @@ func TestArrivedForRoles(t *testing.T) {
 	url := pgtest.Database(t)
 	owner := openSchema(t, url, pgtest.Schema) // its pool is closed after what comes below
 	for _, queue := range []string{"sales", "billing"} {
-		if _, err := owner.CreateQueue(t.Context(), queue); err != nil {
+		if _, err := owner.Queues.Create(t.Context(), queue); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -67,7 +67,7 @@ func TestArrivedForRoles(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	if got, err := ops.New(pool, pgtest.Schema).Arrived(t.Context()); err != nil || !maps.Equal(got, map[string]int64{"sales": 0}) {
+	if got, err := ops.New(pool, pgtest.Schema).Queues.Arrived(t.Context()); err != nil || !maps.Equal(got, map[string]int64{"sales": 0}) {
 		t.Errorf("%v, %v", got, err)
 	}
 }

@@ -52,22 +52,24 @@ func TestBatchesThatTakeTooLongShrink(t *testing.T) {
 		do         func(context.Context) (int64, error)
 	}{
 		{"move", ready, func(ctx context.Context) (int64, error) {
-			return o.Move(ctx, "from", "to", ops.Filter{}, ops.MoveOptions{})
+			return o.Ready.Move(ctx, "from", "to", ops.Filter{}, ops.ChangeOptions{})
 		}},
 		{"purge", ready, func(ctx context.Context) (int64, error) {
-			p, err := o.Purge(ctx, "from", ops.Filter{}, ops.PurgeOptions{})
+			p, err := o.Ready.Purge(ctx, "from", ops.Filter{}, ops.PurgeOptions{})
 			return p.Ready, err
 		}},
 		{"purge of delayed", delayed, func(ctx context.Context) (int64, error) {
-			p, err := o.Purge(ctx, "from", ops.Filter{}, ops.PurgeOptions{Delayed: true})
+			p, err := o.Ready.Purge(ctx, "from", ops.Filter{}, ops.PurgeOptions{Delayed: true})
 			return p.Delayed, err
 		}},
 		{"cancel", delayed, func(ctx context.Context) (int64, error) {
-			return o.Cancel(ctx, ops.Filter{All: true}, ops.DelayedOptions{})
+			return o.Delayed.Cancel(ctx, ops.Filter{All: true}, ops.ChangeOptions{})
 		}},
-		{"delete", failed, func(ctx context.Context) (int64, error) { return o.Delete(ctx, ops.Filter{All: true}, nil) }},
+		{"delete", failed, func(ctx context.Context) (int64, error) {
+			return o.Failed.Delete(ctx, ops.Filter{All: true}, ops.ChangeOptions{})
+		}},
 		{"replay", failed, func(ctx context.Context) (int64, error) {
-			return o.Replay(ctx, ops.Filter{All: true}, ops.ReplayOptions{})
+			return o.Failed.Replay(ctx, ops.Filter{All: true}, ops.ReplayOptions{})
 		}},
 	} {
 		if _, err := admin.Exec(ctx, c.fill); err != nil {

@@ -3,14 +3,12 @@ package ops
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 const (
@@ -20,121 +18,75 @@ const (
 
 	// scanBatch is how many messages one transaction looks at, where no index finds the chosen ones.
 	scanBatch = 10_000
-
-	// rateBatches is into how many batches a second a rate is divided.
-	rateBatches = 20
 )
 
 // change is a plan that is being performed.
 type change struct {
 	plan
 	running
-	rate     int // messages a second; 0: any
-	progress func(Progress)
 }
 
 // perform does what is left of an operation, and writes down how it ended. It returns how many messages it changed, also
 // together with an error.
-func (o *Ops) perform(ctx context.Context, c *change) (changed int64, err error) {
-	changed, err = o.batches(ctx, c)
-	return o.conclude(ctx, c.running, changed, err)
-}
-
-// batches changes batch after batch until there are no more, and returns how many messages it has changed.
-func (o *Ops) batches(ctx context.Context, c *change) (changed int64, err error) {
-	pace, b := pacer{rate: c.rate}, wholeBatch(changeBatch)
-	for {
-		if err := pace.wait(ctx); err != nil {
-			return changed, err
+func (o Failed) perform(ctx context.Context, c *change) (changed int64, err error) {
+	var queues []string // that messages were to be moved to
+	return o.core.perform(ctx, c.running, changeBatch, func(tx pgx.Tx, at query.OperationPlace, most int64, b bound) (step, error) {
+		done, err := o.batch(ctx, tx, c, at, most, b)
+		queues = done.queues
+		return done.step, err
+	}, func(err error) (bool, error) {
+		if o.lostQueue(ctx, c, queues) {
+			return true, nil
 		}
-		done, err := o.batch(ctx, c, min(pace.most(), int64(b.rows)), b)
-		if errors.Is(err, errEnded) { // by somebody else who went on with it
-			return changed, nil
-		}
-		if b.shrinkAfter(err) {
-			continue
-		}
-		if err != nil && o.lostQueue(ctx, c, done) {
-			continue
-		}
-		if err != nil && c.to != "" {
+		if c.to != "" {
 			err = o.noQueue(ctx, c.to, err)
 		}
-		if err != nil {
-			return changed, err
-		}
-		pace.took(done.n)
-		changed += done.n
-		for _, channel := range done.channels {
-			if err := o.wake(ctx, channel); err != nil {
-				return changed, err
-			}
-		}
-		if c.progress != nil {
-			c.progress(Progress{Operation: c.id, Kind: c.plan.kind, Done: done.total, Wanted: c.wanted, At: done.number(), UpTo: c.upTo})
-		}
-		if done.end {
-			return changed, nil
-		}
-	}
+		return false, err
+	})
 }
 
 // batched is what a batch did.
 type batched struct {
-	n        int64
-	total    int64            // of the operation
-	at       *store.FailedKey // everything up to there has been looked at; nil: nothing was there
-	end      bool             // it was the last
-	channels []string
-	queues   []string // that messages were moved to
+	step
+	queues []string // that messages were moved to
 }
 
-func (b batched) number() int64 { return place(b.at).Seq }
-
-// batch changes up to most messages in one transaction, from where the operation has come to.
-func (o *Ops) batch(ctx context.Context, c *change, most int64, b bound) (done batched, err error) {
-	err = o.inOperation(ctx, c.id, func(tx pgx.Tx, at store.OperationPlace) (_ int64, _ store.Place, err error) {
-		var after *store.FailedKey
-		if !at.After.At.IsZero() {
-			after = &store.FailedKey{FailedAt: at.After.At, Seq: at.After.Seq}
-		}
-		left := c.limit - at.Done
-		most := min(most, left)
-		ahead := int(most)
-		if c.chosen.Scans() {
-			ahead = b.of(scanBatch)
-		}
-		var locked []store.LockedFailed
-		if most > 0 {
-			if done.at, done.end, err = o.store.LookAhead(ctx, tx, c.chosen, after, c.upTo, ahead, b.bytes); err != nil {
-				return 0, store.Place{}, fmt.Errorf("look for messages: %w", err)
-			}
-		}
-		if done.at != nil {
-			if locked, err = o.store.LockFailed(ctx, tx, c.chosen, c.except, after, *done.at, c.upTo, most); err != nil {
-				return 0, store.Place{}, fmt.Errorf("lock messages: %w", err)
-			}
-		}
-		if n := int64(len(locked)); n == most { // there may be more before the place that it looked ahead to
-			done.end = n == left
-			if n > 0 {
-				done.at = &store.FailedKey{FailedAt: locked[n-1].FailedAt, Seq: locked[n-1].Seq}
-			}
-		}
-		if err := o.apply(ctx, tx, c, locked, &done); err != nil {
-			return 0, store.Place{}, err
-		}
-		done.total = at.Done + done.n
-		return done.n, place(done.at), nil
-	})
-	if err != nil {
-		done.n, done.channels = 0, nil
+// batch changes up to most messages, from where the operation has come to.
+func (o Failed) batch(ctx context.Context, tx pgx.Tx, c *change, at query.OperationPlace, most int64, b bound) (done batched, err error) {
+	var after, come *query.FailedKey // come: everything up to there has been looked at; nil: nothing was there
+	if !at.After.At.IsZero() {
+		after = &query.FailedKey{FailedAt: at.After.At, Seq: at.After.Seq}
 	}
-	return done, err
+	left := c.limit - at.Done
+	most = min(most, left)
+	ahead := int(most)
+	if c.chosen.Scans() {
+		ahead = b.of(scanBatch)
+	}
+	var locked []query.LockedFailed
+	if most > 0 {
+		if come, done.end, err = o.store.LookAhead(ctx, tx, c.chosen, after, c.upTo, ahead, b.bytes); err != nil {
+			return done, fmt.Errorf("look for messages: %w", err)
+		}
+	}
+	if come != nil {
+		if locked, err = o.store.LockFailed(ctx, tx, c.chosen, c.except, after, *come, c.upTo, most); err != nil {
+			return done, fmt.Errorf("lock messages: %w", err)
+		}
+	}
+	if n := int64(len(locked)); n == most { // there may be more before the place that it looked ahead to
+		done.end = n == left
+		if n > 0 {
+			come = &query.FailedKey{FailedAt: locked[n-1].FailedAt, Seq: locked[n-1].Seq}
+		}
+	}
+	done.after = place(come)
+	done.at, done.upTo = done.after.Seq, c.upTo
+	return done, o.apply(ctx, tx, c, locked, &done)
 }
 
 // apply changes locked messages, in one round trip.
-func (o *Ops) apply(ctx context.Context, tx pgx.Tx, c *change, locked []store.LockedFailed, done *batched) error {
+func (o Failed) apply(ctx context.Context, tx pgx.Tx, c *change, locked []query.LockedFailed, done *batched) error {
 	if len(locked) == 0 {
 		return nil
 	}
@@ -152,7 +104,7 @@ func (o *Ops) apply(ctx context.Context, tx pgx.Tx, c *change, locked []store.Lo
 				locked[i].Queue = c.to
 			}
 		}
-		slices.SortFunc(locked, func(a, b store.LockedFailed) int {
+		slices.SortFunc(locked, func(a, b query.LockedFailed) int {
 			return cmp.Or(cmp.Compare(a.Queue, b.Queue), cmp.Compare(a.Seq, b.Seq))
 		})
 		for from := 0; from < len(locked); {
@@ -181,47 +133,13 @@ func (o *Ops) apply(ctx context.Context, tx pgx.Tx, c *change, locked []store.Lo
 }
 
 // lostQueue says whether a batch failed because a queue was dropped meanwhile. From then on its messages are left out.
-func (o *Ops) lostQueue(ctx context.Context, c *change, failed batched) bool {
+func (o Failed) lostQueue(ctx context.Context, c *change, queues []string) bool {
 	lost := false
-	for _, queue := range failed.queues {
+	for _, queue := range queues {
 		if exists, err := o.store.QueueExists(ctx, o.pool, queue); err == nil && !exists && c.to == "" {
 			c.except = append(c.except, queue)
 			lost = true
 		}
 	}
 	return lost
-}
-
-// pacer spreads messages evenly over time. After a delay it does not catch up: that would be a burst.
-type pacer struct {
-	rate  int       // a second; 0: as fast as it goes
-	next  time.Time // when more may be taken
-	began time.Time // when more were
-}
-
-// most returns how many messages may be taken at once.
-func (p *pacer) most() int64 {
-	if p.rate == 0 {
-		return changeBatch
-	}
-	return int64(min(max(1, p.rate/rateBatches), changeBatch))
-}
-
-// wait returns when more may be taken.
-func (p *pacer) wait(ctx context.Context) error {
-	err := wait(ctx, time.Until(p.next))
-	p.began = time.Now()
-	return err
-}
-
-// took says that n messages were taken.
-func (p *pacer) took(n int64) {
-	if p.rate == 0 {
-		return
-	}
-	lasts := time.Duration(n) * time.Second / time.Duration(p.rate)
-	if p.began.Sub(p.next) > lasts { // else it was a little late, which the next batch makes good
-		p.next = p.began
-	}
-	p.next = p.next.Add(lasts)
 }

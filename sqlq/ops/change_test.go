@@ -13,25 +13,25 @@ func TestPacer(t *testing.T) {
 	t.Parallel()
 	for _, rate := range []int{1, 3, 30, 1000, 90_000} {
 		synctest.Test(t, func(t *testing.T) {
-			p, began := pacer{rate: rate}, time.Now()
+			p, began := pacer{rate: float64(rate)}, time.Now()
 			var taken int64
 			run := func(batches int) {
 				for range batches {
 					if err := p.wait(t.Context()); err != nil {
 						t.Fatal(err)
 					}
-					taken += p.most()
+					taken += p.most(changeBatch)
 					<-time.After(time.Second / time.Duration(2*rate)) // of the bubble: what the batch takes
-					p.took(p.most())
+					p.took(p.most(changeBatch))
 				}
 			}
 			within := func(since time.Time, n int64) {
 				t.Helper()
 				lasted := time.Since(since)
-				if most := int64(lasted.Seconds()*float64(rate)) + p.most(); n > most {
+				if most := int64(lasted.Seconds()*float64(rate)) + p.most(changeBatch); n > most {
 					t.Errorf("%d/s: %d in %s, want at most %d", rate, n, lasted, most)
 				}
-				if least := int64(lasted.Seconds() * float64(rate) * 0.9); n < least-p.most() {
+				if least := int64(lasted.Seconds() * float64(rate) * 0.9); n < least-p.most(changeBatch) {
 					t.Errorf("%d/s: %d in %s, want at least %d", rate, n, lasted, least)
 				}
 			}
@@ -49,8 +49,8 @@ func TestPacerWithoutRate(t *testing.T) {
 	t.Parallel()
 	p := pacer{}
 	for range 3 {
-		if err := p.wait(t.Context()); err != nil || p.most() != changeBatch {
-			t.Errorf("most %d, err %v", p.most(), err)
+		if err := p.wait(t.Context()); err != nil || p.most(changeBatch) != changeBatch {
+			t.Errorf("most %d, err %v", p.most(changeBatch), err)
 		}
 		p.took(changeBatch)
 	}

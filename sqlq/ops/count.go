@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // CountLimit is the number up to which messages are counted one by one, in databases with few queues; with many whose
@@ -45,7 +46,7 @@ type Count struct {
 }
 
 // count makes all counts of queues, in their order.
-func (o *Ops) count(ctx context.Context, states []store.QueueState) ([]Queue, error) {
+func (o Queues) count(ctx context.Context, states []query.QueueState) ([]Queue, error) {
 	queues, at, low := make([]Queue, len(states)), map[string]*Queue{}, map[string]int64{}
 	names := make([]string, len(states))
 	for i, s := range states {
@@ -59,12 +60,12 @@ func (o *Ops) count(ctx context.Context, states []store.QueueState) ([]Queue, er
 	var wait sync.WaitGroup
 	var errs [4]error
 	wait.Go(func() {
-		ready, errs[0] = o.countEach(ctx, names, func(ctx context.Context, db store.DBTX, queues []string, limit int64) ([]store.Counted, error) {
+		ready, errs[0] = o.countEach(ctx, names, func(ctx context.Context, db store.DBTX, queues []string, limit int64) ([]query.Counted, error) {
 			return o.store.CountReady(ctx, db, queues, low, limit)
 		}, o.estimateReady)
 	})
 	wait.Go(func() {
-		failed, errs[1] = o.countEach(ctx, names, o.store.CountFailed, func(ctx context.Context, _ []string) (counted []store.Counted, err error) {
+		failed, errs[1] = o.countEach(ctx, names, o.store.CountFailed, func(ctx context.Context, _ []string) (counted []query.Counted, err error) {
 			_, err = o.within(ctx, 0, func(tx pgx.Tx) (err error) {
 				counted, err = o.store.EstimateFailed(ctx, tx)
 				return err
@@ -109,9 +110,9 @@ type queueCount struct {
 // countEach counts for each queue apart: together in few statements, one by one where those take too long, and by an
 // estimate where that takes too long as well, or there are too many. What reaches its queue's share of the rows is counted
 // on only if few do.
-func (o *Ops) countEach(ctx context.Context, names []string,
-	exact func(ctx context.Context, db store.DBTX, queues []string, limit int64) ([]store.Counted, error),
-	estimate func(ctx context.Context, queues []string) ([]store.Counted, error),
+func (o Queues) countEach(ctx context.Context, names []string,
+	exact func(ctx context.Context, db store.DBTX, queues []string, limit int64) ([]query.Counted, error),
+	estimate func(ctx context.Context, queues []string) ([]query.Counted, error),
 ) (map[string]queueCount, error) {
 	counts := map[string]queueCount{}
 	var more, toEstimate []string // more have reached the limit
@@ -175,7 +176,7 @@ func (o *Ops) countEach(ctx context.Context, names []string,
 	if err != nil {
 		return nil, err
 	}
-	estimates := map[string]store.Counted{} // none for a queue of which nothing was in the sample
+	estimates := map[string]query.Counted{} // none for a queue of which nothing was in the sample
 	for _, e := range estimated {
 		estimates[e.Queue] = e
 	}
@@ -192,9 +193,9 @@ func (o *Ops) countEach(ctx context.Context, names []string,
 
 // estimateReady estimates the ready messages of queues: in several statements at once, as far as the pool has connections, for
 // with many queues it is the server's planner that takes the time.
-func (o *Ops) estimateReady(ctx context.Context, queues []string) (estimated []store.Counted, err error) {
+func (o Queues) estimateReady(ctx context.Context, queues []string) (estimated []query.Counted, err error) {
 	n := len(queues)
-	parts := make([][]store.Counted, (n+countTogether-1)/countTogether)
+	parts := make([][]query.Counted, (n+countTogether-1)/countTogether)
 	errs := make([]error, len(parts))
 	var wait sync.WaitGroup
 	for i := range parts {
@@ -211,11 +212,11 @@ func (o *Ops) estimateReady(ctx context.Context, queues []string) (estimated []s
 }
 
 // countTable counts by queue in a table that all queues share, and estimates where it holds too many messages.
-func (o *Ops) countTable(ctx context.Context,
-	exact func(ctx context.Context, db store.DBTX, limit int64) ([]store.Counted, error),
-	estimate func(ctx context.Context, db store.DBTX) ([]store.Counted, error),
+func (o Queues) countTable(ctx context.Context,
+	exact func(ctx context.Context, db store.DBTX, limit int64) ([]query.Counted, error),
+	estimate func(ctx context.Context, db store.DBTX) ([]query.Counted, error),
 ) (counts map[string]int64, estimated bool, err error) {
-	var counted []store.Counted
+	var counted []query.Counted
 	ok, err := o.within(ctx, countOneWithin, func(tx pgx.Tx) error {
 		counted, err = exact(ctx, tx, CountLimit+1)
 		return err

@@ -10,7 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 const (
@@ -26,8 +26,8 @@ const (
 	WhyRetry Why = "retry" // its last attempt failed
 )
 
-// DelayedMessage is a message that waits for its time. What ListDelayed returns has no Headers and Body, which can be large;
-// ShowDelayed fills in all.
+// DelayedMessage is a message that waits for its time. What Delayed.List returns has no Headers and Body, which can be large;
+// Delayed.Show fills in all.
 type DelayedMessage struct {
 	Number    int64           // by which it can be named
 	ID        string          // of the message; copies of an event share it
@@ -44,16 +44,16 @@ type DelayedMessage struct {
 	Body      []byte          // as the sender encoded it
 }
 
-// ListDelayed returns the delayed messages that a filter chooses, those that are due first at the front unless it says
+// List returns the delayed messages that a filter chooses, those that are due first at the front unless it says
 // Newest. Only times are found by an index: everything else looks at the messages one after the other, in chunks, so a
 // filter that fits few of very many takes its time; named ones are looked for at about 0.1 s a million.
-func (o *Ops) ListDelayed(ctx context.Context, f Filter) ([]DelayedMessage, error) {
+func (o Delayed) List(ctx context.Context, f Filter) ([]DelayedMessage, error) {
 	chosen, err := o.delayedFilter(ctx, f)
 	if err != nil {
 		return nil, err
 	}
 	var list []DelayedMessage
-	err = o.eachDelayed(ctx, f, chosen, func(rows []store.DelayedRow) error {
+	err = o.eachDelayed(ctx, f, chosen, 0, func(rows []query.DelayedRow) error {
 		for _, row := range rows {
 			list = append(list, delayedMessage(row))
 		}
@@ -65,16 +65,16 @@ func (o *Ops) ListDelayed(ctx context.Context, f Filter) ([]DelayedMessage, erro
 	return list, err
 }
 
-// ShowDelayed returns the delayed message of that number or id, with all its fields. An id of which several copies are
+// Show returns the delayed message of that number or id, with all its fields. An id of which several copies are
 // delayed, as those of an event may be, is an error that lists their numbers; none is a *NoDelayedError.
-func (o *Ops) ShowDelayed(ctx context.Context, name string) (DelayedMessage, error) {
+func (o Delayed) Show(ctx context.Context, name string) (DelayedMessage, error) {
 	f := Filter{Names: []string{name}, Limit: 10}
 	chosen, err := o.delayedFilter(ctx, f)
 	if err != nil {
 		return DelayedMessage{}, err
 	}
-	var found []store.DelayedRow
-	if err := o.eachDelayed(ctx, f, chosen, func(rows []store.DelayedRow) error { found = append(found, rows...); return nil }); err != nil {
+	var found []query.DelayedRow
+	if err := o.eachDelayed(ctx, f, chosen, 0, func(rows []query.DelayedRow) error { found = append(found, rows...); return nil }); err != nil {
 		return DelayedMessage{}, err
 	}
 	if len(found) == 0 {
@@ -108,13 +108,13 @@ func (e *NoDelayedError) Error() string {
 	return "not among the delayed (see: sqlq delayed ls): " + strings.Join(e.Missing, ", ")
 }
 
-// CountDelayed says how many delayed messages a filter chooses, at least where they are more than CountLimit, and returns
+// Count says how many delayed messages a filter chooses, at least where they are more than CountLimit, and returns
 // up to sample of them. Names that are not there are a *NoDelayedError, together with the rest.
-func (o *Ops) CountDelayed(ctx context.Context, f Filter, sample int) (n int64, more bool, first []DelayedMessage, err error) {
+func (o Delayed) Count(ctx context.Context, f Filter, sample int) (n int64, more bool, first []DelayedMessage, err error) {
 	if f.Limit <= 0 || f.Limit > CountLimit {
 		f.Limit, more = CountLimit, true
 	}
-	list, err := o.ListDelayed(ctx, f)
+	list, err := o.List(ctx, f)
 	if err != nil {
 		return 0, false, nil, err
 	}
@@ -143,9 +143,10 @@ func missingDelayed(f Filter, list []DelayedMessage) error {
 	return &lacking
 }
 
-// eachDelayed hands the delayed messages that a filter chooses to each, in its order and up to its limit, chunk by chunk.
-func (o *Ops) eachDelayed(ctx context.Context, f Filter, chosen store.Filter, each func([]store.DelayedRow) error) error {
-	stretch := store.DelayedStretch{Newest: f.Order == Newest}
+// eachDelayed hands the delayed messages that a filter chooses to each, in its order and up to its limit, chunk by chunk. Those
+// with numbers above upTo are left out; 0: none are.
+func (o Delayed) eachDelayed(ctx context.Context, f Filter, chosen query.Filter, upTo int64, each func([]query.DelayedRow) error) error {
+	stretch := query.DelayedStretch{Newest: f.Order == Newest, UpTo: upTo}
 	for left := f.limit(); left > 0; {
 		rows, next, err := o.store.ListDelayed(ctx, o.pool, stretch, chosen, delayedChunk, min(left, delayedChunk))
 		if err != nil {
@@ -161,13 +162,13 @@ func (o *Ops) eachDelayed(ctx context.Context, f Filter, chosen store.Filter, ea
 }
 
 // delayedFilter returns the filter as the store wants it, after the database has read what is in its languages.
-func (o *Ops) delayedFilter(ctx context.Context, f Filter) (store.Filter, error) {
+func (o Delayed) delayedFilter(ctx context.Context, f Filter) (query.Filter, error) {
 	if err := f.checkNames("delayed"); err != nil {
-		return store.Filter{}, err
+		return query.Filter{}, err
 	}
 	chosen, err := f.chosenDelayed()
 	if err != nil {
-		return store.Filter{}, err
+		return query.Filter{}, err
 	}
 	if err := o.try(ctx, chosen); err != nil || len(f.Names) == 0 {
 		return chosen, err
@@ -178,7 +179,7 @@ func (o *Ops) delayedFilter(ctx context.Context, f Filter) (store.Filter, error)
 	return chosen, nil
 }
 
-func delayedMessage(d store.DelayedRow) DelayedMessage {
+func delayedMessage(d query.DelayedRow) DelayedMessage {
 	m := DelayedMessage{Number: d.Seq, ID: d.ID, Queue: d.Queue, Type: d.Type, Why: Why(d.Why), DueAt: d.DueAt, DueIn: d.DueIn, SentAt: d.SentAt,
 		ExpiresAt: d.ExpiresAt, Attempts: d.Attempt, Headers: d.Headers, Body: d.Body}
 	if d.Error != nil {

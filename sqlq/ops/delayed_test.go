@@ -60,20 +60,20 @@ func TestListDelayed(t *testing.T) {
 		{ops.Filter{Since: at("2100-01-01T00:00:01Z"), Until: at("2100-01-01T00:00:03Z")}, "2 3"},
 		{ops.Filter{Until: at("+1h")}, ""},
 	} {
-		list, err := d.ListDelayed(t.Context(), c.filter)
+		list, err := d.Delayed.List(t.Context(), c.filter)
 		if got := delayedNumbers(list); err != nil || got != c.want {
 			t.Errorf("%+v: got %s, err %v, want %s", c.filter, got, err, c.want)
 		}
 	}
 	var none *ops.NoQueueError
-	if _, err := d.ListDelayed(t.Context(), ops.Filter{Queue: "sale"}); !errors.As(err, &none) || fmt.Sprint(none.Near) != "[sales]" {
+	if _, err := d.Delayed.List(t.Context(), ops.Filter{Queue: "sale"}); !errors.As(err, &none) || fmt.Sprint(none.Near) != "[sales]" {
 		t.Errorf("a queue that is none: err %v", err)
 	}
 	var wrong *ops.FilterError
-	if _, err := d.ListDelayed(t.Context(), ops.Filter{Error: "/(/"}); !errors.As(err, &wrong) {
+	if _, err := d.Delayed.List(t.Context(), ops.Filter{Error: "/(/"}); !errors.As(err, &wrong) {
 		t.Errorf("a pattern that is none: err %v", err)
 	}
-	if _, err := d.ListDelayed(t.Context(), ops.Filter{Group: "g1"}); err == nil {
+	if _, err := d.Delayed.List(t.Context(), ops.Filter{Group: "g1"}); err == nil {
 		t.Error("delayed messages have a group")
 	}
 }
@@ -94,13 +94,13 @@ func TestListDelayedChunks(t *testing.T) {
 		SELECT timestamptz '2100-01-01' + (i / 3000) * interval '1 second', gen_random_uuid(), 'delay', 'sales', CASE WHEN i % 4000 = 0 THEN 'rare' ELSE 'T' END, '{}'
 		FROM generate_series(1, 20000) i`)
 	for order, want := range map[ops.Order]string{ops.Oldest: "4000 8000 12000 16000 20000", ops.Newest: "20000 16000 12000 8000 4000"} {
-		if list, err := d.ListDelayed(t.Context(), ops.Filter{Type: "rare", Order: order}); err != nil || delayedNumbers(list) != want {
+		if list, err := d.Delayed.List(t.Context(), ops.Filter{Type: "rare", Order: order}); err != nil || delayedNumbers(list) != want {
 			t.Errorf("%s: %s, err %v", order, delayedNumbers(list), err)
 		}
-		if list, err := d.ListDelayed(t.Context(), ops.Filter{Type: "rare", Order: order, Limit: 2}); err != nil || !strings.HasPrefix(want, delayedNumbers(list)+" ") || len(list) != 2 {
+		if list, err := d.Delayed.List(t.Context(), ops.Filter{Type: "rare", Order: order, Limit: 2}); err != nil || !strings.HasPrefix(want, delayedNumbers(list)+" ") || len(list) != 2 {
 			t.Errorf("%s, two: %s, err %v", order, delayedNumbers(list), err)
 		}
-		list, err := d.ListDelayed(t.Context(), ops.Filter{Order: order, Limit: 12_345})
+		list, err := d.Delayed.List(t.Context(), ops.Filter{Order: order, Limit: 12_345})
 		seen := map[int64]bool{}
 		for _, m := range list {
 			seen[m.Number] = true
@@ -109,7 +109,7 @@ func TestListDelayedChunks(t *testing.T) {
 			t.Errorf("%s: %d different messages, err %v", order, len(seen), err)
 		}
 	}
-	if n, more, first, err := d.CountDelayed(t.Context(), ops.Filter{All: true}, 3); n != ops.CountLimit || !more || delayedNumbers(first) != "1 2 3" || err != nil {
+	if n, more, first, err := d.Delayed.Count(t.Context(), ops.Filter{All: true}, 3); n != ops.CountLimit || !more || delayedNumbers(first) != "1 2 3" || err != nil {
 		t.Errorf("counted %d, more %v, first %s, err %v", n, more, delayedNumbers(first), err)
 	}
 }
@@ -120,18 +120,18 @@ func TestShowDelayed(t *testing.T) {
 	d.delay("sales", 3, later)
 	id := d.text(`SELECT id::text FROM sqlq.delayed WHERE seq = 3`)
 	for _, name := range []string{"3", id} {
-		m, err := d.ShowDelayed(t.Context(), name)
+		m, err := d.Delayed.Show(t.Context(), name)
 		if err != nil || m.Number != 3 || m.ID != id || m.Why != ops.WhyRetry || m.Error != "card refused 2" || m.Attempts != 2 || string(m.Body) != `{"n":2}` ||
 			string(m.Headers) != `{"tenant":"north"}` || m.DueIn < time.Hour || m.DueAt.UTC().Format(time.RFC3339) != "2100-01-01T00:00:02Z" {
 			t.Errorf("%s: %+v, err %v", name, m, err)
 		}
 	}
 	var none *ops.NoDelayedError
-	if _, err := d.ShowDelayed(t.Context(), "4"); !errors.As(err, &none) {
+	if _, err := d.Delayed.Show(t.Context(), "4"); !errors.As(err, &none) {
 		t.Errorf("one that is not there: err %v", err)
 	}
 	d.exec(`UPDATE sqlq.delayed SET id = $1 WHERE seq = 1`, id)
-	if _, err := d.ShowDelayed(t.Context(), id); err == nil || !strings.Contains(err.Error(), "1 (sales), 3 (sales)") {
+	if _, err := d.Delayed.Show(t.Context(), id); err == nil || !strings.Contains(err.Error(), "1 (sales), 3 (sales)") {
 		t.Errorf("an id of two: err %v", err)
 	}
 }
@@ -144,7 +144,7 @@ func TestCancel(t *testing.T) {
 	d.delay("billing", 3, "2099-01-01")
 	by := d.By(ops.Actor{OSUser: "jo", Host: "h", Reason: "why not"})
 	for _, f := range []ops.Filter{{}, {Limit: 1}} {
-		if _, err := d.Cancel(t.Context(), f, ops.DelayedOptions{}); !errors.Is(err, ops.ErrDelayedFilterEmpty) {
+		if _, err := d.Delayed.Cancel(t.Context(), f, ops.ChangeOptions{}); !errors.Is(err, ops.ErrDelayedFilterEmpty) {
 			t.Errorf("%+v: err %v", f, err)
 		}
 	}
@@ -160,7 +160,7 @@ func TestCancel(t *testing.T) {
 		{ops.Filter{All: true}, 151, ""},
 		{ops.Filter{All: true}, 0, ""},
 	} {
-		n, err := by.Cancel(t.Context(), c.filter, ops.DelayedOptions{})
+		n, err := by.Delayed.Cancel(t.Context(), c.filter, ops.ChangeOptions{})
 		left := d.text(`SELECT coalesce((SELECT min(seq) || ' ' || max(seq) || ' ' || count(*) FROM sqlq.delayed HAVING count(*) > 0), '')`)
 		if err != nil || n != c.n || left != c.left {
 			t.Errorf("%+v: cancelled %d, left %q, err %v; want %d, %q", c.filter, n, left, err, c.n, c.left)
@@ -179,7 +179,7 @@ func TestCancelNames(t *testing.T) {
 	t.Parallel()
 	d := open(t)
 	d.delay("sales", 3, later)
-	n, err := d.Cancel(t.Context(), ops.Filter{Names: []string{"2", "9", "0198c0de-0000-7000-8000-000000000001"}}, ops.DelayedOptions{})
+	n, err := d.Delayed.Cancel(t.Context(), ops.Filter{Names: []string{"2", "9", "0198c0de-0000-7000-8000-000000000001"}}, ops.ChangeOptions{})
 	var none *ops.NoDelayedError
 	if n != 1 || !errors.As(err, &none) || fmt.Sprint(none.Missing) != "[9 0198c0de-0000-7000-8000-000000000001]" {
 		t.Errorf("cancelled %d, err %v", n, err)
@@ -193,17 +193,17 @@ func TestCancelInterrupted(t *testing.T) {
 	d.delay("sales", 3500, later)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	n, err := d.Cancel(ctx, ops.Filter{Queue: "sales"}, ops.DelayedOptions{Progress: func(_, n int64) { cancel() }})
+	n, err := d.Delayed.Cancel(ctx, ops.Filter{Queue: "sales"}, ops.ChangeOptions{Progress: func(ops.Progress) { cancel() }})
 	if n != 1000 || !errors.Is(err, context.Canceled) || d.number(`SELECT count(*) FROM sqlq.delayed`) != 2500 {
 		t.Errorf("interrupted: cancelled %d, err %v", n, err)
 	}
-	n, err = d.Cancel(t.Context(), ops.Filter{Queue: "sales"}, ops.DelayedOptions{Progress: func(_, n int64) {
+	n, err = d.Delayed.Cancel(t.Context(), ops.Filter{Queue: "sales"}, ops.ChangeOptions{Progress: func(ops.Progress) {
 		d.exec(`UPDATE sqlq.operation SET status = 'cancelled' WHERE status = 'running'`)
 	}})
 	if n != 1000 || err == nil || d.number(`SELECT count(*) FROM sqlq.delayed`) != 1500 {
 		t.Errorf("cancelled by another: cancelled %d, err %v", n, err)
 	}
-	n, err = d.Cancel(t.Context(), ops.Filter{Queue: "sales"}, ops.DelayedOptions{Progress: func(_, n int64) { d.delay("sales", 1, "2102-01-01") }})
+	n, err = d.Delayed.Cancel(t.Context(), ops.Filter{Queue: "sales"}, ops.ChangeOptions{Progress: func(ops.Progress) { d.delay("sales", 1, "2102-01-01") }})
 	if n != 1500 || err != nil || d.number(`SELECT count(*) FROM sqlq.delayed`) != 2 {
 		t.Errorf("again: cancelled %d, err %v", n, err)
 	}
@@ -243,7 +243,7 @@ func TestReschedule(t *testing.T) {
 		d.delay("sales", 2500, later)
 		d.exec(`DROP TABLE IF EXISTS before`)
 		d.exec(`CREATE TABLE before AS SELECT * FROM sqlq.delayed`)
-		n, err := d.Reschedule(t.Context(), c.filter, c.to, ops.DelayedOptions{})
+		n, err := d.Delayed.Reschedule(t.Context(), c.filter, c.to, ops.ChangeOptions{})
 		if err != nil || n != c.n {
 			t.Errorf("%s: rescheduled %d, err %v, want %d", c.name, n, err, c.n)
 		}
@@ -253,10 +253,10 @@ func TestReschedule(t *testing.T) {
 			t.Errorf("%s: %d are due when they should be, want 2500", c.name, right)
 		}
 	}
-	if _, err := d.Reschedule(t.Context(), ops.Filter{All: true}, ops.Due{In: time.Hour, By: time.Hour}, ops.DelayedOptions{}); err == nil {
+	if _, err := d.Delayed.Reschedule(t.Context(), ops.Filter{All: true}, ops.Due{In: time.Hour, By: time.Hour}, ops.ChangeOptions{}); err == nil {
 		t.Error("two due times at once are taken")
 	}
-	if _, err := d.Reschedule(t.Context(), ops.Filter{All: true}, ops.Due{In: -time.Hour}, ops.DelayedOptions{}); err == nil {
+	if _, err := d.Delayed.Reschedule(t.Context(), ops.Filter{All: true}, ops.Due{In: -time.Hour}, ops.ChangeOptions{}); err == nil {
 		t.Error("a delay into the past is taken")
 	}
 }
@@ -274,14 +274,14 @@ func TestRescheduleInterrupted(t *testing.T) {
 			d.exec(`CREATE TABLE before AS SELECT * FROM sqlq.delayed`)
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			n, err := d.Reschedule(ctx, ops.Filter{Queue: "sales", Limit: 2500}, ops.Due{By: by}, ops.DelayedOptions{Progress: func(int64, int64) { cancel() }})
+			n, err := d.Delayed.Reschedule(ctx, ops.Filter{Queue: "sales", Limit: 2500}, ops.Due{By: by}, ops.ChangeOptions{Progress: func(ops.Progress) { cancel() }})
 			var stopped *ops.InterruptedError
 			if n != 1000 || !errors.As(err, &stopped) || stopped.Done != 1000 || !errors.Is(err, context.Canceled) {
 				t.Fatalf("interrupted: rescheduled %d, err %v", n, err)
 			}
 			d.exec(`INSERT INTO sqlq.delayed (due_at, id, why, queue, type, body)
 				SELECT timestamptz '2100-01-01' + (i / 7) * interval '1 second', gen_random_uuid(), 'delay', 'sales', 'T', '{}' FROM generate_series(1, 30) i`)
-			op, err := d.ResumeOperation(t.Context(), stopped.Operation, nil)
+			op, err := d.Operations.Resume(t.Context(), stopped.Operation, nil)
 			if err != nil || op.Status != ops.OperationDone || op.Done != 2500 {
 				t.Errorf("the rest: %+v, err %v", op, err)
 			}
@@ -326,12 +326,12 @@ func TestDelayedBesideTheMover(t *testing.T) {
 		})
 	}
 	work(func() (err error) {
-		cancelled, err = d.Cancel(ctx, ops.Filter{Type: "even", Limit: 5000}, ops.DelayedOptions{})
+		cancelled, err = d.Delayed.Cancel(ctx, ops.Filter{Type: "even", Limit: 5000}, ops.ChangeOptions{})
 		return err
 	})
 	for _, to := range []ops.Due{{}, {By: -20 * time.Second}, {By: time.Hour}} {
 		work(func() error {
-			_, err := d.Reschedule(ctx, ops.Filter{Type: "odd"}, to, ops.DelayedOptions{})
+			_, err := d.Delayed.Reschedule(ctx, ops.Filter{Type: "odd"}, to, ops.ChangeOptions{})
 			return err
 		})
 	}
@@ -367,7 +367,7 @@ func TestRescheduleWakesTheMover(t *testing.T) {
 		to   ops.Due
 		told bool
 	}{{ops.Due{By: time.Hour}, false}, {ops.Due{In: time.Hour}, false}, {ops.Due{In: time.Second}, true}, {ops.Due{In: time.Hour}, false}, {ops.Due{}, true}} {
-		if n, err := d.Reschedule(t.Context(), ops.Filter{All: true}, c.to, ops.DelayedOptions{}); n != 1 || err != nil {
+		if n, err := d.Delayed.Reschedule(t.Context(), ops.Filter{All: true}, c.to, ops.ChangeOptions{}); n != 1 || err != nil {
 			t.Fatalf("%+v: rescheduled %d, err %v", c.to, n, err)
 		}
 		d.exec(`NOTIFY the_end`)

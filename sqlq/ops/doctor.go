@@ -11,7 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // Severity says how bad a finding is.
@@ -135,10 +135,10 @@ func (d DoctorOptions) withDefaults() DoctorOptions {
 
 // examination is a Doctor at work.
 type examination struct {
-	*Ops
+	*core
 	DoctorOptions
 	listening *pgx.ConnConfig // nil: as the pool's connections
-	server    store.Server
+	server    query.Server
 	pooled    bool
 	exists    bool // the schema
 	may       bool // use it
@@ -147,14 +147,14 @@ type examination struct {
 	served    bool  // the schema is newer than what is wanted, and will do
 	queues    []string
 	mayMend   bool // mark instances, give leases back, move messages
-	health    []store.TableHealth
+	health    []query.TableHealth
 	healthOf  error
 }
 
-// Doctor looks at everything that keeps messages from flowing, or will. It changes nothing; see Fix. Each check takes at most
+// Examine looks at everything that keeps messages from flowing, or will. It changes nothing; see Fix. Each check takes at most
 // the time Within, and one that cannot be made, for want of a privilege or of time, says so and stops no other. The error is that
 // of a database that does not answer at all, or of ctx.
-func (o *Ops) Doctor(ctx context.Context, options DoctorOptions) (*Diagnosis, error) {
+func (o Doctor) Examine(ctx context.Context, options DoctorOptions) (*Diagnosis, error) {
 	if options.Kind != "" && !slices.Contains(RoleKinds, options.Kind) {
 		return nil, fmt.Errorf("kind of role %q is not known: there are %s", options.Kind, quoted(RoleKinds))
 	}
@@ -163,7 +163,7 @@ func (o *Ops) Doctor(ctx context.Context, options DoctorOptions) (*Diagnosis, er
 			return nil, fmt.Errorf("there is no check %q: there are %s", name, quoted(CheckNames()))
 		}
 	}
-	e := &examination{Ops: o, DoctorOptions: options.withDefaults()}
+	e := &examination{core: o.core, DoctorOptions: options.withDefaults()}
 	var err error
 	if e.listening, err = listening(options); err != nil {
 		return nil, err
@@ -322,7 +322,7 @@ func (e *cannotCheckError) Error() string { return e.why }
 
 // Fix mends what is fixable in a diagnosis, each by itself, and sets what it did. It is written down as an operation. An error
 // stops none of the others; it returns all of them.
-func (o *Ops) Fix(ctx context.Context, d *Diagnosis) error {
+func (o Doctor) Fix(ctx context.Context, d *Diagnosis) error {
 	var failures []error
 	done := map[string]string{}
 	for _, f := range d.Fixable() {
@@ -330,7 +330,7 @@ func (o *Ops) Fix(ctx context.Context, d *Diagnosis) error {
 			f.Fixed = did
 			continue
 		}
-		id, err := o.begin(ctx, kindMend, map[string]string{"finding": f.What}, store.Operation{})
+		id, err := o.begin(ctx, kindMend, map[string]string{"finding": f.What}, query.Operation{})
 		if err != nil {
 			return errors.Join(append(failures, err)...)
 		}
@@ -364,7 +364,7 @@ func (f Finding) inSQL() Finding {
 }
 
 // mending are the privileges that Fix needs.
-var mending = []store.Privilege{
+var mending = []query.Privilege{
 	{Name: "EXECUTE", On: "function", Object: "recover_leased"}, {Name: "EXECUTE", On: "function", Object: "move_due"},
 	{Name: "UPDATE", On: "column", Object: "instance", Column: "crashed_at"}, {Name: "INSERT", On: "table", Object: "operation"},
 }

@@ -5,27 +5,27 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // Slots, standbys and old rows cannot be had quickly from a server: this holds what doctor thinks of them.
 func TestJudgeHolders(t *testing.T) {
 	t.Parallel()
-	e := &examination{Ops: New(nil, "sqlq"), DoctorOptions: DoctorOptions{}.withDefaults()}
+	e := &examination{core: New(nil, "sqlq").core, DoctorOptions: DoctorOptions{}.withDefaults()}
 	for _, c := range []struct {
-		h    store.Holder
+		h    query.Holder
 		want string // severity and a part of what; "": nothing
 	}{
-		{store.Holder{Kind: "slot", Name: "it's", State: "inactive", Holds: true, Xids: 7}, `problem replication slot "it's", which nobody uses, holds rows back since 7 transactions ago | SELECT pg_drop_replication_slot('it''s')`},
-		{store.Holder{Kind: "slot", Name: "s", State: "active", Holds: true, Xids: 7}, ""},
-		{store.Holder{Kind: "slot", Name: "s", State: "active", Holds: true, Xids: longXids + 1}, `warning replication slot "s" holds rows back`},
-		{store.Holder{Kind: "slot", Name: "s", State: "inactive", HoldsFiles: 20 << 30}, `warning replication slot "s", which nobody uses, keeps 20 GB of WAL`},
-		{store.Holder{Kind: "slot", Name: "s", State: "inactive", HoldsFiles: 1 << 20}, ""},
-		{store.Holder{Kind: "standby", Name: "s", Holds: true, Xids: longXids + 1}, `warning standby "s" reads a state of 1000001 transactions ago`},
-		{store.Holder{Kind: "standby", Name: "s", Holds: true, Xids: 5}, ""},
-		{store.Holder{Kind: "session", Name: "psql", User: "ann", PID: 7, State: "active", Holds: true, Open: 10 * time.Minute, Query: "SELECT\n 1"},
+		{query.Holder{Kind: "slot", Name: "it's", State: "inactive", Holds: true, Xids: 7}, `problem replication slot "it's", which nobody uses, holds rows back since 7 transactions ago | SELECT pg_drop_replication_slot('it''s')`},
+		{query.Holder{Kind: "slot", Name: "s", State: "active", Holds: true, Xids: 7}, ""},
+		{query.Holder{Kind: "slot", Name: "s", State: "active", Holds: true, Xids: longXids + 1}, `warning replication slot "s" holds rows back`},
+		{query.Holder{Kind: "slot", Name: "s", State: "inactive", HoldsFiles: 20 << 30}, `warning replication slot "s", which nobody uses, keeps 20 GB of WAL`},
+		{query.Holder{Kind: "slot", Name: "s", State: "inactive", HoldsFiles: 1 << 20}, ""},
+		{query.Holder{Kind: "standby", Name: "s", Holds: true, Xids: longXids + 1}, `warning standby "s" reads a state of 1000001 transactions ago`},
+		{query.Holder{Kind: "standby", Name: "s", Holds: true, Xids: 5}, ""},
+		{query.Holder{Kind: "session", Name: "psql", User: "ann", PID: 7, State: "active", Holds: true, Open: 10 * time.Minute, Query: "SELECT\n 1"},
 			`warning a transaction has been open for 10m0s: backend 7 of "ann" (psql), active: SELECT 1 | SELECT pg_terminate_backend(7)`},
-		{store.Holder{Kind: "session", Holds: true, Open: 2 * time.Hour}, `problem a transaction has been open for 2h0m0s`},
+		{query.Holder{Kind: "session", Holds: true, Open: 2 * time.Hour}, `problem a transaction has been open for 2h0m0s`},
 	} {
 		f, is := e.holder(c.h, "cost")
 		got := string(f.Severity) + " " + f.What + " | " + f.Mend
@@ -39,9 +39,9 @@ func TestJudgeHolders(t *testing.T) {
 
 func TestJudgeWraparound(t *testing.T) {
 	t.Parallel()
-	e := &examination{Ops: New(nil, "sqlq")}
+	e := &examination{core: New(nil, "sqlq").core}
 	for age, want := range map[int64]Severity{200_000_000: "", 250_000_001: SeverityWarning, 1_500_000_000: SeverityProblem} {
-		found := e.wraparound(store.TableHealth{Table: "q_sales", XidAge: age, FreezeXids: 200_000_000, MultixactAge: 5, FreezeMulti: 400_000_000})
+		found := e.wraparound(query.TableHealth{Table: "q_sales", XidAge: age, FreezeXids: 200_000_000, MultixactAge: 5, FreezeMulti: 400_000_000})
 		if len(found) == 0 && want == "" {
 			continue
 		}

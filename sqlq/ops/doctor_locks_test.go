@@ -16,7 +16,7 @@ func TestDoctorFindsStrangersLocks(t *testing.T) {
 	d, ctx := open(t), t.Context()
 	d.exec(`SELECT sqlq.create_queue('sales')`)
 	role := d.role("viewer")
-	if err := d.Grant(ctx, ops.Grant{Role: role, Kind: "viewer"}); err != nil {
+	if err := d.Roles.Grant(ctx, ops.Grant{Role: role, Kind: "viewer"}); err != nil {
 		t.Fatal(err)
 	}
 	config := d.pool.Config().ConnConfig.Copy()

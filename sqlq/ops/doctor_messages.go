@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 const (
@@ -190,10 +190,10 @@ func (e *examination) checkInbox(ctx context.Context) (found []Finding, err erro
 		switch {
 		case i.Prepared != "":
 			found = append(found, warning(fmt.Sprintf("%s: prepared transaction %q of %q has its tables", what, i.Prepared, i.User),
-				why, store.RollbackPreparedSQL(i.Prepared)).inSQL())
+				why, query.RollbackPreparedSQL(i.Prepared)).inSQL())
 		case i.PID != 0:
 			found = append(found, warning(fmt.Sprintf("%s: backend %d of %q has its tables, in a transaction that has been open for %s: %s",
-				what, i.PID, i.User, i.Open.Round(time.Second), oneLine(i.Query)), why, store.EndSessionSQL(i.PID)).inSQL())
+				what, i.PID, i.User, i.Open.Round(time.Second), oneLine(i.Query)), why, query.EndSessionSQL(i.PID)).inSQL())
 		default:
 			cause := "; the leading instance forgets them: none runs, or its role may not"
 			if !e.server.Statistics && !e.server.Superuser {

@@ -6,12 +6,12 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // marks are the privileges by which a role is taken for one of a kind, where nobody says what it is for: no other kind
 // has them, but operators what producers have.
-var marks = []store.Privilege{
+var marks = []query.Privilege{
 	{Kind: "operator", Name: "DELETE", On: "table", Object: "error"},
 	{Kind: "consumer", Name: "EXECUTE", On: "function", Object: "sweep_expired"},
 	{Kind: "producer", Name: "EXECUTE", On: "function", Object: "send"},
@@ -38,7 +38,7 @@ func (e *examination) checkGrants(ctx context.Context) (found []Finding, err err
 		}
 		of, everything := e.Queues, e.Queues == nil
 		if everything { // a role of some queues is not meant to have what belongs to those of all
-			named := slices.ContainsFunc(lacks, func(l store.Lacking) bool { return l.Object == "ready" })
+			named := slices.ContainsFunc(lacks, func(l query.Lacking) bool { return l.Object == "ready" })
 			if named {
 				found, err = e.lackOfSome(ctx, kind, lacks, found)
 				if err != nil {
@@ -47,7 +47,7 @@ func (e *examination) checkGrants(ctx context.Context) (found []Finding, err err
 				continue
 			}
 		} else {
-			lacks = slices.DeleteFunc(lacks, func(l store.Lacking) bool { return l.AllOnly })
+			lacks = slices.DeleteFunc(lacks, func(l query.Lacking) bool { return l.AllOnly })
 		}
 		if len(lacks) > 0 {
 			found = append(found, e.lack(kind, lacks, of))
@@ -57,9 +57,9 @@ func (e *examination) checkGrants(ctx context.Context) (found []Finding, err err
 }
 
 // lackOfSome reports what a role lacks that is of named queues: of those on which it has something.
-func (e *examination) lackOfSome(ctx context.Context, kind string, lacks []store.Lacking, found []Finding) ([]Finding, error) {
+func (e *examination) lackOfSome(ctx context.Context, kind string, lacks []query.Lacking, found []Finding) ([]Finding, error) {
 	all := privileges(kind)
-	onQueues := slices.DeleteFunc(slices.Clone(all), func(p store.Privilege) bool { return !strings.HasPrefix(p.Object, "q_") })
+	onQueues := slices.DeleteFunc(slices.Clone(all), func(p query.Privilege) bool { return !strings.HasPrefix(p.Object, "q_") })
 	none := map[string]int{} // queues → how many privileges lack
 	for _, l := range lacks {
 		if strings.HasPrefix(l.Object, "q_") {
@@ -81,7 +81,7 @@ func (e *examination) lackOfSome(ctx context.Context, kind string, lacks []store
 		found = append(found, note(fmt.Sprintf("role %q is %s of %d of %d queues: %s", e.server.Role, article(kind), len(its), len(e.queues), some(its)),
 			"of the others it has nothing", e.grantCommand(e.server.Role, kind, nil)))
 	}
-	of, err := e.store.Lacks(ctx, e.pool, slices.DeleteFunc(all, func(p store.Privilege) bool { return p.AllOnly }), its)
+	of, err := e.store.Lacks(ctx, e.pool, slices.DeleteFunc(all, func(p query.Privilege) bool { return p.AllOnly }), its)
 	if err == nil && len(of) > 0 {
 		found = append(found, e.lack(kind, of, its))
 	}
@@ -89,7 +89,7 @@ func (e *examination) lackOfSome(ctx context.Context, kind string, lacks []store
 }
 
 // lack tells of privileges that lack to a role for being of a kind.
-func (e *examination) lack(kind string, lacks []store.Lacking, queues []string) Finding {
+func (e *examination) lack(kind string, lacks []query.Lacking, queues []string) Finding {
 	var names []string
 	for _, l := range lacks {
 		name := l.Name + " on " + l.On + " " + l.Object
@@ -123,7 +123,7 @@ func (e *examination) kinds(ctx context.Context) (kinds []string, err error) {
 		return nil, err
 	}
 	for _, m := range marks {
-		lacking := slices.ContainsFunc(lacks, func(l store.Lacking) bool { return l.Kind == m.Kind })
+		lacking := slices.ContainsFunc(lacks, func(l query.Lacking) bool { return l.Kind == m.Kind })
 		if !lacking && !(m.Kind == "producer" || m.Kind == "viewer") || !lacking && !slices.Contains(kinds, "operator") {
 			kinds = append(kinds, m.Kind)
 		}
@@ -132,8 +132,8 @@ func (e *examination) kinds(ctx context.Context) (kinds []string, err error) {
 }
 
 // privileges returns what a kind of role needs.
-func privileges(kind string) (all []store.Privilege) {
-	for _, p := range store.Privileges {
+func privileges(kind string) (all []query.Privilege) {
+	for _, p := range query.Privileges {
 		if p.Kind == kind {
 			all = append(all, p)
 		}
@@ -160,7 +160,7 @@ func (e *examination) checkRowSecurity(ctx context.Context) (found []Finding, er
 			found = append(found, problem(fmt.Sprintf("row security of table %s is off", t.Table),
 				"a role that was granted some queues reads and changes the messages of all", e.store.EnableRowSecuritySQL(t.Table)).inSQL())
 		case t.Closed:
-			found = append(found, problem(fmt.Sprintf("row security of %s is on, which the migrations do not do", e.tableName(t.Table)),
+			found = append(found, problem(fmt.Sprintf("row security of %s is on, which the migrations do not do", tableName(t.Table)),
 				"for roles that no policy of it lets see its rows it is empty: its messages are neither listed nor handled, and nothing says so. Some platforms switch it on for each new table, by an event trigger",
 				e.store.DisableRowSecuritySQL(t.Table)).inSQL())
 		default:

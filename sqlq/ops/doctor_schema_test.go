@@ -18,7 +18,7 @@ func TestDoctorFindsARenamedSchema(t *testing.T) {
 	}
 	renamed := ops.New(d.pool, name)
 	strayed := func() (found []ops.Finding) {
-		diagnosis, err := renamed.Doctor(t.Context(), ops.DoctorOptions{WantVersion: migrations.Latest()})
+		diagnosis, err := renamed.Doctor.Examine(t.Context(), ops.DoctorOptions{WantVersion: migrations.Latest()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -30,13 +30,13 @@ func TestDoctorFindsARenamedSchema(t *testing.T) {
 			}
 		}
 		if len(found) > 0 {
-			if err := renamed.Fix(t.Context(), diagnosis); err != nil {
+			if err := renamed.Doctor.Fix(t.Context(), diagnosis); err != nil {
 				t.Error(err)
 			}
 		}
 		return found
 	}
-	if _, err := renamed.CreateQueue(t.Context(), "sales"); err == nil {
+	if _, err := renamed.Queues.Create(t.Context(), "sales"); err == nil {
 		t.Fatal("its functions work")
 	}
 	found := strayed()
@@ -46,7 +46,7 @@ func TestDoctorFindsARenamedSchema(t *testing.T) {
 	if found := strayed(); len(found) > 0 {
 		t.Errorf("mended, and still found %+v", found)
 	}
-	if _, err := renamed.CreateQueue(t.Context(), "sales"); err != nil {
+	if _, err := renamed.Queues.Create(t.Context(), "sales"); err != nil {
 		t.Error(err)
 	}
 }

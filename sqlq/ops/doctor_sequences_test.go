@@ -24,14 +24,14 @@ func TestDoctorSetsSequences(t *testing.T) {
 	}
 	d.exec(`SELECT setval('sqlq.s_sales', 2), setval('sqlq.error_seq_seq', 1, false)`)
 	viewer := d.role("viewer")
-	if err := d.Grant(ctx, ops.Grant{Role: viewer, Kind: "viewer"}); err != nil {
+	if err := d.Roles.Grant(ctx, ops.Grant{Role: viewer, Kind: "viewer"}); err != nil {
 		t.Fatal(err)
 	}
 	found(t, doctor(t, d.loginAs(viewer), ops.DoctorOptions{}, "inbox"), "sequences", ops.SeverityProblem, `queue "sales"`)
 	diagnosis = doctor(t, d.Ops, ops.DoctorOptions{})
 	found(t, diagnosis, "sequences", ops.SeverityProblem, `the numbers of queue "sales" go up to 5, and its sequence has given out 2`, `setval('"sqlq"."s_sales"', (SELECT max(seq) FROM "sqlq"."q_sales"))`)
 	found(t, diagnosis, "sequences", ops.SeverityProblem, `the numbers of table error go up to 3, and its sequence has given out 0`)
-	if err := d.Fix(ctx, diagnosis); err != nil {
+	if err := d.Doctor.Fix(ctx, diagnosis); err != nil {
 		t.Fatal(err)
 	}
 	d.exec(`SELECT sqlq.send('sales', 'T', '1')`)

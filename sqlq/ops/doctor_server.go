@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // The versions of PostgreSQL that sqlq is tested with.
@@ -87,7 +88,7 @@ func (e *examination) checkPooler(ctx context.Context) ([]Finding, error) {
 
 // Pooled says whether a transaction pooler stands between this program and the database.
 func (o *Ops) Pooled(ctx context.Context) (bool, error) {
-	e := &examination{Ops: o, DoctorOptions: DoctorOptions{}.withDefaults()}
+	e := &examination{core: o.core, DoctorOptions: DoctorOptions{}.withDefaults()}
 	bounded, cancel := context.WithTimeout(ctx, e.Within)
 	defer cancel()
 	_, err := e.checkPooler(bounded)
@@ -168,7 +169,7 @@ func (e *examination) checkConnections(ctx context.Context) (found []Finding, er
 		}
 		f := warning(fmt.Sprintf("%d of %d connections are left under %s%s", left, l.Most, l.Limit, reserved),
 			"a process that starts, or reconnects after a failure, may be refused",
-			"give processes smaller pools, put a pooler in between, or raise the limit; who has them: "+store.WhoIsConnectedSQL)
+			"give processes smaller pools, put a pooler in between, or raise the limit; who has them: "+query.WhoIsConnectedSQL)
 		if left == 0 {
 			f.Severity = SeverityProblem
 		}
@@ -219,7 +220,7 @@ func (e *examination) checkLocks(ctx context.Context) (found []Finding, err erro
 			continue
 		}
 		found = append(found, warning(fmt.Sprintf("backend %d (application %s, user %q), which is none of sqlq's, holds the advisory lock %q%s",
-			s.PID, oneLine(fmt.Sprintf("%q", s.Application)), s.User, s.Lock, of), costs[s.Lock], store.EndSessionSQL(s.PID)).inSQL())
+			s.PID, oneLine(fmt.Sprintf("%q", s.Application)), s.User, s.Lock, of), costs[s.Lock], query.EndSessionSQL(s.PID)).inSQL())
 	}
 	return found, nil
 }

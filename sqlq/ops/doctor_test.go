@@ -27,7 +27,7 @@ func doctor(t *testing.T, o *ops.Ops, options ops.DoctorOptions, notRun ...strin
 	if options.Within == 0 {
 		options.Within = time.Minute // the machine may be busy
 	}
-	d, err := o.Doctor(t.Context(), options)
+	d, err := o.Doctor.Examine(t.Context(), options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +111,7 @@ func TestDoctorHealthy(t *testing.T) {
 	for _, kind := range ops.RoleKinds {
 		for _, queues := range [][]string{nil, {"sales"}} {
 			role := d.role(kind)
-			if err := d.Grant(t.Context(), ops.Grant{Role: role, Kind: kind, Queues: queues}); err != nil {
+			if err := d.Roles.Grant(t.Context(), ops.Grant{Role: role, Kind: kind, Queues: queues}); err != nil {
 				t.Fatal(err)
 			}
 			notRun := []string{"inbox"} // only the owner may read it
@@ -157,7 +157,7 @@ func TestDoctorFindsHolders(t *testing.T) {
 	found(t, diagnosis, "transactions", ops.SeverityProblem, `prepared transaction "it's forgotten"`, "ROLLBACK PREPARED 'it''s forgotten'")
 
 	viewer := d.role("viewer")
-	if err := d.Grant(ctx, ops.Grant{Role: viewer, Kind: "viewer"}); err != nil {
+	if err := d.Roles.Grant(ctx, ops.Grant{Role: viewer, Kind: "viewer"}); err != nil {
 		t.Fatal(err)
 	}
 	found(t, doctor(t, d.loginAs(viewer), ops.DoctorOptions{}, "inbox"), "transactions", ops.SeverityNote, "sees only its own sessions", "GRANT pg_read_all_stats TO viewer_")
@@ -170,7 +170,7 @@ func TestDoctorFindsMissingGrants(t *testing.T) {
 	grant := func(kind string, queues ...string) string {
 		t.Helper()
 		role := d.role(kind)
-		if err := d.Grant(t.Context(), ops.Grant{Role: role, Kind: kind, Queues: queues}); err != nil {
+		if err := d.Roles.Grant(t.Context(), ops.Grant{Role: role, Kind: kind, Queues: queues}); err != nil {
 			t.Fatal(err)
 		}
 		return role
@@ -237,7 +237,7 @@ func TestDoctorFindsPooler(t *testing.T) {
 	short := ops.DoctorOptions{ListenURL: b.URL(config.ConnConfig.Database, "default_query_exec_mode=exec"), Within: 3 * time.Second}
 	found(t, doctor(t, o, short), "listen", ops.SeverityProblem, "did not arrive within 3s", "lead to the same database, and not through a pooler")
 	found(t, doctor(t, o, ops.DoctorOptions{ListenURL: "postgres://ann:secret@127.0.0.1:1/x"}), "listen", ops.SeverityProblem, "no connection to listen on: ", "refused", "correct the URL")
-	if _, err := o.Doctor(t.Context(), ops.DoctorOptions{Known: []string{"poler"}}); err == nil || !strings.Contains(err.Error(), `there is no check "poler": there are "server", "pooler", `) {
+	if _, err := o.Doctor.Examine(t.Context(), ops.DoctorOptions{Known: []string{"poler"}}); err == nil || !strings.Contains(err.Error(), `there is no check "poler": there are "server", "pooler", `) {
 		t.Errorf("an unknown check: %v", err)
 	}
 }
@@ -275,7 +275,7 @@ func TestDoctorFixes(t *testing.T) {
 		FROM unnest(ARRAY['sales', 'sales', 'gone']) q`)
 	d.exec(`ALTER TABLE sqlq.q_sales RESET (vacuum_truncate)`)
 	operator := d.role("operator")
-	if err := d.Grant(ctx, ops.Grant{Role: operator, Kind: "operator"}); err != nil {
+	if err := d.Roles.Grant(ctx, ops.Grant{Role: operator, Kind: "operator"}); err != nil {
 		t.Fatal(err)
 	}
 	// The operator may mend all but the table, which is the owner's.
@@ -292,7 +292,7 @@ func TestDoctorFixes(t *testing.T) {
 			found(t, diagnosis, "delayed", ops.SeverityProblem, `queue "gone": 1 delayed message overdue`)
 		}
 		found(t, diagnosis, "autovacuum", ops.SeverityWarning, "vacuum_truncate=false", `ALTER TABLE "sqlq"."q_sales" SET (vacuum_truncate=false)`)
-		err := who.Fix(ctx, diagnosis)
+		err := who.Doctor.Fix(ctx, diagnosis)
 		if err != nil {
 			t.Errorf("Fix: %v", err)
 		}
@@ -360,7 +360,7 @@ func TestDoctorFindsStuckInbox(t *testing.T) {
 	}
 	d.exec(`INSERT INTO sqlq.inbox_minutes_b (at, id, queue) VALUES (now() - interval '11 min', gen_random_uuid(), 'sales')`)
 	viewer := d.role("viewer")
-	if err := d.Grant(ctx, ops.Grant{Role: viewer, Kind: "viewer"}); err != nil {
+	if err := d.Roles.Grant(ctx, ops.Grant{Role: viewer, Kind: "viewer"}); err != nil {
 		t.Fatal(err)
 	}
 	doctor(t, d.loginAs(viewer), ops.DoctorOptions{}, "inbox") // it may not look
@@ -403,15 +403,15 @@ func TestDoctorWithoutSchema(t *testing.T) {
 	d := open(t)
 	found(t, doctor(t, d.Ops, ops.DoctorOptions{WantVersion: migrations.Latest() + 1}, ofVersion...), "migrations", ops.SeverityProblem, "this program needs", "sqlq migrate up")
 	found(t, doctor(t, d.Ops, ops.DoctorOptions{WantVersion: 1}, ofVersion...), "migrations", ops.SeverityProblem, "this program knows 1", "use a newer release of sqlq")
-	if _, err := d.Doctor(t.Context(), ops.DoctorOptions{Kind: "king"}); err == nil {
+	if _, err := d.Doctor.Examine(t.Context(), ops.DoctorOptions{Kind: "king"}); err == nil {
 		t.Error("an unknown kind of role was taken")
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := d.Doctor(ended, ops.DoctorOptions{}); err == nil {
+	if _, err := d.Doctor.Examine(ended, ops.DoctorOptions{}); err == nil {
 		t.Error("a context that has ended was no error")
 	}
-	diagnosis, err := d.Doctor(t.Context(), ops.DoctorOptions{Within: time.Nanosecond})
+	diagnosis, err := d.Doctor.Examine(t.Context(), ops.DoctorOptions{Within: time.Nanosecond})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -453,7 +453,7 @@ func TestDoctorFindsServer(t *testing.T) {
 		}
 		held = append(held, conn)
 	}
-	diagnosis, err := d.Doctor(t.Context(), ops.DoctorOptions{Within: time.Minute})
+	diagnosis, err := d.Doctor.Examine(t.Context(), ops.DoctorOptions{Within: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 const (
@@ -23,7 +23,7 @@ func (e *examination) checkHolders(ctx context.Context) (found []Finding, err er
 	if err != nil {
 		return nil, err
 	}
-	cost := e.cost()
+	cost := cost(e.health)
 	for _, h := range holders {
 		if f, is := e.holder(h, cost); is {
 			found = append(found, f)
@@ -37,10 +37,10 @@ func (e *examination) checkHolders(ctx context.Context) (found []Finding, err er
 }
 
 // cost says how much waits for vacuum.
-func (e *examination) cost() string {
+func cost(health []query.TableHealth) string {
 	var dead int64
-	var most store.TableHealth
-	for _, h := range e.health {
+	var most query.TableHealth
+	for _, h := range health {
 		dead += h.Dead
 		if h.Dead > most.Dead {
 			most = h
@@ -54,7 +54,7 @@ func (e *examination) cost() string {
 }
 
 // holder tells of somebody who holds vacuum back; false: it is not worth telling.
-func (e *examination) holder(h store.Holder, cost string) (Finding, bool) {
+func (e *examination) holder(h query.Holder, cost string) (Finding, bool) {
 	open := h.Open.Round(time.Second)
 	if h.Open < time.Second {
 		open = h.Open.Round(time.Millisecond)
@@ -70,14 +70,14 @@ func (e *examination) holder(h store.Holder, cost string) (Finding, bool) {
 		if !h.Holds {
 			why = "it holds nothing back at this moment, but its locks, and vacuum as soon as it reads again"
 		}
-		f := warning(what, why, store.EndSessionSQL(h.PID)).inSQL()
+		f := warning(what, why, query.EndSessionSQL(h.PID)).inSQL()
 		if h.Holds && h.Open > 12*e.Long {
 			f.Severity = SeverityProblem
 		}
 		return f, true
 	case "prepared transaction":
 		f := warning(fmt.Sprintf("prepared transaction %q of %q has been waiting for %s", h.Name, h.User, open),
-			cost+"; it survives restarts until somebody ends it", store.RollbackPreparedSQL(h.Name)).inSQL()
+			cost+"; it survives restarts until somebody ends it", query.RollbackPreparedSQL(h.Name)).inSQL()
 		if h.Open > 12*e.Long {
 			f.Severity = SeverityProblem
 		}
@@ -86,7 +86,7 @@ func (e *examination) holder(h store.Holder, cost string) (Finding, bool) {
 		return warning(fmt.Sprintf("standby %q reads a state of %d transactions ago (hot_standby_feedback)", h.Name, h.Xids),
 			cost, "end the long query on the standby, or turn hot_standby_feedback off there"), h.Xids > longXids
 	case "slot":
-		drop := store.DropSlotSQL(h.Name)
+		drop := query.DropSlotSQL(h.Name)
 		switch {
 		case h.Holds && h.State == "inactive":
 			return problem(fmt.Sprintf("replication slot %q, which nobody uses, holds rows back since %d transactions ago", h.Name, h.Xids), cost,
@@ -111,7 +111,7 @@ func (e *examination) checkDead(context.Context) (found []Finding, err error) {
 		if h.Vacuumed != nil {
 			last = "it was last vacuumed at " + h.Vacuumed.UTC().Format(time.RFC3339)
 		}
-		found = append(found, warning(fmt.Sprintf("%s has %s for %s; %s", e.tableName(h.Table), plural(h.Dead, "dead row"), plural(h.Live, "live one"), last),
+		found = append(found, warning(fmt.Sprintf("%s has %s for %s; %s", tableName(h.Table), plural(h.Dead, "dead row"), plural(h.Live, "live one"), last),
 			"receivers step over dead rows, and the table grows", e.store.VacuumSQL(h.Table, "VERBOSE")+
 				"; where that does not remove them somebody holds vacuum back: see transactions").inSQL())
 	}
@@ -139,7 +139,7 @@ func (e *examination) checkBloat(ctx context.Context) (found []Finding, err erro
 			}
 		}
 		found = append(found, warning(fmt.Sprintf("%s takes %s for about %s: at least %s are empty (with indexes and TOAST it takes %s)",
-			e.tableName(h.Table), bytesText(h.Bytes), plural(h.Live, "row"), bytesText(empty), bytesText(h.TotalBytes)),
+			tableName(h.Table), bytesText(h.Bytes), plural(h.Live, "row"), bytesText(empty), bytesText(h.TotalBytes)),
 			"the space is used again and does no harm by itself; backups, vacuum and counts read it, and its indexes may be as empty",
 			e.store.VacuumSQL(h.Table, "FULL")+", which locks senders and receivers out while it runs").inSQL())
 	}
@@ -155,7 +155,7 @@ func (e *examination) checkAutovacuum(context.Context) (found []Finding, err err
 	for _, h := range e.health {
 		if lost := lostOptions(h); len(lost) > 0 {
 			table := h.Table
-			found = append(found, warning(fmt.Sprintf("%s has lost settings for autovacuum: %s", e.tableName(table), strings.Join(lost, ", ")),
+			found = append(found, warning(fmt.Sprintf("%s has lost settings for autovacuum: %s", tableName(table), strings.Join(lost, ", ")),
 				"vacuum comes too late for a table whose rows come and go, or locks it to shrink it", e.store.SetOptionsSQL(table, lost)).inSQL().
 				by(e.server.Superuser || e.server.Role == e.owner, "options of "+table, func(ctx context.Context) (string, error) {
 					return "set them", e.store.SetOptions(ctx, e.pool, table, lost)
@@ -167,13 +167,13 @@ func (e *examination) checkAutovacuum(context.Context) (found []Finding, err err
 
 // lostOptions returns the storage parameters that a table should have and has not at all, and those that turn autovacuum
 // off. One that somebody has set to another value is left to them.
-func lostOptions(h store.TableHealth) (lost []string) {
+func lostOptions(h query.TableHealth) (lost []string) {
 	if h.Table == "error" { // it has none
 		return nil
 	}
-	wanted := slices.Clone(store.VacuumOptions.All)
+	wanted := slices.Clone(query.VacuumOptions.All)
 	if strings.HasPrefix(h.Table, "q_") {
-		wanted = append(wanted, store.VacuumOptions.Queues...)
+		wanted = append(wanted, query.VacuumOptions.Queues...)
 	}
 	has := func(options []string, name string) bool {
 		return slices.ContainsFunc(options, func(o string) bool { return strings.HasPrefix(o, name+"=") })
@@ -186,7 +186,7 @@ func lostOptions(h store.TableHealth) (lost []string) {
 	if slices.Contains(h.Options, "autovacuum_enabled=false") {
 		lost = append(lost, "autovacuum_enabled=true")
 	}
-	for _, o := range store.VacuumOptions.Toast {
+	for _, o := range query.VacuumOptions.Toast {
 		if name, _, _ := strings.Cut(o, "="); !has(h.ToastOptions, name) {
 			lost = append(lost, "toast."+o)
 		}
@@ -207,7 +207,7 @@ func (e *examination) checkHeadroom(ctx context.Context) (found []Finding, err e
 }
 
 // wraparound tells of a table whose oldest rows vacuum should have frozen.
-func (e *examination) wraparound(h store.TableHealth) (found []Finding) {
+func (e *examination) wraparound(h query.TableHealth) (found []Finding) {
 	for _, c := range []struct {
 		age, limit int64
 		what       string
@@ -215,7 +215,7 @@ func (e *examination) wraparound(h store.TableHealth) (found []Finding) {
 		if c.limit <= 0 || c.age <= c.limit+c.limit/4 {
 			continue
 		}
-		f := warning(fmt.Sprintf("%s has rows of %d %s ago that are not frozen; autovacuum freezes from %d on", e.tableName(h.Table), c.age, c.what, c.limit),
+		f := warning(fmt.Sprintf("%s has rows of %d %s ago that are not frozen; autovacuum freezes from %d on", tableName(h.Table), c.age, c.what, c.limit),
 			fmt.Sprintf("the server refuses to write %d %s before they wrap around; something keeps vacuum from finishing: see transactions", xidsInAll-c.age, c.what),
 			e.store.VacuumSQL(h.Table, "FREEZE, VERBOSE")).inSQL()
 		if c.age > xidsInAll/2 {
@@ -233,13 +233,13 @@ func (e *examination) checkIndexes(ctx context.Context) (found []Finding, err er
 		if strings.Contains(b.Index, "_ccnew") || strings.Contains(b.Index, "_ccold") {
 			mend, what = e.store.DropIndexSQL(b.Index), "it is left over from a REINDEX that did not end, and every write pays for it"
 		}
-		found = append(found, problem(fmt.Sprintf("index %s of %s is not valid", b.Index, e.tableName(b.Table)), what, mend).inSQL())
+		found = append(found, problem(fmt.Sprintf("index %s of %s is not valid", b.Index, tableName(b.Table)), what, mend).inSQL())
 	}
 	return found, err
 }
 
 // tableName names a table as operators know it.
-func (e *examination) tableName(table string) string {
+func tableName(table string) string {
 	if queue, is := strings.CutPrefix(table, "q_"); is {
 		return fmt.Sprintf("queue %q", queue)
 	}

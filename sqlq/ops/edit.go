@@ -13,10 +13,10 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
-// Edit is what EditFailed makes of a message.
+// Edit is what Failed.Edit makes of a message.
 type Edit struct {
 	// Headers are all that the message is to have, but for the library's own, whose names begin with sqlq-: those stay.
 	// nil: headers stay as they are.
@@ -25,14 +25,14 @@ type Edit struct {
 	Body []byte
 }
 
-// EditFailed gives a failed message other headers, another body, or both, and says whether anything changed: JSON that is
-// only laid out differently has not. m is the message as ShowFailed returned it. The original goes into the message's
+// Edit gives a failed message other headers, another body, or both, and says whether anything changed: JSON that is
+// only laid out differently has not. m is the message as Failed.Show returned it. The original goes into the message's
 // history, see History. The new headers and body must be such as could be sent, and a body that was JSON must be JSON
 // again; a *BodyError or the database says what is wrong.
 //
 // Nothing is changed when somebody else has edited the message since: ErrChanged; or replayed or deleted it: *NoFailedError.
-func (o *Ops) EditFailed(ctx context.Context, m FailedMessage, e Edit) (changed bool, err error) {
-	edited, err := o.TryEdit(ctx, m, e)
+func (o Failed) Edit(ctx context.Context, m FailedMessage, e Edit) (changed bool, err error) {
+	edited, err := o.PreviewEdit(ctx, m, e)
 	if err != nil {
 		return false, err
 	}
@@ -50,11 +50,11 @@ func (o *Ops) EditFailed(ctx context.Context, m FailedMessage, e Edit) (changed 
 	}
 	err = pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
 		one := int64(1)
-		id, err := o.beginIn(ctx, tx, kindEdit, map[string]any{"Names": []string{fmt.Sprint(m.Number)}}, store.Operation{Queue: &m.Queue, Wanted: &one}, store.Place{})
+		id, err := o.beginIn(ctx, tx, kindEdit, map[string]any{"Names": []string{fmt.Sprint(m.Number)}}, query.Operation{Queue: &m.Queue, Wanted: &one}, query.Place{})
 		if err != nil {
 			return err
 		}
-		was := store.FailedHash{Headers: sha256.Sum256(m.Headers), Body: sha256.Sum256(m.Body)}
+		was := query.FailedHash{Headers: sha256.Sum256(m.Headers), Body: sha256.Sum256(m.Body)}
 		done, err := o.store.EditFailed(ctx, tx, m.Number, was, id, headers, body)
 		if err != nil {
 			return err
@@ -62,7 +62,7 @@ func (o *Ops) EditFailed(ctx context.Context, m FailedMessage, e Edit) (changed 
 		if !done {
 			return o.whyNotEdited(ctx, tx, m)
 		}
-		return o.recorded(ctx, tx, id, 1, store.Place{Seq: m.Number})
+		return o.recorded(ctx, tx, id, 1, query.Place{Seq: m.Number})
 	})
 	if err != nil {
 		return false, fmt.Errorf("edit failed message %d: %w", m.Number, err)
@@ -70,7 +70,7 @@ func (o *Ops) EditFailed(ctx context.Context, m FailedMessage, e Edit) (changed 
 	return true, nil
 }
 
-func (o *Ops) whyNotEdited(ctx context.Context, tx pgx.Tx, m FailedMessage) error {
+func (o Failed) whyNotEdited(ctx context.Context, tx pgx.Tx, m FailedMessage) error {
 	there, err := o.store.ReadFailed(ctx, tx, m.Number)
 	if err == nil && len(there) == 0 {
 		return &NoFailedError{Missing: []string{fmt.Sprint(m.Number)}}
@@ -81,8 +81,8 @@ func (o *Ops) whyNotEdited(ctx context.Context, tx pgx.Tx, m FailedMessage) erro
 	return err
 }
 
-// TryEdit returns a message as EditFailed would make it, and changes nothing. Its errors are those of EditFailed.
-func (o *Ops) TryEdit(ctx context.Context, m FailedMessage, e Edit) (FailedMessage, error) {
+// PreviewEdit returns a message as Failed.Edit would make it, and changes nothing. Its errors are those of Failed.Edit.
+func (o Failed) PreviewEdit(ctx context.Context, m FailedMessage, e Edit) (FailedMessage, error) {
 	if e.Body != nil {
 		body, err := editedBody(m.Body, e.Body)
 		if err != nil {

@@ -12,7 +12,7 @@ import (
 
 func (d database) failed(name string) ops.FailedMessage {
 	d.t.Helper()
-	m, err := d.ShowFailed(d.t.Context(), name)
+	m, err := d.Failed.Show(d.t.Context(), name)
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -36,7 +36,7 @@ func TestEditFailed(t *testing.T) {
 		{ops.Edit{Body: []byte("{\n\"order\": 2.50}")}, true, `{"a":"<b>","sqlq-conversation-id":"<c>","tenant":"south"}`, `{"order":2.50}`},
 		{ops.Edit{Headers: map[string]string{}}, true, `{"sqlq-conversation-id":"<c>"}`, `{"order":2.50}`},
 	} {
-		changed, err := o.EditFailed(t.Context(), d.failed("1"), c.edit)
+		changed, err := o.Failed.Edit(t.Context(), d.failed("1"), c.edit)
 		m := d.failed("1")
 		if err != nil || changed != c.changed || string(m.Headers) != c.headers || string(m.Body) != c.body {
 			t.Errorf("%+v: changed %v, err %v, headers %s, body %s", c.edit, changed, err, m.Headers, m.Body)
@@ -86,7 +86,7 @@ func TestEditRefused(t *testing.T) {
 		{"1", ops.Edit{Headers: map[string]string{"a": strings.Repeat("x", 64<<10)}}, "too large"},
 		{"1", ops.Edit{Headers: lots}, "too large"},
 	} {
-		changed, err := d.EditFailed(t.Context(), d.failed(c.name), c.edit)
+		changed, err := d.Failed.Edit(t.Context(), d.failed(c.name), c.edit)
 		if changed || err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("want %q: changed %v, err %v", c.want, changed, err)
 		}
@@ -110,16 +110,16 @@ func TestEditConflict(t *testing.T) {
 		`UPDATE sqlq.error SET headers = NULL WHERE seq = 1`} {
 		m := d.failed("1")
 		d.exec(change)
-		if changed, err := d.EditFailed(t.Context(), m, edit); changed || !errors.Is(err, ops.ErrChanged) {
+		if changed, err := d.Failed.Edit(t.Context(), m, edit); changed || !errors.Is(err, ops.ErrChanged) {
 			t.Errorf("%s: changed %v, err %v", change, changed, err)
 		}
 	}
 	m := d.failed("2")
-	if _, err := d.Replay(t.Context(), ops.Filter{Names: []string{"2"}}, ops.ReplayOptions{}); err != nil {
+	if _, err := d.Failed.Replay(t.Context(), ops.Filter{Names: []string{"2"}}, ops.ReplayOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	var gone *ops.NoFailedError
-	if changed, err := d.EditFailed(t.Context(), m, edit); changed || !errors.As(err, &gone) {
+	if changed, err := d.Failed.Edit(t.Context(), m, edit); changed || !errors.As(err, &gone) {
 		t.Errorf("replayed: changed %v, err %v", changed, err)
 	}
 	// Of two that edit at once one wins.
@@ -131,7 +131,7 @@ func TestEditConflict(t *testing.T) {
 	outcomes := make(chan outcome)
 	for i := range 2 {
 		go func() {
-			changed, err := d.EditFailed(t.Context(), m, ops.Edit{Body: fmt.Appendf(nil, `{"order":%d}`, 10+i)})
+			changed, err := d.Failed.Edit(t.Context(), m, ops.Edit{Body: fmt.Appendf(nil, `{"order":%d}`, 10+i)})
 			outcomes <- outcome{changed, err}
 		}()
 	}

@@ -13,8 +13,20 @@ import (
 // ErrFilterEmpty is returned by what changes failed messages for a filter that chooses every failed message and does not say All.
 var ErrFilterEmpty = errors.New("the filter chooses every failed message: name a queue, a type, a group or messages, or say that all are meant")
 
-// ErrChanged is returned by EditFailed when the message is not any more what it was when it was read.
+// ErrChanged is returned by Failed.Edit when the message is not any more what it was when it was read.
 var ErrChanged = errors.New("somebody else has edited the message meanwhile; look at it and edit it again")
+
+// ChangedSincePreviewError is returned by what changes messages up to the Snapshot of a preview, when more would be changed now
+// than the preview saw. Nothing was done.
+type ChangedSincePreviewError struct {
+	Previewed int64 // messages that the preview saw
+	Now       int64 // messages that would be changed now
+}
+
+// Error says what happened, where, and what to do.
+func (e *ChangedSincePreviewError) Error() string {
+	return fmt.Sprintf("the preview saw %s, now there are %d: nothing was done; look at them again", plural(e.Previewed, "message"), e.Now)
+}
 
 // NoQueueError is returned when a queue is named that is not there. It is a sqlq.ErrNoQueue.
 type NoQueueError struct {
@@ -113,10 +125,10 @@ func (e *QueueGoneError) Error() string {
 }
 
 // InterruptedError is returned when a change that goes by batches stopped before its end: by Replay, Archive, Unarchive,
-// Delete, Move, Purge, Cancel, Reschedule and ResumeOperation. What it has done stays done, and ResumeOperation goes on with
+// Delete, Move, Purge, Cancel, Reschedule and Operations.Resume. What it has done stays done, and Operations.Resume goes on with
 // the rest, unless Err is ErrCancelled.
 type InterruptedError struct {
-	Operation int64  // its number, for ResumeOperation
+	Operation int64  // its number, for Operations.Resume
 	Kind      string // one of OperationKinds
 	Done      int64  // messages that it has changed
 	Wanted    *int64 // how many it was to change; nil: they were too many to be counted
@@ -138,7 +150,7 @@ func (e *InterruptedError) Error() string {
 // Unwrap returns Err.
 func (e *InterruptedError) Unwrap() error { return e.Err }
 
-// ErrCancelled is why an operation stopped that CancelOperation has ended. What it has done stays done.
+// ErrCancelled is why an operation stopped that Operations.Cancel has ended. What it has done stays done.
 var ErrCancelled = errors.New("somebody has cancelled it")
 
 // NoOperationError is returned when an operation is named that is not there.
@@ -192,7 +204,7 @@ func quoted(names []string) string {
 }
 
 // noQueue turns the error that a missing table makes into a *NoQueueError, if it is the queue that is missing.
-func (o *Ops) noQueue(ctx context.Context, queue string, err error) error {
+func (o *core) noQueue(ctx context.Context, queue string, err error) error {
 	if sqlState(err) != undefinedTable {
 		return err
 	}
@@ -203,7 +215,7 @@ func (o *Ops) noQueue(ctx context.Context, queue string, err error) error {
 }
 
 // mustExist returns a *NoQueueError for a queue that is not there.
-func (o *Ops) mustExist(ctx context.Context, queue string) error {
+func (o *core) mustExist(ctx context.Context, queue string) error {
 	exists, err := o.store.QueueExists(ctx, o.pool, queue)
 	if err != nil {
 		return fmt.Errorf("look for queue %q: %w", queue, err)
@@ -215,7 +227,7 @@ func (o *Ops) mustExist(ctx context.Context, queue string) error {
 }
 
 // unknownQueue returns the *NoQueueError for a queue that is not there.
-func (o *Ops) unknownQueue(ctx context.Context, queue string) error {
+func (o *core) unknownQueue(ctx context.Context, queue string) error {
 	names, err := o.store.QueueNames(ctx, o.pool)
 	if err != nil {
 		return fmt.Errorf("list queues: %w", err)

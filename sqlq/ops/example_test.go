@@ -20,19 +20,19 @@ func Example() {
 	o := ops.New(pool, "sqlq")
 
 	filter := ops.Filter{Queue: "sales", Type: "sales.PlaceOrder"}
-	groups, err := o.GroupFailed(ctx, filter)
+	groups, err := o.Failed.Groups(ctx, filter)
 	check(err)
 	for _, g := range groups {
 		fmt.Printf("%d × %s\n", g.Count.N, g.Error)
 	}
 	filter.Group = groups[0].Group
-	failed, err := o.ListFailed(ctx, filter)
+	failed, err := o.Failed.List(ctx, filter)
 	check(err)
 	fmt.Printf("one of them: %s, after %d attempts\n", failed[0].Type, failed[0].Attempts)
 
-	preview, err := o.PreviewReplay(ctx, filter, ops.ReplayOptions{})
+	preview, err := o.Failed.PreviewReplay(ctx, filter, ops.ReplayOptions{})
 	check(err)
-	n, err := o.Replay(ctx, filter, ops.ReplayOptions{})
+	n, err := o.Failed.Replay(ctx, filter, ops.ReplayOptions{})
 	check(err)
 	fmt.Println("replayed", n, "of", preview.Messages.N)
 	// Output:
@@ -43,17 +43,17 @@ func Example() {
 }
 
 // What is in the queues, and what an error says of one that is not there.
-func ExampleOps_ListQueues() {
+func ExampleQueues_List() {
 	ctx := context.Background()
 	pool, end := failedOrders()
 	defer end()
 	o := ops.New(pool, "sqlq")
-	queues, err := o.ListQueues(ctx)
+	queues, err := o.Queues.List(ctx)
 	check(err)
 	for _, q := range queues {
 		fmt.Println(q.Name, "ready:", q.Ready.N, "failed:", q.Failed.N)
 	}
-	_, err = o.ShowQueue(ctx, "salse")
+	_, err = o.Queues.Show(ctx, "salse")
 	var none *ops.NoQueueError
 	fmt.Println(errors.As(err, &none), err)
 	// Output:
@@ -67,7 +67,7 @@ func failedOrders() (pool *pgxpool.Pool, end func()) {
 	url, drop := pgtest.Example()
 	pool, err := pgxpool.New(ctx, url)
 	check(err)
-	_, err = ops.New(pool, "sqlq").CreateQueue(ctx, "sales")
+	_, err = ops.New(pool, "sqlq").Queues.Create(ctx, "sales")
 	check(err)
 	_, err = pool.Exec(ctx, `INSERT INTO sqlq.error (id, queue, endpoint, host, type, body, attempts, sent_at, first_failed_at, error_type, message, fingerprint)
 		SELECT sqlq.uuid_v7(), 'sales', 'sales', 'h1', 'sales.PlaceOrder', '{"Order": 17}', 15, now(), now(), 'errors.errorString', e.message, md5(e.message)

@@ -7,11 +7,11 @@ import (
 	"math"
 	"time"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
-// FailedMessage is a message in the error table. What ListFailed returns has no Headers, Body, Chain and Stack, which can
-// be large; ShowFailed fills in all.
+// FailedMessage is a message in the error table. What Failed.List returns has no Headers, Body, Chain and Stack, which can
+// be large; Failed.Show fills in all.
 type FailedMessage struct {
 	Number        int64           // by which it can be named
 	ID            string          // of the message
@@ -36,28 +36,28 @@ type FailedMessage struct {
 	Stack         string          // of a panic; "": it was not one
 }
 
-// ListFailed returns the failed messages that a filter chooses, in its order. Naming a queue that neither exists nor has
-// failed messages is a *NoQueueError. See EachFailed for many.
-func (o *Ops) ListFailed(ctx context.Context, f Filter) ([]FailedMessage, error) {
+// List returns the failed messages that a filter chooses, in its order. Naming a queue that neither exists nor has
+// failed messages is a *NoQueueError. See Failed.Each for many.
+func (o Failed) List(ctx context.Context, f Filter) ([]FailedMessage, error) {
 	var failed []FailedMessage
-	err := o.EachFailed(ctx, f, EachOptions{}, func(m FailedMessage) error {
+	err := o.Each(ctx, f, EachOptions{}, func(m FailedMessage) error {
 		failed = append(failed, m)
 		return nil
 	})
 	return failed, err
 }
 
-// EachOptions says how EachFailed works. The zero value is good.
+// EachOptions says how Failed.Each works. The zero value is good.
 type EachOptions struct {
 	// Whole fills in Headers, Body, Chain and Stack, too.
 	// Default: off. Cost: all of their bytes are read.
 	Whole bool
-	// Progress is called every now and then with the number of messages looked at so far.
+	// Progress is called every now and then.
 	// Default: nobody is told. Cost: its time.
-	Progress func(looked int64)
+	Progress func(Progress)
 }
 
-// What EachFailed reads at once.
+// What Failed.Each reads at once.
 const (
 	lookAtOnce   = 20_000  // messages that it looks at in one statement
 	returnAtOnce = 1_000   // of those, messages that fit
@@ -65,19 +65,19 @@ const (
 	wholeAtOnce  = 200     // messages with their bodies
 )
 
-// EachFailed calls each for the failed messages that a filter chooses, in its order, and ends with the first error of each.
+// Each calls each for the failed messages that a filter chooses, in its order, and ends with the first error of each.
 // It reads them by and by, in short statements, so that it needs little memory and holds nobody up, however many there are
 // and however rare those that fit: what changes meanwhile may or may not be seen. Messages that fail after it began are
 // left out.
 //
 // A filter whose regular expression or jsonpath is wrong is a *FilterError, naming a queue that neither exists nor has
 // failed messages a *NoQueueError.
-func (o *Ops) EachFailed(ctx context.Context, f Filter, opts EachOptions, each func(FailedMessage) error) error {
+func (o Failed) Each(ctx context.Context, f Filter, opts EachOptions, each func(FailedMessage) error) error {
 	chosen, err := o.choose(ctx, f)
 	if err != nil {
 		return err
 	}
-	scan := store.FailedScan{Oldest: f.Order == Oldest, Sizes: opts.Whole, Look: lookAtOnce}
+	scan := query.FailedScan{Oldest: f.Order == Oldest, Sizes: opts.Whole, Look: lookAtOnce}
 	if scan.Oldest { // else later ones come before the first
 		if scan.UpTo, err = o.store.LastFailed(ctx, o.pool); err != nil {
 			return fmt.Errorf("read the last number of the error table: %w", err)
@@ -100,7 +100,7 @@ func (o *Ops) EachFailed(ctx context.Context, f Filter, opts EachOptions, each f
 		}
 		scan.After = chunk.Next
 		if looked += int64(chunk.Looked); opts.Progress != nil {
-			opts.Progress(looked)
+			opts.Progress(Progress{Looked: looked, Done: int64(found)})
 		}
 	}
 	if found == 0 {
@@ -110,7 +110,7 @@ func (o *Ops) EachFailed(ctx context.Context, f Filter, opts EachOptions, each f
 }
 
 // hand hands the messages of a chunk over; whole ones by few at once, for bodies may be large.
-func (o *Ops) hand(ctx context.Context, chunk store.FailedChunk, whole bool, each func(FailedMessage) error) error {
+func (o Failed) hand(ctx context.Context, chunk query.FailedChunk, whole bool, each func(FailedMessage) error) error {
 	if !whole {
 		for _, m := range chunk.Failed {
 			if err := each(failedMessage(m)); err != nil {
@@ -131,7 +131,7 @@ func (o *Ops) hand(ctx context.Context, chunk store.FailedChunk, whole bool, eac
 		if err != nil {
 			return fmt.Errorf("read failed messages: %w", err)
 		}
-		at := map[int64]store.Failed{}
+		at := map[int64]query.Failed{}
 		for _, m := range read {
 			at[m.Seq] = m
 		}
@@ -148,9 +148,9 @@ func (o *Ops) hand(ctx context.Context, chunk store.FailedChunk, whole bool, eac
 	return nil
 }
 
-// ShowFailed returns the failed or archived message of that number or id, with all its fields. An id of which several
+// Show returns the failed or archived message of that number or id, with all its fields. An id of which several
 // copies failed, as those of an event may, is an error that lists their numbers; none is a *NoFailedError.
-func (o *Ops) ShowFailed(ctx context.Context, name string) (FailedMessage, error) {
+func (o Failed) Show(ctx context.Context, name string) (FailedMessage, error) {
 	chosen, err := Filter{Names: []string{name}, Status: StatusAny}.chosen()
 	if err != nil {
 		return FailedMessage{}, err
@@ -181,13 +181,13 @@ func (o *Ops) ShowFailed(ctx context.Context, name string) (FailedMessage, error
 }
 
 // checkQueue returns a *NoQueueError for a queue that neither exists nor has anything in the error table: it is mistyped.
-func (o *Ops) checkQueue(ctx context.Context, queue string) error {
+func (o *core) checkQueue(ctx context.Context, queue string) error {
 	if queue == "" {
 		return nil
 	}
 	known, err := o.store.QueueExists(ctx, o.pool, queue)
 	if err == nil && !known {
-		known, err = o.store.AnyFailed(ctx, o.pool, store.Filter{Queue: queue}, math.MaxInt64)
+		known, err = o.store.AnyFailed(ctx, o.pool, query.Filter{Queue: queue}, math.MaxInt64)
 	}
 	if err != nil {
 		return fmt.Errorf("look for queue %q: %w", queue, err)
@@ -198,7 +198,7 @@ func (o *Ops) checkQueue(ctx context.Context, queue string) error {
 	return o.unknownQueue(ctx, queue)
 }
 
-func failedMessage(m store.Failed) FailedMessage {
+func failedMessage(m query.Failed) FailedMessage {
 	f := FailedMessage{
 		Number: m.Seq, ID: m.ID, Status: Status(m.Status), Queue: m.Queue, Endpoint: m.Endpoint, Host: m.Host, Type: m.Type,
 		Attempts: m.Attempts, Replays: m.Replays, SentAt: m.SentAt, ExpiresAt: m.ExpiresAt, FirstFailedAt: m.FirstFailedAt,

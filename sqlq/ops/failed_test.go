@@ -36,7 +36,7 @@ func TestListFailed(t *testing.T) {
 		{ops.Filter{Names: []string{"1", id, "99"}}, "5 1"},
 		{ops.Filter{Names: []string{"1", "2"}, Type: "sales.Cancel"}, "2"},
 	} {
-		failed, err := d.ListFailed(t.Context(), c.filter)
+		failed, err := d.Failed.List(t.Context(), c.filter)
 		var got []string
 		for _, m := range failed {
 			got = append(got, fmt.Sprint(m.Number))
@@ -45,10 +45,10 @@ func TestListFailed(t *testing.T) {
 			t.Errorf("%+v: got %v, err %v, want %s", c.filter, got, err, c.want)
 		}
 	}
-	if _, err := d.ListFailed(t.Context(), ops.Filter{Names: []string{"twelve"}}); err == nil || !strings.Contains(err.Error(), `"twelve"`) {
+	if _, err := d.Failed.List(t.Context(), ops.Filter{Names: []string{"twelve"}}); err == nil || !strings.Contains(err.Error(), `"twelve"`) {
 		t.Errorf("a name that is none: err %v", err)
 	}
-	if _, err := d.ListFailed(t.Context(), ops.Filter{Status: "lost"}); err == nil || !strings.Contains(err.Error(), `"lost"`) {
+	if _, err := d.Failed.List(t.Context(), ops.Filter{Status: "lost"}); err == nil || !strings.Contains(err.Error(), `"lost"`) {
 		t.Errorf("a status that is none: err %v", err)
 	}
 }
@@ -62,7 +62,7 @@ func TestShowFailed(t *testing.T) {
 			7, 2, '2026-01-01T10:00:00Z', '2026-01-02T10:00:00Z', '2026-01-01T10:00:01Z', '2026-01-01T10:05:00Z',
 			'*pq.Error', 'card refused', '{"*fmt.wrapError: charge: card refused","*pq.Error: card refused"}', 'goroutine 1', 'g1')`)
 	for _, name := range []string{"1", "0198c0de-0000-7000-8000-000000000001", "0198C0DE00007000" + "8000000000000001"} {
-		m, err := d.ShowFailed(t.Context(), name)
+		m, err := d.Failed.Show(t.Context(), name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -76,12 +76,12 @@ func TestShowFailed(t *testing.T) {
 		}
 	}
 	var none *ops.NoFailedError
-	if _, err := d.ShowFailed(t.Context(), "2"); !errors.As(err, &none) {
+	if _, err := d.Failed.Show(t.Context(), "2"); !errors.As(err, &none) {
 		t.Errorf("one that is not there: err %v", err)
 	}
 	d.exec(`INSERT INTO sqlq.error (id, queue, endpoint, host, type, body, attempts, sent_at, first_failed_at, error_type, message, fingerprint)
 		VALUES ('0198c0de-0000-7000-8000-000000000001', 'billing', 'billing', 'h', 'T', '', 1, now(), now(), 'e', 'm', 'g')`)
-	if _, err := d.ShowFailed(t.Context(), "0198c0de-0000-7000-8000-000000000001"); err == nil || !strings.Contains(err.Error(), "1 (sales)") || !strings.Contains(err.Error(), "2 (billing)") {
+	if _, err := d.Failed.Show(t.Context(), "0198c0de-0000-7000-8000-000000000001"); err == nil || !strings.Contains(err.Error(), "1 (sales)") || !strings.Contains(err.Error(), "2 (billing)") {
 		t.Errorf("an id of two: err %v", err)
 	}
 }
@@ -99,20 +99,20 @@ func TestOddNames(t *testing.T) {
 	}
 	d.exec(fmt.Sprintf(`INSERT INTO %s (id, queue, endpoint, host, type, body, attempts, sent_at, first_failed_at, error_type, message, fingerprint)
 		VALUES (gen_random_uuid(), $1, $1, 'h', 'T', '{}', 1, now(), now(), 'e', 'm', 'g')`, pgx.Identifier{schema, "error"}.Sanitize()), queue)
-	if n, err := d.Replay(t.Context(), ops.Filter{All: true}, ops.ReplayOptions{}); n != 1 || err != nil {
+	if n, err := d.Failed.Replay(t.Context(), ops.Filter{All: true}, ops.ReplayOptions{}); n != 1 || err != nil {
 		t.Errorf("replayed %d, err %v", n, err)
 	}
-	q, err := d.ShowQueue(t.Context(), queue)
+	q, err := d.Queues.Show(t.Context(), queue)
 	if err != nil || q.Ready.N != 2 {
 		t.Errorf("show: %+v, err %v", q, err)
 	}
-	if m, err := d.Peek(t.Context(), queue, ops.Filter{Limit: 10}, ops.Looking{}); err != nil || len(m) != 2 {
+	if m, err := d.Ready.List(t.Context(), queue, ops.Filter{Limit: 10}, ops.Looking{}); err != nil || len(m) != 2 {
 		t.Errorf("peek: %v, err %v", m, err)
 	}
-	if p, err := d.Purge(t.Context(), queue, ops.Filter{}, ops.PurgeOptions{Delayed: true}); err != nil || p.Ready != 2 {
+	if p, err := d.Ready.Purge(t.Context(), queue, ops.Filter{}, ops.PurgeOptions{Delayed: true}); err != nil || p.Ready != 2 {
 		t.Errorf("purge: %v, err %v", p, err)
 	}
-	if _, err := d.DropQueue(t.Context(), queue, false); err != nil {
+	if _, err := d.Queues.Drop(t.Context(), queue, false); err != nil {
 		t.Errorf("drop: %v", err)
 	}
 }

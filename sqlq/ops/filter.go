@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // Status of a message in the error table.
@@ -84,13 +85,13 @@ func (f Filter) ChoosesAll() bool {
 }
 
 // chosen returns the filter as the store wants it, for failed messages.
-func (f Filter) chosen() (store.Filter, error) {
+func (f Filter) chosen() (query.Filter, error) {
 	switch f.Status {
 	case "":
 		f.Status = StatusFailed
 	case StatusFailed, StatusArchived, StatusAny:
 	default:
-		return store.Filter{}, fmt.Errorf("status %q is unknown: it is %q, %q or %q", f.Status, StatusFailed, StatusArchived, StatusAny)
+		return query.Filter{}, fmt.Errorf("status %q is unknown: it is %q, %q or %q", f.Status, StatusFailed, StatusArchived, StatusAny)
 	}
 	chosen, err := f.chosenOthers()
 	if f.Status != StatusAny {
@@ -101,7 +102,7 @@ func (f Filter) chosen() (store.Filter, error) {
 }
 
 // choose returns the filter as the store wants it, for failed messages, after the database has read what is in its languages.
-func (o *Ops) choose(ctx context.Context, f Filter) (store.Filter, error) {
+func (o *core) choose(ctx context.Context, f Filter) (query.Filter, error) {
 	chosen, err := f.chosen()
 	if err != nil {
 		return chosen, err
@@ -125,7 +126,7 @@ func (o *Ops) choose(ctx context.Context, f Filter) (store.Filter, error) {
 
 // chooseReady returns the filter as the store wants it, for the messages of a queue, after the database has read what is in its
 // languages.
-func (o *Ops) chooseReady(ctx context.Context, f Filter) (store.Filter, error) {
+func (o *core) chooseReady(ctx context.Context, f Filter) (query.Filter, error) {
 	chosen, err := f.chosenReady()
 	if err != nil {
 		return chosen, err
@@ -137,30 +138,30 @@ func (o *Ops) chooseReady(ctx context.Context, f Filter) (store.Filter, error) {
 const seenQueues = 20
 
 // chosenDelayed returns the filter as the store wants it, for delayed messages.
-func (f Filter) chosenDelayed() (store.Filter, error) {
+func (f Filter) chosenDelayed() (query.Filter, error) {
 	if f.Group != "" || f.Status != "" {
-		return store.Filter{}, errors.New("only failed messages have a group and a status")
+		return query.Filter{}, errors.New("only failed messages have a group and a status")
 	}
 	return f.chosenOthers()
 }
 
 // chosenReady returns the filter as the store wants it, for the messages of a queue, whose table it is read from.
-func (f Filter) chosenReady() (store.Filter, error) {
+func (f Filter) chosenReady() (query.Filter, error) {
 	if f.Error != "" {
-		return store.Filter{}, errors.New("a message that waits in its queue has no error; those that failed are in the error table, those to be retried among the delayed")
+		return query.Filter{}, errors.New("a message that waits in its queue has no error; those that failed are in the error table, those to be retried among the delayed")
 	}
 	if err := f.checkNames("ready"); err != nil {
-		return store.Filter{}, err
+		return query.Filter{}, err
 	}
 	f.Queue = ""
 	return f.chosenDelayed()
 }
 
-func (f Filter) chosenOthers() (store.Filter, error) {
+func (f Filter) chosenOthers() (query.Filter, error) {
 	if err := f.checkTexts(); err != nil {
-		return store.Filter{}, err
+		return query.Filter{}, err
 	}
-	chosen := store.Filter{Queue: f.Queue, Type: f.Type, Since: f.Since.stored(), Until: f.Until.stored(),
+	chosen := query.Filter{Queue: f.Queue, Type: f.Type, Since: f.Since.stored(), Until: f.Until.stored(),
 		MinAttempts: f.Attempts.Min, MaxAttempts: f.Attempts.Max, Body: f.Body}
 	if pattern, found := strings.CutPrefix(f.Error, "/"); found {
 		pattern, closed := strings.CutSuffix(pattern, "/")
@@ -222,7 +223,7 @@ func (f Filter) limit() int {
 
 // try has the database read the parts of a filter that are in its languages, so that a mistake in them is told before
 // anything is done, and with its place.
-func (o *Ops) try(ctx context.Context, f store.Filter) error {
+func (o *core) try(ctx context.Context, f query.Filter) error {
 	for _, part := range []struct {
 		field, text string
 		read        func(context.Context, store.DBTX, string) error

@@ -95,7 +95,7 @@ func TestFilterFailed(t *testing.T) {
 		{ops.Filter{Body: "$.nowhere"}, ""},
 		{ops.Filter{Queue: "billing", Type: "Even", Error: "Timeout", Body: "$.amount < 9", Headers: map[string]string{"tenant": "north"}, Attempts: span(t, "8"), Since: at(t, "2026-01-01"), Group: "g0"}, "8"},
 	} {
-		failed, err := d.ListFailed(t.Context(), c.filter)
+		failed, err := d.Failed.List(t.Context(), c.filter)
 		if got := numbers(failed); err != nil || got != c.want {
 			t.Errorf("%+v: got %v, err %v, want %s", c.filter, got, err, c.want)
 		}
@@ -103,11 +103,11 @@ func TestFilterFailed(t *testing.T) {
 			continue
 		}
 		want := int64(len(strings.Fields(c.want)))
-		if count, err := d.CountFailed(t.Context(), c.filter); err != nil || count.N != want {
+		if count, err := d.Failed.Count(t.Context(), c.filter); err != nil || count.N != want {
 			t.Errorf("%+v: counted %v, err %v, want %d", c.filter, count, err, want)
 		}
 		c.filter.Order = ""
-		groups, err := d.GroupFailed(t.Context(), c.filter)
+		groups, err := d.Failed.Groups(t.Context(), c.filter)
 		for _, g := range groups {
 			want -= g.Count.N
 		}
@@ -135,9 +135,9 @@ func TestFilterWrong(t *testing.T) {
 		{ops.Filter{Type: "\xff"}, "type", 0},
 		{ops.Filter{Headers: map[string]string{"a": "\x00"}}, "header a", 0},
 	} {
-		_, list := d.ListFailed(t.Context(), c.filter)
-		_, count := d.CountFailed(t.Context(), c.filter)
-		_, groups := d.GroupFailed(t.Context(), c.filter)
+		_, list := d.Failed.List(t.Context(), c.filter)
+		_, count := d.Failed.Count(t.Context(), c.filter)
+		_, groups := d.Failed.Groups(t.Context(), c.filter)
 		for _, err := range []error{list, count, groups} {
 			var wrong *ops.FilterError
 			if !errors.As(err, &wrong) || wrong.Field != c.field || wrong.At != c.at {
@@ -146,19 +146,19 @@ func TestFilterWrong(t *testing.T) {
 		}
 	}
 	var none *ops.NoQueueError
-	if _, err := d.GroupFailed(t.Context(), ops.Filter{Queue: "sale"}); !errors.As(err, &none) {
+	if _, err := d.Failed.Groups(t.Context(), ops.Filter{Queue: "sale"}); !errors.As(err, &none) {
 		t.Errorf("groups of no queue: err %v", err)
 	}
-	if _, err := d.CountFailed(t.Context(), ops.Filter{Queue: "sale"}); !errors.As(err, &none) {
+	if _, err := d.Failed.Count(t.Context(), ops.Filter{Queue: "sale"}); !errors.As(err, &none) {
 		t.Errorf("count of no queue: err %v", err)
 	}
-	if _, err := d.ListFailed(t.Context(), ops.Filter{Order: "sideways"}); err == nil || !strings.Contains(err.Error(), `"sideways"`) {
+	if _, err := d.Failed.List(t.Context(), ops.Filter{Order: "sideways"}); err == nil || !strings.Contains(err.Error(), `"sideways"`) {
 		t.Errorf("an order that is none: err %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var wrong *ops.FilterError
-	if _, err := d.ListFailed(ctx, ops.Filter{Error: "/a/"}); !errors.Is(err, context.Canceled) || errors.As(err, &wrong) {
+	if _, err := d.Failed.List(ctx, ops.Filter{Error: "/a/"}); !errors.Is(err, context.Canceled) || errors.As(err, &wrong) {
 		t.Errorf("interrupted: err %v", err)
 	}
 }

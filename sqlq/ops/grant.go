@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // RoleKinds are the kinds of database roles that Grant knows.
@@ -56,7 +56,7 @@ func (e *NoRoleError) Error() string {
 
 // Grant gives a role what it needs for its kind. What it has besides it keeps. Only the owner of the schema, or a member of
 // that role, can do it. An unknown role is a *NoRoleError, an unknown queue a *NoQueueError; then nothing was granted.
-func (o *Ops) Grant(ctx context.Context, g Grant) error {
+func (o Roles) Grant(ctx context.Context, g Grant) error {
 	if err := g.check(); err != nil {
 		return err
 	}
@@ -67,14 +67,14 @@ func (o *Ops) Grant(ctx context.Context, g Grant) error {
 
 // Revoke takes everything from a role that Grant gave it; with queues only what it has on their tables. Errors are those of
 // Grant.
-func (o *Ops) Revoke(ctx context.Context, role string, queues []string) error {
+func (o Roles) Revoke(ctx context.Context, role string, queues []string) error {
 	return o.granting(ctx, kindRevoke, Grant{Role: role, Queues: queues}, func() error {
 		return o.store.RevokeRole(ctx, o.pool, role, queues)
 	})
 }
 
-// RoleNames returns the names of the server's roles, in their order, those that the server makes itself left out.
-func (o *Ops) RoleNames(ctx context.Context) ([]string, error) {
+// Names returns the names of the server's roles, in their order, those that the server makes itself left out.
+func (o Roles) Names(ctx context.Context) ([]string, error) {
 	names, err := o.store.Roles(ctx, o.pool)
 	if err != nil {
 		return nil, fmt.Errorf("list roles: %w", err)
@@ -83,17 +83,17 @@ func (o *Ops) RoleNames(ctx context.Context) ([]string, error) {
 }
 
 // GrantSQL is the statement that Grant runs.
-func (o *Ops) GrantSQL(g Grant) (string, error) {
+func (o Roles) GrantSQL(g Grant) (string, error) {
 	return o.store.GrantRoleSQL(g.Role, g.Kind, g.Queues, g.Bodies, g.Events), g.check()
 }
 
 // RevokeSQL is the statement that Revoke runs.
-func (o *Ops) RevokeSQL(role string, queues []string) string {
+func (o Roles) RevokeSQL(role string, queues []string) string {
 	return o.store.RevokeRoleSQL(role, queues)
 }
 
 // granting changes what a role may do, and writes that down.
-func (o *Ops) granting(ctx context.Context, kind string, g Grant, change func() error) error {
+func (o Roles) granting(ctx context.Context, kind string, g Grant, change func() error) error {
 	roles, err := o.store.Roles(ctx, o.pool)
 	if err != nil {
 		return fmt.Errorf("look for role %q: %w", g.Role, err)
@@ -109,7 +109,7 @@ func (o *Ops) granting(ctx context.Context, kind string, g Grant, change func() 
 	if err := change(); err != nil {
 		return fmt.Errorf("%s role %q: %w", kind, g.Role, err)
 	}
-	id, err := o.begin(ctx, kind, g, store.Operation{})
+	id, err := o.begin(ctx, kind, g, query.Operation{})
 	if err != nil {
 		return err
 	}

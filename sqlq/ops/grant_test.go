@@ -19,7 +19,7 @@ import (
 
 var update = flag.Bool("update", false, "write "+grantsFile+" anew from what grant_role does")
 
-const grantsFile = "../internal/store/grants.txt"
+const grantsFile = "internal/query/grants.txt"
 
 // role makes a role that may log in and nothing else. It is gone when the test ends.
 func (d database) role(name string) string {
@@ -58,7 +58,7 @@ func TestGrantsFile(t *testing.T) {
 	has := func(kind string, queues []string) []string {
 		t.Helper()
 		role := d.role(kind)
-		if err := d.Grant(t.Context(), ops.Grant{Role: role, Kind: kind, Queues: queues}); err != nil {
+		if err := d.Roles.Grant(t.Context(), ops.Grant{Role: role, Kind: kind, Queues: queues}); err != nil {
 			t.Fatal(err)
 		}
 		rows, err := d.pool.Query(t.Context(), `
@@ -116,13 +116,13 @@ func TestGrantAndRevoke(t *testing.T) {
 	d.exec(`SELECT sqlq.create_queue('mine'), sqlq.create_queue('theirs')`)
 	role := d.role(`it's "me"`)
 	producer := ops.Grant{Role: role, Kind: "producer", Queues: []string{"mine"}}
-	statement, err := d.GrantSQL(producer)
+	statement, err := d.Roles.GrantSQL(producer)
 	if err != nil {
 		t.Fatal(err)
 	}
 	d.exec(statement)
-	d.exec(d.RevokeSQL(role, nil))
-	if err := d.Grant(ctx, producer); err != nil {
+	d.exec(d.Roles.RevokeSQL(role, nil))
+	if err := d.Roles.Grant(ctx, producer); err != nil {
 		t.Fatal(err)
 	}
 	may := func(queue string) bool {
@@ -131,10 +131,10 @@ func TestGrantAndRevoke(t *testing.T) {
 	if !may("mine") || may("theirs") {
 		t.Error("it is not a producer of its queue alone")
 	}
-	if err := d.Revoke(ctx, role, []string{"mine"}); err != nil || may("mine") {
+	if err := d.Roles.Revoke(ctx, role, []string{"mine"}); err != nil || may("mine") {
 		t.Errorf("after Revoke: %v, %v", may("mine"), err)
 	}
-	if err := d.Revoke(ctx, role, nil); err != nil {
+	if err := d.Roles.Revoke(ctx, role, nil); err != nil {
 		t.Fatal(err)
 	}
 	if n := d.number(`SELECT has_schema_privilege($1::text::name, 'sqlq', 'USAGE')::int`, role); n != 0 {
@@ -145,19 +145,19 @@ func TestGrantAndRevoke(t *testing.T) {
 	}
 
 	var noRole *ops.NoRoleError
-	if err := d.Grant(ctx, ops.Grant{Role: role + "x", Kind: "viewer"}); !errors.As(err, &noRole) || !slices.Contains(noRole.Near, role) {
+	if err := d.Roles.Grant(ctx, ops.Grant{Role: role + "x", Kind: "viewer"}); !errors.As(err, &noRole) || !slices.Contains(noRole.Near, role) {
 		t.Errorf("unknown role: %v, want a NoRoleError with %q", err, role)
 	}
 	var noQueue *ops.NoQueueError
-	if err := d.Grant(ctx, ops.Grant{Role: role, Kind: "viewer", Queues: []string{"mien"}}); !errors.As(err, &noQueue) {
+	if err := d.Roles.Grant(ctx, ops.Grant{Role: role, Kind: "viewer", Queues: []string{"mien"}}); !errors.As(err, &noQueue) {
 		t.Errorf("unknown queue: %v, want a NoQueueError", err)
 	}
 	for _, g := range []ops.Grant{{Kind: "viewer"}, {Role: role, Kind: "king"}, {Role: role, Kind: "producer", Bodies: true}} {
-		if err := d.Grant(ctx, g); err == nil {
+		if err := d.Roles.Grant(ctx, g); err == nil {
 			t.Errorf("%+v was granted", g)
 		}
 	}
-	if err := d.loginAs(role).Grant(ctx, ops.Grant{Role: role, Kind: "operator"}); err == nil || !strings.Contains(err.Error(), "42501") {
+	if err := d.loginAs(role).Roles.Grant(ctx, ops.Grant{Role: role, Kind: "operator"}); err == nil || !strings.Contains(err.Error(), "42501") {
 		t.Errorf("by somebody who is not the owner: %v", err)
 	}
 }

@@ -9,7 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // How long failed messages may be counted one by one. What takes longer is estimated, and what is sure to take longer, because
@@ -38,17 +38,17 @@ type Group struct {
 	Error     string    // its; the first thousand characters
 }
 
-// GroupFailed returns the failed messages that a filter chooses by group, the largest group first; with Order Newest that
+// Groups returns the failed messages that a filter chooses by group, the largest group first; with Order Newest that
 // which failed last, with Oldest that which failed first. Limit is of groups. Where there are so many messages that
 // counting them takes more than half a second, the counts are estimated from a sample of the table, but for small groups. Then with
 // more than 500 groups, and with a filter that asks for more than status, group and times, a small group may be missing that
-// has not failed lately. Errors are those of EachFailed.
-func (o *Ops) GroupFailed(ctx context.Context, f Filter) ([]Group, error) {
+// has not failed lately. Errors are those of Failed.Each.
+func (o Failed) Groups(ctx context.Context, f Filter) ([]Group, error) {
 	chosen, err := o.choose(ctx, f)
 	if err != nil {
 		return nil, err
 	}
-	var parts []store.FailedGroup
+	var parts []query.FailedGroup
 	exact := false
 	expected, err := o.store.ExpectFailed(ctx, o.pool, chosen)
 	if err == nil && expected <= countedAtMost {
@@ -76,7 +76,7 @@ func (o *Ops) GroupFailed(ctx context.Context, f Filter) ([]Group, error) {
 
 // estimateGroups makes the groups from a sample, and looks them up one by one where that is quick: then none is missing, and
 // the small ones are counted.
-func (o *Ops) estimateGroups(ctx context.Context, f Filter, chosen store.Filter) ([]Group, error) {
+func (o Failed) estimateGroups(ctx context.Context, f Filter, chosen query.Filter) ([]Group, error) {
 	parts, err := o.store.EstimateGroups(ctx, o.pool, chosen)
 	if err != nil {
 		return nil, err
@@ -128,7 +128,7 @@ func union(a, b []string) []string {
 }
 
 // joinGroups makes a group of its parts in each queue, type and status.
-func joinGroups(parts []store.FailedGroup, estimated bool) []Group {
+func joinGroups(parts []query.FailedGroup, estimated bool) []Group {
 	at := map[string]*Group{}
 	for _, p := range parts {
 		g := at[p.Fingerprint]
@@ -173,7 +173,7 @@ func sortGroups(groups []Group, order Order) {
 }
 
 // fillGroups says how one message of each group failed.
-func (o *Ops) fillGroups(ctx context.Context, groups []Group) error {
+func (o Failed) fillGroups(ctx context.Context, groups []Group) error {
 	of := map[int64]*Group{}
 	var seqs []int64
 	for i := range groups {
@@ -190,9 +190,9 @@ func (o *Ops) fillGroups(ctx context.Context, groups []Group) error {
 	return nil
 }
 
-// CountFailed counts the failed messages that a filter chooses, whatever its limit. The count is exact up to CountLimit,
-// and where it takes longer than a quarter of a second estimated from a sample of the table. Errors are those of EachFailed.
-func (o *Ops) CountFailed(ctx context.Context, f Filter) (Count, error) {
+// Count counts the failed messages that a filter chooses, whatever its limit. The count is exact up to CountLimit,
+// and where it takes longer than a quarter of a second estimated from a sample of the table. Errors are those of Failed.Each.
+func (o Failed) Count(ctx context.Context, f Filter) (Count, error) {
 	chosen, err := o.choose(ctx, f)
 	if err != nil {
 		return Count{}, err

@@ -6,15 +6,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
 	"github.com/sqlq/sqlq/sqlq/ops"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 func TestGroupFailed(t *testing.T) {
 	t.Parallel()
 	d := many(t)
 	d.exec(`UPDATE sqlq.error SET fingerprint = 'g0' WHERE seq = 9`)
-	groups, err := d.GroupFailed(t.Context(), ops.Filter{Status: ops.StatusAny})
+	groups, err := d.Failed.Groups(t.Context(), ops.Filter{Status: ops.StatusAny})
 	if err != nil || len(groups) != 4 {
 		t.Fatalf("%v, err %v", groups, err)
 	}
@@ -35,7 +35,7 @@ func TestGroupFailed(t *testing.T) {
 		{ops.Filter{Queue: "sales"}, "g1 g0 g3 g2"},
 		{ops.Filter{Error: "refused"}, "g2 g3"},
 	} {
-		groups, err := d.GroupFailed(t.Context(), c.filter)
+		groups, err := d.Failed.Groups(t.Context(), c.filter)
 		var got []string
 		for _, g := range groups {
 			got = append(got, g.Group)
@@ -50,8 +50,8 @@ func TestGroupFailed(t *testing.T) {
 func TestGroupsEstimated(t *testing.T) {
 	t.Parallel()
 	d := many(t)
-	s := store.New("sqlq")
-	for _, f := range []store.Filter{{}, {Status: "failed"}, {Status: "archived"}, {Status: "failed", Queue: "sales", Error: "Timeout"},
+	s := query.New("sqlq")
+	for _, f := range []query.Filter{{}, {Status: "failed"}, {Status: "archived"}, {Status: "failed", Queue: "sales", Error: "Timeout"},
 		{Headers: [][2]string{{"tenant", "north"}}, Body: "$.amount"}} {
 		exact, err := s.GroupFailed(t.Context(), d.pool, f)
 		if err != nil {
@@ -61,7 +61,7 @@ func TestGroupsEstimated(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		each := func(groups []store.FailedGroup) map[string]int64 {
+		each := func(groups []query.FailedGroup) map[string]int64 {
 			n := map[string]int64{}
 			for _, g := range groups {
 				n[strings.Join([]string{g.Fingerprint, g.Queue, g.Type, g.Status, g.FirstAt.String(), g.LastAt.String(), fmt.Sprint(g.Seq)}, " ")] += g.N
@@ -85,9 +85,9 @@ func TestGroupsEstimated(t *testing.T) {
 func TestGroupsListed(t *testing.T) {
 	t.Parallel()
 	d := many(t)
-	s := store.New("sqlq")
-	for _, f := range []store.Filter{{}, {Status: "failed"}, {Status: "archived"}, {Status: "failed", Fingerprint: "g1"}, {Fingerprint: "none"},
-		{Since: store.Moment{At: at(t, "2026-01-01T10:03:00Z").At}, Until: store.Moment{At: at(t, "2026-01-01T10:08:00Z").At}}} {
+	s := query.New("sqlq")
+	for _, f := range []query.Filter{{}, {Status: "failed"}, {Status: "archived"}, {Status: "failed", Fingerprint: "g1"}, {Fingerprint: "none"},
+		{Since: query.Moment{At: at(t, "2026-01-01T10:03:00Z").At}, Until: query.Moment{At: at(t, "2026-01-01T10:08:00Z").At}}} {
 		all, err := s.GroupFailed(t.Context(), d.pool, f)
 		if err != nil {
 			t.Fatal(err)
@@ -119,7 +119,7 @@ func TestGroupsListed(t *testing.T) {
 			t.Errorf("%+v: listed %v, want %v", f, got, want)
 		}
 	}
-	if listed, _, err := s.ListGroups(t.Context(), d.pool, store.Filter{Status: "failed"}, 2); err != nil || len(listed) != 2 {
+	if listed, _, err := s.ListGroups(t.Context(), d.pool, query.Filter{Status: "failed"}, 2); err != nil || len(listed) != 2 {
 		t.Errorf("two of them: %v, err %v", listed, err)
 	}
 }
@@ -134,7 +134,7 @@ func TestGroupsOfVeryMany(t *testing.T) {
 	d.exec(`UPDATE sqlq.error SET status = 'archived', archived_at = now() WHERE seq = 2001`)
 	d.exec(`ANALYZE sqlq.error`)
 	d.exec(`UPDATE pg_class SET reltuples = reltuples * 1000 WHERE oid = 'sqlq.error'::regclass`)
-	groups, err := d.GroupFailed(t.Context(), ops.Filter{Status: ops.StatusAny})
+	groups, err := d.Failed.Groups(t.Context(), ops.Filter{Status: ops.StatusAny})
 	if err != nil || len(groups) != 2 {
 		t.Fatalf("%+v, err %v", groups, err)
 	}
@@ -152,13 +152,13 @@ func TestCountFailed(t *testing.T) {
 	d := open(t)
 	d.fail("sales", "g1", ops.CountLimit)
 	d.fail("sales", "g2", 2)
-	if c, err := d.CountFailed(t.Context(), ops.Filter{Group: "g2", Limit: 1}); err != nil || c.N != 2 {
+	if c, err := d.Failed.Count(t.Context(), ops.Filter{Group: "g2", Limit: 1}); err != nil || c.N != 2 {
 		t.Errorf("few: %v, err %v", c, err)
 	}
-	if c, err := d.CountFailed(t.Context(), ops.Filter{Group: "g1"}); err != nil || c.N < ops.CountLimit || c.Estimated && c.N != ops.CountLimit {
+	if c, err := d.Failed.Count(t.Context(), ops.Filter{Group: "g1"}); err != nil || c.N < ops.CountLimit || c.Estimated && c.N != ops.CountLimit {
 		t.Errorf("the limit: %v, err %v", c, err)
 	}
-	if c, err := d.CountFailed(t.Context(), ops.Filter{}); err != nil || c.N != ops.CountLimit+2 || !c.Estimated { // the sample is the whole table
+	if c, err := d.Failed.Count(t.Context(), ops.Filter{}); err != nil || c.N != ops.CountLimit+2 || !c.Estimated { // the sample is the whole table
 		t.Errorf("more: %v, err %v", c, err)
 	}
 }

@@ -16,10 +16,12 @@ func TestHistory(t *testing.T) {
 	by := d.By(ops.Actor{OSUser: "ann", Host: "h7", Reason: "the card service is back"})
 	one := ops.Filter{Names: []string{"1"}}
 	for _, change := range []func() (int64, error){
-		func() (int64, error) { return by.Archive(t.Context(), one, nil) },
-		func() (int64, error) { return by.Unarchive(t.Context(), one, nil) },
-		func() (int64, error) { return by.Replay(t.Context(), one, ops.ReplayOptions{}) },
-		func() (int64, error) { return by.Delete(t.Context(), ops.Filter{Names: []string{"2"}}, nil) },
+		func() (int64, error) { return by.Failed.Archive(t.Context(), one, ops.ChangeOptions{}) },
+		func() (int64, error) { return by.Failed.Unarchive(t.Context(), one, ops.ChangeOptions{}) },
+		func() (int64, error) { return by.Failed.Replay(t.Context(), one, ops.ReplayOptions{}) },
+		func() (int64, error) {
+			return by.Failed.Delete(t.Context(), ops.Filter{Names: []string{"2"}}, ops.ChangeOptions{})
+		},
 	} {
 		if n, err := change(); n != 1 || err != nil {
 			t.Fatalf("changed %d, err %v", n, err)
@@ -30,7 +32,7 @@ func TestHistory(t *testing.T) {
 	if want := "1 archive 1, 1 unarchive 2, 1 replay 3, 2 delete 4"; got != want {
 		t.Errorf("history %q, want %q", got, want)
 	}
-	operations, err := d.Operations(t.Context(), ops.OperationFilter{})
+	operations, err := d.Operations.List(t.Context(), ops.OperationFilter{})
 	if err != nil || len(operations) != 4 {
 		t.Fatalf("operations %+v, err %v", operations, err)
 	}

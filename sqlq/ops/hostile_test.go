@@ -32,52 +32,52 @@ func seen(t *testing.T, o *ops.Ops) map[string]any {
 		}
 		all[what] = v
 	}
-	queues, err := o.ListQueues(ctx)
+	queues, err := o.Queues.List(ctx)
 	for i := range queues {
 		queues[i].OldestAge = nil
 	}
 	add("queues", queues, err)
 	for _, queue := range []string{hostile.Queue, hostile.Good} {
-		_, err = o.ShowQueue(ctx, queue)
+		_, err = o.Queues.Show(ctx, queue)
 		add("queue "+queue, nil, err)
 	}
 	for _, f := range []ops.Filter{{Status: ops.StatusAny}, {Status: ops.StatusAny, Order: ops.Oldest}, {Body: "$.order"}, {Body: "$.**"}, {Headers: map[string]string{"tenant": "north"}}, {Error: "plain"}} {
 		name := fmt.Sprintf("%+v", f)
-		failed, err := o.ListFailed(ctx, f)
+		failed, err := o.Failed.List(ctx, f)
 		add("failed "+name, failed, err)
 		var whole []ops.FailedMessage
-		err = o.EachFailed(ctx, f, ops.EachOptions{Whole: true}, func(m ops.FailedMessage) error { whole = append(whole, m); return nil })
+		err = o.Failed.Each(ctx, f, ops.EachOptions{Whole: true}, func(m ops.FailedMessage) error { whole = append(whole, m); return nil })
 		add("whole "+name, whole, err)
-		groups, err := o.GroupFailed(ctx, f)
+		groups, err := o.Failed.Groups(ctx, f)
 		add("groups "+name, groups, err)
-		_, err = o.CountFailed(ctx, f)
+		_, err = o.Failed.Count(ctx, f)
 		add("count "+name, nil, err)
 		f.Status, f.Error = "", ""
-		delayed, err := o.ListDelayed(ctx, f)
+		delayed, err := o.Delayed.List(ctx, f)
 		for i := range delayed {
 			delayed[i].DueIn = 0
 		}
 		add("delayed "+name, delayed, err)
-		ready, err := o.Peek(ctx, hostile.Queue, f, ops.Looking{})
+		ready, err := o.Ready.List(ctx, hostile.Queue, f, ops.Looking{})
 		add("ready "+name, ready, err)
 		var lines []byte
-		err = o.EachDelayed(ctx, hostile.Queue, f, ops.Looking{}, func(m ops.Message) (err error) { lines, err = ops.AppendLine(lines, m); return err })
+		err = o.Delayed.Each(ctx, hostile.Queue, f, ops.Looking{}, func(m ops.Message) (err error) { lines, err = ops.AppendLine(lines, m); return err })
 		add("lines "+name, lines, err)
 	}
-	leases, err := o.Leases(ctx, ops.LeaseFilter{})
+	leases, err := o.Leases.List(ctx, ops.LeaseFilter{})
 	for i := range leases {
 		leases[i].For = 0
 	}
 	add("leases", leases, err)
-	instances, err := o.Instances(ctx, ops.InstanceFilter{All: true})
+	instances, err := o.Instances.List(ctx, ops.InstanceFilter{All: true})
 	add("instances", instances, err)
-	operations, err := o.Operations(ctx, ops.OperationFilter{Limit: 1000})
+	operations, err := o.Operations.List(ctx, ops.OperationFilter{Limit: 1000})
 	add("operations", operations, err)
-	subscriptions, err := o.ListSubscriptions(ctx, "", "")
+	subscriptions, err := o.Routes.List(ctx, "", "")
 	add("subscriptions", subscriptions, err)
 	history, err := o.History(ctx, hostile.GoodID)
 	add("history", history, err)
-	d, err := o.Doctor(ctx, ops.DoctorOptions{WantVersion: migrations.Latest()})
+	d, err := o.Doctor.Examine(ctx, ops.DoctorOptions{WantVersion: migrations.Latest()})
 	add("doctor", nil, err)
 	for _, c := range d.Checks {
 		if c.NotRun != "" {
@@ -157,7 +157,7 @@ func TestInfiniteTimesHaveAPlace(t *testing.T) {
 	for _, order := range []ops.Order{ops.Newest, ops.Oldest} {
 		numbers := map[int64]int{}
 		var last time.Time
-		err := d.EachFailed(t.Context(), ops.Filter{Queue: "many", Order: order}, ops.EachOptions{}, func(m ops.FailedMessage) error {
+		err := d.Failed.Each(t.Context(), ops.Filter{Queue: "many", Order: order}, ops.EachOptions{}, func(m ops.FailedMessage) error {
 			if numbers[m.Number]++; numbers[m.Number] > 1 {
 				return fmt.Errorf("message %d comes twice", m.Number)
 			}
@@ -171,14 +171,14 @@ func TestInfiniteTimesHaveAPlace(t *testing.T) {
 			t.Errorf("%s: %d messages, %v", order, len(numbers), err)
 		}
 	}
-	if n, err := d.Archive(t.Context(), ops.Filter{Queue: "many"}, nil); err != nil || n != 2500 {
+	if n, err := d.Failed.Archive(t.Context(), ops.Filter{Queue: "many"}, ops.ChangeOptions{}); err != nil || n != 2500 {
 		t.Errorf("archived %d, %v", n, err)
 	}
-	if n, err := d.Delete(t.Context(), ops.Filter{Queue: "many", Status: ops.StatusArchived}, nil); err != nil || n != 2500 {
+	if n, err := d.Failed.Delete(t.Context(), ops.Filter{Queue: "many", Status: ops.StatusArchived}, ops.ChangeOptions{}); err != nil || n != 2500 {
 		t.Errorf("deleted %d, %v", n, err)
 	}
 	var line []byte
-	err := d.EachReady(t.Context(), hostile.Queue, ops.Filter{}, ops.Looking{}, func(m ops.Message) (err error) {
+	err := d.Ready.Each(t.Context(), hostile.Queue, ops.Filter{}, ops.Looking{}, func(m ops.Message) (err error) {
 		if line, err = ops.AppendLine(line[:0], m); err == nil && bytes.Count(line, []byte("\n")) != 1 {
 			err = fmt.Errorf("not a line: %.200s", line)
 		}

@@ -11,7 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // What one transaction of Import stores at most.
@@ -40,9 +40,9 @@ type ImportOptions struct {
 	// Skip passes over so many lines first: to go on where another Import ended.
 	// Default: 0. Unit: lines. Cost: they are read, not checked.
 	Skip int64
-	// Progress is called after each batch with how many messages were imported.
+	// Progress is called after each batch.
 	// Default: nobody is told. Cost: its time.
-	Progress func(imported int64)
+	Progress func(Progress)
 }
 
 // Imported says what Import did.
@@ -73,14 +73,14 @@ func (e *LineError) Unwrap() error { return e.Err }
 // good. The first damaged line is a *LineError and ends it: nothing after the last whole batch, Imported.UpTo, is
 // stored. With Continue it is left out, and the first 1,000 of such are in Imported.Damaged. Importing a line twice makes two
 // messages with one id.
-func (o *Ops) Import(ctx context.Context, queue string, r io.Reader, opts ImportOptions) (done Imported, err error) {
+func (o Ready) Import(ctx context.Context, queue string, r io.Reader, opts ImportOptions) (done Imported, err error) {
 	if err := o.mustExist(ctx, queue); err != nil {
 		return done, err
 	}
 	if opts.DryRun {
 		return o.importLines(ctx, queue, r, opts, 0)
 	}
-	id, err := o.begin(ctx, kindImport, struct{}{}, store.Operation{Queue: &queue})
+	id, err := o.begin(ctx, kindImport, struct{}{}, query.Operation{Queue: &queue})
 	if err != nil {
 		return done, err
 	}
@@ -88,7 +88,7 @@ func (o *Ops) Import(ctx context.Context, queue string, r io.Reader, opts Import
 	return done, errors.Join(err, o.end(ctx, id, err))
 }
 
-func (o *Ops) importLines(ctx context.Context, queue string, r io.Reader, opts ImportOptions, id int64) (done Imported, err error) {
+func (o Ready) importLines(ctx context.Context, queue string, r io.Reader, opts ImportOptions, id int64) (done Imported, err error) {
 	in := lines{in: text(r)}
 	leaveOut := func(damaged *LineError) error {
 		if !opts.Continue {
@@ -107,7 +107,7 @@ func (o *Ops) importLines(ctx context.Context, queue string, r io.Reader, opts I
 				atEnd = true
 				break
 			}
-			var m store.Imported
+			var m query.Imported
 			switch {
 			case errors.Is(err, errLineTooLong):
 			case err != nil:
@@ -155,7 +155,7 @@ func (o *Ops) importLines(ctx context.Context, queue string, r io.Reader, opts I
 			}
 		}
 		if opts.Progress != nil && len(batch.messages) > 0 {
-			opts.Progress(done.Ready + done.Delayed)
+			opts.Progress(Progress{Operation: id, Kind: kindImport, Done: done.Ready + done.Delayed})
 		}
 	}
 	return done, nil
@@ -163,7 +163,7 @@ func (o *Ops) importLines(ctx context.Context, queue string, r io.Reader, opts I
 
 // importing is a batch of Import.
 type importing struct {
-	messages []store.Imported
+	messages []query.Imported
 	lines    []int64 // on which each stands
 }
 
@@ -172,8 +172,8 @@ func (b *importing) remove(i int) {
 }
 
 // storeBatch stores a batch of Import that ends with a line.
-func (o *Ops) storeBatch(ctx context.Context, queue string, id, line int64, b importing) error {
-	var ready, delayed []store.Imported
+func (o Ready) storeBatch(ctx context.Context, queue string, id, line int64, b importing) error {
+	var ready, delayed []query.Imported
 	for _, m := range b.messages {
 		if m.DueAt != nil {
 			delayed = append(delayed, m)
@@ -182,7 +182,7 @@ func (o *Ops) storeBatch(ctx context.Context, queue string, id, line int64, b im
 		}
 	}
 	var channel string
-	err := o.inOperation(ctx, id, func(tx pgx.Tx, _ store.OperationPlace) (_ int64, after store.Place, err error) {
+	err := o.inOperation(ctx, id, func(tx pgx.Tx, _ query.OperationPlace) (_ int64, after query.Place, err error) {
 		if len(ready) > 0 {
 			if channel, err = o.store.ImportReady(ctx, tx, queue, ready); err != nil {
 				return 0, after, err
@@ -193,7 +193,7 @@ func (o *Ops) storeBatch(ctx context.Context, queue string, id, line int64, b im
 				return 0, after, err
 			}
 		}
-		return int64(len(b.messages)), store.Place{Seq: line}, nil
+		return int64(len(b.messages)), query.Place{Seq: line}, nil
 	})
 	if err != nil {
 		return err
@@ -203,7 +203,7 @@ func (o *Ops) storeBatch(ctx context.Context, queue string, id, line int64, b im
 
 // refused returns which message of a batch it is that the database does not take, and why: Go's JSON is a little wider than
 // PostgreSQL's. Where it cannot be told the first is blamed.
-func (o *Ops) refused(ctx context.Context, b importing, why error) (int, error) {
+func (o Ready) refused(ctx context.Context, b importing, why error) (int, error) {
 	for i, m := range b.messages {
 		if m.Headers == nil {
 			continue

@@ -50,9 +50,9 @@ type InstanceFilter struct {
 	Limit    int    // at most so many; 0: all
 }
 
-// Instances returns the instances that a filter chooses, by endpoint and the oldest first. Naming an endpoint that
+// List returns the instances that a filter chooses, by endpoint and the oldest first. Naming an endpoint that
 // has neither instances nor a queue, nor failed messages, is a *NoQueueError.
-func (o *Ops) Instances(ctx context.Context, f InstanceFilter) ([]Instance, error) {
+func (o Instances) List(ctx context.Context, f InstanceFilter) ([]Instance, error) {
 	listed, err := o.store.ListInstances(ctx, o.pool, f.Endpoint, f.All, Filter{Limit: f.Limit}.limit())
 	if err != nil {
 		return nil, fmt.Errorf("list instances: %w", err)

@@ -11,10 +11,10 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
-// releaseBatch is how many messages one transaction of ReleaseLeases moves.
+// releaseBatch is how many messages one transaction of Leases.Release moves.
 const releaseBatch = 1000
 
 // Lease is a leased message: a slow one in the hands of an instance, or any that is received for a while after a crash.
@@ -40,11 +40,11 @@ type LeaseFilter struct {
 	Type     string        // "": of all
 	Instance int           // 0: of all
 	Age      time.Duration // leased for at least that long
-	Limit    int           // at most so many; 0: no limit. ReleaseLeases has none.
+	Limit    int           // at most so many; 0: no limit. Leases.Release has none.
 }
 
-func (f LeaseFilter) chosen() (store.LeaseFilter, error) {
-	chosen := store.LeaseFilter{Queue: f.Queue, Type: f.Type, Instance: int32(f.Instance), Age: f.Age}
+func (f LeaseFilter) chosen() (query.LeaseFilter, error) {
+	chosen := query.LeaseFilter{Queue: f.Queue, Type: f.Type, Instance: int32(f.Instance), Age: f.Age}
 	for _, name := range f.Names {
 		if number, err := strconv.ParseInt(name, 10, 64); err == nil {
 			chosen.Leases = append(chosen.Leases, number)
@@ -52,7 +52,7 @@ func (f LeaseFilter) chosen() (store.LeaseFilter, error) {
 		}
 		id, err := parseID(name)
 		if err != nil {
-			return store.LeaseFilter{}, fmt.Errorf("%q names no leased message: give the number of its lease or its id, which is a UUID", name)
+			return query.LeaseFilter{}, fmt.Errorf("%q names no leased message: give the number of its lease or its id, which is a UUID", name)
 		}
 		chosen.IDs = append(chosen.IDs, id)
 	}
@@ -74,9 +74,9 @@ func (e *NoLeaseError) Error() string {
 	return "not leased (see: sqlq lease ls): " + strings.Join(e.Missing, ", ")
 }
 
-// Leases returns the leased messages that a filter chooses, those that were leased first in front. Naming a queue that is not
+// List returns the leased messages that a filter chooses, those that were leased first in front. Naming a queue that is not
 // there is a *NoQueueError.
-func (o *Ops) Leases(ctx context.Context, f LeaseFilter) ([]Lease, error) {
+func (o Leases) List(ctx context.Context, f LeaseFilter) ([]Lease, error) {
 	chosen, err := f.chosen()
 	if err != nil {
 		return nil, err
@@ -96,11 +96,11 @@ func (o *Ops) Leases(ctx context.Context, f LeaseFilter) ([]Lease, error) {
 	return leases, nil
 }
 
-// TryReleaseLeases returns the leased messages that ReleaseLeases would put back into their queues, and changes nothing. Names
+// PreviewRelease returns the leased messages that Leases.Release would put back into their queues, and changes nothing. Names
 // that are not leased are a *NoLeaseError, together with the rest.
-func (o *Ops) TryReleaseLeases(ctx context.Context, f LeaseFilter) ([]Lease, error) {
+func (o Leases) PreviewRelease(ctx context.Context, f LeaseFilter) ([]Lease, error) {
 	f.Limit = 0
-	leases, err := o.Leases(ctx, f)
+	leases, err := o.List(ctx, f)
 	if err != nil {
 		return nil, err
 	}
@@ -108,13 +108,13 @@ func (o *Ops) TryReleaseLeases(ctx context.Context, f LeaseFilter) ([]Lease, err
 	return leases, errors.Join(err, unnamed)
 }
 
-// Released says what ReleaseLeases did.
+// Released says what Leases.Release did.
 type Released struct {
 	Released int64 // messages that are in their queues again
 	Busy     int64 // left, because they are being settled, or handled in a transaction
 }
 
-// ReleaseLeases puts the leased messages that a filter chooses back into their queues, and returns how many, also together
+// Release puts the leased messages that a filter chooses back into their queues, and returns how many, also together
 // with an error. Messages that are leased after it began are left alone. Their attempts stay as they are. Those of an
 // instance that is dead are handled alone from now on, by lease, because one of them may have killed it, as when another
 // instance finds it dead.
@@ -124,7 +124,7 @@ type Released struct {
 //
 // It works in batches, and can be called again when it was interrupted. Messages that are named and not leased are told of
 // by a *NoLeaseError; the others are released all the same.
-func (o *Ops) ReleaseLeases(ctx context.Context, f LeaseFilter) (released Released, err error) {
+func (o Leases) Release(ctx context.Context, f LeaseFilter) (released Released, err error) {
 	chosen, err := f.chosen()
 	if err != nil {
 		return released, err
@@ -145,7 +145,7 @@ func (o *Ops) ReleaseLeases(ctx context.Context, f LeaseFilter) (released Releas
 		wanted += q.N
 		chosen.UpTo = max(chosen.UpTo, q.Last)
 	}
-	op := store.Operation{Wanted: &wanted}
+	op := query.Operation{Wanted: &wanted}
 	if f.Queue != "" {
 		op.Queue = &f.Queue
 	}
@@ -178,39 +178,23 @@ func (o *Ops) ReleaseLeases(ctx context.Context, f LeaseFilter) (released Releas
 	return released, unnamed
 }
 
-func (o *Ops) releaseQueue(ctx context.Context, queue string, chosen store.LeaseFilter, operation int64) (released int64, err error) {
-	for {
-		var n int64
-		var channel string
-		err := pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) (err error) {
-			if n, channel, err = o.store.ReleaseLeased(ctx, tx, queue, chosen, operation, releaseBatch); err != nil {
-				return err
-			}
-			goesOn, err := o.store.AdvanceOperation(ctx, tx, operation, n, store.Place{})
-			if err == nil && !goesOn {
-				err = fmt.Errorf("operation %d: %w", operation, ErrCancelled)
-			}
-			return err
-		})
-		if err != nil {
-			return released, err
+func (o Leases) releaseQueue(ctx context.Context, queue string, chosen query.LeaseFilter, operation int64) (released int64, err error) {
+	return o.batches(ctx, running{id: operation, kind: kindRelease}, releaseBatch, func(tx pgx.Tx, _ query.OperationPlace, most int64, _ bound) (step, error) {
+		n, channel, err := o.store.ReleaseLeased(ctx, tx, queue, chosen, operation, int(most))
+		s := step{n: n, end: n < most}
+		if channel != "" {
+			s.channels = []string{channel}
 		}
-		released += n
-		if err := o.wake(ctx, channel); err != nil {
-			return released, err
-		}
-		if n < releaseBatch {
-			return released, nil
-		}
-	}
+		return s, err
+	}, nil)
 }
 
 // notLeased returns a *NoLeaseError when some of the names that a filter has are not leased.
-func (o *Ops) notLeased(ctx context.Context, f LeaseFilter) (unnamed, err error) {
+func (o Leases) notLeased(ctx context.Context, f LeaseFilter) (unnamed, err error) {
 	if len(f.Names) == 0 {
 		return nil, nil
 	}
-	leases, err := o.Leases(ctx, LeaseFilter{Names: f.Names})
+	leases, err := o.List(ctx, LeaseFilter{Names: f.Names})
 	if err != nil {
 		return nil, err
 	}

@@ -12,7 +12,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // AppendLine appends a message to b as a line of JSON that Import reads, the line end included. The object has the members
@@ -96,7 +96,7 @@ var messageType = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/:-]{0,199}$`)
 
 // parseLine reads a line that AppendLine wrote, or one of an export of failed messages: those start again at attempt 0, and
 // without their time to live where it has passed. An id and a time may be missing; members that it does not know are passed over.
-func parseLine(line []byte) (store.Imported, error) {
+func parseLine(line []byte) (query.Imported, error) {
 	var l struct {
 		ID           *string         `json:"id"`
 		Type         string          `json:"type"`
@@ -111,7 +111,7 @@ func parseLine(line []byte) (store.Imported, error) {
 		BodyEncoding string          `json:"body_encoding"`
 		FailedAt     *time.Time      `json:"failed_at"`
 	}
-	m := store.Imported{}
+	m := query.Imported{}
 	if !utf8.Valid(line) {
 		return m, errors.New("it is not UTF-8")
 	}
@@ -122,7 +122,7 @@ func parseLine(line []byte) (store.Imported, error) {
 		}
 		return m, fmt.Errorf("it is not a JSON object: %w", err)
 	}
-	m = store.Imported{Type: l.Type, SentAt: l.SentAt, ExpiresAt: l.ExpiresAt, Attempt: l.Attempt, DueAt: l.DueAt, Why: l.Why, Error: l.Error}
+	m = query.Imported{Type: l.Type, SentAt: l.SentAt, ExpiresAt: l.ExpiresAt, Attempt: l.Attempt, DueAt: l.DueAt, Why: l.Why, Error: l.Error}
 	if l.ID != nil {
 		id, err := parseID(*l.ID)
 		if err != nil {

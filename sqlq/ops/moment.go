@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // Moment is a point in time. The zero value is none.
@@ -89,11 +89,11 @@ func parseDuration(text string) (d time.Duration, at int, why string) {
 	return d, 0, ""
 }
 
-func (m Moment) stored() store.Moment {
+func (m Moment) stored() query.Moment {
 	if m.set || m.Ago != 0 {
-		return store.Moment{Ago: &m.Ago}
+		return query.Moment{Ago: &m.Ago}
 	}
-	return store.Moment{At: m.At}
+	return query.Moment{At: m.At}
 }
 
 // from returns the moment as an absolute one, given what time it is.

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // Actor is who operates, for the record that every change leaves in the operation table. The database role is known there
@@ -23,9 +24,9 @@ type Actor struct {
 
 // By returns an Ops that does the same in the name of an actor.
 func (o *Ops) By(a Actor) *Ops {
-	by := *o
+	by := *o.core
 	by.actor = a
-	return &by
+	return by.ops()
 }
 
 // Kinds of operations. The first eight go by batches and can be resumed.
@@ -91,12 +92,12 @@ type Operation struct {
 	Error     string          // what ended it early
 }
 
-// Resumable says whether ResumeOperation can go on with it.
+// Resumable says whether Operations.Resume can go on with it.
 func (op Operation) Resumable() bool {
 	return goesByBatches(op.Kind) && (op.Status == OperationInterrupted || op.Status == OperationStalled)
 }
 
-// Cancellable says whether CancelOperation can end it.
+// Cancellable says whether Operations.Cancel can end it.
 func (op Operation) Cancellable() bool {
 	return op.Status == OperationRunning || op.Status == OperationStalled || op.Status == OperationInterrupted
 }
@@ -113,12 +114,17 @@ func goesByBatches(kind string) bool {
 type OperationFilter struct {
 	Status OperationStatus // "": any
 	Kind   string          // such as replay; "": any
+	Queue  string          // what was changed, where messages went, or which they were of; "": any
+	User   string          // who: the user of their machine, or the role of the database; "": anybody
+	Since  Moment          // that began then or later
+	Until  Moment          // that began before then
+	After  int64           // those before that one, which was the last of a page; 0: from the last on
 	Limit  int             // at most so many; default: 50
 }
 
-// Operations returns the operations that a filter chooses, the last one first. How long they are kept is for the
+// List returns the operations that a filter chooses, the last one first. How long they are kept is for the
 // endpoints' processes to say.
-func (o *Ops) Operations(ctx context.Context, f OperationFilter) ([]Operation, error) {
+func (o Operations) List(ctx context.Context, f OperationFilter) ([]Operation, error) {
 	switch f.Status {
 	case "", OperationRunning, OperationStalled, OperationDone, OperationInterrupted, OperationCancelled:
 	default:
@@ -127,7 +133,8 @@ func (o *Ops) Operations(ctx context.Context, f OperationFilter) ([]Operation, e
 	if f.Limit <= 0 {
 		f.Limit = 50
 	}
-	list, err := o.store.ListOperations(ctx, o.pool, string(f.Status), f.Kind, f.Limit)
+	list, err := o.store.ListOperations(ctx, o.pool, query.OperationFilter{Status: string(f.Status), Kind: f.Kind, Queue: f.Queue, User: f.User,
+		Since: f.Since.stored(), Until: f.Until.stored(), Before: f.After}, f.Limit)
 	if err != nil {
 		return nil, fmt.Errorf("list operations: %w", err)
 	}
@@ -138,8 +145,8 @@ func (o *Ops) Operations(ctx context.Context, f OperationFilter) ([]Operation, e
 	return operations, nil
 }
 
-// Operation returns one operation; a *NoOperationError when there is none of that number.
-func (o *Ops) Operation(ctx context.Context, id int64) (Operation, error) {
+// Show returns one operation; a *NoOperationError when there is none of that number.
+func (o Operations) Show(ctx context.Context, id int64) (Operation, error) {
 	op, err := o.readOperation(ctx, id)
 	if err != nil {
 		return Operation{}, err
@@ -147,9 +154,9 @@ func (o *Ops) Operation(ctx context.Context, id int64) (Operation, error) {
 	return operation(op), nil
 }
 
-// CancelOperation ends an operation: one that runs stops before its next batch, one that was interrupted cannot be resumed
+// Cancel ends an operation: one that runs stops before its next batch, one that was interrupted cannot be resumed
 // any more. What it has done stays done.
-func (o *Ops) CancelOperation(ctx context.Context, id int64) (Operation, error) {
+func (o Operations) Cancel(ctx context.Context, id int64) (Operation, error) {
 	op, err := o.readOperation(ctx, id)
 	if err != nil {
 		return Operation{}, err
@@ -171,8 +178,8 @@ func (o *Ops) CancelOperation(ctx context.Context, id int64) (Operation, error) 
 	return operation(op), nil
 }
 
-// TryCancelOperation returns an operation that CancelOperation would end, and changes nothing; its error is that of CancelOperation.
-func (o *Ops) TryCancelOperation(ctx context.Context, id int64) (Operation, error) {
+// PreviewCancel returns an operation that Operations.Cancel would end, and changes nothing; its error is that of Operations.Cancel.
+func (o Operations) PreviewCancel(ctx context.Context, id int64) (Operation, error) {
 	op, err := o.readOperation(ctx, id)
 	if err != nil {
 		return Operation{}, err
@@ -184,7 +191,7 @@ func (o *Ops) TryCancelOperation(ctx context.Context, id int64) (Operation, erro
 	return shown, nil
 }
 
-func (o *Ops) readOperation(ctx context.Context, id int64) (store.Operation, error) {
+func (o Operations) readOperation(ctx context.Context, id int64) (query.Operation, error) {
 	op, err := o.store.ReadOperation(ctx, o.pool, id)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return op, &NoOperationError{ID: id}
@@ -195,7 +202,7 @@ func (o *Ops) readOperation(ctx context.Context, id int64) (store.Operation, err
 	return op, nil
 }
 
-func operation(op store.Operation) Operation {
+func operation(op query.Operation) Operation {
 	shown := Operation{ID: op.ID, Kind: op.Kind, Status: OperationStatus(op.Status), Filter: op.Filter, Wanted: op.Wanted, Done: op.Done, Role: op.Role,
 		OSUser: op.OSUser, Host: op.Host, Reason: op.Reason, BeganAt: op.BeganAt, UpdatedAt: op.UpdatedAt, EndedAt: op.EndedAt}
 	if op.Stalled && goesByBatches(op.Kind) { // others may take long over a single step
@@ -284,25 +291,15 @@ func read(text json.RawMessage) (f Filter, w written, err error) {
 	return f, w, nil
 }
 
-// absolute returns a filter whose times are absolute, by the clock of the database.
-func (o *Ops) absolute(ctx context.Context, f Filter) (Filter, error) {
-	now, err := o.store.Clock(ctx, o.pool)
-	if err != nil {
-		return f, fmt.Errorf("read the clock of the database: %w", err)
-	}
-	f.Since, f.Until = f.Since.from(now), f.Until.from(now)
-	return f, nil
-}
-
 // begin writes down that an operation begins, and returns its number. filter is what it was told, for people and for going
 // on later.
-func (o *Ops) begin(ctx context.Context, kind string, filter any, op store.Operation) (id int64, err error) {
-	return o.beginIn(ctx, o.pool, kind, filter, op, store.Place{})
+func (o *core) begin(ctx context.Context, kind string, filter any, op query.Operation) (id int64, err error) {
+	return o.beginIn(ctx, o.pool, kind, filter, op, query.Place{})
 }
 
 // beginIn is begin as part of a transaction, or of an operation that leaves alone what lies up to a place. Without that, whoever
 // goes on with it would take other messages.
-func (o *Ops) beginIn(ctx context.Context, db store.DBTX, kind string, filter any, op store.Operation, after store.Place) (id int64, err error) {
+func (o *core) beginIn(ctx context.Context, db store.DBTX, kind string, filter any, op query.Operation, after query.Place) (id int64, err error) {
 	if op.Filter, err = json.Marshal(filter); err != nil {
 		return 0, fmt.Errorf("write the filter of the operation down: %w", err)
 	}
@@ -314,7 +311,7 @@ func (o *Ops) beginIn(ctx context.Context, db store.DBTX, kind string, filter an
 }
 
 // end writes down how an operation ended, also when ctx has: then it was interrupted, like one that failed.
-func (o *Ops) end(ctx context.Context, id int64, failure error) error {
+func (o *core) end(ctx context.Context, id int64, failure error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	status, text := statusDone, ""
@@ -331,16 +328,16 @@ func (o *Ops) end(ctx context.Context, id int64, failure error) error {
 }
 
 // record writes an operation on a queue down that is done with the transaction that does it. filter is as in begin.
-func (o *Ops) record(ctx context.Context, tx pgx.Tx, kind, queue string, filter any, changed int64) error {
-	id, err := o.beginIn(ctx, tx, kind, filter, store.Operation{Queue: &queue}, store.Place{})
+func (o *core) record(ctx context.Context, tx pgx.Tx, kind, queue string, filter any, changed int64) error {
+	id, err := o.beginIn(ctx, tx, kind, filter, query.Operation{Queue: &queue}, query.Place{})
 	if err != nil {
 		return err
 	}
-	return o.recorded(ctx, tx, id, changed, store.Place{})
+	return o.recorded(ctx, tx, id, changed, query.Place{})
 }
 
 // recorded writes down that an operation is done with the transaction that does it.
-func (o *Ops) recorded(ctx context.Context, tx pgx.Tx, id, changed int64, after store.Place) error {
+func (o *core) recorded(ctx context.Context, tx pgx.Tx, id, changed int64, after query.Place) error {
 	if _, err := o.store.AdvanceOperation(ctx, tx, id, changed, after); err != nil {
 		return fmt.Errorf("write down what operation %d did: %w", id, err)
 	}

@@ -2,38 +2,44 @@
 // of it, and so can be a page or a tool of your own.
 //
 //	o := ops.New(pool, "sqlq")
-//	failed, err := o.ListFailed(ctx, ops.Filter{Queue: "billing", Limit: 50})
+//	failed, err := o.Failed.List(ctx, ops.Filter{Queue: "billing", Limit: 50})
 //	…
-//	n, err := o.Replay(ctx, ops.Filter{Queue: "billing", Group: failed[0].Group}, ops.ReplayOptions{})
+//	n, err := o.Failed.Replay(ctx, ops.Filter{Queue: "billing", Group: failed[0].Group}, ops.ReplayOptions{})
 //
-// # Queues
+// An [Ops] has a field for each noun: o.Queues, o.Ready, o.Delayed, o.Failed, o.Leases, o.Instances, o.Routes, o.Operations,
+// o.Roles and o.Doctor. List, Show, Each and Count look; the other methods change something, and where one of those is called X,
+// PreviewX says beforehand what it would do and changes nothing.
 //
-// [Ops.ListQueues] and [Ops.ShowQueue] say what waits, since when, and who handles it. [Ops.CreateQueue], [Ops.DropQueue],
-// [Ops.PauseQueue] and [Ops.ResumeQueue] do what they are called. [Ops.Peek], [Ops.EachReady] and [Ops.Tail] look at messages
-// without taking them; [Ops.Purge] and [Ops.Move] take them away; [AppendLine] writes them as lines that [Ops.Import] reads.
-// [Ops.ListSubscriptions], [Ops.Subscribe], [Ops.Unsubscribe] and [Ops.ExplainRoute] say and change where events go.
+// # Queues and routes
 //
-// # Failed messages
+// [Queues.List] and [Queues.Show] say what waits, since when, and who handles it. [Queues.Create], [Queues.Drop],
+// [Queues.Pause] and [Queues.Resume] do what they are called. [Routes.List], [Routes.Subscribe], [Routes.Unsubscribe] and
+// [Routes.Explain] say and change where events go.
 //
-// [Ops.GroupFailed] shows the faults, [Ops.ListFailed] and [Ops.EachFailed] the messages, [Ops.ShowFailed] one of them with all
-// that is known of it, and [Ops.History] what was done to it. [Ops.Replay] sends them back to their queues, or to another one;
-// [Ops.Archive], [Ops.Unarchive], [Ops.Delete] and [Ops.EditFailed] do the rest, and [Ops.PreviewReplay] and its like say
-// beforehand what each would do. A [Filter] chooses, and means the same everywhere.
+// # Messages
 //
-// # Delayed and leased messages
+// A [Filter] chooses, and means the same everywhere.
 //
-// [Ops.ListDelayed], [Ops.ShowDelayed], [Ops.Cancel] and [Ops.Reschedule] are for messages that wait for their time,
-// [Ops.Leases] and [Ops.ReleaseLeases] for those in the hands of an instance, [Ops.Instances] for the instances.
+// [Ready.List], [Ready.Each] and [Ready.Tail] look at messages that wait in a queue without taking them; [Ready.Purge] and
+// [Ready.Move] take them away; [AppendLine] writes them as lines that [Ready.Import] reads. [Ops.Send] and [Ops.Publish] send
+// bodies as they are given, without the Go types of package sqlq.
 //
-// # Send
+// [Delayed.List], [Delayed.Show], [Delayed.Cancel] and [Delayed.Reschedule] are for messages that wait for their time,
+// [Leases.List] and [Leases.Release] for those in the hands of an instance, [Instances.List] for the instances.
+// [Ops.Find] says where a message is.
 //
-// [Ops.Send] and [Ops.Publish] send bodies as they are given, without the Go types of package sqlq.
+// [Failed.Page], [Delayed.Page] and [Ready.Page] are lists page by page, with cursors, and with an end to searches that no index
+// serves. What a preview saw is what is changed, where its UpTo is given to the change.
+//
+// [Failed.Groups] shows the faults, [Failed.List] and [Failed.Each] the failed messages, [Failed.Show] one of them with all
+// that is known of it, and [Ops.History] what was done to it. [Failed.Replay] sends them back to their queues, or to another one;
+// [Failed.Archive], [Failed.Unarchive], [Failed.Delete] and [Failed.Edit] do the rest.
 //
 // # Who may, who did, what is wrong
 //
-// [Ops.Grant] and [Ops.Revoke] say what a database role may do. Every change is written down: [Ops.By] says in whose name,
-// [Ops.Operations] lists what was done, and [Ops.ResumeOperation] and [Ops.CancelOperation] go on with a long one, or end it.
-// [Ops.Doctor] finds what keeps messages from flowing, and [Ops.Fix] mends what can be mended safely.
+// [Roles.Grant] and [Roles.Revoke] say what a database role may do, [Roles.Rights] what this one may. Every change is written down: [Ops.By] says in whose name,
+// [Operations.List] lists what was done, and [Operations.Resume] and [Operations.Cancel] go on with a long one, or end it.
+// [Doctor.Examine] finds what keeps messages from flowing, and [Doctor.Fix] mends what can be mended safely.
 //
 // # What others wrote and set
 //
@@ -45,7 +51,7 @@
 //
 // Nothing here counts or moves without a bound: counts are exact up to CountLimit and estimated above, and what changes
 // many messages does so in batches, each a transaction of its own. A call that is interrupted says how far it came:
-// [Ops.ResumeOperation] does the rest, or the same call again where that cannot.
+// [Operations.Resume] does the rest, or the same call again where that cannot.
 //
 // # Errors
 //
@@ -64,20 +70,64 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
-// Ops works on the sqlq schema of one database. It is safe for concurrent use, and needs no closing: the pool is the
-// caller's.
+// Ops works on the sqlq schema of one database, by what there is in it. It is safe for concurrent use, and needs no closing:
+// the pool is the caller's. It and its fields are made by New.
 type Ops struct {
+	Queues     Queues     // the queues, and what waits in them
+	Ready      Ready      // messages that wait in a queue
+	Delayed    Delayed    // messages that wait for their time
+	Failed     Failed     // messages in the error table
+	Leases     Leases     // messages in the hands of an instance, by lease
+	Instances  Instances  // processes that handle messages
+	Routes     Routes     // where messages go: subscriptions and endpoints
+	Operations Operations // what operators did and do
+	Roles      Roles      // what database roles may do
+	Doctor     Doctor     // what is wrong, and mending it
+
+	*core
+}
+
+// What an Ops has for each noun. They are made by New.
+type (
+	// Queues are the queues of the schema.
+	Queues struct{ *core }
+	// Ready are the messages that wait in queues.
+	Ready struct{ *core }
+	// Delayed are the messages that wait for their time.
+	Delayed struct{ *core }
+	// Failed are the messages in the error table, archived ones too.
+	Failed struct{ *core }
+	// Leases are the messages that instances have by lease.
+	Leases struct{ *core }
+	// Instances are the processes' parts in endpoints.
+	Instances struct{ *core }
+	// Routes say where messages go.
+	Routes struct{ *core }
+	// Operations are the changes that operators made and are making.
+	Operations struct{ *core }
+	// Roles are the database roles that work with the schema.
+	Roles struct{ *core }
+	// Doctor finds what keeps messages from flowing.
+	Doctor struct{ *core }
+)
+
+// core is what all of them have: the database, and in whose name they operate.
+type core struct {
 	pool  pool
-	store *store.Schema
+	store *query.Schema
 	actor Actor
 }
 
 // New returns an Ops for the schema of that name in the pool's database. It does not connect; see SchemaVersion.
 func New(db *pgxpool.Pool, schema string) *Ops {
-	return &Ops{pool: newPool(db), store: store.New(schema)}
+	return (&core{pool: newPool(db), store: query.New(schema)}).ops()
+}
+
+func (o *core) ops() *Ops {
+	return &Ops{Queues{o}, Ready{o}, Delayed{o}, Failed{o}, Leases{o}, Instances{o}, Routes{o}, Operations{o}, Roles{o}, Doctor{o}, o}
 }
 
 // SchemaVersion returns the version of the last migration that was applied to the schema; false when there is none, or no
@@ -101,7 +151,7 @@ func (o *Ops) OldestProgram(ctx context.Context) (int64, error) {
 }
 
 // within runs f in a read-only transaction each of whose statements may take d, 0: as long as it likes. It returns false when one took longer.
-func (o *Ops) within(ctx context.Context, d time.Duration, f func(tx pgx.Tx) error) (bool, error) {
+func (o *core) within(ctx context.Context, d time.Duration, f func(tx pgx.Tx) error) (bool, error) {
 	err := pgx.BeginTxFunc(ctx, o.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		if err := o.store.LimitStatements(ctx, tx, d); err != nil {
 			return err
@@ -115,7 +165,7 @@ func (o *Ops) within(ctx context.Context, d time.Duration, f func(tx pgx.Tx) err
 }
 
 // rolledBack runs f in a transaction of which nothing stays.
-func (o *Ops) rolledBack(ctx context.Context, f func(tx pgx.Tx) error) error {
+func (o *core) rolledBack(ctx context.Context, f func(tx pgx.Tx) error) error {
 	tx, err := o.pool.Begin(ctx)
 	if err != nil {
 		return err
@@ -126,7 +176,7 @@ func (o *Ops) rolledBack(ctx context.Context, f func(tx pgx.Tx) error) error {
 
 // wake notifies a sleeping receiver after a commit. It does so even when ctx has just ended, because the messages are
 // there; a receiver that is not told finds them at its next poll.
-func (o *Ops) wake(ctx context.Context, channel string) error {
+func (o *core) wake(ctx context.Context, channel string) error {
 	if channel == "" {
 		return nil
 	}

@@ -72,7 +72,7 @@ func (d database) text(sql string, args ...any) (text string) {
 func (d database) create(queues ...string) {
 	d.t.Helper()
 	for _, name := range queues {
-		if _, err := d.CreateQueue(d.t.Context(), name); err != nil {
+		if _, err := d.Queues.Create(d.t.Context(), name); err != nil {
 			d.t.Fatal(err)
 		}
 	}
@@ -105,7 +105,7 @@ func TestInterrupted(t *testing.T) {
 	d.create("sales")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := d.ListQueues(ctx); err == nil {
-		t.Error("ListQueues ignores the end of its context")
+	if _, err := d.Queues.List(ctx); err == nil {
+		t.Error("Queues.List ignores the end of its context")
 	}
 }

@@ -34,29 +34,29 @@ func TestPause(t *testing.T) {
 		}
 	}
 	ann := d.By(ops.Actor{OSUser: "ann", Host: "h1", Reason: "the bank is down"})
-	if changed, err := ann.PauseQueue(t.Context(), "sales"); err != nil || !changed {
+	if changed, err := ann.Queues.Pause(t.Context(), "sales"); err != nil || !changed {
 		t.Errorf("pause: %v, err %v", changed, err)
 	}
 	told("pause")
-	if changed, err := d.PauseQueue(t.Context(), "sales"); err != nil || changed {
+	if changed, err := d.Queues.Pause(t.Context(), "sales"); err != nil || changed {
 		t.Errorf("again: %v, err %v", changed, err)
 	}
-	q, err := d.ShowQueue(t.Context(), "sales")
+	q, err := d.Queues.Show(t.Context(), "sales")
 	if err != nil || q.PausedAt == nil || q.PausedBy != "ann: the bank is down" {
 		t.Errorf("shown: %+v, err %v", q, err)
 	}
-	if changed, err := ann.ResumeQueue(t.Context(), "sales"); err != nil || !changed {
+	if changed, err := ann.Queues.Resume(t.Context(), "sales"); err != nil || !changed {
 		t.Errorf("resume: %v, err %v", changed, err)
 	}
 	told("resume")
-	if changed, err := d.ResumeQueue(t.Context(), "sales"); err != nil || changed {
+	if changed, err := d.Queues.Resume(t.Context(), "sales"); err != nil || changed {
 		t.Errorf("again: %v, err %v", changed, err)
 	}
 	if got := d.text(`SELECT string_agg(concat_ws(' ', kind, status, queue, os_user, host, reason), ', ' ORDER BY id) FROM sqlq.operation`); got != "pause done sales ann h1 the bank is down, resume done sales ann h1 the bank is down" {
 		t.Errorf("operations: %s", got)
 	}
 	var no *ops.NoQueueError
-	if _, err := d.PauseQueue(t.Context(), "slaes"); !errors.As(err, &no) || fmt.Sprint(no.Near) != "[sales]" {
+	if _, err := d.Queues.Pause(t.Context(), "slaes"); !errors.As(err, &no) || fmt.Sprint(no.Near) != "[sales]" {
 		t.Errorf("a queue that is not there: err %v", err)
 	}
 }
@@ -74,7 +74,7 @@ func TestQueueRates(t *testing.T) {
 	d.exec(`INSERT INTO sqlq.instance (endpoint, host, pid, version, concurrency, session_lock, lease_time, rate, heartbeat_at, drained_at) VALUES
 		('fresh', 'h', 1, 'v', 1, true, '1 day', 5.5, now(), NULL), ('fresh', 'h', 2, 'v', 1, true, '1 day', 1, now(), NULL),
 		('fresh', 'h', 3, 'v', 1, true, '15 s', 7, now() - interval '1 hour', NULL), ('idle', 'h', 4, 'v', 1, true, '1 day', 3, now(), now())`)
-	queues, err := d.ListQueues(t.Context())
+	queues, err := d.Queues.List(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func TestQueueRates(t *testing.T) {
 	if want := "fresh 10 6.5 2\nidle 0 0 0\nstale - 0 0\nunread - 0 0\nunused 0 0 0\n"; got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
-	q, err := d.ShowQueue(t.Context(), "fresh")
+	q, err := d.Queues.Show(t.Context(), "fresh")
 	if err != nil || len(q.Running) != 2 || q.Running[0].Rate != 5.5 || q.Size == 0 {
 		t.Errorf("shown %+v, err %v", q, err)
 	}

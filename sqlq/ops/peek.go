@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // What one statement that looks through a queue reads at most.
@@ -34,33 +34,33 @@ type Message struct {
 
 // Looking says how those work that look through a queue. The zero value is good.
 type Looking struct {
-	// Progress is called now and then with how many messages it has looked at and how many of them it has chosen.
+	// Progress is called now and then.
 	// Default: nobody is told. Cost: its time.
-	Progress func(looked, chosen int64)
+	Progress func(Progress)
 }
 
-func (l Looking) tell(looked, chosen int64) {
+func (l Looking) tell(looked, found int64) {
 	if l.Progress != nil {
-		l.Progress(looked, chosen)
+		l.Progress(Progress{Looked: looked, Done: found})
 	}
 }
 
-// Peek returns the ready messages of a queue that a filter chooses, without taking them, the oldest first unless the filter
+// List returns the ready messages of a queue that a filter chooses, without taking them, the oldest first unless the filter
 // says otherwise; those that a receiver holds at this moment are among them. It keeps all that it returns in memory: give the
-// filter a Limit, or use EachReady.
-func (o *Ops) Peek(ctx context.Context, queue string, f Filter, l Looking) ([]Message, error) {
+// filter a Limit, or use Ready.Each.
+func (o Ready) List(ctx context.Context, queue string, f Filter, l Looking) ([]Message, error) {
 	var messages []Message
-	err := o.EachReady(ctx, queue, f, l, func(m Message) error {
+	err := o.Each(ctx, queue, f, l, func(m Message) error {
 		messages = append(messages, m)
 		return nil
 	})
 	return messages, err
 }
 
-// EachReady calls do for each ready message of a queue that a filter chooses and that was there when it began, without taking
+// Each calls do for each ready message of a queue that a filter chooses and that was there when it began, without taking
 // it, and ends with do's first error. A queue has one index, by the order of arrival: it looks at every message, in
 // statements of 10,000 each, so that none holds vacuum back for long. Messages that are handled meanwhile are not seen.
-func (o *Ops) EachReady(ctx context.Context, queue string, f Filter, l Looking, do func(Message) error) error {
+func (o Ready) Each(ctx context.Context, queue string, f Filter, l Looking, do func(Message) error) error {
 	chosen, err := o.chooseReady(ctx, f)
 	if err != nil {
 		return err
@@ -106,7 +106,7 @@ func (o *Ops) EachReady(ctx context.Context, queue string, f Filter, l Looking, 
 }
 
 // span returns which seqs of a queue a filter can choose: from the lowest that it may have to the last that it has given out.
-func (o *Ops) span(ctx context.Context, queue string, f store.Filter) (span store.Span, err error) {
+func (o Ready) span(ctx context.Context, queue string, f query.Filter) (span query.Span, err error) {
 	if span.After, err = o.store.SeenLow(ctx, o.pool, queue); err != nil {
 		return span, err
 	}
@@ -119,10 +119,10 @@ func (o *Ops) span(ctx context.Context, queue string, f store.Filter) (span stor
 	return span, nil
 }
 
-// EachDelayed calls do for each delayed message of a queue that a filter chooses and that was there when it began, those
+// Each calls do for each delayed message of a queue that a filter chooses and that was there when it began, those
 // that are due first first, and ends with do's first error. The filter's times are due times. The delayed table has no index by
 // queue: it looks at those of all.
-func (o *Ops) EachDelayed(ctx context.Context, queue string, f Filter, l Looking, do func(Message) error) error {
+func (o Delayed) Each(ctx context.Context, queue string, f Filter, l Looking, do func(Message) error) error {
 	chosen, err := f.chosenDelayed()
 	if err != nil {
 		return err
@@ -138,8 +138,8 @@ func (o *Ops) EachDelayed(ctx context.Context, queue string, f Filter, l Looking
 		return fmt.Errorf("look through the delayed messages: %w", err)
 	}
 	left, found := int64(f.limit()), int64(0)
-	for place := (&store.DelayedKey{DueAt: store.NegativeInfinity}); place != nil; l.tell(0, found) {
-		var messages []store.Peeked
+	for place := (&query.DelayedKey{DueAt: query.NegativeInfinity}); place != nil; l.tell(0, found) {
+		var messages []query.Peeked
 		if messages, place, err = o.store.ReadDelayedOf(ctx, o.pool, queue, chosen, *place, upTo, readRows, readBytes); err != nil {
 			return fmt.Errorf("look through the delayed messages: %w", err)
 		}
@@ -156,12 +156,12 @@ func (o *Ops) EachDelayed(ctx context.Context, queue string, f Filter, l Looking
 	return nil
 }
 
-// CountReady says how many ready messages of a queue a filter chooses, up to its Limit. With nothing to choose by it is
-// ListQueues' count, else it looks at every message.
-func (o *Ops) CountReady(ctx context.Context, queue string, f Filter, l Looking) (Count, error) {
+// Count says how many ready messages of a queue a filter chooses, up to its Limit. With nothing to choose by it is
+// Queues.List's count, else it looks at every message.
+func (o Ready) Count(ctx context.Context, queue string, f Filter, l Looking) (Count, error) {
 	limit := int64(f.limit())
 	if f.ChoosesAll() {
-		q, err := o.ShowQueue(ctx, queue)
+		q, err := Queues(o).Show(ctx, queue)
 		if q.Ready.N >= limit {
 			return Count{N: limit}, err
 		}
@@ -175,6 +175,11 @@ func (o *Ops) CountReady(ctx context.Context, queue string, f Filter, l Looking)
 	if err != nil {
 		return Count{}, o.noQueue(ctx, queue, fmt.Errorf("count in queue %q: %w", queue, err))
 	}
+	return o.countSpan(ctx, queue, chosen, span, limit, l)
+}
+
+// countSpan counts the messages of a span that a filter chooses, up to a limit.
+func (o Ready) countSpan(ctx context.Context, queue string, chosen query.Filter, span query.Span, limit int64, l Looking) (Count, error) {
 	span.Look = lookRows
 	for looked, found := int64(0), int64(0); ; l.tell(looked, found) {
 		n, at, err := o.store.CountSpan(ctx, o.pool, queue, chosen, span)
@@ -188,7 +193,7 @@ func (o *Ops) CountReady(ctx context.Context, queue string, f Filter, l Looking)
 	}
 }
 
-func message(m store.Peeked) Message {
+func message(m query.Peeked) Message {
 	return Message{Seq: m.Seq, ID: m.ID, Type: m.Type, SentAt: m.SentAt, ExpiresAt: m.ExpiresAt, Attempt: m.Attempt, Headers: m.Headers,
 		Body: m.Body, DueAt: m.DueAt, Why: m.Why, Error: m.Error}
 }

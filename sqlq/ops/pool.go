@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // pool is the caller's, used so that it does not matter how its sessions are set: results come in the binary format, in which
@@ -41,7 +41,7 @@ func (p pool) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, err
 	if err != nil {
 		return nil, err
 	}
-	return query(ctx, conn.Conn(), p.tracer, conn.Release, sql, args)
+	return runQuery(ctx, conn.Conn(), p.tracer, conn.Release, sql, args)
 }
 
 func (p pool) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
@@ -69,15 +69,15 @@ func (t tx) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTa
 }
 
 func (t tx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	return query(ctx, t.Conn(), t.tracer, func() {}, sql, args)
+	return runQuery(ctx, t.Conn(), t.tracer, func() {}, sql, args)
 }
 
 func (t tx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 	return oneRow(t.Query(ctx, sql, args...))
 }
 
-// query runs a statement whose results come in the binary format, in one round trip. then is called when its rows are closed.
-func query(ctx context.Context, conn *pgx.Conn, tracer pgx.QueryTracer, then func(), sql string, args []any) (pgx.Rows, error) {
+// runQuery runs a statement whose results come in the binary format, in one round trip. then is called when its rows are closed.
+func runQuery(ctx context.Context, conn *pgx.Conn, tracer pgx.QueryTracer, then func(), sql string, args []any) (pgx.Rows, error) {
 	args = slices.DeleteFunc(args, func(arg any) bool { _, is := arg.(pgx.QueryExecMode); return is }) // it is this one
 	if tracer != nil {
 		ctx = tracer.TraceQueryStart(ctx, conn, pgx.TraceQueryStartData{SQL: sql, Args: args})
@@ -124,9 +124,9 @@ func parameters(args []any) []any {
 
 func timestamp(at time.Time) pgtype.Timestamptz {
 	switch {
-	case at.Equal(store.Infinity):
+	case at.Equal(query.Infinity):
 		return pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true}
-	case at.Equal(store.NegativeInfinity):
+	case at.Equal(query.NegativeInfinity):
 		return pgtype.Timestamptz{InfinityModifier: pgtype.NegativeInfinity, Valid: true}
 	}
 	return pgtype.Timestamptz{Time: at, Valid: true}
@@ -225,9 +225,9 @@ func (s scannedTime) ScanTimestamptz(v pgtype.Timestamptz) error {
 		*s.pointer = nil
 		return nil
 	case v.InfinityModifier == pgtype.Infinity:
-		at = store.Infinity
+		at = query.Infinity
 	case v.InfinityModifier == pgtype.NegativeInfinity:
-		at = store.NegativeInfinity
+		at = query.NegativeInfinity
 	}
 	if s.pointer != nil {
 		*s.pointer = &at

@@ -8,49 +8,50 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 const (
 	previewSample = 5                      // messages shown
 	countWithin   = 150 * time.Millisecond // then the number is estimated
 	sampleWithin  = 50 * time.Millisecond  // then some are shown that are not the first
+
+	countPinnedWithin = 5 * time.Second // then messages that a preview could count cannot be counted again
 )
 
-// Preview is what a change of failed messages would do, had it begun at this moment. Nothing is changed, locked or written
-// down; messages may fail, or be replayed by others, before the change itself begins.
+// Preview is what a change of messages would do, had it begun at this moment. Nothing is changed, locked or written down;
+// messages may come, or be changed by others, before the change itself begins: with UpTo it leaves alone what came later.
 type Preview struct {
-	Messages Count           // how many it would change
-	Sample   []FailedMessage // the first of them, or some where looking for the first would take too long
+	Messages Count           // how many it would change; of a purge: of those that are ready
+	Delayed  Count           // of a purge with PurgeOptions.Delayed: how many delayed messages it would remove
+	Sample   []FailedMessage // of failed messages: the first of them, or some where looking for the first would take too long
 	Gone     []string        // queues that are gone, of which messages would stay
 	Unnamed  *NoFailedError  // names that are not there; nil: all are
+	UpTo     Snapshot        // for ChangeOptions.UpTo
 }
 
 // PreviewReplay says what Replay would do. It takes some hundred milliseconds at most, however many messages there are.
-func (o *Ops) PreviewReplay(ctx context.Context, f Filter, opts ReplayOptions) (Preview, error) {
-	f, err := opts.narrow(f)
-	if err != nil {
-		return Preview{}, err
-	}
-	return o.preview(ctx, kindReplay, f, opts.To)
+func (o Failed) PreviewReplay(ctx context.Context, f Filter, opts ReplayOptions) (Preview, error) {
+	return o.preview(ctx, kindReplay, f, opts)
 }
 
 // PreviewArchive says what Archive would do, like PreviewReplay.
-func (o *Ops) PreviewArchive(ctx context.Context, f Filter) (Preview, error) {
-	return o.preview(ctx, kindArchive, f, "")
+func (o Failed) PreviewArchive(ctx context.Context, f Filter, opts ChangeOptions) (Preview, error) {
+	return o.preview(ctx, kindArchive, f, ReplayOptions{ChangeOptions: opts})
 }
 
 // PreviewUnarchive says what Unarchive would do, like PreviewReplay.
-func (o *Ops) PreviewUnarchive(ctx context.Context, f Filter) (Preview, error) {
-	return o.preview(ctx, kindUnarchive, f, "")
+func (o Failed) PreviewUnarchive(ctx context.Context, f Filter, opts ChangeOptions) (Preview, error) {
+	return o.preview(ctx, kindUnarchive, f, ReplayOptions{ChangeOptions: opts})
 }
 
 // PreviewDelete says what Delete would do, like PreviewReplay.
-func (o *Ops) PreviewDelete(ctx context.Context, f Filter) (Preview, error) {
-	return o.preview(ctx, kindDelete, f, "")
+func (o Failed) PreviewDelete(ctx context.Context, f Filter, opts ChangeOptions) (Preview, error) {
+	return o.preview(ctx, kindDelete, f, ReplayOptions{ChangeOptions: opts})
 }
 
-func (o *Ops) preview(ctx context.Context, kind string, f Filter, to string) (v Preview, err error) {
-	p, err := o.plan(ctx, kind, f, to)
+func (o Failed) preview(ctx context.Context, kind string, f Filter, opts ReplayOptions) (v Preview, err error) {
+	p, err := o.plan(ctx, kind, f, opts)
 	if err != nil {
 		return v, err
 	}
@@ -59,7 +60,10 @@ func (o *Ops) preview(ctx context.Context, kind string, f Filter, to string) (v 
 	if err != nil {
 		return v, err
 	}
-	v.Messages = Count{N: n, Estimated: !sure}
+	v.Messages, v.UpTo = Count{N: n, Estimated: !sure}, Snapshot{Number: p.upTo, At: p.at}
+	if sure {
+		v.UpTo.Messages = &n
+	}
 	if v.Gone = p.except; sure {
 		gone, err := o.goneOf(ctx, p)
 		if err != nil {
@@ -70,7 +74,7 @@ func (o *Ops) preview(ctx context.Context, kind string, f Filter, to string) (v 
 	if sure && n == 0 {
 		return v, nil
 	}
-	var sample []store.Failed
+	var sample []query.Failed
 	look := func(db store.DBTX, sampled bool) error {
 		sample, err = o.store.PlannedFailed(ctx, db, p.chosen, p.except, p.after, p.upTo, previewSample, sampled)
 		return err
@@ -94,7 +98,7 @@ func (o *Ops) preview(ctx context.Context, kind string, f Filter, to string) (v 
 }
 
 // countPlan returns how many messages a plan chooses: sure, or an estimate where counting takes too long.
-func (o *Ops) countPlan(ctx context.Context, p plan, within time.Duration) (n int64, sure bool, err error) {
+func (o Failed) countPlan(ctx context.Context, p plan, within time.Duration) (n int64, sure bool, err error) {
 	expected, err := o.store.ExpectFailed(ctx, o.pool, p.chosen)
 	if err == nil && expected <= countedAtMost {
 		sure, err = o.within(ctx, within, func(tx pgx.Tx) error {

@@ -13,18 +13,18 @@ func TestPreview(t *testing.T) {
 	d.create("sales")
 	d.fail("sales", "g1", 7)
 	d.fail("gone", "g1", 2)
-	v, err := d.PreviewReplay(t.Context(), ops.Filter{Group: "g1"}, ops.ReplayOptions{})
+	v, err := d.Failed.PreviewReplay(t.Context(), ops.Filter{Group: "g1"}, ops.ReplayOptions{})
 	if err != nil || v.Messages != (ops.Count{N: 7}) || len(v.Sample) != 5 || v.Sample[0].Number != 1 || fmt.Sprint(v.Gone) != "[gone]" {
 		t.Errorf("replay: %+v, err %v", v, err)
 	}
-	v, err = d.PreviewDelete(t.Context(), ops.Filter{Names: []string{"1", "77"}})
+	v, err = d.Failed.PreviewDelete(t.Context(), ops.Filter{Names: []string{"1", "77"}}, ops.ChangeOptions{})
 	if err != nil || v.Messages.N != 1 || len(v.Sample) != 1 || v.Unnamed == nil || fmt.Sprint(v.Unnamed.Missing) != "[77]" {
 		t.Errorf("delete: %+v, err %v", v, err)
 	}
-	if v, err := d.PreviewArchive(t.Context(), ops.Filter{All: true, Limit: 2}); err != nil || v.Messages.N != 2 || len(v.Sample) != 2 {
+	if v, err := d.Failed.PreviewArchive(t.Context(), ops.Filter{All: true, Limit: 2}, ops.ChangeOptions{}); err != nil || v.Messages.N != 2 || len(v.Sample) != 2 {
 		t.Errorf("archive: %+v, err %v", v, err)
 	}
-	if v, err := d.PreviewUnarchive(t.Context(), ops.Filter{All: true}); err != nil || v.Messages != (ops.Count{}) || v.Sample != nil {
+	if v, err := d.Failed.PreviewUnarchive(t.Context(), ops.Filter{All: true}, ops.ChangeOptions{}); err != nil || v.Messages != (ops.Count{}) || v.Sample != nil {
 		t.Errorf("unarchive: %+v, err %v", v, err)
 	}
 	if n := d.number(`SELECT count(*) FROM sqlq.error WHERE status = 'failed'`); n != 9 || d.number(`SELECT count(*) FROM sqlq.operation`) != 0 {
@@ -42,16 +42,16 @@ func TestPreviewThatTakesLong(t *testing.T) {
 	d.exec(`CREATE OR REPLACE FUNCTION sqlq.header_value(headers json, name text) RETURNS text LANGUAGE sql VOLATILE
 		AS $$ SELECT headers ->> name FROM pg_sleep(0.05) $$`)
 	f := ops.Filter{Headers: map[string]string{"tenant": "north"}}
-	v, err := d.PreviewReplay(t.Context(), f, ops.ReplayOptions{})
+	v, err := d.Failed.PreviewReplay(t.Context(), f, ops.ReplayOptions{})
 	if err != nil || v.Messages != (ops.Count{N: 10, Estimated: true}) || len(v.Sample) != 5 {
 		t.Errorf("%+v, err %v", v, err)
 	}
-	n, err := d.Replay(t.Context(), f, ops.ReplayOptions{Progress: func(p ops.Progress) {
+	n, err := d.Failed.Replay(t.Context(), f, ops.ReplayOptions{ChangeOptions: ops.ChangeOptions{Progress: func(p ops.Progress) {
 		if p.Wanted != nil {
 			t.Errorf("it wants %d", *p.Wanted)
 		}
-	}})
-	op, readErr := d.Operation(t.Context(), 1)
+	}}})
+	op, readErr := d.Operations.Show(t.Context(), 1)
 	if n != 10 || err != nil || readErr != nil || op.Wanted != nil || op.Done != 10 {
 		t.Errorf("replayed %d, err %v; %+v, err %v", n, err, op, readErr)
 	}

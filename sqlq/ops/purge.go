@@ -7,7 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // takeBatch is how many messages one transaction of Purge or Move takes.
@@ -28,158 +28,110 @@ type PurgeOptions struct {
 	// are due times. A filter that names numbers or has a limit, which mean ready messages, is refused with it.
 	// Default: off. Cost: they are gone for good.
 	Delayed bool
-	Looking
+	ChangeOptions
 }
 
 // Purge removes the ready messages of a queue that a filter chooses and that were there when it began, for good, and returns
 // how many, also together with an error. The zero Filter chooses all. Messages that a receiver holds or an instance has
 // leased are being handled, and stay; so do failed ones. It works in batches: one that was interrupted returns an
-// *InterruptedError, and ResumeOperation does the rest, unless it is about delayed messages, too: then it can be called again.
-func (o *Ops) Purge(ctx context.Context, queue string, f Filter, opts PurgeOptions) (purged Purged, err error) {
-	chosen, err := f.chosenToPurge(opts)
+// *InterruptedError, and Operations.Resume does the rest, unless it is about delayed messages, too: then it can be called again.
+func (o Ready) Purge(ctx context.Context, queue string, f Filter, opts PurgeOptions) (purged Purged, err error) {
+	if err := f.checkPurge(opts); err != nil {
+		return purged, err
+	}
+	t, err := o.prepareTake(ctx, kindPurge, queue, f, opts.ChangeOptions)
 	if err != nil {
 		return purged, err
 	}
-	if err := o.try(ctx, chosen); err != nil {
+	if err := o.checkTake(ctx, t); err != nil {
 		return purged, err
 	}
-	span, err := o.span(ctx, queue, chosen)
-	if err != nil {
-		return purged, o.noQueue(ctx, queue, fmt.Errorf("purge queue %q: %w", queue, err))
-	}
-	if f, err = o.absolute(ctx, f); err != nil {
-		return purged, err
-	}
-	told := write(f, 0)
+	told := write(t.filter, opts.Rate)
 	told.Delayed = opts.Delayed
-	r := running{kind: kindPurge}
-	if r.id, err = o.begin(ctx, kindPurge, told, store.Operation{Queue: &queue, UpTo: &span.UpTo}); err != nil {
+	if err := o.start(ctx, &t.running, told, query.Operation{Queue: &queue, UpTo: &t.span.UpTo}, query.Place{}); err != nil {
 		return purged, err
 	}
-	err = o.purge(ctx, queue, r.id, chosen, span, int64(f.limit()), opts, &purged)
+	if opts.Delayed { // first: meanwhile some may become ready
+		purged.Delayed, err = o.purgeDelayed(ctx, t)
+	}
+	if err == nil && opts.Delayed && !opts.UpTo.taken() {
+		// Delayed ones that became ready in the meantime are behind the place that the queue had then.
+		t.span.UpTo, err = o.store.LastReady(ctx, o.pool, queue)
+	}
+	if err == nil {
+		purged.Ready, err = o.purge(ctx, t)
+	}
 	if err != nil {
 		err = o.noQueue(ctx, queue, fmt.Errorf("purge queue %q: %w", queue, err))
 	}
 	if opts.Delayed {
-		return purged, errors.Join(err, o.end(ctx, r.id, err))
+		return purged, errors.Join(err, o.end(ctx, t.id, err))
 	}
-	purged.Ready, err = o.conclude(ctx, r, purged.Ready, err)
+	purged.Ready, err = o.conclude(ctx, t.running, purged.Ready, err)
 	return purged, err
 }
 
 // purgeAgain returns what does the rest of a Purge.
-func (o *Ops) purgeAgain(r running, op Operation, upTo int64, f Filter, told written, tell func(_, _ int64)) (func(context.Context) error, error) {
+func (o Ready) purgeAgain(r running, op Operation, upTo int64, f Filter, told written) (func(context.Context) error, error) {
 	if told.Delayed {
 		return nil, errors.New("a purge of delayed messages cannot be resumed: run it again")
 	}
 	chosen, err := f.chosenReady()
 	return func(ctx context.Context) error {
-		var purged Purged
-		err := o.purge(ctx, op.Queue, r.id, chosen, store.Span{UpTo: upTo}, int64(f.limit()), PurgeOptions{Looking: Looking{Progress: tell}}, &purged)
-		_, err = o.conclude(ctx, r, purged.Ready, err)
+		purged, err := o.purge(ctx, taking{running: r, queue: op.Queue, filter: f, chosen: chosen, span: query.Span{UpTo: upTo}})
+		_, err = o.conclude(ctx, r, purged, err)
 		return err
 	}, err
 }
 
 // PreviewPurge counts what Purge would remove, and changes nothing. A queue that is not there is a *NoQueueError.
-func (o *Ops) PreviewPurge(ctx context.Context, queue string, f Filter, opts PurgeOptions) (ready, delayed Count, err error) {
-	if _, err := f.chosenToPurge(opts); err != nil {
-		return ready, delayed, err
+func (o Ready) PreviewPurge(ctx context.Context, queue string, f Filter, opts PurgeOptions) (v Preview, err error) {
+	if err := f.checkPurge(opts); err != nil {
+		return v, err
 	}
-	if ready, err = o.CountReady(ctx, queue, f, opts.Looking); err != nil || !opts.Delayed {
-		return ready, delayed, err
+	if v, err = o.previewTake(ctx, queue, f, opts.ChangeOptions); err != nil || !opts.Delayed {
+		return v, err
 	}
 	f.Queue = queue
-	n, more, _, err := o.CountDelayed(ctx, f, 0)
+	n, more, _, err := Delayed(o).Count(ctx, f, 0)
 	var gone *NoDelayedError
 	if errors.As(err, &gone) { // it is among the ready ones, or nowhere
 		err = nil
 	}
-	return ready, Count{N: n, Estimated: more}, err
+	v.Delayed = Count{N: n, Estimated: more}
+	return v, err
 }
 
-// chosenToPurge is what the filter of a purge chooses by.
-func (f Filter) chosenToPurge(opts PurgeOptions) (store.Filter, error) {
+// checkPurge refuses a filter that a purge does not take.
+func (f Filter) checkPurge(opts PurgeOptions) error {
 	chosen, err := f.chosenReady()
-	if err == nil && opts.Delayed && (len(chosen.Seqs) > 0 || f.Limit > 0) {
+	if err == nil && opts.Delayed && (len(chosen.Seqs) > 0 || f.Limit > 0 || opts.Limit > 0) {
 		err = errors.New("numbers and a limit are of ready messages; purge the delayed ones apart")
 	}
-	return chosen, err
+	return err
 }
 
-func (o *Ops) purge(ctx context.Context, queue string, id int64, f store.Filter, span store.Span, left int64, opts PurgeOptions, purged *Purged) error {
-	if opts.Delayed { // first: meanwhile some may become ready
-		last, err := o.store.LastDelayed(ctx, o.pool)
-		if err != nil {
-			return err
-		}
-		var looked int64
-		b := wholeBatch(purgeDelayedRows)
-		for place := (&store.DelayedKey{}); place != nil; {
-			var n int64
-			at := *place
-			err := o.inOperation(ctx, id, func(tx pgx.Tx, _ store.OperationPlace) (_ int64, after store.Place, err error) {
-				n, place, err = o.store.PurgeDelayed(ctx, tx, queue, f, at, last, b.rows, b.bytes)
-				return n, after, err
-			})
-			if b.shrinkAfter(err) {
-				place = &at
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			purged.Delayed += n
-			looked += int64(b.rows)
-			opts.tell(looked, purged.Delayed)
-		}
-		// Delayed ones that became ready in the meantime are behind the place that the queue had then.
-		if span.UpTo, err = o.store.LastReady(ctx, o.pool, queue); err != nil {
-			return err
-		}
-	}
-	return o.take(ctx, id, span, left, takeBatch, opts.Looking, func(tx pgx.Tx, span store.Span) (store.Taken, error) {
-		return o.store.PurgeReady(ctx, tx, queue, f, span)
-	}, func(t store.Taken) error {
-		purged.Ready += t.N
-		return nil
+func (o Ready) purge(ctx context.Context, t taking) (removed int64, err error) {
+	return o.take(ctx, t, func(tx pgx.Tx, span query.Span) (taken query.Taken, _ string, err error) {
+		taken, err = o.store.PurgeReady(ctx, tx, t.queue, t.chosen, span)
+		return taken, "", err
 	})
 }
 
-// take takes messages out of a queue, in batches of most that are part of an operation, until the operation has taken limit or
-// the span is through. then is called after the commit of each.
-func (o *Ops) take(ctx context.Context, id int64, span store.Span, limit, most int64, l Looking, one func(pgx.Tx, store.Span) (store.Taken, error), then func(store.Taken) error) error {
-	var looked, taken int64
-	for b := wholeBatch(int(most)); ; {
-		var t store.Taken
-		end := true
-		err := o.inOperation(ctx, id, func(tx pgx.Tx, at store.OperationPlace) (_ int64, after store.Place, err error) {
-			span.After = max(span.After, at.After.Seq)
-			if limit <= at.Done {
-				return 0, after, nil
-			}
-			span.Look, span.Want, span.Bytes = b.of(lookRows), int(min(int64(b.rows), limit-at.Done)), int(b.bytes)
-			t, err = one(tx, span)
-			end = !t.More && t.N < int64(span.Want) && t.Looked < int64(span.Look)
-			return t.N, store.Place{Seq: t.Last}, err
-		})
-		if errors.Is(err, errEnded) {
-			return nil
-		}
-		if b.shrinkAfter(err) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		taken += t.N
-		looked += t.Looked
-		if err := then(t); err != nil {
-			return err
-		}
-		l.tell(looked, taken)
-		if end {
-			return nil
-		}
+// purgeDelayed removes the delayed messages of the queue that the filter chooses.
+func (o Ready) purgeDelayed(ctx context.Context, t taking) (removed int64, err error) {
+	last, err := o.store.LastDelayed(ctx, o.pool)
+	if err != nil {
+		return 0, err
 	}
+	var at query.DelayedKey
+	return o.batches(ctx, t.running, purgeDelayedRows, func(tx pgx.Tx, _ query.OperationPlace, _ int64, b bound) (step, error) {
+		n, next, err := o.store.PurgeDelayed(ctx, tx, t.queue, t.chosen, at, last, b.rows, b.bytes)
+		return step{n: n, looked: int64(b.rows), end: next == nil, then: func() error {
+			if next != nil {
+				at = *next
+			}
+			return nil
+		}}, err
+	}, nil)
 }

@@ -57,8 +57,8 @@ type QueueInstance struct {
 	HeartbeatAt time.Time // its last
 }
 
-// CreateQueue makes a queue; false: it was there already.
-func (o *Ops) CreateQueue(ctx context.Context, name string) (made bool, err error) {
+// Create makes a queue; false: it was there already.
+func (o Queues) Create(ctx context.Context, name string) (made bool, err error) {
 	made, err = o.store.CreateQueue(ctx, o.pool, name)
 	if err != nil {
 		return false, fmt.Errorf("create queue %q: %w", name, err)
@@ -66,9 +66,9 @@ func (o *Ops) CreateQueue(ctx context.Context, name string) (made bool, err erro
 	return made, nil
 }
 
-// TryCreateQueue says whether CreateQueue would make a queue, and changes nothing: it makes it and rolls that back. Its errors
-// are those of CreateQueue.
-func (o *Ops) TryCreateQueue(ctx context.Context, name string) (would bool, err error) {
+// PreviewCreate says whether Queues.Create would make a queue, and changes nothing: it makes it and rolls that back. Its errors
+// are those of Queues.Create.
+func (o Queues) PreviewCreate(ctx context.Context, name string) (would bool, err error) {
 	err = o.rolledBack(ctx, func(tx pgx.Tx) error {
 		would, err = o.store.CreateQueue(ctx, tx, name)
 		return err
@@ -79,8 +79,8 @@ func (o *Ops) TryCreateQueue(ctx context.Context, name string) (would bool, err 
 	return would, nil
 }
 
-// ListQueues returns all queues by name, with their counts. It reads a bounded number of rows, however many messages wait.
-func (o *Ops) ListQueues(ctx context.Context) ([]Queue, error) {
+// List returns all queues by name, with their counts. It reads a bounded number of rows, however many messages wait.
+func (o Queues) List(ctx context.Context) ([]Queue, error) {
 	// A queue may be dropped between the list and the counts; then both are made again.
 	for tries := 3; ; tries-- {
 		states, err := o.store.QueueStates(ctx, o.pool, "")
@@ -97,8 +97,8 @@ func (o *Ops) ListQueues(ctx context.Context) ([]Queue, error) {
 	}
 }
 
-// QueueNames returns the names of all queues, in their order.
-func (o *Ops) QueueNames(ctx context.Context) ([]string, error) {
+// Names returns the names of all queues, in their order.
+func (o Queues) Names(ctx context.Context) ([]string, error) {
 	names, err := o.store.QueueNames(ctx, o.pool)
 	if err != nil {
 		return nil, fmt.Errorf("list queues: %w", err)
@@ -108,7 +108,7 @@ func (o *Ops) QueueNames(ctx context.Context) ([]string, error) {
 
 // TypeNames returns the message types that are known to the database, in their order: those that are subscribed, and those
 // of failed messages. Queues are not searched.
-func (o *Ops) TypeNames(ctx context.Context) ([]string, error) {
+func (o Routes) TypeNames(ctx context.Context) ([]string, error) {
 	names, err := o.store.TypeNames(ctx, o.pool)
 	if err != nil {
 		return nil, fmt.Errorf("list message types: %w", err)
@@ -118,7 +118,7 @@ func (o *Ops) TypeNames(ctx context.Context) ([]string, error) {
 
 // NearTypes returns the message types, among those of TypeNames, that somebody who wrote name may have meant; nil: it is one of
 // them, or none is like it.
-func (o *Ops) NearTypes(ctx context.Context, name string) ([]string, error) {
+func (o Routes) NearTypes(ctx context.Context, name string) ([]string, error) {
 	names, err := o.TypeNames(ctx)
 	if err != nil || slices.Contains(names, name) {
 		return nil, err
@@ -127,8 +127,8 @@ func (o *Ops) NearTypes(ctx context.Context, name string) ([]string, error) {
 	return found[:min(len(found), 8)], nil
 }
 
-// ShowQueue returns one queue with all that is known of it.
-func (o *Ops) ShowQueue(ctx context.Context, name string) (QueueDetail, error) {
+// Show returns one queue with all that is known of it.
+func (o Queues) Show(ctx context.Context, name string) (QueueDetail, error) {
 	failed := func(err error) (QueueDetail, error) {
 		return QueueDetail{}, o.noQueue(ctx, name, fmt.Errorf("read queue %q: %w", name, err))
 	}
@@ -161,10 +161,10 @@ func (o *Ops) ShowQueue(ctx context.Context, name string) (QueueDetail, error) {
 	return q, nil
 }
 
-// DropQueue removes a queue and its subscriptions, and returns how many messages went with it. A queue that holds messages,
+// Drop removes a queue and its subscriptions, and returns how many messages went with it. A queue that holds messages,
 // ready, delayed or leased, is only dropped by force. Failed messages stay in the error table. It waits for transactions
 // that send to the queue or handle its messages, and they wait for it.
-func (o *Ops) DropQueue(ctx context.Context, name string, force bool) (removed int64, err error) {
+func (o Queues) Drop(ctx context.Context, name string, force bool) (removed int64, err error) {
 	err = pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
 		if removed, err = o.store.DropQueue(ctx, tx, name, force); err != nil {
 			return err

@@ -16,13 +16,13 @@ import (
 func TestCreateQueue(t *testing.T) {
 	t.Parallel()
 	d := open(t)
-	if made, err := d.CreateQueue(t.Context(), "sales"); err != nil || !made {
+	if made, err := d.Queues.Create(t.Context(), "sales"); err != nil || !made {
 		t.Errorf("first: made %v, err %v", made, err)
 	}
-	if made, err := d.CreateQueue(t.Context(), "sales"); err != nil || made {
+	if made, err := d.Queues.Create(t.Context(), "sales"); err != nil || made {
 		t.Errorf("second: made %v, err %v", made, err)
 	}
-	_, err := d.CreateQueue(t.Context(), "no spaces")
+	_, err := d.Queues.Create(t.Context(), "no spaces")
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) || pg.Hint == "" {
 		t.Errorf("a name that is not allowed: err %v", err)
@@ -32,7 +32,7 @@ func TestCreateQueue(t *testing.T) {
 func TestListQueuesCounts(t *testing.T) {
 	t.Parallel()
 	d := open(t)
-	if queues, err := d.ListQueues(t.Context()); err != nil || len(queues) != 0 {
+	if queues, err := d.Queues.List(t.Context()); err != nil || len(queues) != 0 {
 		t.Errorf("empty: %v, err %v", queues, err)
 	}
 	d.create("sales", "billing", "Odd.name-1_2")
@@ -44,7 +44,7 @@ func TestListQueuesCounts(t *testing.T) {
 	d.fail("billing", "g1", 5)
 	d.exec(`UPDATE sqlq.error SET status = 'archived' WHERE seq = 1`)
 
-	queues, err := d.ListQueues(t.Context())
+	queues, err := d.Queues.List(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func TestListQueuesEstimates(t *testing.T) {
 	d.exec(`INSERT INTO sqlq.delayed (due_at, id, why, queue, type, body)
 		SELECT now(), gen_random_uuid(), 'delay', CASE WHEN i % 4 = 0 THEN 'sales' ELSE 'billing' END, 'T', '{}' FROM generate_series(1, $1) i`, n)
 	d.fail("billing", "g1", n)
-	queues, err := d.ListQueues(t.Context())
+	queues, err := d.Queues.List(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func TestListQueuesGivesUp(t *testing.T) {
 	}
 	done := make(chan outcome, 1)
 	go func() {
-		queues, err := d.ListQueues(t.Context())
+		queues, err := d.Queues.List(t.Context())
 		done <- outcome{queues, err}
 	}()
 	// The estimate needs the table as well, and waits for it: once it does, the count has been given up.
@@ -150,7 +150,7 @@ func TestShowQueue(t *testing.T) {
 		VALUES ('billing', 'h', 1, 'v', 1, true, '15 s', NULL, NULL), ('billing', 'h', 2, 'v', 1, true, '15 s', now(), NULL),
 			('billing', 'h', 3, 'v', 1, true, '15 s', NULL, now()), ('sales', 'h', 4, 'v', 1, true, '15 s', NULL, NULL)`)
 	d.exec(`SELECT sqlq.send('billing', 'billing.Charge', '{}')`)
-	q, err := d.ShowQueue(t.Context(), "billing")
+	q, err := d.Queues.Show(t.Context(), "billing")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,24 +169,24 @@ func TestUnknownQueue(t *testing.T) {
 			t.Errorf("%s: err %v, want a NoQueueError near %q", what, err, near)
 		}
 	}
-	_, err := d.ShowQueue(t.Context(), "sales")
+	_, err := d.Queues.Show(t.Context(), "sales")
 	check("show where there are none", err, "")
 	d.create("sales", "shipping", "billing")
-	_, err = d.ShowQueue(t.Context(), "slaes")
+	_, err = d.Queues.Show(t.Context(), "slaes")
 	check("show", err, "sales")
-	_, err = d.Peek(t.Context(), "SALES", ops.Filter{Limit: 1}, ops.Looking{})
+	_, err = d.Ready.List(t.Context(), "SALES", ops.Filter{Limit: 1}, ops.Looking{})
 	check("peek", err, "sales")
-	_, err = d.Purge(t.Context(), "bill", ops.Filter{}, ops.PurgeOptions{Delayed: true})
+	_, err = d.Ready.Purge(t.Context(), "bill", ops.Filter{}, ops.PurgeOptions{Delayed: true})
 	check("purge", err, "billing")
-	_, err = d.DropQueue(t.Context(), "warehouse", true)
+	_, err = d.Queues.Drop(t.Context(), "warehouse", true)
 	check("drop", err, "billing sales shipping")
 	_, err = d.Send(t.Context(), "salesx", ops.Outgoing{Type: "T"}, []byte(`{}`))
 	check("send", err, "sales")
-	_, err = d.ListFailed(t.Context(), ops.Filter{Queue: "slaes"})
+	_, err = d.Failed.List(t.Context(), ops.Filter{Queue: "slaes"})
 	check("list failed", err, "sales")
-	_, err = d.Replay(t.Context(), ops.Filter{Queue: "slaes"}, ops.ReplayOptions{})
+	_, err = d.Failed.Replay(t.Context(), ops.Filter{Queue: "slaes"}, ops.ReplayOptions{})
 	check("replay", err, "sales")
-	_, err = d.Archive(t.Context(), ops.Filter{Queue: "slaes"}, nil)
+	_, err = d.Failed.Archive(t.Context(), ops.Filter{Queue: "slaes"}, ops.ChangeOptions{})
 	check("archive", err, "sales")
 }
 
@@ -204,7 +204,7 @@ func TestPeek(t *testing.T) {
 	if _, err := tx.Exec(t.Context(), `SELECT FROM sqlq.q_sales WHERE seq = 1 FOR UPDATE`); err != nil {
 		t.Fatal(err)
 	}
-	messages, err := d.Peek(t.Context(), "sales", ops.Filter{Limit: 2}, ops.Looking{})
+	messages, err := d.Ready.List(t.Context(), "sales", ops.Filter{Limit: 2}, ops.Looking{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +236,7 @@ func TestPurge(t *testing.T) {
 	if _, err := tx.Exec(t.Context(), `SELECT FROM sqlq.q_sales WHERE seq IN (1, 1000, 2500) FOR UPDATE`); err != nil {
 		t.Fatal(err)
 	}
-	purged, err := d.Purge(t.Context(), "sales", ops.Filter{}, ops.PurgeOptions{Delayed: true})
+	purged, err := d.Ready.Purge(t.Context(), "sales", ops.Filter{}, ops.PurgeOptions{Delayed: true})
 	if err != nil || purged != (ops.Purged{Ready: 2497, Delayed: 1500}) {
 		t.Errorf("purged %+v, err %v", purged, err)
 	}
@@ -258,18 +258,18 @@ func TestDropQueue(t *testing.T) {
 	d := open(t)
 	d.create("sales", "billing")
 	d.exec(`SELECT sqlq.send('sales', 'T', '{}'), sqlq.send('sales', 'T', '{}', delay => '1 hour')`)
-	_, err := d.DropQueue(t.Context(), "sales", false)
+	_, err := d.Queues.Drop(t.Context(), "sales", false)
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) || pg.Code != "55000" {
 		t.Errorf("a queue that holds messages: err %v", err)
 	}
-	if n, err := d.DropQueue(t.Context(), "sales", true); err != nil || n != 2 {
+	if n, err := d.Queues.Drop(t.Context(), "sales", true); err != nil || n != 2 {
 		t.Errorf("by force: removed %d, err %v", n, err)
 	}
-	if n, err := d.DropQueue(t.Context(), "billing", false); err != nil || n != 0 {
+	if n, err := d.Queues.Drop(t.Context(), "billing", false); err != nil || n != 0 {
 		t.Errorf("empty: removed %d, err %v", n, err)
 	}
-	if queues, err := d.ListQueues(t.Context()); err != nil || len(queues) != 0 {
+	if queues, err := d.Queues.List(t.Context()); err != nil || len(queues) != 0 {
 		t.Errorf("left: %v, err %v", queues, err)
 	}
 }

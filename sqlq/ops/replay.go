@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"time"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // ReplayOptions says how Replay works. The zero value is good.
@@ -16,26 +18,7 @@ type ReplayOptions struct {
 	// Default: each to the one it came from. Unit: the name of a queue. Cost: none.
 	To string
 
-	// Rate is how many messages are replayed at most, evenly, for receivers that cannot take them all at once.
-	// Default: 0, as fast as it goes. Unit: messages a second. Cost: the slower, the longer it takes.
-	Rate int
-
-	// Limit replays at most so many, in the order of the filter.
-	// Default: that of the filter. Unit: messages. Cost: none.
-	Limit int
-
-	// Progress is called after each batch.
-	// Default: nobody is told. Cost: its time.
-	Progress func(Progress)
-}
-
-// Progress says how far a change has come that goes by batches.
-type Progress struct {
-	Operation int64  // its number
-	Kind      string // of Operation
-	Done      int64  // messages changed, those before an interruption included
-	Wanted    *int64 // how many are to be; nil: they were too many to be counted
-	At, UpTo  int64  // of failed messages: it has come to the number At, and ends at UpTo; else 0
+	ChangeOptions
 }
 
 // Replay moves the failed messages that a filter chooses back to their queues, the oldest first, and returns how many, also
@@ -46,15 +29,12 @@ type Progress struct {
 // It works in batches, each a transaction that moves the messages, adds to their history and says in the operation table
 // how far it came: a message is in the error table or in its queue, whatever happens. Two that run at once share the
 // messages, each is replayed once; a message that somebody else holds at that moment is passed over. One that was interrupted
-// returns an *InterruptedError, and ResumeOperation does the rest, also after a crash. When nothing is chosen, no operation is
+// returns an *InterruptedError, and Operations.Resume does the rest, also after a crash. When nothing is chosen, no operation is
 // written down.
 //
 // Messages whose queue is gone stay and are told of by a *QueueGoneError, messages that are named and not there by a
 // *NoFailedError; the others are replayed all the same.
-func (o *Ops) Replay(ctx context.Context, f Filter, opts ReplayOptions) (replayed int64, err error) {
-	if f, err = opts.narrow(f); err != nil {
-		return 0, err
-	}
+func (o Failed) Replay(ctx context.Context, f Filter, opts ReplayOptions) (replayed int64, err error) {
 	if opts.To != "" {
 		if err := o.mustExist(ctx, opts.To); err != nil {
 			return 0, err
@@ -65,40 +45,36 @@ func (o *Ops) Replay(ctx context.Context, f Filter, opts ReplayOptions) (replaye
 
 // Archive marks the failed messages that a filter chooses as archived, and returns how many, also together with an error:
 // they are kept, and left out of lists and replays. It works like Replay.
-func (o *Ops) Archive(ctx context.Context, f Filter, progress func(Progress)) (archived int64, err error) {
-	return o.changeFailed(ctx, kindArchive, f, ReplayOptions{Progress: progress})
+func (o Failed) Archive(ctx context.Context, f Filter, opts ChangeOptions) (archived int64, err error) {
+	return o.changeFailed(ctx, kindArchive, f, ReplayOptions{ChangeOptions: opts})
 }
 
 // Unarchive takes the archived messages that a filter chooses back among the failed ones, and returns how many, also
 // together with an error. It works like Replay.
-func (o *Ops) Unarchive(ctx context.Context, f Filter, progress func(Progress)) (taken int64, err error) {
-	return o.changeFailed(ctx, kindUnarchive, f, ReplayOptions{Progress: progress})
+func (o Failed) Unarchive(ctx context.Context, f Filter, opts ChangeOptions) (taken int64, err error) {
+	return o.changeFailed(ctx, kindUnarchive, f, ReplayOptions{ChangeOptions: opts})
 }
 
 // Delete removes the failed messages that a filter chooses for good, archived ones too if its Status says so, and returns
 // how many, also together with an error. What is left of them is their history. It works like Replay.
-func (o *Ops) Delete(ctx context.Context, f Filter, progress func(Progress)) (deleted int64, err error) {
-	return o.changeFailed(ctx, kindDelete, f, ReplayOptions{Progress: progress})
-}
-
-// narrow returns the filter with the limit of the options.
-func (opts ReplayOptions) narrow(f Filter) (Filter, error) {
-	if opts.Limit < 0 || opts.Rate < 0 {
-		return f, fmt.Errorf("limit %d and rate %d cannot be negative", opts.Limit, opts.Rate)
-	}
-	if opts.Limit > 0 && (f.Limit <= 0 || opts.Limit < f.Limit) {
-		f.Limit = opts.Limit
-	}
-	return f, nil
+func (o Failed) Delete(ctx context.Context, f Filter, opts ChangeOptions) (deleted int64, err error) {
+	return o.changeFailed(ctx, kindDelete, f, ReplayOptions{ChangeOptions: opts})
 }
 
 // changeFailed writes an operation down and performs it.
-func (o *Ops) changeFailed(ctx context.Context, kind string, f Filter, opts ReplayOptions) (changed int64, err error) {
-	p, err := o.plan(ctx, kind, f, opts.To)
+func (o Failed) changeFailed(ctx context.Context, kind string, f Filter, opts ReplayOptions) (changed int64, err error) {
+	p, err := o.plan(ctx, kind, f, opts)
 	if err != nil {
 		return 0, err
 	}
-	n, sure, err := o.countPlan(ctx, p, countWithin)
+	within := countWithin
+	if opts.UpTo.Messages != nil {
+		within = countPinnedWithin
+	}
+	n, sure, err := o.countPlan(ctx, p, within)
+	if err == nil {
+		err = opts.UpTo.check(n, sure)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -108,15 +84,15 @@ func (o *Ops) changeFailed(ctx context.Context, kind string, f Filter, opts Repl
 	if err := o.skipOlder(ctx, o.pool, &p); err != nil {
 		return 0, err
 	}
-	c := change{plan: p, running: running{kind: kind}, rate: opts.Rate, progress: opts.Progress}
-	op := store.Operation{UpTo: &p.upTo}
+	c := change{plan: p, running: running{kind: kind, opts: opts.ChangeOptions}}
+	op := query.Operation{UpTo: &p.upTo}
 	if sure {
-		op.Wanted, c.wanted = &n, &n
+		c.wanted = &n
 	}
 	if opts.To != "" {
 		op.Queue = &opts.To
 	}
-	if c.id, err = o.beginIn(ctx, o.pool, kind, write(p.filter, float64(opts.Rate)), op, place(p.after)); err != nil {
+	if err = o.start(ctx, &c.running, write(p.filter, opts.Rate), op, place(p.after)); err != nil {
 		return 0, err
 	}
 	if changed, err = o.perform(ctx, &c); err != nil {
@@ -129,16 +105,20 @@ func (o *Ops) changeFailed(ctx context.Context, kind string, f Filter, opts Repl
 type plan struct {
 	kind    string
 	filter  Filter // its times absolute
-	chosen  store.Filter
+	chosen  query.Filter
 	to      string           // a queue; "": each its own
 	except  []string         // queues that are gone, whose messages stay
-	after   *store.FailedKey // messages up to there are left alone; nil: none
+	after   *query.FailedKey // messages up to there are left alone; nil: none
 	upTo    int64            // messages with higher numbers failed after it began
+	at      time.Time        // when it began, by the clock of the database
 	limit   int64
 	unnamed error // *NoFailedError for names that are not there
 }
 
-func (o *Ops) plan(ctx context.Context, kind string, f Filter, to string) (p plan, err error) {
+func (o Failed) plan(ctx context.Context, kind string, f Filter, opts ReplayOptions) (p plan, err error) {
+	if f, err = opts.narrow(f); err != nil {
+		return p, err
+	}
 	if f.Status == "" {
 		f.Status = StatusFailed
 		if kind == kindUnarchive {
@@ -160,8 +140,11 @@ func (o *Ops) plan(ctx context.Context, kind string, f Filter, to string) (p pla
 	if err != nil {
 		return p, fmt.Errorf("read the last number of the error table: %w", err)
 	}
+	if p.upTo = opts.UpTo.number(now.Last); opts.UpTo.taken() {
+		now.At = opts.UpTo.At
+	}
 	f.Since, f.Until = f.Since.from(now.At), f.Until.from(now.At)
-	p.kind, p.filter, p.to, p.upTo, p.limit = kind, f, to, now.Last, int64(f.limit())
+	p.kind, p.filter, p.to, p.at, p.limit = kind, f, opts.To, now.At, int64(f.limit())
 	p.chosen.Since, p.chosen.Until = f.Since.stored(), f.Until.stored()
 	if p.unnamed, err = o.missing(ctx, f, p.chosen); err != nil {
 		return p, err
@@ -170,7 +153,7 @@ func (o *Ops) plan(ctx context.Context, kind string, f Filter, to string) (p pla
 }
 
 // exceptGone has a replay leave out the messages of queues that are gone.
-func (o *Ops) exceptGone(ctx context.Context, p *plan) error {
+func (o Failed) exceptGone(ctx context.Context, p *plan) error {
 	if p.kind != kindReplay || p.to != "" || p.chosen.Queues != nil { // those that may be seen are there
 		return nil
 	}
@@ -197,7 +180,7 @@ func (o *Ops) exceptGone(ctx context.Context, p *plan) error {
 }
 
 // skipOlder has a plan that is about the newest so many messages begin at the first of them.
-func (o *Ops) skipOlder(ctx context.Context, db store.DBTX, p *plan) error {
+func (o Failed) skipOlder(ctx context.Context, db store.DBTX, p *plan) error {
 	if p.filter.Order != Newest || p.limit == math.MaxInt {
 		return nil
 	}
@@ -206,22 +189,22 @@ func (o *Ops) skipOlder(ctx context.Context, db store.DBTX, p *plan) error {
 		return fmt.Errorf("look for the newest %d messages: %w", p.limit, err)
 	}
 	if first != nil {
-		p.after = &store.FailedKey{FailedAt: first.FailedAt, Seq: first.Seq - 1}
+		p.after = &query.FailedKey{FailedAt: first.FailedAt, Seq: first.Seq - 1}
 	}
 	return nil
 }
 
 // place returns a place in the order of failure as it stands in the operation table.
-func place(k *store.FailedKey) store.Place {
+func place(k *query.FailedKey) query.Place {
 	if k == nil {
-		return store.Place{}
+		return query.Place{}
 	}
-	return store.Place{At: k.FailedAt, Seq: k.Seq}
+	return query.Place{At: k.FailedAt, Seq: k.Seq}
 }
 
 // told returns what there is to say after a plan has been done: names that were not there, queues that are gone, or one
 // that never was.
-func (o *Ops) told(ctx context.Context, p plan, changed int64) error {
+func (o Failed) told(ctx context.Context, p plan, changed int64) error {
 	err := p.unnamed
 	gone, lookErr := o.goneOf(ctx, p)
 	if lookErr != nil {
@@ -237,7 +220,7 @@ func (o *Ops) told(ctx context.Context, p plan, changed int64) error {
 }
 
 // goneOf returns the queues that are gone and whose messages the plan would have chosen.
-func (o *Ops) goneOf(ctx context.Context, p plan) (queues []string, err error) {
+func (o Failed) goneOf(ctx context.Context, p plan) (queues []string, err error) {
 	for _, name := range p.except {
 		f := p.chosen
 		if f.Queue != "" && f.Queue != name {
@@ -256,7 +239,7 @@ func (o *Ops) goneOf(ctx context.Context, p plan) (queues []string, err error) {
 }
 
 // missing returns a *NoFailedError when some of the messages that a filter names are not there with its status.
-func (o *Ops) missing(ctx context.Context, f Filter, chosen store.Filter) (unnamed, err error) {
+func (o Failed) missing(ctx context.Context, f Filter, chosen query.Filter) (unnamed, err error) {
 	if len(f.Names) == 0 {
 		return nil, nil
 	}

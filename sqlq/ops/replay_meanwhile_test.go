@@ -24,7 +24,7 @@ func TestReplayTwoAtOnce(t *testing.T) {
 	outcomes := make(chan outcome)
 	for range 2 {
 		go func() {
-			n, err := d.Replay(context.WithoutCancel(t.Context()), ops.Filter{Queue: "sales"}, ops.ReplayOptions{})
+			n, err := d.Failed.Replay(context.WithoutCancel(t.Context()), ops.Filter{Queue: "sales"}, ops.ReplayOptions{})
 			outcomes <- outcome{n, err}
 		}()
 	}
@@ -45,7 +45,7 @@ func TestReplayInterruptedAndLaterArrivals(t *testing.T) {
 	d.fail("sales", "g1", 12_000)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	n, err := d.Replay(ctx, ops.Filter{Queue: "sales"}, ops.ReplayOptions{Progress: func(ops.Progress) { cancel() }})
+	n, err := d.Failed.Replay(ctx, ops.Filter{Queue: "sales"}, ops.ReplayOptions{ChangeOptions: ops.ChangeOptions{Progress: func(ops.Progress) { cancel() }}})
 	var stopped *ops.InterruptedError
 	if n != 5000 || !errors.Is(err, context.Canceled) || !errors.As(err, &stopped) || stopped.Done != 5000 || *stopped.Wanted != 12_000 {
 		t.Fatalf("interrupted: replayed %d, err %v", n, err)
@@ -54,12 +54,12 @@ func TestReplayInterruptedAndLaterArrivals(t *testing.T) {
 		t.Errorf("interrupted: err %q, want %q", err, want)
 	}
 	d.whole("sales", 12_000, 5000)
-	op, err := d.Operation(t.Context(), stopped.Operation)
+	op, err := d.Operations.Show(t.Context(), stopped.Operation)
 	if err != nil || op.Status != ops.OperationInterrupted || op.Done != 5000 || op.EndedAt == nil || !op.Resumable() {
 		t.Errorf("interrupted: operation %+v, err %v", op, err)
 	}
 	var told []int64
-	op, err = d.ResumeOperation(t.Context(), stopped.Operation, func(p ops.Progress) {
+	op, err = d.Operations.Resume(t.Context(), stopped.Operation, func(p ops.Progress) {
 		told = append(told, p.Done)
 		d.fail("sales", "g1", 1)
 	})
@@ -67,7 +67,7 @@ func TestReplayInterruptedAndLaterArrivals(t *testing.T) {
 		t.Errorf("resumed: %+v, err %v, progress %v", op, err, told)
 	}
 	d.whole("sales", 12_002, 12_000)
-	if _, err := d.ResumeOperation(t.Context(), op.ID, nil); err == nil || !strings.Contains(err.Error(), "is done: there is nothing to resume") {
+	if _, err := d.Operations.Resume(t.Context(), op.ID, nil); err == nil || !strings.Contains(err.Error(), "is done: there is nothing to resume") {
 		t.Errorf("resumed again: err %v", err)
 	}
 }
@@ -86,13 +86,13 @@ func TestReplayPassesOverLocked(t *testing.T) {
 	if _, err := tx.Exec(t.Context(), `UPDATE sqlq.error SET status = 'archived' WHERE seq = 3`); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := d.Replay(t.Context(), ops.Filter{Queue: "sales"}, ops.ReplayOptions{}); n != 4 || err != nil {
+	if n, err := d.Failed.Replay(t.Context(), ops.Filter{Queue: "sales"}, ops.ReplayOptions{}); n != 4 || err != nil {
 		t.Errorf("replayed %d, err %v", n, err)
 	}
 	if err := tx.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := d.Replay(t.Context(), ops.Filter{Queue: "sales"}, ops.ReplayOptions{}); n != 0 || err != nil {
+	if n, err := d.Failed.Replay(t.Context(), ops.Filter{Queue: "sales"}, ops.ReplayOptions{}); n != 0 || err != nil {
 		t.Errorf("archived meanwhile: replayed %d, err %v", n, err)
 	}
 }
@@ -116,7 +116,7 @@ func TestReplayKilledMidBatch(t *testing.T) {
 	}
 	outcome := make(chan error, 1)
 	go func() {
-		_, err := d.Replay(t.Context(), ops.Filter{Queue: "sales"}, ops.ReplayOptions{})
+		_, err := d.Failed.Replay(t.Context(), ops.Filter{Queue: "sales"}, ops.ReplayOptions{})
 		outcome <- err
 	}()
 	d.eventually(`SELECT count(*) = 1 FROM (SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -127,7 +127,7 @@ func TestReplayKilledMidBatch(t *testing.T) {
 	}
 	d.whole("sales", 12_000, 5000)
 	d.exec(`DROP TRIGGER hold ON sqlq.q_sales`)
-	op, err := d.ResumeOperation(t.Context(), stopped.Operation, nil)
+	op, err := d.Operations.Resume(t.Context(), stopped.Operation, nil)
 	if err != nil || op.Done != 12_000 || op.Status != ops.OperationDone {
 		t.Errorf("resumed: %+v, err %v", op, err)
 	}
@@ -142,13 +142,13 @@ func TestReplayQueueDroppedMeanwhile(t *testing.T) {
 	d.fail("sales", "g1", 6000)
 	d.fail("billing", "g1", 10)
 	d.fail("sales", "g1", 10)
-	n, err := d.Replay(t.Context(), ops.Filter{Group: "g1"}, ops.ReplayOptions{Progress: func(p ops.Progress) {
+	n, err := d.Failed.Replay(t.Context(), ops.Filter{Group: "g1"}, ops.ReplayOptions{ChangeOptions: ops.ChangeOptions{Progress: func(p ops.Progress) {
 		if p.Done == 5000 {
-			if _, err := d.DropQueue(t.Context(), "billing", true); err != nil {
+			if _, err := d.Queues.Drop(t.Context(), "billing", true); err != nil {
 				t.Error(err)
 			}
 		}
-	}})
+	}}})
 	var gone *ops.QueueGoneError
 	if n != 6010 || !errors.As(err, &gone) || fmt.Sprint(gone.Queues) != "[billing]" {
 		t.Errorf("replayed %d, err %v", n, err)
@@ -162,18 +162,18 @@ func TestReplayToQueueDroppedMeanwhile(t *testing.T) {
 	d := open(t)
 	d.create("mended")
 	d.fail("sales", "g1", 6000)
-	n, err := d.Replay(t.Context(), ops.Filter{Queue: "sales"}, ops.ReplayOptions{To: "mended", Progress: func(ops.Progress) {
-		if _, err := d.DropQueue(t.Context(), "mended", true); err != nil {
+	n, err := d.Failed.Replay(t.Context(), ops.Filter{Queue: "sales"}, ops.ReplayOptions{To: "mended", ChangeOptions: ops.ChangeOptions{Progress: func(ops.Progress) {
+		if _, err := d.Queues.Drop(t.Context(), "mended", true); err != nil {
 			t.Error(err)
 		}
-	}})
+	}}})
 	var none *ops.NoQueueError
 	var stopped *ops.InterruptedError
 	if n != 5000 || !errors.As(err, &none) || none.Queue != "mended" || !errors.As(err, &stopped) {
 		t.Fatalf("replayed %d, err %v", n, err)
 	}
 	d.create("mended")
-	if op, err := d.ResumeOperation(t.Context(), stopped.Operation, nil); err != nil || op.Done != 6000 {
+	if op, err := d.Operations.Resume(t.Context(), stopped.Operation, nil); err != nil || op.Done != 6000 {
 		t.Errorf("resumed: %+v, err %v", op, err)
 	}
 	d.whole("mended", 1000, 1000)

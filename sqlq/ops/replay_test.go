@@ -55,7 +55,7 @@ func TestReplayKeepsMessage(t *testing.T) {
 	d.exec(insert, nil, future)
 	d.exec(`CREATE TABLE before AS SELECT * FROM sqlq.error`)
 
-	n, err := d.Replay(t.Context(), ops.Filter{Queue: "sales"}, ops.ReplayOptions{})
+	n, err := d.Failed.Replay(t.Context(), ops.Filter{Queue: "sales"}, ops.ReplayOptions{})
 	if err != nil || n != int64(len(cases)+2) {
 		t.Fatalf("replayed %d, err %v", n, err)
 	}
@@ -106,20 +106,20 @@ func TestReplayFilter(t *testing.T) {
 		{ops.Filter{All: true}, 2, "1"},
 		{ops.Filter{All: true}, 0, "1"},
 	} {
-		n, err := d.Replay(t.Context(), c.filter, ops.ReplayOptions{})
+		n, err := d.Failed.Replay(t.Context(), c.filter, ops.ReplayOptions{})
 		if err != nil || n != c.n || left() != c.left {
 			t.Fatalf("%+v: replayed %d, left %s, err %v; want %d, left %s", c.filter, n, left(), err, c.n, c.left)
 		}
 	}
 	for _, f := range []ops.Filter{{}, {Names: []string{}}, {Limit: 1}} {
-		if _, err := d.Replay(t.Context(), f, ops.ReplayOptions{}); !errors.Is(err, ops.ErrFilterEmpty) {
+		if _, err := d.Failed.Replay(t.Context(), f, ops.ReplayOptions{}); !errors.Is(err, ops.ErrFilterEmpty) {
 			t.Errorf("%+v: err %v, want ErrFilterEmpty", f, err)
 		}
-		if _, err := d.Archive(t.Context(), f, nil); !errors.Is(err, ops.ErrFilterEmpty) {
+		if _, err := d.Failed.Archive(t.Context(), f, ops.ChangeOptions{}); !errors.Is(err, ops.ErrFilterEmpty) {
 			t.Errorf("archive %+v: err %v, want ErrFilterEmpty", f, err)
 		}
 	}
-	if _, err := d.Replay(t.Context(), ops.Filter{Status: ops.StatusArchived, All: true}, ops.ReplayOptions{}); err == nil || left() != "1" {
+	if _, err := d.Failed.Replay(t.Context(), ops.Filter{Status: ops.StatusArchived, All: true}, ops.ReplayOptions{}); err == nil || left() != "1" {
 		t.Errorf("archived ones: err %v", err)
 	}
 }
@@ -130,7 +130,7 @@ func TestReplayNames(t *testing.T) {
 	d.create("sales")
 	d.fail("sales", "g1", 3)
 	d.exec(`UPDATE sqlq.error SET status = 'archived' WHERE seq = 2`)
-	n, err := d.Replay(t.Context(), ops.Filter{Names: []string{"1", "2", "17", "0198c0de-0000-7000-8000-000000000001"}}, ops.ReplayOptions{})
+	n, err := d.Failed.Replay(t.Context(), ops.Filter{Names: []string{"1", "2", "17", "0198c0de-0000-7000-8000-000000000001"}}, ops.ReplayOptions{})
 	var none *ops.NoFailedError
 	if n != 1 || !errors.As(err, &none) || fmt.Sprint(none.Missing, none.Archived) != "[17 0198c0de-0000-7000-8000-000000000001] [2]" {
 		t.Errorf("replayed %d, err %v", n, err)
@@ -145,10 +145,10 @@ func TestReplayQueueGone(t *testing.T) {
 	d.fail("billing", "g1", 2)
 	d.fail("sales", "g1", 2)
 	d.fail("shipping", "g1", 2)
-	if _, err := d.DropQueue(t.Context(), "sales", false); err != nil {
+	if _, err := d.Queues.Drop(t.Context(), "sales", false); err != nil {
 		t.Fatal(err)
 	}
-	n, err := d.Replay(t.Context(), ops.Filter{Group: "g1"}, ops.ReplayOptions{})
+	n, err := d.Failed.Replay(t.Context(), ops.Filter{Group: "g1"}, ops.ReplayOptions{})
 	var gone *ops.QueueGoneError
 	if n != 4 || !errors.As(err, &gone) || fmt.Sprint(gone.Queues) != "[sales]" {
 		t.Errorf("replayed %d, err %v", n, err)
@@ -156,11 +156,11 @@ func TestReplayQueueGone(t *testing.T) {
 	if n := d.number(`SELECT count(*) FROM sqlq.error WHERE queue = 'sales'`); n != 2 {
 		t.Errorf("%d messages of the missing queue are left, want 2", n)
 	}
-	if n, err := d.Replay(t.Context(), ops.Filter{Queue: "billing"}, ops.ReplayOptions{}); n != 0 || err != nil {
+	if n, err := d.Failed.Replay(t.Context(), ops.Filter{Queue: "billing"}, ops.ReplayOptions{}); n != 0 || err != nil {
 		t.Errorf("another queue: replayed %d, err %v", n, err)
 	}
 	d.create("sales")
-	if n, err := d.Replay(t.Context(), ops.Filter{Group: "g1"}, ops.ReplayOptions{}); n != 2 || err != nil {
+	if n, err := d.Failed.Replay(t.Context(), ops.Filter{Group: "g1"}, ops.ReplayOptions{}); n != 2 || err != nil {
 		t.Errorf("made again: replayed %d, err %v", n, err)
 	}
 }
@@ -184,7 +184,7 @@ func TestReplayWakes(t *testing.T) {
 	if _, err := conn.Exec(t.Context(), `SELECT pg_advisory_lock_shared(1936813169, sqlq.queue_lock_key('sqlq.q_sales'))`); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := d.Replay(t.Context(), ops.Filter{Queue: "sales"}, ops.ReplayOptions{}); n != 1 || err != nil {
+	if n, err := d.Failed.Replay(t.Context(), ops.Filter{Queue: "sales"}, ops.ReplayOptions{}); n != 1 || err != nil {
 		t.Fatalf("replayed %d, err %v", n, err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -202,10 +202,10 @@ func TestReplayTo(t *testing.T) {
 	d.fail("sales", "g1", 2)
 	d.fail("gone", "g1", 2)
 	var none *ops.NoQueueError
-	if n, err := d.Replay(t.Context(), ops.Filter{All: true}, ops.ReplayOptions{To: "mendet"}); n != 0 || !errors.As(err, &none) {
+	if n, err := d.Failed.Replay(t.Context(), ops.Filter{All: true}, ops.ReplayOptions{To: "mendet"}); n != 0 || !errors.As(err, &none) {
 		t.Errorf("to a queue that is not there: replayed %d, err %v", n, err)
 	}
-	if n, err := d.Replay(t.Context(), ops.Filter{All: true}, ops.ReplayOptions{To: "mended"}); n != 4 || err != nil {
+	if n, err := d.Failed.Replay(t.Context(), ops.Filter{All: true}, ops.ReplayOptions{To: "mended"}); n != 4 || err != nil {
 		t.Errorf("replayed %d, err %v", n, err)
 	}
 	d.whole("mended", 4, 4)
@@ -230,20 +230,20 @@ func TestReplayScans(t *testing.T) {
 		return d.text(`SELECT coalesce(string_agg(convert_from(body, 'UTF8'), ' ' ORDER BY seq), '') FROM sqlq.q_sales`)
 	}
 	var at []int64
-	n, err := d.Replay(t.Context(), ops.Filter{Error: "/order [0-9]+: time-?out$/", Headers: map[string]string{"tenant": "south"}, Body: "$.order > 5000"},
-		ops.ReplayOptions{Limit: 3, Progress: func(p ops.Progress) { at = append(at, p.At) }})
+	n, err := d.Failed.Replay(t.Context(), ops.Filter{Error: "/order [0-9]+: time-?out$/", Headers: map[string]string{"tenant": "south"}, Body: "$.order > 5000"},
+		ops.ReplayOptions{ChangeOptions: ops.ChangeOptions{Limit: 3, Progress: func(p ops.Progress) { at = append(at, p.At) }}})
 	if want := `{"order":10000} {"order":15000} {"order":20000}`; n != 3 || err != nil || ready() != want {
 		t.Errorf("replayed %d, err %v: %s, want %s", n, err, ready(), want)
 	}
 	if fmt.Sprint(at) != "[10000 20000]" {
 		t.Errorf("looked up to %v", at)
 	}
-	if n, err := d.Delete(t.Context(), ops.Filter{Error: "timeout"}, nil); n != 2 || err != nil {
+	if n, err := d.Failed.Delete(t.Context(), ops.Filter{Error: "timeout"}, ops.ChangeOptions{}); n != 2 || err != nil {
 		t.Errorf("deleted %d, err %v", n, err)
 	}
 	d.whole("sales", total-2, 3)
 	var wrong *ops.FilterError
-	if _, err := d.Replay(t.Context(), ops.Filter{Error: "/time(/"}, ops.ReplayOptions{}); !errors.As(err, &wrong) {
+	if _, err := d.Failed.Replay(t.Context(), ops.Filter{Error: "/time(/"}, ops.ReplayOptions{}); !errors.As(err, &wrong) {
 		t.Errorf("a pattern that is none: err %v", err)
 	}
 }
@@ -256,13 +256,13 @@ func TestReplaySince(t *testing.T) {
 	d.fail("sales", "g1", 9)
 	d.exec(`UPDATE sqlq.error SET failed_at = now() - interval '2 hours' WHERE seq NOT IN (4, 5, 8)`)
 	f := ops.Filter{Since: ops.Ago(time.Hour)}
-	if v, err := d.PreviewReplay(t.Context(), f, ops.ReplayOptions{}); err != nil || v.Messages.N != 3 || len(v.Sample) != 3 || v.Sample[0].Number != 4 {
+	if v, err := d.Failed.PreviewReplay(t.Context(), f, ops.ReplayOptions{}); err != nil || v.Messages.N != 3 || len(v.Sample) != 3 || v.Sample[0].Number != 4 {
 		t.Errorf("preview %+v, err %v", v, err)
 	}
-	if n, err := d.Replay(t.Context(), f, ops.ReplayOptions{}); n != 3 || err != nil {
+	if n, err := d.Failed.Replay(t.Context(), f, ops.ReplayOptions{}); n != 3 || err != nil {
 		t.Errorf("replayed %d, err %v", n, err)
 	}
-	if n, err := d.Replay(t.Context(), ops.Filter{Until: ops.Ago(time.Hour), Limit: 2}, ops.ReplayOptions{}); n != 2 || err != nil {
+	if n, err := d.Failed.Replay(t.Context(), ops.Filter{Until: ops.Ago(time.Hour), Limit: 2}, ops.ReplayOptions{}); n != 2 || err != nil {
 		t.Errorf("older ones: replayed %d, err %v", n, err)
 	}
 	if got := d.text(`SELECT string_agg(seq::text, ' ' ORDER BY seq) FROM sqlq.error`); got != "3 6 7 9" {
@@ -276,16 +276,16 @@ func TestReplayNewest(t *testing.T) {
 	d := open(t)
 	d.create("sales")
 	d.fail("sales", "g1", 9)
-	if v, err := d.PreviewReplay(t.Context(), ops.Filter{Queue: "sales", Order: ops.Newest, Limit: 3}, ops.ReplayOptions{}); err != nil || len(v.Sample) != 3 || v.Sample[0].Number != 7 {
+	if v, err := d.Failed.PreviewReplay(t.Context(), ops.Filter{Queue: "sales", Order: ops.Newest, Limit: 3}, ops.ReplayOptions{}); err != nil || len(v.Sample) != 3 || v.Sample[0].Number != 7 {
 		t.Errorf("preview %+v, err %v", v, err)
 	}
-	if n, err := d.Replay(t.Context(), ops.Filter{Queue: "sales", Order: ops.Newest, Limit: 3}, ops.ReplayOptions{}); n != 3 || err != nil {
+	if n, err := d.Failed.Replay(t.Context(), ops.Filter{Queue: "sales", Order: ops.Newest, Limit: 3}, ops.ReplayOptions{}); n != 3 || err != nil {
 		t.Errorf("replayed %d, err %v", n, err)
 	}
 	if got := d.text(`SELECT string_agg(seq::text, ' ' ORDER BY seq) FROM sqlq.error`); got != "1 2 3 4 5 6" {
 		t.Errorf("left: %s", got)
 	}
-	if n, err := d.Replay(t.Context(), ops.Filter{Queue: "sales", Order: ops.Newest, Limit: 30}, ops.ReplayOptions{}); n != 6 || err != nil {
+	if n, err := d.Failed.Replay(t.Context(), ops.Filter{Queue: "sales", Order: ops.Newest, Limit: 30}, ops.ReplayOptions{}); n != 6 || err != nil {
 		t.Errorf("fewer than the limit: replayed %d, err %v", n, err)
 	}
 }
@@ -298,12 +298,12 @@ func TestReplayNewestDiesAtItsBeginning(t *testing.T) {
 	d.fail("sales", "g1", 9)
 	d.exec(`CREATE FUNCTION public.die() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'it dies'; END $$`)
 	d.exec(`CREATE TRIGGER die BEFORE UPDATE ON sqlq.operation EXECUTE FUNCTION public.die()`)
-	if n, err := d.Delete(t.Context(), ops.Filter{Queue: "sales", Order: ops.Newest, Limit: 3}, nil); n != 0 || err == nil {
+	if n, err := d.Failed.Delete(t.Context(), ops.Filter{Queue: "sales", Order: ops.Newest, Limit: 3}, ops.ChangeOptions{}); n != 0 || err == nil {
 		t.Fatalf("deleted %d, err %v", n, err)
 	}
 	d.exec(`DROP TRIGGER die ON sqlq.operation`)
 	d.exec(`UPDATE sqlq.operation SET updated_at = now() - interval '1 minute'`)
-	if op, err := d.ResumeOperation(t.Context(), 1, nil); err != nil || op.Done != 3 {
+	if op, err := d.Operations.Resume(t.Context(), 1, nil); err != nil || op.Done != 3 {
 		t.Errorf("resumed: %+v, err %v", op, err)
 	}
 	if got := d.text(`SELECT string_agg(seq::text, ' ' ORDER BY seq) FROM sqlq.error`); got != "1 2 3 4 5 6" {

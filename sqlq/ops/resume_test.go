@@ -11,19 +11,19 @@ import (
 
 // batched is what goes by batches beside changes of failed messages: it does it with 3500 messages of queue sales, of which
 // 1000 make a batch.
-var batched = map[string]func(ctx context.Context, d database, progress func(int64, int64)) (int64, error){
-	"move": func(ctx context.Context, d database, progress func(int64, int64)) (int64, error) {
-		return d.Move(ctx, "sales", "other", ops.Filter{Until: ops.Ago(0), Limit: 3500}, ops.MoveOptions{Looking: ops.Looking{Progress: progress}})
+var batched = map[string]func(ctx context.Context, d database, progress func(ops.Progress)) (int64, error){
+	"move": func(ctx context.Context, d database, progress func(ops.Progress)) (int64, error) {
+		return d.Ready.Move(ctx, "sales", "other", ops.Filter{Until: ops.Ago(0), Limit: 3500}, ops.ChangeOptions{Progress: progress})
 	},
-	"purge": func(ctx context.Context, d database, progress func(int64, int64)) (int64, error) {
-		purged, err := d.Purge(ctx, "sales", ops.Filter{Until: ops.Ago(0), Limit: 3500}, ops.PurgeOptions{Looking: ops.Looking{Progress: progress}})
+	"purge": func(ctx context.Context, d database, progress func(ops.Progress)) (int64, error) {
+		purged, err := d.Ready.Purge(ctx, "sales", ops.Filter{Until: ops.Ago(0), Limit: 3500}, ops.PurgeOptions{ChangeOptions: ops.ChangeOptions{Progress: progress}})
 		return purged.Ready, err
 	},
-	"cancel": func(ctx context.Context, d database, progress func(int64, int64)) (int64, error) {
-		return d.Cancel(ctx, ops.Filter{Queue: "sales"}, ops.DelayedOptions{Progress: progress})
+	"cancel": func(ctx context.Context, d database, progress func(ops.Progress)) (int64, error) {
+		return d.Delayed.Cancel(ctx, ops.Filter{Queue: "sales"}, ops.ChangeOptions{Progress: progress})
 	},
-	"reschedule": func(ctx context.Context, d database, progress func(int64, int64)) (int64, error) {
-		return d.Reschedule(ctx, ops.Filter{Queue: "sales"}, ops.Due{By: time.Hour}, ops.DelayedOptions{Progress: progress})
+	"reschedule": func(ctx context.Context, d database, progress func(ops.Progress)) (int64, error) {
+		return d.Delayed.Reschedule(ctx, ops.Filter{Queue: "sales"}, ops.Due{By: time.Hour}, ops.ChangeOptions{Progress: progress})
 	},
 }
 
@@ -47,7 +47,7 @@ func TestResumeBatched(t *testing.T) {
 			d.fillBatched()
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			n, err := run(ctx, d, func(int64, int64) { cancel() })
+			n, err := run(ctx, d, func(ops.Progress) { cancel() })
 			var stopped *ops.InterruptedError
 			if n != 1000 || !errors.As(err, &stopped) || stopped.Done != 1000 || stopped.Kind != kind || !errors.Is(err, context.Canceled) {
 				t.Fatalf("interrupted: %d, err %v", n, err)
@@ -57,12 +57,12 @@ func TestResumeBatched(t *testing.T) {
 			d.delay("sales", 10, later)
 			d.exec(`UPDATE sqlq.operation SET status = 'running', ended_at = NULL, updated_at = now() - interval '1 minute'`)
 			var progress ops.Progress
-			op, err := d.ResumeOperation(t.Context(), stopped.Operation, func(p ops.Progress) { progress = p })
+			op, err := d.Operations.Resume(t.Context(), stopped.Operation, func(p ops.Progress) { progress = p })
 			if err != nil || op.Status != ops.OperationDone || op.Done != 3500 || progress.Done != 3500 || progress.Kind != kind {
 				t.Errorf("resumed: %+v, err %v; progress %+v", op, err, progress)
 			}
 			d.afterBatched(kind)
-			if _, err := d.ResumeOperation(t.Context(), stopped.Operation, nil); err == nil {
+			if _, err := d.Operations.Resume(t.Context(), stopped.Operation, nil); err == nil {
 				t.Error("what is done is resumed")
 			}
 		})
@@ -93,13 +93,14 @@ func TestResumeBatchedTwoAtOnce(t *testing.T) {
 				d.fill("sales", 10)
 				d.delay("sales", 10, later)
 			}
-			n, err := run(t.Context(), d, func(_, changed int64) {
+			n, err := run(t.Context(), d, func(p ops.Progress) {
+				changed := p.Done
 				if changed != 1000 {
 					return
 				}
 				later()
 				d.exec(`UPDATE sqlq.operation SET updated_at = now() - interval '1 minute'`)
-				op, err := d.ResumeOperation(t.Context(), 1, nil)
+				op, err := d.Operations.Resume(t.Context(), 1, nil)
 				if err != nil || op.Done != 3500 || op.Status != ops.OperationDone {
 					t.Errorf("the second: %+v, err %v", op, err)
 				}
@@ -120,15 +121,15 @@ func TestBatchedIsCancelled(t *testing.T) {
 			t.Parallel()
 			d := open(t)
 			d.fillBatched()
-			n, err := run(t.Context(), d, func(int64, int64) {
-				if _, err := d.CancelOperation(t.Context(), 1); err != nil {
+			n, err := run(t.Context(), d, func(ops.Progress) {
+				if _, err := d.Operations.Cancel(t.Context(), 1); err != nil {
 					t.Error(err)
 				}
 			})
 			if n != 1000 || !errors.Is(err, ops.ErrCancelled) {
 				t.Errorf("changed %d, err %v", n, err)
 			}
-			if _, err := d.ResumeOperation(t.Context(), 1, nil); err == nil {
+			if _, err := d.Operations.Resume(t.Context(), 1, nil); err == nil {
 				t.Error("what was cancelled is resumed")
 			}
 		})
@@ -142,10 +143,10 @@ func TestPurgeOfDelayedIsNotResumed(t *testing.T) {
 	d.fillBatched()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	if _, err := d.Purge(ctx, "sales", ops.Filter{}, ops.PurgeOptions{Delayed: true, Looking: ops.Looking{Progress: func(int64, int64) { cancel() }}}); !errors.Is(err, context.Canceled) {
+	if _, err := d.Ready.Purge(ctx, "sales", ops.Filter{}, ops.PurgeOptions{Delayed: true, ChangeOptions: ops.ChangeOptions{Progress: func(ops.Progress) { cancel() }}}); !errors.Is(err, context.Canceled) {
 		t.Fatalf("interrupted: err %v", err)
 	}
-	if _, err := d.ResumeOperation(t.Context(), 1, nil); err == nil {
+	if _, err := d.Operations.Resume(t.Context(), 1, nil); err == nil {
 		t.Error("it is resumed")
 	}
 }

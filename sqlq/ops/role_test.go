@@ -43,19 +43,19 @@ func TestFailedOfSomeQueues(t *testing.T) {
 	one := d.as("operator", "sales")
 	for _, order := range []ops.Order{ops.Newest, ops.Oldest} {
 		for _, status := range []ops.Status{"", ops.StatusAny} {
-			want, err := d.ListFailed(t.Context(), ops.Filter{Queue: "sales", Order: order, Status: status})
+			want, err := d.Failed.List(t.Context(), ops.Filter{Queue: "sales", Order: order, Status: status})
 			if err != nil || len(want) == 0 {
 				t.Fatalf("%v, err %v", want, err)
 			}
 			f := ops.Filter{Order: order, Status: status}
-			list, err := one.ListFailed(t.Context(), f)
+			list, err := one.Failed.List(t.Context(), f)
 			if err != nil || numbers(list) != numbers(want) {
 				t.Errorf("%+v: list %s, err %v, want %s", f, numbers(list), err, numbers(want))
 			}
-			if n, err := one.CountFailed(t.Context(), f); err != nil || n.N != int64(len(want)) {
+			if n, err := one.Failed.Count(t.Context(), f); err != nil || n.N != int64(len(want)) {
 				t.Errorf("%+v: count %v, err %v", f, n, err)
 			}
-			groups, err := one.GroupFailed(t.Context(), f)
+			groups, err := one.Failed.Groups(t.Context(), f)
 			for _, g := range groups {
 				if fmt.Sprint(g.Queues) != "[sales]" {
 					t.Errorf("%+v: group %+v", f, g)
@@ -66,11 +66,11 @@ func TestFailedOfSomeQueues(t *testing.T) {
 			}
 		}
 	}
-	if list, _ := one.ListFailed(t.Context(), ops.Filter{Queue: "billing", Status: ops.StatusAny}); len(list) > 0 {
+	if list, _ := one.Failed.List(t.Context(), ops.Filter{Queue: "billing", Status: ops.StatusAny}); len(list) > 0 {
 		t.Errorf("it sees another queue's: %s", numbers(list))
 	}
 	n := d.number(`SELECT count(*) FROM sqlq.error WHERE queue = 'sales' AND status = 'failed'`)
-	if replayed, err := one.Replay(t.Context(), ops.Filter{All: true}, ops.ReplayOptions{}); err != nil || replayed != n {
+	if replayed, err := one.Failed.Replay(t.Context(), ops.Filter{All: true}, ops.ReplayOptions{}); err != nil || replayed != n {
 		t.Errorf("replayed %d, err %v, want %d", replayed, err, n)
 	}
 }
@@ -82,37 +82,37 @@ func TestFailedByRole(t *testing.T) {
 	viewer, operator := d.as("viewer"), d.as("operator")
 	for _, o := range []*ops.Ops{viewer, operator} {
 		for _, f := range []ops.Filter{{}, {Status: ops.StatusAny, Order: ops.Oldest}, {Error: "/refused/", Type: "Odd", Since: at(t, "2026-01-01")}, {Names: []string{"1"}}} {
-			want, err := d.ListFailed(t.Context(), f)
+			want, err := d.Failed.List(t.Context(), f)
 			if err != nil {
 				t.Fatal(err)
 			}
-			list, err := o.ListFailed(t.Context(), f)
+			list, err := o.Failed.List(t.Context(), f)
 			if err != nil || numbers(list) != numbers(want) {
 				t.Errorf("%+v: list %s, err %v", f, numbers(list), err)
 			}
-			if n, err := o.CountFailed(t.Context(), f); err != nil || n.N != int64(len(want)) {
+			if n, err := o.Failed.Count(t.Context(), f); err != nil || n.N != int64(len(want)) {
 				t.Errorf("%+v: count %v, err %v", f, n, err)
 			}
 			f.Order = ""
-			if _, err := o.GroupFailed(t.Context(), f); err != nil {
+			if _, err := o.Failed.Groups(t.Context(), f); err != nil {
 				t.Errorf("%+v: groups: %v", f, err)
 			}
 		}
 	}
-	if _, err := viewer.ListFailed(t.Context(), ops.Filter{Body: "$.amount"}); err == nil {
+	if _, err := viewer.Failed.List(t.Context(), ops.Filter{Body: "$.amount"}); err == nil {
 		t.Error("a viewer looks into bodies")
 	}
-	if _, err := viewer.ShowFailed(t.Context(), "1"); err == nil {
+	if _, err := viewer.Failed.Show(t.Context(), "1"); err == nil {
 		t.Error("a viewer sees a body")
 	}
-	if list, err := operator.ListFailed(t.Context(), ops.Filter{Body: "$.amount", Headers: map[string]string{"tenant": "north"}}); err != nil || len(list) != 4 {
+	if list, err := operator.Failed.List(t.Context(), ops.Filter{Body: "$.amount", Headers: map[string]string{"tenant": "north"}}); err != nil || len(list) != 4 {
 		t.Errorf("an operator looks into bodies: %v, err %v", numbers(list), err)
 	}
-	m, err := operator.ShowFailed(t.Context(), "5")
+	m, err := operator.Failed.Show(t.Context(), "5")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if changed, err := operator.EditFailed(t.Context(), m, ops.Edit{Headers: map[string]string{"a": "b"}, Body: []byte(`{}`)}); err != nil || !changed {
+	if changed, err := operator.Failed.Edit(t.Context(), m, ops.Edit{Headers: map[string]string{"a": "b"}, Body: []byte(`{}`)}); err != nil || !changed {
 		t.Errorf("an operator edits: %v, err %v", changed, err)
 	}
 	if history, err := operator.History(t.Context(), m.ID); err != nil || len(history) != 1 || string(history[0].Body) == "" {
@@ -147,20 +147,20 @@ func TestViewerIsRefused(t *testing.T) {
 	defer pool.Close()
 	viewer, all := ops.New(pool, "sqlq"), ops.Filter{All: true}
 	for name, err := range map[string]error{
-		"replay": second(viewer.Replay(t.Context(), all, ops.ReplayOptions{})), "archive": second(viewer.Archive(t.Context(), all, nil)),
-		"delete": second(viewer.Delete(t.Context(), all, nil)),
+		"replay": second(viewer.Failed.Replay(t.Context(), all, ops.ReplayOptions{})), "archive": second(viewer.Failed.Archive(t.Context(), all, ops.ChangeOptions{})),
+		"delete": second(viewer.Failed.Delete(t.Context(), all, ops.ChangeOptions{})),
 	} {
 		if err == nil || !strings.Contains(err.Error(), "permission denied for table operation") {
 			t.Errorf("%s: err %v", name, err)
 		}
 	}
-	if v, err := viewer.PreviewReplay(t.Context(), all, ops.ReplayOptions{}); err != nil || v.Messages.N != 3 {
+	if v, err := viewer.Failed.PreviewReplay(t.Context(), all, ops.ReplayOptions{}); err != nil || v.Messages.N != 3 {
 		t.Errorf("a preview: %+v, err %v", v, err)
 	}
 	if n := d.number(`SELECT count(*) FROM sqlq.error`); n != 3 || d.number(`SELECT count(*) FROM sqlq.operation`) != 0 {
 		t.Errorf("%d messages are left, want 3", n)
 	}
-	if _, err := viewer.Operations(t.Context(), ops.OperationFilter{}); err != nil {
+	if _, err := viewer.Operations.List(t.Context(), ops.OperationFilter{}); err != nil {
 		t.Errorf("operations: err %v", err)
 	}
 }

@@ -9,10 +9,10 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
-// What ExplainRoute looks at: the last failed messages of the type, and the newest messages of each queue.
+// What Routes.Explain looks at: the last failed messages of the type, and the newest messages of each queue.
 const (
 	routeFailed  = 1000
 	routeWaiting = 1000
@@ -57,9 +57,9 @@ func (r Route) Queues() []string {
 	return queues
 }
 
-// ExplainRoute returns what the database knows of where messages of a type go. It reads a bounded number of rows of each
+// Explain returns what the database knows of where messages of a type go. It reads a bounded number of rows of each
 // queue.
-func (o *Ops) ExplainRoute(ctx context.Context, messageType string) (Route, error) {
+func (o Routes) Explain(ctx context.Context, messageType string) (Route, error) {
 	r, err := o.explainRoute(ctx, messageType)
 	if err != nil {
 		return Route{}, fmt.Errorf("explain where %q goes: %w", messageType, err)
@@ -67,9 +67,9 @@ func (o *Ops) ExplainRoute(ctx context.Context, messageType string) (Route, erro
 	return r, nil
 }
 
-func (o *Ops) explainRoute(ctx context.Context, messageType string) (r Route, err error) {
+func (o Routes) explainRoute(ctx context.Context, messageType string) (r Route, err error) {
 	r = Route{Type: messageType, Endpoints: map[string]int{}}
-	if r.Subscribers, err = o.ListSubscriptions(ctx, messageType, ""); err != nil {
+	if r.Subscribers, err = o.List(ctx, messageType, ""); err != nil {
 		return r, err
 	}
 	queues, err := o.store.QueueNames(ctx, o.pool)
@@ -81,7 +81,7 @@ func (o *Ops) explainRoute(ctx context.Context, messageType string) (r Route, er
 		return r, err
 	}
 	r.Failed = typesSeen(failed)
-	var waiting []store.TypeSeen
+	var waiting []query.TypeSeen
 	done, err := o.within(ctx, countAllWithin, func(tx pgx.Tx) (err error) {
 		waiting, err = o.store.TypeWaiting(ctx, tx, messageType, queues, routeWaiting)
 		return err
@@ -119,7 +119,7 @@ func namedLike(messageType string, queues []string) string {
 	return like
 }
 
-func typesSeen(found []store.TypeSeen) []TypeSeen {
+func typesSeen(found []query.TypeSeen) []TypeSeen {
 	seen := make([]TypeSeen, len(found))
 	for i, s := range found {
 		seen[i] = TypeSeen(s)

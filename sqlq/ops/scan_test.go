@@ -10,8 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
 	"github.com/sqlq/sqlq/sqlq/ops"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // However a scan is cut into chunks, it returns the same messages in the same order, each once, those included that failed
@@ -23,24 +23,24 @@ func TestScanChunks(t *testing.T) {
 	d.exec(`UPDATE sqlq.error SET failed_at = '2026-01-01'::timestamptz + (seq / 3 % 7) * interval '1 microsecond', type = 'T' || seq % 2,
 		status = CASE WHEN seq % 4 = 0 THEN 'archived' ELSE 'failed' END, message = CASE WHEN seq % 5 = 0 THEN 'rare' ELSE 'often' END`)
 	for _, c := range []struct {
-		filter store.Filter
+		filter query.Filter
 		where  string
 	}{
-		{store.Filter{}, `true`},
-		{store.Filter{Status: "failed"}, `status = 'failed'`},
-		{store.Filter{Status: "failed", Type: "T1"}, `status = 'failed' AND type = 'T1'`},
-		{store.Filter{Error: "rare"}, `message = 'rare'`},
-		{store.Filter{Type: "T0", Pattern: "^rare"}, `type = 'T0' AND message = 'rare'`},
-		{store.Filter{Status: "archived", Error: "nowhere"}, `false`},
+		{query.Filter{}, `true`},
+		{query.Filter{Status: "failed"}, `status = 'failed'`},
+		{query.Filter{Status: "failed", Type: "T1"}, `status = 'failed' AND type = 'T1'`},
+		{query.Filter{Error: "rare"}, `message = 'rare'`},
+		{query.Filter{Type: "T0", Pattern: "^rare"}, `type = 'T0' AND message = 'rare'`},
+		{query.Filter{Status: "archived", Error: "nowhere"}, `false`},
 	} {
 		for _, oldest := range []bool{false, true} {
 			direction := map[bool]string{false: "DESC", true: "ASC"}[oldest]
 			want := d.text(fmt.Sprintf(`SELECT coalesce(string_agg(seq::text, ' ' ORDER BY failed_at %[1]s, seq %[1]s), '') FROM sqlq.error WHERE %[2]s`, direction, c.where))
 			for _, size := range [][2]int{{1, 1}, {1, 9}, {2, 1}, {3, 2}, {4, 3}, {5, 5}, {10, 4}, {39, 40}, {40, 40}, {40, 1}, {41, 7}, {1000, 1000}} {
-				scan := store.FailedScan{Oldest: oldest, Look: size[0], Limit: size[1], Sizes: size[0] == 4}
+				scan := query.FailedScan{Oldest: oldest, Look: size[0], Limit: size[1], Sizes: size[0] == 4}
 				var got []string
 				for chunks := 0; ; chunks++ {
-					chunk, err := store.New("sqlq").NextFailed(t.Context(), d.pool, c.filter, scan)
+					chunk, err := query.New("sqlq").NextFailed(t.Context(), d.pool, c.filter, scan)
 					if err != nil || len(chunk.Failed) > size[1] || chunks > 100 {
 						t.Fatalf("%+v, %+v: %d messages, err %v", c.filter, scan, len(chunk.Failed), err)
 					}
@@ -68,17 +68,17 @@ func TestEachFailedFar(t *testing.T) {
 	d.exec(`UPDATE sqlq.error SET message = 'rare' WHERE seq IN (2, 24999, 44999)`)
 	var told []int64
 	var got []string
-	opts := ops.EachOptions{Progress: func(looked int64) { told = append(told, looked) }}
+	opts := ops.EachOptions{Progress: func(p ops.Progress) { told = append(told, p.Looked) }}
 	each := func(m ops.FailedMessage) error {
 		got = append(got, fmt.Sprint(m.Number))
 		return nil
 	}
-	if err := d.EachFailed(t.Context(), ops.Filter{Error: "rare"}, opts, each); err != nil || fmt.Sprint(got) != "[44999 24999 2]" || fmt.Sprint(told) != "[20000 40000]" {
+	if err := d.Failed.Each(t.Context(), ops.Filter{Error: "rare"}, opts, each); err != nil || fmt.Sprint(got) != "[44999 24999 2]" || fmt.Sprint(told) != "[20000 40000]" {
 		t.Errorf("got %v, err %v, told %v", got, err, told)
 	}
 	// What fails meanwhile is left out, also where it would come last.
 	count := 0
-	err := d.EachFailed(t.Context(), ops.Filter{Order: ops.Oldest}, ops.EachOptions{}, func(m ops.FailedMessage) error {
+	err := d.Failed.Each(t.Context(), ops.Filter{Order: ops.Oldest}, ops.EachOptions{}, func(m ops.FailedMessage) error {
 		if count++; m.Number == 45_000 {
 			d.fail("sales", "g1", 3)
 		} else if m.Number > 45_000 {
@@ -90,7 +90,7 @@ func TestEachFailedFar(t *testing.T) {
 		t.Errorf("%d messages, err %v", count, err)
 	}
 	enough := errors.New("enough")
-	if err := d.EachFailed(t.Context(), ops.Filter{}, ops.EachOptions{}, func(ops.FailedMessage) error { return enough }); err != enough {
+	if err := d.Failed.Each(t.Context(), ops.Filter{}, ops.EachOptions{}, func(ops.FailedMessage) error { return enough }); err != enough {
 		t.Errorf("err %v", err)
 	}
 }
@@ -104,7 +104,7 @@ func TestEachFailedWhole(t *testing.T) {
 	d.exec(`UPDATE sqlq.error SET body = convert_to(repeat('x', 5 << 20), 'UTF8') WHERE seq IN (2, 3, 5)`)
 	d.exec(`UPDATE sqlq.error SET body = convert_to(repeat('x', 9 << 20), 'UTF8'), stack = 's', chain = '{c}' WHERE seq = 4`)
 	var got []int64
-	err := d.EachFailed(t.Context(), ops.Filter{Order: ops.Oldest}, ops.EachOptions{Whole: true}, func(m ops.FailedMessage) error {
+	err := d.Failed.Each(t.Context(), ops.Filter{Order: ops.Oldest}, ops.EachOptions{Whole: true}, func(m ops.FailedMessage) error {
 		got = append(got, m.Number)
 		want := map[int64]int{2: 5 << 20, 3: 5 << 20, 4: 9 << 20, 5: 5 << 20}[m.Number]
 		switch {
@@ -144,7 +144,7 @@ func TestScanOfALargeTable(t *testing.T) {
 	}
 	defer pool.Close()
 	f := ops.Filter{Headers: map[string]string{"tenant": "north"}, Body: "$.order > 1"}
-	if v, err := ops.New(pool, "sqlq").PreviewDelete(t.Context(), f); err != nil || v.Messages.N != 0 {
+	if v, err := ops.New(pool, "sqlq").Failed.PreviewDelete(t.Context(), f, ops.ChangeOptions{}); err != nil || v.Messages.N != 0 {
 		t.Errorf("%+v, err %v", v, err)
 	}
 }

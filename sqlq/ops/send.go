@@ -14,7 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sqlq/sqlq/sqlq"
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 // MaxBody is the largest body, in bytes, that Send takes.
@@ -65,9 +65,9 @@ func (o *Ops) Send(ctx context.Context, queue string, m Outgoing, bodies ...json
 	return ids, nil
 }
 
-// TrySend sends nothing and returns the error that Send would: it looks at all bodies, and sends the first one in a
+// PreviewSend sends nothing and returns the error that Send would: it looks at all bodies, and sends the first one in a
 // transaction that it rolls back.
-func (o *Ops) TrySend(ctx context.Context, queue string, m Outgoing, bodies ...json.RawMessage) error {
+func (o *Ops) PreviewSend(ctx context.Context, queue string, m Outgoing, bodies ...json.RawMessage) error {
 	common, err := m.common(bodies)
 	if err != nil || len(bodies) == 0 {
 		return err
@@ -134,9 +134,9 @@ func (o *Ops) Publish(ctx context.Context, m Outgoing, bodies ...json.RawMessage
 	return events, queues, nil
 }
 
-// TryPublish publishes nothing and returns how many copies of each event Publish would store, in which queues, and the error that it
+// PreviewPublish publishes nothing and returns how many copies of each event Publish would store, in which queues, and the error that it
 // would return: it looks at all bodies, and publishes the first one in a transaction that it rolls back.
-func (o *Ops) TryPublish(ctx context.Context, m Outgoing, bodies ...json.RawMessage) (copies int, queues []string, err error) {
+func (o *Ops) PreviewPublish(ctx context.Context, m Outgoing, bodies ...json.RawMessage) (copies int, queues []string, err error) {
 	common, err := m.common(bodies)
 	if err != nil || len(bodies) == 0 {
 		return 0, nil, err
@@ -173,7 +173,7 @@ func (o *Ops) subscribed(ctx context.Context, tx pgx.Tx, messageType string) (qu
 }
 
 // common returns what the store sends for each body, after it has looked at all of them.
-func (m Outgoing) common(bodies []json.RawMessage) (common store.JSONMessage, err error) {
+func (m Outgoing) common(bodies []json.RawMessage) (common query.JSONMessage, err error) {
 	if m.ID != "" && len(bodies) != 1 {
 		return common, fmt.Errorf("one id was given for %d messages", len(bodies))
 	}
@@ -190,7 +190,7 @@ func (m Outgoing) common(bodies []json.RawMessage) (common store.JSONMessage, er
 	if !m.At.IsZero() && time.Since(m.At) > time.Minute { // as package sqlq has it
 		return common, fmt.Errorf("%w: %s has passed: without a time they are ready at once", sqlq.ErrInvalidTime, m.At.Format(time.RFC3339))
 	}
-	common = store.JSONMessage{Type: m.Type, Delay: m.Delay, At: m.At, TTL: m.TTL, ID: m.ID}
+	common = query.JSONMessage{Type: m.Type, Delay: m.Delay, At: m.At, TTL: m.TTL, ID: m.ID}
 	if len(m.Headers) > 0 {
 		if common.Headers, err = json.Marshal(m.Headers); err != nil {
 			return common, fmt.Errorf("encode headers: %w", err)

@@ -26,7 +26,7 @@ func TestSend(t *testing.T) {
 	if err != nil || len(ids) != len(bodies) {
 		t.Fatalf("sent %d, err %v", len(ids), err)
 	}
-	sent, err := d.Peek(t.Context(), "sales", ops.Filter{Limit: 2000}, ops.Looking{})
+	sent, err := d.Ready.List(t.Context(), "sales", ops.Filter{Limit: 2000}, ops.Looking{})
 	if err != nil || len(sent) != len(bodies) {
 		t.Fatalf("peeked %d, err %v", len(sent), err)
 	}
@@ -96,7 +96,7 @@ func TestPublish(t *testing.T) {
 		t.Errorf("nobody is subscribed: %v, %v, err %v", events, queues, err)
 	}
 	for _, queue := range []string{"billing", "audit"} {
-		if added, err := d.Subscribe(t.Context(), m.Type, queue); !added || err != nil {
+		if added, err := d.Routes.Subscribe(t.Context(), m.Type, queue); !added || err != nil {
 			t.Fatal(added, err)
 		}
 	}

@@ -24,9 +24,9 @@ type Subscription struct {
 	Instances int       // running processes that handle the queue's messages
 }
 
-// ListSubscriptions returns the subscriptions of a type and a queue, by type and queue; "" is every one. A queue that is not
+// List returns the subscriptions of a type and a queue, by type and queue; "" is every one. A queue that is not
 // there is a *NoQueueError.
-func (o *Ops) ListSubscriptions(ctx context.Context, messageType, queue string) ([]Subscription, error) {
+func (o Routes) List(ctx context.Context, messageType, queue string) ([]Subscription, error) {
 	found, err := o.store.ListSubscriptions(ctx, o.pool, messageType, queue)
 	if err != nil {
 		return nil, fmt.Errorf("list subscriptions: %w", err)
@@ -46,7 +46,7 @@ func (o *Ops) ListSubscriptions(ctx context.Context, messageType, queue string) 
 //
 // Endpoints subscribe by themselves to what they handle. Messages of a type that the endpoint of the queue has no handler
 // for fail.
-func (o *Ops) Subscribe(ctx context.Context, messageType, queue string) (added bool, err error) {
+func (o Routes) Subscribe(ctx context.Context, messageType, queue string) (added bool, err error) {
 	if err := o.mustExist(ctx, queue); err != nil {
 		return false, err
 	}
@@ -57,8 +57,8 @@ func (o *Ops) Subscribe(ctx context.Context, messageType, queue string) (added b
 	return added, nil
 }
 
-// TrySubscribe says whether Subscribe would add a subscription, and changes nothing. Its errors are those of Subscribe.
-func (o *Ops) TrySubscribe(ctx context.Context, messageType, queue string) (would bool, err error) {
+// PreviewSubscribe says whether Subscribe would add a subscription, and changes nothing. Its errors are those of Subscribe.
+func (o Routes) PreviewSubscribe(ctx context.Context, messageType, queue string) (would bool, err error) {
 	if err := o.mustExist(ctx, queue); err != nil {
 		return false, err
 	}
@@ -74,7 +74,7 @@ func (o *Ops) TrySubscribe(ctx context.Context, messageType, queue string) (woul
 
 // Unsubscribe ends a subscription; false: there is none. Copies that are in the queue stay. A running endpoint that handles
 // the event subscribes again when it next starts.
-func (o *Ops) Unsubscribe(ctx context.Context, messageType, queue string) (removed bool, err error) {
+func (o Routes) Unsubscribe(ctx context.Context, messageType, queue string) (removed bool, err error) {
 	removed, err = o.changeSubscription(ctx, kindUnsubscribe, messageType, queue, o.store.RemoveSubscription)
 	if err != nil {
 		return false, fmt.Errorf("unsubscribe queue %q from %q: %w", queue, messageType, err)
@@ -86,7 +86,7 @@ func (o *Ops) Unsubscribe(ctx context.Context, messageType, queue string) (remov
 }
 
 // changeSubscription makes a change and writes it down, in one transaction.
-func (o *Ops) changeSubscription(ctx context.Context, kind, messageType, queue string,
+func (o Routes) changeSubscription(ctx context.Context, kind, messageType, queue string,
 	change func(ctx context.Context, db store.DBTX, messageType, queue string) (bool, error)) (changed bool, err error) {
 	err = pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
 		if changed, err = change(ctx, tx, messageType, queue); err != nil || !changed {

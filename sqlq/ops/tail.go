@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/sqlq/sqlq/sqlq/internal/store"
+	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
 const (
@@ -23,7 +23,7 @@ const (
 // numbers as far as they were there together. It looks every 200 ms: a message that is handled faster than that is not seen,
 // nor one whose transaction takes longer than ten seconds to commit while others overtake it. It ends with do's first
 // error, after f.Limit messages with nil, or with ctx's error.
-func (o *Ops) Tail(ctx context.Context, queue string, f Filter, do func(Message) error) error {
+func (o Ready) Tail(ctx context.Context, queue string, f Filter, do func(Message) error) error {
 	chosen, err := o.chooseReady(ctx, f)
 	if err != nil {
 		return err
@@ -41,7 +41,7 @@ func (o *Ops) Tail(ctx context.Context, queue string, f Filter, do func(Message)
 	// Those that are here were here before, and fit no filter now; the last numbers that are not may be of messages that are
 	// being sent.
 	before := max(0, last-tailRows)
-	here, err := o.store.ReadTail(ctx, o.pool, queue, store.Filter{Seqs: []int64{0}}, nil, before, tailRows)
+	here, err := o.store.ReadTail(ctx, o.pool, queue, query.Filter{Seqs: []int64{0}}, nil, before, tailRows)
 	if err != nil {
 		return failed(err)
 	}

@@ -29,7 +29,7 @@ func TestTail(t *testing.T) {
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() {
-		ended <- d.Tail(ctx, "sales", ops.Filter{Body: "!exists($.skip)"}, func(m ops.Message) error {
+		ended <- d.Ready.Tail(ctx, "sales", ops.Filter{Body: "!exists($.skip)"}, func(m ops.Message) error {
 			seen <- m.Type
 			return nil
 		})

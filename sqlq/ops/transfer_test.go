@@ -34,13 +34,13 @@ func TestMove(t *testing.T) {
 		t.Fatal(err)
 	}
 	later := false
-	moved, err := d.By(ops.Actor{OSUser: "ann", Reason: "split"}).Move(t.Context(), "sales", "other", ops.Filter{Type: "T.Even", Body: "$.n > 0"}, ops.MoveOptions{Looking: ops.Looking{
-		Progress: func(int64, int64) {
+	moved, err := d.By(ops.Actor{OSUser: "ann", Reason: "split"}).Ready.Move(t.Context(), "sales", "other", ops.Filter{Type: "T.Even", Body: "$.n > 0"}, ops.ChangeOptions{
+		Progress: func(ops.Progress) {
 			if !later { // what arrives after it began stays
 				d.exec(`SELECT sqlq.send('sales', 'T.Even', '{"n":9999}')`)
 			}
 			later = true
-		}}})
+		}})
 	if err != nil || moved != 1247 {
 		t.Errorf("moved %d, err %v", moved, err)
 	}
@@ -68,13 +68,13 @@ func TestMoveInterrupted(t *testing.T) {
 	d.create("sales", "other")
 	d.fill("sales", 5000)
 	ctx, cancel := context.WithCancel(t.Context())
-	moved, err := d.Move(ctx, "sales", "other", ops.Filter{}, ops.MoveOptions{Looking: ops.Looking{Progress: func(int64, int64) { cancel() }}})
+	moved, err := d.Ready.Move(ctx, "sales", "other", ops.Filter{}, ops.ChangeOptions{Progress: func(ops.Progress) { cancel() }})
 	if !errors.Is(err, context.Canceled) || moved != 1000 || d.number(`SELECT count(*) FROM sqlq.q_other`) != 1000 {
 		t.Errorf("interrupted: moved %d, err %v", moved, err)
 	}
-	moved, err = d.Move(t.Context(), "sales", "other", ops.Filter{}, ops.MoveOptions{Looking: ops.Looking{Progress: func(int64, int64) {
+	moved, err = d.Ready.Move(t.Context(), "sales", "other", ops.Filter{}, ops.ChangeOptions{Progress: func(ops.Progress) {
 		d.exec(`UPDATE sqlq.operation SET status = 'cancelled' WHERE status = 'running'`)
-	}}})
+	}})
 	if err == nil || !strings.Contains(err.Error(), "has cancelled operation 2") || moved != 1000 || d.number(`SELECT count(*) FROM sqlq.q_other`) != 2000 {
 		t.Errorf("cancelled: moved %d, err %v", moved, err)
 	}
@@ -85,7 +85,7 @@ func TestMoveInterrupted(t *testing.T) {
 	var wait sync.WaitGroup
 	for i := range both {
 		wait.Go(func() {
-			n, err := d.Move(t.Context(), "sales", "other", ops.Filter{}, ops.MoveOptions{})
+			n, err := d.Ready.Move(t.Context(), "sales", "other", ops.Filter{}, ops.ChangeOptions{})
 			if err != nil {
 				t.Error(err)
 			}
@@ -96,7 +96,7 @@ func TestMoveInterrupted(t *testing.T) {
 	if both[0]+both[1] > 3000 || d.number(`SELECT count(DISTINCT id) FROM sqlq.q_other`)+d.number(`SELECT count(*) FROM sqlq.q_sales`) != 5000 {
 		t.Errorf("two moved %v", both)
 	}
-	if _, err := d.Move(t.Context(), "sales", "other", ops.Filter{}, ops.MoveOptions{Rate: 1e6}); err != nil || d.number(`SELECT count(*) FROM sqlq.q_sales`) != 0 {
+	if _, err := d.Ready.Move(t.Context(), "sales", "other", ops.Filter{}, ops.ChangeOptions{Rate: 1e6}); err != nil || d.number(`SELECT count(*) FROM sqlq.q_sales`) != 0 {
 		t.Errorf("the rest: err %v", err)
 	}
 	if n := d.number(`SELECT count(*) FROM sqlq.q_other`); n != 5000 {
@@ -119,13 +119,13 @@ func TestExportImport(t *testing.T) {
 		lines.Write(line)
 		return err
 	}
-	if err := d.EachReady(t.Context(), "sales", ops.Filter{}, ops.Looking{}, write); err != nil {
+	if err := d.Ready.Each(t.Context(), "sales", ops.Filter{}, ops.Looking{}, write); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.EachDelayed(t.Context(), "sales", ops.Filter{}, ops.Looking{}, write); err != nil {
+	if err := d.Delayed.Each(t.Context(), "sales", ops.Filter{}, ops.Looking{}, write); err != nil {
 		t.Fatal(err)
 	}
-	done, err := d.Import(t.Context(), "copy", bytes.NewReader(lines.Bytes()), ops.ImportOptions{})
+	done, err := d.Ready.Import(t.Context(), "copy", bytes.NewReader(lines.Bytes()), ops.ImportOptions{})
 	if err != nil || done.Ready != 2500 || done.Delayed != 1500 || done.UpTo != 4000 || done.LeftOut != 0 {
 		t.Errorf("imported %+v, err %v", done, err)
 	}
@@ -144,11 +144,11 @@ func TestExportImport(t *testing.T) {
 	good := `{"type":"T","body":{}}` + "\n"
 	text := strings.Repeat(good, 1500) + `{"type":"T","headers":{"a":"\ud800"},"body":{}}` + "\n" + strings.Repeat(good, 10) + "{\n" + good
 	var damaged *ops.LineError
-	done, err = d.Import(t.Context(), "broken", strings.NewReader(text), ops.ImportOptions{})
+	done, err = d.Ready.Import(t.Context(), "broken", strings.NewReader(text), ops.ImportOptions{})
 	if !errors.As(err, &damaged) || done.UpTo != 1000 || done.Ready != 1000 || d.number(`SELECT count(*) FROM sqlq.q_broken`) != 1000 {
 		t.Errorf("damaged: %+v, err %v", done, err)
 	}
-	done, err = d.Import(t.Context(), "broken", strings.NewReader(text), ops.ImportOptions{Skip: done.UpTo, Continue: true})
+	done, err = d.Ready.Import(t.Context(), "broken", strings.NewReader(text), ops.ImportOptions{Skip: done.UpTo, Continue: true})
 	if err != nil || done.Ready < 511 || done.LeftOut+done.Ready != 513 || d.number(`SELECT count(*) FROM sqlq.q_broken`) != 1000+done.Ready {
 		t.Errorf("going on: %+v, err %v", done, err)
 	}
@@ -157,7 +157,7 @@ func TestExportImport(t *testing.T) {
 	}
 	// What nobody can read is not kept.
 	long := `{"type":"T","body":"` + strings.Repeat("x", 27<<20) + `"}` + "\n" + good
-	done, err = d.Import(t.Context(), "broken", strings.NewReader(long), ops.ImportOptions{Continue: true, DryRun: true})
+	done, err = d.Ready.Import(t.Context(), "broken", strings.NewReader(long), ops.ImportOptions{Continue: true, DryRun: true})
 	if err != nil || done.Ready != 1 || done.LeftOut != 1 || !strings.Contains(done.Damaged[0].Error(), "line 1: it has more than") {
 		t.Errorf("a long line: %+v, err %v", done, err)
 	}
@@ -185,7 +185,7 @@ func TestPeekFilters(t *testing.T) {
 		{ops.Filter{Attempts: ops.Range{Min: &min}, Type: "T.Even"}, "2 4 6 8 10"},
 		{ops.Filter{Type: "none"}, ""},
 	} {
-		messages, err := d.Peek(t.Context(), "sales", c.filter, ops.Looking{})
+		messages, err := d.Ready.List(t.Context(), "sales", c.filter, ops.Looking{})
 		if err != nil {
 			t.Errorf("%+v: %v", c.filter, err)
 		}
@@ -196,20 +196,20 @@ func TestPeekFilters(t *testing.T) {
 		if strings.Join(got, " ") != c.want {
 			t.Errorf("%+v: got %v, want %s", c.filter, got, c.want)
 		}
-		n, err := d.CountReady(t.Context(), "sales", c.filter, ops.Looking{})
+		n, err := d.Ready.Count(t.Context(), "sales", c.filter, ops.Looking{})
 		if err != nil || n != (ops.Count{N: int64(len(got))}) {
 			t.Errorf("%+v: counted %v, err %v", c.filter, n, err)
 		}
 	}
 	id := d.text(`SELECT id::text FROM sqlq.q_sales WHERE seq = 2300`)
-	if messages, err := d.Peek(t.Context(), "sales", ops.Filter{Names: []string{id}}, ops.Looking{}); err != nil || len(messages) != 1 || messages[0].Seq != 2300 {
+	if messages, err := d.Ready.List(t.Context(), "sales", ops.Filter{Names: []string{id}}, ops.Looking{}); err != nil || len(messages) != 1 || messages[0].Seq != 2300 {
 		t.Errorf("by id: %v, err %v", messages, err)
 	}
 	var wrong *ops.FilterError
-	if _, err := d.Peek(t.Context(), "sales", ops.Filter{Body: "$.n >"}, ops.Looking{}); !errors.As(err, &wrong) {
+	if _, err := d.Ready.List(t.Context(), "sales", ops.Filter{Body: "$.n >"}, ops.Looking{}); !errors.As(err, &wrong) {
 		t.Errorf("err %v", err)
 	}
-	if _, err := d.Peek(t.Context(), "sales", ops.Filter{Group: "g"}, ops.Looking{}); err == nil {
+	if _, err := d.Ready.List(t.Context(), "sales", ops.Filter{Group: "g"}, ops.Looking{}); err == nil {
 		t.Error("a message that waits has no group")
 	}
 }
@@ -221,42 +221,42 @@ func TestOddQueueNames(t *testing.T) {
 	queue, other := "A.b-C_"+strings.Repeat("x", 54), "o.ther"
 	d.create(queue, other)
 	lines := `{"type":"T","body":{"n":1}}` + "\n" + `{"type":"T","body":{"n":2},"due_at":"2100-01-01T00:00:00Z"}`
-	if done, err := d.Import(t.Context(), queue, strings.NewReader(lines), ops.ImportOptions{}); err != nil || done.Ready != 1 || done.Delayed != 1 {
+	if done, err := d.Ready.Import(t.Context(), queue, strings.NewReader(lines), ops.ImportOptions{}); err != nil || done.Ready != 1 || done.Delayed != 1 {
 		t.Errorf("import: %+v, err %v", done, err)
 	}
-	if n, err := d.CountReady(t.Context(), queue, ops.Filter{Body: "$.n == 1", Headers: map[string]string{}}, ops.Looking{}); err != nil || n.N != 1 {
+	if n, err := d.Ready.Count(t.Context(), queue, ops.Filter{Body: "$.n == 1", Headers: map[string]string{}}, ops.Looking{}); err != nil || n.N != 1 {
 		t.Errorf("count: %v, err %v", n, err)
 	}
-	if changed, err := d.PauseQueue(t.Context(), queue); err != nil || !changed {
+	if changed, err := d.Queues.Pause(t.Context(), queue); err != nil || !changed {
 		t.Errorf("pause: %v", err)
 	}
-	q, err := d.ShowQueue(t.Context(), queue)
+	q, err := d.Queues.Show(t.Context(), queue)
 	if err != nil || q.In == nil && q.Ready.N != 1 || q.PausedAt == nil {
 		t.Errorf("show: %+v, err %v", q, err)
 	}
-	if changed, err := d.ResumeQueue(t.Context(), queue); err != nil || !changed {
+	if changed, err := d.Queues.Resume(t.Context(), queue); err != nil || !changed {
 		t.Errorf("resume: %v", err)
 	}
-	if n, err := d.Move(t.Context(), queue, other, ops.Filter{}, ops.MoveOptions{}); err != nil || n != 1 {
+	if n, err := d.Ready.Move(t.Context(), queue, other, ops.Filter{}, ops.ChangeOptions{}); err != nil || n != 1 {
 		t.Errorf("move: %d, err %v", n, err)
 	}
 	seen := 0
 	see := func(ops.Message) error { seen++; return nil }
-	if err := d.EachReady(t.Context(), other, ops.Filter{}, ops.Looking{}, see); err != nil || seen != 1 {
+	if err := d.Ready.Each(t.Context(), other, ops.Filter{}, ops.Looking{}, see); err != nil || seen != 1 {
 		t.Errorf("ready: %d, err %v", seen, err)
 	}
-	if err := d.EachDelayed(t.Context(), queue, ops.Filter{}, ops.Looking{}, see); err != nil || seen != 2 {
+	if err := d.Delayed.Each(t.Context(), queue, ops.Filter{}, ops.Looking{}, see); err != nil || seen != 2 {
 		t.Errorf("delayed: %d, err %v", seen, err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 1e6)
 	defer cancel()
-	if err := d.Tail(ctx, other, ops.Filter{}, see); !errors.Is(err, context.DeadlineExceeded) {
+	if err := d.Ready.Tail(ctx, other, ops.Filter{}, see); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("tail: %v", err)
 	}
-	if p, err := d.Purge(t.Context(), queue, ops.Filter{}, ops.PurgeOptions{Delayed: true}); err != nil || p.Delayed != 1 {
+	if p, err := d.Ready.Purge(t.Context(), queue, ops.Filter{}, ops.PurgeOptions{Delayed: true}); err != nil || p.Delayed != 1 {
 		t.Errorf("purge: %v, err %v", p, err)
 	}
-	if _, err := d.DropQueue(t.Context(), queue, false); err != nil {
+	if _, err := d.Queues.Drop(t.Context(), queue, false); err != nil {
 		t.Errorf("drop: %v", err)
 	}
 }

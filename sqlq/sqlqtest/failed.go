@@ -54,7 +54,7 @@ func Failed[T sqlq.Message](t TB, h *Harness) []Failure[T] {
 
 func (h *Harness) eachFailed(ctx context.Context, kind string, each func(ops.FailedMessage) error) error {
 	filter := ops.Filter{Type: kind, Order: ops.Oldest}
-	if err := ops.New(h.own, h.store.Name()).EachFailed(ctx, filter, ops.EachOptions{Whole: true}, each); err != nil {
+	if err := ops.New(h.own, h.store.Name()).Failed.Each(ctx, filter, ops.EachOptions{Whole: true}, each); err != nil {
 		return fmt.Errorf("read the error table: %w", err)
 	}
 	return nil

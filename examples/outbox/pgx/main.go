@@ -37,7 +37,7 @@ func main() {
 	_, err = pool.Exec(ctx, tables)
 	check(err)
 	operator := ops.New(pool, "sqlq")
-	_, err = operator.CreateQueue(ctx, "shipping") // the shipping service would do that when it first runs
+	_, err = operator.Queues.Create(ctx, "shipping") // the shipping service would do that when it first runs
 	check(err)
 	client, err := sqlq.Open(ctx, pool, sqlq.Config{Routes: map[string]string{"shipping.ShipOrder": "shipping"}})
 	check(err)
@@ -51,7 +51,7 @@ func main() {
 	var placed int
 	check(pool.QueryRow(ctx, `SELECT count(*) FROM shop_order`).Scan(&placed))
 	fmt.Println("placed:", placed)
-	waiting, err := operator.Peek(ctx, "shipping", ops.Filter{}, ops.Looking{})
+	waiting, err := operator.Ready.List(ctx, "shipping", ops.Filter{}, ops.Looking{})
 	check(err)
 	for _, m := range waiting {
 		fmt.Println("to ship:", string(m.Body))

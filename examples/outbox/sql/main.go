@@ -40,7 +40,7 @@ func main() {
 	_, err = db.ExecContext(ctx, tables)
 	check(err)
 	operator := ops.New(pool, "sqlq")
-	_, err = operator.CreateQueue(ctx, "shipping")
+	_, err = operator.Queues.Create(ctx, "shipping")
 	check(err)
 	client, err := sqlq.Open(ctx, pool, sqlq.Config{Routes: map[string]string{"shipping.ShipOrder": "shipping"}})
 	check(err)
@@ -54,7 +54,7 @@ func main() {
 	var placed int
 	check(db.QueryRowContext(ctx, `SELECT count(*) FROM shop_order`).Scan(&placed))
 	fmt.Println("placed:", placed)
-	waiting, err := operator.Peek(ctx, "shipping", ops.Filter{}, ops.Looking{})
+	waiting, err := operator.Ready.List(ctx, "shipping", ops.Filter{}, ops.Looking{})
 	check(err)
 	for _, m := range waiting {
 		fmt.Println("to ship:", string(m.Body))

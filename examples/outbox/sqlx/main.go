@@ -39,7 +39,7 @@ func main() {
 	defer db.Close()
 	db.MustExecContext(ctx, tables)
 	operator := ops.New(pool, "sqlq")
-	_, err = operator.CreateQueue(ctx, "shipping")
+	_, err = operator.Queues.Create(ctx, "shipping")
 	check(err)
 	client, err := sqlq.Open(ctx, pool, sqlq.Config{Routes: map[string]string{"shipping.ShipOrder": "shipping"}})
 	check(err)
@@ -53,7 +53,7 @@ func main() {
 	var placed int
 	check(db.GetContext(ctx, &placed, `SELECT count(*) FROM shop_order`))
 	fmt.Println("placed:", placed)
-	waiting, err := operator.Peek(ctx, "shipping", ops.Filter{}, ops.Looking{})
+	waiting, err := operator.Ready.List(ctx, "shipping", ops.Filter{}, ops.Looking{})
 	check(err)
 	for _, m := range waiting {
 		fmt.Println("to ship:", string(m.Body))

@@ -51,7 +51,7 @@ func (s *scene) filterLooks(o *ops.Ops, who string) (looks []looking) {
 			page := f.filter
 			page.Order, page.Limit = order, 51
 			return func(ctx context.Context) (int, error) {
-				found, err := o.ListFailed(ctx, page)
+				found, err := o.Failed.List(ctx, page)
 				return len(found), err
 			}
 		}
@@ -61,25 +61,25 @@ func (s *scene) filterLooks(o *ops.Ops, who string) (looks []looking) {
 			looking{fmt.Sprintf("%s: ls %s", who, f.name), list(ops.Newest)},
 			looking{fmt.Sprintf("%s: ls %s --order oldest", who, f.name), list(ops.Oldest)},
 			looking{fmt.Sprintf("%s: count %s", who, f.name), func(ctx context.Context) (int, error) {
-				n, err := o.CountFailed(ctx, f.filter)
+				n, err := o.Failed.Count(ctx, f.filter)
 				return int(n.N), err
 			}},
 			looking{fmt.Sprintf("%s: groups %s", who, f.name), func(ctx context.Context) (int, error) {
-				found, err := o.GroupFailed(ctx, f.filter)
+				found, err := o.Failed.Groups(ctx, f.filter)
 				return len(found), err
 			}},
 			looking{fmt.Sprintf("%s: delete --dry-run %s", who, f.name), func(ctx context.Context) (int, error) {
-				preview, err := o.PreviewDelete(ctx, all)
+				preview, err := o.Failed.PreviewDelete(ctx, all, ops.ChangeOptions{})
 				return int(preview.Messages.N), err
 			}})
 		if f.filter.Status == "" {
 			looks = append(looks, looking{fmt.Sprintf("%s: replay --dry-run %s", who, f.name), func(ctx context.Context) (int, error) {
-				preview, err := o.PreviewReplay(ctx, all, ops.ReplayOptions{})
+				preview, err := o.Failed.PreviewReplay(ctx, all, ops.ReplayOptions{})
 				return int(preview.Messages.N), err
 			}}, looking{fmt.Sprintf("%s: replay --dry-run --limit 1000 --order newest %s", who, f.name), func(ctx context.Context) (int, error) {
 				last := all
 				last.Order = ops.Newest
-				preview, err := o.PreviewReplay(ctx, last, ops.ReplayOptions{Limit: 1000})
+				preview, err := o.Failed.PreviewReplay(ctx, last, ops.ReplayOptions{ChangeOptions: ops.ChangeOptions{Limit: 1000}})
 				return int(preview.Messages.N), err
 			}})
 		}
@@ -88,10 +88,10 @@ func (s *scene) filterLooks(o *ops.Ops, who string) (looks []looking) {
 		return looks
 	}
 	return append(looks, looking{who + ": show N", func(ctx context.Context) (int, error) {
-		_, err := o.ShowFailed(ctx, s.number)
+		_, err := o.Failed.Show(ctx, s.number)
 		return 1, err
 	}}, looking{who + ": show UUID", func(ctx context.Context) (int, error) {
-		_, err := o.ShowFailed(ctx, s.id)
+		_, err := o.Failed.Show(ctx, s.id)
 		return 1, err
 	}})
 }

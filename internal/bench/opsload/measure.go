@@ -86,25 +86,25 @@ func (s *scene) looks() []looking {
 	timeouts := ops.Filter{Type: "sales.Type0", Since: ops.Ago(time.Hour), Error: "/timeout/"}
 	return []looking{
 		{"queue ls", func(ctx context.Context) (int, error) {
-			list, err := s.ops.ListQueues(ctx)
+			list, err := s.ops.Queues.List(ctx)
 			return len(list), err
 		}},
 		{"error groups", func(ctx context.Context) (int, error) {
-			list, err := s.ops.GroupFailed(ctx, ops.Filter{})
+			list, err := s.ops.Failed.Groups(ctx, ops.Filter{})
 			return len(list), err
 		}},
 		{"error ls --type T --since 1h --error /timeout/", func(ctx context.Context) (int, error) {
 			page := timeouts
 			page.Limit = 51 // what the command asks for
-			list, err := s.ops.ListFailed(ctx, page)
+			list, err := s.ops.Failed.List(ctx, page)
 			return len(list), err
 		}},
 		{"error replay --type T --since 1h --error /timeout/ --dry-run", func(ctx context.Context) (int, error) {
-			preview, err := s.ops.PreviewReplay(ctx, timeouts, ops.ReplayOptions{})
+			preview, err := s.ops.Failed.PreviewReplay(ctx, timeouts, ops.ReplayOptions{})
 			return int(preview.Messages.N), err
 		}},
 		{"error replay --all --dry-run", func(ctx context.Context) (int, error) {
-			preview, err := s.ops.PreviewReplay(ctx, ops.Filter{All: true}, ops.ReplayOptions{})
+			preview, err := s.ops.Failed.PreviewReplay(ctx, ops.Filter{All: true}, ops.ReplayOptions{})
 			return int(preview.Messages.N), err
 		}},
 	}
@@ -133,16 +133,16 @@ func (s *scene) replay(ctx context.Context, n int64) (r replays, err error) {
 	began := time.Now()
 	interrupted, cancel := context.WithCancel(ctx)
 	defer cancel()
-	_, err = s.ops.Replay(interrupted, ops.Filter{All: true, Limit: int(n)}, ops.ReplayOptions{Progress: func(p ops.Progress) {
+	_, err = s.ops.Failed.Replay(interrupted, ops.Filter{All: true, Limit: int(n)}, ops.ReplayOptions{ChangeOptions: ops.ChangeOptions{Progress: func(p ops.Progress) {
 		if p.Done >= n/2 {
 			cancel()
 		}
-	}})
+	}}})
 	var stopped *ops.InterruptedError
 	switch {
 	case errors.As(err, &stopped) && ctx.Err() == nil:
 		r.InterruptedAt = stopped.Done
-		op, err := s.ops.ResumeOperation(ctx, stopped.Operation, nil)
+		op, err := s.ops.Operations.Resume(ctx, stopped.Operation, nil)
 		if err != nil {
 			return r, err
 		}

@@ -76,7 +76,7 @@ func (s *scene) fill(ctx context.Context, z size, told func(step string)) error 
 	s.ops = ops.New(s.pool, schema)
 	told(fmt.Sprintf("making %d waiting and %d failed messages", z.waiting, z.failed))
 	for i, queue := range queues {
-		if _, err := s.ops.CreateQueue(ctx, queue); err != nil {
+		if _, err := s.ops.Queues.Create(ctx, queue); err != nil {
 			return err
 		}
 		n := z.waiting / len(queues)

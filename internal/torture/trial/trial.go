@@ -284,7 +284,7 @@ func (t *trial) replay(ctx context.Context) (int64, error) {
 	if err != nil || len(names) == 0 {
 		return 0, err
 	}
-	n, err := ops.New(t.site.admin, "sqlq").Replay(ctx, ops.Filter{Names: names}, ops.ReplayOptions{})
+	n, err := ops.New(t.site.admin, "sqlq").Failed.Replay(ctx, ops.Filter{Names: names}, ops.ReplayOptions{})
 	t.replayed += n
 	return n, err
 }

@@ -60,14 +60,6 @@ func (s *Schema) Low(ctx context.Context, db DBTX, queue string) (low int64, err
 	return low, err
 }
 
-// SeenLow is Low for those who only look, and may not forget. Locks nothing.
-func (s *Schema) SeenLow(ctx context.Context, db DBTX, queue string) (low int64, err error) {
-	err = db.QueryRow(ctx, fmt.Sprintf(`
-		SELECT CASE WHEN low <= (SELECT %s) THEN low ELSE 0 END FROM %s WHERE name = $1`,
-		s.arrived(queue), s.table("queue")), queue).Scan(&low)
-	return low, err
-}
-
 // KeepLow keeps what receivers have found for those that start later. It locks the queues' rows and passes over those that
 // others hold, so it waits for nobody. Relies on the registry's primary key.
 func (s *Schema) KeepLow(ctx context.Context, db DBTX, queues []string, lows []int64) error {

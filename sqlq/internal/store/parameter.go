@@ -84,3 +84,11 @@ func timeOrNil(t time.Time) *time.Time {
 	}
 	return &t
 }
+
+// nonNil returns a list as an array that is empty rather than null.
+func nonNil[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}

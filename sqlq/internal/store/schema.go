@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -116,10 +115,4 @@ func (s *Schema) QueueHidden(b *pgx.Batch, queues []string, into *[]Hidden) {
 		*into = append(*into, all...)
 		return err
 	})
-}
-
-// Clock returns the time by the clock of the database.
-func (s *Schema) Clock(ctx context.Context, db DBTX) (now time.Time, err error) {
-	err = db.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&now)
-	return now, err
 }

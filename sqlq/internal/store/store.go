@@ -1,5 +1,5 @@
-// Package store holds all SQL that sqlq runs, in files by what it does; the tables and SQL functions are in package
-// migrations.
+// Package store holds all SQL that the runtime runs, in files by what it does; what only operators run is in package query of
+// ops, and the tables and SQL functions are in package migrations.
 //
 // Every statement names its tables with the schema, so it works whatever the search_path. Above each query stands what
 // it takes, returns, locks and which index it relies on. A function that takes a DBTX runs in the caller's transaction

@@ -1,0 +1,242 @@
+package ops_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/sqlq/sqlq/internal/devpg/pgtest"
+	"github.com/sqlq/sqlq/internal/hostile"
+	"github.com/sqlq/sqlq/sqlq/ops"
+)
+
+// pages reads a list page by page, and calls between before each further one.
+func pages[M any](t *testing.T, page func(ops.PageOptions) (ops.Page[M], error), number func(M) int64, between func()) (seen []int64) {
+	t.Helper()
+	opts := ops.PageOptions{Budget: time.Minute}
+	for range 100 {
+		p, err := page(opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range p.Messages {
+			seen = append(seen, number(m))
+		}
+		if opts.After = p.Next; opts.After == "" {
+			return seen
+		}
+		between()
+	}
+	t.Fatal("the list has no end")
+	return nil
+}
+
+// Pages have each message once, in order, also where the message that the cursor points at is gone, and others come.
+func TestPages(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	d.create("sales")
+	d.fail("sales", "g1", 25)
+	d.fill("sales", 25)
+	d.delay("sales", 25, later)
+	for _, order := range []ops.Order{ops.Newest, ops.Oldest} {
+		f := ops.Filter{Queue: "sales", Limit: 10, Order: order}
+		first, last := int64(1), int64(25)
+		if order == ops.Newest {
+			first, last = last, first
+		}
+		check := func(what string, seen []int64) {
+			t.Helper()
+			if len(seen) != 25 || seen[0] != first || seen[24] != last {
+				t.Errorf("%s, %s: %v", what, order, seen)
+			}
+		}
+		check("failed", pages(t, func(o ops.PageOptions) (ops.Page[ops.FailedMessage], error) { return d.Failed.Page(t.Context(), f, o) },
+			func(m ops.FailedMessage) int64 { return m.Number }, func() {}))
+		check("delayed", pages(t, func(o ops.PageOptions) (ops.Page[ops.DelayedMessage], error) {
+			return d.Delayed.Page(t.Context(), f, o)
+		},
+			func(m ops.DelayedMessage) int64 { return m.Number }, func() {}))
+		check("ready", pages(t, func(o ops.PageOptions) (ops.Page[ops.Message], error) {
+			return d.Ready.Page(t.Context(), "sales", f, o)
+		},
+			func(m ops.Message) int64 { return m.Seq }, func() {}))
+	}
+	f := ops.Filter{Queue: "sales", Limit: 10}
+	seen := pages(t, func(o ops.PageOptions) (ops.Page[ops.FailedMessage], error) { return d.Failed.Page(t.Context(), f, o) },
+		func(m ops.FailedMessage) int64 { return m.Number }, func() {
+			d.exec(`DELETE FROM sqlq.error WHERE seq > 14`) // the last of the first page among them
+			d.fail("sales", "g1", 3)
+		})
+	if fmt.Sprint(seen) != "[25 24 23 22 21 20 19 18 17 16 14 13 12 11 10 9 8 7 6 5 4 3 2 1]" {
+		t.Errorf("with changes in between: %v", seen)
+	}
+	page, err := d.Failed.Page(t.Context(), f, ops.PageOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, wrong := range []ops.Cursor{"x", "!", "", page.Next + "A"} {
+		if _, err := d.Delayed.Page(t.Context(), f, ops.PageOptions{After: wrong}); (err == nil) != (wrong == "") {
+			t.Errorf("cursor %q: %v", wrong, err)
+		}
+	}
+	var filter *ops.FilterError
+	if _, err := d.Failed.Page(t.Context(), ops.Filter{Queue: "sales", Order: ops.Oldest}, ops.PageOptions{After: page.Next}); !errors.As(err, &filter) {
+		t.Errorf("a cursor of the other order: %v", err)
+	}
+}
+
+// A search that has no more time has a page with what it found, and a cursor from which it goes on to the end.
+func TestPagesOfASlowSearch(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	d.create("sales")
+	d.fail("sales", "g1", 9000)
+	d.exec(`UPDATE sqlq.error SET headers = '{"order":"42"}' WHERE seq = 3`)
+	d.fill("sales", 9000)
+	d.exec(`UPDATE sqlq.q_sales SET headers = '{"order":"42"}' WHERE seq = 8997`)
+	f := ops.Filter{Queue: "sales", Headers: map[string]string{"order": "42"}}
+	opts, found, cuts := ops.PageOptions{Budget: 1}, 0, 0
+	for range 1000 {
+		page, err := d.Failed.Page(t.Context(), f, opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found += len(page.Messages); page.Cut {
+			cuts++
+		}
+		if opts.After = page.Next; page.Next == "" {
+			break
+		}
+	}
+	if found != 1 || cuts < 2 || opts.After != "" {
+		t.Errorf("failed: found %d, cut off %d times, next %q", found, cuts, opts.After)
+	}
+	opts, found, cuts = ops.PageOptions{Budget: 1}, 0, 0
+	for range 1000 {
+		page, err := d.Ready.Page(t.Context(), "sales", f, opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found += len(page.Messages); page.Cut {
+			cuts++
+		}
+		if opts.After = page.Next; page.Next == "" {
+			break
+		}
+	}
+	if found != 1 || cuts < 2 || opts.After != "" {
+		t.Errorf("ready: found %d, cut off %d times, next %q", found, cuts, opts.After)
+	}
+}
+
+// A message is found wherever it is, with all its copies and what was done to it.
+func TestFind(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	d.create("sales", "billing")
+	d.fail("sales", "g1", 1)
+	id := d.text(`SELECT id::text FROM sqlq.error`)
+	if n, err := d.By(ops.Actor{OSUser: "ann"}).Failed.Archive(t.Context(), ops.Filter{Names: []string{id}}, ops.ChangeOptions{}); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	d.fill("billing", 10)
+	d.exec(`INSERT INTO sqlq.q_billing (id, type, body) VALUES ($1::text::uuid, 'T', '1')`, id)
+	d.fill("billing", 10)
+	d.delay("sales", 2, later)
+	d.exec(`UPDATE sqlq.delayed SET id = $1::text::uuid WHERE seq = 2`, id)
+	found, err := d.Find(t.Context(), id, ops.FindOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := ""
+	for _, c := range found.Copies {
+		got += fmt.Sprintln(c.Place, c.Queue, c.Number)
+	}
+	if got != "ready billing 11\ndelayed sales 2\narchived sales 1\n" || len(found.History) != 1 || found.History[0].OSUser != "ann" || found.Unlooked != nil {
+		t.Errorf("%s%+v, %+v", got, found.History, found.Unlooked)
+	}
+	if found, err := d.Find(t.Context(), id, ops.FindOptions{Queue: "billing"}); err != nil || len(found.Copies) != 1 {
+		t.Errorf("in one queue: %+v, %v", found.Copies, err)
+	}
+	if found, err := d.Find(t.Context(), id, ops.FindOptions{Queue: "billing", Budget: 1}); err != nil || len(found.Unlooked) != 1 || len(found.Copies) != 0 {
+		t.Errorf("without time: %+v, %v", found, err)
+	}
+	if _, err := d.Find(t.Context(), "17", ops.FindOptions{}); err == nil {
+		t.Error("a number is no id")
+	}
+	var none *ops.NoQueueError
+	if _, err := d.Find(t.Context(), id, ops.FindOptions{Queue: "slaes"}); !errors.As(err, &none) {
+		t.Errorf("a queue that is not there: %v", err)
+	}
+	viewer := d.as("viewer", "sales")
+	found, err = viewer.Find(t.Context(), id, ops.FindOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range found.Copies {
+		if c.Queue != "sales" {
+			t.Errorf("a viewer of queue sales finds %+v", c)
+		}
+	}
+}
+
+// Rows that nobody should have written do not keep a page from being read, nor a message from being found.
+func TestPagesOfHostileRows(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t)
+	hostile.Fill(t, url)
+	pool, err := pgxpool.New(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	d := ops.New(pool, "sqlq")
+	f := ops.Filter{Limit: 3}
+	pages(t, func(o ops.PageOptions) (ops.Page[ops.FailedMessage], error) { return d.Failed.Page(t.Context(), f, o) },
+		func(m ops.FailedMessage) int64 { return m.Number }, func() {})
+	pages(t, func(o ops.PageOptions) (ops.Page[ops.DelayedMessage], error) {
+		return d.Delayed.Page(t.Context(), f, o)
+	},
+		func(m ops.DelayedMessage) int64 { return m.Number }, func() {})
+	pages(t, func(o ops.PageOptions) (ops.Page[ops.Message], error) {
+		return d.Ready.Page(t.Context(), hostile.Queue, f, o)
+	},
+		func(m ops.Message) int64 { return m.Seq }, func() {})
+	if found, err := d.Find(t.Context(), hostile.GoodID, ops.FindOptions{}); err != nil || len(found.Copies) == 0 {
+		t.Errorf("found %+v, %v", found, err)
+	}
+}
+
+// Operations are chosen by queue, user and time.
+func TestOperationsByQueueUserAndTime(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	d.create("sales", "billing")
+	d.fail("sales", "g1", 4)
+	d.fail("billing", "g2", 1)
+	ann, ben := d.By(ops.Actor{OSUser: "ann"}), d.By(ops.Actor{OSUser: "ben"})
+	_, err := ann.Failed.Archive(t.Context(), ops.Filter{Queue: "sales", Limit: 1}, ops.ChangeOptions{})
+	_, err2 := ben.Failed.Archive(t.Context(), ops.Filter{Queue: "billing"}, ops.ChangeOptions{})
+	_, err3 := ben.Queues.Pause(t.Context(), "sales")
+	if err := errors.Join(err, err2, err3); err != nil {
+		t.Fatal(err)
+	}
+	d.exec(`UPDATE sqlq.operation SET began_at = began_at - interval '1 day' WHERE id = 1`)
+	for want, f := range map[string]ops.OperationFilter{
+		"3 1 ": {Queue: "sales"}, "2 ": {Queue: "billing"}, "1 ": {User: "ann"}, "3 2 ": {Since: ops.Ago(time.Hour)}, "": {Queue: `s.les`},
+		"3 ": {User: "ben", Queue: "sales"}, "2 1 ": {After: 3},
+	} {
+		list, err := d.Operations.List(t.Context(), f)
+		got := ""
+		for _, op := range list {
+			got += fmt.Sprint(op.ID, " ")
+		}
+		if err != nil || got != want {
+			t.Errorf("%+v: %q, %v, want %q", f, got, err, want)
+		}
+	}
+}
