@@ -26,7 +26,7 @@ func TestDroppedQueueIsNoTemporaryTable(t *testing.T) {
 	calls := map[string]string{
 		"publish":        `SELECT sqlq.publish('post.Posted', '{}')`,
 		"publish_batch":  `SELECT * FROM sqlq.publish_batch(ARRAY[sqlq.uuid_v7()], ARRAY['post.Posted'], NULL, ARRAY['{}'::bytea], NULL)`,
-		"publish due_at": `SELECT sqlq.publish_batch(ARRAY[sqlq.uuid_v7()], ARRAY['post.Posted'], ARRAY[NULL], ARRAY['{}'::bytea], NULL, due_at => ARRAY[now()])`,
+		"publish_due_at": `SELECT sqlq.publish_batch(ARRAY[sqlq.uuid_v7()], ARRAY['post.Posted'], ARRAY[NULL], ARRAY['{}'::bytea], NULL, due_at => ARRAY[now()])`,
 		"send":           `SELECT sqlq.send('%[1]s', 't', '{}')`,
 		"send_many":      `SELECT sqlq.send_many('%[1]s', 't', ARRAY['{}'::json])`,
 		"put_message":    `SELECT sqlq.put_message('%[1]s', sqlq.uuid_v7(), 't', NULL, '{}', NULL, NULL)`,

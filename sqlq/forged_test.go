@@ -89,8 +89,8 @@ func TestForgedHeadersChangeNothing(t *testing.T) {
 		"insert delayed": func(n int, headers string) error {
 			return do(producer, `INSERT INTO sqlq.delayed (due_at, id, why, queue, type, headers, body) VALUES (now(), sqlq.uuid_v7(), 'delay', 'mine', 'post.Letter', $1::text::json, convert_to($2, 'UTF8'))`, headers, fmt.Sprintf(`{"N":%d}`, n))
 		},
-		"publish_delayed": func(n int, headers string) error {
-			return do(producer, `SELECT sqlq.publish_delayed(sqlq.uuid_v7(), 'post.Posted', $1::text, convert_to($2, 'UTF8'), now(), NULL)`, headers, fmt.Sprintf(`{"N":%d}`, n))
+		"publish_batch for later": func(n int, headers string) error {
+			return do(producer, `SELECT sqlq.publish_batch(ARRAY[sqlq.uuid_v7()], ARRAY['post.Posted'], ARRAY[$1::text], ARRAY[convert_to($2, 'UTF8')], NULL, due_at => ARRAY[now()])`, headers, fmt.Sprintf(`{"N":%d}`, n))
 		},
 	}
 	n, sent, undecodable, delayed := 0, 0, 0, map[int]bool{}

@@ -133,7 +133,7 @@ type ObservedLease struct {
 // ObservedWake is who has woken an endpoint.
 type ObservedWake struct {
 	Endpoint string // that looks for messages now
-	By       WokenBy
+	By       WokenBy // what has woken it
 }
 
 // WokenBy is by what an endpoint was woken.

@@ -59,7 +59,7 @@ func TestArrivedForRoles(t *testing.T) {
 	owner.exec(`CREATE ROLE ` + name)
 	owner.exec(`GRANT USAGE ON SCHEMA sqlq TO ` + name)
 	owner.exec(`GRANT SELECT ON sqlq.queue, sqlq.q_sales, sqlq.q_billing, sqlq.s_sales TO ` + name)
-	owner.exec(`GRANT EXECUTE ON FUNCTION sqlq.queue_allows TO ` + name) // row security asks it
+	owner.exec(`GRANT EXECUTE ON FUNCTION sqlq.queue_allows, sqlq.arrived TO ` + name) // row security asks it
 	config := owner.pool.Config()
 	config.ConnConfig.RuntimeParams["role"] = role
 	pool, err := pgxpool.NewWithConfig(t.Context(), config)

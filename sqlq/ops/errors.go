@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/sqlq/sqlq/sqlq"
 )
 
@@ -205,7 +206,7 @@ func quoted(names []string) string {
 
 // noQueue turns the error that a missing table makes into a *NoQueueError, if it is the queue that is missing.
 func (o *core) noQueue(ctx context.Context, queue string, err error) error {
-	if sqlState(err) != undefinedTable {
+	if sqlState(err) != undefinedTable && !errors.Is(err, pgx.ErrNoRows) { // no rows: of the registry
 		return err
 	}
 	if exists, lookErr := o.store.QueueExists(ctx, o.pool, queue); lookErr != nil || exists {
