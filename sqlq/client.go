@@ -48,7 +48,7 @@ const minPool = 2
 // the Client.
 //
 // Errors: ErrSchemaMissing, ErrSchemaOutdated, ErrSchemaNewer, ErrEncoding, ErrTooFewConnections, ErrUnsafeExecMode,
-// ErrNotGranted, what is wrong in the Config, and the database's. They say what mends them.
+// ErrPermissionDenied, what is wrong in the Config, and the database's. They say what mends them.
 func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, error) {
 	config = config.withDefaults().clone()
 	if err := config.validate(); err != nil {
@@ -120,10 +120,10 @@ func (c *Client) checkSchema(ctx context.Context) error {
 	}
 	switch {
 	case errors.Is(err, store.ErrHidden):
-		return fmt.Errorf("check schema %q: %w: %w; switch it off: ALTER TABLE %s DISABLE ROW LEVEL SECURITY", name, ErrNotGranted, err,
+		return fmt.Errorf("check schema %q: %w: %w; switch it off: ALTER TABLE %s DISABLE ROW LEVEL SECURITY", name, ErrPermissionDenied, err,
 			pgx.Identifier{name, "sqlq_migration"}.Sanitize())
 	case session.State(err) == session.InsufficientPrivilege:
-		return fmt.Errorf("check schema %q: %w (%s): %w", name, ErrNotGranted, c.grant("producer"), err)
+		return fmt.Errorf("check schema %q: %w (%s): %w", name, ErrPermissionDenied, c.grant("producer"), err)
 	case err != nil:
 		return fmt.Errorf("check schema %q: %w", name, session.ExplainPooler(session.Unreachable(err)))
 	case !exists:
@@ -233,7 +233,7 @@ func (c *Client) checkListenURL(ctx context.Context, db store.DBTX) error {
 		return fmt.Errorf("compare databases: %w", err)
 	}
 	if here != there {
-		return fmt.Errorf("%w: let it lead to database %q and its schema %q, past the pooler", ErrOtherDatabase, c.pool.Config().ConnConfig.Database, c.config.Schema)
+		return fmt.Errorf("%w: let it lead to database %q and its schema %q, past the pooler", ErrListenURLMismatch, c.pool.Config().ConnConfig.Database, c.config.Schema)
 	}
 	return nil
 }

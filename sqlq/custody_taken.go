@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
@@ -120,7 +121,7 @@ func (c takenCustody) store(ctx context.Context, r *receiver, in *instance, ds [
 		return err
 	}
 	tag, err := r.conn.Exec(ctx, `COMMIT`)
-	if connectionLost(err) {
+	if session.Lost(err) {
 		return fmt.Errorf("%w: %w", errUnknownOutcome, err)
 	}
 	if err == nil {

@@ -229,8 +229,8 @@ func TestClose(t *testing.T) {
 	s.asleep(t, 1)
 	s.send(t, -1, 0)
 	s.await(t, 0, 0, 1)
-	if err := c.Run(t.Context(), s.endpoint("here", 2, false, false)); !errors.Is(err, sqlq.ErrRunning) {
-		t.Errorf("a second Run: %v, want ErrRunning", err)
+	if err := c.Run(t.Context(), s.endpoint("here", 2, false, false)); !errors.Is(err, sqlq.ErrAlreadyRunning) {
+		t.Errorf("a second Run: %v, want ErrAlreadyRunning", err)
 	}
 	closed := make(chan error, 1)
 	go func() { closed <- c.Close(context.Background()) }()

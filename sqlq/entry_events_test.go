@@ -38,8 +38,8 @@ func TestGrantNamesEvents(t *testing.T) {
 	endpoint := sqlq.Endpoint{Name: "mine", Handlers: []sqlq.Handler{sqlq.Handle(func(context.Context, *sqlq.Delivery[posted]) error { return nil })}}
 	err := c.Run(t.Context(), endpoint)
 	const advice = `'consumer', ARRAY['mine'], events => ARRAY['post.Posted'])`
-	if !errors.Is(err, sqlq.ErrNotGranted) || !strings.Contains(err.Error(), advice) {
-		t.Fatalf("Run: %v, want ErrNotGranted and the grant that is missing", err)
+	if !errors.Is(err, sqlq.ErrPermissionDenied) || !strings.Contains(err.Error(), advice) {
+		t.Fatalf("Run: %v, want ErrPermissionDenied and the grant that is missing", err)
 	}
 	// What the owner has subscribed it to it receives.
 	execSQL(t, admin, `INSERT INTO sqlq.subscription (type, queue) VALUES ('post.Posted', 'mine')`)

@@ -28,9 +28,9 @@ var (
 	ErrEncoding = errors.New("text would be changed by an encoding other than UTF8")
 )
 
-// ErrNotGranted: the database role lacks a privilege. Returned by Open, Run, Prepare and what sends. The error says which
+// ErrPermissionDenied: the database role lacks a privilege. Returned by Open, Run, Prepare and what sends. The error says which
 // call of the SQL function grant_role mends it, where one does.
-var ErrNotGranted = errors.New("the role lacks a privilege")
+var ErrPermissionDenied = errors.New("the role lacks a privilege")
 
 // Errors of sending and publishing, by a Client or a delivery. The message was not stored.
 var (
@@ -73,13 +73,13 @@ var (
 	// ErrInvalidEndpoint: an endpoint that cannot run: no name, no handler, the same name twice, two handlers for one type, a
 	// number out of range. Returned by Prepare too. The error lists everything that is wrong.
 	ErrInvalidEndpoint = errors.New("invalid endpoint")
-	// ErrRunning: the Client runs already. Give all endpoints to one Run, or open a second Client.
-	ErrRunning = errors.New("client runs already")
+	// ErrAlreadyRunning: the Client runs already. Give all endpoints to one Run, or open a second Client.
+	ErrAlreadyRunning = errors.New("client runs already")
 	// ErrHidden: row security was switched on for the queue's table, as some platforms do for every table, and no policy lets
 	// this role see a row, so nothing would ever be received. Switch it off, or run as the table's owner.
 	ErrHidden = errors.New("row security hides the queue's messages from this role")
-	// ErrOtherDatabase: Config.ListenURL does not lead to the database that the pool leads to, or not to the same schema.
-	ErrOtherDatabase = errors.New("Config.ListenURL leads to another database than the pool")
+	// ErrListenURLMismatch: Config.ListenURL does not lead to the database that the pool leads to, or not to the same schema.
+	ErrListenURLMismatch = errors.New("Config.ListenURL leads to another database than the pool")
 )
 
 // Errors that a message can fail with. They are in the error table's chain. Mend the cause, then replay the message.
@@ -99,9 +99,9 @@ var (
 	// ErrTransactionOwned: a HandleTx handler tried to end the receive transaction. Returned by the tx that it was given. An
 	// error that the handler returns undoes its work, nil commits it.
 	ErrTransactionOwned = errors.New("the receive transaction is committed by sqlq, not by a handler")
-	// ErrSwallowed: a HandleTx handler returned nil although a statement of it failed, which ended its transaction. Return
+	// ErrSQLErrorIgnored: a HandleTx handler returned nil although a statement of it failed, which ended its transaction. Return
 	// that error, or put what may fail between tx.Begin and Rollback.
-	ErrSwallowed = errors.New("handler returned nil after an SQL error")
+	ErrSQLErrorIgnored = errors.New("handler returned nil after an SQL error")
 )
 
 // Unrecoverable marks an error as one that no retry can mend: the message goes to the error table at once.

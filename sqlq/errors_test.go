@@ -182,16 +182,16 @@ func provokeGrants(p *provoked, url string, admin *pgxpool.Pool) {
 	p.change = append(p.change, role, "ROLE")
 	ctx := p.Context()
 	_, err := sqlq.Open(ctx, pool, sqlq.Config{})
-	p.add("Open", err, sqlq.ErrNotGranted)
+	p.add("Open", err, sqlq.ErrPermissionDenied)
 	execSQL(p, admin, `SELECT sqlq.create_queue('theirs')`)
 	execSQL(p, admin, `SELECT sqlq.create_queue('mine')`)
 	execSQL(p, admin, `SELECT sqlq.grant_role($1, 'producer', ARRAY['mine'])`, role)
 	c := open(p, pool, sqlq.Config{})
-	p.add("Send", c.Send(ctx, letter{}, sqlq.To("theirs")), sqlq.ErrNotGranted)
-	p.add("Send, delayed", c.Send(ctx, letter{}, sqlq.To("theirs"), sqlq.Delay(time.Hour)), sqlq.ErrNotGranted)
-	p.add("Run", c.Run(ctx, receiveLetters("mine")), sqlq.ErrNotGranted)
-	p.add("Run, no queue", c.Run(ctx, receiveLetters("new")), sqlq.ErrNotGranted)
-	p.add("Prepare", c.Prepare(ctx, receiveLetters("mine")), sqlq.ErrNotGranted)
+	p.add("Send", c.Send(ctx, letter{}, sqlq.To("theirs")), sqlq.ErrPermissionDenied)
+	p.add("Send, delayed", c.Send(ctx, letter{}, sqlq.To("theirs"), sqlq.Delay(time.Hour)), sqlq.ErrPermissionDenied)
+	p.add("Run", c.Run(ctx, receiveLetters("mine")), sqlq.ErrPermissionDenied)
+	p.add("Run, no queue", c.Run(ctx, receiveLetters("new")), sqlq.ErrPermissionDenied)
+	p.add("Prepare", c.Prepare(ctx, receiveLetters("mine")), sqlq.ErrPermissionDenied)
 }
 
 func provokeRun(p *provoked, pool *pgxpool.Pool, c *sqlq.Client) {
@@ -209,7 +209,7 @@ func provokeRun(p *provoked, pool *pgxpool.Pool, c *sqlq.Client) {
 	p.add("numbers", c.Run(ctx, sqlq.Endpoint{Name: "post", Handlers: []sqlq.Handler{letters}, Concurrency: -1, Retry: sqlq.RetryPolicy{Jitter: 2, Delays: []time.Duration{-1}}}), sqlq.ErrInvalidEndpoint)
 	p.add("attempts", c.Run(ctx, sqlq.Endpoint{Name: "post", Handlers: []sqlq.Handler{letters}, Retry: sqlq.RetryPolicy{Immediate: 1 << 20}}), sqlq.ErrInvalidEndpoint)
 	p.add("connections", open(p, pool, sqlq.Config{ReceiveConnections: 10_000_000}).Run(ctx, receiveLetters("post")), sqlq.ErrTooFewConnections)
-	p.add("another database to listen", open(p, pool, sqlq.Config{ListenURL: pgtest.Empty(p)}).Run(ctx, receiveLetters("post")), sqlq.ErrOtherDatabase)
+	p.add("another database to listen", open(p, pool, sqlq.Config{ListenURL: pgtest.Empty(p)}).Run(ctx, receiveLetters("post")), sqlq.ErrListenURLMismatch)
 	p.add("nobody there to listen", open(p, pool, sqlq.Config{ListenURL: "postgres://sqlq:secret@127.0.0.1:1/shop"}).Run(ctx, receiveLetters("post")), nil)
 }
 
@@ -294,7 +294,7 @@ func provokeFailures(p *provoked, pool *pgxpool.Pool, c *sqlq.Client) {
 		how  string
 		kind error
 	}{{"commits", sqlq.ErrTransactionOwned}, {"rolls back", sqlq.ErrTransactionOwned}, {"commits in SQL", sqlq.ErrTransactionOwned}, {"commits past the tx", sqlq.ErrTransactionOwned},
-		{"swallows", sqlq.ErrSwallowed}, {"breaks a deferred constraint", nil}, {"loses its connection", sqlq.ErrConnectionLost}} {
+		{"swallows", sqlq.ErrSQLErrorIgnored}, {"breaks a deferred constraint", nil}, {"loses its connection", sqlq.ErrConnectionLost}} {
 		failed(f.how, f.kind, func() error { return c.Send(ctx, bundle{f.how}) })
 	}
 	store := func(messageType, body, headers string, attempt int) func() error {

@@ -36,7 +36,7 @@ func Handle[T Message](handle func(ctx context.Context, d *Delivery[T]) error) H
 
 // HandleTx makes a Handler for messages of type T that works exactly once in the database of the queue: the removal of
 // the message, what the handler writes in tx and what it sends through d commit together or not at all. The error that it
-// returns means what it means for [Handle]. A handler that goes on after a failed statement fails with ErrSwallowed, one
+// returns means what it means for [Handle]. A handler that goes on after a failed statement fails with ErrSQLErrorIgnored, one
 // that ends tx with ErrTransactionOwned.
 //
 // Several messages may share the transaction, one after the other; a failure undoes only its own message's work, and a message

@@ -64,8 +64,8 @@ func TestRowSecurityOnTheRecord(t *testing.T) {
 	pool := granted(t, url, "producer", "mine")
 	execSQL(t, admin, `ALTER TABLE sqlq.sqlq_migration ENABLE ROW LEVEL SECURITY`)
 	_, err := sqlq.Open(t.Context(), pool, sqlq.Config{})
-	if !errors.Is(err, sqlq.ErrNotGranted) || !strings.Contains(fmt.Sprint(err), `ALTER TABLE "sqlq"."sqlq_migration" DISABLE`) {
-		t.Errorf("Open: %v, want ErrNotGranted", err)
+	if !errors.Is(err, sqlq.ErrPermissionDenied) || !strings.Contains(fmt.Sprint(err), `ALTER TABLE "sqlq"."sqlq_migration" DISABLE`) {
+		t.Errorf("Open: %v, want ErrPermissionDenied", err)
 	}
 	open(t, admin, sqlq.Config{})
 }

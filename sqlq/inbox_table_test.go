@@ -261,7 +261,7 @@ func TestInboxIsForConsumersOfTheQueue(t *testing.T) {
 	execSQL(t, h.pool, `SELECT sqlq.grant_role($1, 'consumer', ARRAY['house'])`, role)
 	execSQL(t, h.pool, `REVOKE EXECUTE ON FUNCTION sqlq.claim_messages, sqlq.settle_claims, sqlq.rotate_inbox FROM `+pgx.Identifier{role}.Sanitize()) // as an older schema
 	c := open(t, pool, sqlq.Config{Routes: choreRoute})
-	if err := c.Run(t.Context(), h.endpoint(false)); !errors.Is(err, sqlq.ErrNotGranted) || !strings.Contains(err.Error(), "deduplicate in queue") {
+	if err := c.Run(t.Context(), h.endpoint(false)); !errors.Is(err, sqlq.ErrPermissionDenied) || !strings.Contains(err.Error(), "deduplicate in queue") {
 		t.Fatalf("without the grant: %v", err)
 	}
 	execSQL(t, h.pool, `SELECT sqlq.grant_role($1, 'consumer', ARRAY['house']), sqlq.grant_role($1, 'producer', ARRAY['ledger'])`, role)

@@ -55,8 +55,8 @@ func TestListenURLOfAnotherDatabase(t *testing.T) {
 		sqlq.Handle(func(context.Context, *sqlq.Delivery[pooledPlain]) error { return nil })}}
 	for what, url := range map[string]string{"a migrated one": pgtest.Database(t), "an empty one": pgtest.Empty(t)} {
 		err := open(t, pool, sqlq.Config{ListenURL: url}).Run(t.Context(), endpoint)
-		if !errors.Is(err, sqlq.ErrOtherDatabase) {
-			t.Errorf("%s: %v, want ErrOtherDatabase", what, err)
+		if !errors.Is(err, sqlq.ErrListenURLMismatch) {
+			t.Errorf("%s: %v, want ErrListenURLMismatch", what, err)
 		}
 	}
 	if _, err := sqlq.Open(t.Context(), pool, sqlq.Config{ListenURL: "postgres://%"}); err == nil {

@@ -179,7 +179,7 @@ func (r *raiser) raiseInTime(ctx context.Context, c *session.Conn) (again time.D
 	}
 	r.raised = time.Now()
 	err = r.raise(ctx, c)
-	if sqlState(err) == insufficientPrivs {
+	if session.State(err) == session.InsufficientPrivilege {
 		r.mayNotRaise = true
 		r.run.client.log.Warn("sqlq: this role may not read the sequences of the queues, so fetches from a queue that cannot be vacuumed become slow; grant SELECT on the sequences of the schema", "schema", r.run.client.config.Schema, "err", err)
 		return raiseEvery, nil
@@ -340,7 +340,7 @@ func (r *raiser) keepLow(ctx context.Context, c *session.Conn, ins []*instance) 
 	}
 	r.kept = time.Now()
 	err := r.run.client.store.KeepLow(ctx, c, queues, lows)
-	if sqlState(err) == insufficientPrivs { // it is an optimisation
+	if session.State(err) == session.InsufficientPrivilege { // it is an optimisation
 		r.mayNotKeep, err = true, nil
 	}
 	return err

@@ -132,7 +132,7 @@ type ObservedLease struct {
 
 // ObservedWake is who has woken an endpoint.
 type ObservedWake struct {
-	Endpoint string // that looks for messages now
+	Endpoint string  // that looks for messages now
 	By       WokenBy // what has woken it
 }
 

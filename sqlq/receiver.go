@@ -182,7 +182,7 @@ func (r *receiver) round(held *batch, w *work) (*batch, error) {
 		return nil, err
 	}
 	r.retry.Reset()
-	r.run.outage.End(forReceiving)
+	r.run.outage.End(session.Receive)
 	if w.n == 0 {
 		return nil, nil
 	}
@@ -303,7 +303,7 @@ func (r *receiver) failed(w work, err error) {
 		w.in.endFetch(w, false)
 		w.in.wake()
 	}
-	if connectionLost(err) {
+	if session.Lost(err) {
 		if w.n > 0 {
 			w.in.lookAgain(w.after + 1)
 		}

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 )
 
 // connect makes sure that there is a connection.
@@ -48,7 +50,7 @@ func (r *receiver) lost(err error) {
 
 // unreachable says that the database cannot be reached, if that is news, and waits a little.
 func (r *receiver) unreachable(err error) {
-	if r.run.outage.Begin(forReceiving, err) {
+	if r.run.outage.Begin(session.Receive, err) {
 		r.run.outage.Wait(r.run.hardCtx, &r.retry)
 		return
 	}

@@ -136,7 +136,7 @@ func (tx *receiveTx) run(d *delivery) error {
 	}
 	failed := tx.conn.PgConn().TxStatus() == 'E'
 	if failed && err == nil {
-		err = fmt.Errorf("%w (return it, or undo the statement with a transaction of its own, tx.Begin): %w", ErrSwallowed, session.ServerSaid(tx.failure))
+		err = fmt.Errorf("%w (return it, or undo the statement with a transaction of its own, tx.Begin): %w", ErrSQLErrorIgnored, session.ServerSaid(tx.failure))
 	}
 	if tx.touched {
 		tx.in.learnApart(d.stored.messageType)

@@ -81,8 +81,8 @@ func TestNoRole(t *testing.T) {
 	role, pool := newRole(t, url, `it's "me" `)
 	_, err := sqlq.Open(t.Context(), pool, sqlq.Config{})
 	advice := fmt.Sprintf(`SELECT "sqlq"."grant_role"('%s', 'producer')`, strings.ReplaceAll(role, "'", "''"))
-	if !errors.Is(err, sqlq.ErrNotGranted) || !strings.Contains(err.Error(), advice) {
-		t.Fatalf("Open: %v, want ErrNotGranted and %s", err, advice)
+	if !errors.Is(err, sqlq.ErrPermissionDenied) || !strings.Contains(err.Error(), advice) {
+		t.Fatalf("Open: %v, want ErrPermissionDenied and %s", err, advice)
 	}
 	execSQL(t, poolOn(t, url), advice)
 	if _, err := sqlq.Open(t.Context(), pool, sqlq.Config{}); err != nil {
@@ -141,12 +141,12 @@ func TestProducer(t *testing.T) {
 		"SendMany by COPY": c.SendMany(t.Context(), many, other),
 		"SendTx":           inTx(t, pool, func(tx pgx.Tx) error { return c.SendTx(t.Context(), tx, letter{}, other) }),
 	} {
-		if !errors.Is(err, sqlq.ErrNotGranted) || !strings.Contains(err.Error(), `'producer', ARRAY['theirs'])`) {
-			t.Errorf("%s to another queue: %v, want ErrNotGranted and the grant that is missing", what, err)
+		if !errors.Is(err, sqlq.ErrPermissionDenied) || !strings.Contains(err.Error(), `'producer', ARRAY['theirs'])`) {
+			t.Errorf("%s to another queue: %v, want ErrPermissionDenied and the grant that is missing", what, err)
 		}
 	}
-	if err := c.Run(t.Context(), receiveLetters("mine")); !errors.Is(err, sqlq.ErrNotGranted) || !strings.Contains(err.Error(), `'consumer', ARRAY['mine'])`) {
-		t.Errorf("Run: %v, want ErrNotGranted and the grant that is missing", err)
+	if err := c.Run(t.Context(), receiveLetters("mine")); !errors.Is(err, sqlq.ErrPermissionDenied) || !strings.Contains(err.Error(), `'consumer', ARRAY['mine'])`) {
+		t.Errorf("Run: %v, want ErrPermissionDenied and the grant that is missing", err)
 	}
 	refused(t, pool,
 		`SELECT body FROM sqlq.q_mine`, `SELECT count(*) FROM sqlq.q_mine`, `SELECT body FROM sqlq.delayed`, `SELECT 1 FROM sqlq.error`, `SELECT 1 FROM sqlq.leased`,
@@ -256,11 +256,11 @@ func TestConsumer(t *testing.T) {
 		t.Errorf("it hides the messages of another queue: %v, %v", tag, err)
 	}
 	stop()
-	if err := c.Run(t.Context(), receiveLetters("theirs")); !errors.Is(err, sqlq.ErrNotGranted) || !strings.Contains(err.Error(), `'consumer', ARRAY['theirs'])`) {
-		t.Errorf("Run of another's endpoint: %v, want ErrNotGranted and the grant that is missing", err)
+	if err := c.Run(t.Context(), receiveLetters("theirs")); !errors.Is(err, sqlq.ErrPermissionDenied) || !strings.Contains(err.Error(), `'consumer', ARRAY['theirs'])`) {
+		t.Errorf("Run of another's endpoint: %v, want ErrPermissionDenied and the grant that is missing", err)
 	}
-	if err := c.Run(t.Context(), receiveLetters("new")); !errors.Is(err, sqlq.ErrNotGranted) || !strings.Contains(err.Error(), "sqlq queue create new") {
-		t.Errorf("Run of an endpoint without a queue: %v, want ErrNotGranted and the command", err)
+	if err := c.Run(t.Context(), receiveLetters("new")); !errors.Is(err, sqlq.ErrPermissionDenied) || !strings.Contains(err.Error(), "sqlq queue create new") {
+		t.Errorf("Run of an endpoint without a queue: %v, want ErrPermissionDenied and the command", err)
 	}
 	if s := said.all(); strings.Contains(s, "housekeeping") || strings.Contains(s, "permission denied for schema") {
 		t.Errorf("it says\n%s", s)

@@ -48,8 +48,8 @@ type runner struct {
 // missing, where the role may, and subscribes them to the events that the endpoints handle; both are committed before
 // the first message is handled. A lost database is waited for, not returned. Close cuts the drain short.
 //
-// Errors, before any message is handled: ErrInvalidEndpoint, ErrTooFewConnections, ErrNotGranted, ErrHidden,
-// ErrOtherDatabase, ErrRunning, ErrClosed, and the database's.
+// Errors, before any message is handled: ErrInvalidEndpoint, ErrTooFewConnections, ErrPermissionDenied, ErrHidden,
+// ErrListenURLMismatch, ErrAlreadyRunning, ErrClosed, and the database's.
 func (c *Client) Run(ctx context.Context, endpoints ...Endpoint) error {
 	endpoints, err := c.validated(endpoints)
 	if err != nil {
@@ -104,7 +104,7 @@ func (c *Client) newRunner(ctx context.Context, stop context.CancelFunc, endpoin
 	case c.closed.Load():
 		return nil, ErrClosed
 	case c.runner != nil:
-		return nil, fmt.Errorf("%w: give all endpoints to one Run", ErrRunning)
+		return nil, fmt.Errorf("%w: give all endpoints to one Run", ErrAlreadyRunning)
 	}
 	r := &runner{client: c, schedule: newSchedule(), outage: session.NewOutage(c.log), suspect: make(chan struct{}, 1), emptied: make(chan struct{}, 1), stop: stop, ended: make(chan struct{})}
 	r.handlerCtx = context.WithValue(context.WithoutCancel(ctx), handlerContext{}, true)
@@ -160,7 +160,7 @@ func (r *runner) prepare(ctx context.Context, endpoints []Endpoint) error {
 	need := receiving + minPool
 	has, err := c.store.Capacity(ctx, c.pool)
 	if err != nil {
-		return fmt.Errorf("ask for the connection limits: %w", unreachable(err))
+		return fmt.Errorf("ask for the connection limits: %w", session.Unreachable(err))
 	}
 	if has.Connections < need {
 		return fmt.Errorf("%w: %s allows %d, receiving takes %d and the pool at least %d: raise it, or lower Config.ReceiveConnections (now %d)",
@@ -186,14 +186,14 @@ func (c *Client) prepareQueue(ctx context.Context, e Endpoint) error {
 			_, may, err = c.store.MayReceive(ctx, c.pool, e.Name)
 		}
 	}
-	if sqlState(err) == insufficientPrivs {
-		return fmt.Errorf("make queue %q: %w (let a role that may make it run: sqlq queue create %s --schema %s): %w", e.Name, ErrNotGranted, e.Name, shellWord(c.config.Schema), err)
+	if session.State(err) == session.InsufficientPrivilege {
+		return fmt.Errorf("make queue %q: %w (let a role that may make it run: sqlq queue create %s --schema %s): %w", e.Name, ErrPermissionDenied, e.Name, shellWord(c.config.Schema), err)
 	}
 	if err != nil {
-		return fmt.Errorf("make queue %q: %w", e.Name, unreachable(err))
+		return fmt.Errorf("make queue %q: %w", e.Name, session.Unreachable(err))
 	}
 	if !may {
-		return fmt.Errorf("receive from queue %q: %w (%s)", e.Name, ErrNotGranted, c.grant("consumer", e.Name))
+		return fmt.Errorf("receive from queue %q: %w (%s)", e.Name, ErrPermissionDenied, c.grant("consumer", e.Name))
 	}
 	if err := c.checkHidden(ctx, e.Name); err != nil {
 		return fmt.Errorf("receive from queue %q: %w", e.Name, err)
@@ -202,7 +202,7 @@ func (c *Client) prepareQueue(ctx context.Context, e Endpoint) error {
 		if may, err := c.store.MayClaim(ctx, c.pool); err != nil {
 			return fmt.Errorf("look for the inbox of queue %q: %w", e.Name, err)
 		} else if !may {
-			return fmt.Errorf("deduplicate in queue %q: %w, %s", e.Name, ErrNotGranted, c.grant("consumer", e.Name))
+			return fmt.Errorf("deduplicate in queue %q: %w, %s", e.Name, ErrPermissionDenied, c.grant("consumer", e.Name))
 		}
 	}
 	var events []string
@@ -213,8 +213,8 @@ func (c *Client) prepareQueue(ctx context.Context, e Endpoint) error {
 	}
 	if len(events) > 0 {
 		err := c.store.Subscribe(ctx, c.pool, e.Name, events)
-		if sqlState(err) == insufficientPrivs {
-			return fmt.Errorf("subscribe queue %q to %s: %w (%s): %w", e.Name, quoted(events), ErrNotGranted, c.grantEvents(e.Name, events), err)
+		if session.State(err) == session.InsufficientPrivilege {
+			return fmt.Errorf("subscribe queue %q to %s: %w (%s): %w", e.Name, quoted(events), ErrPermissionDenied, c.grantEvents(e.Name, events), err)
 		}
 		if err != nil {
 			return fmt.Errorf("subscribe queue %q to %s: %w", e.Name, quoted(events), err)

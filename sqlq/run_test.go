@@ -213,8 +213,8 @@ func TestRoleThatMayNotMakeQueues(t *testing.T) {
 	// Who may not write to a queue is told so, and that it is there.
 	execSQL(t, admin, `SELECT sqlq.create_queue('theirs')`)
 	execSQL(t, admin, fmt.Sprintf(`REVOKE ALL ON sqlq.q_theirs FROM %s`, role))
-	if err := c.Send(t.Context(), letter{}, sqlq.To("theirs")); err == nil || errors.Is(err, sqlq.ErrNoQueue) || pgError(err).Code != "42501" || !errors.Is(err, sqlq.ErrNotGranted) {
-		t.Errorf("Send: %v, want ErrNotGranted", err)
+	if err := c.Send(t.Context(), letter{}, sqlq.To("theirs")); err == nil || errors.Is(err, sqlq.ErrNoQueue) || pgError(err).Code != "42501" || !errors.Is(err, sqlq.ErrPermissionDenied) {
+		t.Errorf("Send: %v, want ErrPermissionDenied", err)
 	}
 }
 

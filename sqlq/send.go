@@ -29,7 +29,7 @@ type DBTX interface {
 // come at the same time share transactions, so many goroutines sending are quick.
 //
 // Errors: ErrNoRoute, ErrIsEvent, ErrNoQueue, ErrInvalidName, ErrInvalidTime, ErrHeadersTooLarge, ErrEncode, ErrBodyTooLarge,
-// ErrInHandler, ErrNotGranted, ErrClosed, and the database's; with those named here the message was not stored, while after a
+// ErrInHandler, ErrPermissionDenied, ErrClosed, and the database's; with those named here the message was not stored, while after a
 // lost connection, or the end of ctx, nobody knows.
 func (c *Client) Send(ctx context.Context, m Message, options ...SendOption) error {
 	if err := c.usable(ctx, about("send", m), options); err != nil {
@@ -252,7 +252,7 @@ func (c *Client) sendError(err error, all ...sending.Envelope) error {
 	case session.UniqueViolation:
 		return fmt.Errorf("%s: the queue's sequence gives out numbers that its messages have, as after a restore (sqlq doctor --fix --schema %s): %w", what, shellWord(c.config.Schema), err)
 	case session.InsufficientPrivilege:
-		return fmt.Errorf("%s: %w (%s): %w", what, ErrNotGranted, c.grant("producer", queues...), err)
+		return fmt.Errorf("%s: %w (%s): %w", what, ErrPermissionDenied, c.grant("producer", queues...), err)
 	}
 	return fmt.Errorf("%s: %w", what, err)
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 )
 
 // settler stores the ends of deliveries of one custody: together; and where the server refuses that, each by itself, so that one
@@ -87,10 +89,10 @@ func (r *receiver) judge(in *instance, back setback, ds []*delivery, err error) 
 	switch {
 	case err == nil:
 		r.trouble.Reset()
-	case connectionLost(err):
+	case session.Lost(err):
 		back.disconnected(in, ds, err)
 		return nil, err
-	case serverTrouble(err) && back.isPatient(in, ds):
+	case session.Troubled(err) && back.isPatient(in, ds):
 		r.rollback()
 		back.putOff(in, ds)
 		r.troubled(in, err)
@@ -170,16 +172,16 @@ func (in *instance) mayWait(ds []*delivery) bool {
 
 // unsettled says why the server refused to settle a delivery: for what its handler sent, or what it wrote.
 func (in *instance) unsettled(d *delivery, err error) error {
-	err = serverSaid(err)
+	err = session.ServerSaid(err)
 	if d.err != nil {
 		return fmt.Errorf("%w (the server refused to store this at first: %w)", d.err, err)
 	}
 	queues := queuesOf(d.out)
-	switch state := sqlState(err); {
-	case state == undefinedTable && len(queues) > 0:
+	switch state := session.State(err); {
+	case state == session.UndefinedTable && len(queues) > 0:
 		return fmt.Errorf("settle: %w: the handler sent to %s (%s, then replay the message): %w", ErrNoQueue, quoted(queues), in.client.createQueue(queues), err)
-	case state == insufficientPrivs && len(d.out) > 0:
-		return fmt.Errorf("settle: %w for what the handler sent (%s): %w", ErrNotGranted, in.client.grant("producer", queues...), err)
+	case state == session.InsufficientPrivilege && len(d.out) > 0:
+		return fmt.Errorf("settle: %w for what the handler sent (%s): %w", ErrPermissionDenied, in.client.grant("producer", queues...), err)
 	}
 	return fmt.Errorf("settle: the server refuses what the handler did: %w", err)
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgtype"
 
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
@@ -167,7 +168,7 @@ func (r *receiver) settleEnded(b *batch) {
 	if err != nil {
 		r.run.client.log.Warn("sqlq: cannot lease messages whose handlers run, and whose transaction another handler has ended; others may handle them too",
 			"endpoint", in.endpoint.Name, "messages", len(cut), "err", loggedError(err))
-		if r.rollback(); connectionLost(err) {
+		if r.rollback(); session.Lost(err) {
 			r.giveUpConnection()
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
@@ -123,7 +124,7 @@ func (r *receiver) failTooLarge(in *instance, stay []store.Message) {
 		err := r.failOneTooLarge(in, d)
 		switch {
 		case err == nil:
-		case connectionLost(err):
+		case session.Lost(err):
 			return // the next statement shows it
 		default:
 			r.rollback()

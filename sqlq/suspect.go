@@ -37,7 +37,7 @@ func (in *instance) apart(d *delivery, meanwhile func()) bool {
 		return true
 	}
 	in.alone.Unlock()
-	if err == nil || connectionLost(err) || serverTrouble(err) {
+	if err == nil || session.Lost(err) || session.Troubled(err) {
 		d.outcome = outcome{verdict: giveBack}
 	} else { // it would come back at once
 		d.wait(in.refusedAgain(d, err), refusalOf(err))
@@ -172,7 +172,7 @@ func (r *receiver) learnSuspects(ctx context.Context, w *work) error {
 		return nil
 	}
 	last, err := r.run.client.store.LastGiven(ctx, r.conn, in.endpoint.Name)
-	if sqlState(err) == insufficientPrivs {
+	if session.State(err) == session.InsufficientPrivilege {
 		last, err = math.MaxInt64, nil
 	}
 	if err != nil {

@@ -186,7 +186,7 @@ func (h *Harness) await(t TB, d *draining) states {
 		case <-time.After(pause):
 		case <-d.ctx.Done():
 		case err := <-d.ended:
-			if errors.Is(err, sqlq.ErrRunning) {
+			if errors.Is(err, sqlq.ErrAlreadyRunning) {
 				err = fmt.Errorf("%w; if the test runs it, use Wait", err)
 			}
 			d.cancel()
