@@ -113,7 +113,7 @@ func validateCodecs(all []Codec) error {
 		mediaType, err := mediaTypeOf(c.ContentType)
 		switch {
 		case c.Encode == nil || c.Decode == nil || c.ContentType == "":
-			errs = append(errs, fmt.Errorf("Codecs[%d] needs ContentType, Encode and Decode", i))
+			errs = append(errs, fmt.Errorf("entry %d of Codecs needs ContentType, Encode and Decode", i))
 		case len(c.ContentType) > maxContentType || cleanText(c.ContentType) != c.ContentType:
 			errs = append(errs, fmt.Errorf("Codecs[%d].ContentType %.100q of %d bytes: it is UTF-8 text without NUL of at most %d bytes", i, c.ContentType, len(c.ContentType), maxContentType))
 		case err != nil:
