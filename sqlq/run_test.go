@@ -351,20 +351,20 @@ func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
 	pool := newPool(t)
 	for says, config := range map[string]sqlq.Config{
-		"LeaseTime":          {LeaseTime: time.Millisecond},
-		"HoldLimit":          {HoldLimit: time.Minute},
-		"HoldLimit is -1ns":  {HoldLimit: -1},
-		"DrainTimeout":       {DrainTimeout: -1},
-		"PollInterval":       {PollInterval: -1},
-		"MaxBody":            {MaxBody: -1},
-		"1 GiB":              {MaxBody: 1 << 30},
-		"ReceiveConnections": {ReceiveConnections: -1},
-		"Codecs[0] needs":    {Codecs: []sqlq.Codec{{ContentType: "text/plain"}}},
-		"no subtype":         {Codecs: []sqlq.Codec{codecOf("json")}},
-		"Codecs[1]":          {Codecs: []sqlq.Codec{codecOf("text/x"), codecOf("TEXT/X; charset=utf-8")}},
-		"invalid media":      {Codecs: []sqlq.Codec{codecOf("text/x; charset")}},
-		"no queue":           {Routes: map[string]string{"post.Letter": "no queue"}},
-		"no type":            {Routes: map[string]string{"no type": "post"}},
+		"LeaseTime":               {LeaseTime: time.Millisecond},
+		"HoldLimit":               {HoldLimit: time.Minute},
+		"HoldLimit is -1ns":       {HoldLimit: -1},
+		"DrainTimeout":            {DrainTimeout: -1},
+		"PollInterval":            {PollInterval: -1},
+		"MaxBody":                 {MaxBody: -1},
+		"1 GiB":                   {MaxBody: 1 << 30},
+		"ReceiveConnections":      {ReceiveConnections: -1},
+		"entry 0 of Codecs needs": {Codecs: []sqlq.Codec{{ContentType: "text/plain"}}},
+		"no subtype":              {Codecs: []sqlq.Codec{codecOf("json")}},
+		"Codecs[1]":               {Codecs: []sqlq.Codec{codecOf("text/x"), codecOf("TEXT/X; charset=utf-8")}},
+		"invalid media":           {Codecs: []sqlq.Codec{codecOf("text/x; charset")}},
+		"no queue":                {Routes: map[string]string{"post.Letter": "no queue"}},
+		"no type":                 {Routes: map[string]string{"no type": "post"}},
 	} {
 		if c, err := sqlq.Open(t.Context(), pool, config); err == nil || c != nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("Open: %v, want an error that says %q", err, says)
