@@ -114,6 +114,32 @@ func newBatch(in *instance, ms []store.Message, w *work, gates []gate, tooLarge 
 	return b
 }
 
+// add takes a batch in hand and sets slots to work on it.
+func (in *instance) add(b *batch) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if b.custody.enter(in, b); b.custody.isSingle() {
+		b.all = nil // each is settled by itself
+	}
+	for _, d := range b.inTx {
+		in.move(d, lined)
+	}
+	if len(b.waiting) == 0 {
+		return
+	}
+	for _, d := range b.waiting {
+		in.move(d, waiting)
+	}
+	in.batches = append(in.batches, b)
+	b.before = in.ended
+	if in.opened.Load() > 0 {
+		in.withdrawSlowed(b)
+	}
+	for range min(len(b.waiting), in.endpoint.Concurrency-in.busy) {
+		in.startSlot()
+	}
+}
+
 // idTexts makes the texts of message ids, a few in one allocation: more would keep each other in memory.
 type idTexts string
 

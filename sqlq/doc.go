@@ -156,7 +156,7 @@
 // docs/guarantees.md says what happens when something breaks, docs/wire.md what a message is on the wire, docs/errors.md lists the errors, docs/configuration.md every
 // setting, docs/design.md says why things are as they are, and examples/ has programs that run.
 //
-// In the code: client.go, send.go, publish.go, route.go and message.go send, and internal/sending stores. run.go starts an
+// In the code: client.go, send.go, publish.go and message.go send, and internal/sending stores. run.go starts an
 // endpoint's parts and drain.go ends them. fetch.go says how many messages an instance wants and low.go where a fetch
 // starts; schedule.go shares the receive connections out; receiver.go fetches and holds, and slot.go and handletx.go hand
 // messages to handlers (instance.go, batch.go, delivery.go, handler.go, codec.go); observe.go and messagelog.go tell of it.

@@ -94,32 +94,6 @@ func (in *instance) idle() bool {
 	return (in.awake || in.suspicion.rest && in.suspicion.holds(time.Now())) && !in.paused && in.states[waiting] == 0 && in.busy < in.endpoint.Concurrency && in.busyTx == 0
 }
 
-// add takes a batch in hand and sets slots to work on it.
-func (in *instance) add(b *batch) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if b.custody.enter(in, b); b.custody.isSingle() {
-		b.all = nil // each is settled by itself
-	}
-	for _, d := range b.inTx {
-		in.move(d, lined)
-	}
-	if len(b.waiting) == 0 {
-		return
-	}
-	for _, d := range b.waiting {
-		in.move(d, waiting)
-	}
-	in.batches = append(in.batches, b)
-	b.before = in.ended
-	if in.opened.Load() > 0 {
-		in.withdrawSlowed(b)
-	}
-	for range min(len(b.waiting), in.endpoint.Concurrency-in.busy) {
-		in.startSlot()
-	}
-}
-
 // cut takes back what has not begun of a batch and names what still runs, to be leased.
 func (in *instance) cut(b *batch) (cut []*delivery) {
 	in.mu.Lock()
