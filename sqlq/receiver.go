@@ -130,6 +130,7 @@ func (r *receiver) putBack(w work) {
 // round settles the held batch, if there is one, commits, and fetches what w asks for, if anything: all in one round
 // trip. It returns the new batch when it holds rows. A settle that fails has been taken care of when round returns.
 func (r *receiver) round(held *batch, w *work) (*batch, error) {
+	asked := time.Now()
 	ctx, cancel := r.timeout()
 	defer cancel()
 	if held != nil && held.ended {
@@ -182,7 +183,7 @@ func (r *receiver) round(held *batch, w *work) (*batch, error) {
 		return nil, err
 	}
 	r.retry.Reset()
-	r.run.outage.End(session.Receive)
+	r.run.outage.End(session.Receive, asked)
 	if w.n == 0 {
 		return nil, nil
 	}

@@ -169,7 +169,7 @@ func (k *Keeper) Keep(ctx, stop context.Context) {
 		cancel()
 		if err == nil {
 			retry.Reset()
-			k.Outage.End(session.Keep)
+			k.Outage.End(session.Keep, time.Now())
 			continue
 		}
 		k.disconnect()

@@ -18,7 +18,7 @@ type Outage struct {
 	open atomic.Bool // some purpose is lost; read without the lock by what happens often
 
 	mu    sync.Mutex
-	lost  map[Purpose]bool // what has no connection; receivers have one as soon as one of them has
+	lost  map[Purpose]time.Time // what has no connection, and since when; receivers have one as soon as one of them has
 	since time.Time
 	ended time.Time // of the one before
 	said  bool
@@ -37,14 +37,14 @@ const (
 
 // NewOutage returns an outage that has not begun.
 func NewOutage(log *slog.Logger) *Outage {
-	return &Outage{log: log, lost: map[Purpose]bool{}, news: make(chan struct{})}
+	return &Outage{log: log, lost: map[Purpose]time.Time{}, news: make(chan struct{})}
 }
 
 // Begin notes that a connection was lost or could not be made. It returns false for what is no sign that the database is
 // out of reach: an answer of the server, or a statement that took too long. The caller says that.
 func (o *Outage) Begin(why Purpose, err error) bool {
 	if !Lost(err) || errors.Is(err, ErrDeaf) {
-		o.End(why)
+		o.End(why, time.Now())
 		return false
 	}
 	var connecting *pgconn.ConnectError
@@ -57,7 +57,7 @@ func (o *Outage) Begin(why Purpose, err error) bool {
 	if len(o.lost) == 0 {
 		o.since, o.said = now, false
 	}
-	o.lost[why] = true
+	o.lost[why] = now
 	o.open.Store(true)
 	if !o.said && (now.Sub(o.ended) > sameOutage || now.Sub(o.since) > quietly) {
 		o.said = true
@@ -66,14 +66,15 @@ func (o *Outage) Begin(why Purpose, err error) bool {
 	return true
 }
 
-// End notes that a connection works. It is called often, and costs nothing when none was lost.
-func (o *Outage) End(why Purpose) {
+// End notes that a connection works: the database has answered what was asked at that time. If it was asked before another
+// connection for the same purpose was lost, that says nothing. It is called often, and costs nothing when none was lost.
+func (o *Outage) End(why Purpose, asked time.Time) {
 	if !o.open.Load() {
 		return
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !o.lost[why] {
+	if lost, is := o.lost[why]; !is || asked.Before(lost) {
 		return
 	}
 	delete(o.lost, why)

@@ -78,7 +78,7 @@ func (l *Listener) Listen(ctx context.Context) {
 		}
 		l.Lost()
 		if errors.Is(err, session.ErrPooled) {
-			l.Outage.End(session.Listen)
+			l.Outage.End(session.Listen, time.Now())
 			l.onlyPoll(ctx)
 			select { // it may have been mistaken, or be taken away
 			case <-ctx.Done():
@@ -139,7 +139,7 @@ func (l *Listener) session(ctx context.Context, retry *session.Backoff) error {
 		return err
 	}
 	retry.Reset()
-	l.Outage.End(session.Listen)
+	l.Outage.End(session.Listen, time.Now())
 	l.heard()
 	l.mu.Lock()
 	l.connected = true
