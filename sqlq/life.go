@@ -11,9 +11,12 @@ type life struct {
 	goroutines sync.WaitGroup // slots, which only receivers, timers and other slots start, and what timers have begun
 
 	mu     ranked[ofLife] // a leaf: nothing is locked, called or waited for while it is held
-	timers map[*time.Timer]struct{}
+	timers map[*timer]struct{}
 	ended  bool
 }
+
+// timer is one that has not fired. Its field is guarded by life.mu.
+type timer struct{ *time.Timer }
 
 // after calls f on a goroutine of its own when d has passed, unless the end comes first.
 func (l *life) after(d time.Duration, f func()) {
@@ -23,10 +26,10 @@ func (l *life) after(d time.Duration, f func()) {
 		return
 	}
 	if l.timers == nil {
-		l.timers = map[*time.Timer]struct{}{}
+		l.timers = map[*timer]struct{}{}
 	}
-	var t *time.Timer
-	t = time.AfterFunc(d, func() {
+	t := &timer{}
+	t.Timer = time.AfterFunc(d, func() { // which may run before this has been assigned, but then waits for mu
 		if l.fires(t) {
 			defer l.goroutines.Done()
 			f()
@@ -35,7 +38,7 @@ func (l *life) after(d time.Duration, f func()) {
 	l.timers[t] = struct{}{}
 }
 
-func (l *life) fires(t *time.Timer) bool {
+func (l *life) fires(t *timer) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, pending := l.timers[t]; !pending {
