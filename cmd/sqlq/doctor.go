@@ -141,8 +141,15 @@ func (a *app) judged(d *ops.Diagnosis, where string, fix bool) error {
 	return nil
 }
 
+type subjectView struct {
+	Kind string `json:"kind"`
+	Name string `json:"name"`
+}
+
 type findingView struct {
 	Severity ops.Severity `json:"severity"`
+	Code     string       `json:"code"`
+	Subject  *subjectView `json:"subject,omitempty"` // nil: the database as a whole
 	What     string       `json:"what"`
 	Why      string       `json:"why"`
 	Mend     string       `json:"mend,omitempty"`
@@ -183,7 +190,11 @@ func (a *app) printDiagnosis(d *ops.Diagnosis, would bool) error {
 		for _, c := range d.Checks {
 			v := checkView{c.Name, c.About, resultOf(c), c.NotRun, c.Took.Seconds(), []findingView{}}
 			for _, f := range c.Findings {
-				v.Findings = append(v.Findings, findingView{f.Severity, f.What, f.Why, f.Mend, f.SQL, f.Fixable, f.Fixed, would && f.Fixable})
+				var subject *subjectView
+				if f.Subject != (ops.Subject{}) {
+					subject = &subjectView{f.Subject.Kind, f.Subject.Name}
+				}
+				v.Findings = append(v.Findings, findingView{f.Severity, f.Code, subject, f.What, f.Why, f.Mend, f.SQL, f.Fixable, f.Fixed, would && f.Fixable})
 			}
 			views = append(views, v)
 		}

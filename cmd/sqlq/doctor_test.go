@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -72,4 +73,56 @@ func TestDoctorNames(t *testing.T) {
 			t.Errorf("%s: exit code %d\n%s%s", known, code, out, stderr)
 		}
 	}
+}
+
+// For programs a finding has a code, and a subject where it is not about the database as a whole.
+func TestDoctorCodesInJSON(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t)
+	for _, args := range [][]string{{"queue", "create", "sales"}, {"queue", "pause", "sales", "--yes"}} {
+		if code, out, stderr := command(t, "", append([]string{"--database-url=" + url}, args...)...); code != 0 {
+			t.Fatalf("%q: exit code %d\n%s%s", args, code, out, stderr)
+		}
+	}
+	code, out, stderr := command(t, "", "--database-url="+url, "doctor", "--within", "1m", "-o", "json")
+	if code != exitFindings {
+		t.Errorf("exit code %d\n%s", code, stderr)
+	}
+	var checks []struct {
+		Findings []struct {
+			Code    string
+			Subject *struct{ Kind, Name string }
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &checks); err != nil {
+		t.Fatalf("%v in\n%s", err, out)
+	}
+	var paused int
+	for _, c := range checks {
+		for _, f := range c.Findings {
+			if f.Code == "queue-paused" && f.Subject != nil && f.Subject.Kind == "queue" && f.Subject.Name == "sales" {
+				paused++
+			}
+		}
+	}
+	if paused != 1 {
+		t.Errorf("%d findings of a paused queue, want 1:\n%s", paused, out)
+	}
+
+	// About the database as a whole.
+	if code, out, stderr = command(t, "", "--database-url="+url, "--schema=other", "doctor", "--within", "1m", "-o", "json"); code != exitFindings {
+		t.Errorf("exit code %d\n%s", code, stderr)
+	}
+	checks = nil
+	if err := json.Unmarshal([]byte(out), &checks); err != nil {
+		t.Fatalf("%v in\n%s", err, out)
+	}
+	for _, c := range checks {
+		for _, f := range c.Findings {
+			if f.Code == "schema-missing" && f.Subject == nil {
+				return
+			}
+		}
+	}
+	t.Errorf("no schema-missing without a subject in\n%s", out)
 }

@@ -33,7 +33,7 @@ func (e *examination) checkInstances(ctx context.Context) (found []Finding, err 
 		case i.Crashed != nil:
 			crashed[i.Endpoint] = append(crashed[i.Endpoint], fmt.Sprintf("instance %d on %s (pid %d) %s ago", i.ID, i.Host, i.PID, i.Crashed.Round(time.Second)))
 		case i.Silent > i.LeaseTime:
-			found = append(found, problem(fmt.Sprintf("%s has crashed, or is cut off: it last said %s ago that it lives, and its lease time is %s",
+			found = append(found, problem(foundInstanceSilent, Subject{"instance", fmt.Sprint(i.ID)}, fmt.Sprintf("%s has crashed, or is cut off: it last said %s ago that it lives, and its lease time is %s",
 				name, i.Silent.Round(time.Second), i.LeaseTime),
 				"no running instance has noticed, so what it had leased is not given back", "start an endpoint, of any name, or as an operator: "+e.doctorFix()).by(e.mayMend, "recover", e.recover))
 		default:
@@ -45,12 +45,12 @@ func (e *examination) checkInstances(ctx context.Context) (found []Finding, err 
 	}
 	for _, endpoint := range slices.Sorted(maps.Keys(crashed)) {
 		all := crashed[endpoint]
-		found = append(found, warning(fmt.Sprintf("%s of endpoint %q crashed within a day: %s", plural(int64(len(all)), "instance"), endpoint, some(all)),
+		found = append(found, warning(foundInstancesCrashed, Subject{"endpoint", endpoint}, fmt.Sprintf("%s of endpoint %q crashed within a day: %s", plural(int64(len(all)), "instance"), endpoint, some(all)),
 			"others took its messages over; find out what killed it, or a message that does so may be among them", "sqlq error ls --queue "+shellWord(endpoint)+" --since 1d"+inSchema(e.store.Name())))
 	}
 	for _, endpoint := range slices.Sorted(maps.Keys(versions)) {
 		if running := slices.Sorted(maps.Keys(versions[endpoint])); len(running) > 1 {
-			found = append(found, note(fmt.Sprintf("endpoint %q runs in %d versions: %s", endpoint, len(running), some(running)),
+			found = append(found, note(foundVersionsDiffer, Subject{"endpoint", endpoint}, fmt.Sprintf("endpoint %q runs in %d versions: %s", endpoint, len(running), some(running)),
 				"as during a rollout; an old one that was forgotten handles messages too", "sqlq instance ls"+inSchema(e.store.Name())))
 		}
 	}
@@ -106,10 +106,10 @@ func (e *examination) checkLeases(ctx context.Context) (found []Finding, err err
 	for _, o := range orphans {
 		what := fmt.Sprintf("queue %q: %s without a running instance, the oldest for %s", o.Queue, atLeast(o.N, leasesSeen, "leased message"), o.Oldest.Round(time.Second))
 		if o.Gone {
-			found = append(found, problem(what+"; the queue is gone", "nobody handles them, and nothing can give them back", "sqlq queue create "+shellWord(o.Queue)+inSchema(e.store.Name())+", then as an operator: "+e.doctorFix()))
+			found = append(found, problem(foundLeasesOfDroppedQueue, Subject{"queue", o.Queue}, what+"; the queue is gone", "nobody handles them, and nothing can give them back", "sqlq queue create "+shellWord(o.Queue)+inSchema(e.store.Name())+", then as an operator: "+e.doctorFix()))
 			continue
 		}
-		found = append(found, problem(what, "nobody handles them until an instance runs that gives them back", "start an endpoint, of any name, or as an operator: "+e.doctorFix()).by(e.mayMend, "recover", e.recover))
+		found = append(found, problem(foundLeasesOrphaned, Subject{"queue", o.Queue}, what, "nobody handles them until an instance runs that gives them back", "start an endpoint, of any name, or as an operator: "+e.doctorFix()).by(e.mayMend, "recover", e.recover))
 	}
 	return found, err
 }
@@ -117,7 +117,7 @@ func (e *examination) checkLeases(ctx context.Context) (found []Finding, err err
 func (e *examination) checkDelayed(ctx context.Context) (found []Finding, err error) {
 	overdue, err := e.store.OverdueDelayed(ctx, e.pool, e.Late, leasesSeen)
 	for _, o := range overdue {
-		found = append(found, problem(fmt.Sprintf("queue %q: %s overdue, the first for %s, and nobody moves them",
+		found = append(found, problem(foundDelayedOverdue, Subject{"queue", o.Queue}, fmt.Sprintf("queue %q: %s overdue, the first for %s, and nobody moves them",
 			o.Queue, atLeast(o.N, leasesSeen, "delayed message"), o.Oldest.Round(time.Second)),
 			"the leading instance moves what is due; none runs, or it may not", "start an endpoint, of any name, or as an operator: "+e.doctorFix()).by(e.mayMend, "move", e.moveDue))
 	}
@@ -175,7 +175,7 @@ func (e *examination) checkBacklog(ctx context.Context) (found []Finding, err er
 			return found, err
 		}
 		if len(counted) == 1 && counted[0].OldestAge != nil && *counted[0].OldestAge > e.Late {
-			found = append(found, warning(fmt.Sprintf("queue %q: messages wait, the first for %s, and no instance of that endpoint runs", queue, counted[0].OldestAge.Round(time.Second)),
+			found = append(found, warning(foundBacklogUnhandled, Subject{"queue", queue}, fmt.Sprintf("queue %q: messages wait, the first for %s, and no instance of that endpoint runs", queue, counted[0].OldestAge.Round(time.Second)),
 				"nobody handles them", "start the endpoint, or look at them: sqlq queue peek "+shellWord(queue)+inSchema(e.store.Name())))
 		}
 	}
@@ -189,17 +189,17 @@ func (e *examination) checkInbox(ctx context.Context) (found []Finding, err erro
 		const why = "ids pile up on the disk, and the longer they do the longer it takes to look for one"
 		switch {
 		case i.Prepared != "":
-			found = append(found, warning(fmt.Sprintf("%s: prepared transaction %q of %q has its tables", what, i.Prepared, i.User),
+			found = append(found, warning(foundInboxBlocked, Subject{"inbox", i.Name}, fmt.Sprintf("%s: prepared transaction %q of %q has its tables", what, i.Prepared, i.User),
 				why, query.RollbackPreparedSQL(i.Prepared)).inSQL())
 		case i.PID != 0:
-			found = append(found, warning(fmt.Sprintf("%s: backend %d of %q has its tables, in a transaction that has been open for %s: %s",
+			found = append(found, warning(foundInboxBlocked, Subject{"inbox", i.Name}, fmt.Sprintf("%s: backend %d of %q has its tables, in a transaction that has been open for %s: %s",
 				what, i.PID, i.User, i.Open.Round(time.Second), oneLine(i.Query)), why, query.EndSessionSQL(i.PID)).inSQL())
 		default:
 			cause := "; the leading instance forgets them: none runs, or its role may not"
 			if !e.server.Statistics && !e.server.Superuser {
 				cause += ", or somebody has its tables for long, whom this role may not see"
 			}
-			found = append(found, warning(what, why+cause,
+			found = append(found, warning(foundInboxNotEmptied, Subject{"inbox", i.Name}, what, why+cause,
 				"start an endpoint, of any name; where one runs, grant its role again: sqlq grant ROLE consumer"))
 		}
 	}
@@ -213,7 +213,7 @@ func (e *examination) checkPaused(ctx context.Context) (found []Finding, err err
 		if p.By != "" {
 			by = " by " + oneLine(p.By)
 		}
-		found = append(found, warning(fmt.Sprintf("queue %q: paused%s since %s", p.Queue, by, p.Since.UTC().Format(time.RFC3339)),
+		found = append(found, warning(foundQueuePaused, Subject{"queue", p.Queue}, fmt.Sprintf("queue %q: paused%s since %s", p.Queue, by, p.Since.UTC().Format(time.RFC3339)),
 			"its messages wait", "sqlq queue resume "+shellWord(p.Queue)+inSchema(e.store.Name())))
 	}
 	return found, err
@@ -222,13 +222,13 @@ func (e *examination) checkPaused(ctx context.Context) (found []Finding, err err
 func (e *examination) checkErrors(ctx context.Context) (found []Finding, err error) {
 	for _, h := range e.health {
 		if h.Table == "error" && h.TotalBytes > muchError {
-			found = append(found, note(fmt.Sprintf("the error table takes %s for about %s", bytesText(h.TotalBytes), plural(h.Live, "message")),
+			found = append(found, note(foundErrorTableLarge, ofTable(h.Table), fmt.Sprintf("the error table takes %s for about %s", bytesText(h.TotalBytes), plural(h.Live, "message")),
 				"nothing removes failed messages by itself", "sqlq error groups, then replay, or export and delete them"))
 		}
 	}
 	n, err := e.store.FailedSince(ctx, e.pool, time.Hour, int(e.Failures)+1)
 	if n > e.Failures {
-		found = append(found, warning(fmt.Sprintf("more than %d messages failed within an hour", e.Failures),
+		found = append(found, warning(foundFailuresMany, Subject{}, fmt.Sprintf("more than %d messages failed within an hour", e.Failures),
 			"something that they need is broken, or a release of a service is", "sqlq error groups --since 1h"+inSchema(e.store.Name())))
 	}
 	return found, err

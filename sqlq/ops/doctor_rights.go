@@ -18,6 +18,12 @@ var marks = []query.Privilege{
 	{Kind: "viewer", Name: "SELECT", On: "column", Object: "error", Column: "seq"},
 }
 
+// lacksRights are the kinds of finding by what a role is to be.
+var lacksRights = map[string]FindingKind{
+	"producer": foundProducerLacksRights, "consumer": foundConsumerLacksRights,
+	"operator": foundOperatorLacksRights, "viewer": foundViewerLacksRights,
+}
+
 // maxNamed is how many privileges or queues a finding names.
 const maxNamed = 6
 
@@ -28,7 +34,7 @@ func (e *examination) checkGrants(ctx context.Context) (found []Finding, err err
 		return nil, err
 	}
 	if len(kinds) == 0 {
-		return []Finding{problem(fmt.Sprintf("role %q has no part in schema %q", role, e.store.Name()),
+		return []Finding{problem(foundRoleWithoutPart, Subject{"role", role}, fmt.Sprintf("role %q has no part in schema %q", role, e.store.Name()),
 			"it can neither send nor receive nor look", e.grantCommand(role, "KIND", nil)+", where KIND is "+strings.Join(RoleKinds, ", "))}, nil
 	}
 	for _, kind := range kinds {
@@ -78,7 +84,7 @@ func (e *examination) lackOfSome(ctx context.Context, kind string, lacks []query
 		return append(found, e.lack(kind, lacks, nil)), nil
 	}
 	if e.Kind != "" && len(its) < len(e.queues) {
-		found = append(found, note(fmt.Sprintf("role %q is %s of %d of %d queues: %s", e.server.Role, article(kind), len(its), len(e.queues), some(its)),
+		found = append(found, note(foundRoleOfSomeQueues, Subject{"role", e.server.Role}, fmt.Sprintf("role %q is %s of %d of %d queues: %s", e.server.Role, article(kind), len(its), len(e.queues), some(its)),
 			"of the others it has nothing", e.grantCommand(e.server.Role, kind, nil)))
 	}
 	of, err := e.store.Lacks(ctx, e.pool, slices.DeleteFunc(all, func(p query.Privilege) bool { return p.AllOnly }), its)
@@ -108,7 +114,7 @@ func (e *examination) lack(kind string, lacks []query.Lacking, queues []string) 
 		}
 		names = append(names, name)
 	}
-	return problem(fmt.Sprintf("role %q lacks what %s needs: %s", e.server.Role, article(kind), some(names)),
+	return problem(lacksRights[kind], Subject{"role", e.server.Role}, fmt.Sprintf("role %q lacks what %s needs: %s", e.server.Role, article(kind), some(names)),
 		"what needs it fails; a role keeps what it was granted when a newer schema or another owner's queue asks for more",
 		e.grantCommand(e.server.Role, kind, queues))
 }
@@ -157,28 +163,28 @@ func (e *examination) checkRowSecurity(ctx context.Context) (found []Finding, er
 	for _, t := range tables {
 		switch {
 		case t.Open:
-			found = append(found, problem(fmt.Sprintf("row security of table %s is off", t.Table),
+			found = append(found, problem(foundRowSecurityOff, ofTable(t.Table), fmt.Sprintf("row security of table %s is off", t.Table),
 				"a role that was granted some queues reads and changes the messages of all", e.store.EnableRowSecuritySQL(t.Table)).inSQL())
 		case t.Closed:
-			found = append(found, problem(fmt.Sprintf("row security of %s is on, which the migrations do not do", tableName(t.Table)),
+			found = append(found, problem(foundRowSecurityOn, ofTable(t.Table), fmt.Sprintf("row security of %s is on, which the migrations do not do", tableName(t.Table)),
 				"for roles that no policy of it lets see its rows it is empty: its messages are neither listed nor handled, and nothing says so. Some platforms switch it on for each new table, by an event trigger",
 				e.store.DisableRowSecuritySQL(t.Table)).inSQL())
 		default:
-			found = append(found, problem(fmt.Sprintf("row security of table %s binds its owner too (FORCE)", t.Table),
+			found = append(found, problem(foundRowSecurityForced, ofTable(t.Table), fmt.Sprintf("row security of table %s binds its owner too (FORCE)", t.Table),
 				"what moves messages of all queues runs as the owner, and passes over those that it cannot see", e.store.EnableRowSecuritySQL(t.Table)).inSQL())
 		}
 	}
 	foreign, err := e.store.ForeignTables(ctx, e.pool, e.owner)
 	for _, t := range foreign {
-		found = append(found, problem(fmt.Sprintf("table %s belongs to %q, the others to %q", t.Name, t.Owner, e.owner),
+		found = append(found, problem(foundOwnerDiffers, ofTable(t.Name), fmt.Sprintf("table %s belongs to %q, the others to %q", t.Name, t.Owner, e.owner),
 			"what runs as the owner, such as moving delayed messages and publishing, cannot use it", e.store.OwnSQL(t.Name, e.owner)).inSQL())
 	}
 	switch {
 	case e.server.Role == e.owner:
 	case e.server.Superuser:
-		found = append(found, note(fmt.Sprintf("role %q is a superuser", e.server.Role), "no grant and no row security limits what is done here", ""))
+		found = append(found, note(foundRoleSuperuser, Subject{"role", e.server.Role}, fmt.Sprintf("role %q is a superuser", e.server.Role), "no grant and no row security limits what is done here", ""))
 	case e.server.Bypass:
-		found = append(found, warning(fmt.Sprintf("role %q has BYPASSRLS", e.server.Role),
+		found = append(found, warning(foundRoleBypassesRowSecurity, Subject{"role", e.server.Role}, fmt.Sprintf("role %q has BYPASSRLS", e.server.Role),
 			"it sees and changes the messages of all queues, whichever it was granted", fmt.Sprintf("ALTER ROLE %s NOBYPASSRLS", ident(e.server.Role))).inSQL())
 	}
 	return found, err

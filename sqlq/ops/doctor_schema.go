@@ -17,7 +17,7 @@ func (e *examination) checkPinned(ctx context.Context) (found []Finding, err err
 		if s.N == 1 {
 			what = fmt.Sprintf("1 function of schema %q looks for its tables in %q", e.store.Name(), s.Path)
 		}
-		found = append(found, problem(what+"; was the schema renamed, or copied?",
+		found = append(found, problem(foundFunctionsStray, Subject{"search path", s.Path}, what+"; was the schema renamed, or copied?",
 			"sending by SQL, publishing, moving what is due and granting fail, or work on another schema", e.store.PinFunctionsSQL()).inSQL().
 			by(e.server.Superuser || e.server.Role == e.owner, "search_path", func(ctx context.Context) (string, error) {
 				return "pinned the functions to their schema", e.store.PinFunctions(ctx, e.pool)

@@ -22,6 +22,7 @@ func TestDoctorFindsARenamedSchema(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		declared(t, diagnosis)
 		for _, c := range diagnosis.Checks {
 			for _, f := range c.Findings {
 				if c.Name == "migrations" {

@@ -17,7 +17,7 @@ func (e *examination) checkSequences(ctx context.Context) (found []Finding, err 
 	}
 	behind, err := e.store.Behind(ctx, e.pool, e.queues)
 	for _, t := range behind {
-		found = append(found, problem(
+		found = append(found, problem(foundSequenceBehind, ofTable(t.Table),
 			fmt.Sprintf("the numbers of %s go up to %d, and its sequence has given out %d", tableName(t.Table), t.Highest, t.Last),
 			"it gives out numbers that rows have: what is stored there is refused as a duplicate key. Rows that came from a restore or from a logical replica bring no sequence along",
 			e.store.CatchUpSQL(t)).inSQL().by(e.server.Role == e.owner || e.server.Superuser, t.Table, func(ctx context.Context) (string, error) { return e.catchUp(ctx, t) }))

@@ -21,18 +21,18 @@ const oldestServer, newestServer = 14, 18
 func (e *examination) checkServer(context.Context) (found []Finding, err error) {
 	switch major := e.server.Version / 10_000; {
 	case major < oldestServer:
-		found = append(found, problem(fmt.Sprintf("the server is PostgreSQL %s", e.server.Text),
+		found = append(found, problem(foundServerOld, Subject{}, fmt.Sprintf("the server is PostgreSQL %s", e.server.Text),
 			fmt.Sprintf("sqlq needs PostgreSQL %d or newer", oldestServer), "upgrade the server"))
 	case major > newestServer:
-		found = append(found, note(fmt.Sprintf("the server is PostgreSQL %s", e.server.Text),
+		found = append(found, note(foundServerUntested, Subject{}, fmt.Sprintf("the server is PostgreSQL %s", e.server.Text),
 			fmt.Sprintf("this release of sqlq has been tested with %d to %d", oldestServer, newestServer), "look for a newer release of sqlq"))
 	}
 	switch {
 	case e.server.Standby:
-		found = append(found, problem("the server is a standby",
+		found = append(found, problem(foundServerStandby, Subject{}, "the server is a standby",
 			"nothing can be sent, handled or replayed there", "connect to the primary: name all hosts, and target_session_attrs=read-write, in the URL"))
 	case e.server.ReadOnly:
-		found = append(found, problem("transactions are read-only here: default_transaction_read_only is on",
+		found = append(found, problem(foundServerReadOnly, Subject{"setting", "default_transaction_read_only"}, "transactions are read-only here: default_transaction_read_only is on",
 			"nothing can be sent, handled or replayed",
 			fmt.Sprintf("ALTER ROLE %s RESET default_transaction_read_only; or the same of the database, or of the server", ident(e.server.User))).inSQL())
 	}
@@ -79,9 +79,9 @@ func (e *examination) checkPooler(ctx context.Context) ([]Finding, error) {
 	}
 	const what = "a transaction pooler, such as PgBouncer, stands between this program and the database"
 	if e.listening != nil {
-		return []Finding{note(what, "LISTEN does not work through it; endpoints that have this Config.ListenURL are woken past it: see listen", "")}, nil
+		return []Finding{note(foundPoolerBetween, Subject{}, what, "LISTEN does not work through it; endpoints that have this Config.ListenURL are woken past it: see listen", "")}, nil
 	}
-	return []Finding{warning(what,
+	return []Finding{warning(foundPoolerBetween, Subject{}, what,
 		"LISTEN does not work through it, so endpoints that connect here poll and take up to a second to notice a message, and a crash is noticed by the heartbeat alone",
 		"give endpoints Config.ListenURL, or this command --database-url, with an address that leads past the pooler; sending through it is fine. Where endpoints have one: sqlq doctor --listen-url URL")}, nil
 }
@@ -128,7 +128,7 @@ func (e *examination) checkListen(ctx context.Context) ([]Finding, error) {
 	}
 	conn, err := e.listener(ctx)
 	if err != nil && e.listening != nil && ctx.Err() == nil {
-		return []Finding{problem("no connection to listen on: "+oneLine(err.Error()),
+		return []Finding{problem(foundListenRefused, Subject{}, "no connection to listen on: "+oneLine(err.Error()),
 			"endpoints with this Config.ListenURL poll, and take up to a second to notice a message", "correct the URL, or let its user in")}, nil
 	}
 	if err != nil {
@@ -145,11 +145,11 @@ func (e *examination) checkListen(ctx context.Context) ([]Finding, error) {
 	if _, err := conn.WaitForNotification(ctx); err != nil && ctx.Err() == nil {
 		return nil, err
 	} else if err != nil && e.listening != nil {
-		return []Finding{problem(fmt.Sprintf("a notification did not arrive within %s", e.Within),
+		return []Finding{problem(foundNotificationLost, Subject{}, fmt.Sprintf("a notification did not arrive within %s", e.Within),
 			"endpoints with this Config.ListenURL do not notice new messages until they poll",
 			"let it lead to the same database, and not through a pooler; see also whether the server's notification queue is full: SELECT pg_notification_queue_usage()")}, nil
 	} else if err != nil {
-		return []Finding{problem(fmt.Sprintf("a notification did not arrive within %s", e.Within),
+		return []Finding{problem(foundNotificationLost, Subject{}, fmt.Sprintf("a notification did not arrive within %s", e.Within),
 			"endpoints do not notice new messages until they poll",
 			"see what stands between this program and the server, and whether the server's notification queue is full: SELECT pg_notification_queue_usage()")}, nil
 	}
@@ -167,7 +167,7 @@ func (e *examination) checkConnections(ctx context.Context) (found []Finding, er
 		if l.Reserved > 0 {
 			reserved = fmt.Sprintf(" (%d more are reserved)", l.Reserved)
 		}
-		f := warning(fmt.Sprintf("%d of %d connections are left under %s%s", left, l.Most, l.Limit, reserved),
+		f := warning(foundConnectionsFew, Subject{"limit", l.Limit}, fmt.Sprintf("%d of %d connections are left under %s%s", left, l.Most, l.Limit, reserved),
 			"a process that starts, or reconnects after a failure, may be refused",
 			"give processes smaller pools, put a pooler in between, or raise the limit; who has them: "+query.WhoIsConnectedSQL)
 		if left == 0 {
@@ -196,31 +196,34 @@ func (e *examination) checkLocks(ctx context.Context) (found []Finding, err erro
 	if err != nil {
 		return nil, err
 	}
-	costs := map[string]string{
-		store.LockSleeper: "no endpoint can sleep on that queue: its instances look every second instead of being woken, and each sender notifies",
-		store.LockWatch:   "no instance can keep the watch over that queue: all look every second instead of being woken",
-		store.LockLead:    "no process leads by it: the one of the oldest instance moves delayed messages, and others when they are late",
-		store.LockAlive:   "a process cannot show by it that it lives, or goes on to look alive when it is dead, until its heartbeat is too old",
-		store.LockQueues:  "making and dropping queues, and granting, wait until that session lets go",
+	locks := map[string]struct {
+		kind FindingKind
+		cost string
+	}{
+		store.LockSleeper: {foundLockSleeperHeld, "no endpoint can sleep on that queue: its instances look every second instead of being woken, and each sender notifies"},
+		store.LockWatch:   {foundLockWatchHeld, "no instance can keep the watch over that queue: all look every second instead of being woken"},
+		store.LockLead:    {foundLockLeaderHeld, "no process leads by it: the one of the oldest instance moves delayed messages, and others when they are late"},
+		store.LockAlive:   {foundLockAliveHeld, "a process cannot show by it that it lives, or goes on to look alive when it is dead, until its heartbeat is too old"},
+		store.LockQueues:  {foundLockQueuesHeld, "making and dropping queues, and granting, wait until that session lets go"},
 	}
 	for _, s := range again {
 		if !slices.Contains(first, s) {
 			continue
 		}
-		of := ""
+		held, about, of := locks[s.Lock], Subject{}, ""
 		switch s.Lock {
 		case store.LockSleeper, store.LockWatch:
-			of = fmt.Sprintf(" of queue %q", s.Queue)
+			about, of = Subject{"queue", s.Queue}, fmt.Sprintf(" of queue %q", s.Queue)
 		case store.LockAlive:
-			of = fmt.Sprintf(" of process %d", s.Number)
+			about, of = Subject{"process", fmt.Sprint(s.Number)}, fmt.Sprintf(" of process %d", s.Number)
 		}
 		if s.PID == 0 {
-			found = append(found, warning(fmt.Sprintf("a prepared transaction holds the advisory lock %q%s", s.Lock, of), costs[s.Lock],
+			found = append(found, warning(held.kind, about, fmt.Sprintf("a prepared transaction holds the advisory lock %q%s", s.Lock, of), held.cost,
 				"end it: see pg_prepared_xacts"))
 			continue
 		}
-		found = append(found, warning(fmt.Sprintf("backend %d (application %s, user %q), which is none of sqlq's, holds the advisory lock %q%s",
-			s.PID, oneLine(fmt.Sprintf("%q", s.Application)), s.User, s.Lock, of), costs[s.Lock], query.EndSessionSQL(s.PID)).inSQL())
+		found = append(found, warning(held.kind, about, fmt.Sprintf("backend %d (application %s, user %q), which is none of sqlq's, holds the advisory lock %q%s",
+			s.PID, oneLine(fmt.Sprintf("%q", s.Application)), s.User, s.Lock, of), held.cost, query.EndSessionSQL(s.PID)).inSQL())
 	}
 	return found, nil
 }
@@ -230,16 +233,16 @@ func (e *examination) checkMigrations(ctx context.Context) ([]Finding, error) {
 	up := "sqlq migrate up" + inSchema(name)
 	switch {
 	case e.missing():
-		return []Finding{problem(fmt.Sprintf("schema %q has no sqlq tables", name), "there is nothing to send to", up)}, nil
+		return []Finding{problem(foundSchemaMissing, Subject{}, fmt.Sprintf("schema %q has no sqlq tables", name), "there is nothing to send to", up)}, nil
 	case !e.may || e.version == 0:
 		return nil, &cannotCheckError{fmt.Sprintf("role %q may not read the version of schema %q", e.server.Role, name)}
 	case e.WantVersion == 0 || e.version == e.WantVersion || e.served:
 		return e.checkPinned(ctx)
 	case e.version < e.WantVersion:
-		return []Finding{problem(fmt.Sprintf("schema %q has version %d, this program needs %d", name, e.version, e.WantVersion),
+		return []Finding{problem(foundSchemaOld, Subject{}, fmt.Sprintf("schema %q has version %d, this program needs %d", name, e.version, e.WantVersion),
 			"programs of this release refuse to work with it", up)}, nil
 	}
-	return []Finding{problem(fmt.Sprintf("schema %q has version %d, this program knows %d", name, e.version, e.WantVersion),
+	return []Finding{problem(foundSchemaNew, Subject{}, fmt.Sprintf("schema %q has version %d, this program knows %d", name, e.version, e.WantVersion),
 		"programs of this release refuse to work with it", "use a newer release of sqlq")}, nil
 }
 

@@ -40,6 +40,7 @@ func doctor(t *testing.T, o *ops.Ops, options ops.DoctorOptions, notRun ...strin
 			t.Errorf("%s: not run: %q", c.Name, c.NotRun)
 		}
 	}
+	declared(t, d)
 	return d
 }
 
@@ -457,6 +458,7 @@ func TestDoctorFindsServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	declared(t, diagnosis)
 	found(t, diagnosis, "server", ops.SeverityProblem, "default_transaction_read_only is on", "ALTER ROLE postgres RESET")
 	few := ops.SeverityWarning
 	if strings.Contains(findings(diagnosis), ": 0 of 20 connections") { // sessions that are just ending count too

@@ -30,7 +30,7 @@ func (e *examination) checkHolders(ctx context.Context) (found []Finding, err er
 		}
 	}
 	if !e.server.Statistics && !e.server.Superuser {
-		found = append(found, note(fmt.Sprintf("role %q sees only its own sessions", e.server.Role),
+		found = append(found, note(foundSessionsUnseen, Subject{"role", e.server.Role}, fmt.Sprintf("role %q sees only its own sessions", e.server.Role),
 			"transactions of others that hold vacuum back stay unseen", fmt.Sprintf("GRANT pg_read_all_stats TO %s", ident(e.server.Role))).inSQL())
 	}
 	return found, nil
@@ -70,32 +70,32 @@ func (e *examination) holder(h query.Holder, cost string) (Finding, bool) {
 		if !h.Holds {
 			why = "it holds nothing back at this moment, but its locks, and vacuum as soon as it reads again"
 		}
-		f := warning(what, why, query.EndSessionSQL(h.PID)).inSQL()
+		f := warning(foundTransactionLong, Subject{"session", fmt.Sprint(h.PID)}, what, why, query.EndSessionSQL(h.PID)).inSQL()
 		if h.Holds && h.Open > 12*e.Long {
 			f.Severity = SeverityProblem
 		}
 		return f, true
 	case "prepared transaction":
-		f := warning(fmt.Sprintf("prepared transaction %q of %q has been waiting for %s", h.Name, h.User, open),
+		f := warning(foundTransactionPrepared, Subject{"prepared transaction", h.Name}, fmt.Sprintf("prepared transaction %q of %q has been waiting for %s", h.Name, h.User, open),
 			cost+"; it survives restarts until somebody ends it", query.RollbackPreparedSQL(h.Name)).inSQL()
 		if h.Open > 12*e.Long {
 			f.Severity = SeverityProblem
 		}
 		return f, true
 	case "standby":
-		return warning(fmt.Sprintf("standby %q reads a state of %d transactions ago (hot_standby_feedback)", h.Name, h.Xids),
+		return warning(foundStandbyHoldsRows, Subject{"standby", h.Name}, fmt.Sprintf("standby %q reads a state of %d transactions ago (hot_standby_feedback)", h.Name, h.Xids),
 			cost, "end the long query on the standby, or turn hot_standby_feedback off there"), h.Xids > longXids
 	case "slot":
 		drop := query.DropSlotSQL(h.Name)
 		switch {
 		case h.Holds && h.State == "inactive":
-			return problem(fmt.Sprintf("replication slot %q, which nobody uses, holds rows back since %d transactions ago", h.Name, h.Xids), cost,
+			return problem(foundSlotUnusedHoldsRows, Subject{"slot", h.Name}, fmt.Sprintf("replication slot %q, which nobody uses, holds rows back since %d transactions ago", h.Name, h.Xids), cost,
 				"start what uses it, or remove it: "+drop).inSQL(), true
 		case h.Holds && h.Xids > longXids:
-			return warning(fmt.Sprintf("replication slot %q holds rows back since %d transactions ago", h.Name, h.Xids), cost,
+			return warning(foundSlotHoldsRows, Subject{"slot", h.Name}, fmt.Sprintf("replication slot %q holds rows back since %d transactions ago", h.Name, h.Xids), cost,
 				"end the long query on the standby, or turn hot_standby_feedback off there"), true
 		case h.State == "inactive" && h.HoldsFiles > muchWAL:
-			return warning(fmt.Sprintf("replication slot %q, which nobody uses, keeps %s of WAL", h.Name, bytesText(h.HoldsFiles)),
+			return warning(foundSlotKeepsWAL, Subject{"slot", h.Name}, fmt.Sprintf("replication slot %q, which nobody uses, keeps %s of WAL", h.Name, bytesText(h.HoldsFiles)),
 				"the disk fills up with it, and then nothing can be sent", "start what uses it, or remove it: "+drop).inSQL(), true
 		}
 	}
@@ -111,7 +111,7 @@ func (e *examination) checkDead(context.Context) (found []Finding, err error) {
 		if h.Vacuumed != nil {
 			last = "it was last vacuumed at " + h.Vacuumed.UTC().Format(time.RFC3339)
 		}
-		found = append(found, warning(fmt.Sprintf("%s has %s for %s; %s", tableName(h.Table), plural(h.Dead, "dead row"), plural(h.Live, "live one"), last),
+		found = append(found, warning(foundDeadRowsMany, ofTable(h.Table), fmt.Sprintf("%s has %s for %s; %s", tableName(h.Table), plural(h.Dead, "dead row"), plural(h.Live, "live one"), last),
 			"receivers step over dead rows, and the table grows", e.store.VacuumSQL(h.Table, "VERBOSE")+
 				"; where that does not remove them somebody holds vacuum back: see transactions").inSQL())
 	}
@@ -138,7 +138,7 @@ func (e *examination) checkBloat(ctx context.Context) (found []Finding, err erro
 				continue
 			}
 		}
-		found = append(found, warning(fmt.Sprintf("%s takes %s for about %s: at least %s are empty (with indexes and TOAST it takes %s)",
+		found = append(found, warning(foundTableBloated, ofTable(h.Table), fmt.Sprintf("%s takes %s for about %s: at least %s are empty (with indexes and TOAST it takes %s)",
 			tableName(h.Table), bytesText(h.Bytes), plural(h.Live, "row"), bytesText(empty), bytesText(h.TotalBytes)),
 			"the space is used again and does no harm by itself; backups, vacuum and counts read it, and its indexes may be as empty",
 			e.store.VacuumSQL(h.Table, "FULL")+", which locks senders and receivers out while it runs").inSQL())
@@ -148,14 +148,14 @@ func (e *examination) checkBloat(ctx context.Context) (found []Finding, err erro
 
 func (e *examination) checkAutovacuum(context.Context) (found []Finding, err error) {
 	if !e.server.Vacuums {
-		found = append(found, problem("autovacuum, or track_counts that it needs, is off on the server",
+		found = append(found, problem(foundAutovacuumOff, Subject{}, "autovacuum, or track_counts that it needs, is off on the server",
 			"dead rows stay, queues become slower and slower, and in the end the server runs out of transaction ids",
 			"ALTER SYSTEM SET autovacuum = on; ALTER SYSTEM SET track_counts = on; SELECT pg_reload_conf()").inSQL())
 	}
 	for _, h := range e.health {
 		if lost := lostOptions(h); len(lost) > 0 {
 			table := h.Table
-			found = append(found, warning(fmt.Sprintf("%s has lost settings for autovacuum: %s", tableName(table), strings.Join(lost, ", ")),
+			found = append(found, warning(foundAutovacuumSettingsLost, ofTable(table), fmt.Sprintf("%s has lost settings for autovacuum: %s", tableName(table), strings.Join(lost, ", ")),
 				"vacuum comes too late for a table whose rows come and go, or locks it to shrink it", e.store.SetOptionsSQL(table, lost)).inSQL().
 				by(e.server.Superuser || e.server.Role == e.owner, "options of "+table, func(ctx context.Context) (string, error) {
 					return "set them", e.store.SetOptions(ctx, e.pool, table, lost)
@@ -200,7 +200,7 @@ func (e *examination) checkHeadroom(ctx context.Context) (found []Finding, err e
 	}
 	sequences, err := e.store.UsedSequences(ctx, e.pool, sequenceFor)
 	for _, s := range sequences {
-		found = append(found, problem(fmt.Sprintf("sequence %s has given out %d of %d numbers", s.Name, s.Last, s.Most),
+		found = append(found, problem(foundSequenceUsedUp, Subject{"sequence", s.Name}, fmt.Sprintf("sequence %s has given out %d of %d numbers", s.Name, s.Last, s.Most),
 			"when they are used up nothing more can be stored", "find out who draws numbers from it: sqlq itself would take thousands of years"))
 	}
 	return found, cmp.Or(err, e.healthOf)
@@ -209,13 +209,17 @@ func (e *examination) checkHeadroom(ctx context.Context) (found []Finding, err e
 // wraparound tells of a table whose oldest rows vacuum should have frozen.
 func (e *examination) wraparound(h query.TableHealth) (found []Finding) {
 	for _, c := range []struct {
+		kind       FindingKind
 		age, limit int64
 		what       string
-	}{{h.XidAge, h.FreezeXids, "transactions"}, {h.MultixactAge, h.FreezeMulti, "multixacts"}} {
+	}{
+		{foundTransactionsUnfrozen, h.XidAge, h.FreezeXids, "transactions"},
+		{foundMultixactsUnfrozen, h.MultixactAge, h.FreezeMulti, "multixacts"},
+	} {
 		if c.limit <= 0 || c.age <= c.limit+c.limit/4 {
 			continue
 		}
-		f := warning(fmt.Sprintf("%s has rows of %d %s ago that are not frozen; autovacuum freezes from %d on", tableName(h.Table), c.age, c.what, c.limit),
+		f := warning(c.kind, ofTable(h.Table), fmt.Sprintf("%s has rows of %d %s ago that are not frozen; autovacuum freezes from %d on", tableName(h.Table), c.age, c.what, c.limit),
 			fmt.Sprintf("the server refuses to write %d %s before they wrap around; something keeps vacuum from finishing: see transactions", xidsInAll-c.age, c.what),
 			e.store.VacuumSQL(h.Table, "FREEZE, VERBOSE")).inSQL()
 		if c.age > xidsInAll/2 {
@@ -229,11 +233,11 @@ func (e *examination) wraparound(h query.TableHealth) (found []Finding) {
 func (e *examination) checkIndexes(ctx context.Context) (found []Finding, err error) {
 	broken, err := e.store.BrokenIndexes(ctx, e.pool)
 	for _, b := range broken {
-		mend, what := e.store.ReindexSQL(b.Index), "reads that rely on it go through the whole table"
+		kind, mend, what := foundIndexInvalid, e.store.ReindexSQL(b.Index), "reads that rely on it go through the whole table"
 		if strings.Contains(b.Index, "_ccnew") || strings.Contains(b.Index, "_ccold") {
-			mend, what = e.store.DropIndexSQL(b.Index), "it is left over from a REINDEX that did not end, and every write pays for it"
+			kind, mend, what = foundIndexLeftOver, e.store.DropIndexSQL(b.Index), "it is left over from a REINDEX that did not end, and every write pays for it"
 		}
-		found = append(found, problem(fmt.Sprintf("index %s of %s is not valid", b.Index, tableName(b.Table)), what, mend).inSQL())
+		found = append(found, problem(kind, Subject{"index", b.Index}, fmt.Sprintf("index %s of %s is not valid", b.Index, tableName(b.Table)), what, mend).inSQL())
 	}
 	return found, err
 }
