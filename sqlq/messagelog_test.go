@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,7 +51,8 @@ func TestFailuresAreNamedWithMeasure(t *testing.T) {
 		}
 		said.want(t, 121, 2)
 		// However many types there are, neither memory nor the log grows with them.
-		said = lineCounter{}
+		synctest.Wait()
+		said.lines, said.sums = 0, 0
 		for i := range 20 * maxLineKinds {
 			fail(fmt.Sprint("many", i), 1)
 		}
@@ -77,6 +79,7 @@ type traceKey struct{}
 
 // lineCounter is a slog.Handler that counts what is named, and what is summed up.
 type lineCounter struct {
+	mu          sync.Mutex // messages are named, and timers sum them up, at the same time
 	lines, sums int
 	last, trace string
 }
@@ -86,6 +89,8 @@ func (*lineCounter) Enabled(context.Context, slog.Level) bool { return true }
 
 // Handle implements slog.Handler.
 func (c *lineCounter) Handle(ctx context.Context, r slog.Record) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.trace, _ = ctx.Value(traceKey{}).(string)
 	c.last = r.Message
 	r.Attrs(func(a slog.Attr) bool { c.last += " " + a.String(); return true })
@@ -105,6 +110,8 @@ func (c *lineCounter) WithGroup(string) slog.Handler { return c }
 
 func (c *lineCounter) want(t *testing.T, lines, sums int) {
 	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.lines != lines || c.sums != sums {
 		t.Errorf("%d lines and %d summaries, want %d and %d", c.lines, c.sums, lines, sums)
 	}
