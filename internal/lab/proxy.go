@@ -213,12 +213,12 @@ func (c *Link) Ended() <-chan struct{} { return c.ended }
 // Cut ends the connection at once on both sides, as a reset does.
 func (c *Link) Cut() {
 	c.end.Do(func() {
-		close(c.ended)
-		reset(c.client)
-		reset(c.server)
 		c.proxy.mu.Lock()
 		delete(c.proxy.conns, c)
 		c.proxy.mu.Unlock()
+		close(c.ended)
+		reset(c.client)
+		reset(c.server)
 	})
 }
 
