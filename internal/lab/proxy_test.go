@@ -2,6 +2,7 @@ package lab_test
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -91,7 +92,7 @@ func TestProxyTrapsACommit(t *testing.T) {
 	if err := <-answer; err == nil {
 		t.Error("a connection that was cut answered")
 	}
-	if len(p.Links()) != 0 {
+	if slices.Contains(p.Links(), link) { // the driver may ask the server to cancel, on another
 		t.Error("a connection that was cut is one yet")
 	}
 }
