@@ -82,7 +82,8 @@ func TestHeldBatchIsCutForIdleSlots(t *testing.T) {
 	if err := c.Send(t.Context(), chore{N: 1, Slow: true}); err != nil {
 		t.Fatal(err)
 	}
-	eventuallyCount(t, pool, 1, `SELECT count(*) FROM pg_locks WHERE relation = 'sqlq.q_house'::regclass AND mode = 'RowShareLock'`)
+	// It is held, or has been leased already, because the other endpoint asked for the connection.
+	eventuallyCount(t, pool, 1, `SELECT count(*) FROM (SELECT FROM pg_locks WHERE relation = 'sqlq.q_house'::regclass AND mode = 'RowShareLock' UNION ALL SELECT FROM sqlq.leased LIMIT 1) in_hand`)
 	for n, m := range []sqlq.Message{chore{N: 0}, entry{N: 1}} {
 		if err := c.Send(t.Context(), m); err != nil {
 			t.Fatal(err)
