@@ -153,16 +153,18 @@
 //
 // The example of this package, then [Client] and [Config], [Handle] and [HandleTx], [RetryPolicy] and [SendOption]. Package
 // migrate makes the schema, package ops is the operator's side, and package sqlqtest tests what you make. In the repository
-// docs/guarantees.md says what happens when something breaks, docs/wire.md what a message is on the wire, docs/errors.md lists the errors, docs/configuration.md every
-// setting, docs/design.md says why things are as they are, and examples/ has programs that run.
+// docs/guarantees.md says what happens when something breaks, docs/wire.md what a message is on the wire, docs/errors.md lists
+// the errors, docs/configuration.md every setting, docs/design.md says why things are as they are, docs/walkthrough.md follows
+// one message through the files, and examples/ has programs that run.
 //
-// In the code: client.go, send.go, publish.go and message.go send, and internal/sending stores. run.go starts an
-// endpoint's parts and drain.go ends them. fetch.go says how many messages an instance wants and low.go where a fetch
-// starts; schedule.go shares the receive connections out; receiver.go fetches and holds, and slot.go and handletx.go hand
-// messages to handlers (instance.go, batch.go, delivery.go, handler.go, codec.go); observe.go and messagelog.go tell of it.
-// recoverability.go decides, settlement.go and settle.go
-// settle, suspect.go keeps apart what may kill a process. internal/wakeup lets receivers sleep and wakes them, and look.go is
-// what they do then; internal/presence keeps house; internal/session makes the library's own connections, and its pooler.go says
-// what differs behind a transaction pooler; pause.go says how queues are paused. atmostonce.go and inbox.go are the guarantees by
-// choice; handmade.go lets sqlqtest make deliveries. The SQL is in internal/store, the tables are in package migrations.
+// In the code: client.go, send.go, publish.go and message.go send, and internal/sending stores. run.go starts an endpoint's parts
+// and drain.go ends them. fetch.go says how many messages an instance wants and low.go where a fetch starts; schedule.go shares
+// the receive connections out; receiver.go fetches and holds, gate.go may say "not now", and slot.go and handletx.go hand messages
+// to handlers (instance.go, batch.go, delivery.go, handler.go, codec.go); observe.go and messagelog.go tell of it. The states of a
+// delivery are in delivery_state.go, the ways to have one in hand in custody.go. recoverability.go decides, settlement.go, settle.go
+// and settle_batch.go settle, suspect.go keeps apart what may kill a process. internal/wakeup lets receivers sleep and wakes them,
+// and look.go is what they do then; internal/presence keeps house; internal/session makes the library's own connections, and its
+// pooler.go says what differs behind a transaction pooler; pause.go says how queues are paused. custody_taken.go and inbox.go are
+// the guarantees by choice; handmade.go lets sqlqtest make deliveries. The SQL is in internal/store, the tables are in package
+// migrations.
 package sqlq

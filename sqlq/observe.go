@@ -232,7 +232,7 @@ func (o *observing) fetched(w *work, ms []store.Message) {
 		return
 	}
 	defer o.caught("Fetched")
-	o.Fetched(w.in.run.hardCtx, ObservedFetch{Endpoint: w.in.endpoint.Name, Messages: len(ms), ByLease: w.custody == leasedCustody{}})
+	o.Fetched(w.in.run.hardCtx, ObservedFetch{Endpoint: w.in.endpoint.Name, Messages: len(ms), ByLease: ms[0].Lease != 0})
 }
 
 // begun is told of an attempt, and returns the context for its handler.
