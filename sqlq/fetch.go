@@ -187,7 +187,10 @@ func (in *instance) fetched(w *work, ms []store.Message, numbers []span, rest bo
 	if got > 0 {
 		high = numbers[len(numbers)-1].to
 	}
-	doubts := in.start.doubts(*w, got, high)
+	doubts, again := in.start.doubts(*w, got, high)
+	if again > 0 {
+		in.run.life.after(again, in.askAgain)
+	}
 	in.start.fetched(w, numbers, got, rest)
 	in.learnSize(ms)
 	if got > 0 {

@@ -60,6 +60,7 @@ type start struct {
 	brought  time.Time // when the last fetch that brought something was begun
 	doubted  time.Time // when low was last doubted
 	woken    bool      // somebody woke the instance, and no fetch has brought what for
+	asks     bool      // low is to be doubted again for that, when it may
 
 	// A raise under way: everything up to hi was numbered by transactions that had ended, or are among writers.
 	raising bool
@@ -90,24 +91,43 @@ func (s *start) after(now time.Time, n int) (seq int64, leftmost, ok bool) {
 }
 
 // doubts takes in what a fetch brought, and says whether low may be wrong, so that the next one begins at zero. The highest seq
-// shows that it is wrong when that is not above it.
-func (s *start) doubts(w work, got int, high int64) bool {
+// shows that it is wrong when that is not above it. What somebody woke the instance for is not given up because low was doubted
+// a moment ago: again is how long from now to ask once more, if not 0.
+func (s *start) doubts(w work, got int, high int64) (doubts bool, again time.Duration) {
 	if got > 0 {
 		s.brought, s.woken = w.began, false
 		if w.after == 0 && high <= s.low {
 			s.reset()
 		}
-		return false
+		return false, 0
 	}
 	apart := doubtRarest
 	if s.woken {
 		apart = doubtEvery
 	}
-	if !w.leftmost || w.after == 0 || w.began.Sub(s.brought) < noWonder || w.began.Sub(s.doubted) < apart {
-		return false
+	if !w.leftmost || w.after == 0 || w.began.Sub(s.brought) < noWonder {
+		return false, 0
+	}
+	if soon := apart - w.began.Sub(s.doubted); soon > 0 {
+		if !s.woken || s.asks {
+			return false, 0
+		}
+		s.asks = true
+		return false, soon
 	}
 	s.doubted, s.lastZero, s.woken = w.began, time.Time{}, false
-	return true
+	return true, 0
+}
+
+// askAgain has the instance look once more for what it was woken for, unless that has been found.
+func (in *instance) askAgain() {
+	in.mu.Lock()
+	asks := in.start.asks && in.start.woken
+	in.start.asks = false
+	in.mu.Unlock()
+	if asks {
+		in.wake()
+	}
 }
 
 // scanned ends a fetch from low or zero.

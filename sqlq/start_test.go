@@ -56,3 +56,31 @@ func TestWhereFetchesStart(t *testing.T) {
 	s.reset()
 	expect("another connection", 0, true)
 }
+
+// A wake-up right after low was doubted is not forgotten when its fetch finds nothing: low is doubted again as soon as that is
+// allowed, and not more often.
+func TestWakeRightAfterADoubt(t *testing.T) {
+	t.Parallel()
+	began := time.Now()
+	s := &start{low: 100, known: true}
+	empty := work{began: began, after: 100, n: 500, leftmost: true}
+	if doubts, _ := s.doubts(empty, 0, 0); !doubts {
+		t.Fatal("an empty fetch after a long time does not doubt low")
+	}
+	empty.began = began.Add(300 * time.Millisecond)
+	if doubts, again := s.doubts(empty, 0, 0); doubts || again != 0 {
+		t.Errorf("nobody woke it, but it doubts %v, again in %v", doubts, again)
+	}
+	s.woken = true
+	if doubts, again := s.doubts(empty, 0, 0); doubts || again != 700*time.Millisecond {
+		t.Errorf("woken right after a doubt it doubts %v, again in %v; want in 700ms", doubts, again)
+	}
+	if doubts, again := s.doubts(empty, 0, 0); doubts || again != 0 {
+		t.Errorf("woken twice it doubts %v, again in %v", doubts, again)
+	}
+	s.asks = false // it is time
+	empty.began = began.Add(doubtEvery)
+	if doubts, again := s.doubts(empty, 0, 0); !doubts || again != 0 {
+		t.Errorf("after %v it doubts %v, again in %v", doubtEvery, doubts, again)
+	}
+}
