@@ -53,7 +53,7 @@ func (s *start) lookForGaps(w *work) {
 	if w.leftmost {
 		return
 	}
-	w.reads = s.gaps.wantsReading(w.began, w.after, w.n)
+	w.reads = s.gaps.wantsReading(w.began)
 	w.gaps = s.gaps.take(w.began, w.after, w.n)
 }
 
@@ -197,9 +197,10 @@ func spansOf(ms []store.Message) (spans []span) {
 	return spans
 }
 
-// wantsReading says whether the fetch of n messages after a seq should bring a reading of who writes, and takes it.
-func (g *gaps) wantsReading(now time.Time, after int64, n int) bool {
-	if g.reading || now.Before(g.next) || len(g.ranges) == 0 && after+int64(n) <= g.closed {
+// wantsReading says whether a fetch should bring a reading of who writes, and takes it. It costs the server as much as some
+// messages do, so it is for numbers that may still be to come only: what is known to be there, or never to come, needs none.
+func (g *gaps) wantsReading(now time.Time) bool {
+	if n := len(g.ranges); g.reading || now.Before(g.next) || n == 0 || g.ranges[n-1].to <= g.closed {
 		return false
 	}
 	g.reading, g.next = true, now.Add(readEvery)

@@ -288,3 +288,40 @@ func TestHandleTxFailsAloneBeforeItCounts(t *testing.T) {
 		t.Errorf("what always fails ran %d times, want at most twice", n)
 	}
 }
+
+// A message that comes by itself and whose function takes another role is handled all the same: that its settle is refused is not
+// its failure.
+func TestHandleTxRoleBehindFunctionOfALoneMessage(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t)
+	role := "tenant_" + pool.Config().ConnConfig.Database
+	execSQL(t, pool, `CREATE TABLE ledger (n int NOT NULL); CREATE ROLE `+role+`; GRANT ALL ON ledger TO PUBLIC;
+		CREATE FUNCTION public.hidden() RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('role', 'tenant_' || current_database(), true); END $$;
+		SELECT sqlq.create_queue(q) FROM unnest(ARRAY['ledger', 'audit']) q`)
+	t.Cleanup(func() {
+		_, _ = pool.Exec(context.Background(), `DROP OWNED BY `+role+`; DROP ROLE `+role)
+	})
+	c := open(t, pool, sqlq.Config{ReceiveConnections: 1, Routes: map[string]string{"ledger.Entry": "ledger", "audit.Booked": "audit"}})
+	run(t, c, sqlq.Endpoint{Name: "ledger", Retry: noRetry, Handlers: []sqlq.Handler{
+		sqlq.HandleTx(func(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[entry]) error {
+			if d.Message.Fail == "" {
+				_, err := tx.Exec(ctx, `INSERT INTO public.ledger VALUES ($1)`, d.Message.N)
+				return err
+			}
+			_, err := tx.Exec(ctx, `SELECT public.hidden()`)
+			if err == nil {
+				_, err = tx.Exec(ctx, `INSERT INTO public.ledger VALUES ($1)`, d.Message.N)
+			}
+			return errors.Join(err, d.Send(booked{d.Message.N})) // the first to send: the server has not parsed that yet
+		})}})
+	for n, e := range numbered(6) { // the first batches of an endpoint are looked at thoroughly
+		if n == 5 {
+			e.Fail = "disturb"
+		}
+		send(t, c, e)
+		eventuallyCount(t, pool, 0, `SELECT count(*) FROM sqlq.q_ledger`)
+	}
+	if rows, failed := count(t, pool, `SELECT count(*) FROM ledger`), count(t, pool, `SELECT count(*) FROM sqlq.error`); rows != 6 || failed != 0 {
+		t.Errorf("%d booked, %d failed", rows, failed)
+	}
+}

@@ -222,6 +222,12 @@ func (tx *receiveTx) leaves() bool {
 	return tx.replace || tx.known || tx.touched
 }
 
+// mayLackRole reports whether a settle may have been refused because a function of the handler's has changed the role: the server
+// is asked that only where a transaction is looked at thoroughly, before it settles.
+func (tx *receiveTx) mayLackRole(refusal error) bool {
+	return tx.look == store.LookQuick && session.State(refusal) == session.InsufficientPrivilege
+}
+
 // noteChange learns, after the commit of a transaction with one handler in it, whether that has changed the session without its
 // text saying so. One with several would have failed.
 func (tx *receiveTx) noteChange() {

@@ -105,7 +105,7 @@ func (r *receiver) settleOneByOne(b *batch, finished []*delivery, refused error)
 		switch {
 		case d.handler == nil || !d.handler.inTx || d.outcome.verdict != complete:
 			s.settle(finished[i : i+1])
-		case len(b.all) == 1 && refused != nil:
+		case len(b.all) == 1 && refused != nil && !b.tx.mayLackRole(refused):
 			s.refused(d, refused)
 		default:
 			again = append(again, d)
