@@ -6,10 +6,13 @@ import (
 	"time"
 )
 
+// Records are what is kept of what has happened.
+type Records struct{ base }
+
 // ForgetArchived removes archived messages that were archived longer ago than keep, of those that failed first at most so many
 // and with bodies of so many bytes, but one at least, and says whether there may be more. Rows that others hold are passed
 // over. Relies on the index (status, failed_at, seq): it reads what failed longer ago than that and is archived.
-func (s *Schema) ForgetArchived(ctx context.Context, db DBTX, keep time.Duration, rows int, bytes int64) (more bool, err error) {
+func (s Records) ForgetArchived(ctx context.Context, db DBTX, keep time.Duration, rows int, bytes int64) (more bool, err error) {
 	err = db.QueryRow(ctx, fmt.Sprintf(`
 		WITH old AS MATERIALIZED (
 			SELECT e.seq, octet_length(e.body) AS size FROM %[1]s e

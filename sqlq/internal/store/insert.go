@@ -4,11 +4,21 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 )
+
+// Sending stores messages in queues.
+type Sending struct {
+	base
+
+	made  sync.Map     // queue → *inserts
+	nMade atomic.Int32 // how many, about
+}
 
 // Outgoing is a message to be stored.
 type Outgoing struct {
@@ -34,7 +44,7 @@ type inserts struct {
 
 const maxInserts = 1_000
 
-func (s *Schema) inserts(queue string) *inserts {
+func (s *Sending) inserts(queue string) *inserts {
 	if made, ok := s.made.Load(queue); ok {
 		return made.(*inserts)
 	}
@@ -64,7 +74,7 @@ func (s *Schema) inserts(queue string) *inserts {
 
 // Insert stores one message in a queue and returns the channel to notify after the commit; "" when no receiver of the
 // queue sleeps. Locks nothing.
-func (s *Schema) Insert(ctx context.Context, db DBTX, queue string, m Outgoing) (channel string, err error) {
+func (s *Sending) Insert(ctx context.Context, db DBTX, queue string, m Outgoing) (channel string, err error) {
 	var c *string
 	err = db.QueryRow(ctx, s.inserts(queue).one, uuidText(m.ID), micros(m.TTL), m.Type, m.headers(), m.Body).Scan(&c)
 	return deref(c), err
@@ -72,7 +82,7 @@ func (s *Schema) Insert(ctx context.Context, db DBTX, queue string, m Outgoing) 
 
 // InsertMany stores messages in one queue, in order, and returns the channel to notify after the commit; "" when no
 // receiver of the queue sleeps. Locks nothing.
-func (s *Schema) InsertMany(ctx context.Context, db DBTX, queue string, ms []Outgoing) (channel string, err error) {
+func (s *Sending) InsertMany(ctx context.Context, db DBTX, queue string, ms []Outgoing) (channel string, err error) {
 	var c *string
 	err = db.QueryRow(ctx, s.inserts(queue).many, columnsOf(ms).padded()...).Scan(&c)
 	return deref(c), err
@@ -80,7 +90,7 @@ func (s *Schema) InsertMany(ctx context.Context, db DBTX, queue string, ms []Out
 
 // InsertOne is Insert in the caller's transaction. With notify it wakes sleepers as part of that transaction. It passes
 // single values only, which every driver can.
-func (s *Schema) InsertOne(ctx context.Context, db Querier, queue string, m Outgoing, notify bool) error {
+func (s *Sending) InsertOne(ctx context.Context, db Querier, queue string, m Outgoing, notify bool) error {
 	var woken int
 	return db.QueryRow(ctx, fmt.Sprintf(`
 		WITH stored AS (
@@ -98,7 +108,7 @@ type Querier interface {
 }
 
 // QueueInsertMany is InsertMany as part of a round trip; then gets the channel to notify after the commit.
-func (s *Schema) QueueInsertMany(b *pgx.Batch, queue string, ms []Outgoing, then func(channel string)) {
+func (s *Sending) QueueInsertMany(b *pgx.Batch, queue string, ms []Outgoing, then func(channel string)) {
 	b.Queue(s.inserts(queue).many, columnsOf(ms).padded()...).QueryRow(scanChannel(then))
 }
 

@@ -8,6 +8,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+// Wakeups are what receivers sleep with, and what wakes them.
+type Wakeups struct{ base }
+
 // sleepers is the first key of the advisory locks (sleepers, queue_lock_key) that sleeping receivers hold shared. The
 // second comes from the OID of the queue's table, so schemas and re-created queues do not meet.
 const sleepers = 1936813169
@@ -16,7 +19,7 @@ const sleepers = 1936813169
 // statement that inserts, or after it: the insert's lock on the table is taken before the probe, so a receiver that is
 // about to sleep either sees that lock or is seen by the probe. Between the two calls a statement cannot be cancelled, so
 // the lock is never left behind; in two statements, or with a function in SQL or PL/pgSQL between them, it would be.
-func (s *Schema) asleep(queue string) string {
+func (s base) asleep(queue string) string {
 	table := quote(s.ready(queue)) + `::regclass::oid`
 	key := fmt.Sprintf(`%d, (%s::bigint - 2147483648)::int`, sleepers, table)
 	return fmt.Sprintf(`CASE WHEN pg_try_advisory_lock(%[1]s) THEN CASE WHEN pg_advisory_unlock(%[1]s) THEN NULL END
@@ -37,10 +40,13 @@ func scanChannel(then func(channel string)) func(pgx.Row) error {
 
 // Notify wakes the receivers that listen on the channels. Run it outside of every transaction that writes: NOTIFY
 // makes commits wait for one another across the whole server.
-func (s *Schema) Notify(ctx context.Context, db DBTX, channels []string) error {
+func (s Wakeups) Notify(ctx context.Context, db DBTX, channels []string) error {
 	_, err := db.Exec(ctx, `SELECT pg_notify(c, '') FROM unnest($1::text[]) c`, channels)
 	return err
 }
+
+// Tables are what is to be known of tables: which one it is, and who writes to it.
+type Tables struct{ base }
 
 // TableID identifies a queue's table: a dropped and re-created queue has another.
 type TableID uint32
@@ -56,8 +62,8 @@ func (t TableID) LeadChannel() string { return t.Channel() + "_lead" }
 
 func (t TableID) lockKey() int32 { return int32(int64(t) - 2147483648) }
 
-// ReadyTables returns the identities of the tables of queues; 0 where there is no such queue. Locks nothing.
-func (s *Schema) ReadyTables(ctx context.Context, db DBTX, queues []string) ([]TableID, error) {
+// Ready returns the identities of the tables of queues; 0 where there is no such queue. Locks nothing.
+func (s Tables) Ready(ctx context.Context, db DBTX, queues []string) ([]TableID, error) {
 	names := make([]string, len(queues))
 	for i, q := range queues {
 		names[i] = s.ready(q)
@@ -72,9 +78,9 @@ func (s *Schema) ReadyTables(ctx context.Context, db DBTX, queues []string) ([]T
 	})
 }
 
-// Tables returns the identities of the delayed table, whose channel tells movers of a message that is due soon, and of
+// Shared returns the identities of the delayed table, whose channel tells movers of a message that is due soon, and of
 // the registry of queues, whose channel tells of new, paused and resumed queues. Locks nothing.
-func (s *Schema) Tables(ctx context.Context, db DBTX) (delayed, queues TableID, err error) {
+func (s Tables) Shared(ctx context.Context, db DBTX) (delayed, queues TableID, err error) {
 	err = db.QueryRow(ctx, `SELECT $1::text::regclass::oid, $2::text::regclass::oid`, s.table("delayed"), s.table("queue")).
 		Scan((*uint32)(&delayed), (*uint32)(&queues))
 	return delayed, queues, err
@@ -83,14 +89,14 @@ func (s *Schema) Tables(ctx context.Context, db DBTX) (delayed, queues TableID, 
 // SetAsleep tries to take the sleeper's lock of each table, shared, for the session, and appends to raised whether it has
 // it. From its return on, senders that insert into one of those queues notify its channel. It is refused while somebody has
 // the lock to himself: a sender that probes, for microseconds, or whoever else took it.
-func (s *Schema) SetAsleep(b *pgx.Batch, tables []TableID, raised *[]bool) {
+func (s Wakeups) SetAsleep(b *pgx.Batch, tables []TableID, raised *[]bool) {
 	b.Queue(`
 		SELECT array_agg(pg_try_advisory_lock_shared($1, t.k) ORDER BY t.n) FROM unnest($2::int[]) WITH ORDINALITY t (k, n)`,
 		sleepers, lockKeys(tables)).QueryRow(func(row pgx.Row) error { return row.Scan(raised) })
 }
 
 // SetAwake gives the sleeper's locks back.
-func (s *Schema) SetAwake(b *pgx.Batch, tables []TableID) {
+func (s Wakeups) SetAwake(b *pgx.Batch, tables []TableID) {
 	b.Queue(`SELECT pg_advisory_unlock_shared($1, k) FROM unnest($2::int[]) k`, sleepers, lockKeys(tables))
 }
 
@@ -99,7 +105,7 @@ const watchers = sleepers + 1
 
 // TakeWatch tries to take the watch over each table's queue for the session, and says of each whether it has it. Taken
 // twice it must be left twice.
-func (s *Schema) TakeWatch(ctx context.Context, db DBTX, tables []TableID) (taken []bool, err error) {
+func (s Wakeups) TakeWatch(ctx context.Context, db DBTX, tables []TableID) (taken []bool, err error) {
 	err = db.QueryRow(ctx, `
 		SELECT array_agg(pg_try_advisory_lock($1, t.k) ORDER BY t.n) FROM unnest($2::int[]) WITH ORDINALITY t (k, n)`,
 		watchers, lockKeys(tables)).Scan(&taken)
@@ -107,12 +113,12 @@ func (s *Schema) TakeWatch(ctx context.Context, db DBTX, tables []TableID) (take
 }
 
 // LeaveWatch gives the watch over queues back.
-func (s *Schema) LeaveWatch(b *pgx.Batch, tables []TableID) {
+func (s Wakeups) LeaveWatch(b *pgx.Batch, tables []TableID) {
 	b.Queue(`SELECT pg_advisory_unlock($1, k) FROM unnest($2::int[]) k`, watchers, lockKeys(tables))
 }
 
 // Call wakes all receivers of queues, whoever has the watch. Run it outside of every transaction that writes.
-func (s *Schema) Call(ctx context.Context, db DBTX, tables []TableID) error {
+func (s Wakeups) Call(ctx context.Context, db DBTX, tables []TableID) error {
 	channels := make([]string, len(tables))
 	for i, t := range tables {
 		channels[i] = t.CallChannel()
@@ -155,7 +161,7 @@ func TransactionsOn(writers []Writer, table TableID) map[string]bool {
 
 // Writers appends the transactions that hold RowExclusiveLock on the tables to into: everyone who inserts holds it
 // until the end, prepared transactions too. Those of this session are left out. Locks nothing.
-func (s *Schema) Writers(b *pgx.Batch, tables []TableID, into *[]Writer) {
+func (s Tables) Writers(b *pgx.Batch, tables []TableID, into *[]Writer) {
 	b.Queue(`
 		SELECT DISTINCT relation, virtualtransaction FROM pg_locks
 		WHERE locktype = 'relation' AND relation = ANY ($1::oid[]) AND mode = 'RowExclusiveLock' AND granted
@@ -175,7 +181,7 @@ func (s *Schema) Writers(b *pgx.Batch, tables []TableID, into *[]Writer) {
 
 // WritersOf appends the transactions that hold RowExclusiveLock on a queue's table to into, those of this session apart, as
 // Writers does. Locks nothing.
-func (s *Schema) WritersOf(b *pgx.Batch, queue string, into *[]string) {
+func (s Tables) WritersOf(b *pgx.Batch, queue string, into *[]string) {
 	b.Queue(`
 		SELECT DISTINCT virtualtransaction FROM pg_locks
 		WHERE locktype = 'relation' AND relation = to_regclass($1) AND mode = 'RowExclusiveLock' AND granted
@@ -188,7 +194,7 @@ func (s *Schema) WritersOf(b *pgx.Batch, queue string, into *[]string) {
 
 // Waiting says for each queue whether its table has any row, held ones included. It waits for whoever locks a table against
 // reading. It is not prepared: each choice of queues is another statement. Relies on the primary keys.
-func (s *Schema) Waiting(ctx context.Context, db DBTX, queues []string) (waiting []bool, err error) {
+func (s Tables) Waiting(ctx context.Context, db DBTX, queues []string) (waiting []bool, err error) {
 	parts := make([]string, len(queues))
 	for i, q := range queues {
 		parts[i] = `EXISTS (SELECT FROM ` + s.ready(q) + `)`
@@ -198,7 +204,7 @@ func (s *Schema) Waiting(ctx context.Context, db DBTX, queues []string) (waiting
 }
 
 // Locked says of each table whether somebody has locked it against reading, or waits to do so. Locks nothing.
-func (s *Schema) Locked(ctx context.Context, db DBTX, tables []TableID) (locked []bool, err error) {
+func (s Tables) Locked(ctx context.Context, db DBTX, tables []TableID) (locked []bool, err error) {
 	err = db.QueryRow(ctx, `
 		SELECT array_agg(EXISTS (
 			SELECT FROM pg_locks l WHERE l.locktype = 'relation' AND l.relation = t.id AND l.mode = 'AccessExclusiveLock'
@@ -207,13 +213,13 @@ func (s *Schema) Locked(ctx context.Context, db DBTX, tables []TableID) (locked 
 	return locked, err
 }
 
-// WakeQueues wakes all receivers of queues, for messages that have become free without an insert. Queues that are gone
+// Wake wakes all receivers of queues, for messages that have become free without an insert. Queues that are gone
 // have none.
-func (s *Schema) WakeQueues(ctx context.Context, db DBTX, queues []string) error {
+func (s Wakeups) Wake(ctx context.Context, db DBTX, queues []string) error {
 	if len(queues) == 0 {
 		return nil
 	}
-	tables, err := s.ReadyTables(ctx, db, queues)
+	tables, err := Tables(s).Ready(ctx, db, queues)
 	if err != nil {
 		return err
 	}

@@ -14,8 +14,8 @@ type Paused struct {
 	By    string // who, and why
 }
 
-// QueuePaused appends those of the queues that are paused to into. Locks nothing. Relies on the registry's primary key.
-func (s *Schema) QueuePaused(b *pgx.Batch, queues []string, into *[]Paused) {
+// Paused appends those of the queues that are paused to into. Locks nothing. Relies on the registry's primary key.
+func (s Queues) Paused(b *pgx.Batch, queues []string, into *[]Paused) {
 	b.Queue(fmt.Sprintf(`
 		SELECT name, paused_at, coalesce(paused_by, '') FROM %s WHERE name = ANY ($1::text[]) AND paused_at IS NOT NULL`, s.table("queue")),
 		queues).Query(func(rows pgx.Rows) error {

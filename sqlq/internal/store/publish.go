@@ -9,7 +9,7 @@ import (
 
 // Publish stores events in every queue that is subscribed to them at this moment and hands each queue's channel to
 // notify after the commit to then; "" when no receiver of it sleeps. An event without subscribers is stored nowhere.
-func (s *Schema) Publish(b *pgx.Batch, ms []Outgoing, then func(channel string)) {
+func (s *Sending) Publish(b *pgx.Batch, ms []Outgoing, then func(channel string)) {
 	c := columnsOf(ms)
 	b.Queue(fmt.Sprintf(`
 		SELECT channel FROM %s($1::uuid[], $2::text[], $3::text[], $4::bytea[],
@@ -26,7 +26,7 @@ func (s *Schema) Publish(b *pgx.Batch, ms []Outgoing, then func(channel string))
 
 // PublishOne is Publish for a single event in the caller's transaction. With notify it wakes sleepers as part of that
 // transaction. It passes single values only, which every driver can.
-func (s *Schema) PublishOne(ctx context.Context, db Querier, m Outgoing, notify bool) error {
+func (s *Sending) PublishOne(ctx context.Context, db Querier, m Outgoing, notify bool) error {
 	var woken int
 	return db.QueryRow(ctx, fmt.Sprintf(`
 		SELECT count(CASE WHEN channel IS NOT NULL AND $6::boolean THEN pg_notify(channel, '')::text END)

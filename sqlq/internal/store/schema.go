@@ -45,7 +45,7 @@ func (s *Schema) OldestLibrary(ctx context.Context, db DBTX) (version int64, err
 }
 
 // Encodings returns the encodings of the database and of the connection. Locks nothing.
-func (s *Schema) Encodings(ctx context.Context, db DBTX) (server, client string, err error) {
+func (s Sessions) Encodings(ctx context.Context, db DBTX) (server, client string, err error) {
 	err = db.QueryRow(ctx, `SELECT current_setting('server_encoding'), current_setting('client_encoding')`).Scan(&server, &client)
 	return server, client, err
 }
@@ -66,7 +66,7 @@ type Capacity struct {
 
 // Capacity returns how many connections this role can open to this database at most, and which limit says so: the role that
 // logged in, whatever SET ROLE has made of it. Takes nothing; locks nothing.
-func (s *Schema) Capacity(ctx context.Context, db DBTX) (Capacity, error) {
+func (s Sessions) Capacity(ctx context.Context, db DBTX) (Capacity, error) {
 	var c Capacity
 	err := db.QueryRow(ctx, `
 		SELECT n, what FROM (
@@ -84,7 +84,7 @@ func (s *Schema) Capacity(ctx context.Context, db DBTX) (Capacity, error) {
 }
 
 // MayReceive says whether a queue's table exists, and whether this role may receive from it. Locks nothing.
-func (s *Schema) MayReceive(ctx context.Context, db DBTX, queue string) (exists, may bool, err error) {
+func (s Queues) MayReceive(ctx context.Context, db DBTX, queue string) (exists, may bool, err error) {
 	err = db.QueryRow(ctx, `
 		SELECT t IS NOT NULL, coalesce(has_table_privilege(t, 'SELECT') AND has_table_privilege(t, 'DELETE'), false)
 		FROM (SELECT to_regclass($1::text)) q (t)`, s.ready(queue)).Scan(&exists, &may)
@@ -97,9 +97,9 @@ type Hidden struct {
 	Policies bool // some policy lets the role see rows; which, only they know
 }
 
-// QueueHidden appends those of the queues to into for whose tables row security is on and concerns this role. Without a
+// Hidden appends those of the queues to into for whose tables row security is on and concerns this role. Without a
 // policy for it every look finds nothing, without an error. Locks nothing.
-func (s *Schema) QueueHidden(b *pgx.Batch, queues []string, into *[]Hidden) {
+func (s Queues) Hidden(b *pgx.Batch, queues []string, into *[]Hidden) {
 	tables := make([]string, len(queues))
 	for i, q := range queues {
 		tables[i] = s.ready(q)

@@ -8,6 +8,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+// Sessions are the connections of the role, and what the server grants and does to them.
+type Sessions struct{ base }
+
 // SetSession sets settings of the session, but for those that the server does not know.
 func SetSession(ctx context.Context, db DBTX, names, values []string) error {
 	_, err := db.Exec(ctx, `
@@ -75,7 +78,7 @@ func RestoreSettings(b *pgx.Batch, names, values []string) {
 
 // SettingsInFunctions returns the names of custom settings that functions of this database, other than the server's own and the
 // schema's, set by set_config or SET; those that this role may not read are left out. Locks nothing; reads all of pg_proc.
-func (s *Schema) SettingsInFunctions(ctx context.Context, db DBTX) (names []string, err error) {
+func (s Sessions) SettingsInFunctions(ctx context.Context, db DBTX) (names []string, err error) {
 	rows, err := db.Query(ctx, `
 		SELECT DISTINCT lower(m[1]) FROM pg_proc p
 		JOIN pg_language l ON l.oid = p.prolang AND l.lanname IN ('sql', 'plpgsql'),
