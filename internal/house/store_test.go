@@ -3,8 +3,10 @@ package house
 import (
 	"fmt"
 	"go/ast"
+	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 )
 
 const (
@@ -123,4 +125,34 @@ func TestOperatorsTypesAreSmall(t *testing.T) {
 func TestTheStoreIsTheRuntimes(t *testing.T) {
 	t.Parallel()
 	report(t, storeFaults(own(t)))
+}
+
+// TestStoreFaultsAreFound plants one: a method is called by its noun and its name, and the name alone says nothing.
+func TestStoreFaultsAreFound(t *testing.T) {
+	t.Parallel()
+	tree := fstest.MapFS{
+		storeDir + "/a.go": {Data: []byte(`package store
+
+type Schema struct {
+	Ready  Ready
+	Leases Leases
+}
+
+type Ready struct{}
+
+func (Ready) Fetch() {}
+
+type Leases struct{}
+
+func (Leases) Fetch() {}
+`)},
+		"sqlq/a.go": {Data: []byte(`package sqlq
+
+func f(c client) { c.store.Ready.Fetch() }
+`)},
+	}
+	faults := storeFaults(slices.DeleteFunc(packages(t, tree), func(p pkg) bool { return p.files == nil }))
+	if len(faults) != 1 || !strings.Contains(faults[0], "Leases.Fetch") {
+		t.Errorf("%q", faults)
+	}
 }

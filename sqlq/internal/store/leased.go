@@ -90,3 +90,56 @@ func (s Leases) Recover(ctx context.Context, db DBTX, only string, rows int, byt
 	}
 	return pgx.CollectRows(found, pgx.RowToStructByPos[Recovered])
 }
+
+// Fetch moves ready messages that where says into the leased table in the name of an instance and appends them to into, in
+// order; then those that it left in the queue for the sake of the bounds. Once it is committed the messages are the instance's
+// until it settles them or dies; then its heirs know which messages it had in hand. Rows that others hold are passed over. Bodies
+// of messages under suspicion are left behind. Relies on the queue's primary key.
+func (s Leases) Fetch(b *pgx.Batch, queue string, instance int32, where Where, bounds Bounds, into *[]Message) {
+	picked, args := s.picked(queue, sized, where, bounds.Inline, bounds.Body, bounds.Total, instance, queue)
+	sql := fmt.Sprintf(`
+		WITH picked AS MATERIALIZED (%[3]s), `+fewer+`, taken AS (
+			DELETE FROM %[1]s q USING few WHERE q.seq = few.seq RETURNING q.*
+		), m AS (
+			INSERT INTO %[2]s (instance, queue, seq, id, sent_at, expires_at, attempt, type, headers, body)
+			SELECT $6::int, $7::text, seq, id, sent_at, expires_at, attempt, type, headers, body FROM taken ORDER BY seq
+			RETURNING *
+		)
+		(SELECT m.lease, `+fetched+`
+			CASE WHEN octet_length(m.body) <= $3 AND coalesce(m.headers::text, '') NOT LIKE '%%"sqlq-crashes":%%' THEN m.body END, false
+		FROM m ORDER BY m.lease)
+		UNION ALL
+		(SELECT 0, `+stay+` WHERE p.seq NOT IN (SELECT seq FROM few) ORDER BY p.seq)`,
+		s.ready(queue), s.table("leased"), picked)
+	b.Queue(sql, args...).Query(func(rows pgx.Rows) error {
+		var m Message
+		return scanMessages(rows, &m, into, &m.Lease, &m.Stays)
+	})
+}
+
+// Add moves held messages that are still being handled into the leased table, in the name of an instance, with the
+// attempts that have ended. leases gets the lease of each seq. Relies on the queue's primary key.
+func (s Leases) Add(b *pgx.Batch, queue string, instance int32, seqs []int64, attempts []int, leases map[int64]int64) {
+	small := make([]int16, len(attempts))
+	for i, a := range attempts {
+		small[i] = smallint(a)
+	}
+	b.Queue(fmt.Sprintf(`
+		WITH %s
+		INSERT INTO %s (instance, queue, seq, id, sent_at, expires_at, attempt, type, headers, body)
+		SELECT $3::int, $4::text, t.seq, t.id, t.sent_at, t.expires_at, a.attempt, t.type, t.headers, t.body
+		FROM taken t JOIN unnest($1::bigint[], $2::smallint[]) a (seq, attempt) ON a.seq = t.seq
+		ORDER BY t.seq
+		RETURNING seq, lease`, s.taken(From{Queue: queue}), s.table("leased")),
+		seqs, small, instance, queue).Query(func(rows pgx.Rows) error {
+		defer rows.Close()
+		for rows.Next() {
+			var seq, lease int64
+			if err := rows.Scan(&seq, &lease); err != nil {
+				return err
+			}
+			leases[seq] = lease
+		}
+		return rows.Err()
+	})
+}

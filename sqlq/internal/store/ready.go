@@ -149,32 +149,6 @@ const fewer = `sums AS (
 const stay = `0, p.seq, '00000000-0000-0000-0000-000000000000'::uuid, 'epoch'::timestamptz, NULL, '', NULL, p.size, NULL, true
 		FROM picked p`
 
-// Fetch moves ready messages that where says into the leased table in the name of an instance and appends them to into, in
-// order; then those that it left in the queue for the sake of the bounds. Once it is committed the messages are the instance's
-// until it settles them or dies; then its heirs know which messages it had in hand. Rows that others hold are passed over. Bodies
-// of messages under suspicion are left behind. Relies on the queue's primary key.
-func (s Leases) Fetch(b *pgx.Batch, queue string, instance int32, where Where, bounds Bounds, into *[]Message) {
-	picked, args := s.picked(queue, sized, where, bounds.Inline, bounds.Body, bounds.Total, instance, queue)
-	sql := fmt.Sprintf(`
-		WITH picked AS MATERIALIZED (%[3]s), `+fewer+`, taken AS (
-			DELETE FROM %[1]s q USING few WHERE q.seq = few.seq RETURNING q.*
-		), m AS (
-			INSERT INTO %[2]s (instance, queue, seq, id, sent_at, expires_at, attempt, type, headers, body)
-			SELECT $6::int, $7::text, seq, id, sent_at, expires_at, attempt, type, headers, body FROM taken ORDER BY seq
-			RETURNING *
-		)
-		(SELECT m.lease, `+fetched+`
-			CASE WHEN octet_length(m.body) <= $3 AND coalesce(m.headers::text, '') NOT LIKE '%%"sqlq-crashes":%%' THEN m.body END, false
-		FROM m ORDER BY m.lease)
-		UNION ALL
-		(SELECT 0, `+stay+` WHERE p.seq NOT IN (SELECT seq FROM few) ORDER BY p.seq)`,
-		s.ready(queue), s.table("leased"), picked)
-	b.Queue(sql, args...).Query(func(rows pgx.Rows) error {
-		var m Message
-		return scanMessages(rows, &m, into, &m.Lease, &m.Stays)
-	})
-}
-
 // scanMessages appends rows to into, each by way of m, of which key is the field for the first column and more are those for
 // what comes after the body. The targets are made once, and what many messages can share they share: this is where a receiver
 // would spend most of its memory.
@@ -231,32 +205,6 @@ func (c *chunked) ScanBytes(b []byte) error {
 // Unread says whether headers were left behind: in their place is what no JSON is.
 func (m *Message) Unread() bool { return len(m.Headers) == 1 && m.Headers[0] == '-' }
 
-// Sizes are how large a message is, and what of it is short.
-type Sizes struct {
-	ID            [16]byte
-	Type          string // its beginning, if it is long
-	LongType      bool
-	Headers, Body int // bytes
-}
-
-// Sizes returns how large a message is that the transaction holds or the instance leases. Locks nothing further.
-func (s InHand) Sizes(ctx context.Context, db DBTX, from From, key int64) (sizes Sizes, err error) {
-	table, id, cond := s.rows(from)
-	err = db.QueryRow(ctx, fmt.Sprintf(`
-		SELECT id, CASE WHEN octet_length(type) <= 1000 THEN type ELSE left(type, 200) || '…' END, octet_length(type) > 1000,
-			coalesce(octet_length(headers::text), 0), octet_length(body)
-		FROM %s WHERE %s %s = $1`, table, cond, id), key).Scan(&sizes.ID, &sizes.Type, &sizes.LongType, &sizes.Headers, &sizes.Body)
-	return sizes, err
-}
-
-// Rest returns the headers and the body of one message that the transaction holds or the instance leases. Locks
-// nothing further.
-func (s InHand) Rest(ctx context.Context, db DBTX, from From, key int64) (headers, body []byte, err error) {
-	table, id, cond := s.rows(from)
-	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT headers::text, body FROM %s WHERE %s %s = $1`, table, cond, id), key).Scan(&headers, &body)
-	return headers, body, err
-}
-
 // LastGiven returns the highest seq that was given out in a queue, also to transactions that have not committed; 0 in a fresh
 // one. Locks nothing.
 func (s Ready) LastGiven(ctx context.Context, db DBTX, queue string) (last int64, err error) {
@@ -280,4 +228,10 @@ func (s Ready) Relock(ctx context.Context, db DBTX, queue string, seqs []int64) 
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowTo[int64])
+}
+
+// Complete removes handled messages by where their rows lie, which spares the server the way through the index. Only
+// for rows that this transaction has locked itself, since its Fetch: nobody can have moved them since.
+func (s Ready) Complete(b *pgx.Batch, queue string, rows []pgtype.TID) {
+	b.Queue(fmt.Sprintf(`DELETE FROM %s WHERE ctid = ANY ($1::tid[])`, s.ready(queue)), pgtype.FlatArray[pgtype.TID](rows))
 }

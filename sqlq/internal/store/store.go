@@ -1,4 +1,4 @@
-// Package store holds all SQL that the runtime runs, in files by what it does; what only operators run is in package query of
+// Package store holds all SQL that the runtime runs, a type and a file for each noun; what only operators run is in package query of
 // ops, and the tables and SQL functions are in package migrations.
 //
 // Every statement names its tables with the schema, so it works whatever the search_path. Above each query stands what

@@ -1,12 +1,12 @@
 package store
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // InHand are messages that were fetched, held or leased: what is read of them, and how they end.
@@ -41,12 +41,6 @@ func (s base) taken(from From) string {
 func (s InHand) Complete(b *pgx.Batch, from From, keys []int64) {
 	table, key, cond := s.rows(from)
 	b.Queue(fmt.Sprintf(`DELETE FROM %s WHERE %s %s = ANY ($1::bigint[])`, table, cond, key), keys)
-}
-
-// Complete removes handled messages by where their rows lie, which spares the server the way through the index. Only
-// for rows that this transaction has locked itself, since its Fetch: nobody can have moved them since.
-func (s Ready) Complete(b *pgx.Batch, queue string, rows []pgtype.TID) {
-	b.Queue(fmt.Sprintf(`DELETE FROM %s WHERE ctid = ANY ($1::tid[])`, s.ready(queue)), pgtype.FlatArray[pgtype.TID](rows))
 }
 
 // Retry is a message that is to be tried again later.
@@ -151,29 +145,28 @@ func (s base) fail(b *pgx.Batch, taken, queue string, failures []Failure, more .
 	return nil
 }
 
-// Add moves held messages that are still being handled into the leased table, in the name of an instance, with the
-// attempts that have ended. leases gets the lease of each seq. Relies on the queue's primary key.
-func (s Leases) Add(b *pgx.Batch, queue string, instance int32, seqs []int64, attempts []int, leases map[int64]int64) {
-	small := make([]int16, len(attempts))
-	for i, a := range attempts {
-		small[i] = smallint(a)
-	}
-	b.Queue(fmt.Sprintf(`
-		WITH %s
-		INSERT INTO %s (instance, queue, seq, id, sent_at, expires_at, attempt, type, headers, body)
-		SELECT $3::int, $4::text, t.seq, t.id, t.sent_at, t.expires_at, a.attempt, t.type, t.headers, t.body
-		FROM taken t JOIN unnest($1::bigint[], $2::smallint[]) a (seq, attempt) ON a.seq = t.seq
-		ORDER BY t.seq
-		RETURNING seq, lease`, s.taken(From{Queue: queue}), s.table("leased")),
-		seqs, small, instance, queue).Query(func(rows pgx.Rows) error {
-		defer rows.Close()
-		for rows.Next() {
-			var seq, lease int64
-			if err := rows.Scan(&seq, &lease); err != nil {
-				return err
-			}
-			leases[seq] = lease
-		}
-		return rows.Err()
-	})
+// Sizes are how large a message is, and what of it is short.
+type Sizes struct {
+	ID            [16]byte
+	Type          string // its beginning, if it is long
+	LongType      bool
+	Headers, Body int // bytes
+}
+
+// Sizes returns how large a message is that the transaction holds or the instance leases. Locks nothing further.
+func (s InHand) Sizes(ctx context.Context, db DBTX, from From, key int64) (sizes Sizes, err error) {
+	table, id, cond := s.rows(from)
+	err = db.QueryRow(ctx, fmt.Sprintf(`
+		SELECT id, CASE WHEN octet_length(type) <= 1000 THEN type ELSE left(type, 200) || '…' END, octet_length(type) > 1000,
+			coalesce(octet_length(headers::text), 0), octet_length(body)
+		FROM %s WHERE %s %s = $1`, table, cond, id), key).Scan(&sizes.ID, &sizes.Type, &sizes.LongType, &sizes.Headers, &sizes.Body)
+	return sizes, err
+}
+
+// Rest returns the headers and the body of one message that the transaction holds or the instance leases. Locks
+// nothing further.
+func (s InHand) Rest(ctx context.Context, db DBTX, from From, key int64) (headers, body []byte, err error) {
+	table, id, cond := s.rows(from)
+	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT headers::text, body FROM %s WHERE %s %s = $1`, table, cond, id), key).Scan(&headers, &body)
+	return headers, body, err
 }
