@@ -17,20 +17,20 @@ import (
 	"github.com/sqlq/sqlq/migrations"
 )
 
-// ErrNoSchema is returned by Validate when no migration is applied to the schema. Up makes it.
+// ErrNoSchema is returned by Validate when no migration is applied to the schema. Call Up first.
 var ErrNoSchema = errors.New("the schema has no sqlq tables")
 
-// Difference is something in a schema that is not as the migrations make it.
+// Difference is something in a schema that differs from what the migrations create.
 type Difference struct {
 	Object string // "q_sales", "error", "function send(…)", …: the table, sequence or function
-	Want   string // what the migrations make; "": nothing
+	Want   string // what the migrations create; "": nothing
 	Have   string // what is there; "": nothing
 }
 
-// Validate compares the schema with what the migrations up to its version make: tables and their options, columns, keys,
-// indexes, triggers, policies, sequences, functions, and what everybody (PUBLIC) may do; of each queue too. Comments and the
-// privileges of roles are left out. It makes a second schema to compare with, in a transaction that it rolls back, so it
-// needs the right to make schemas, and changes nothing. Errors: ErrNoSchema, ErrNewerSchema, ErrPreRelease, and those of the
+// Validate compares the schema with what the migrations up to its version create: tables and their options, columns, keys,
+// indexes, triggers, policies, sequences, functions, and the privileges of PUBLIC, for each queue too. Comments and the
+// privileges of roles are left out. It creates a second schema to compare with, in a transaction that it rolls back, so it
+// needs the privilege to create schemas, and changes nothing. Errors: ErrNoSchema, ErrNewerSchema, ErrPreRelease, and those of the
 // database.
 func (m *Migrator) Validate(ctx context.Context) ([]Difference, error) {
 	different, err := m.validate(ctx)
@@ -46,7 +46,7 @@ func (m *Migrator) validate(ctx context.Context) ([]Difference, error) {
 	case err != nil:
 		return nil, fmt.Errorf("read its version: %w", err)
 	case has.version == 0:
-		return nil, fmt.Errorf("%w: make them with Up, or: sqlq migrate up", ErrNoSchema)
+		return nil, fmt.Errorf("%w: create them with Up, or: sqlq migrate up", ErrNoSchema)
 	case has.version > migrations.Latest():
 		return nil, fmt.Errorf("%w: it has version %d, this program knows %d; use a newer sqlq", ErrNewerSchema, has.version, migrations.Latest())
 	}
@@ -65,41 +65,41 @@ func (m *Migrator) validate(ctx context.Context) ([]Difference, error) {
 		return nil, fmt.Errorf("begin: %w", err)
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-	// The first migrations know no queues.
+	// Before the migration of the queues there is no create_queue.
 	script += fmt.Sprintf(`DO $$ BEGIN PERFORM %s('%s'); EXCEPTION WHEN undefined_function THEN END $$;`, pgx.Identifier{pattern, "create_queue"}.Sanitize(), exampleQueue)
 	if _, err := conn.PgConn().Exec(ctx, script).ReadAll(); err != nil {
 		return nil, m.noPattern(err)
 	}
 	want, err := shapeOf(ctx, tx, pattern)
 	if err != nil {
-		return nil, fmt.Errorf("read what the migrations make: %w", err)
+		return nil, fmt.Errorf("read the comparison schema: %w", err)
 	}
 	have, err := shapeOf(ctx, tx, m.schema)
 	if err != nil {
-		return nil, fmt.Errorf("read what is there: %w", err)
+		return nil, fmt.Errorf("read the schema: %w", err)
 	}
 	return compare(want, have), nil
 }
 
-// noPattern says why there is nothing to compare with, and where there would be.
+// noPattern explains why the comparison schema could not be created, and what to do.
 func (m *Migrator) noPattern(err error) error {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
 		switch pg.Code {
 		case "25006": // read_only_sql_transaction
-			return fmt.Errorf("nothing can be made here to compare with, as on a standby; connect to the primary, whose schema is the same: %w", err)
+			return fmt.Errorf("the server is read-only, probably a standby, so the schema to compare with cannot be created; connect to the primary, whose schema is the same: %w", err)
 		case "42501": // insufficient_privilege
-			return fmt.Errorf("make a schema to compare with, which is rolled back: role %q needs for that: GRANT CREATE ON DATABASE %s TO %s: %w",
+			return fmt.Errorf("create a schema to compare with (it is rolled back), for which role %q needs: GRANT CREATE ON DATABASE %s TO %s: %w",
 				m.config.User, pgx.Identifier{m.config.Database}.Sanitize(), pgx.Identifier{m.config.User}.Sanitize(), err)
 		}
 	}
-	return fmt.Errorf("make a schema to compare with: %w", err)
+	return fmt.Errorf("create a schema to compare with: %w", err)
 }
 
-// exampleQueue is the queue that all are compared with.
+// exampleQueue is the queue that all others are compared with.
 const exampleQueue = "example"
 
-// shape is what a schema looks like: a line for each place in it.
+// shape describes a schema: a line for each place in it.
 type shape struct {
 	lines  map[place]string
 	queues map[string]map[place]string // of each queue, with its name taken out
