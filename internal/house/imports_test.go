@@ -11,9 +11,9 @@ import (
 
 const pgxPath = "github.com/jackc/pgx/v5"
 
-// mayImport says what packages may import beside the standard library: packages of this module by their folder, others
-// by path, with all below. A package of the library, which is all in sqlq/ and migrations/, must be here. Tests may
-// import what they like.
+// mayImport says what packages may import besides the standard library: packages of this module by folder, others
+// by path, including everything below. Every package of the library, that is, of sqlq/ and migrations/, must be listed here. Tests may
+// import anything.
 var mayImport = map[string][]string{
 	"migrations":              {},
 	"sqlq":                    {"sqlq/internal/presence", "sqlq/internal/sending", "sqlq/internal/session", "sqlq/internal/wakeup", "sqlq/internal/store", "sqlq/internal/handmade", "migrations", pgxPath},
@@ -35,7 +35,7 @@ var mayImport = map[string][]string{
 	"testdata":              {},
 }
 
-// isLibrary says whether other modules link the package.
+// isLibrary reports whether other modules link the package.
 func isLibrary(dir string) bool {
 	return dir == "migrations" || dir == "sqlq" || strings.HasPrefix(dir, "sqlq/")
 }
@@ -64,7 +64,7 @@ func importFaults(all []pkg) (faults []string) {
 	return faults
 }
 
-// standard says whether a package is of the standard library: no host name in front.
+// standard reports whether a package belongs to the standard library: its path has no host name in front.
 func standard(imported string) bool {
 	first, _, _ := strings.Cut(imported, "/")
 	return !strings.Contains(first, ".")
@@ -77,17 +77,17 @@ func orNothing(allowed []string) string {
 	return "only the standard library and " + strings.Join(allowed, ", ")
 }
 
-// statement matches SQL that reads or writes tables, or calls a server's function.
+// statement matches SQL that reads or writes tables, or calls a function of the server.
 var statement = regexp.MustCompile(`\b(SELECT\s+\S|INSERT INTO|DELETE FROM|UPDATE\s+\S+\s+SET|TRUNCATE|LOCK TABLE|(CREATE|DROP|ALTER) (TABLE|SCHEMA|INDEX|FUNCTION|DATABASE|ROLE)|pg_[a-z_]+\()`)
 
 // onTables matches SQL on tables.
 var onTables = regexp.MustCompile(`(?s)\b(SELECT\s.*\sFROM\s|INSERT INTO|DELETE FROM|UPDATE\s+\S+\s+SET|TRUNCATE|LOCK TABLE)`)
 
-// querying are the methods of pgx with which statements are run.
+// querying are the methods of pgx that run statements.
 var querying = []string{"Exec", "Query", "QueryRow", "SendBatch", "CopyFrom", "Begin", "BeginTx", "BeginFunc", "BeginTxFunc"}
 
-// sqlFaults lists SQL that is not where it belongs: the command line has none at all, and that of the library is in the
-// store, but for what opens, divides and ends transactions.
+// sqlFaults lists SQL in the wrong place: the command line must have none at all, and the library only in the
+// store, except for statements that begin, divide and end transactions.
 func sqlFaults(all []pkg) (faults []string) {
 	for _, p := range all {
 		forbidden := onTables
@@ -116,7 +116,7 @@ func sqlFaults(all []pkg) (faults []string) {
 	return faults
 }
 
-// docFaults lists packages that do not say what they are.
+// docFaults lists packages without a package comment.
 func docFaults(all []pkg) (faults []string) {
 	for _, p := range all {
 		if p.doc == "" {

@@ -16,13 +16,13 @@ import (
 	"github.com/sqlq/sqlq/migrations"
 )
 
-// ErrNoSchema is returned by Validate when no migration is applied to the schema. Up makes it.
+// ErrNoSchema is returned by Validate when no migration is applied to the schema. Call Up first.
 var ErrNoSchema = errors.New("the schema has no sqlq tables")
 
-// Difference is something in a schema that is not as the migrations make it.
+// Difference is something in a schema that differs from what the migrations create.
 type Difference struct {
 	Object string // "q_sales", "error", "function send(…)", …: the table, sequence or function
-	Want   string // what the migrations make; "": nothing
+	Want   string // what the migrations create; "": nothing
 	Have   string // what is there; "": nothing
 }
 
@@ -46,7 +46,7 @@ func (m *Migrator) validate(ctx context.Context) ([]Difference, error) {
 	case err != nil:
 		return nil, fmt.Errorf("read its version: %w", err)
 	case has.version == 0:
-		return nil, fmt.Errorf("%w: make them with Up, or: sqlq migrate up", ErrNoSchema)
+		return nil, fmt.Errorf("%w: create them with Up, or: sqlq migrate up", ErrNoSchema)
 	case has.version > migrations.Latest():
 		return nil, fmt.Errorf("%w: it has version %d, this program knows %d; use a newer sqlq", ErrNewerSchema, has.version, migrations.Latest())
 	}
@@ -65,7 +65,7 @@ func (m *Migrator) validate(ctx context.Context) ([]Difference, error) {
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read what is there: %w", err)
+		return nil, fmt.Errorf("read the schema: %w", err)
 	}
 	return compare(want, have), nil
 }
@@ -119,7 +119,7 @@ func (m *Migrator) noPattern(err error) error {
 				m.config.User, pgx.Identifier{m.config.Database}.Sanitize(), pgx.Identifier{m.config.User}.Sanitize(), err)
 		}
 	}
-	return fmt.Errorf("make a schema to compare with: %w", err)
+	return fmt.Errorf("create a schema to compare with: %w", err)
 }
 
 func compare(want, have shape) (different []Difference) {
