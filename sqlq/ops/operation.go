@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -114,7 +115,7 @@ func goesByBatches(kind string) bool {
 type OperationFilter struct {
 	Status OperationStatus // "": any
 	Kind   string          // such as replay; "": any
-	Queue  string          // what was changed, where messages went, or which they were of; "": any
+	Queue  string          // the queue that was changed, that messages went to, or that they were of; "": any
 	User   string          // who: the user of their machine, or the role of the database; "": anybody
 	Since  Moment          // that began then or later
 	Until  Moment          // that began before then
@@ -133,16 +134,45 @@ func (o Operations) List(ctx context.Context, f OperationFilter) ([]Operation, e
 	if f.Limit <= 0 {
 		f.Limit = 50
 	}
-	list, err := o.store.ListOperations(ctx, o.pool, query.OperationFilter{Status: string(f.Status), Kind: f.Kind, Queue: f.Queue, User: f.User,
-		Since: f.Since.stored(), Until: f.Until.stored(), Before: f.After}, f.Limit)
-	if err != nil {
-		return nil, fmt.Errorf("list operations: %w", err)
+	chosen := query.OperationFilter{Status: string(f.Status), Kind: f.Kind, Queue: f.Queue, User: f.User, Since: f.Since.stored(),
+		Until: f.Until.stored(), Before: f.After}
+	atOnce := f.Limit
+	if f.Queue != "" { // some that are read may be left out
+		atOnce = max(atOnce, 200)
 	}
-	operations := make([]Operation, len(list))
-	for i, op := range list {
-		operations[i] = operation(op)
+	operations := []Operation{}
+	for {
+		list, err := o.store.ListOperations(ctx, o.pool, chosen, atOnce)
+		if err != nil {
+			return nil, fmt.Errorf("list operations: %w", err)
+		}
+		for _, op := range list {
+			if op := operation(op); (f.Queue == "" || op.isOf(f.Queue)) && len(operations) < f.Limit {
+				operations = append(operations, op)
+			}
+		}
+		if len(list) < atOnce || len(operations) == f.Limit {
+			return operations, nil
+		}
+		chosen.Before = list[len(list)-1].ID
 	}
-	return operations, nil
+}
+
+// isOf reports whether an operation is about a queue: the one that it changed or sent messages to, or one that it was told.
+func (op Operation) isOf(queue string) bool {
+	if op.Queue == queue {
+		return true
+	}
+	var told struct { // encoding/json finds a member whatever its case
+		Queue  json.RawMessage
+		Queues json.RawMessage
+	}
+	if json.Unmarshal(op.Filter, &told) != nil {
+		return false
+	}
+	var one string
+	var several []string
+	return json.Unmarshal(told.Queue, &one) == nil && one == queue || json.Unmarshal(told.Queues, &several) == nil && slices.Contains(several, queue)
 }
 
 // Show returns one operation; a *NoOperationError when there is none of that number.

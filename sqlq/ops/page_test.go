@@ -240,3 +240,39 @@ func TestOperationsByQueueUserAndTime(t *testing.T) {
 		}
 	}
 }
+
+// An operation is of the queues that it was told or that it changed, and of no other whose name stands somewhere in its filter.
+func TestOperationsOfAQueueAreNotOfItsNamesakes(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	d.create("sales", "billing")
+	operation := func(kind, queue, filter string) {
+		d.exec(`INSERT INTO sqlq.operation (kind, queue, filter) VALUES ($1, nullif($2, ''), $3::text::json)`, kind, queue, filter)
+	}
+	operation("archive", "", `{"headers":{"queue":"sales"}}`)                                     // 1: a header of that name
+	operation("archive", "", `{"queue": "sales", "headers": {"tenant": "\u0000"}}`)               // 2: also where PostgreSQL cannot read it
+	operation("replay", "billing", `{"queue":"sales"}`)                                           // 3: from one to the other
+	operation("grant", "", `{"Role":"web","Queues":["billing","sales"]}`)                         // 4: of several
+	operation("archive", "", `{"group":"sales","names":["sales"],"body":"$.queue == \"sales\""}`) // 5: its other words
+	operation("archive", "", `"sales"`)                                                           // 6: no filter at all
+	operation("pause", "sales", `{}`)                                                             // 7
+	for want, f := range map[string]ops.OperationFilter{
+		"7 4 3 2 ": {Queue: "sales"}, "4 3 ": {Queue: "billing"}, "7 4 ": {Queue: "sales", Limit: 2}, "3 2 ": {Queue: "sales", After: 4},
+		"2 ": {Queue: "sales", After: 4, Kind: "archive", Limit: 1},
+	} {
+		list, err := d.Operations.List(t.Context(), f)
+		got := ""
+		for _, op := range list {
+			got += fmt.Sprint(op.ID, " ")
+		}
+		if err != nil || got != want {
+			t.Errorf("%+v: %q, %v, want %q", f, got, err, want)
+		}
+	}
+	for range 300 { // more than are read at once
+		operation("archive", "", `{"headers":{"queue":"sales"}}`)
+	}
+	if list, err := d.Operations.List(t.Context(), ops.OperationFilter{Queue: "sales"}); len(list) != 4 || err != nil {
+		t.Errorf("behind many namesakes: %d, %v", len(list), err)
+	}
+}
