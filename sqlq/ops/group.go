@@ -38,6 +38,36 @@ type Group struct {
 	Error     string    // its; the first thousand characters
 }
 
+// Status is that of its messages: failed, archived, or both.
+func (g Group) Status() string {
+	switch g.Archived {
+	case 0:
+		return string(StatusFailed)
+	case g.Count.N:
+		return string(StatusArchived)
+	}
+	return "both"
+}
+
+// MarshalJSON writes the group as sqlq error groups -o json does.
+func (g Group) MarshalJSON() ([]byte, error) {
+	return encode(struct {
+		Group     string    `json:"group"`
+		Count     int64     `json:"count"`
+		Estimated bool      `json:"estimated"`
+		Archived  int64     `json:"archived"`
+		Status    string    `json:"status"`
+		Queues    []string  `json:"queues"`
+		Types     []string  `json:"types"`
+		FirstAt   time.Time `json:"first_failed_at"`
+		LastAt    time.Time `json:"last_failed_at"`
+		Number    int64     `json:"number"`
+		ErrorType string    `json:"error_type"`
+		Error     string    `json:"error"`
+	}{g.Group, g.Count.N, g.Count.Estimated, g.Archived, g.Status(), g.Queues, g.Types, timeAsJSON(g.FirstAt), timeAsJSON(g.LastAt), g.Number,
+		g.ErrorType, g.Error})
+}
+
 // Groups returns the failed messages that a filter chooses by group, the largest group first; with Order Newest that
 // which failed last, with Oldest that which failed first. Limit is of groups. Where there are so many messages that
 // counting them takes more than half a second, the counts are estimated from a sample of the table, but for small groups. Then with

@@ -43,6 +43,30 @@ type Instance struct {
 	Slowest     *time.Duration // how long the longest of the running handlers has run; nil: none runs
 }
 
+// MarshalJSON writes the instance as sqlq instance ls -o json does.
+func (i Instance) MarshalJSON() ([]byte, error) {
+	return encode(struct {
+		Endpoint    string        `json:"endpoint"`
+		ID          int           `json:"id"`
+		Host        string        `json:"host"`
+		PID         int           `json:"pid"`
+		Version     string        `json:"version"`
+		State       InstanceState `json:"state"`
+		StartedAt   time.Time     `json:"started_at"`
+		LastSeen    time.Time     `json:"last_seen_at"`
+		EndedAt     *time.Time    `json:"ended_at"`
+		Concurrency int           `json:"concurrency"`
+		InHand      int           `json:"in_hand"`
+		Rate        float64       `json:"rate_per_second"`
+		Handled     int64         `json:"handled"`
+		Failed      int64         `json:"failed"`
+		Expired     int64         `json:"expired"`
+		Slow        int           `json:"slow"`
+		Slowest     *float64      `json:"slowest_seconds"`
+	}{i.Endpoint, i.ID, i.Host, i.PID, i.Version, i.State, timeAsJSON(i.StartedAt), timeAsJSON(i.LastSeen), optionalTime(i.EndedAt), i.Concurrency,
+		i.InHand, i.Rate, i.Handled, i.Failed, i.Expired, i.Slow, optionalSeconds(i.Slowest)})
+}
+
 // InstanceFilter chooses instances. The zero value is all that live.
 type InstanceFilter struct {
 	Endpoint string // "": of all

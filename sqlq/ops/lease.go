@@ -33,6 +33,24 @@ type Lease struct {
 	For      time.Duration // since then, by the clock of the database
 }
 
+// MarshalJSON writes the lease as sqlq lease ls -o json does.
+func (l Lease) MarshalJSON() ([]byte, error) {
+	return encode(struct {
+		Number   int64         `json:"lease"`
+		Message  string        `json:"id"`
+		Type     string        `json:"type"`
+		Queue    string        `json:"queue"`
+		Attempt  int           `json:"attempts"`
+		SentAt   time.Time     `json:"sent_at"`
+		LeasedAt time.Time     `json:"leased_at"`
+		For      float64       `json:"leased_seconds"`
+		Instance int           `json:"instance"`
+		State    InstanceState `json:"instance_state"`
+		Host     string        `json:"host"`
+		PID      int           `json:"pid"`
+	}{l.Number, l.Message, l.Type, l.Queue, l.Attempt, timeAsJSON(l.SentAt), timeAsJSON(l.LeasedAt), l.For.Seconds(), l.Instance, l.State, l.Host, l.PID})
+}
+
 // LeaseFilter chooses leased messages: those that fit every field that is set.
 type LeaseFilter struct {
 	Names    []string      // by number of the lease or id of the message: any of them
@@ -110,8 +128,8 @@ func (o Leases) PreviewRelease(ctx context.Context, f LeaseFilter) ([]Lease, err
 
 // Released says what Leases.Release did.
 type Released struct {
-	Released int64 // messages that are in their queues again
-	Busy     int64 // left, because they are being settled, or handled in a transaction
+	Released int64 `json:"released"` // messages that are in their queues again
+	Busy     int64 `json:"busy"`     // left, because they are being settled, or handled in a transaction
 }
 
 // Release puts the leased messages that a filter chooses back into their queues, and returns how many, also together

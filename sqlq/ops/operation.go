@@ -93,6 +93,29 @@ type Operation struct {
 	Error     string          // what ended it early
 }
 
+// MarshalJSON writes the operation as sqlq operation show -o json does.
+func (op Operation) MarshalJSON() ([]byte, error) {
+	return encode(struct {
+		ID        int64           `json:"operation"`
+		Kind      string          `json:"kind"`
+		Status    OperationStatus `json:"status"`
+		Filter    json.RawMessage `json:"filter"`
+		Queue     *string         `json:"queue"`
+		Wanted    *int64          `json:"wanted"`
+		Done      int64           `json:"done"`
+		Role      string          `json:"role"`
+		OSUser    string          `json:"os_user"`
+		Host      string          `json:"host"`
+		Reason    string          `json:"reason"`
+		BeganAt   time.Time       `json:"began_at"`
+		UpdatedAt time.Time       `json:"updated_at"`
+		EndedAt   *time.Time      `json:"ended_at"`
+		Error     string          `json:"error,omitempty"`
+		Resumable bool            `json:"resumable"`
+	}{op.ID, op.Kind, op.Status, op.Filter, optionalText(op.Queue), op.Wanted, op.Done, op.Role, op.OSUser, op.Host, op.Reason, timeAsJSON(op.BeganAt),
+		timeAsJSON(op.UpdatedAt), optionalTime(op.EndedAt), op.Error, op.Resumable()})
+}
+
 // Resumable says whether Operations.Resume can go on with it.
 func (op Operation) Resumable() bool {
 	return goesByBatches(op.Kind) && (op.Status == OperationInterrupted || op.Status == OperationStalled)
