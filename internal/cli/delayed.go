@@ -1,0 +1,142 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sqlq/sqlq/internal/term"
+	"github.com/sqlq/sqlq/sqlq/ops"
+)
+
+func (a *app) delayedCommand() *cobra.Command {
+	return noun("delayed", "Look at messages that wait for their time; cancel and reschedule them",
+		a.delayedListCommand(), a.delayedShowCommand(), a.delayedCancelCommand(), a.delayedRescheduleCommand(), a.delayedNowCommand())
+}
+
+func (a *app) delayedListCommand() *cobra.Command {
+	var f ops.Filter
+	c := &cobra.Command{
+		Use:     "ls",
+		Aliases: []string{"list"},
+		Short:   "List delayed messages, those that are due first at the front",
+		Long: `List delayed messages, those that are due first at the front: those that their sender deferred (delay) and those whose
+last attempt failed and that will be tried again (retry).
+
+Times are found by an index. Everything else looks at one message after the other, in the order of their due times.`,
+		Example:     "  sqlq delayed ls --queue billing\n  sqlq delayed ls --type sales.Remind --until +1h -o jsonl | jq -r .id",
+		Args:        noMoreThan(0),
+		Annotations: map[string]string{needs: "viewer"},
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := a.chosenBy(c.Context(), &f, nil); err != nil {
+				return err
+			}
+			return runList(a, c, f.Limit, func(db *database, limit int) ([]ops.DelayedMessage, error) {
+				wanted := f
+				wanted.Limit = limit
+				return db.Delayed.List(c.Context(), wanted)
+			}, a.printDelayed, func(db *database) error {
+				return a.noneFound(c.Context(), db, !f.ChoosesAll(), f.Type, "no such messages among the delayed")
+			})
+		},
+	}
+	a.filterFlags(c, &f, delayedMessages)
+	limitFlag(c, &f.Limit)
+	return a.watchable(c)
+}
+
+func (a *app) printDelayed(found []ops.DelayedMessage) error {
+	t := &term.Table{Columns: []term.Column{{Name: "number", Right: true}, {Name: "due"}, {Name: "queue", Cut: true}, {Name: "type", Cut: true}, {Name: "why", Spare: 1},
+		{Name: "attempts", Right: true, Spare: 2}, {Name: "error", Cut: true}}}
+	views := make([]delayedView, len(found))
+	for i, m := range found {
+		views[i] = viewDelayed(m)
+		t.Add(fmt.Sprint(m.Number), a.due(m), m.Queue, m.Type, string(m.Why), fmt.Sprint(m.Attempts), m.Error)
+	}
+	return printList(a, views, t)
+}
+
+// due writes when a message is due: how long it takes by the clock of the database where somebody looks, else in full.
+func (a *app) due(m ops.DelayedMessage) string {
+	switch {
+	case !a.outTerminal:
+		return fullTime(m.DueAt)
+	case m.DueIn >= 0:
+		return "in " + age(m.DueIn)
+	default:
+		return age(-m.DueIn) + " ago"
+	}
+}
+
+func (a *app) delayedShowCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:               "show NUMBER|ID",
+		Short:             "Show all of a delayed message",
+		Example:           "  sqlq delayed show 17\n  sqlq delayed show 0198c0de-7a00-7000-8000-000000000001 -o json | jq .body",
+		Args:              exactly("NUMBER or ID"),
+		ValidArgsFunction: onlyFirst(a.completeDelayed),
+		RunE: func(c *cobra.Command, args []string) error {
+			db, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			m, err := db.Delayed.Show(c.Context(), args[0])
+			if err != nil {
+				return nothingDelayed(err, 0)
+			}
+			view := delayedDetailView{viewDelayed(m), headersOf(m.Headers), bodyOf(m.Body)}
+			return a.printOne(view, func(w io.Writer) { a.writeDelayed(w, m) })
+		},
+	}
+}
+
+func (a *app) writeDelayed(w io.Writer, m ops.DelayedMessage) {
+	field(w, "number", fmt.Sprint(m.Number))
+	field(w, "id", m.ID)
+	field(w, "type", m.Type)
+	field(w, "queue", m.Queue)
+	field(w, "why", string(m.Why))
+	due := fullTime(m.DueAt)
+	if a.outTerminal {
+		due += " (" + a.due(m) + ")"
+	}
+	field(w, "due", due)
+	field(w, "attempts", fmt.Sprint(m.Attempts))
+	field(w, "sent", a.whenInFull(m.SentAt))
+	if m.ExpiresAt != nil {
+		field(w, "expires", a.whenInFull(*m.ExpiresAt))
+	}
+	block(w, "error", m.Error)
+	block(w, "headers", pretty(m.Headers))
+	writeBody(w, m.Body)
+}
+
+// delayedView is a delayed message in JSON.
+type delayedView struct {
+	Number    int64      `json:"number"`
+	ID        string     `json:"id"`
+	Queue     string     `json:"queue"`
+	Type      string     `json:"type"`
+	Why       ops.Why    `json:"why"`
+	DueAt     time.Time  `json:"due_at"`
+	DueIn     float64    `json:"due_in_seconds"`
+	SentAt    time.Time  `json:"sent_at"`
+	ExpiresAt *time.Time `json:"expires_at"`
+	Attempts  int        `json:"attempts"`
+	Error     string     `json:"error,omitempty"`
+}
+
+// delayedDetailView is a delayed message in JSON with all that it has.
+type delayedDetailView struct {
+	delayedView
+	Headers json.RawMessage `json:"headers"`
+	body
+}
+
+func viewDelayed(m ops.DelayedMessage) delayedView {
+	return delayedView{m.Number, m.ID, m.Queue, m.Type, m.Why, inUTC(m.DueAt), m.DueIn.Seconds(), inUTC(m.SentAt), utc(m.ExpiresAt), m.Attempts, m.Error}
+}

@@ -1,0 +1,186 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sqlq/sqlq/internal/term"
+	"github.com/sqlq/sqlq/sqlq/ops"
+)
+
+func (a *app) errorCommand() *cobra.Command {
+	return noun("error", "Look at failed messages; mend, replay, archive and delete them",
+		a.errorListCommand(), a.errorCountCommand(), a.errorGroupsCommand(), a.errorShowCommand(), a.errorExportCommand(), a.errorEditCommand(),
+		a.errorReplayCommand(), a.errorArchiveCommand(), a.errorUnarchiveCommand(), a.errorDeleteCommand())
+}
+
+func (a *app) errorListCommand() *cobra.Command {
+	var f ops.Filter
+	c := &cobra.Command{
+		Use:     "ls",
+		Aliases: []string{"list"},
+		Short:   "List failed messages, the newest first",
+		Long: `List failed messages, the newest first. The flags choose; a message must fit all of them. --queue, --type, --group,
+--status, --id and the times are found at once, however many messages failed; the others look at each message that those
+leave. With a choice that nothing fits the exit code is 5.`,
+		Example: `  sqlq error ls --queue billing --since 1h
+  sqlq error ls --type sales.PlaceOrder --error '/time(d )?out/' --body '$.amount > 100' -o jsonl`,
+		Args:        noMoreThan(0),
+		Annotations: map[string]string{needs: "viewer"},
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := a.lookBy(c, &f); err != nil {
+				return err
+			}
+			db, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			return a.listFailed(c.Context(), db, f)
+		},
+	}
+	a.filterFlags(c, &f, failedMessages)
+	limitFlag(c, &f.Limit)
+	return a.watchable(c)
+}
+
+// lookBy completes the filter of a command that only looks. A viewer may not look into headers and bodies.
+func (a *app) lookBy(c *cobra.Command, f *ops.Filter) error {
+	if len(f.Headers) > 0 || f.Body != "" {
+		c.Annotations[needs] = "operator"
+	}
+	return a.chosenBy(c.Context(), f, nil)
+}
+
+func (a *app) listFailed(ctx context.Context, db *database, f ops.Filter) error {
+	limit := f.Limit
+	f.Limit = oneMore(limit)
+	t := &term.Table{Columns: []term.Column{{Name: "number", Right: true}, {Name: "when"}, {Name: "queue", Cut: true}, {Name: "type", Cut: true},
+		{Name: "attempts", Right: true, Spare: 2}, {Name: "error", Cut: true}, {Name: "group", Spare: 1}}}
+	var views []failedView
+	found := 0
+	p := a.progress()
+	err := db.Failed.Each(ctx, f, ops.EachOptions{Progress: looking(p, &found)}, func(m ops.FailedMessage) error {
+		if found++; limit > 0 && found > limit {
+			return nil
+		}
+		if a.format == formatJSONL {
+			p.End()
+			return a.printData(viewFailed(m))
+		}
+		views = append(views, viewFailed(m))
+		t.Add(fmt.Sprint(m.Number), a.when(m.FailedAt), m.Queue, m.Type, fmt.Sprint(m.Attempts), m.Error, m.Group)
+		return nil
+	})
+	p.End()
+	if a.format != formatJSONL && (err == nil || found > 0) {
+		err = errors.Join(printList(a, views, t), err)
+	}
+	switch {
+	case err != nil:
+		return err
+	case found == 0:
+		return a.noFailed(ctx, db, f)
+	case limit > 0 && found > limit:
+		a.sayMore(limit)
+	}
+	return nil
+}
+
+// looking returns what shows how far a search through failed messages is.
+func looking(p *term.Status, found *int) func(ops.Progress) {
+	return func(at ops.Progress) { p.Show("looked at %s, found %d", plural(at.Looked, "failed message"), *found) }
+}
+
+func (a *app) noFailed(ctx context.Context, db *database, f ops.Filter) error {
+	return a.noneFound(ctx, db, !f.ChoosesAll() || f.Status != "", f.Type, "no such messages in the error table")
+}
+
+func (a *app) errorCountCommand() *cobra.Command {
+	var f ops.Filter
+	c := &cobra.Command{
+		Use:   "count",
+		Short: "Count failed messages",
+		Long: `Count failed messages; many are estimated, and the number marked ~. The flags choose as in: sqlq error ls. With a choice
+that nothing fits it prints 0, and the exit code is 5.`,
+		Example: `  sqlq error count --since 1h
+  sqlq error count --queue billing --error /timeout/ -o json`,
+		Args:        noMoreThan(0),
+		Annotations: map[string]string{needs: "viewer"},
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := a.lookBy(c, &f); err != nil {
+				return err
+			}
+			db, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			n, err := db.Failed.Count(c.Context(), f)
+			if err != nil {
+				return err
+			}
+			view := struct {
+				Count     int64 `json:"count"`
+				Estimated bool  `json:"estimated"`
+			}{n.N, n.Estimated}
+			if err := a.printOne(view, func(w io.Writer) { fmt.Fprintln(w, count(n)) }); err != nil || n.N > 0 || n.Estimated {
+				return err
+			}
+			return a.noFailed(c.Context(), db, f)
+		},
+	}
+	a.choiceFlags(c, &f, failedMessages)
+	return c
+}
+
+func (a *app) errorGroupsCommand() *cobra.Command {
+	var f ops.Filter
+	c := &cobra.Command{
+		Use:   "groups",
+		Short: "Count failed messages by fault, the most frequent first",
+		Long: `Count failed messages by fault, the most frequent first. Messages of one type that failed with the same error, but for
+numbers and ids in its text, are one group; --group takes it in every other command. Where there are millions, counts are
+estimated and marked ~. The flags choose as in: sqlq error ls.`,
+		Example: `  sqlq error groups --since 1h
+  sqlq error groups --queue billing --order newest -o json | jq '.[0].group'`,
+		Args:        noMoreThan(0),
+		Annotations: map[string]string{needs: "viewer"},
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := a.lookBy(c, &f); err != nil {
+				return err
+			}
+			db, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			groups, err := db.Failed.Groups(c.Context(), f)
+			if err != nil {
+				return err
+			}
+			t := &term.Table{Columns: []term.Column{{Name: "group"}, {Name: "count", Right: true}, {Name: "queue", Cut: true}, {Name: "type", Cut: true}, {Name: "first", Spare: 1},
+				{Name: "last"}, {Name: "status", Spare: 2}, {Name: "error", Cut: true}}}
+			var views []groupView
+			for _, g := range groups {
+				v := viewGroup(g)
+				views = append(views, v)
+				t.Add(g.Group, count(g.Count), strings.Join(g.Queues, ","), strings.Join(g.Types, ","), a.when(g.FirstAt), a.when(g.LastAt), v.Status, g.Error)
+			}
+			if err := printList(a, views, t); err != nil || len(groups) > 0 {
+				return err
+			}
+			return a.noFailed(c.Context(), db, f)
+		},
+	}
+	a.choiceFlags(c, &f, failedMessages)
+	c.Flags().Var(groupOrder{&f.Order}, "order", "count: the largest first, newest: that which failed last, or oldest: that which failed first")
+	_ = c.RegisterFlagCompletionFunc("order", cobra.FixedCompletions([]string{"count", "newest", "oldest"}, cobra.ShellCompDirectiveNoFileComp))
+	c.Flags().IntVarP(&f.Limit, "limit", "n", 50, "list at most so many groups; 0: all")
+	return a.watchable(c)
+}

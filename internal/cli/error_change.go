@@ -1,0 +1,286 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sqlq/sqlq/internal/term"
+	"github.com/sqlq/sqlq/sqlq/ops"
+)
+
+const resumable = `It works in batches and is written down: when it is interrupted it says how much was done, and 'sqlq operation resume' goes on
+from there, also after a crash. Messages that fail after it began are left alone.`
+
+func (a *app) errorReplayCommand() *cobra.Command {
+	var f ops.Filter
+	var o ops.ReplayOptions
+	v := verb{name: "replay", past: "replayed", of: ops.StatusFailed, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
+		return db.Failed.PreviewReplay(ctx, f, o)
+	}, change: func(ctx context.Context, db *database, upTo ops.Snapshot, progress func(ops.Progress)) (int64, error) {
+		o.Progress, o.UpTo = progress, upTo
+		return db.Failed.Replay(ctx, f, o)
+	}}
+	c := a.changeFailedCommand(v, &f, &cobra.Command{
+		Use:   "replay [NUMBER|ID]...",
+		Short: "Move failed messages back to their queues",
+		Long: `Move failed messages back to their queues, the oldest first, where they start again at attempt 0. Archived ones are left
+alone. Two replays that run at once share the messages: each is replayed once.
+
+` + resumable,
+		Example: "  sqlq error replay 17 18\n  sqlq error replay --queue billing --group 5f2ab81c\n  sqlq error replay --type sales.PlaceOrder --since 2h --rate 100/s",
+	})
+	c.Flags().StringVar(&o.To, "to", "", "replay to this queue, instead of the one that each came from")
+	c.Flags().Var(rate{&o.Rate}, "rate", "replay at most so many a second, evenly, such as 100/s")
+	_ = c.RegisterFlagCompletionFunc("to", a.completeQueues)
+	return c
+}
+
+func (a *app) errorArchiveCommand() *cobra.Command {
+	var f ops.Filter
+	v := verb{name: "archive", past: "archived", of: ops.StatusFailed, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
+		return db.Failed.PreviewArchive(ctx, f, ops.ChangeOptions{})
+	}, change: func(ctx context.Context, db *database, upTo ops.Snapshot, progress func(ops.Progress)) (int64, error) {
+		return db.Failed.Archive(ctx, f, ops.ChangeOptions{UpTo: upTo, Progress: progress})
+	}}
+	return a.changeFailedCommand(v, &f, &cobra.Command{
+		Use:     "archive [NUMBER|ID]...",
+		Short:   "Keep failed messages, but leave them out of lists and replays",
+		Long:    "Keep failed messages, but leave them out of lists and replays. 'sqlq error unarchive' takes them back.\n\n" + resumable,
+		Example: "  sqlq error archive 17 18\n  sqlq error archive --type sales.PlaceOrder --reason 'orders of the load test'",
+	})
+}
+
+func (a *app) errorUnarchiveCommand() *cobra.Command {
+	var f ops.Filter
+	v := verb{name: "unarchive", past: "unarchived", of: ops.StatusArchived, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
+		return db.Failed.PreviewUnarchive(ctx, f, ops.ChangeOptions{})
+	}, change: func(ctx context.Context, db *database, upTo ops.Snapshot, progress func(ops.Progress)) (int64, error) {
+		return db.Failed.Unarchive(ctx, f, ops.ChangeOptions{UpTo: upTo, Progress: progress})
+	}}
+	c := a.changeFailedCommand(v, &f, &cobra.Command{
+		Use:     "unarchive [NUMBER|ID]...",
+		Short:   "Take archived messages back among the failed ones",
+		Long:    "Take archived messages back among the failed ones, where they can be replayed.\n\n" + resumable,
+		Example: "  sqlq error unarchive 17 18\n  sqlq error unarchive --queue billing --since 7d",
+	})
+	c.Flags().Lookup("status").DefValue = string(ops.StatusArchived)
+	return c
+}
+
+func (a *app) errorDeleteCommand() *cobra.Command {
+	var f ops.Filter
+	v := verb{name: "delete", past: "deleted", destroys: true, of: ops.StatusAny, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
+		return db.Failed.PreviewDelete(ctx, f, ops.ChangeOptions{})
+	}, change: func(ctx context.Context, db *database, upTo ops.Snapshot, progress func(ops.Progress)) (int64, error) {
+		return db.Failed.Delete(ctx, f, ops.ChangeOptions{UpTo: upTo, Progress: progress})
+	}}
+	return a.changeFailedCommand(v, &f, &cobra.Command{
+		Use:   "delete [NUMBER|ID]...",
+		Short: "Remove failed messages for good",
+		Long: `Remove failed messages for good: what is left of them is that they were there, in the history of operations. It asks first;
+off a terminal it needs --yes. Archived ones are deleted with --status archived, or any.
+
+` + resumable,
+		Example: "  sqlq error delete 17\n  sqlq error delete --status archived --until 90d --yes",
+	})
+}
+
+// verb is what a command does with failed messages.
+type verb struct {
+	name, past string
+	destroys   bool       // they are lost: it always asks
+	of         ops.Status // of those that it is for
+	preview    func(ctx context.Context, db *database) (ops.Preview, error)
+	change     func(ctx context.Context, db *database, upTo ops.Snapshot, progress func(ops.Progress)) (int64, error)
+}
+
+// changeFailedCommand completes a command that does something with the failed messages that a filter chooses.
+func (a *app) changeFailedCommand(v verb, f *ops.Filter, c *cobra.Command) *cobra.Command {
+	var ch change
+	c.RunE = func(c *cobra.Command, names []string) error {
+		if err := a.chosenBy(c.Context(), f, names); err != nil {
+			return err
+		}
+		if err := a.checkAll(v, f, ch); err != nil {
+			return err
+		}
+		db, err := a.connectToChange(c.Context(), ch)
+		if err != nil {
+			return err
+		}
+		defer db.Close()
+		if ch.dryRun {
+			preview, err := v.preview(c.Context(), db)
+			if err != nil {
+				return err
+			}
+			return a.showPreview(v, preview)
+		}
+		upTo, err := a.confirmChange(c.Context(), v, f, ch, db)
+		if err != nil {
+			return err
+		}
+		return a.changeFailed(c.Context(), v, f, upTo, db)
+	}
+	a.filterFlags(c, f, failedMessages)
+	c.ValidArgsFunction = several(a.completeFailed(f, v.of))
+	if v.destroys {
+		ch.flags(c, asksAlways)
+	} else {
+		ch.flags(c, asksOnTerminal) // where it is all of them
+	}
+	ch.reasonFlag(c)
+	c.Flags().IntVarP(&f.Limit, "limit", "n", 0, v.name+" at most so many; 0: all that are chosen")
+	c.Flags().BoolVar(&f.All, "all", false, v.name+" every failed message")
+	return c
+}
+
+// checkAll refuses a command line that would change every failed message without saying so, where nobody can be asked.
+func (a *app) checkAll(v verb, f *ops.Filter, ch change) error {
+	switch {
+	case f.ChoosesAll() && !f.All && (ch.dryRun || a.attended() && !ch.yes):
+		f.All = true // what a dry run shows, and confirmChange asks
+	case f.ChoosesAll() && !f.All:
+		return usageErrorf("this would %s every failed message: name messages, or give --queue, --type or --group, or --all to mean it", v.name)
+	case !f.ChoosesAll() && f.All:
+		return usageErrorf("--all is every failed message: leave it out, or the names and filters")
+	}
+	return nil
+}
+
+// confirmChange asks before messages are lost, and on a terminal before all of them are changed, and returns what it has asked
+// about.
+func (a *app) confirmChange(ctx context.Context, v verb, f *ops.Filter, ch change, db *database) (upTo ops.Snapshot, err error) {
+	all := f.ChoosesAll() && f.Limit == 0
+	if ch.yes || !v.destroys && !(f.ChoosesAll() && a.attended()) {
+		return upTo, nil
+	}
+	preview, err := v.preview(ctx, db)
+	if err != nil {
+		return upTo, err
+	}
+	if none(preview) {
+		return upTo, nil // the change itself will say why
+	}
+	what := fmt.Sprintf("%s %s in schema %q of %s", v.name, messages(preview.Messages), a.schema, db.where)
+	if all {
+		kind := f.Status
+		if kind == "" || kind == ops.StatusAny {
+			kind = ops.StatusFailed
+		}
+		what = fmt.Sprintf("%s EVERY %s message, %s, in schema %q of %s", v.name, kind, count(preview.Messages), a.schema, db.where)
+	}
+	switch {
+	case all && v.destroys:
+		return preview.UpTo, a.confirmByName(ctx, ch, what, "delete all")
+	case v.destroys:
+		what += ", for good"
+	}
+	return preview.UpTo, a.confirm(ctx, ch, what)
+}
+
+// changeFailed does it, and tells what was done, also when it was interrupted.
+func (a *app) changeFailed(ctx context.Context, v verb, f *ops.Filter, upTo ops.Snapshot, db *database) error {
+	line, began := a.progress(), time.Now()
+	var operation int64
+	changed, err := v.change(ctx, db, upTo, func(p ops.Progress) {
+		operation = p.Operation
+		line.Show("%s", progressText(v.past, p, 0, time.Since(began)))
+	})
+	line.End()
+	var stopped *ops.InterruptedError
+	if errors.As(err, &stopped) {
+		operation = stopped.Operation
+	} else if changed == 0 {
+		if err == nil {
+			return errNoneOf(ctx, db, f.Type, "no such messages in the error table: nothing was %s", v.past)
+		}
+		return a.nothingIfMissing(err)
+	}
+	outcome := map[string]int64{v.past: changed, "operation": operation}
+	return errors.Join(a.done(outcome, "%s %s (operation %d)", v.past, plural(changed, "message"), operation), err)
+}
+
+// nothingIfMissing gives an error that says that none of the named messages is there the exit code for that.
+func (a *app) nothingIfMissing(err error) error {
+	var none *ops.NoFailedError
+	if errors.As(err, &none) {
+		return errNothing("%w", err)
+	}
+	return err
+}
+
+// progressText says how far a change is, how fast it goes and how much is left. before is what had been done when it was
+// resumed.
+func progressText(what string, p ops.Progress, before int64, took time.Duration) string {
+	text := fmt.Sprintf("%s %d", what, p.Done)
+	if p.Wanted != nil {
+		text += fmt.Sprintf(" of %d", *p.Wanted)
+	}
+	speed := float64(p.Done-before) / max(took.Seconds(), 0.001)
+	text += fmt.Sprintf(", %.0f/s", speed)
+	switch {
+	case p.Wanted == nil && p.UpTo > 0:
+		text += fmt.Sprintf(", looked through %d%%", 100*min(p.At, p.UpTo)/p.UpTo)
+	case p.Wanted != nil && speed >= 1 && *p.Wanted > p.Done:
+		text += ", " + age(time.Duration(float64(*p.Wanted-p.Done)/speed*float64(time.Second))) + " left"
+	}
+	return text
+}
+
+func none(p ops.Preview) bool { return p.Messages == ops.Count{} }
+
+func messages(c ops.Count) string {
+	if !c.Estimated {
+		return plural(c.N, "failed message")
+	}
+	return count(c) + " failed messages"
+}
+
+// showPreview prints what a command would do.
+func (a *app) showPreview(v verb, p ops.Preview) error {
+	t := &term.Table{Columns: []term.Column{{Name: "number", Right: true}, {Name: "when"}, {Name: "queue", Cut: true}, {Name: "type", Cut: true},
+		{Name: "error", Cut: true}, {Name: "group", Spare: 1}}}
+	var view struct {
+		DryRun    bool         `json:"dry_run"`
+		Would     string       `json:"would"`
+		Messages  int64        `json:"messages"`
+		Estimated bool         `json:"estimated"`
+		Gone      []string     `json:"gone_queues,omitempty"`
+		Missing   []string     `json:"missing,omitempty"`
+		Sample    []failedView `json:"sample"`
+	}
+	view.DryRun, view.Would, view.Messages, view.Estimated, view.Gone, view.Sample = true, v.name, p.Messages.N, p.Messages.Estimated, p.Gone, []failedView{}
+	if p.Unnamed != nil {
+		view.Missing = p.Unnamed.Missing
+	}
+	for _, m := range p.Sample {
+		view.Sample = append(view.Sample, viewFailed(m))
+		t.Add(fmt.Sprint(m.Number), a.when(m.FailedAt), m.Queue, m.Type, m.Error, m.Group)
+	}
+	if a.format != formatTable {
+		if err := a.printData(view); err != nil {
+			return err
+		}
+	} else {
+		a.say("would %s %s, as of now; among them:", v.name, messages(p.Messages))
+		if err := a.printTable(t); err != nil {
+			return err
+		}
+		if p.Gone != nil {
+			a.say("those of queues that are gone would stay: %s", term.OneLine(strings.Join(p.Gone, ", ")))
+		}
+		if p.Unnamed != nil {
+			a.say("%v", p.Unnamed)
+		}
+	}
+	if none(p) {
+		return errNothing("no such messages in the error table: nothing would be %s", v.past)
+	}
+	return nil
+}

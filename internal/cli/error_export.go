@@ -1,0 +1,59 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sqlq/sqlq/sqlq/ops"
+)
+
+func (a *app) errorExportCommand() *cobra.Command {
+	var f ops.Filter
+	c := &cobra.Command{
+		Use:   "export [NUMBER|ID]...",
+		Short: "Write failed messages as JSON lines, with all that was kept of them",
+		Long: `Write failed messages to standard output, a JSON object a line, with headers, body and all that was kept of the failure.
+They stay where they are. sqlq queue import reads the lines. A body that is no JSON is in base64, as body_encoding says.`,
+		Example: `  sqlq error export --group 5f2ab81c02d9e6a4 > failed.jsonl
+  sqlq error export --queue billing --since 1d | jq -r .body.customer | sort | uniq -c`,
+		ValidArgsFunction: several(a.completeFailed(&f, ops.StatusFailed)),
+		RunE: func(c *cobra.Command, names []string) error {
+			if a.format == formatJSON || a.format == formatYAML {
+				return usageErrorf("-o %s: an export is JSON lines", a.format)
+			}
+			if err := a.chosenBy(c.Context(), &f, names); err != nil {
+				return err
+			}
+			db, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			a.format = formatJSONL
+			found := 0
+			p := a.progress()
+			err = db.Failed.Each(c.Context(), f, ops.EachOptions{Whole: true, Progress: looking(p, &found)}, func(m ops.FailedMessage) error {
+				if a.outTerminal {
+					p.End()
+				}
+				found++
+				return a.printData(viewWhole(m))
+			})
+			p.End()
+			switch {
+			case err != nil && found > 0:
+				return fmt.Errorf("%s written, then: %w", plural(int64(found), "failed message"), err)
+			case err != nil:
+				return err
+			case found == 0:
+				return a.noFailed(c.Context(), db, f)
+			}
+			a.say("exported %s", plural(int64(found), "failed message"))
+			return nil
+		},
+	}
+	a.filterFlags(c, &f, failedMessages)
+	c.Flags().IntVarP(&f.Limit, "limit", "n", 0, "export at most so many; 0: all that are chosen")
+	return c
+}

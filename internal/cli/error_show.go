@@ -1,0 +1,155 @@
+package cli
+
+import (
+	"encoding/base64"
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sqlq/sqlq/internal/term"
+	"github.com/sqlq/sqlq/sqlq/ops"
+)
+
+func (a *app) errorShowCommand() *cobra.Command {
+	var bodyAlone bool
+	c := &cobra.Command{
+		Use:   "show NUMBER|ID",
+		Short: "Show all that was kept of a failed message",
+		Long: `Show all that was kept of a failed message: how it failed, its headers and body, and its history: how it had failed before
+it was replayed, and what operators did to it.
+
+With --body it writes the body alone, byte for byte, so that it can be edited and given to sqlq error edit --body-file. Tools
+that read JSON may change it: jq before release 1.7 rounds whole numbers beyond 2^53.`,
+		Example:           "  sqlq error show 17\n  sqlq error show 17 --body > body.json",
+		Args:              exactly("NUMBER or ID"),
+		ValidArgsFunction: onlyFirst(a.completeFailed(&ops.Filter{}, ops.StatusAny)),
+		RunE: func(c *cobra.Command, args []string) error {
+			db, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			m, err := db.Failed.Show(c.Context(), args[0])
+			if err != nil {
+				return a.nothingIfMissing(err)
+			}
+			if bodyAlone {
+				return a.writeBodyAlone(m.Body)
+			}
+			history, err := db.History(c.Context(), m.ID)
+			if err != nil {
+				return err
+			}
+			return a.printOne(viewDetail(m, history), func(w io.Writer) {
+				a.writeFailed(w, m)
+				a.writeHistory(w, m, history)
+			})
+		},
+	}
+	c.Flags().BoolVar(&bodyAlone, "body", false, "write the body alone, as it is")
+	return c
+}
+
+// writeBodyAlone writes a body as it is; on a terminal without what that would obey.
+func (a *app) writeBodyAlone(body []byte) error {
+	if a.format != formatTable {
+		return usageErrorf("--body writes the body as it is, and -o %s the message; take one of them", a.format)
+	}
+	if a.outTerminal {
+		body = append([]byte(term.Visible(string(body))), '\n')
+	}
+	_, err := a.out.Write(body)
+	return err
+}
+
+func (a *app) writeFailed(w io.Writer, m ops.FailedMessage) {
+	field(w, "number", fmt.Sprint(m.Number))
+	field(w, "id", m.ID)
+	field(w, "type", m.Type)
+	field(w, "queue", m.Queue)
+	field(w, "status", string(m.Status))
+	field(w, "endpoint", m.Endpoint)
+	field(w, "host", m.Host)
+	field(w, "attempts", fmt.Sprint(m.Attempts))
+	field(w, "replays", fmt.Sprint(m.Replays))
+	field(w, "sent", a.whenInFull(m.SentAt))
+	if m.ExpiresAt != nil {
+		field(w, "expires", a.whenInFull(*m.ExpiresAt))
+	}
+	field(w, "first failed", a.whenInFull(m.FirstFailedAt))
+	field(w, "failed", a.whenInFull(m.FailedAt))
+	if m.ArchivedAt != nil {
+		field(w, "archived", a.whenInFull(*m.ArchivedAt))
+	}
+	field(w, "group", m.Group)
+	field(w, "error type", m.ErrorType)
+	block(w, "error", m.Error)
+	block(w, "chain", strings.Join(m.Chain, "\n"))
+	block(w, "stack", m.Stack)
+	block(w, "headers", pretty(m.Headers))
+	writeBody(w, m.Body)
+}
+
+// writeHistory writes what became of a message before, the first of it first.
+func (a *app) writeHistory(w io.Writer, m ops.FailedMessage, history []ops.Past) {
+	if len(history) == 0 {
+		return
+	}
+	var text strings.Builder
+	var last string
+	failed := func(line string) {
+		if line != last { // two operations may have found the same failure
+			text.WriteString(line)
+		}
+		last = line
+	}
+	for _, p := range history {
+		if p.FailedAt != nil {
+			failed(fmt.Sprintf("%s  failed in %s after %s on %s: %s\n", a.when(*p.FailedAt), p.Queue, plural(int64(p.Attempts), "attempt"), p.FailedOn, term.OneLine(p.Error)))
+		}
+		fmt.Fprintf(&text, "%s  %s by %s", a.when(p.At), p.What, by(p))
+		if p.Reason != "" {
+			fmt.Fprintf(&text, ": %s", term.OneLine(p.Reason))
+		}
+		text.WriteString("\n")
+		if p.What == "edit" {
+			fmt.Fprintf(&text, "  headers before: %s\n", term.Cut(term.OneLine(string(headersOf(p.Headers))), shownBefore))
+		}
+		if p.Body != nil {
+			fmt.Fprintf(&text, "  body before: %s\n", oneLineBody(p.Body))
+		}
+	}
+	failed(fmt.Sprintf("%s  failed in %s after %s on %s: %s\n", a.when(m.FailedAt), m.Queue, plural(int64(m.Attempts), "attempt"), m.Host, term.OneLine(m.Error)))
+	block(w, "history", text.String())
+}
+
+// by names who did something.
+func by(p ops.Past) string {
+	who := p.OSUser
+	if who == "" {
+		who = "somebody"
+	}
+	if p.Host != "" {
+		who += "@" + p.Host
+	}
+	if p.Role != "" {
+		who += " as " + p.Role
+	}
+	if p.Operation != 0 {
+		who += fmt.Sprintf(", operation %d", p.Operation)
+	}
+	return term.OneLine(who)
+}
+
+// shownBefore is how many characters are shown of what an edit replaced; JSON has it all.
+const shownBefore = 2000
+
+func oneLineBody(body []byte) string {
+	if !utf8.Valid(body) {
+		return "in base64: " + term.Cut(base64.StdEncoding.EncodeToString(body), shownBefore)
+	}
+	return term.Cut(term.OneLine(string(body)), shownBefore)
+}

@@ -1,0 +1,145 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sqlq/sqlq/sqlq/ops"
+)
+
+func (a *app) grantCommand() *cobra.Command {
+	var g ops.Grant
+	var ch change
+	c := &cobra.Command{
+		Use:   "grant ROLE producer|consumer|operator|viewer",
+		Short: "Let a database role send, receive, operate or look",
+		Long: `Give a database role what it needs:
+
+  producer  sends and publishes, and reads nothing
+  consumer  runs endpoints
+  operator  does everything on messages; of all queues: makes and drops queues too
+  viewer    counts and lists, without headers and bodies unless --bodies
+
+of the queues that --queue names, or of all, those included that are made later. What the role has besides it keeps, so a
+role may be several. Whoever receives from a queue, or looks at its messages, may subscribe it to events of any service and read
+them, unless --event names those that it may. The owner of the schema does it, or a member of that role. What a later migration adds
+for such roles comes with that migration.`,
+		Example:           "  sqlq grant web producer --queue sales --queue billing\n  sqlq grant ledger consumer --queue ledger --event sales.OrderPlaced\n  sqlq grant oncall operator --dry-run",
+		Args:              exactly("ROLE", "KIND"),
+		ValidArgsFunction: a.completeGrant,
+		Annotations:       map[string]string{needs: owner},
+		RunE: func(c *cobra.Command, args []string) error {
+			g.Role, g.Kind = args[0], args[1]
+			statement, err := ops.New(nil, a.schema).Roles.GrantSQL(g)
+			if err != nil {
+				return usageErrorf("%w", err)
+			}
+			if ch.dryRun {
+				return a.printSQL(statement, true)
+			}
+			db, err := a.connectToChange(c.Context(), ch)
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			if err := db.Roles.Grant(c.Context(), g); err != nil {
+				return err
+			}
+			return a.done(g, "role %s is %s of %s%s in schema %q of %s", g.Role, g.Kind, queuesText(g.Queues), eventsText(g.Events), a.schema, db.where)
+		},
+	}
+	c.Flags().StringSliceVar(&g.Queues, "queue", nil, "of this queue alone; several")
+	c.Flags().StringSliceVar(&g.Events, "event", nil, "of a consumer or an operator: subscribe to this event type alone; several")
+	c.Flags().BoolVar(&g.Bodies, "bodies", false, "a viewer sees headers and bodies too")
+	ch.flags(c, asksNever)
+	ch.reasonFlag(c)
+	c.Flag("dry-run").Usage = "only print the SQL; asks no database"
+	_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
+	_ = c.RegisterFlagCompletionFunc("event", a.completeTypes)
+	return c
+}
+
+func (a *app) revokeCommand() *cobra.Command {
+	var queues []string
+	var ch change
+	c := &cobra.Command{
+		Use:   "revoke ROLE",
+		Short: "Take back what grant gave to a database role",
+		Long: `Take back everything that sqlq grant gave to a database role, or, with --queue, what it has on those queues. Programs that
+run as that role fail at their next statement. It asks first; off a terminal it needs --yes.`,
+		Example:           "  sqlq revoke web --queue billing\n  sqlq revoke web --dry-run",
+		Args:              exactly("ROLE"),
+		ValidArgsFunction: onlyFirst(a.completeRoles),
+		Annotations:       map[string]string{needs: owner},
+		RunE: func(c *cobra.Command, args []string) error {
+			role := args[0]
+			if ch.dryRun {
+				return a.printSQL(ops.New(nil, a.schema).Roles.RevokeSQL(role, queues), true)
+			}
+			db, err := a.connectToChange(c.Context(), ch)
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			if err := a.confirm(c.Context(), ch, fmt.Sprintf("take from role %q what it has on %s in schema %q of %s", role, queuesText(queues), a.schema, db.where)); err != nil {
+				return err
+			}
+			if err := db.Roles.Revoke(c.Context(), role, queues); err != nil {
+				return err
+			}
+			outcome := struct {
+				Role   string   `json:"role"`
+				Queues []string `json:"queues,omitempty"`
+			}{role, queues}
+			return a.done(outcome, "role %s has nothing on %s in schema %q of %s any more", role, queuesText(queues), a.schema, db.where)
+		},
+	}
+	c.Flags().StringSliceVar(&queues, "queue", nil, "what it has on this queue alone; several")
+	ch.flags(c, asksAlways)
+	ch.reasonFlag(c)
+	c.Flag("dry-run").Usage = "only print the SQL; asks no database"
+	_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
+	return c
+}
+
+// completeGrant completes a role, and what it shall be.
+func (a *app) completeGrant(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	if len(args) == 1 {
+		return ops.RoleKinds, cobra.ShellCompDirectiveNoFileComp
+	}
+	return onlyFirst(a.completeRoles)(c, args, begun)
+}
+
+// printSQL prints statements that were not run.
+func (a *app) printSQL(statement string, dryRun bool) error {
+	if a.format != formatTable {
+		return a.printData(struct {
+			SQL    string `json:"sql"`
+			DryRun bool   `json:"dry_run,omitempty"`
+		}{statement, dryRun})
+	}
+	_, err := fmt.Fprintln(a.out, statement)
+	return err
+}
+
+func eventsText(events []string) string {
+	switch len(events) {
+	case 0:
+		return ""
+	case 1:
+		return " and event " + events[0]
+	}
+	return " and events " + strings.Join(events, ", ")
+}
+
+func queuesText(queues []string) string {
+	switch len(queues) {
+	case 0:
+		return "all queues"
+	case 1:
+		return "queue " + queues[0]
+	}
+	return "queues " + strings.Join(queues, ", ")
+}

@@ -1,0 +1,127 @@
+package cli
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sqlq/sqlq/internal/term"
+	"github.com/sqlq/sqlq/sqlq/ops"
+)
+
+func (a *app) instanceCommand() *cobra.Command {
+	return noun("instance", "Look at the processes that handle messages", a.instanceListCommand())
+}
+
+func (a *app) instanceListCommand() *cobra.Command {
+	var f ops.InstanceFilter
+	c := &cobra.Command{
+		Use:     "ls",
+		Aliases: []string{"list"},
+		Short:   "List the running instances of the endpoints",
+		Long: `List the running instances of the endpoints: a process that runs several endpoints has one of each. What they count is as
+of their last heartbeat, at most 5 s ago while they are well:
+
+  in hand  handlers that run, of how many may at a time (its concurrency)
+  rate     messages handled a second
+  handled  messages settled since it began
+  failed   likewise: failed for good, or to be retried later
+  slow     handlers that run for longer than the endpoint's limit (30 s unless it says otherwise), and the longest
+  state    running; late: no heartbeat for longer than its lease time, so it is dead or cut off, and nobody has noticed;
+           with --all also crashed: found dead, its messages went to others; drained: ended in order
+
+JSON and YAML also have what it dropped unhandled since it began, because the time to live had passed (expired).`,
+		Example:     "  sqlq instance ls --endpoint billing\n  sqlq instance ls --all -o jsonl | jq 'select(.state == \"crashed\")'",
+		Args:        noMoreThan(0),
+		Annotations: map[string]string{needs: "viewer"},
+		RunE: func(c *cobra.Command, _ []string) error {
+			none := "no instance runs; --all lists those that ended within a day"
+			if f.All {
+				none = "no instances"
+			}
+			return runList(a, c, f.Limit, func(db *database, limit int) ([]ops.Instance, error) {
+				wanted := f
+				wanted.Limit = limit
+				return db.Instances.List(c.Context(), wanted)
+			}, a.printInstances, func(db *database) error {
+				return a.noneFound(c.Context(), db, f.Endpoint != "", "", none)
+			})
+		},
+	}
+	c.Flags().StringVar(&f.Endpoint, "endpoint", "", "those of this endpoint")
+	c.Flags().BoolVar(&f.All, "all", false, "also those that ended within a day")
+	c.Flags().IntVarP(&f.Limit, "limit", "n", 200, "list at most so many; 0: all")
+	_ = c.RegisterFlagCompletionFunc("endpoint", a.completeQueues)
+	return a.watchable(c)
+}
+
+func (a *app) printInstances(instances []ops.Instance) error {
+	t := &term.Table{Columns: []term.Column{{Name: "endpoint", Cut: true}, {Name: "id", Right: true}, {Name: "host", Cut: true}, {Name: "pid", Right: true, Spare: 3},
+		{Name: "version", Cut: true, Spare: 4}, {Name: "state"}, {Name: "started", Spare: 5}, {Name: "last seen"}, {Name: "in hand", Right: true},
+		{Name: "rate", Right: true}, {Name: "handled", Right: true, Spare: 2}, {Name: "failed", Right: true, Spare: 1},
+		{Name: "slow", Right: true}}}
+	var views []instanceView
+	for _, i := range instances {
+		views = append(views, viewInstance(i))
+		inHand, rate, slow := "-", "-", "-"
+		if i.State.Lives() {
+			inHand, rate, slow = fmt.Sprintf("%d/%d", i.InHand, i.Concurrency), instanceRate(i.Rate), instanceSlow(i)
+		}
+		t.Add(i.Endpoint, fmt.Sprint(i.ID), i.Host, fmt.Sprint(i.PID), i.Version, string(i.State), a.when(i.StartedAt), a.when(i.LastSeen),
+			inHand, rate, fmt.Sprint(i.Handled), fmt.Sprint(i.Failed), slow)
+	}
+	return printList(a, views, t)
+}
+
+// instanceRate writes a rate.
+func instanceRate(rate float64) string {
+	switch {
+	case rate == 0:
+		return "0/s"
+	case rate < 99.5:
+		return fmt.Sprintf("%.1f/s", rate)
+	default:
+		return fmt.Sprintf("%.0f/s", rate)
+	}
+}
+
+// instanceSlow writes how many handlers are slow, and how long the longest has run.
+func instanceSlow(i ops.Instance) string {
+	if i.Slow == 0 || i.Slowest == nil {
+		return fmt.Sprint(i.Slow)
+	}
+	return fmt.Sprintf("%d (%s)", i.Slow, age(*i.Slowest))
+}
+
+// instanceView is an instance in JSON.
+type instanceView struct {
+	Endpoint    string            `json:"endpoint"`
+	ID          int               `json:"id"`
+	Host        string            `json:"host"`
+	PID         int               `json:"pid"`
+	Version     string            `json:"version"`
+	State       ops.InstanceState `json:"state"`
+	StartedAt   time.Time         `json:"started_at"`
+	LastSeen    time.Time         `json:"last_seen_at"`
+	EndedAt     *time.Time        `json:"ended_at"`
+	Concurrency int               `json:"concurrency"`
+	InHand      int               `json:"in_hand"`
+	Rate        float64           `json:"rate_per_second"`
+	Handled     int64             `json:"handled"`
+	Failed      int64             `json:"failed"`
+	Expired     int64             `json:"expired"`
+	Slow        int               `json:"slow"`
+	Slowest     *float64          `json:"slowest_seconds"`
+}
+
+func viewInstance(i ops.Instance) instanceView {
+	v := instanceView{Endpoint: i.Endpoint, ID: i.ID, Host: i.Host, PID: i.PID, Version: i.Version, State: i.State, StartedAt: inUTC(i.StartedAt),
+		LastSeen: inUTC(i.LastSeen), EndedAt: utc(i.EndedAt), Concurrency: i.Concurrency, InHand: i.InHand, Rate: i.Rate, Handled: i.Handled,
+		Failed: i.Failed, Expired: i.Expired, Slow: i.Slow}
+	if i.Slowest != nil {
+		seconds := i.Slowest.Seconds()
+		v.Slowest = &seconds
+	}
+	return v
+}

@@ -1,0 +1,196 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sqlq/sqlq/internal/term"
+	"github.com/sqlq/sqlq/sqlq/ops"
+)
+
+func (a *app) leaseCommand() *cobra.Command {
+	return noun("lease", "Look at leased messages; put them back into their queues", a.leaseListCommand(), a.leaseReleaseCommand())
+}
+
+// leaseFlags gives a command the flags that choose leased messages.
+func (a *app) leaseFlags(c *cobra.Command, f *ops.LeaseFilter) {
+	c.Flags().StringVar(&f.Queue, "queue", "", "those of this queue")
+	c.Flags().StringVar(&f.Type, "type", "", "those of this message type")
+	c.Flags().IntVar(&f.Instance, "instance", 0, "those in the hands of the instance with this `ID`")
+	c.Flags().Var(duration{&f.Age, false}, "older", "those that have been leased for longer, such as 10m")
+	_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
+	_ = c.RegisterFlagCompletionFunc("type", a.completeTypes)
+	_ = c.RegisterFlagCompletionFunc("instance", a.completeInstances)
+}
+
+func (a *app) leaseListCommand() *cobra.Command {
+	var f ops.LeaseFilter
+	c := &cobra.Command{
+		Use:     "ls",
+		Aliases: []string{"list"},
+		Short:   "List leased messages, those that were leased first in front",
+		Long: `List leased messages, those that were leased first in front: messages in the hands of an instance whose handlers have run
+for longer than the hold limit, and for a while after a crash of an endpoint all that are being handled. STATE is that of
+the instance: see sqlq instance ls. Leases of an instance that crashed go back by themselves while some process runs an
+endpoint.`,
+		Example:     "  sqlq lease ls --queue billing --older 10m\n  sqlq lease ls --instance 12 -o json",
+		Args:        noMoreThan(0),
+		Annotations: map[string]string{needs: "viewer"},
+		RunE: func(c *cobra.Command, _ []string) error {
+			return runList(a, c, f.Limit, func(db *database, limit int) ([]ops.Lease, error) {
+				wanted := f
+				wanted.Limit = limit
+				return db.Leases.List(c.Context(), wanted)
+			}, a.printLeases, func(db *database) error {
+				return a.noneFound(c.Context(), db, !f.ChoosesAll(), f.Type, "no such leased messages")
+			})
+		},
+	}
+	a.leaseFlags(c, &f)
+	limitFlag(c, &f.Limit)
+	return a.watchable(c)
+}
+
+func (a *app) printLeases(leases []ops.Lease) error {
+	t := &term.Table{Columns: []term.Column{{Name: "lease", Right: true}, {Name: "queue", Cut: true}, {Name: "type", Cut: true}, {Name: "attempts", Right: true, Spare: 2},
+		{Name: "leased"}, {Name: "instance", Right: true}, {Name: "state"}, {Name: "host", Cut: true, Spare: 1}, {Name: "id", Spare: 3}}}
+	var views []leaseView
+	for _, l := range leases {
+		views = append(views, viewLease(l))
+		t.Add(fmt.Sprint(l.Number), l.Queue, l.Type, fmt.Sprint(l.Attempt), a.when(l.LeasedAt), fmt.Sprint(l.Instance), string(l.State), l.Host, l.Message)
+	}
+	return printList(a, views, t)
+}
+
+func (a *app) leaseReleaseCommand() *cobra.Command {
+	var f ops.LeaseFilter
+	var ch change
+	var all bool
+	c := &cobra.Command{
+		Use:   "release [LEASE|ID]...",
+		Short: "Put leased messages back into their queues",
+		Long: `Put leased messages back into their queues, where they are handled again, with the attempts that they had. Name them by
+the number of the lease or the id of the message (- reads them from standard input, one a line), or choose them.
+
+While the instance lives its handler goes on: what it returns is dropped, and so is what it sends through its delivery, but
+what it does elsewhere is done twice. So it asks first; off a terminal it needs --yes. Messages of an instance that is dead
+are handled alone from then on, as one of them may have killed it. Messages that are being settled, or handled in a
+transaction, stay leased.`,
+		Example: "  sqlq lease release 4711 --reason 'its handler hangs'\n  sqlq lease release --instance 12 --yes",
+		RunE: func(c *cobra.Command, args []string) error {
+			names := ops.Filter{Names: args}
+			if err := a.chosenBy(c.Context(), &names, nil); err != nil {
+				return err
+			}
+			f.Names = names.Names
+			switch {
+			case f.ChoosesAll() && !all:
+				return usageErrorf("this would release every leased message: name messages, or give --queue, --type, --instance or --older, or --all to mean it")
+			case !f.ChoosesAll() && all:
+				return usageErrorf("--all is every leased message: leave it out, or the names and filters")
+			}
+			db, err := a.connectToChange(c.Context(), ch)
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			leases, err := db.Leases.PreviewRelease(c.Context(), f)
+			var missing *ops.NoLeaseError
+			if err != nil && !errors.As(err, &missing) {
+				return err
+			}
+			if len(leases) == 0 {
+				return errNoneOf(c.Context(), db, f.Type, "no such leased messages")
+			}
+			if ch.dryRun {
+				return errors.Join(a.releaseDryRun(leases, missing), err)
+			}
+			if livingLeases(leases) > 0 {
+				if err := a.confirm(c.Context(), ch, "release "+releasingText(leases)); err != nil {
+					return err
+				}
+			}
+			released, err := db.Leases.Release(c.Context(), f)
+			if err != nil && released == (ops.Released{}) {
+				return err
+			}
+			outcome := struct {
+				Released int64 `json:"released"`
+				Busy     int64 `json:"busy"`
+			}{released.Released, released.Busy}
+			err = errors.Join(a.done(outcome, "released %s", plural(released.Released, "message")), err)
+			if released.Busy > 0 {
+				a.say("left %s leased that were being settled, or handled in a transaction", plural(released.Busy, "message"))
+			}
+			return err
+		},
+	}
+	a.leaseFlags(c, &f)
+	c.ValidArgsFunction = several(a.completeLeases)
+	c.Flags().BoolVar(&all, "all", false, "release every leased message")
+	ch.flags(c, asksAlways)
+	ch.reasonFlag(c)
+	return c
+}
+
+func (a *app) releaseDryRun(leases []ops.Lease, missing *ops.NoLeaseError) error {
+	if a.format == formatTable {
+		a.say("would release %s", releasingText(leases))
+		return a.printLeases(leases)
+	}
+	view := struct {
+		DryRun  bool        `json:"dry_run"`
+		Chosen  int         `json:"chosen"`
+		Living  int64       `json:"of_living_instances"` // their handlers go on
+		Missing []string    `json:"missing,omitempty"`
+		Leases  []leaseView `json:"leases"`
+	}{DryRun: true, Chosen: len(leases), Living: livingLeases(leases)}
+	if missing != nil {
+		view.Missing = missing.Missing
+	}
+	for _, l := range leases {
+		view.Leases = append(view.Leases, viewLease(l))
+	}
+	return a.printData(view)
+}
+
+func livingLeases(leases []ops.Lease) (n int64) {
+	for _, l := range leases {
+		if l.State.Lives() {
+			n++
+		}
+	}
+	return n
+}
+
+// releasingText says what releasing would do.
+func releasingText(leases []ops.Lease) string {
+	text := plural(int64(len(leases)), "leased message")
+	if n := livingLeases(leases); n > 0 {
+		text += fmt.Sprintf(", %d of them in the hands of instances that may live, whose handlers go on: those may be handled twice", n)
+	}
+	return text
+}
+
+// leaseView is a leased message in JSON.
+type leaseView struct {
+	Number   int64             `json:"lease"`
+	ID       string            `json:"id"`
+	Type     string            `json:"type"`
+	Queue    string            `json:"queue"`
+	Attempts int               `json:"attempts"`
+	SentAt   time.Time         `json:"sent_at"`
+	LeasedAt time.Time         `json:"leased_at"`
+	For      float64           `json:"leased_seconds"`
+	Instance int               `json:"instance"`
+	State    ops.InstanceState `json:"instance_state"`
+	Host     string            `json:"host"`
+	PID      int               `json:"pid"`
+}
+
+func viewLease(l ops.Lease) leaseView {
+	return leaseView{l.Number, l.Message, l.Type, l.Queue, l.Attempt, inUTC(l.SentAt), inUTC(l.LeasedAt), l.For.Seconds(), l.Instance, l.State, l.Host, l.PID}
+}

@@ -1,0 +1,332 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sqlq/sqlq/internal/term"
+	"github.com/sqlq/sqlq/migrations"
+	"github.com/sqlq/sqlq/sqlq/migrate"
+)
+
+func (a *app) migrateCommand() *cobra.Command {
+	return noun("migrate", "Make and change the schema that holds sqlq's tables",
+		a.migrateUpCommand(), a.migrateDownCommand(), a.migrateStatusCommand(), a.migrateSQLCommand(),
+		a.migrateValidateCommand())
+}
+
+func (a *app) migrateUpCommand() *cobra.Command {
+	var ch change
+	c := &cobra.Command{
+		Use:   "up",
+		Short: "Apply the migrations that are pending",
+		Long: `Make the schema where it is missing and apply the migrations that are pending, each in a transaction of its own. Several
+at once are safe.`,
+		Example:     "  sqlq migrate up --dry-run\n  sqlq migrate up --schema messaging",
+		Args:        noMoreThan(0),
+		Annotations: map[string]string{needs: owner},
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.migrating(c.Context(), func(db *database, m *migrate.Migrator) error {
+				if ch.dryRun {
+					return a.wouldMigrate(c.Context(), db, m, migrations.Latest())
+				}
+				steps, err := m.Up(c.Context())
+				if err == nil && len(steps) == 0 {
+					have, _, _ := db.SchemaVersion(c.Context())
+					a.say("schema %q of %s has version %d already%s", a.schema, db.where, have,
+						map[bool]string{false: ", the newest", true: ", which is newer than this program and serves it"}[have > migrations.Latest()])
+				}
+				return errors.Join(a.printSteps(steps), err)
+			})
+		},
+	}
+	ch.flags(c, asksNever)
+	return c
+}
+
+// wouldMigrate lists the migrations that lead from the version of the schema to another.
+func (a *app) wouldMigrate(ctx context.Context, db *database, m *migrate.Migrator, to int64) error {
+	have, _, err := db.SchemaVersion(ctx)
+	if err != nil {
+		return err
+	}
+	if have > migrations.Latest() {
+		if err := db.checkSchema(ctx); err != nil {
+			return err
+		}
+	}
+	states, err := m.Status(ctx)
+	if err != nil {
+		return err
+	}
+	type view struct {
+		Version int64  `json:"version"`
+		Name    string `json:"name"`
+		Would   string `json:"would"`
+		DryRun  bool   `json:"dry_run"`
+	}
+	t := &term.Table{Columns: []term.Column{{Name: "version", Right: true}, {Name: "migration"}, {Name: "would be"}}}
+	var views []view
+	for _, s := range states {
+		switch {
+		case s.AppliedAt.IsZero() && s.Version <= to:
+			views = append(views, view{s.Version, s.Name, "applied", true})
+		case !s.AppliedAt.IsZero() && s.Version > to:
+			views = append([]view{{s.Version, s.Name, "rolled back", true}}, views...)
+		}
+	}
+	for _, v := range views {
+		t.Add(fmt.Sprint(v.Version), v.Name, v.Would)
+	}
+	if len(views) == 0 {
+		a.say("schema %q of %s has version %d already", a.schema, db.where, have)
+	} else {
+		a.say("schema %q of %s has version %d; nothing was changed. Its SQL: sqlq migrate sql --from %d --to %d", a.schema, db.where, have, have, to)
+	}
+	return printList(a, views, t)
+}
+
+func (a *app) migrateDownCommand() *cobra.Command {
+	var ch change
+	var to int64
+	c := &cobra.Command{
+		Use:   "down",
+		Short: "Roll migrations back; messages in the tables they made are lost",
+		Long: `Roll the last migration back, or all above the version that --to names; --to 0 removes all of sqlq's tables. Messages in
+tables that go are lost. It asks first; off a terminal it needs --yes.`,
+		Example:     "  sqlq migrate down --dry-run\n  sqlq migrate down --to 0",
+		Args:        noMoreThan(0),
+		Annotations: map[string]string{needs: owner},
+		RunE: func(c *cobra.Command, _ []string) error {
+			if to < -1 {
+				return usageErrorf("--to %d: it takes a version, or 0 for none", to)
+			}
+			return a.migrating(c.Context(), func(db *database, m *migrate.Migrator) error {
+				have, exists, err := db.SchemaVersion(c.Context())
+				if err != nil {
+					return err
+				}
+				if !exists {
+					a.say("schema %q of %s has no sqlq tables: there is nothing to roll back", a.schema, db.where)
+					return a.printSteps(nil)
+				}
+				if have > migrations.Latest() {
+					return db.newer(have)
+				}
+				target := to
+				if target == -1 {
+					if target, err = previous(c.Context(), m, have); err != nil {
+						return err
+					}
+				}
+				if target >= have {
+					return usageErrorf("schema %q has version %d: --to takes a lower one", a.schema, have)
+				}
+				if ch.dryRun {
+					return a.wouldMigrate(c.Context(), db, m, target)
+				}
+				if err := a.confirm(c.Context(), ch, fmt.Sprintf("roll schema %q of %s back from version %d to %d, and remove the messages in the tables that go, for good",
+					a.schema, db.where, have, target)); err != nil {
+					return err
+				}
+				steps, err := m.Down(c.Context(), target)
+				return errors.Join(a.printSteps(steps), err)
+			})
+		},
+	}
+	ch.flags(c, asksAlways)
+	c.Flags().Int64Var(&to, "to", -1, "version to go back to; 0: no tables at all (default: one migration back)")
+	c.Flag("to").DefValue = ""
+	return c
+}
+
+// previous returns the version before one that is applied.
+func previous(ctx context.Context, m *migrate.Migrator, version int64) (before int64, err error) {
+	states, err := m.Status(ctx)
+	for _, s := range states {
+		if s.Version < version {
+			before = max(before, s.Version)
+		}
+	}
+	return before, err
+}
+
+func (a *app) migrateStatusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "status",
+		Short:   "List migrations and whether they are applied",
+		Example: "  sqlq migrate status\n  sqlq migrate status -o jsonl",
+		Args:    noMoreThan(0),
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.migrating(c.Context(), func(db *database, m *migrate.Migrator) error {
+				states, err := m.Status(c.Context())
+				if err != nil {
+					return err
+				}
+				have, _, err := db.SchemaVersion(c.Context())
+				if err != nil {
+					return err
+				}
+				type view struct {
+					Version   int64      `json:"version"`
+					Name      string     `json:"name"`
+					AppliedAt *time.Time `json:"applied_at"`
+				}
+				t := &term.Table{Columns: []term.Column{{Name: "version", Right: true}, {Name: "migration"}, {Name: "applied"}}}
+				var views []view
+				pending := int64(0)
+				for _, s := range states {
+					v, applied := view{Version: s.Version, Name: s.Name}, "pending"
+					if s.AppliedAt.IsZero() {
+						pending++
+					} else {
+						v.AppliedAt, applied = utc(&s.AppliedAt), a.when(s.AppliedAt)
+					}
+					views = append(views, v)
+					t.Add(fmt.Sprint(s.Version), s.Name, applied)
+				}
+				switch {
+				case have > migrations.Latest() && db.checkSchema(c.Context()) == nil:
+					a.say("schema %q of %s has version %d, which is newer than this program and serves it", a.schema, db.where, have)
+				case have > migrations.Latest():
+					a.say("schema %q of %s has version %d, which is newer than this program; use a newer release of sqlq", a.schema, db.where, have)
+				case pending > 0:
+					a.say("schema %q of %s: %s pending; apply with: %s", a.schema, db.where, plural(pending, "migration"), migrateUp(a.schema))
+				default:
+					a.say("schema %q of %s is up to date", a.schema, db.where)
+				}
+				return printList(a, views, t)
+			})
+		},
+	}
+}
+
+func (a *app) migrateSQLCommand() *cobra.Command {
+	var from, to int64
+	c := &cobra.Command{
+		Use:   "sql",
+		Short: "Print the SQL that makes or changes the schema, for a tool of your own",
+		Long: `Print the SQL that makes the schema, or with --from brings it from one version to another; with a lower --to back again,
+which removes tables with the messages in them. It asks no database. Run it in one transaction: it refuses a schema of
+another version than --from. It keeps the record of versions that the library and sqlq migrate read.`,
+		Example: "  sqlq migrate sql | psql -1 -v ON_ERROR_STOP=1\n  sqlq migrate sql --from 2 --schema messaging > upgrade.sql",
+		Args:    noMoreThan(0),
+		RunE: func(*cobra.Command, []string) error {
+			script, err := migrate.ScriptBetween(a.schema, from, to)
+			if err != nil {
+				return usageErrorf("%w", err)
+			}
+			if a.format != formatTable {
+				return a.printSQL(script, false)
+			}
+			_, err = io.WriteString(a.out, script)
+			return err
+		},
+	}
+	c.Flags().Int64Var(&from, "from", 0, "version that the schema has; 0: none")
+	c.Flags().Int64Var(&to, "to", migrations.Latest(), "version to bring it to")
+	return c
+}
+
+func (a *app) migrateValidateCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "validate",
+		Short: "Compare the schema with what the migrations make",
+		Long: `Compare the schema, and each queue in it, with what the migrations up to its version make: tables and their options,
+columns, keys, indexes, triggers, policies, sequences, functions with their settings, and what everybody (PUBLIC) may do.
+Comments and the privileges of roles are left out. For comparison it makes a second schema in a transaction that it rolls
+back, so it needs the right to make schemas in the database, and a primary, and changes nothing. The exit code is 3 when they differ.`,
+		Example:     "  sqlq migrate validate\n  sqlq migrate validate -o jsonl | jq .object",
+		Args:        noMoreThan(0),
+		Annotations: map[string]string{needs: owner},
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.migrating(c.Context(), func(db *database, m *migrate.Migrator) error {
+				different, err := m.Validate(c.Context())
+				if errors.Is(err, migrate.ErrNoSchema) || errors.Is(err, migrate.ErrNewerSchema) {
+					return cmp.Or(db.checkSchema(c.Context()), err)
+				}
+				if err != nil {
+					return err
+				}
+				return a.printDifferences(different, db)
+			})
+		},
+	}
+}
+
+func (a *app) printDifferences(different []migrate.Difference, db *database) error {
+	type view struct {
+		Object string `json:"object"`
+		Want   string `json:"want"`
+		Have   string `json:"have"`
+	}
+	var views []view
+	for _, d := range different {
+		views = append(views, view(d))
+	}
+	if a.format != formatTable {
+		if err := printList(a, views, nil); err != nil {
+			return err
+		}
+	}
+	for _, d := range different {
+		if a.format == formatTable {
+			if _, err := fmt.Fprint(a.out, differenceText(d)); err != nil {
+				return err
+			}
+		}
+	}
+	if len(different) == 0 {
+		a.say("schema %q of %s is as the migrations make it", a.schema, db.where)
+		return nil
+	}
+	a.say("schema %q of %s has %s from what the migrations make (- wanted, + there)", a.schema, db.where, plural(int64(len(different)), "difference"))
+	return &codedError{code: exitFindings}
+}
+
+// differenceText writes a difference as two lines, or one where something is missing or too much.
+func differenceText(d migrate.Difference) string {
+	text := ""
+	if d.Want != "" {
+		text += "- " + term.OneLine(d.Want) + "\n"
+	}
+	if d.Have != "" {
+		text += "+ " + term.OneLine(d.Have) + "\n"
+	}
+	return text
+}
+
+// migrating runs f with the database, whatever its schema is like, and a Migrator on it.
+func (a *app) migrating(ctx context.Context, f func(*database, *migrate.Migrator) error) error {
+	db, err := a.connectAnySchema(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	m, err := migrate.New(db.pool.Config().ConnConfig, a.schema)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(db, m), m.Close())
+}
+
+func (a *app) printSteps(steps []migrate.Step) error {
+	type view struct {
+		Version int64   `json:"version"`
+		Name    string  `json:"name"`
+		Seconds float64 `json:"seconds"`
+	}
+	t := &term.Table{Columns: []term.Column{{Name: "version", Right: true}, {Name: "migration"}, {Name: "took", Right: true}}}
+	var views []view
+	for _, s := range steps {
+		views = append(views, view{s.Version, s.Name, s.Duration.Seconds()})
+		t.Add(fmt.Sprint(s.Version), s.Name, s.Duration.Round(time.Millisecond).String())
+	}
+	return printList(a, views, t)
+}

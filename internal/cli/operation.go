@@ -1,0 +1,329 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sqlq/sqlq/internal/term"
+	"github.com/sqlq/sqlq/sqlq/ops"
+)
+
+func (a *app) operationCommand() *cobra.Command {
+	return noun("operation", "See who changed what; resume and cancel what was interrupted",
+		a.operationListCommand(), a.operationShowCommand(), a.operationResumeCommand(), a.operationCancelCommand())
+}
+
+func (a *app) operationListCommand() *cobra.Command {
+	var f ops.OperationFilter
+	c := &cobra.Command{
+		Use:     "ls",
+		Aliases: []string{"list"},
+		Short:   "List what operators changed, the last first",
+		Long: `List what operators changed, the last first. An operation that runs and has done nothing for 15 seconds is stalled: its
+process is dead or frozen, and it can be resumed.`,
+		Example:     "  sqlq operation ls\n  sqlq operation ls --status interrupted -o jsonl | jq .operation\n  sqlq operation ls --queue billing --user ann --since 1d",
+		Args:        noMoreThan(0),
+		Annotations: map[string]string{needs: "viewer"},
+		RunE: func(c *cobra.Command, _ []string) error {
+			if f.Limit < 1 {
+				return usageErrorf("--limit %d: it takes a number from 1", f.Limit)
+			}
+			if f.Kind != "" && !slices.Contains(ops.OperationKinds, f.Kind) {
+				return usageErrorf("--kind %s: there are %s", f.Kind, strings.Join(ops.OperationKinds, ", "))
+			}
+			return runList(a, c, f.Limit, func(db *database, limit int) ([]ops.Operation, error) {
+				wanted := f
+				wanted.Limit = limit
+				return db.Operations.List(c.Context(), wanted)
+			}, a.printOperations, func(db *database) error {
+				return a.noneFound(c.Context(), db, f != (ops.OperationFilter{Limit: f.Limit}), "", "no such operations")
+			})
+		},
+	}
+	c.Flags().Var(operationStatus{&f.Status}, "status", "running, stalled, done, interrupted or cancelled")
+	c.Flags().StringVar(&f.Kind, "kind", "", "those of this kind, such as replay or purge")
+	c.Flags().StringVar(&f.Queue, "queue", "", "those that were about this queue")
+	c.Flags().StringVar(&f.User, "user", "", "those of this user, or database role")
+	c.Flags().Var(moment{&f.Since}, "since", "begun then or later: a duration ago such as 2h, or a time")
+	c.Flags().Var(moment{&f.Until}, "until", "begun before then")
+	c.Flags().Int64Var(&f.After, "after", 0, "those before this one, the last of a list: the next page")
+	_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
+	c.Flags().IntVarP(&f.Limit, "limit", "n", 50, "list at most so many")
+	_ = c.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions(ops.OperationKinds, cobra.ShellCompDirectiveNoFileComp))
+	_ = c.RegisterFlagCompletionFunc("status", cobra.FixedCompletions(operationStatuses, cobra.ShellCompDirectiveNoFileComp))
+	return a.watchable(c)
+}
+
+func (a *app) printOperations(operations []ops.Operation) error {
+	t := &term.Table{Columns: []term.Column{{Name: "operation", Right: true}, {Name: "began"}, {Name: "kind"}, {Name: "status"}, {Name: "done", Right: true},
+		{Name: "who", Cut: true, Spare: 1}, {Name: "what", Cut: true}, {Name: "reason", Cut: true, Spare: 2}}}
+	var views []operationView
+	for _, op := range operations {
+		views = append(views, viewOperation(op))
+		t.Add(fmt.Sprint(op.ID), a.when(op.BeganAt), op.Kind, string(op.Status), doneText(op), who(op), filterText(op), op.Reason)
+	}
+	return printList(a, views, t)
+}
+
+func (a *app) operationShowCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:               "show OPERATION",
+		Short:             "Show all that is known of an operation",
+		ValidArgsFunction: onlyFirst(a.completeOperations(func(ops.Operation) bool { return true })),
+		Example:           "  sqlq operation show 7\n  sqlq operation show 7 -o json | jq .filter",
+		Args:              exactly("OPERATION"),
+		Annotations:       map[string]string{needs: "viewer"},
+		RunE: func(c *cobra.Command, args []string) error {
+			id, err := operationNumber(args[0])
+			if err != nil {
+				return err
+			}
+			db, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			op, err := db.Operations.Show(c.Context(), id)
+			if err != nil {
+				return nothingIfNoOperation(err)
+			}
+			return a.printOne(viewOperation(op), func(w io.Writer) { a.writeOperation(w, op) })
+		},
+	}
+}
+
+func (a *app) writeOperation(w io.Writer, op ops.Operation) {
+	field(w, "operation", fmt.Sprint(op.ID))
+	field(w, "kind", op.Kind)
+	field(w, "status", string(op.Status))
+	field(w, "done", doneText(op))
+	field(w, "queue", op.Queue)
+	field(w, "what", filterText(op))
+	field(w, "role", op.Role)
+	field(w, "user", op.OSUser)
+	field(w, "host", op.Host)
+	field(w, "reason", op.Reason)
+	field(w, "began", a.whenInFull(op.BeganAt))
+	field(w, "last active", a.whenInFull(op.UpdatedAt))
+	if op.EndedAt != nil {
+		field(w, "ended", a.whenInFull(*op.EndedAt))
+	}
+	block(w, "error", op.Error)
+	if op.Resumable() {
+		block(w, "go on with", fmt.Sprintf("sqlq operation resume %d", op.ID))
+	}
+}
+
+func (a *app) operationResumeCommand() *cobra.Command {
+	var ch change
+	c := &cobra.Command{
+		Use:   "resume OPERATION",
+		Short: "Go on with an operation that was interrupted",
+		Long: `Go on with an operation that was interrupted, or whose process has died: with its filter, snapshot, limit and rate, after the
+last message that it changed. What goes by batches can be resumed: a replay, archive, unarchive or delete of failed messages,
+a move or purge of a queue, and a cancel or reschedule of delayed messages.`,
+		ValidArgsFunction: onlyFirst(a.completeOperations(ops.Operation.Resumable)),
+		Example:           "  sqlq operation resume 7\n  sqlq operation resume 7 --dry-run",
+		Args:              exactly("OPERATION"),
+		RunE: func(c *cobra.Command, args []string) error {
+			id, err := operationNumber(args[0])
+			if err != nil {
+				return err
+			}
+			db, err := a.connectToChange(c.Context(), ch)
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			before, err := db.Operations.PreviewResume(c.Context(), id)
+			if err != nil {
+				return nothingIfNoOperation(err)
+			}
+			if ch.dryRun {
+				return a.done(wouldChange{viewOperation(before), true}, "would go on with the %s of %s: %s done", before.Kind, filterText(before), doneText(before))
+			}
+			line, began := a.progress(), time.Now()
+			op, err := db.Operations.Resume(c.Context(), id, func(p ops.Progress) {
+				line.Show("%s", progressText(p.Kind, p, before.Done, time.Since(began)))
+			})
+			line.End()
+			if err != nil && op.Done == before.Done {
+				return err
+			}
+			return errors.Join(a.done(viewOperation(op), "operation %d: %s of %s is %s, %s of them now", id, op.Kind, messagesDone(op), op.Status, fmt.Sprint(op.Done-before.Done)), err)
+		},
+	}
+	ch.flags(c, asksNever)
+	return c
+}
+
+func (a *app) operationCancelCommand() *cobra.Command {
+	var ch change
+	c := &cobra.Command{
+		Use:   "cancel OPERATION",
+		Short: "End an operation that runs or was interrupted",
+		Long: `End an operation: one that runs stops before its next batch, one that was interrupted cannot be resumed any more. What it
+has done stays done. It asks first, on a terminal.`,
+		ValidArgsFunction: onlyFirst(a.completeOperations(ops.Operation.Cancellable)),
+		Example:           "  sqlq operation cancel 7\n  sqlq operation cancel 7 --reason 'the receiver is still broken'",
+		Args:              exactly("OPERATION"),
+		RunE: func(c *cobra.Command, args []string) error {
+			id, err := operationNumber(args[0])
+			if err != nil {
+				return err
+			}
+			db, err := a.connectToChange(c.Context(), ch)
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			op, err := db.Operations.PreviewCancel(c.Context(), id)
+			if err != nil {
+				return nothingIfNoOperation(err)
+			}
+			if ch.dryRun {
+				return a.done(wouldChange{viewOperation(op), true}, "would cancel the %s, which is %s: %s done", op.Kind, op.Status, doneText(op))
+			}
+			what := fmt.Sprintf("end operation %d, the %s of %s, which is %s: %s done", id, op.Kind, filterText(op), op.Status, doneText(op))
+			if err := a.confirmOnTerminal(c.Context(), ch, what); err != nil {
+				return err
+			}
+			op, err = db.Operations.Cancel(c.Context(), id)
+			if err != nil {
+				return nothingIfNoOperation(err)
+			}
+			return a.done(viewOperation(op), "cancelled operation %d: %s of %s", id, op.Kind, messagesDone(op))
+		},
+	}
+	ch.flags(c, asksOnTerminal)
+	ch.reasonFlag(c)
+	return c
+}
+
+func operationNumber(text string) (int64, error) {
+	id, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || id < 1 {
+		return 0, usageErrorf("%q is no number of an operation; list them with: sqlq operation ls", text)
+	}
+	return id, nil
+}
+
+func nothingIfNoOperation(err error) error {
+	var none *ops.NoOperationError
+	if errors.As(err, &none) {
+		return errNothing("%w", err)
+	}
+	return err
+}
+
+// doneText writes how many messages of how many an operation has changed.
+func doneText(op ops.Operation) string {
+	if op.Wanted == nil {
+		return fmt.Sprint(op.Done)
+	}
+	return fmt.Sprintf("%d of %d", op.Done, *op.Wanted)
+}
+
+func messagesDone(op ops.Operation) string {
+	if op.Wanted == nil {
+		return plural(op.Done, "message")
+	}
+	return fmt.Sprintf("%d of %s", op.Done, plural(*op.Wanted, "message"))
+}
+
+// who writes who made an operation: the database's role, and where that says more, the user and the host.
+func who(op ops.Operation) string {
+	if op.OSUser == "" && op.Host == "" {
+		return op.Role
+	}
+	return op.Role + " (" + op.OSUser + "@" + op.Host + ")"
+}
+
+// filterText writes what an operation was told, in a line: the queue, and the conditions by name.
+func filterText(op ops.Operation) string {
+	var conditions map[string]json.RawMessage
+	_ = json.Unmarshal(op.Filter, &conditions)
+	var parts []string
+	for name, raw := range conditions {
+		value := string(raw)
+		var text string
+		if json.Unmarshal(raw, &text) == nil {
+			value = text
+		}
+		if name == "status" && value == string(ops.StatusFailed) || name == "first" || name == "last" {
+			continue // it goes without saying, or says nothing to people
+		}
+		if value == "true" {
+			parts = append(parts, name)
+			continue
+		}
+		parts = append(parts, name+"="+value)
+	}
+	slices.Sort(parts)
+	switch {
+	case op.Queue == "":
+	case op.Kind == "replay" || op.Kind == "move" || op.Kind == "import":
+		parts = append(parts, "→ "+op.Queue)
+	default:
+		parts = append([]string{op.Queue}, parts...)
+	}
+	return strings.Join(parts, " ")
+}
+
+// operationView is an operation in JSON.
+type operationView struct {
+	Operation int64               `json:"operation"`
+	Kind      string              `json:"kind"`
+	Status    ops.OperationStatus `json:"status"`
+	Filter    json.RawMessage     `json:"filter"`
+	Queue     *string             `json:"queue"`
+	Wanted    *int64              `json:"wanted"`
+	Done      int64               `json:"done"`
+	Role      string              `json:"role"`
+	OSUser    string              `json:"os_user"`
+	Host      string              `json:"host"`
+	Reason    string              `json:"reason"`
+	BeganAt   time.Time           `json:"began_at"`
+	UpdatedAt time.Time           `json:"updated_at"`
+	EndedAt   *time.Time          `json:"ended_at"`
+	Error     string              `json:"error,omitempty"`
+	Resumable bool                `json:"resumable"`
+}
+
+// wouldChange is an operation that a dry run has looked at.
+type wouldChange struct {
+	operationView
+	DryRun bool `json:"dry_run"`
+}
+
+func viewOperation(op ops.Operation) operationView {
+	v := operationView{op.ID, op.Kind, op.Status, op.Filter, nil, op.Wanted, op.Done, op.Role, op.OSUser, op.Host, op.Reason,
+		inUTC(op.BeganAt), inUTC(op.UpdatedAt), utc(op.EndedAt), op.Error, op.Resumable()}
+	if op.Queue != "" {
+		v.Queue = &op.Queue
+	}
+	return v
+}
+
+var operationStatuses = []string{"running", "stalled", "done", "interrupted", "cancelled"}
+
+// operationStatus is a flag.
+type operationStatus struct{ *ops.OperationStatus }
+
+func (s operationStatus) String() string { return "" }
+func (s operationStatus) Type() string   { return "STATUS" }
+func (s operationStatus) Set(text string) error {
+	if !slices.Contains(operationStatuses, text) {
+		return errors.New("there are " + strings.Join(operationStatuses, ", "))
+	}
+	*s.OperationStatus = ops.OperationStatus(text)
+	return nil
+}

@@ -1,0 +1,109 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sqlq/sqlq/sqlq/ops"
+)
+
+func (a *app) publishCommand() *cobra.Command {
+	var out outgoing
+	c := &cobra.Command{
+		Use:   "publish TYPE [BODY|-]",
+		Short: "Publish JSON events to the queues that are subscribed",
+		Long: `Publish events: each subscribed queue gets a copy. Their bodies are JSON: one that stands on the command line, or those that
+come from standard input or a file, where each is a document over as many lines as it likes, or a line. All are published
+in one transaction. Prints their ids, and to which queues they went; exit code 5 where no queue is subscribed, and
+nothing was stored.`,
+		Example: `  sqlq publish sales.OrderPlaced '{"order": 17}'
+  sqlq publish sales.OrderPlaced --header tenant=north --lines < orders.jsonl`,
+		Args:        out.arguments(),
+		Annotations: map[string]string{needs: "producer"},
+		ValidArgsFunction: func(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return a.completeTypes(c, args, begun)
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			bodies, err := a.bodies(c, &out, args)
+			if err != nil {
+				return err
+			}
+			db, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			if out.dryRun {
+				copies, queues, err := db.PreviewPublish(c.Context(), out.Outgoing, bodies...)
+				if errors.Is(err, ops.ErrNoSubscriber) {
+					return errNothing("nothing would be published: no queue is subscribed to %s; subscribe one with: sqlq subscription add %[1]s QUEUE", out.Type)
+				}
+				if err != nil {
+					return err
+				}
+				return a.wouldPublish(out.Type, len(bodies), copies, queues)
+			}
+			events, queues, err := db.Publish(c.Context(), out.Outgoing, bodies...)
+			if errors.Is(err, ops.ErrNoSubscriber) {
+				return errNothing("nothing was published: no queue is subscribed to %s; subscribe one with: sqlq subscription add %[1]s QUEUE", out.Type)
+			}
+			if err != nil {
+				return err
+			}
+			return a.printPublished(out.Type, events, queues)
+		},
+	}
+	a.outgoingFlags(c, &out)
+	return c
+}
+
+func (a *app) printPublished(messageType string, events []ops.Published, queues []string) error {
+	type view struct {
+		ID     string   `json:"id"`
+		Copies int      `json:"copies"`
+		Queues []string `json:"queues"` // null: this role may not see them
+	}
+	var views []view
+	var ids strings.Builder
+	copies := 0
+	for _, e := range events {
+		views = append(views, view{e.ID, e.Copies, queues})
+		copies += e.Copies
+		ids.WriteString(e.ID + "\n")
+	}
+	if a.format != formatTable {
+		return printList(a, views, nil)
+	}
+	a.say("published %s of %s: %s", plural(int64(len(events)), "event"), messageType, copiesText(copies, queues))
+	_, err := a.out.Write([]byte(ids.String()))
+	return err
+}
+
+// wouldPublish tells what publishing would do, each event in so many copies.
+func (a *app) wouldPublish(messageType string, events, copies int, queues []string) error {
+	outcome := struct {
+		Type   string   `json:"type"`
+		Events int      `json:"events"`
+		Copies int      `json:"copies"`
+		Queues []string `json:"queues"` // null: this role may not see them
+		DryRun bool     `json:"dry_run"`
+	}{messageType, events, events * copies, queues, true}
+	return a.done(outcome, "would publish %s of %s: %s", plural(int64(events), "event"), messageType, copiesText(outcome.Copies, queues))
+}
+
+func copiesText(copies int, queues []string) string {
+	text := fmt.Sprintf("%d copies", copies)
+	if copies == 1 {
+		text = "1 copy"
+	}
+	if len(queues) > 0 {
+		text += ", to " + strings.Join(queues, ", ")
+	}
+	return text
+}

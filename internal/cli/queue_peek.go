@@ -1,0 +1,152 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sqlq/sqlq/internal/term"
+	"github.com/sqlq/sqlq/sqlq/ops"
+)
+
+func (a *app) queuePeekCommand() *cobra.Command {
+	var f ops.Filter
+	c := &cobra.Command{
+		Use:   "peek QUEUE",
+		Short: "Show ready messages without taking them",
+		Long: `Show the ready messages of a queue, or those that the flags choose, the oldest first, without taking them. Messages that
+an instance holds at this moment are among them.
+
+A queue has one index, by the order of arrival: to choose, every message is looked at, ten thousand in a statement, until
+there are enough. That can be interrupted. With a choice that nothing fits the exit code is 5.`,
+		Example:           "  sqlq queue peek sales\n  sqlq queue peek sales --body '$.amount > 1000' -n 1 -o json | jq '.[0].body'",
+		Args:              exactly("QUEUE"),
+		ValidArgsFunction: onlyFirst(a.completeQueues),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := a.chosenBy(c.Context(), &f, nil); err != nil {
+				return err
+			}
+			db, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			p := a.progress()
+			messages, err := db.Ready.List(c.Context(), args[0], f, ops.Looking{Progress: func(at ops.Progress) {
+				p.Show("looked at %d messages, found %d", at.Looked, at.Done)
+			}})
+			p.End()
+			if err != nil && len(messages) == 0 {
+				return err
+			}
+			t := &term.Table{Columns: []term.Column{{Name: "seq", Right: true}, {Name: "sent"}, {Name: "type", Cut: true}, {Name: "attempt", Right: true, Spare: 1},
+				{Name: "id", Spare: 2}, {Name: "body", Cut: true}}}
+			var views []messageView
+			for _, m := range messages {
+				views = append(views, viewMessage(m))
+				t.Add(fmt.Sprint(m.Seq), a.when(m.SentAt), m.Type, fmt.Sprint(m.Attempt), m.ID, begin(m.Body))
+			}
+			if err = errors.Join(printList(a, views, t), err); err != nil || len(messages) > 0 {
+				return err
+			}
+			if f.ChoosesAll() {
+				return a.noneFound(c.Context(), db, false, "", "no message is ready in queue "+args[0])
+			}
+			return a.noneFound(c.Context(), db, true, f.Type, "no such message is ready in queue "+args[0])
+		},
+	}
+	a.filterFlags(c, &f, readyMessages)
+	c.Flags().IntVarP(&f.Limit, "limit", "n", 10, "show at most so many; 0: all")
+	return c
+}
+
+func (a *app) queueTailCommand() *cobra.Command {
+	var f ops.Filter
+	var lasting time.Duration
+	c := &cobra.Command{
+		Use:   "tail QUEUE",
+		Short: "Follow the messages that arrive, without taking them",
+		Long: `Show each message that arrives in a queue, or those that the flags choose, one a line, without taking it, until Ctrl-C,
+--limit or --for ends it.
+
+It looks every 200 ms: a message that is handled faster than that is not seen. Messages are shown in the order in which
+they become visible; those of a transaction that takes longer than ten seconds to commit may be left out when others
+overtake it.`,
+		Example:           "  sqlq queue tail sales\n  sqlq queue tail sales --type sales.PlaceOrder --header tenant=north --for 1m -o jsonl",
+		Args:              exactly("QUEUE"),
+		ValidArgsFunction: onlyFirst(a.completeQueues),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := a.chosenBy(c.Context(), &f, nil); err != nil {
+				return err
+			}
+			switch {
+			case a.format == formatJSON:
+				return usageErrorf("-o json is one document, and tail has no end: use -o jsonl")
+			case f.Order != "":
+				return usageErrorf("--order: tail shows messages as they arrive")
+			}
+			db, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			ctx, stop := c.Context(), func() {}
+			if lasting > 0 {
+				ctx, stop = context.WithTimeout(ctx, lasting)
+			}
+			defer stop()
+			if a.errTerminal {
+				a.say("following queue %s; Ctrl-C ends it", args[0])
+			}
+			err = db.Ready.Tail(ctx, args[0], f, func(m ops.Message) error {
+				if a.format != formatTable {
+					return printList(a, []messageView{viewMessage(m)}, nil)
+				}
+				line := fmt.Sprintf("%s  %d  %s  %s  %s", m.SentAt.Local().Format("15:04:05.000"), m.Seq, m.Type, m.ID, begin(m.Body))
+				if !a.outTerminal {
+					line = fmt.Sprintf("%s  %d  %s  %s  %s", fullTime(m.SentAt), m.Seq, m.Type, m.ID, begin(m.Body))
+				}
+				line = term.OneLine(line)
+				if a.width > 0 {
+					line = term.Cut(line, a.width)
+				}
+				_, err := fmt.Fprintln(a.out, line)
+				return err
+			})
+			if ctx.Err() != nil && errors.Is(err, ctx.Err()) && (c.Context().Err() == nil || errors.Is(c.Context().Err(), context.Canceled)) {
+				return nil // its normal end
+			}
+			return err
+		},
+	}
+	a.filterFlags(c, &f, readyMessages)
+	_ = c.Flags().MarkHidden("order")
+	c.Flags().IntVarP(&f.Limit, "limit", "n", 0, "end after so many; 0: go on")
+	c.Flags().Var(duration{&lasting, false}, "for", "end after this time, such as 90s; 0: go on")
+	return c
+}
+
+// begin returns the beginning of a text of which a line shows no more.
+func begin(text []byte) string {
+	return strings.ToValidUTF8(string(text[:min(len(text), 1000)]), "\ufffd")
+}
+
+// messageView is a ready message in JSON.
+type messageView struct {
+	Seq       int64      `json:"seq"`
+	ID        string     `json:"id"`
+	Type      string     `json:"type"`
+	SentAt    time.Time  `json:"sent_at"`
+	ExpiresAt *time.Time `json:"expires_at"`
+	Attempt   int        `json:"attempt"`
+	Headers   any        `json:"headers"`
+	body
+}
+
+func viewMessage(m ops.Message) messageView {
+	return messageView{m.Seq, m.ID, m.Type, inUTC(m.SentAt), utc(m.ExpiresAt), m.Attempt, headersOf(m.Headers), bodyOf(m.Body)}
+}

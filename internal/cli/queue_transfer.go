@@ -1,0 +1,196 @@
+package cli
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sqlq/sqlq/internal/term"
+	"github.com/sqlq/sqlq/sqlq/ops"
+)
+
+func (a *app) queueExportCommand() *cobra.Command {
+	var f ops.Filter
+	var delayed bool
+	c := &cobra.Command{
+		Use:   "export QUEUE > FILE",
+		Short: "Write messages as lines of JSON, without taking them",
+		Long: `Write the ready messages of a queue to standard output, or those that the flags choose, the oldest first, without taking
+them: one a line of JSON, which sqlq queue import reads. With --delayed the queue's delayed messages follow.
+
+A line has id, type, headers, sent_at, expires_at, attempt, body, and of a delayed message due_at, why and error. Bodies come
+back byte for byte: one that is not JSON, or has white space between its parts, is base64, and body_encoding says so. On a terminal, characters that it would obey are
+escaped.`,
+		Example:           "  sqlq queue export sales --delayed > sales.jsonl\n  sqlq queue export sales --type sales.PlaceOrder --since 1h --body '$.amount > 100' > large.jsonl",
+		Args:              exactly("QUEUE"),
+		ValidArgsFunction: onlyFirst(a.completeQueues),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := a.chosenBy(c.Context(), &f, nil); err != nil {
+				return err
+			}
+			if a.format != formatTable && a.format != formatJSONL {
+				return usageErrorf("-o %s: an export is lines of JSON", a.format)
+			}
+			db, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			p := a.progress()
+			if a.outTerminal {
+				p = &term.Status{} // it would stand between the lines
+			}
+			out, exported := bufio.NewWriterSize(a.out, 64<<10), int64(0)
+			var line []byte
+			write := func(m ops.Message) (err error) {
+				if line, err = ops.AppendLine(line[:0], m); err != nil {
+					return err
+				}
+				exported++
+				if a.outTerminal {
+					line = escaped(line)
+				}
+				_, err = out.Write(line)
+				return err
+			}
+			looking := ops.Looking{Progress: func(ops.Progress) { p.Show("exported %d messages", exported) }}
+			err = db.Ready.Each(c.Context(), args[0], f, looking, write)
+			if err == nil && delayed && (f.Limit == 0 || exported < int64(f.Limit)) {
+				if f.Limit > 0 {
+					f.Limit -= int(exported)
+				}
+				err = db.Delayed.Each(c.Context(), args[0], f, looking, write)
+			}
+			p.End()
+			err = errors.Join(err, out.Flush())
+			if err != nil && exported == 0 {
+				return err
+			}
+			if exported == 0 {
+				return a.noneFound(c.Context(), db, !f.ChoosesAll(), f.Type, "exported 0 messages")
+			}
+			a.say("exported %s", plural(exported, "message"))
+			return err
+		},
+	}
+	a.filterFlags(c, &f, readyMessages)
+	c.Flags().BoolVar(&delayed, "delayed", false, "export the queue's delayed messages too; --since and --until are then due times")
+	c.Flags().IntVarP(&f.Limit, "limit", "n", 0, "export at most so many; 0: all that are chosen")
+	return c
+}
+
+func (a *app) queueImportCommand() *cobra.Command {
+	var ch change
+	var keepIDs bool
+	var opts ops.ImportOptions
+	c := &cobra.Command{
+		Use:   "import QUEUE [FILE]",
+		Short: "Store messages that export wrote in a queue",
+		Long: `Read lines of JSON from a file, or from standard input, and store them as messages in a queue: what sqlq queue export
+wrote, or sqlq error export, whose messages then start again at attempt 0. Delayed messages are delayed again, to their due
+time. A line needs a type and a body; the members are those that export's help tells, others are passed over.
+
+It works in batches of up to 1,000 lines, each a transaction that begins when all of its lines were found good. A damaged
+line ends it: nothing after the last whole batch is stored, and it says how to go on. With --continue damaged lines are left
+out and listed at the end, and the exit code is 1. --dry-run checks all lines and stores nothing. A file that is imported twice
+is there twice.`,
+		Example: "  sqlq queue import sales sales.jsonl\n  sqlq error export --queue sales | sqlq queue import sales-test --keep-ids=false",
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return exactly("QUEUE")(c, args)
+			}
+			return noMoreThan(2)(c, args)
+		},
+		ValidArgsFunction: func(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveDefault // a file
+			}
+			return a.completeQueues(c, args, begun)
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			if opts.Skip < 0 {
+				return usageErrorf("--skip %d: it takes a number of lines", opts.Skip)
+			}
+			var from io.Reader
+			if len(args) == 2 && args[1] != "-" {
+				file, err := os.Open(args[1])
+				if err != nil {
+					return err
+				}
+				defer file.Close()
+				from = file
+			} else {
+				from = a.reading(c.Context(), "lines of JSON")
+			}
+			db, err := a.connectToChange(c.Context(), ch)
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			p := a.progress()
+			opts.DryRun, opts.NewIDs = ch.dryRun, !keepIDs
+			opts.Progress = func(at ops.Progress) { p.Show("imported %d messages", at.Done) }
+			done, err := db.Ready.Import(c.Context(), args[0], from, opts)
+			p.End()
+			var none *ops.NoQueueError
+			if errors.As(err, &none) {
+				return err
+			}
+			return errors.Join(a.toldImport(args[0], done, opts), a.importEnd(done, opts, err))
+		},
+	}
+	ch.flags(c, asksNever)
+	ch.reasonFlag(c)
+	c.Flags().BoolVar(&opts.Continue, "continue", false, "leave damaged lines out, and list them at the end")
+	c.Flags().BoolVar(&keepIDs, "keep-ids", true, "let messages keep their ids; else each gets a new one")
+	c.Flags().Int64Var(&opts.Skip, "skip", 0, "pass over so many lines first, to go on where an import ended")
+	return c
+}
+
+// toldImport tells what an import did.
+func (a *app) toldImport(queue string, done ops.Imported, opts ops.ImportOptions) error {
+	outcome := struct {
+		Queue   string   `json:"queue"`
+		Ready   int64    `json:"ready_imported"`
+		Delayed int64    `json:"delayed_imported"`
+		UpTo    int64    `json:"lines_done"`
+		LeftOut int64    `json:"left_out"`
+		Damaged []string `json:"damaged,omitempty"`
+		DryRun  bool     `json:"dry_run,omitempty"`
+	}{Queue: queue, Ready: done.Ready, Delayed: done.Delayed, UpTo: done.UpTo, LeftOut: done.LeftOut, DryRun: opts.DryRun}
+	for _, line := range done.Damaged {
+		outcome.Damaged = append(outcome.Damaged, line.Error())
+	}
+	sentence := "imported %d ready and %d delayed messages to queue %s"
+	if opts.DryRun {
+		sentence = "would import %d ready and %d delayed messages to queue %s"
+	}
+	return a.done(outcome, sentence, done.Ready, done.Delayed, queue)
+}
+
+// importEnd says how an import ended that did not store all lines, and how to go on.
+func (a *app) importEnd(done ops.Imported, opts ops.ImportOptions, err error) error {
+	if done.LeftOut > 0 {
+		a.say("left out %s:", plural(done.LeftOut, "line"))
+		for _, line := range done.Damaged {
+			a.say("  %s", term.OneLine(line.Error()))
+		}
+		if more := done.LeftOut - int64(len(done.Damaged)); more > 0 {
+			a.say("  and %d more", more)
+		}
+		if err == nil {
+			return &codedError{code: exitError}
+		}
+	}
+	if err == nil || opts.DryRun {
+		return err
+	}
+	if done.UpTo <= opts.Skip {
+		return fmt.Errorf("%w\nNothing was imported", err)
+	}
+	return fmt.Errorf("%w\nLines %d to %d were imported; go on with: --skip %[3]d", err, opts.Skip+1, done.UpTo)
+}
