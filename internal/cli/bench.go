@@ -16,12 +16,12 @@ import (
 	"github.com/sqlq/sqlq/internal/term"
 )
 
-func (a *app) benchCommand() *cobra.Command {
+func newBenchCommand(e *env) *cobra.Command {
 	var subs []*cobra.Command
 	for _, b := range bench.All() {
-		subs = append(subs, a.benchmarkCommand(b))
+		subs = append(subs, newBenchmarkCommand(e, b))
 	}
-	c := noun("bench", "Measure sqlq on your database, beside what it does without", append(subs, a.benchReceiverCommand())...)
+	c := noun("bench", "Measure sqlq on your database, beside what it does without", append(subs, newBenchReceiverCommand(e))...)
 	c.Long = `Measure sqlq beside its floor: the least that plain SQL does for the same outcome, in the same run, through the same driver,
 on tables of the same make, with the same bodies and the same durability. The two take turns; medians count.
 
@@ -31,7 +31,7 @@ of the whole server, whatever else runs on it.`
 	return c
 }
 
-func (a *app) benchmarkCommand(b bench.Benchmark) *cobra.Command {
+func newBenchmarkCommand(e *env, b bench.Benchmark) *cobra.Command {
 	o := bench.Options{}
 	c := &cobra.Command{
 		Use:     b.Name,
@@ -43,7 +43,7 @@ func (a *app) benchmarkCommand(b bench.Benchmark) *cobra.Command {
 			if c.Flags().Changed("schema") {
 				return usageErrorf("sqlq bench has a schema of its own, sqlq_bench: leave --schema out")
 			}
-			return a.bench(c.Context(), b, o)
+			return measure(c.Context(), e, b, o)
 		},
 	}
 	flags := c.Flags()
@@ -62,9 +62,9 @@ func (a *app) benchmarkCommand(b bench.Benchmark) *cobra.Command {
 	return c
 }
 
-func (a *app) bench(ctx context.Context, b bench.Benchmark, o bench.Options) error {
-	if o.DatabaseURL = a.databaseURL; o.DatabaseURL != "" {
-		db, err := a.connectAnySchema(ctx) // its errors show no password, and have their exit code
+func measure(ctx context.Context, e *env, b bench.Benchmark, o bench.Options) error {
+	if o.DatabaseURL = e.databaseURL; o.DatabaseURL != "" {
+		db, err := e.connectAnySchema(ctx) // its errors show no password, and have their exit code
 		if err != nil {
 			return err
 		}
@@ -79,8 +79,8 @@ func (a *app) bench(ctx context.Context, b bench.Benchmark, o bench.Options) err
 		c.Args[0] = os.Args[0]
 		return c
 	}
-	if a.errTerminal {
-		o.Progress = a.benchProgress()
+	if e.errTerminal {
+		o.Progress = benchProgress(e)
 	}
 	result, err := bench.Run(ctx, b, o)
 	switch {
@@ -91,38 +91,38 @@ func (a *app) bench(ctx context.Context, b bench.Benchmark, o bench.Options) err
 	case err != nil:
 		return err
 	}
-	if a.format != formatTable {
-		return a.printData(result)
+	if e.format != formatTable {
+		return e.printData(result)
 	}
-	return a.printBenchmark(result)
+	return printBenchmark(e, result)
 }
 
-func (a *app) printBenchmark(result bench.Result) error {
+func printBenchmark(e *env, result bench.Result) error {
 	head := result.Common()
-	fmt.Fprintln(a.out, head.Server)
+	fmt.Fprintln(e.out, head.Server)
 	for _, t := range result.Tables() {
-		fmt.Fprintln(a.out)
+		fmt.Fprintln(e.out)
 		if t.Title != "" {
-			fmt.Fprintln(a.out, t.Title)
+			fmt.Fprintln(e.out, t.Title)
 		}
 		text := &term.Table{Rows: t.Rows}
 		for i, name := range t.Columns {
 			text.Columns = append(text.Columns, term.Column{Name: name, Right: i > 0})
 		}
-		if err := text.Print(a.out, a.width); err != nil {
+		if err := text.Print(e.out, e.width); err != nil {
 			return err
 		}
 	}
 	for _, note := range head.Notes {
-		fmt.Fprintf(a.out, "\nNote: %s\n", note)
+		fmt.Fprintf(e.out, "\nNote: %s\n", note)
 	}
-	_, err := fmt.Fprintf(a.out, "\nThis took %.1f s.\n", head.DurationSeconds)
+	_, err := fmt.Fprintf(e.out, "\nThis took %.1f s.\n", head.DurationSeconds)
 	return err
 }
 
 // benchProgress returns what shows a line in place of the last one on the terminal; an empty one wipes it out.
-func (a *app) benchProgress() func(line string) {
-	status := a.progress()
+func benchProgress(e *env) func(line string) {
+	status := e.progress()
 	var shown string
 	var at time.Time
 	return func(line string) {
@@ -141,7 +141,7 @@ func (a *app) benchProgress() func(line string) {
 // receiverCommand is for the program itself.
 const receiverCommand = "receiver"
 
-func (a *app) benchReceiverCommand() *cobra.Command {
+func newBenchReceiverCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:    receiverCommand,
 		Short:  "Be a receiving process of a benchmark",
@@ -150,7 +150,7 @@ func (a *app) benchReceiverCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			// Ctrl-C on the terminal reaches this process too. It ends when the one that measures lets it.
 			signal.Ignore(os.Interrupt)
-			if bench.Receive(context.WithoutCancel(c.Context()), a.in, a.out) != nil {
+			if bench.Receive(context.WithoutCancel(c.Context()), e.in, e.out) != nil {
 				return &codedError{code: exitError} // the other process was told, and says it
 			}
 			return nil

@@ -50,15 +50,15 @@ func (ch *change) reasonFlag(c *cobra.Command) {
 }
 
 // confirm asks whether to go on. what says what will be done, where, and to how many. Off a terminal only --yes will do.
-func (a *app) confirm(ctx context.Context, ch change, what string) error {
+func (e *env) confirm(ctx context.Context, ch change, what string) error {
 	if ch.yes {
 		return nil
 	}
-	if !a.attended() {
+	if !e.attended() {
 		return usageErrorf("this would %s; add --yes to do it without being asked", what)
 	}
-	fmt.Fprintf(a.err, "This will %s.\nGo on? [y/N] ", term.Visible(what))
-	switch answer := strings.ToLower(a.answer(ctx)); answer {
+	fmt.Fprintf(e.err, "This will %s.\nGo on? [y/N] ", term.Visible(what))
+	switch answer := strings.ToLower(e.answer(ctx)); answer {
 	case "y", "yes":
 		return nil
 	}
@@ -66,54 +66,54 @@ func (a *app) confirm(ctx context.Context, ch change, what string) error {
 }
 
 // confirmOnTerminal asks where somebody sits there, and goes on elsewhere.
-func (a *app) confirmOnTerminal(ctx context.Context, ch change, what string) error {
-	if !a.attended() {
+func (e *env) confirmOnTerminal(ctx context.Context, ch change, what string) error {
+	if !e.attended() {
 		return nil
 	}
-	return a.confirm(ctx, ch, what)
+	return e.confirm(ctx, ch, what)
 }
 
 // confirmByName asks for the name of what will be destroyed with all that it holds.
-func (a *app) confirmByName(ctx context.Context, ch change, what, name string) error {
+func (e *env) confirmByName(ctx context.Context, ch change, what, name string) error {
 	if ch.yes {
 		return nil
 	}
-	if !a.attended() {
+	if !e.attended() {
 		return usageErrorf("this would %s, for good; add --yes to do it without being asked", what)
 	}
-	fmt.Fprintf(a.err, "This will %s, for good.\nType %q to go on: ", term.Visible(what), name)
-	if a.answer(ctx) == name {
+	fmt.Fprintf(e.err, "This will %s, for good.\nType %q to go on: ", term.Visible(what), name)
+	if e.answer(ctx) == name {
 		return nil
 	}
 	return errors.New("nothing was done")
 }
 
 // answer reads a line from the operator; "" when ctx ends first.
-func (a *app) answer(ctx context.Context) string {
+func (e *env) answer(ctx context.Context) string {
 	answer := make(chan string, 1)
 	go func() { // reading cannot be interrupted; the process ends soon after ctx does
-		line, _ := bufio.NewReader(a.in).ReadString('\n')
+		line, _ := bufio.NewReader(e.in).ReadString('\n')
 		answer <- strings.TrimSpace(line)
 	}()
 	select {
 	case given := <-answer:
 		return given
 	case <-ctx.Done():
-		fmt.Fprintln(a.err)
+		fmt.Fprintln(e.err)
 		return ""
 	}
 }
 
 // attended says whether somebody sits there who can be asked.
-func (a *app) attended() bool { return a.inTerminal && a.errTerminal }
+func (e *env) attended() bool { return e.inTerminal && e.errTerminal }
 
 // reading is standard input, of which a Read ends when ctx does: a terminal, or a pipe that nobody writes to, would hold the
 // command up. On a terminal it says what is read.
-func (a *app) reading(ctx context.Context, what string) io.Reader {
-	if a.attended() {
-		a.say("reading %s from the terminal; Ctrl-D ends it", what)
+func (e *env) reading(ctx context.Context, what string) io.Reader {
+	if e.attended() {
+		e.say("reading %s from the terminal; Ctrl-D ends it", what)
 	}
-	return interruptible{ctx, a.in}
+	return interruptible{ctx, e.in}
 }
 
 type interruptible struct {
@@ -140,9 +140,9 @@ func (r interruptible) Read(p []byte) (int, error) {
 }
 
 // progress shows on a terminal how far a command is; its last word is wiped out by End.
-func (a *app) progress() *term.Status {
-	if !a.errTerminal {
+func (e *env) progress() *term.Status {
+	if !e.errTerminal {
 		return &term.Status{}
 	}
-	return &term.Status{To: a.err, Width: a.width}
+	return &term.Status{To: e.err, Width: e.width}
 }

@@ -16,8 +16,8 @@ import (
 	"github.com/sqlq/sqlq/migrations"
 )
 
-func (a *app) configCommand() *cobra.Command {
-	return noun("config", "Show what this command line works with", a.configShowCommand())
+func newConfigCommand(e *env) *cobra.Command {
+	return noun("config", "Show what this command line works with", newConfigShowCommand(e))
 }
 
 // setting is a line of `config show`.
@@ -27,7 +27,7 @@ type setting struct {
 	Source string `json:"source"`
 }
 
-func (a *app) configShowCommand() *cobra.Command {
+func newConfigShowCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "show",
 		Short: "Show which database, schema and role are used, and what says so",
@@ -36,18 +36,18 @@ default; and, as far as the database answers, what is there: versions, role, poo
 		Example: "  sqlq config show\n  sqlq config show -o json | jq -r '.[] | select(.setting == \"role\").value'",
 		Args:    noMoreThan(0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			config, err := a.config()
+			config, err := e.config()
 			if err != nil {
 				return &codedError{code: exitConnect, err: err}
 			}
-			settings := append(a.target(config.ConnConfig), a.habits(c)...)
-			there, err := a.there(c.Context())
+			settings := append(targetOf(e, config.ConnConfig), habitsOf(e, c)...)
+			there, err := foundThere(c.Context(), e)
 			settings = append(settings, there...)
 			t := &term.Table{Columns: []term.Column{{Name: "setting"}, {Name: "value", Cut: true}, {Name: "source"}}}
 			for _, s := range settings {
 				t.Add(s.Name, s.Value, s.Source)
 			}
-			if printErr := printList(a, settings, t); printErr != nil {
+			if printErr := printList(e, settings, t); printErr != nil {
 				return printErr
 			}
 			return err
@@ -55,9 +55,9 @@ default; and, as far as the database answers, what is there: versions, role, poo
 	}
 }
 
-// target says where the connection goes, and what says so.
-func (a *app) target(config *pgx.ConnConfig) []setting {
-	text, source := a.connString()
+// targetOf says where the connection goes, and what says so.
+func targetOf(e *env, config *pgx.ConnConfig) []setting {
+	text, source := e.connString()
 	from := func(variable string, keys ...string) string {
 		switch {
 		case names(text, keys):
@@ -87,8 +87,8 @@ func (a *app) target(config *pgx.ConnConfig) []setting {
 	}
 }
 
-// habits are the settings of the command line itself.
-func (a *app) habits(c *cobra.Command) []setting {
+// habitsOf are the settings of the command line itself.
+func habitsOf(e *env, c *cobra.Command) []setting {
 	from := func(flag, variable string) string {
 		if c.Flag(flag).Changed {
 			return "--" + flag
@@ -96,16 +96,16 @@ func (a *app) habits(c *cobra.Command) []setting {
 		return cmp.Or(present(variable), "default")
 	}
 	timeout := "none"
-	if a.timeout > 0 {
-		timeout = a.timeout.String()
+	if e.timeout > 0 {
+		timeout = e.timeout.String()
 	}
-	color := string(a.color)
-	if a.color == term.ColorAuto {
-		color += map[bool]string{true: ": yes", false: ": no"}[a.palette().Colored()]
+	color := string(e.color)
+	if e.color == term.ColorAuto {
+		color += map[bool]string{true: ": yes", false: ": no"}[e.palette().Colored()]
 	}
 	return []setting{
-		{"schema", a.schema, from("schema", "SQLQ_SCHEMA")},
-		{"output", string(a.format), from("output", "")},
+		{"schema", e.schema, from("schema", "SQLQ_SCHEMA")},
+		{"output", string(e.format), from("output", "")},
 		{"timeout", timeout, from("timeout", "")},
 		{"color", color, from("color", "NO_COLOR")},
 		{"sqlq version", programVersion(), "this program"},
@@ -113,9 +113,9 @@ func (a *app) habits(c *cobra.Command) []setting {
 	}
 }
 
-// there says what is found in the database.
-func (a *app) there(ctx context.Context) (settings []setting, err error) {
-	db, err := a.connectAnySchema(ctx)
+// foundThere says what is found in the database.
+func foundThere(ctx context.Context, e *env) (settings []setting, err error) {
+	db, err := e.connectAnySchema(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +137,7 @@ func (a *app) there(ctx context.Context) (settings []setting, err error) {
 	if err != nil {
 		found = "this role may not read it"
 	} else if !exists {
-		found = "none: " + migrateUp(a.schema)
+		found = "none: " + migrateUp(e.schema)
 	}
 	settings = []setting{
 		{"server version", s.Server, here},

@@ -35,11 +35,11 @@ func (d *database) Close() {
 }
 
 // connect connects to the database and checks that the schema is one that this program knows.
-func (a *app) connect(ctx context.Context) (*database, error) {
-	if a.watched != nil {
-		return a.watched, nil
+func (e *env) connect(ctx context.Context) (*database, error) {
+	if e.watched != nil {
+		return e.watched, nil
 	}
-	d, err := a.connectAnySchema(ctx)
+	d, err := e.connectAnySchema(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -47,15 +47,15 @@ func (a *app) connect(ctx context.Context) (*database, error) {
 		d.Close()
 		return nil, err
 	}
-	if a.watching {
-		a.watched, d.kept = d, true
+	if e.watching {
+		e.watched, d.kept = d, true
 	}
 	return d, nil
 }
 
 // connectToChange is connect for a command that changes something: what it does is written down in the operator's name.
-func (a *app) connectToChange(ctx context.Context, ch change) (*database, error) {
-	d, err := a.connect(ctx)
+func (e *env) connectToChange(ctx context.Context, ch change) (*database, error) {
+	d, err := e.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -74,11 +74,11 @@ func actor(ch change) ops.Actor {
 }
 
 // connectAnySchema connects to the database, whatever there is in it. Its error has the exit code for that.
-func (a *app) connectAnySchema(ctx context.Context) (*database, error) {
-	if a.schema == "" {
+func (e *env) connectAnySchema(ctx context.Context) (*database, error) {
+	if e.schema == "" {
 		return nil, usageErrorf("--schema is empty: leave it out for sqlq's default, \"sqlq\"")
 	}
-	config, err := a.config()
+	config, err := e.config()
 	if err != nil {
 		return nil, &codedError{code: exitConnect, err: err}
 	}
@@ -87,19 +87,19 @@ func (a *app) connectAnySchema(ctx context.Context) (*database, error) {
 		return nil, &codedError{code: exitConnect, err: fmt.Errorf("set up connections: %w", err)}
 	}
 	where := whereIs(config.ConnConfig)
-	a.role = config.ConnConfig.User
+	e.role = config.ConnConfig.User
 	if err := pool.Ping(ctx); err != nil {
 		pool.Close()
 		if errors.Is(ctx.Err(), context.Canceled) {
 			return nil, fmt.Errorf("connect to %s: %w", where, ctx.Err())
 		}
-		return nil, &codedError{code: exitConnect, err: a.connectError(where, config.ConnConfig, err)}
+		return nil, &codedError{code: exitConnect, err: e.connectError(where, config.ConnConfig, err)}
 	}
-	return &database{Ops: ops.New(pool, a.schema), pool: pool, schema: a.schema, where: where}, nil
+	return &database{Ops: ops.New(pool, e.schema), pool: pool, schema: e.schema, where: where}, nil
 }
 
-func (a *app) config() (*pgxpool.Config, error) {
-	config, err := parsed(a.connString())
+func (e *env) config() (*pgxpool.Config, error) {
+	config, err := parsed(e.connString())
 	if err != nil {
 		return nil, err
 	}
@@ -156,9 +156,9 @@ func parsed(url, source string) (*pgxpool.Config, error) {
 }
 
 // connString returns the connection string and where it comes from; "" leaves everything to the PG* variables.
-func (a *app) connString() (value, source string) {
-	if a.databaseURL != "" {
-		return a.databaseURL, "--database-url"
+func (e *env) connString() (value, source string) {
+	if e.databaseURL != "" {
+		return e.databaseURL, "--database-url"
 	}
 	for _, name := range []string{"SQLQ_DATABASE_URL", "DATABASE_URL"} {
 		if v := os.Getenv(name); v != "" {
@@ -169,8 +169,8 @@ func (a *app) connString() (value, source string) {
 }
 
 // configured says whether anything names a database.
-func (a *app) configured() bool {
-	url, _ := a.connString()
+func (e *env) configured() bool {
+	url, _ := e.connString()
 	return url != "" || slices.ContainsFunc([]string{"PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE"}, func(name string) bool {
 		return os.Getenv(name) != ""
 	})

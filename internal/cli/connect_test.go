@@ -50,8 +50,8 @@ func TestConfirmInterrupted(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	a := &app{streams: streams{in: never{}, err: &strings.Builder{}, inTerminal: true, errTerminal: true}}
-	if err := a.confirm(ctx, change{}, "drop it"); err == nil || err.Error() != "nothing was done" {
+	e := &env{streams: streams{in: never{}, err: &strings.Builder{}, inTerminal: true, errTerminal: true}}
+	if err := e.confirm(ctx, change{}, "drop it"); err == nil || err.Error() != "nothing was done" {
 		t.Errorf("err %v", err)
 	}
 }
@@ -150,13 +150,13 @@ func TestListsFit(t *testing.T) {
 // A server that does not answer is given up.
 func TestConnectTimeout(t *testing.T) {
 	t.Parallel()
-	a := &app{databaseURL: "postgres://user@host/db"}
-	config, err := a.config()
+	e := &env{databaseURL: "postgres://user@host/db"}
+	config, err := e.config()
 	if err != nil || config.ConnConfig.ConnectTimeout != 10*time.Second {
 		t.Errorf("timeout %v, err %v", config.ConnConfig.ConnectTimeout, err)
 	}
-	a.databaseURL += "?connect_timeout=3"
-	if config, err = a.config(); err != nil || config.ConnConfig.ConnectTimeout != 3*time.Second {
+	e.databaseURL += "?connect_timeout=3"
+	if config, err = e.config(); err != nil || config.ConnConfig.ConnectTimeout != 3*time.Second {
 		t.Errorf("its own: timeout %v, err %v", config.ConnConfig.ConnectTimeout, err)
 	}
 }
@@ -170,7 +170,7 @@ func TestWhereIs(t *testing.T) {
 		"host=/tmp/pg user=u password=s dbname=a": `database "a" on socket /tmp/pg`,
 		"postgres://u@[::1]/app":                  `database "app" on [::1]:5432`,
 	} {
-		config, err := (&app{databaseURL: url}).config()
+		config, err := (&env{databaseURL: url}).config()
 		if err != nil {
 			t.Errorf("%s: %v", url, err)
 		} else if got := whereIs(config.ConnConfig); got != want {

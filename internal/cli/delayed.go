@@ -12,12 +12,12 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
-func (a *app) delayedCommand() *cobra.Command {
+func newDelayedCommand(e *env) *cobra.Command {
 	return noun("delayed", "Look at messages that wait for their time; cancel and reschedule them",
-		a.delayedListCommand(), a.delayedShowCommand(), a.delayedCancelCommand(), a.delayedRescheduleCommand(), a.delayedNowCommand())
+		newDelayedListCommand(e), newDelayedShowCommand(e), newDelayedCancelCommand(e), newDelayedRescheduleCommand(e), newDelayedNowCommand(e))
 }
 
-func (a *app) delayedListCommand() *cobra.Command {
+func newDelayedListCommand(e *env) *cobra.Command {
 	var f ops.Filter
 	c := &cobra.Command{
 		Use:     "ls",
@@ -31,38 +31,38 @@ Times are found by an index. Everything else looks at one message after the othe
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := a.chosenBy(c.Context(), &f, nil); err != nil {
+			if err := chosenBy(c.Context(), e, &f, nil); err != nil {
 				return err
 			}
-			return runList(a, c, f.Limit, func(db *database, limit int) ([]ops.DelayedMessage, error) {
+			return runList(c.Context(), e, f.Limit, func(db *database, limit int) ([]ops.DelayedMessage, error) {
 				wanted := f
 				wanted.Limit = limit
 				return db.Delayed.List(c.Context(), wanted)
-			}, a.printDelayed, func(db *database) error {
-				return a.noneFound(c.Context(), db, !f.ChoosesAll(), f.Type, "no such messages among the delayed")
+			}, printDelayed, func(db *database) error {
+				return noneFound(c.Context(), e, db, !f.ChoosesAll(), f.Type, "no such messages among the delayed")
 			})
 		},
 	}
-	a.filterFlags(c, &f, delayedMessages)
+	filterFlags(e, c, &f, delayedMessages)
 	limitFlag(c, &f.Limit)
-	return a.watchable(c)
+	return watchable(e, c)
 }
 
-func (a *app) printDelayed(found []ops.DelayedMessage) error {
+func printDelayed(e *env, found []ops.DelayedMessage) error {
 	t := &term.Table{Columns: []term.Column{{Name: "number", Right: true}, {Name: "due"}, {Name: "queue", Cut: true}, {Name: "type", Cut: true}, {Name: "why", Spare: 1},
 		{Name: "attempts", Right: true, Spare: 2}, {Name: "error", Cut: true}}}
 	views := make([]delayedView, len(found))
 	for i, m := range found {
 		views[i] = viewDelayed(m)
-		t.Add(fmt.Sprint(m.Number), a.due(m), m.Queue, m.Type, string(m.Why), fmt.Sprint(m.Attempts), m.Error)
+		t.Add(fmt.Sprint(m.Number), dueText(e, m), m.Queue, m.Type, string(m.Why), fmt.Sprint(m.Attempts), m.Error)
 	}
-	return printList(a, views, t)
+	return printList(e, views, t)
 }
 
-// due writes when a message is due: how long it takes by the clock of the database where somebody looks, else in full.
-func (a *app) due(m ops.DelayedMessage) string {
+// dueText writes when a message is due: how long it takes by the clock of the database where somebody looks, else in full.
+func dueText(e *env, m ops.DelayedMessage) string {
 	switch {
-	case !a.outTerminal:
+	case !e.outTerminal:
 		return fullTime(m.DueAt)
 	case m.DueIn >= 0:
 		return "in " + age(m.DueIn)
@@ -71,15 +71,15 @@ func (a *app) due(m ops.DelayedMessage) string {
 	}
 }
 
-func (a *app) delayedShowCommand() *cobra.Command {
+func newDelayedShowCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:               "show NUMBER|ID",
 		Short:             "Show all of a delayed message",
 		Example:           "  sqlq delayed show 17\n  sqlq delayed show 0198c0de-7a00-7000-8000-000000000001 -o json | jq .body",
 		Args:              exactly("NUMBER or ID"),
-		ValidArgsFunction: onlyFirst(a.completeDelayed),
+		ValidArgsFunction: onlyFirst(completeDelayed(e)),
 		RunE: func(c *cobra.Command, args []string) error {
-			db, err := a.connect(c.Context())
+			db, err := e.connect(c.Context())
 			if err != nil {
 				return err
 			}
@@ -89,26 +89,26 @@ func (a *app) delayedShowCommand() *cobra.Command {
 				return nothingDelayed(err, 0)
 			}
 			view := delayedDetailView{viewDelayed(m), headersOf(m.Headers), bodyOf(m.Body)}
-			return a.printOne(view, func(w io.Writer) { a.writeDelayed(w, m) })
+			return e.printOne(view, func(w io.Writer) { writeDelayed(e, w, m) })
 		},
 	}
 }
 
-func (a *app) writeDelayed(w io.Writer, m ops.DelayedMessage) {
+func writeDelayed(e *env, w io.Writer, m ops.DelayedMessage) {
 	field(w, "number", fmt.Sprint(m.Number))
 	field(w, "id", m.ID)
 	field(w, "type", m.Type)
 	field(w, "queue", m.Queue)
 	field(w, "why", string(m.Why))
 	due := fullTime(m.DueAt)
-	if a.outTerminal {
-		due += " (" + a.due(m) + ")"
+	if e.outTerminal {
+		due += " (" + dueText(e, m) + ")"
 	}
 	field(w, "due", due)
 	field(w, "attempts", fmt.Sprint(m.Attempts))
-	field(w, "sent", a.whenInFull(m.SentAt))
+	field(w, "sent", e.whenInFull(m.SentAt))
 	if m.ExpiresAt != nil {
-		field(w, "expires", a.whenInFull(*m.ExpiresAt))
+		field(w, "expires", e.whenInFull(*m.ExpiresAt))
 	}
 	block(w, "error", m.Error)
 	block(w, "headers", pretty(m.Headers))

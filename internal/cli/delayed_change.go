@@ -11,8 +11,8 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
-func (a *app) delayedCancelCommand() *cobra.Command {
-	return a.delayedChangeCommand(delayedVerb{verb: "cancel", done: "cancelled", final: true}, &cobra.Command{
+func newDelayedCancelCommand(e *env) *cobra.Command {
+	return newDelayedChangeCommand(e, delayedVerb{verb: "cancel", done: "cancelled", final: true}, &cobra.Command{
 		Use:   "cancel [NUMBER|ID]...",
 		Short: "Remove delayed messages, for good",
 		Long: `Remove delayed messages, for good: they never reach their queues. Messages that are moving to their queues at this
@@ -24,9 +24,9 @@ many it has removed and how to go on.`,
 	})
 }
 
-func (a *app) delayedRescheduleCommand() *cobra.Command {
+func newDelayedRescheduleCommand(e *env) *cobra.Command {
 	var to ops.Due
-	c := a.delayedChangeCommand(delayedVerb{verb: "reschedule", done: "rescheduled"}, &cobra.Command{
+	c := newDelayedChangeCommand(e, delayedVerb{verb: "reschedule", done: "rescheduled"}, &cobra.Command{
 		Use:   "reschedule [NUMBER|ID]... --at TIME|--in DURATION|--by DURATION",
 		Short: "Give delayed messages another due time",
 		Long: `Give delayed messages another due time: all the same one with --at or --in, or each a later or earlier one with --by. None
@@ -56,8 +56,8 @@ is before now. It works in batches: one that was interrupted says how many have 
 	return c
 }
 
-func (a *app) delayedNowCommand() *cobra.Command {
-	return a.delayedChangeCommand(delayedVerb{verb: "make due now", done: "made due"}, &cobra.Command{
+func newDelayedNowCommand(e *env) *cobra.Command {
+	return newDelayedChangeCommand(e, delayedVerb{verb: "make due now", done: "made due"}, &cobra.Command{
 		Use:     "now [NUMBER|ID]...",
 		Short:   "Make delayed messages due at once",
 		Long:    "Make delayed messages due at once: they move to their queues as soon as an endpoint runs, of any queue.",
@@ -80,12 +80,12 @@ func (v delayedVerb) asks() string {
 	return asksOnTerminal
 }
 
-// delayedChangeCommand completes a command that changes the delayed messages that its filter chooses.
-func (a *app) delayedChangeCommand(v delayedVerb, c *cobra.Command, work func(context.Context, *database, ops.Filter, ops.ChangeOptions) (int64, error)) *cobra.Command {
+// newDelayedChangeCommand completes a command that changes the delayed messages that its filter chooses.
+func newDelayedChangeCommand(e *env, v delayedVerb, c *cobra.Command, work func(context.Context, *database, ops.Filter, ops.ChangeOptions) (int64, error)) *cobra.Command {
 	var f ops.Filter
 	var ch change
 	c.RunE = func(c *cobra.Command, names []string) error {
-		if err := a.chosenBy(c.Context(), &f, names); err != nil {
+		if err := chosenBy(c.Context(), e, &f, names); err != nil {
 			return err
 		}
 		switch {
@@ -94,12 +94,12 @@ func (a *app) delayedChangeCommand(v delayedVerb, c *cobra.Command, work func(co
 		case !f.ChoosesAll() && f.All:
 			return usageErrorf("--all is every delayed message: leave it out, or the names and filters")
 		}
-		db, err := a.connectToChange(c.Context(), ch)
+		db, err := e.connectToChange(c.Context(), ch)
 		if err != nil {
 			return err
 		}
 		defer db.Close()
-		p := a.progress()
+		p := e.progress()
 		p.Show("looking for them …")
 		preview, err := db.Delayed.PreviewCancel(c.Context(), f, ops.ChangeOptions{}) // a reschedule chooses the same ones
 		p.End()
@@ -118,9 +118,9 @@ func (a *app) delayedChangeCommand(v delayedVerb, c *cobra.Command, work func(co
 		}
 		what := fmt.Sprintf("%s %s", v.verb, atLeast(n, more, "delayed message"))
 		if ch.dryRun {
-			return a.delayedDryRun(what, n, more, sample, err)
+			return delayedDryRun(e, what, n, more, sample, err)
 		}
-		if err := a.confirmDelayed(c.Context(), ch, v, what+" in schema "+fmt.Sprintf("%q of %s", a.schema, db.where), sample); err != nil {
+		if err := confirmDelayed(c.Context(), e, ch, v, what+" in schema "+fmt.Sprintf("%q of %s", e.schema, db.where), sample); err != nil {
 			return err
 		}
 		opts := ops.ChangeOptions{Progress: func(at ops.Progress) { p.Show("%s %d, of %d looked at", v.done, at.Done, at.Looked) }}
@@ -135,10 +135,10 @@ func (a *app) delayedChangeCommand(v delayedVerb, c *cobra.Command, work func(co
 		outcome := struct {
 			Changed int64 `json:"changed"`
 		}{changed}
-		return errors.Join(a.done(outcome, "%s %s", v.done, plural(changed, "message")), err)
+		return errors.Join(e.done(outcome, "%s %s", v.done, plural(changed, "message")), err)
 	}
-	a.filterFlags(c, &f, delayedMessages)
-	c.ValidArgsFunction = several(a.completeDelayed)
+	filterFlags(e, c, &f, delayedMessages)
+	c.ValidArgsFunction = several(completeDelayed(e))
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 0, "at most so many, in the order of --order; 0: all that are chosen")
 	c.Flags().BoolVar(&f.All, "all", false, "every delayed message")
 	ch.flags(c, v.asks())
@@ -147,25 +147,25 @@ func (a *app) delayedChangeCommand(v delayedVerb, c *cobra.Command, work func(co
 }
 
 // confirmDelayed shows some of the messages and asks; only what is for good is asked off a terminal, too.
-func (a *app) confirmDelayed(ctx context.Context, ch change, v delayedVerb, what string, sample []ops.DelayedMessage) error {
-	if !v.final && !a.attended() {
+func confirmDelayed(ctx context.Context, e *env, ch change, v delayedVerb, what string, sample []ops.DelayedMessage) error {
+	if !v.final && !e.attended() {
 		return nil
 	}
 	if v.final {
 		what += ", for good"
 	}
-	if !ch.yes && a.attended() {
+	if !ch.yes && e.attended() {
 		for _, m := range sample {
-			a.say("  %d  due %s  %s  %s", m.Number, a.due(m), term.OneLine(m.Queue), term.OneLine(m.Type))
+			e.say("  %d  due %s  %s  %s", m.Number, dueText(e, m), term.OneLine(m.Queue), term.OneLine(m.Type))
 		}
 	}
-	return a.confirm(ctx, ch, what)
+	return e.confirm(ctx, ch, what)
 }
 
-func (a *app) delayedDryRun(what string, n int64, more bool, sample []ops.DelayedMessage, missing error) error {
-	if a.format == formatTable {
-		a.say("this would %s, among them:", what)
-		return errors.Join(a.printDelayed(sample), missing)
+func delayedDryRun(e *env, what string, n int64, more bool, sample []ops.DelayedMessage, missing error) error {
+	if e.format == formatTable {
+		e.say("this would %s, among them:", what)
+		return errors.Join(printDelayed(e, sample), missing)
 	}
 	view := struct {
 		DryRun bool          `json:"dry_run"`
@@ -176,7 +176,7 @@ func (a *app) delayedDryRun(what string, n int64, more bool, sample []ops.Delaye
 	for _, m := range sample {
 		view.Sample = append(view.Sample, viewDelayed(m))
 	}
-	return errors.Join(a.printData(view), missing)
+	return errors.Join(e.printData(view), missing)
 }
 
 // nothingDelayed gives the error of a command that changed nothing, because there is none of what was named, its exit code.

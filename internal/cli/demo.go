@@ -12,7 +12,7 @@ import (
 	"github.com/sqlq/sqlq/internal/term"
 )
 
-func (a *app) demoCommand() *cobra.Command {
+func newDemoCommand(e *env) *cobra.Command {
 	var sabotage, listenURL string
 	var verbose bool
 	c := &cobra.Command{
@@ -27,7 +27,7 @@ and sqlq_demo_shop, which it removes at the end.`,
 		Example: "  sqlq demo\n  sqlq demo -o json\n  sqlq demo --sabotage loss",
 		Args:    noMoreThan(0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			o := demo.Options{DatabaseURL: a.databaseURL, ListenURL: listenURL, Notices: a.err, Sabotage: demo.Sabotage(sabotage)}
+			o := demo.Options{DatabaseURL: e.databaseURL, ListenURL: listenURL, Notices: e.err, Sabotage: demo.Sabotage(sabotage)}
 			switch o.Sabotage {
 			case "", demo.SabotageLoss, demo.SabotageDuplicate:
 			default:
@@ -36,29 +36,29 @@ and sqlq_demo_shop, which it removes at the end.`,
 			if c.Flags().Changed("schema") {
 				return usageErrorf("sqlq demo has a schema of its own: leave --schema out")
 			}
-			if listenURL != "" && a.databaseURL == "" {
+			if listenURL != "" && e.databaseURL == "" {
 				return usageErrorf("--listen-url leads past a pooler that --database-url goes through: give that too")
 			}
-			if a.databaseURL == "" {
+			if e.databaseURL == "" {
 				ignorePostgresVariables()
 			} else {
-				db, err := a.connectAnySchema(c.Context()) // for its error and exit code
+				db, err := e.connectAnySchema(c.Context()) // for its error and exit code
 				if err != nil {
 					return err
 				}
 				db.Close()
 			}
 			if verbose {
-				o.Log = slog.New(slog.NewTextHandler(a.err, nil))
+				o.Log = slog.New(slog.NewTextHandler(e.err, nil))
 			}
-			if a.format == formatTable {
-				o.Out, o.Width = a.out, a.width
-				o.Terminal = a.outTerminal && !term.Dumb()
-				o.Palette = a.palette()
+			if e.format == formatTable {
+				o.Out, o.Width = e.out, e.width
+				o.Terminal = e.outTerminal && !term.Dumb()
+				o.Palette = e.palette()
 			}
 			result, err := demo.Run(c.Context(), o)
-			if a.format != formatTable && (err == nil || errors.Is(err, demo.ErrAudit)) {
-				err = errors.Join(err, a.printData(result))
+			if e.format != formatTable && (err == nil || errors.Is(err, demo.ErrAudit)) {
+				err = errors.Join(err, e.printData(result))
 			}
 			return err
 		},

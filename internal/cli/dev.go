@@ -17,7 +17,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/migrate"
 )
 
-func (a *app) devCommand() *cobra.Command {
+func newDevCommand(e *env) *cobra.Command {
 	var printURL bool
 	cmd := &cobra.Command{
 		Use:   "dev [-- COMMAND...]",
@@ -35,7 +35,7 @@ and stays.`,
 			return nil
 		},
 		RunE: func(c *cobra.Command, command []string) (err error) {
-			if a.databaseURL != "" {
+			if e.databaseURL != "" {
 				return usageErrorf("sqlq dev starts a server of its own: leave --database-url out")
 			}
 			if printURL {
@@ -49,53 +49,53 @@ and stays.`,
 				view := struct {
 					URL string `json:"url"`
 				}{url}
-				return a.printOne(view, func(w io.Writer) { fmt.Fprintln(w, url) })
+				return e.printOne(view, func(w io.Writer) { fmt.Fprintln(w, url) })
 			}
-			server, err := devpg.Start(c.Context(), devpg.Options{Log: a.err})
+			server, err := devpg.Start(c.Context(), devpg.Options{Log: e.err})
 			if err != nil {
 				return err
 			}
 			defer func() {
 				if stopErr := server.Stop(); stopErr != nil {
-					a.say("sqlq: stop the server: %v", stopErr)
+					e.say("sqlq: stop the server: %v", stopErr)
 					err = cmp.Or(err, error(&codedError{code: exitError}))
 				}
 			}()
 			url := server.URL("postgres")
-			if err := migrate.Up(c.Context(), url, a.schema); err != nil {
+			if err := migrate.Up(c.Context(), url, e.schema); err != nil {
 				return err
 			}
 			if len(command) > 0 && c.Context().Err() == nil {
-				return a.runCommand(command, url)
+				return runCommand(e, command, url)
 			}
-			return a.stay(c.Context(), server, url)
+			return stayUntilEnd(c.Context(), e, server, url)
 		},
 	}
 	cmd.Flags().BoolVar(&printURL, "url", false, "print the URL of the server that a sqlq dev in another terminal keeps running")
 	return cmd
 }
 
-// stay prints the URL and waits for the end.
-func (a *app) stay(ctx context.Context, server *devpg.Server, url string) error {
+// stayUntilEnd prints the URL and waits for the end.
+func stayUntilEnd(ctx context.Context, e *env, server *devpg.Server, url string) error {
 	if forget, err := noteURL(url); err == nil {
 		defer forget()
 	} else {
-		a.say("sqlq: sqlq dev --url will not find this server: %v", err)
+		e.say("sqlq: sqlq dev --url will not find this server: %v", err)
 	}
 	view := struct {
 		URL    string `json:"url"`
 		Schema string `json:"schema"`
-	}{url, a.schema}
-	if err := a.printOne(view, func(w io.Writer) { fmt.Fprintln(w, url) }); err != nil {
+	}{url, e.schema}
+	if err := e.printOne(view, func(w io.Writer) { fmt.Fprintln(w, url) }); err != nil {
 		return err
 	}
-	a.say(`PostgreSQL %s (%s) runs, with sqlq in schema %q.
+	e.say(`PostgreSQL %s (%s) runs, with sqlq in schema %q.
 In other terminals, where sqlq dev --url prints the URL, too:
   export DATABASE_URL='%s'
   sqlq queue create hello
   sqlq send hello --type Greet --body '{"name": "you"}'
   sqlq queue peek hello
-Ctrl-C stops it and removes its data.`, server.Version(), server.Origin(), a.schema, url)
+Ctrl-C stops it and removes its data.`, server.Version(), server.Origin(), e.schema, url)
 	select {
 	case <-ctx.Done():
 		return nil
@@ -105,10 +105,10 @@ Ctrl-C stops it and removes its data.`, server.Version(), server.Origin(), a.sch
 }
 
 // runCommand runs a command with the database in its environment. The error carries its exit code.
-func (a *app) runCommand(command []string, url string) error {
+func runCommand(e *env, command []string, url string) error {
 	c := exec.Command(command[0], command[1:]...)
-	c.Stdin, c.Stdout, c.Stderr = a.in, a.stdout(), a.err
-	c.Env = append(os.Environ(), "SQLQ_DATABASE_URL="+url, "DATABASE_URL="+url, "SQLQ_SCHEMA="+a.schema)
+	c.Stdin, c.Stdout, c.Stderr = e.in, e.stdout(), e.err
+	c.Env = append(os.Environ(), "SQLQ_DATABASE_URL="+url, "DATABASE_URL="+url, "SQLQ_SCHEMA="+e.schema)
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
@@ -122,7 +122,7 @@ func (a *app) runCommand(command []string, url string) error {
 		case s := <-signals:
 			// Ctrl-C on a terminal has reached the command as well. What the command makes of a signal is its affair: the
 			// server stays until it ends.
-			if s != os.Interrupt || !a.inTerminal {
+			if s != os.Interrupt || !e.inTerminal {
 				_ = c.Process.Signal(s) // it may have just ended
 			}
 		case err := <-ended:

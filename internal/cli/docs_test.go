@@ -16,7 +16,7 @@ import (
 )
 
 // tree is the command tree, new for each use, because flags keep what was parsed.
-func tree() *cobra.Command { return (&app{format: formatTable, color: term.ColorAuto}).rootCommand() }
+func tree() *cobra.Command { return newRootCommand(&env{format: formatTable, color: term.ColorAuto}) }
 
 // TestDocs holds docs/cli equal to the commands' own help: a page for each command of the first level, with all below it.
 // go test ./internal/cli -run TestDocs -update writes it.

@@ -16,7 +16,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
-func (a *app) doctorCommand() *cobra.Command {
+func newDoctorCommand(e *env) *cobra.Command {
 	var ch change
 	var fix bool
 	o := ops.DoctorOptions{WantVersion: migrations.Latest()}
@@ -59,7 +59,7 @@ The exit code is 3 when a problem or a warning is left.`,
 					return usageErrorf("%w", err)
 				}
 			}
-			db, err := a.connectAnySchema(c.Context())
+			db, err := e.connectAnySchema(c.Context())
 			if err != nil {
 				return err
 			}
@@ -74,18 +74,18 @@ The exit code is 3 when a problem or a warning is left.`,
 			case !fix || len(fixable) == 0:
 			case ch.dryRun:
 				for _, f := range fixable {
-					a.say("would mend: %s", term.OneLine(f.What))
+					e.say("would mend: %s", term.OneLine(f.What))
 				}
 			default:
-				if err := a.confirm(c.Context(), ch, fmt.Sprintf("mend %s in schema %q of %s, such as: %s", plural(int64(len(fixable)), "finding"), a.schema, db.where, term.OneLine(fixable[0].What))); err != nil {
-					return errors.Join(a.printDiagnosis(d, fix && ch.dryRun), err)
+				if err := e.confirm(c.Context(), ch, fmt.Sprintf("mend %s in schema %q of %s, such as: %s", plural(int64(len(fixable)), "finding"), e.schema, db.where, term.OneLine(fixable[0].What))); err != nil {
+					return errors.Join(printDiagnosis(e, d, fix && ch.dryRun), err)
 				}
 				failure = db.By(actor(ch)).Doctor.Fix(c.Context(), d)
 			}
-			if err := errors.Join(a.printDiagnosis(d, fix && ch.dryRun), failure); err != nil {
+			if err := errors.Join(printDiagnosis(e, d, fix && ch.dryRun), failure); err != nil {
 				return err
 			}
-			return a.judged(d, db.where, fix)
+			return judge(e, d, db.where, fix)
 		},
 	}
 	flags := c.Flags()
@@ -105,13 +105,13 @@ The exit code is 3 when a problem or a warning is left.`,
 	ch.flags(c, asksAlways)
 	ch.reasonFlag(c)
 	_ = c.RegisterFlagCompletionFunc("role", cobra.FixedCompletions(ops.RoleKinds, cobra.ShellCompDirectiveNoFileComp))
-	_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
+	_ = c.RegisterFlagCompletionFunc("queue", completeQueues(e))
 	_ = c.RegisterFlagCompletionFunc("known", cobra.FixedCompletions(ops.CheckNames(), cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
 
-// judged says what came out, and makes the exit code.
-func (a *app) judged(d *ops.Diagnosis, where string, fix bool) error {
+// judge says what came out, and makes the exit code.
+func judge(e *env, d *ops.Diagnosis, where string, fix bool) error {
 	problems, warnings, notes := d.Count(ops.SeverityProblem), d.Count(ops.SeverityWarning), d.Count(ops.SeverityNote)
 	skipped := int64(0)
 	for _, c := range d.Checks {
@@ -119,7 +119,7 @@ func (a *app) judged(d *ops.Diagnosis, where string, fix bool) error {
 			skipped++
 		}
 	}
-	text := fmt.Sprintf("%s of schema %q in %s: ", plural(int64(len(d.Checks)), "check"), a.schema, where)
+	text := fmt.Sprintf("%s of schema %q in %s: ", plural(int64(len(d.Checks)), "check"), e.schema, where)
 	if problems+warnings == 0 {
 		text += "nothing is wrong"
 	} else {
@@ -131,9 +131,9 @@ func (a *app) judged(d *ops.Diagnosis, where string, fix bool) error {
 	if skipped > 0 {
 		text += fmt.Sprintf("; %d skipped", skipped)
 	}
-	a.say("%s", text)
+	e.say("%s", text)
 	if n := len(d.Fixable()); n > 0 && !fix {
-		a.say("%s can be mended with: sqlq doctor --fix", plural(int64(n), "finding"))
+		e.say("%s can be mended with: sqlq doctor --fix", plural(int64(n), "finding"))
 	}
 	if problems+warnings > 0 {
 		return &codedError{code: exitFindings}
@@ -184,8 +184,8 @@ func resultOf(c ops.Check) string {
 	return result
 }
 
-func (a *app) printDiagnosis(d *ops.Diagnosis, would bool) error {
-	if a.format != formatTable {
+func printDiagnosis(e *env, d *ops.Diagnosis, would bool) error {
+	if e.format != formatTable {
 		var views []checkView
 		for _, c := range d.Checks {
 			v := checkView{c.Name, c.About, resultOf(c), c.NotRun, c.Took.Seconds(), []findingView{}}
@@ -198,26 +198,26 @@ func (a *app) printDiagnosis(d *ops.Diagnosis, would bool) error {
 			}
 			views = append(views, v)
 		}
-		return printList(a, views, nil)
+		return printList(e, views, nil)
 	}
 	for _, c := range d.Checks {
 		if len(c.Findings) == 0 && c.NotRun == "" {
-			a.finding(a.out, "ok", c.Name, c.About)
+			writeFinding(e, e.out, "ok", c.Name, c.About)
 		}
 		for _, f := range c.Findings {
-			a.finding(a.out, string(f.Severity), c.Name, f.What)
-			a.finding(a.out, "", "why", f.Why)
+			writeFinding(e, e.out, string(f.Severity), c.Name, f.What)
+			writeFinding(e, e.out, "", "why", f.Why)
 			switch {
 			case f.Fixed != "":
-				a.finding(a.out, "", "mended", f.Fixed)
+				writeFinding(e, e.out, "", "mended", f.Fixed)
 			case f.SQL:
-				a.finding(a.out, "", "mend, SQL", f.Mend)
+				writeFinding(e, e.out, "", "mend, SQL", f.Mend)
 			case f.Mend != "":
-				a.finding(a.out, "", "mend", f.Mend)
+				writeFinding(e, e.out, "", "mend", f.Mend)
 			}
 		}
 		if c.NotRun != "" {
-			a.finding(a.out, "skipped", c.Name, c.NotRun)
+			writeFinding(e, e.out, "skipped", c.Name, c.NotRun)
 		}
 	}
 	return nil
@@ -225,17 +225,17 @@ func (a *app) printDiagnosis(d *ops.Diagnosis, would bool) error {
 
 var resultStyle = map[string]term.Style{"ok": term.Green, "skipped": term.Faint, "note": term.Faint, "warning": term.Yellow, "problem": term.Red}
 
-// finding writes a line of doctor's: a result, a name, and a text that is broken where the terminal ends.
-func (a *app) finding(w io.Writer, result, name, text string) {
+// writeFinding writes a line of doctor's: a result, a name, and a text that is broken where the terminal ends.
+func writeFinding(e *env, w io.Writer, result, name, text string) {
 	const indent = 25
 	lines := []string{term.OneLine(text)}
-	if a.width-indent >= 20 { // else there is no room for words
-		lines = folded(strings.Fields(lines[0]), a.width-indent)
+	if e.width-indent >= 20 { // else there is no room for words
+		lines = folded(strings.Fields(lines[0]), e.width-indent)
 	}
 	if result == "" {
 		name = "  " + name
 	}
-	fmt.Fprintf(w, "%s  %-14s  %s\n", a.paint(resultStyle[result], fmt.Sprintf("%-7s", result)), name, lines[0])
+	fmt.Fprintf(w, "%s  %-14s  %s\n", e.paint(resultStyle[result], fmt.Sprintf("%-7s", result)), name, lines[0])
 	for _, line := range lines[1:] {
 		fmt.Fprintf(w, "%*s%s\n", indent, "", line)
 	}

@@ -13,13 +13,13 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
-func (a *app) errorCommand() *cobra.Command {
+func newErrorCommand(e *env) *cobra.Command {
 	return noun("error", "Look at failed messages; mend, replay, archive and delete them",
-		a.errorListCommand(), a.errorCountCommand(), a.errorGroupsCommand(), a.errorShowCommand(), a.errorExportCommand(), a.errorEditCommand(),
-		a.errorReplayCommand(), a.errorArchiveCommand(), a.errorUnarchiveCommand(), a.errorDeleteCommand())
+		newErrorListCommand(e), newErrorCountCommand(e), newErrorGroupsCommand(e), newErrorShowCommand(e), newErrorExportCommand(e), newErrorEditCommand(e),
+		newErrorReplayCommand(e), newErrorArchiveCommand(e), newErrorUnarchiveCommand(e), newErrorDeleteCommand(e))
 }
 
-func (a *app) errorListCommand() *cobra.Command {
+func newErrorListCommand(e *env) *cobra.Command {
 	var f ops.Filter
 	c := &cobra.Command{
 		Use:     "ls",
@@ -33,61 +33,61 @@ leave. With a choice that nothing fits the exit code is 5.`,
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := a.lookBy(c, &f); err != nil {
+			if err := lookBy(e, c, &f); err != nil {
 				return err
 			}
-			db, err := a.connect(c.Context())
+			db, err := e.connect(c.Context())
 			if err != nil {
 				return err
 			}
 			defer db.Close()
-			return a.listFailed(c.Context(), db, f)
+			return listFailed(c.Context(), e, db, f)
 		},
 	}
-	a.filterFlags(c, &f, failedMessages)
+	filterFlags(e, c, &f, failedMessages)
 	limitFlag(c, &f.Limit)
-	return a.watchable(c)
+	return watchable(e, c)
 }
 
 // lookBy completes the filter of a command that only looks. A viewer may not look into headers and bodies.
-func (a *app) lookBy(c *cobra.Command, f *ops.Filter) error {
+func lookBy(e *env, c *cobra.Command, f *ops.Filter) error {
 	if len(f.Headers) > 0 || f.Body != "" {
 		c.Annotations[needs] = "operator"
 	}
-	return a.chosenBy(c.Context(), f, nil)
+	return chosenBy(c.Context(), e, f, nil)
 }
 
-func (a *app) listFailed(ctx context.Context, db *database, f ops.Filter) error {
+func listFailed(ctx context.Context, e *env, db *database, f ops.Filter) error {
 	limit := f.Limit
 	f.Limit = oneMore(limit)
 	t := &term.Table{Columns: []term.Column{{Name: "number", Right: true}, {Name: "when"}, {Name: "queue", Cut: true}, {Name: "type", Cut: true},
 		{Name: "attempts", Right: true, Spare: 2}, {Name: "error", Cut: true}, {Name: "group", Spare: 1}}}
 	var views []failedView
 	found := 0
-	p := a.progress()
+	p := e.progress()
 	err := db.Failed.Each(ctx, f, ops.EachOptions{Progress: looking(p, &found)}, func(m ops.FailedMessage) error {
 		if found++; limit > 0 && found > limit {
 			return nil
 		}
-		if a.format == formatJSONL {
+		if e.format == formatJSONL {
 			p.End()
-			return a.printData(viewFailed(m))
+			return e.printData(viewFailed(m))
 		}
 		views = append(views, viewFailed(m))
-		t.Add(fmt.Sprint(m.Number), a.when(m.FailedAt), m.Queue, m.Type, fmt.Sprint(m.Attempts), m.Error, m.Group)
+		t.Add(fmt.Sprint(m.Number), e.when(m.FailedAt), m.Queue, m.Type, fmt.Sprint(m.Attempts), m.Error, m.Group)
 		return nil
 	})
 	p.End()
-	if a.format != formatJSONL && (err == nil || found > 0) {
-		err = errors.Join(printList(a, views, t), err)
+	if e.format != formatJSONL && (err == nil || found > 0) {
+		err = errors.Join(printList(e, views, t), err)
 	}
 	switch {
 	case err != nil:
 		return err
 	case found == 0:
-		return a.noFailed(ctx, db, f)
+		return noFailed(ctx, e, db, f)
 	case limit > 0 && found > limit:
-		a.sayMore(limit)
+		sayMore(e, limit)
 	}
 	return nil
 }
@@ -97,11 +97,11 @@ func looking(p *term.Status, found *int) func(ops.Progress) {
 	return func(at ops.Progress) { p.Show("looked at %s, found %d", plural(at.Looked, "failed message"), *found) }
 }
 
-func (a *app) noFailed(ctx context.Context, db *database, f ops.Filter) error {
-	return a.noneFound(ctx, db, !f.ChoosesAll() || f.Status != "", f.Type, "no such messages in the error table")
+func noFailed(ctx context.Context, e *env, db *database, f ops.Filter) error {
+	return noneFound(ctx, e, db, !f.ChoosesAll() || f.Status != "", f.Type, "no such messages in the error table")
 }
 
-func (a *app) errorCountCommand() *cobra.Command {
+func newErrorCountCommand(e *env) *cobra.Command {
 	var f ops.Filter
 	c := &cobra.Command{
 		Use:   "count",
@@ -113,10 +113,10 @@ that nothing fits it prints 0, and the exit code is 5.`,
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := a.lookBy(c, &f); err != nil {
+			if err := lookBy(e, c, &f); err != nil {
 				return err
 			}
-			db, err := a.connect(c.Context())
+			db, err := e.connect(c.Context())
 			if err != nil {
 				return err
 			}
@@ -129,17 +129,17 @@ that nothing fits it prints 0, and the exit code is 5.`,
 				Count     int64 `json:"count"`
 				Estimated bool  `json:"estimated"`
 			}{n.N, n.Estimated}
-			if err := a.printOne(view, func(w io.Writer) { fmt.Fprintln(w, count(n)) }); err != nil || n.N > 0 || n.Estimated {
+			if err := e.printOne(view, func(w io.Writer) { fmt.Fprintln(w, count(n)) }); err != nil || n.N > 0 || n.Estimated {
 				return err
 			}
-			return a.noFailed(c.Context(), db, f)
+			return noFailed(c.Context(), e, db, f)
 		},
 	}
-	a.choiceFlags(c, &f, failedMessages)
+	choiceFlags(e, c, &f, failedMessages)
 	return c
 }
 
-func (a *app) errorGroupsCommand() *cobra.Command {
+func newErrorGroupsCommand(e *env) *cobra.Command {
 	var f ops.Filter
 	c := &cobra.Command{
 		Use:   "groups",
@@ -152,10 +152,10 @@ estimated and marked ~. The flags choose as in: sqlq error ls.`,
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := a.lookBy(c, &f); err != nil {
+			if err := lookBy(e, c, &f); err != nil {
 				return err
 			}
-			db, err := a.connect(c.Context())
+			db, err := e.connect(c.Context())
 			if err != nil {
 				return err
 			}
@@ -170,17 +170,17 @@ estimated and marked ~. The flags choose as in: sqlq error ls.`,
 			for _, g := range groups {
 				v := viewGroup(g)
 				views = append(views, v)
-				t.Add(g.Group, count(g.Count), strings.Join(g.Queues, ","), strings.Join(g.Types, ","), a.when(g.FirstAt), a.when(g.LastAt), v.Status, g.Error)
+				t.Add(g.Group, count(g.Count), strings.Join(g.Queues, ","), strings.Join(g.Types, ","), e.when(g.FirstAt), e.when(g.LastAt), v.Status, g.Error)
 			}
-			if err := printList(a, views, t); err != nil || len(groups) > 0 {
+			if err := printList(e, views, t); err != nil || len(groups) > 0 {
 				return err
 			}
-			return a.noFailed(c.Context(), db, f)
+			return noFailed(c.Context(), e, db, f)
 		},
 	}
-	a.choiceFlags(c, &f, failedMessages)
+	choiceFlags(e, c, &f, failedMessages)
 	c.Flags().Var(groupOrder{&f.Order}, "order", "count: the largest first, newest: that which failed last, or oldest: that which failed first")
 	_ = c.RegisterFlagCompletionFunc("order", cobra.FixedCompletions([]string{"count", "newest", "oldest"}, cobra.ShellCompDirectiveNoFileComp))
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 50, "list at most so many groups; 0: all")
-	return a.watchable(c)
+	return watchable(e, c)
 }

@@ -16,7 +16,7 @@ import (
 const resumable = `It works in batches and is written down: when it is interrupted it says how much was done, and 'sqlq operation resume' goes on
 from there, also after a crash. Messages that fail after it began are left alone.`
 
-func (a *app) errorReplayCommand() *cobra.Command {
+func newErrorReplayCommand(e *env) *cobra.Command {
 	var f ops.Filter
 	var o ops.ReplayOptions
 	v := verb{name: "replay", past: "replayed", of: ops.StatusFailed, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
@@ -25,7 +25,7 @@ func (a *app) errorReplayCommand() *cobra.Command {
 		o.Progress, o.UpTo = progress, upTo
 		return db.Failed.Replay(ctx, f, o)
 	}}
-	c := a.changeFailedCommand(v, &f, &cobra.Command{
+	c := newChangeFailedCommand(e, v, &f, &cobra.Command{
 		Use:   "replay [NUMBER|ID]...",
 		Short: "Move failed messages back to their queues",
 		Long: `Move failed messages back to their queues, the oldest first, where they start again at attempt 0. Archived ones are left
@@ -36,18 +36,18 @@ alone. Two replays that run at once share the messages: each is replayed once.
 	})
 	c.Flags().StringVar(&o.To, "to", "", "replay to this queue, instead of the one that each came from")
 	c.Flags().Var(rate{&o.Rate}, "rate", "replay at most so many a second, evenly, such as 100/s")
-	_ = c.RegisterFlagCompletionFunc("to", a.completeQueues)
+	_ = c.RegisterFlagCompletionFunc("to", completeQueues(e))
 	return c
 }
 
-func (a *app) errorArchiveCommand() *cobra.Command {
+func newErrorArchiveCommand(e *env) *cobra.Command {
 	var f ops.Filter
 	v := verb{name: "archive", past: "archived", of: ops.StatusFailed, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
 		return db.Failed.PreviewArchive(ctx, f, ops.ChangeOptions{})
 	}, change: func(ctx context.Context, db *database, upTo ops.Snapshot, progress func(ops.Progress)) (int64, error) {
 		return db.Failed.Archive(ctx, f, ops.ChangeOptions{UpTo: upTo, Progress: progress})
 	}}
-	return a.changeFailedCommand(v, &f, &cobra.Command{
+	return newChangeFailedCommand(e, v, &f, &cobra.Command{
 		Use:     "archive [NUMBER|ID]...",
 		Short:   "Keep failed messages, but leave them out of lists and replays",
 		Long:    "Keep failed messages, but leave them out of lists and replays. 'sqlq error unarchive' takes them back.\n\n" + resumable,
@@ -55,14 +55,14 @@ func (a *app) errorArchiveCommand() *cobra.Command {
 	})
 }
 
-func (a *app) errorUnarchiveCommand() *cobra.Command {
+func newErrorUnarchiveCommand(e *env) *cobra.Command {
 	var f ops.Filter
 	v := verb{name: "unarchive", past: "unarchived", of: ops.StatusArchived, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
 		return db.Failed.PreviewUnarchive(ctx, f, ops.ChangeOptions{})
 	}, change: func(ctx context.Context, db *database, upTo ops.Snapshot, progress func(ops.Progress)) (int64, error) {
 		return db.Failed.Unarchive(ctx, f, ops.ChangeOptions{UpTo: upTo, Progress: progress})
 	}}
-	c := a.changeFailedCommand(v, &f, &cobra.Command{
+	c := newChangeFailedCommand(e, v, &f, &cobra.Command{
 		Use:     "unarchive [NUMBER|ID]...",
 		Short:   "Take archived messages back among the failed ones",
 		Long:    "Take archived messages back among the failed ones, where they can be replayed.\n\n" + resumable,
@@ -72,14 +72,14 @@ func (a *app) errorUnarchiveCommand() *cobra.Command {
 	return c
 }
 
-func (a *app) errorDeleteCommand() *cobra.Command {
+func newErrorDeleteCommand(e *env) *cobra.Command {
 	var f ops.Filter
 	v := verb{name: "delete", past: "deleted", destroys: true, of: ops.StatusAny, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
 		return db.Failed.PreviewDelete(ctx, f, ops.ChangeOptions{})
 	}, change: func(ctx context.Context, db *database, upTo ops.Snapshot, progress func(ops.Progress)) (int64, error) {
 		return db.Failed.Delete(ctx, f, ops.ChangeOptions{UpTo: upTo, Progress: progress})
 	}}
-	return a.changeFailedCommand(v, &f, &cobra.Command{
+	return newChangeFailedCommand(e, v, &f, &cobra.Command{
 		Use:   "delete [NUMBER|ID]...",
 		Short: "Remove failed messages for good",
 		Long: `Remove failed messages for good: what is left of them is that they were there, in the history of operations. It asks first;
@@ -99,17 +99,17 @@ type verb struct {
 	change     func(ctx context.Context, db *database, upTo ops.Snapshot, progress func(ops.Progress)) (int64, error)
 }
 
-// changeFailedCommand completes a command that does something with the failed messages that a filter chooses.
-func (a *app) changeFailedCommand(v verb, f *ops.Filter, c *cobra.Command) *cobra.Command {
+// newChangeFailedCommand completes a command that does something with the failed messages that a filter chooses.
+func newChangeFailedCommand(e *env, v verb, f *ops.Filter, c *cobra.Command) *cobra.Command {
 	var ch change
 	c.RunE = func(c *cobra.Command, names []string) error {
-		if err := a.chosenBy(c.Context(), f, names); err != nil {
+		if err := chosenBy(c.Context(), e, f, names); err != nil {
 			return err
 		}
-		if err := a.checkAll(v, f, ch); err != nil {
+		if err := checkAll(e, v, f, ch); err != nil {
 			return err
 		}
-		db, err := a.connectToChange(c.Context(), ch)
+		db, err := e.connectToChange(c.Context(), ch)
 		if err != nil {
 			return err
 		}
@@ -119,16 +119,16 @@ func (a *app) changeFailedCommand(v verb, f *ops.Filter, c *cobra.Command) *cobr
 			if err != nil {
 				return err
 			}
-			return a.showPreview(v, preview)
+			return showPreview(e, v, preview)
 		}
-		upTo, err := a.confirmChange(c.Context(), v, f, ch, db)
+		upTo, err := confirmChange(c.Context(), e, v, f, ch, db)
 		if err != nil {
 			return err
 		}
-		return a.changeFailed(c.Context(), v, f, upTo, db)
+		return changeFailed(c.Context(), e, v, f, upTo, db)
 	}
-	a.filterFlags(c, f, failedMessages)
-	c.ValidArgsFunction = several(a.completeFailed(f, v.of))
+	filterFlags(e, c, f, failedMessages)
+	c.ValidArgsFunction = several(completeFailed(e, f, v.of))
 	if v.destroys {
 		ch.flags(c, asksAlways)
 	} else {
@@ -141,9 +141,9 @@ func (a *app) changeFailedCommand(v verb, f *ops.Filter, c *cobra.Command) *cobr
 }
 
 // checkAll refuses a command line that would change every failed message without saying so, where nobody can be asked.
-func (a *app) checkAll(v verb, f *ops.Filter, ch change) error {
+func checkAll(e *env, v verb, f *ops.Filter, ch change) error {
 	switch {
-	case f.ChoosesAll() && !f.All && (ch.dryRun || a.attended() && !ch.yes):
+	case f.ChoosesAll() && !f.All && (ch.dryRun || e.attended() && !ch.yes):
 		f.All = true // what a dry run shows, and confirmChange asks
 	case f.ChoosesAll() && !f.All:
 		return usageErrorf("this would %s every failed message: name messages, or give --queue, --type or --group, or --all to mean it", v.name)
@@ -155,9 +155,9 @@ func (a *app) checkAll(v verb, f *ops.Filter, ch change) error {
 
 // confirmChange asks before messages are lost, and on a terminal before all of them are changed, and returns what it has asked
 // about.
-func (a *app) confirmChange(ctx context.Context, v verb, f *ops.Filter, ch change, db *database) (upTo ops.Snapshot, err error) {
+func confirmChange(ctx context.Context, e *env, v verb, f *ops.Filter, ch change, db *database) (upTo ops.Snapshot, err error) {
 	all := f.ChoosesAll() && f.Limit == 0
-	if ch.yes || !v.destroys && !(f.ChoosesAll() && a.attended()) {
+	if ch.yes || !v.destroys && !(f.ChoosesAll() && e.attended()) {
 		return upTo, nil
 	}
 	preview, err := v.preview(ctx, db)
@@ -167,26 +167,26 @@ func (a *app) confirmChange(ctx context.Context, v verb, f *ops.Filter, ch chang
 	if none(preview) {
 		return upTo, nil // the change itself will say why
 	}
-	what := fmt.Sprintf("%s %s in schema %q of %s", v.name, messages(preview.Messages), a.schema, db.where)
+	what := fmt.Sprintf("%s %s in schema %q of %s", v.name, messages(preview.Messages), e.schema, db.where)
 	if all {
 		kind := f.Status
 		if kind == "" || kind == ops.StatusAny {
 			kind = ops.StatusFailed
 		}
-		what = fmt.Sprintf("%s EVERY %s message, %s, in schema %q of %s", v.name, kind, count(preview.Messages), a.schema, db.where)
+		what = fmt.Sprintf("%s EVERY %s message, %s, in schema %q of %s", v.name, kind, count(preview.Messages), e.schema, db.where)
 	}
 	switch {
 	case all && v.destroys:
-		return preview.UpTo, a.confirmByName(ctx, ch, what, "delete all")
+		return preview.UpTo, e.confirmByName(ctx, ch, what, "delete all")
 	case v.destroys:
 		what += ", for good"
 	}
-	return preview.UpTo, a.confirm(ctx, ch, what)
+	return preview.UpTo, e.confirm(ctx, ch, what)
 }
 
 // changeFailed does it, and tells what was done, also when it was interrupted.
-func (a *app) changeFailed(ctx context.Context, v verb, f *ops.Filter, upTo ops.Snapshot, db *database) error {
-	line, began := a.progress(), time.Now()
+func changeFailed(ctx context.Context, e *env, v verb, f *ops.Filter, upTo ops.Snapshot, db *database) error {
+	line, began := e.progress(), time.Now()
 	var operation int64
 	changed, err := v.change(ctx, db, upTo, func(p ops.Progress) {
 		operation = p.Operation
@@ -200,14 +200,14 @@ func (a *app) changeFailed(ctx context.Context, v verb, f *ops.Filter, upTo ops.
 		if err == nil {
 			return errNoneOf(ctx, db, f.Type, "no such messages in the error table: nothing was %s", v.past)
 		}
-		return a.nothingIfMissing(err)
+		return nothingIfMissing(e, err)
 	}
 	outcome := map[string]int64{v.past: changed, "operation": operation}
-	return errors.Join(a.done(outcome, "%s %s (operation %d)", v.past, plural(changed, "message"), operation), err)
+	return errors.Join(e.done(outcome, "%s %s (operation %d)", v.past, plural(changed, "message"), operation), err)
 }
 
 // nothingIfMissing gives an error that says that none of the named messages is there the exit code for that.
-func (a *app) nothingIfMissing(err error) error {
+func nothingIfMissing(e *env, err error) error {
 	var none *ops.NoFailedError
 	if errors.As(err, &none) {
 		return errNothing("%w", err)
@@ -243,7 +243,7 @@ func messages(c ops.Count) string {
 }
 
 // showPreview prints what a command would do.
-func (a *app) showPreview(v verb, p ops.Preview) error {
+func showPreview(e *env, v verb, p ops.Preview) error {
 	t := &term.Table{Columns: []term.Column{{Name: "number", Right: true}, {Name: "when"}, {Name: "queue", Cut: true}, {Name: "type", Cut: true},
 		{Name: "error", Cut: true}, {Name: "group", Spare: 1}}}
 	var view struct {
@@ -261,22 +261,22 @@ func (a *app) showPreview(v verb, p ops.Preview) error {
 	}
 	for _, m := range p.Sample {
 		view.Sample = append(view.Sample, viewFailed(m))
-		t.Add(fmt.Sprint(m.Number), a.when(m.FailedAt), m.Queue, m.Type, m.Error, m.Group)
+		t.Add(fmt.Sprint(m.Number), e.when(m.FailedAt), m.Queue, m.Type, m.Error, m.Group)
 	}
-	if a.format != formatTable {
-		if err := a.printData(view); err != nil {
+	if e.format != formatTable {
+		if err := e.printData(view); err != nil {
 			return err
 		}
 	} else {
-		a.say("would %s %s, as of now; among them:", v.name, messages(p.Messages))
-		if err := a.printTable(t); err != nil {
+		e.say("would %s %s, as of now; among them:", v.name, messages(p.Messages))
+		if err := e.printTable(t); err != nil {
 			return err
 		}
 		if p.Gone != nil {
-			a.say("those of queues that are gone would stay: %s", term.OneLine(strings.Join(p.Gone, ", ")))
+			e.say("those of queues that are gone would stay: %s", term.OneLine(strings.Join(p.Gone, ", ")))
 		}
 		if p.Unnamed != nil {
-			a.say("%v", p.Unnamed)
+			e.say("%v", p.Unnamed)
 		}
 	}
 	if none(p) {

@@ -8,7 +8,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
-func (a *app) errorExportCommand() *cobra.Command {
+func newErrorExportCommand(e *env) *cobra.Command {
 	var f ops.Filter
 	c := &cobra.Command{
 		Use:   "export [NUMBER|ID]...",
@@ -17,28 +17,28 @@ func (a *app) errorExportCommand() *cobra.Command {
 They stay where they are. sqlq queue import reads the lines. A body that is no JSON is in base64, as body_encoding says.`,
 		Example: `  sqlq error export --group 5f2ab81c02d9e6a4 > failed.jsonl
   sqlq error export --queue billing --since 1d | jq -r .body.customer | sort | uniq -c`,
-		ValidArgsFunction: several(a.completeFailed(&f, ops.StatusFailed)),
+		ValidArgsFunction: several(completeFailed(e, &f, ops.StatusFailed)),
 		RunE: func(c *cobra.Command, names []string) error {
-			if a.format == formatJSON || a.format == formatYAML {
-				return usageErrorf("-o %s: an export is JSON lines", a.format)
+			if e.format == formatJSON || e.format == formatYAML {
+				return usageErrorf("-o %s: an export is JSON lines", e.format)
 			}
-			if err := a.chosenBy(c.Context(), &f, names); err != nil {
+			if err := chosenBy(c.Context(), e, &f, names); err != nil {
 				return err
 			}
-			db, err := a.connect(c.Context())
+			db, err := e.connect(c.Context())
 			if err != nil {
 				return err
 			}
 			defer db.Close()
-			a.format = formatJSONL
+			e.format = formatJSONL
 			found := 0
-			p := a.progress()
+			p := e.progress()
 			err = db.Failed.Each(c.Context(), f, ops.EachOptions{Whole: true, Progress: looking(p, &found)}, func(m ops.FailedMessage) error {
-				if a.outTerminal {
+				if e.outTerminal {
 					p.End()
 				}
 				found++
-				return a.printData(viewWhole(m))
+				return e.printData(viewWhole(m))
 			})
 			p.End()
 			switch {
@@ -47,13 +47,13 @@ They stay where they are. sqlq queue import reads the lines. A body that is no J
 			case err != nil:
 				return err
 			case found == 0:
-				return a.noFailed(c.Context(), db, f)
+				return noFailed(c.Context(), e, db, f)
 			}
-			a.say("exported %s", plural(int64(found), "failed message"))
+			e.say("exported %s", plural(int64(found), "failed message"))
 			return nil
 		},
 	}
-	a.filterFlags(c, &f, failedMessages)
+	filterFlags(e, c, &f, failedMessages)
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 0, "export at most so many; 0: all that are chosen")
 	return c
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
-func (a *app) errorShowCommand() *cobra.Command {
+func newErrorShowCommand(e *env) *cobra.Command {
 	var bodyAlone bool
 	c := &cobra.Command{
 		Use:   "show NUMBER|ID",
@@ -25,27 +25,27 @@ With --body it writes the body alone, byte for byte, so that it can be edited an
 that read JSON may change it: jq before release 1.7 rounds whole numbers beyond 2^53.`,
 		Example:           "  sqlq error show 17\n  sqlq error show 17 --body > body.json",
 		Args:              exactly("NUMBER or ID"),
-		ValidArgsFunction: onlyFirst(a.completeFailed(&ops.Filter{}, ops.StatusAny)),
+		ValidArgsFunction: onlyFirst(completeFailed(e, &ops.Filter{}, ops.StatusAny)),
 		RunE: func(c *cobra.Command, args []string) error {
-			db, err := a.connect(c.Context())
+			db, err := e.connect(c.Context())
 			if err != nil {
 				return err
 			}
 			defer db.Close()
 			m, err := db.Failed.Show(c.Context(), args[0])
 			if err != nil {
-				return a.nothingIfMissing(err)
+				return nothingIfMissing(e, err)
 			}
 			if bodyAlone {
-				return a.writeBodyAlone(m.Body)
+				return writeBodyAlone(e, m.Body)
 			}
 			history, err := db.History(c.Context(), m.ID)
 			if err != nil {
 				return err
 			}
-			return a.printOne(viewDetail(m, history), func(w io.Writer) {
-				a.writeFailed(w, m)
-				a.writeHistory(w, m, history)
+			return e.printOne(viewDetail(m, history), func(w io.Writer) {
+				writeFailed(e, w, m)
+				writeHistory(e, w, m, history)
 			})
 		},
 	}
@@ -54,18 +54,18 @@ that read JSON may change it: jq before release 1.7 rounds whole numbers beyond 
 }
 
 // writeBodyAlone writes a body as it is; on a terminal without what that would obey.
-func (a *app) writeBodyAlone(body []byte) error {
-	if a.format != formatTable {
-		return usageErrorf("--body writes the body as it is, and -o %s the message; take one of them", a.format)
+func writeBodyAlone(e *env, body []byte) error {
+	if e.format != formatTable {
+		return usageErrorf("--body writes the body as it is, and -o %s the message; take one of them", e.format)
 	}
-	if a.outTerminal {
+	if e.outTerminal {
 		body = append([]byte(term.Visible(string(body))), '\n')
 	}
-	_, err := a.out.Write(body)
+	_, err := e.out.Write(body)
 	return err
 }
 
-func (a *app) writeFailed(w io.Writer, m ops.FailedMessage) {
+func writeFailed(e *env, w io.Writer, m ops.FailedMessage) {
 	field(w, "number", fmt.Sprint(m.Number))
 	field(w, "id", m.ID)
 	field(w, "type", m.Type)
@@ -75,14 +75,14 @@ func (a *app) writeFailed(w io.Writer, m ops.FailedMessage) {
 	field(w, "host", m.Host)
 	field(w, "attempts", fmt.Sprint(m.Attempts))
 	field(w, "replays", fmt.Sprint(m.Replays))
-	field(w, "sent", a.whenInFull(m.SentAt))
+	field(w, "sent", e.whenInFull(m.SentAt))
 	if m.ExpiresAt != nil {
-		field(w, "expires", a.whenInFull(*m.ExpiresAt))
+		field(w, "expires", e.whenInFull(*m.ExpiresAt))
 	}
-	field(w, "first failed", a.whenInFull(m.FirstFailedAt))
-	field(w, "failed", a.whenInFull(m.FailedAt))
+	field(w, "first failed", e.whenInFull(m.FirstFailedAt))
+	field(w, "failed", e.whenInFull(m.FailedAt))
 	if m.ArchivedAt != nil {
-		field(w, "archived", a.whenInFull(*m.ArchivedAt))
+		field(w, "archived", e.whenInFull(*m.ArchivedAt))
 	}
 	field(w, "group", m.Group)
 	field(w, "error type", m.ErrorType)
@@ -94,7 +94,7 @@ func (a *app) writeFailed(w io.Writer, m ops.FailedMessage) {
 }
 
 // writeHistory writes what became of a message before, the first of it first.
-func (a *app) writeHistory(w io.Writer, m ops.FailedMessage, history []ops.Past) {
+func writeHistory(e *env, w io.Writer, m ops.FailedMessage, history []ops.Past) {
 	if len(history) == 0 {
 		return
 	}
@@ -108,9 +108,9 @@ func (a *app) writeHistory(w io.Writer, m ops.FailedMessage, history []ops.Past)
 	}
 	for _, p := range history {
 		if p.FailedAt != nil {
-			failed(fmt.Sprintf("%s  failed in %s after %s on %s: %s\n", a.when(*p.FailedAt), p.Queue, plural(int64(p.Attempts), "attempt"), p.FailedOn, term.OneLine(p.Error)))
+			failed(fmt.Sprintf("%s  failed in %s after %s on %s: %s\n", e.when(*p.FailedAt), p.Queue, plural(int64(p.Attempts), "attempt"), p.FailedOn, term.OneLine(p.Error)))
 		}
-		fmt.Fprintf(&text, "%s  %s by %s", a.when(p.At), p.What, by(p))
+		fmt.Fprintf(&text, "%s  %s by %s", e.when(p.At), p.What, by(p))
 		if p.Reason != "" {
 			fmt.Fprintf(&text, ": %s", term.OneLine(p.Reason))
 		}
@@ -122,7 +122,7 @@ func (a *app) writeHistory(w io.Writer, m ops.FailedMessage, history []ops.Past)
 			fmt.Fprintf(&text, "  body before: %s\n", oneLineBody(p.Body))
 		}
 	}
-	failed(fmt.Sprintf("%s  failed in %s after %s on %s: %s\n", a.when(m.FailedAt), m.Queue, plural(int64(m.Attempts), "attempt"), m.Host, term.OneLine(m.Error)))
+	failed(fmt.Sprintf("%s  failed in %s after %s on %s: %s\n", e.when(m.FailedAt), m.Queue, plural(int64(m.Attempts), "attempt"), m.Host, term.OneLine(m.Error)))
 	block(w, "history", text.String())
 }
 

@@ -14,14 +14,14 @@ import (
 // filterFlags gives a command the flags that choose messages. They are the same for every command and everything that can be
 // chosen from; of says what that is: failed messages have all of them, delayed messages no group and status, and those
 // of a queue besides no error and no queue, which is named apart.
-func (a *app) filterFlags(c *cobra.Command, f *ops.Filter, of source) {
-	a.choiceFlags(c, f, of)
+func filterFlags(e *env, c *cobra.Command, f *ops.Filter, of source) {
+	choiceFlags(e, c, f, of)
 	c.Flags().Var(order{&f.Order}, "order", "newest or oldest first")
 	_ = c.RegisterFlagCompletionFunc("order", cobra.FixedCompletions([]string{"newest", "oldest"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // choiceFlags is filterFlags without the order.
-func (a *app) choiceFlags(c *cobra.Command, f *ops.Filter, of source) {
+func choiceFlags(e *env, c *cobra.Command, f *ops.Filter, of source) {
 	flags := c.Flags()
 	flags.Var(moment{&f.Since}, "since", "those that "+of.happened()+" then or later: 90m or 2d ago, or a time such as 2026-03-01T15:04")
 	flags.Var(moment{&f.Until}, "until", "those that "+of.happened()+" before then")
@@ -33,14 +33,14 @@ func (a *app) choiceFlags(c *cobra.Command, f *ops.Filter, of source) {
 	if of != readyMessages {
 		flags.StringVar(&f.Queue, "queue", "", "those of this queue")
 		flags.StringVar(&f.Error, "error", "", "those whose error contains this text, or matches this /regular expression/")
-		_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
+		_ = c.RegisterFlagCompletionFunc("queue", completeQueues(e))
 	}
 	if of == failedMessages {
 		flags.StringVar(&f.Group, "group", "", "those of this group: failures of one fault have the same")
 		flags.Var(status{&f.Status}, "status", "failed, archived or any")
 		_ = c.RegisterFlagCompletionFunc("status", cobra.FixedCompletions([]string{"failed", "archived", "any"}, cobra.ShellCompDirectiveNoFileComp))
 	}
-	_ = c.RegisterFlagCompletionFunc("type", a.completeTypes)
+	_ = c.RegisterFlagCompletionFunc("type", completeTypes(e))
 }
 
 // source is what a filter chooses from.
@@ -56,7 +56,7 @@ const (
 func (s source) happened() string { return [...]string{"failed", "are due", "were sent"}[s] }
 
 // chosenBy completes a filter with the names that stand on the command line, and those that --id - reads.
-func (a *app) chosenBy(ctx context.Context, f *ops.Filter, names []string) error {
+func chosenBy(ctx context.Context, e *env, f *ops.Filter, names []string) error {
 	if err := checkLimit(f.Limit); err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func (a *app) chosenBy(ctx context.Context, f *ops.Filter, names []string) error
 			all = append(all, name)
 			continue
 		}
-		lines := bufio.NewScanner(a.reading(ctx, "ids, one a line,"))
+		lines := bufio.NewScanner(e.reading(ctx, "ids, one a line,"))
 		for lines.Scan() {
 			if line := strings.TrimSpace(lines.Text()); line != "" {
 				all = append(all, line)

@@ -12,7 +12,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
-func (a *app) findCommand() *cobra.Command {
+func newFindCommand(e *env) *cobra.Command {
 	var opts ops.FindOptions
 	c := &cobra.Command{
 		Use:   "find ID",
@@ -31,7 +31,7 @@ there was no time for, or that this role may not see, is told of.`,
 			if opts.Budget < 0 {
 				return usageErrorf("--within %s: it takes a duration, such as 1m", opts.Budget)
 			}
-			db, err := a.connect(c.Context())
+			db, err := e.connect(c.Context())
 			if err != nil {
 				return err
 			}
@@ -40,17 +40,17 @@ there was no time for, or that this role may not see, is told of.`,
 			if err != nil {
 				return err
 			}
-			return errors.Join(a.printFound(found), a.notFound(found))
+			return errors.Join(printFound(e, found), notFound(e, found))
 		},
 	}
 	c.Flags().StringVar(&opts.Queue, "queue", "", "look into this queue only")
 	c.Flags().Var(duration{&opts.Budget, false}, "within", "how long to look through queues; default: 3s")
-	_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
+	_ = c.RegisterFlagCompletionFunc("queue", completeQueues(e))
 	return c
 }
 
 // notFound is the error of a message that is nowhere.
-func (a *app) notFound(found ops.Found) error {
+func notFound(e *env, found ops.Found) error {
 	if len(found.Copies) > 0 {
 		return nil
 	}
@@ -60,29 +60,29 @@ func (a *app) notFound(found ops.Found) error {
 	return errNothing("message %s is in no queue, and not delayed, leased or failed: it was handled, has expired, or was never stored", found.ID)
 }
 
-func (a *app) printFound(found ops.Found) error {
-	if a.format != formatTable {
-		return a.printData(viewFound(found))
+func printFound(e *env, found ops.Found) error {
+	if e.format != formatTable {
+		return e.printData(viewFound(found))
 	}
 	t := &term.Table{Columns: []term.Column{{Name: "place"}, {Name: "queue", Cut: true}, {Name: "number", Right: true}, {Name: "type", Cut: true},
 		{Name: "attempts", Right: true, Spare: 1}, {Name: "since or due"}, {Name: "error", Cut: true, Spare: 2}}}
 	for _, m := range found.Copies {
-		t.Add(string(m.Place), m.Queue, strconv.FormatInt(m.Number, 10), m.Type, fmt.Sprint(m.Attempts), a.when(m.At), m.Error)
+		t.Add(string(m.Place), m.Queue, strconv.FormatInt(m.Number, 10), m.Type, fmt.Sprint(m.Attempts), e.when(m.At), m.Error)
 	}
 	if len(found.Copies) > 0 {
-		if err := a.printTable(t); err != nil {
+		if err := e.printTable(t); err != nil {
 			return err
 		}
 	}
 	for _, p := range found.History {
-		line := fmt.Sprintf("%s  %s by %s", a.when(p.At), p.What, by(p))
+		line := fmt.Sprintf("%s  %s by %s", e.when(p.At), p.What, by(p))
 		if p.Reason != "" {
 			line += ": " + term.OneLine(p.Reason)
 		}
-		a.say("%s", line)
+		e.say("%s", line)
 	}
 	for _, u := range found.Unlooked {
-		a.say("not looked at: %s", strings.TrimSpace(fmt.Sprintf("%s %s", u.Place, term.OneLine(u.Queue)))+": "+term.OneLine(u.Why))
+		e.say("not looked at: %s", strings.TrimSpace(fmt.Sprintf("%s %s", u.Place, term.OneLine(u.Queue)))+": "+term.OneLine(u.Why))
 	}
 	return nil
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
-func (a *app) grantCommand() *cobra.Command {
+func newGrantCommand(e *env) *cobra.Command {
 	var g ops.Grant
 	var ch change
 	c := &cobra.Command{
@@ -28,18 +28,18 @@ them, unless --event names those that it may. The owner of the schema does it, o
 for such roles comes with that migration.`,
 		Example:           "  sqlq grant web producer --queue sales --queue billing\n  sqlq grant ledger consumer --queue ledger --event sales.OrderPlaced\n  sqlq grant oncall operator --dry-run",
 		Args:              exactly("ROLE", "KIND"),
-		ValidArgsFunction: a.completeGrant,
+		ValidArgsFunction: completeGrant(e),
 		Annotations:       map[string]string{needs: owner},
 		RunE: func(c *cobra.Command, args []string) error {
 			g.Role, g.Kind = args[0], args[1]
-			statement, err := ops.New(nil, a.schema).Roles.GrantSQL(g)
+			statement, err := ops.New(nil, e.schema).Roles.GrantSQL(g)
 			if err != nil {
 				return usageErrorf("%w", err)
 			}
 			if ch.dryRun {
-				return a.printSQL(statement, true)
+				return printSQL(e, statement, true)
 			}
-			db, err := a.connectToChange(c.Context(), ch)
+			db, err := e.connectToChange(c.Context(), ch)
 			if err != nil {
 				return err
 			}
@@ -47,7 +47,7 @@ for such roles comes with that migration.`,
 			if err := db.Roles.Grant(c.Context(), g); err != nil {
 				return err
 			}
-			return a.done(g, "role %s is %s of %s%s in schema %q of %s", g.Role, g.Kind, queuesText(g.Queues), eventsText(g.Events), a.schema, db.where)
+			return e.done(g, "role %s is %s of %s%s in schema %q of %s", g.Role, g.Kind, queuesText(g.Queues), eventsText(g.Events), e.schema, db.where)
 		},
 	}
 	c.Flags().StringSliceVar(&g.Queues, "queue", nil, "of this queue alone; several")
@@ -56,12 +56,12 @@ for such roles comes with that migration.`,
 	ch.flags(c, asksNever)
 	ch.reasonFlag(c)
 	c.Flag("dry-run").Usage = "only print the SQL; asks no database"
-	_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
-	_ = c.RegisterFlagCompletionFunc("event", a.completeTypes)
+	_ = c.RegisterFlagCompletionFunc("queue", completeQueues(e))
+	_ = c.RegisterFlagCompletionFunc("event", completeTypes(e))
 	return c
 }
 
-func (a *app) revokeCommand() *cobra.Command {
+func newRevokeCommand(e *env) *cobra.Command {
 	var queues []string
 	var ch change
 	c := &cobra.Command{
@@ -71,19 +71,19 @@ func (a *app) revokeCommand() *cobra.Command {
 run as that role fail at their next statement. It asks first; off a terminal it needs --yes.`,
 		Example:           "  sqlq revoke web --queue billing\n  sqlq revoke web --dry-run",
 		Args:              exactly("ROLE"),
-		ValidArgsFunction: onlyFirst(a.completeRoles),
+		ValidArgsFunction: onlyFirst(completeRoles(e)),
 		Annotations:       map[string]string{needs: owner},
 		RunE: func(c *cobra.Command, args []string) error {
 			role := args[0]
 			if ch.dryRun {
-				return a.printSQL(ops.New(nil, a.schema).Roles.RevokeSQL(role, queues), true)
+				return printSQL(e, ops.New(nil, e.schema).Roles.RevokeSQL(role, queues), true)
 			}
-			db, err := a.connectToChange(c.Context(), ch)
+			db, err := e.connectToChange(c.Context(), ch)
 			if err != nil {
 				return err
 			}
 			defer db.Close()
-			if err := a.confirm(c.Context(), ch, fmt.Sprintf("take from role %q what it has on %s in schema %q of %s", role, queuesText(queues), a.schema, db.where)); err != nil {
+			if err := e.confirm(c.Context(), ch, fmt.Sprintf("take from role %q what it has on %s in schema %q of %s", role, queuesText(queues), e.schema, db.where)); err != nil {
 				return err
 			}
 			if err := db.Roles.Revoke(c.Context(), role, queues); err != nil {
@@ -93,34 +93,36 @@ run as that role fail at their next statement. It asks first; off a terminal it 
 				Role   string   `json:"role"`
 				Queues []string `json:"queues,omitempty"`
 			}{role, queues}
-			return a.done(outcome, "role %s has nothing on %s in schema %q of %s any more", role, queuesText(queues), a.schema, db.where)
+			return e.done(outcome, "role %s has nothing on %s in schema %q of %s any more", role, queuesText(queues), e.schema, db.where)
 		},
 	}
 	c.Flags().StringSliceVar(&queues, "queue", nil, "what it has on this queue alone; several")
 	ch.flags(c, asksAlways)
 	ch.reasonFlag(c)
 	c.Flag("dry-run").Usage = "only print the SQL; asks no database"
-	_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
+	_ = c.RegisterFlagCompletionFunc("queue", completeQueues(e))
 	return c
 }
 
 // completeGrant completes a role, and what it shall be.
-func (a *app) completeGrant(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
-	if len(args) == 1 {
-		return ops.RoleKinds, cobra.ShellCompDirectiveNoFileComp
+func completeGrant(e *env) completing {
+	return func(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+		if len(args) == 1 {
+			return ops.RoleKinds, cobra.ShellCompDirectiveNoFileComp
+		}
+		return onlyFirst(completeRoles(e))(c, args, begun)
 	}
-	return onlyFirst(a.completeRoles)(c, args, begun)
 }
 
 // printSQL prints statements that were not run.
-func (a *app) printSQL(statement string, dryRun bool) error {
-	if a.format != formatTable {
-		return a.printData(struct {
+func printSQL(e *env, statement string, dryRun bool) error {
+	if e.format != formatTable {
+		return e.printData(struct {
 			SQL    string `json:"sql"`
 			DryRun bool   `json:"dry_run,omitempty"`
 		}{statement, dryRun})
 	}
-	_, err := fmt.Fprintln(a.out, statement)
+	_, err := fmt.Fprintln(e.out, statement)
 	return err
 }
 

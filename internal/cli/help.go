@@ -18,8 +18,8 @@ func init() {
 	cobra.AddTemplateFunc("fitted", fitted)
 }
 
-// helpCommand is cobra's, with suggestions for what is mistyped.
-func (a *app) helpCommand() *cobra.Command {
+// newHelpCommand is cobra's, with suggestions for what is mistyped.
+func newHelpCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:     "help [COMMAND...]",
 		Short:   "Explain a command, as its --help does",
@@ -93,17 +93,17 @@ func folded(words []string, width int) (lines []string) {
 	return append(lines, line)
 }
 
-func (a *app) helpTemplate() string {
+func helpTemplate(e *env) string {
 	return fmt.Sprintf(`{{with (or .Long .Short)}}{{fitted . %d | trimTrailingWhitespaces}}
 
-{{end}}{{.UsageString}}`, a.width)
+{{end}}{{.UsageString}}`, e.width)
 }
 
 // usageTemplate is cobra's, with flags that fit the width, and without the line that says that a noun may stand alone.
-func (a *app) usageTemplate() string {
+func usageTemplate(e *env) string {
 	width := helpWidth
-	if a.width > 0 {
-		width = min(a.width, helpWidth)
+	if e.width > 0 {
+		width = min(e.width, helpWidth)
 	}
 	return fmt.Sprintf(`Usage:
 {{- if .HasAvailableSubCommands}}

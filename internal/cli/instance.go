@@ -10,11 +10,11 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
-func (a *app) instanceCommand() *cobra.Command {
-	return noun("instance", "Look at the processes that handle messages", a.instanceListCommand())
+func newInstanceCommand(e *env) *cobra.Command {
+	return noun("instance", "Look at the processes that handle messages", newInstanceListCommand(e))
 }
 
-func (a *app) instanceListCommand() *cobra.Command {
+func newInstanceListCommand(e *env) *cobra.Command {
 	var f ops.InstanceFilter
 	c := &cobra.Command{
 		Use:     "ls",
@@ -40,23 +40,23 @@ JSON and YAML also have what it dropped unhandled since it began, because the ti
 			if f.All {
 				none = "no instances"
 			}
-			return runList(a, c, f.Limit, func(db *database, limit int) ([]ops.Instance, error) {
+			return runList(c.Context(), e, f.Limit, func(db *database, limit int) ([]ops.Instance, error) {
 				wanted := f
 				wanted.Limit = limit
 				return db.Instances.List(c.Context(), wanted)
-			}, a.printInstances, func(db *database) error {
-				return a.noneFound(c.Context(), db, f.Endpoint != "", "", none)
+			}, printInstances, func(db *database) error {
+				return noneFound(c.Context(), e, db, f.Endpoint != "", "", none)
 			})
 		},
 	}
 	c.Flags().StringVar(&f.Endpoint, "endpoint", "", "those of this endpoint")
 	c.Flags().BoolVar(&f.All, "all", false, "also those that ended within a day")
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 200, "list at most so many; 0: all")
-	_ = c.RegisterFlagCompletionFunc("endpoint", a.completeQueues)
-	return a.watchable(c)
+	_ = c.RegisterFlagCompletionFunc("endpoint", completeQueues(e))
+	return watchable(e, c)
 }
 
-func (a *app) printInstances(instances []ops.Instance) error {
+func printInstances(e *env, instances []ops.Instance) error {
 	t := &term.Table{Columns: []term.Column{{Name: "endpoint", Cut: true}, {Name: "id", Right: true}, {Name: "host", Cut: true}, {Name: "pid", Right: true, Spare: 3},
 		{Name: "version", Cut: true, Spare: 4}, {Name: "state"}, {Name: "started", Spare: 5}, {Name: "last seen"}, {Name: "in hand", Right: true},
 		{Name: "rate", Right: true}, {Name: "handled", Right: true, Spare: 2}, {Name: "failed", Right: true, Spare: 1},
@@ -68,10 +68,10 @@ func (a *app) printInstances(instances []ops.Instance) error {
 		if i.State.Lives() {
 			inHand, rate, slow = fmt.Sprintf("%d/%d", i.InHand, i.Concurrency), instanceRate(i.Rate), instanceSlow(i)
 		}
-		t.Add(i.Endpoint, fmt.Sprint(i.ID), i.Host, fmt.Sprint(i.PID), i.Version, string(i.State), a.when(i.StartedAt), a.when(i.LastSeen),
+		t.Add(i.Endpoint, fmt.Sprint(i.ID), i.Host, fmt.Sprint(i.PID), i.Version, string(i.State), e.when(i.StartedAt), e.when(i.LastSeen),
 			inHand, rate, fmt.Sprint(i.Handled), fmt.Sprint(i.Failed), slow)
 	}
-	return printList(a, views, t)
+	return printList(e, views, t)
 }
 
 // instanceRate writes a rate.

@@ -59,9 +59,9 @@ func TestJSONShowsWhatATerminalWouldObey(t *testing.T) {
 	t.Parallel()
 	for _, f := range []format{formatJSON, formatJSONL, formatYAML} {
 		var out bytes.Buffer
-		a := &app{format: f, streams: streams{out: &out}}
+		e := &env{format: f, streams: streams{out: &out}}
 		raw := json.RawMessage(`{"` + obeyedBy + `":"` + obeyedBy + `"}`)
-		if err := a.printData(map[string]any{"text": "\x1b[2J" + obeyedBy, "raw": raw, "body": bodyOf(raw)}); err != nil {
+		if err := e.printData(map[string]any{"text": "\x1b[2J" + obeyedBy, "raw": raw, "body": bodyOf(raw)}); err != nil {
 			t.Fatal(err)
 		}
 		if strings.ContainsFunc(out.String(), term.Obeyed) {
@@ -88,8 +88,8 @@ func TestJSONTakesWhatADatabaseHolds(t *testing.T) {
 	for _, at := range []time.Time{time.Date(-4000, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(294_276, 1, 1, 0, 0, 0, 0, time.UTC)} {
 		for _, f := range []format{formatJSON, formatJSONL, formatYAML} {
 			var out bytes.Buffer
-			a := &app{format: f, streams: streams{out: &out}}
-			err := a.printData([]any{inUTC(at), headersOf(deep[199_000:201_000]), headersOf(deep), bodyOf(deep), bodyOf(deep[199_000:201_000]), bodyOf([]byte("\xff"))})
+			e := &env{format: f, streams: streams{out: &out}}
+			err := e.printData([]any{inUTC(at), headersOf(deep[199_000:201_000]), headersOf(deep), bodyOf(deep), bodyOf(deep[199_000:201_000]), bodyOf([]byte("\xff"))})
 			var read any
 			if err == nil {
 				err = yaml.Unmarshal(out.Bytes(), &read) // JSON is YAML

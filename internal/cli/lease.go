@@ -11,22 +11,22 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
-func (a *app) leaseCommand() *cobra.Command {
-	return noun("lease", "Look at leased messages; put them back into their queues", a.leaseListCommand(), a.leaseReleaseCommand())
+func newLeaseCommand(e *env) *cobra.Command {
+	return noun("lease", "Look at leased messages; put them back into their queues", newLeaseListCommand(e), newLeaseReleaseCommand(e))
 }
 
 // leaseFlags gives a command the flags that choose leased messages.
-func (a *app) leaseFlags(c *cobra.Command, f *ops.LeaseFilter) {
+func leaseFlags(e *env, c *cobra.Command, f *ops.LeaseFilter) {
 	c.Flags().StringVar(&f.Queue, "queue", "", "those of this queue")
 	c.Flags().StringVar(&f.Type, "type", "", "those of this message type")
 	c.Flags().IntVar(&f.Instance, "instance", 0, "those in the hands of the instance with this `ID`")
 	c.Flags().Var(duration{&f.Age, false}, "older", "those that have been leased for longer, such as 10m")
-	_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
-	_ = c.RegisterFlagCompletionFunc("type", a.completeTypes)
-	_ = c.RegisterFlagCompletionFunc("instance", a.completeInstances)
+	_ = c.RegisterFlagCompletionFunc("queue", completeQueues(e))
+	_ = c.RegisterFlagCompletionFunc("type", completeTypes(e))
+	_ = c.RegisterFlagCompletionFunc("instance", completeInstances(e))
 }
 
-func (a *app) leaseListCommand() *cobra.Command {
+func newLeaseListCommand(e *env) *cobra.Command {
 	var f ops.LeaseFilter
 	c := &cobra.Command{
 		Use:     "ls",
@@ -40,32 +40,32 @@ endpoint.`,
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, _ []string) error {
-			return runList(a, c, f.Limit, func(db *database, limit int) ([]ops.Lease, error) {
+			return runList(c.Context(), e, f.Limit, func(db *database, limit int) ([]ops.Lease, error) {
 				wanted := f
 				wanted.Limit = limit
 				return db.Leases.List(c.Context(), wanted)
-			}, a.printLeases, func(db *database) error {
-				return a.noneFound(c.Context(), db, !f.ChoosesAll(), f.Type, "no such leased messages")
+			}, printLeases, func(db *database) error {
+				return noneFound(c.Context(), e, db, !f.ChoosesAll(), f.Type, "no such leased messages")
 			})
 		},
 	}
-	a.leaseFlags(c, &f)
+	leaseFlags(e, c, &f)
 	limitFlag(c, &f.Limit)
-	return a.watchable(c)
+	return watchable(e, c)
 }
 
-func (a *app) printLeases(leases []ops.Lease) error {
+func printLeases(e *env, leases []ops.Lease) error {
 	t := &term.Table{Columns: []term.Column{{Name: "lease", Right: true}, {Name: "queue", Cut: true}, {Name: "type", Cut: true}, {Name: "attempts", Right: true, Spare: 2},
 		{Name: "leased"}, {Name: "instance", Right: true}, {Name: "state"}, {Name: "host", Cut: true, Spare: 1}, {Name: "id", Spare: 3}}}
 	var views []leaseView
 	for _, l := range leases {
 		views = append(views, viewLease(l))
-		t.Add(fmt.Sprint(l.Number), l.Queue, l.Type, fmt.Sprint(l.Attempt), a.when(l.LeasedAt), fmt.Sprint(l.Instance), string(l.State), l.Host, l.Message)
+		t.Add(fmt.Sprint(l.Number), l.Queue, l.Type, fmt.Sprint(l.Attempt), e.when(l.LeasedAt), fmt.Sprint(l.Instance), string(l.State), l.Host, l.Message)
 	}
-	return printList(a, views, t)
+	return printList(e, views, t)
 }
 
-func (a *app) leaseReleaseCommand() *cobra.Command {
+func newLeaseReleaseCommand(e *env) *cobra.Command {
 	var f ops.LeaseFilter
 	var ch change
 	var all bool
@@ -82,7 +82,7 @@ transaction, stay leased.`,
 		Example: "  sqlq lease release 4711 --reason 'its handler hangs'\n  sqlq lease release --instance 12 --yes",
 		RunE: func(c *cobra.Command, args []string) error {
 			names := ops.Filter{Names: args}
-			if err := a.chosenBy(c.Context(), &names, nil); err != nil {
+			if err := chosenBy(c.Context(), e, &names, nil); err != nil {
 				return err
 			}
 			f.Names = names.Names
@@ -92,7 +92,7 @@ transaction, stay leased.`,
 			case !f.ChoosesAll() && all:
 				return usageErrorf("--all is every leased message: leave it out, or the names and filters")
 			}
-			db, err := a.connectToChange(c.Context(), ch)
+			db, err := e.connectToChange(c.Context(), ch)
 			if err != nil {
 				return err
 			}
@@ -106,10 +106,10 @@ transaction, stay leased.`,
 				return errNoneOf(c.Context(), db, f.Type, "no such leased messages")
 			}
 			if ch.dryRun {
-				return errors.Join(a.releaseDryRun(leases, missing), err)
+				return errors.Join(releaseDryRun(e, leases, missing), err)
 			}
 			if livingLeases(leases) > 0 {
-				if err := a.confirm(c.Context(), ch, "release "+releasingText(leases)); err != nil {
+				if err := e.confirm(c.Context(), ch, "release "+releasingText(leases)); err != nil {
 					return err
 				}
 			}
@@ -121,25 +121,25 @@ transaction, stay leased.`,
 				Released int64 `json:"released"`
 				Busy     int64 `json:"busy"`
 			}{released.Released, released.Busy}
-			err = errors.Join(a.done(outcome, "released %s", plural(released.Released, "message")), err)
+			err = errors.Join(e.done(outcome, "released %s", plural(released.Released, "message")), err)
 			if released.Busy > 0 {
-				a.say("left %s leased that were being settled, or handled in a transaction", plural(released.Busy, "message"))
+				e.say("left %s leased that were being settled, or handled in a transaction", plural(released.Busy, "message"))
 			}
 			return err
 		},
 	}
-	a.leaseFlags(c, &f)
-	c.ValidArgsFunction = several(a.completeLeases)
+	leaseFlags(e, c, &f)
+	c.ValidArgsFunction = several(completeLeases(e))
 	c.Flags().BoolVar(&all, "all", false, "release every leased message")
 	ch.flags(c, asksAlways)
 	ch.reasonFlag(c)
 	return c
 }
 
-func (a *app) releaseDryRun(leases []ops.Lease, missing *ops.NoLeaseError) error {
-	if a.format == formatTable {
-		a.say("would release %s", releasingText(leases))
-		return a.printLeases(leases)
+func releaseDryRun(e *env, leases []ops.Lease, missing *ops.NoLeaseError) error {
+	if e.format == formatTable {
+		e.say("would release %s", releasingText(leases))
+		return printLeases(e, leases)
 	}
 	view := struct {
 		DryRun  bool        `json:"dry_run"`
@@ -154,7 +154,7 @@ func (a *app) releaseDryRun(leases []ops.Lease, missing *ops.NoLeaseError) error
 	for _, l := range leases {
 		view.Leases = append(view.Leases, viewLease(l))
 	}
-	return a.printData(view)
+	return e.printData(view)
 }
 
 func livingLeases(leases []ops.Lease) (n int64) {

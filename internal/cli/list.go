@@ -11,11 +11,11 @@ import (
 )
 
 // runList lists what read finds, up to a limit, and says where there is more. Where there is nothing none says so.
-func runList[T any](a *app, c *cobra.Command, limit int, read func(db *database, limit int) ([]T, error), print func([]T) error, none func(db *database) error) error {
+func runList[T any](ctx context.Context, e *env, limit int, read func(db *database, limit int) ([]T, error), print func(*env, []T) error, none func(db *database) error) error {
 	if err := checkLimit(limit); err != nil {
 		return err
 	}
-	db, err := a.connect(c.Context())
+	db, err := e.connect(ctx)
 	if err != nil {
 		return err
 	}
@@ -24,7 +24,7 @@ func runList[T any](a *app, c *cobra.Command, limit int, read func(db *database,
 	if err != nil {
 		return err
 	}
-	if err := print(upTo(a, limit, found)); err != nil || len(found) > 0 {
+	if err := print(e, upTo(e, limit, found)); err != nil || len(found) > 0 {
 		return err
 	}
 	return none(db)
@@ -51,16 +51,16 @@ func oneMore(limit int) int {
 }
 
 // upTo leaves out what a list asked for beyond its limit, and says that there is more.
-func upTo[T any](a *app, limit int, found []T) []T {
+func upTo[T any](e *env, limit int, found []T) []T {
 	if limit == 0 || len(found) <= limit {
 		return found
 	}
-	a.sayMore(limit)
+	sayMore(e, limit)
 	return found[:limit]
 }
 
-func (a *app) sayMore(limit int) {
-	a.say("there are more than these %d; --limit says how many to list", limit)
+func sayMore(e *env, limit int) {
+	e.say("there are more than these %d; --limit says how many to list", limit)
 }
 
 // errNoneOf is errNothing, and names the types that may have been meant where one was chosen.
@@ -75,10 +75,10 @@ func errNoneOf(ctx context.Context, db *database, messageType, format string, ar
 }
 
 // noneFound says that a list is empty: all is well where everything was wanted, else the exit code is 5.
-func (a *app) noneFound(ctx context.Context, db *database, chosen bool, messageType, sentence string) error {
+func noneFound(ctx context.Context, e *env, db *database, chosen bool, messageType, sentence string) error {
 	if chosen {
 		return errNoneOf(ctx, db, messageType, "%s", sentence)
 	}
-	a.say("%s", sentence)
+	e.say("%s", sentence)
 	return nil
 }

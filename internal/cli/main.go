@@ -81,15 +81,15 @@ func (o *output) Write(p []byte) (int, error) {
 }
 
 // stdout is where standard output leads, for other programs and for what asks how large the terminal is.
-func (a *app) stdout() io.Writer {
-	if o, is := a.out.(*output); is {
+func (e *env) stdout() io.Writer {
+	if o, is := e.out.(*output); is {
 		return o.to
 	}
-	return a.out
+	return e.out
 }
 
-// app is one run of the command line: its streams, and what the flags that all commands share say.
-type app struct {
+// env is what every command works with: its streams, and what the flags that all commands share say.
+type env struct {
 	streams
 	format      format
 	databaseURL string
@@ -104,46 +104,46 @@ type app struct {
 
 // run runs the command line and returns the exit code.
 func run(ctx context.Context, args []string, s streams) int {
-	a := &app{streams: s, format: formatTable, color: term.ColorAuto}
+	e := &env{streams: s, format: formatTable, color: term.ColorAuto}
 	out := &output{to: s.out}
-	a.out = out
-	root := a.rootCommand()
+	e.out = out
+	root := newRootCommand(e)
 	root.SetArgs(args)
 	command, err := root.ExecuteContextC(ctx)
 	if out.err != nil && (err == nil || errors.Is(err, out.err)) { // which is none of the arguments'
-		a.began, err = true, fmt.Errorf("write the output: %w", out.err)
+		e.began, err = true, fmt.Errorf("write the output: %w", out.err)
 	}
 	if err == nil {
 		return 0
 	}
-	coded := a.coded(ctx, command, err)
+	coded := e.coded(ctx, command, err)
 	if coded.err != nil {
-		a.say("sqlq: %s", describe(coded.err))
+		e.say("sqlq: %s", describe(coded.err))
 	}
 	if coded.code == exitUsage {
-		fmt.Fprintf(a.err, "Usage: %s --help\n", command.CommandPath())
+		fmt.Fprintf(e.err, "Usage: %s --help\n", command.CommandPath())
 	}
 	return coded.code
 }
 
 // coded gives an error its exit code, and where the operator would not understand it another text.
-func (a *app) coded(ctx context.Context, command *cobra.Command, err error) *codedError {
+func (e *env) coded(ctx context.Context, command *cobra.Command, err error) *codedError {
 	var coded *codedError
 	var pg *pgconn.PgError
 	switch {
 	case errors.As(err, &coded):
 		return &codedError{code: coded.code, err: hidden(coded, err)}
-	case !a.began:
+	case !e.began:
 		return &codedError{code: exitUsage, err: wrongFlag(err)} // cobra found fault with the arguments
 	case ctx.Err() != nil:
 		if errors.Is(err, context.Canceled) { // else the command has said more
 			err = fmt.Errorf("interrupted: %w", err)
 		}
 		return &codedError{code: exitInterrupted, err: err}
-	case errors.Is(err, context.DeadlineExceeded) && a.timeout > 0:
-		return &codedError{code: exitError, err: fmt.Errorf("not done within %s (--timeout): %w", a.timeout, err)}
+	case errors.Is(err, context.DeadlineExceeded) && e.timeout > 0:
+		return &codedError{code: exitError, err: fmt.Errorf("not done within %s (--timeout): %w", e.timeout, err)}
 	case errors.As(err, &pg) && pg.Code == insufficientPrivilege:
-		return &codedError{code: exitConnect, err: a.notAllowed(command.Annotations[needs], err)}
+		return &codedError{code: exitConnect, err: e.notAllowed(command.Annotations[needs], err)}
 	}
 	return &codedError{code: exitError, err: err}
 }
@@ -178,14 +178,14 @@ const (
 )
 
 // notAllowed says which role would be, and how one becomes it.
-func (a *app) notAllowed(kind string, err error) error {
+func (e *env) notAllowed(kind string, err error) error {
 	if kind == owner {
 		return fmt.Errorf("not allowed, needs the owner of the schema: %w\nConnect as the owner, which this names: sqlq config show", err)
 	}
 	if kind == "" {
 		kind = "operator"
 	}
-	return fmt.Errorf("not allowed, needs %s: %w\nThe owner of the schema grants it with: sqlq grant %s %s", kind, err, shellWord(cmp.Or(a.role, "ROLE")), kind)
+	return fmt.Errorf("not allowed, needs %s: %w\nThe owner of the schema grants it with: sqlq grant %s %s", kind, err, shellWord(cmp.Or(e.role, "ROLE")), kind)
 }
 
 const insufficientPrivilege = "42501" // SQLSTATE
@@ -195,7 +195,7 @@ func errNothing(format string, args ...any) error {
 	return &codedError{code: exitNothing, err: fmt.Errorf(format, args...)}
 }
 
-func (a *app) rootCommand() *cobra.Command {
+func newRootCommand(e *env) *cobra.Command {
 	root := noun("sqlq", "Messaging on the PostgreSQL you already run")
 	root.Long = "sqlq looks at queues and failed messages and mends them, sends messages, migrates the schema,\nand starts a throw-away server to try things on."
 	root.SilenceErrors = true // run prints them
@@ -204,11 +204,11 @@ func (a *app) rootCommand() *cobra.Command {
 	root.Version = programVersion()
 	root.SetVersionTemplate(versionText())
 	root.SetFlagErrorFunc(flagError)
-	root.SetHelpTemplate(a.helpTemplate())
-	root.SetUsageTemplate(a.usageTemplate())
-	root.SetIn(a.in)
-	root.SetOut(a.out)
-	root.SetErr(a.err)
+	root.SetHelpTemplate(helpTemplate(e))
+	root.SetUsageTemplate(usageTemplate(e))
+	root.SetIn(e.in)
+	root.SetOut(e.out)
+	root.SetErr(e.err)
 	in := func(group, title string, commands ...*cobra.Command) {
 		root.AddGroup(&cobra.Group{ID: group, Title: title})
 		for _, c := range commands {
@@ -216,33 +216,33 @@ func (a *app) rootCommand() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	in("try", "Try it:", a.demoCommand(), a.devCommand(), a.benchCommand())
-	in("operate", "Look and mend:", a.topCommand(), a.queueCommand(), a.errorCommand(), a.delayedCommand(), a.leaseCommand(),
-		a.findCommand(), a.subscriptionCommand(), a.routeCommand(), a.instanceCommand(), a.operationCommand(), a.doctorCommand())
-	in("send", "Send:", a.sendCommand(), a.publishCommand())
-	in("set-up", "Set up:", a.migrateCommand(), a.grantCommand(), a.revokeCommand(), a.configCommand(), a.completionCommand(), a.manCommand(), a.versionCommand(), a.helpCommand())
+	in("try", "Try it:", newDemoCommand(e), newDevCommand(e), newBenchCommand(e))
+	in("operate", "Look and mend:", newTopCommand(e), newQueueCommand(e), newErrorCommand(e), newDelayedCommand(e), newLeaseCommand(e),
+		newFindCommand(e), newSubscriptionCommand(e), newRouteCommand(e), newInstanceCommand(e), newOperationCommand(e), newDoctorCommand(e))
+	in("send", "Send:", newSendCommand(e), newPublishCommand(e))
+	in("set-up", "Set up:", newMigrateCommand(e), newGrantCommand(e), newRevokeCommand(e), newConfigCommand(e), newCompletionCommand(e), newManCommand(e), newVersionCommand(e), newHelpCommand(e))
 	root.SetHelpCommand(root.Commands()[len(root.Commands())-1])
 
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.databaseURL, "database-url", "", "database to work on, as URL or key=value (default $SQLQ_DATABASE_URL, $DATABASE_URL, then PG*)")
-	flags.StringVar(&a.schema, "schema", envOr("SQLQ_SCHEMA", "sqlq"), "schema that holds sqlq's tables; $SQLQ_SCHEMA")
-	flags.VarP(&a.format, "output", "o", "output format: table, json (one document), jsonl (an object a line) or yaml")
-	flags.Var(duration{&a.timeout, false}, "timeout", "give up after this time, such as 30s (default never)")
-	flags.Var(&a.color, "color", "auto (on a terminal, unless $NO_COLOR is set), always or never")
+	flags.StringVar(&e.databaseURL, "database-url", "", "database to work on, as URL or key=value (default $SQLQ_DATABASE_URL, $DATABASE_URL, then PG*)")
+	flags.StringVar(&e.schema, "schema", envOr("SQLQ_SCHEMA", "sqlq"), "schema that holds sqlq's tables; $SQLQ_SCHEMA")
+	flags.VarP(&e.format, "output", "o", "output format: table, json (one document), jsonl (an object a line) or yaml")
+	flags.Var(duration{&e.timeout, false}, "timeout", "give up after this time, such as 30s (default never)")
+	flags.Var(&e.color, "color", "auto (on a terminal, unless $NO_COLOR is set), always or never")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "jsonl", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = root.RegisterFlagCompletionFunc("color", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
 
-	a.noteBeginning(root)
+	noteBeginning(e, root)
 	return root
 }
 
 // noteBeginning lets run tell a wrong command line, whose error comes from cobra, from a command that failed.
-func (a *app) noteBeginning(c *cobra.Command) {
+func noteBeginning(e *env, c *cobra.Command) {
 	if run := c.RunE; run != nil {
 		c.RunE = func(c *cobra.Command, args []string) error {
-			a.began = true
-			if a.timeout > 0 {
-				ctx, cancel := context.WithTimeout(c.Context(), a.timeout)
+			e.began = true
+			if e.timeout > 0 {
+				ctx, cancel := context.WithTimeout(c.Context(), e.timeout)
 				defer cancel()
 				c.SetContext(ctx)
 			}
@@ -250,7 +250,7 @@ func (a *app) noteBeginning(c *cobra.Command) {
 		}
 	}
 	for _, sub := range c.Commands() {
-		a.noteBeginning(sub)
+		noteBeginning(e, sub)
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra/doc"
 )
 
-func (a *app) manCommand() *cobra.Command {
+func newManCommand(e *env) *cobra.Command {
 	var dir string
 	c := &cobra.Command{
 		Use:   "man [COMMAND...]",
@@ -31,7 +31,7 @@ written into a folder, which is made where it is missing: sqlq.1, sqlq-queue.1, 
 				if err := doc.GenManTree(root, page, dir); err != nil {
 					return fmt.Errorf("write the pages: %w", err)
 				}
-				a.say("wrote the pages of all commands into %s", dir)
+				e.say("wrote the pages of all commands into %s", dir)
 				return nil
 			}
 			named, rest, err := root.Find(names)
@@ -41,7 +41,7 @@ written into a folder, which is made where it is missing: sqlq.1, sqlq-queue.1, 
 			if err != nil {
 				return &codedError{code: exitUsage, err: err}
 			}
-			return doc.GenMan(named, page, a.out)
+			return doc.GenMan(named, page, e.out)
 		},
 		ValidArgsFunction: completeCommands,
 	}

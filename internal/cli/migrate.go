@@ -15,13 +15,13 @@ import (
 	"github.com/sqlq/sqlq/sqlq/migrate"
 )
 
-func (a *app) migrateCommand() *cobra.Command {
+func newMigrateCommand(e *env) *cobra.Command {
 	return noun("migrate", "Make and change the schema that holds sqlq's tables",
-		a.migrateUpCommand(), a.migrateDownCommand(), a.migrateStatusCommand(), a.migrateSQLCommand(),
-		a.migrateValidateCommand())
+		newMigrateUpCommand(e), newMigrateDownCommand(e), newMigrateStatusCommand(e), newMigrateSQLCommand(e),
+		newMigrateValidateCommand(e))
 }
 
-func (a *app) migrateUpCommand() *cobra.Command {
+func newMigrateUpCommand(e *env) *cobra.Command {
 	var ch change
 	c := &cobra.Command{
 		Use:   "up",
@@ -32,17 +32,17 @@ at once are safe.`,
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: owner},
 		RunE: func(c *cobra.Command, _ []string) error {
-			return a.migrating(c.Context(), func(db *database, m *migrate.Migrator) error {
+			return migrating(c.Context(), e, func(db *database, m *migrate.Migrator) error {
 				if ch.dryRun {
-					return a.wouldMigrate(c.Context(), db, m, migrations.Latest())
+					return wouldMigrate(c.Context(), e, db, m, migrations.Latest())
 				}
 				steps, err := m.Up(c.Context())
 				if err == nil && len(steps) == 0 {
 					have, _, _ := db.SchemaVersion(c.Context())
-					a.say("schema %q of %s has version %d already%s", a.schema, db.where, have,
+					e.say("schema %q of %s has version %d already%s", e.schema, db.where, have,
 						map[bool]string{false: ", the newest", true: ", which is newer than this program and serves it"}[have > migrations.Latest()])
 				}
-				return errors.Join(a.printSteps(steps), err)
+				return errors.Join(printSteps(e, steps), err)
 			})
 		},
 	}
@@ -51,7 +51,7 @@ at once are safe.`,
 }
 
 // wouldMigrate lists the migrations that lead from the version of the schema to another.
-func (a *app) wouldMigrate(ctx context.Context, db *database, m *migrate.Migrator, to int64) error {
+func wouldMigrate(ctx context.Context, e *env, db *database, m *migrate.Migrator, to int64) error {
 	have, _, err := db.SchemaVersion(ctx)
 	if err != nil {
 		return err
@@ -85,14 +85,14 @@ func (a *app) wouldMigrate(ctx context.Context, db *database, m *migrate.Migrato
 		t.Add(fmt.Sprint(v.Version), v.Name, v.Would)
 	}
 	if len(views) == 0 {
-		a.say("schema %q of %s has version %d already", a.schema, db.where, have)
+		e.say("schema %q of %s has version %d already", e.schema, db.where, have)
 	} else {
-		a.say("schema %q of %s has version %d; nothing was changed. Its SQL: sqlq migrate sql --from %d --to %d", a.schema, db.where, have, have, to)
+		e.say("schema %q of %s has version %d; nothing was changed. Its SQL: sqlq migrate sql --from %d --to %d", e.schema, db.where, have, have, to)
 	}
-	return printList(a, views, t)
+	return printList(e, views, t)
 }
 
-func (a *app) migrateDownCommand() *cobra.Command {
+func newMigrateDownCommand(e *env) *cobra.Command {
 	var ch change
 	var to int64
 	c := &cobra.Command{
@@ -107,14 +107,14 @@ tables that go are lost. It asks first; off a terminal it needs --yes.`,
 			if to < -1 {
 				return usageErrorf("--to %d: it takes a version, or 0 for none", to)
 			}
-			return a.migrating(c.Context(), func(db *database, m *migrate.Migrator) error {
+			return migrating(c.Context(), e, func(db *database, m *migrate.Migrator) error {
 				have, exists, err := db.SchemaVersion(c.Context())
 				if err != nil {
 					return err
 				}
 				if !exists {
-					a.say("schema %q of %s has no sqlq tables: there is nothing to roll back", a.schema, db.where)
-					return a.printSteps(nil)
+					e.say("schema %q of %s has no sqlq tables: there is nothing to roll back", e.schema, db.where)
+					return printSteps(e, nil)
 				}
 				if have > migrations.Latest() {
 					return db.newer(have)
@@ -126,17 +126,17 @@ tables that go are lost. It asks first; off a terminal it needs --yes.`,
 					}
 				}
 				if target >= have {
-					return usageErrorf("schema %q has version %d: --to takes a lower one", a.schema, have)
+					return usageErrorf("schema %q has version %d: --to takes a lower one", e.schema, have)
 				}
 				if ch.dryRun {
-					return a.wouldMigrate(c.Context(), db, m, target)
+					return wouldMigrate(c.Context(), e, db, m, target)
 				}
-				if err := a.confirm(c.Context(), ch, fmt.Sprintf("roll schema %q of %s back from version %d to %d, and remove the messages in the tables that go, for good",
-					a.schema, db.where, have, target)); err != nil {
+				if err := e.confirm(c.Context(), ch, fmt.Sprintf("roll schema %q of %s back from version %d to %d, and remove the messages in the tables that go, for good",
+					e.schema, db.where, have, target)); err != nil {
 					return err
 				}
 				steps, err := m.Down(c.Context(), target)
-				return errors.Join(a.printSteps(steps), err)
+				return errors.Join(printSteps(e, steps), err)
 			})
 		},
 	}
@@ -157,14 +157,14 @@ func previous(ctx context.Context, m *migrate.Migrator, version int64) (before i
 	return before, err
 }
 
-func (a *app) migrateStatusCommand() *cobra.Command {
+func newMigrateStatusCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:     "status",
 		Short:   "List migrations and whether they are applied",
 		Example: "  sqlq migrate status\n  sqlq migrate status -o jsonl",
 		Args:    noMoreThan(0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			return a.migrating(c.Context(), func(db *database, m *migrate.Migrator) error {
+			return migrating(c.Context(), e, func(db *database, m *migrate.Migrator) error {
 				states, err := m.Status(c.Context())
 				if err != nil {
 					return err
@@ -186,28 +186,28 @@ func (a *app) migrateStatusCommand() *cobra.Command {
 					if s.AppliedAt.IsZero() {
 						pending++
 					} else {
-						v.AppliedAt, applied = utc(&s.AppliedAt), a.when(s.AppliedAt)
+						v.AppliedAt, applied = utc(&s.AppliedAt), e.when(s.AppliedAt)
 					}
 					views = append(views, v)
 					t.Add(fmt.Sprint(s.Version), s.Name, applied)
 				}
 				switch {
 				case have > migrations.Latest() && db.checkSchema(c.Context()) == nil:
-					a.say("schema %q of %s has version %d, which is newer than this program and serves it", a.schema, db.where, have)
+					e.say("schema %q of %s has version %d, which is newer than this program and serves it", e.schema, db.where, have)
 				case have > migrations.Latest():
-					a.say("schema %q of %s has version %d, which is newer than this program; use a newer release of sqlq", a.schema, db.where, have)
+					e.say("schema %q of %s has version %d, which is newer than this program; use a newer release of sqlq", e.schema, db.where, have)
 				case pending > 0:
-					a.say("schema %q of %s: %s pending; apply with: %s", a.schema, db.where, plural(pending, "migration"), migrateUp(a.schema))
+					e.say("schema %q of %s: %s pending; apply with: %s", e.schema, db.where, plural(pending, "migration"), migrateUp(e.schema))
 				default:
-					a.say("schema %q of %s is up to date", a.schema, db.where)
+					e.say("schema %q of %s is up to date", e.schema, db.where)
 				}
-				return printList(a, views, t)
+				return printList(e, views, t)
 			})
 		},
 	}
 }
 
-func (a *app) migrateSQLCommand() *cobra.Command {
+func newMigrateSQLCommand(e *env) *cobra.Command {
 	var from, to int64
 	c := &cobra.Command{
 		Use:   "sql",
@@ -218,14 +218,14 @@ another version than --from. It keeps the record of versions that the library an
 		Example: "  sqlq migrate sql | psql -1 -v ON_ERROR_STOP=1\n  sqlq migrate sql --from 2 --schema messaging > upgrade.sql",
 		Args:    noMoreThan(0),
 		RunE: func(*cobra.Command, []string) error {
-			script, err := migrate.ScriptBetween(a.schema, from, to)
+			script, err := migrate.ScriptBetween(e.schema, from, to)
 			if err != nil {
 				return usageErrorf("%w", err)
 			}
-			if a.format != formatTable {
-				return a.printSQL(script, false)
+			if e.format != formatTable {
+				return printSQL(e, script, false)
 			}
-			_, err = io.WriteString(a.out, script)
+			_, err = io.WriteString(e.out, script)
 			return err
 		},
 	}
@@ -234,7 +234,7 @@ another version than --from. It keeps the record of versions that the library an
 	return c
 }
 
-func (a *app) migrateValidateCommand() *cobra.Command {
+func newMigrateValidateCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "validate",
 		Short: "Compare the schema with what the migrations make",
@@ -246,7 +246,7 @@ back, so it needs the right to make schemas in the database, and a primary, and 
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: owner},
 		RunE: func(c *cobra.Command, _ []string) error {
-			return a.migrating(c.Context(), func(db *database, m *migrate.Migrator) error {
+			return migrating(c.Context(), e, func(db *database, m *migrate.Migrator) error {
 				different, err := m.Validate(c.Context())
 				if errors.Is(err, migrate.ErrNoSchema) || errors.Is(err, migrate.ErrNewerSchema) {
 					return cmp.Or(db.checkSchema(c.Context()), err)
@@ -254,13 +254,13 @@ back, so it needs the right to make schemas in the database, and a primary, and 
 				if err != nil {
 					return err
 				}
-				return a.printDifferences(different, db)
+				return printDifferences(e, different, db)
 			})
 		},
 	}
 }
 
-func (a *app) printDifferences(different []migrate.Difference, db *database) error {
+func printDifferences(e *env, different []migrate.Difference, db *database) error {
 	type view struct {
 		Object string `json:"object"`
 		Want   string `json:"want"`
@@ -270,23 +270,23 @@ func (a *app) printDifferences(different []migrate.Difference, db *database) err
 	for _, d := range different {
 		views = append(views, view(d))
 	}
-	if a.format != formatTable {
-		if err := printList(a, views, nil); err != nil {
+	if e.format != formatTable {
+		if err := printList(e, views, nil); err != nil {
 			return err
 		}
 	}
 	for _, d := range different {
-		if a.format == formatTable {
-			if _, err := fmt.Fprint(a.out, differenceText(d)); err != nil {
+		if e.format == formatTable {
+			if _, err := fmt.Fprint(e.out, differenceText(d)); err != nil {
 				return err
 			}
 		}
 	}
 	if len(different) == 0 {
-		a.say("schema %q of %s is as the migrations make it", a.schema, db.where)
+		e.say("schema %q of %s is as the migrations make it", e.schema, db.where)
 		return nil
 	}
-	a.say("schema %q of %s has %s from what the migrations make (- wanted, + there)", a.schema, db.where, plural(int64(len(different)), "difference"))
+	e.say("schema %q of %s has %s from what the migrations make (- wanted, + there)", e.schema, db.where, plural(int64(len(different)), "difference"))
 	return &codedError{code: exitFindings}
 }
 
@@ -303,20 +303,20 @@ func differenceText(d migrate.Difference) string {
 }
 
 // migrating runs f with the database, whatever its schema is like, and a Migrator on it.
-func (a *app) migrating(ctx context.Context, f func(*database, *migrate.Migrator) error) error {
-	db, err := a.connectAnySchema(ctx)
+func migrating(ctx context.Context, e *env, f func(*database, *migrate.Migrator) error) error {
+	db, err := e.connectAnySchema(ctx)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	m, err := migrate.New(db.pool.Config().ConnConfig, a.schema)
+	m, err := migrate.New(db.pool.Config().ConnConfig, e.schema)
 	if err != nil {
 		return err
 	}
 	return errors.Join(f(db, m), m.Close())
 }
 
-func (a *app) printSteps(steps []migrate.Step) error {
+func printSteps(e *env, steps []migrate.Step) error {
 	type view struct {
 		Version int64   `json:"version"`
 		Name    string  `json:"name"`
@@ -328,5 +328,5 @@ func (a *app) printSteps(steps []migrate.Step) error {
 		views = append(views, view{s.Version, s.Name, s.Duration.Seconds()})
 		t.Add(fmt.Sprint(s.Version), s.Name, s.Duration.Round(time.Millisecond).String())
 	}
-	return printList(a, views, t)
+	return printList(e, views, t)
 }

@@ -16,12 +16,12 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
-func (a *app) operationCommand() *cobra.Command {
+func newOperationCommand(e *env) *cobra.Command {
 	return noun("operation", "See who changed what; resume and cancel what was interrupted",
-		a.operationListCommand(), a.operationShowCommand(), a.operationResumeCommand(), a.operationCancelCommand())
+		newOperationListCommand(e), newOperationShowCommand(e), newOperationResumeCommand(e), newOperationCancelCommand(e))
 }
 
-func (a *app) operationListCommand() *cobra.Command {
+func newOperationListCommand(e *env) *cobra.Command {
 	var f ops.OperationFilter
 	c := &cobra.Command{
 		Use:     "ls",
@@ -39,12 +39,12 @@ process is dead or frozen, and it can be resumed.`,
 			if f.Kind != "" && !slices.Contains(ops.OperationKinds, f.Kind) {
 				return usageErrorf("--kind %s: there are %s", f.Kind, strings.Join(ops.OperationKinds, ", "))
 			}
-			return runList(a, c, f.Limit, func(db *database, limit int) ([]ops.Operation, error) {
+			return runList(c.Context(), e, f.Limit, func(db *database, limit int) ([]ops.Operation, error) {
 				wanted := f
 				wanted.Limit = limit
 				return db.Operations.List(c.Context(), wanted)
-			}, a.printOperations, func(db *database) error {
-				return a.noneFound(c.Context(), db, f != (ops.OperationFilter{Limit: f.Limit}), "", "no such operations")
+			}, printOperations, func(db *database) error {
+				return noneFound(c.Context(), e, db, f != (ops.OperationFilter{Limit: f.Limit}), "", "no such operations")
 			})
 		},
 	}
@@ -55,29 +55,29 @@ process is dead or frozen, and it can be resumed.`,
 	c.Flags().Var(moment{&f.Since}, "since", "begun then or later: a duration ago such as 2h, or a time")
 	c.Flags().Var(moment{&f.Until}, "until", "begun before then")
 	c.Flags().Int64Var(&f.After, "after", 0, "those before this one, the last of a list: the next page")
-	_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
+	_ = c.RegisterFlagCompletionFunc("queue", completeQueues(e))
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 50, "list at most so many")
 	_ = c.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions(ops.OperationKinds, cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("status", cobra.FixedCompletions(operationStatuses, cobra.ShellCompDirectiveNoFileComp))
-	return a.watchable(c)
+	return watchable(e, c)
 }
 
-func (a *app) printOperations(operations []ops.Operation) error {
+func printOperations(e *env, operations []ops.Operation) error {
 	t := &term.Table{Columns: []term.Column{{Name: "operation", Right: true}, {Name: "began"}, {Name: "kind"}, {Name: "status"}, {Name: "done", Right: true},
 		{Name: "who", Cut: true, Spare: 1}, {Name: "what", Cut: true}, {Name: "reason", Cut: true, Spare: 2}}}
 	var views []operationView
 	for _, op := range operations {
 		views = append(views, viewOperation(op))
-		t.Add(fmt.Sprint(op.ID), a.when(op.BeganAt), op.Kind, string(op.Status), doneText(op), who(op), filterText(op), op.Reason)
+		t.Add(fmt.Sprint(op.ID), e.when(op.BeganAt), op.Kind, string(op.Status), doneText(op), who(op), filterText(op), op.Reason)
 	}
-	return printList(a, views, t)
+	return printList(e, views, t)
 }
 
-func (a *app) operationShowCommand() *cobra.Command {
+func newOperationShowCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:               "show OPERATION",
 		Short:             "Show all that is known of an operation",
-		ValidArgsFunction: onlyFirst(a.completeOperations(func(ops.Operation) bool { return true })),
+		ValidArgsFunction: onlyFirst(completeOperations(e, func(ops.Operation) bool { return true })),
 		Example:           "  sqlq operation show 7\n  sqlq operation show 7 -o json | jq .filter",
 		Args:              exactly("OPERATION"),
 		Annotations:       map[string]string{needs: "viewer"},
@@ -86,7 +86,7 @@ func (a *app) operationShowCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			db, err := a.connect(c.Context())
+			db, err := e.connect(c.Context())
 			if err != nil {
 				return err
 			}
@@ -95,12 +95,12 @@ func (a *app) operationShowCommand() *cobra.Command {
 			if err != nil {
 				return nothingIfNoOperation(err)
 			}
-			return a.printOne(viewOperation(op), func(w io.Writer) { a.writeOperation(w, op) })
+			return e.printOne(viewOperation(op), func(w io.Writer) { writeOperation(e, w, op) })
 		},
 	}
 }
 
-func (a *app) writeOperation(w io.Writer, op ops.Operation) {
+func writeOperation(e *env, w io.Writer, op ops.Operation) {
 	field(w, "operation", fmt.Sprint(op.ID))
 	field(w, "kind", op.Kind)
 	field(w, "status", string(op.Status))
@@ -111,10 +111,10 @@ func (a *app) writeOperation(w io.Writer, op ops.Operation) {
 	field(w, "user", op.OSUser)
 	field(w, "host", op.Host)
 	field(w, "reason", op.Reason)
-	field(w, "began", a.whenInFull(op.BeganAt))
-	field(w, "last active", a.whenInFull(op.UpdatedAt))
+	field(w, "began", e.whenInFull(op.BeganAt))
+	field(w, "last active", e.whenInFull(op.UpdatedAt))
 	if op.EndedAt != nil {
-		field(w, "ended", a.whenInFull(*op.EndedAt))
+		field(w, "ended", e.whenInFull(*op.EndedAt))
 	}
 	block(w, "error", op.Error)
 	if op.Resumable() {
@@ -122,7 +122,7 @@ func (a *app) writeOperation(w io.Writer, op ops.Operation) {
 	}
 }
 
-func (a *app) operationResumeCommand() *cobra.Command {
+func newOperationResumeCommand(e *env) *cobra.Command {
 	var ch change
 	c := &cobra.Command{
 		Use:   "resume OPERATION",
@@ -130,7 +130,7 @@ func (a *app) operationResumeCommand() *cobra.Command {
 		Long: `Go on with an operation that was interrupted, or whose process has died: with its filter, snapshot, limit and rate, after the
 last message that it changed. What goes by batches can be resumed: a replay, archive, unarchive or delete of failed messages,
 a move or purge of a queue, and a cancel or reschedule of delayed messages.`,
-		ValidArgsFunction: onlyFirst(a.completeOperations(ops.Operation.Resumable)),
+		ValidArgsFunction: onlyFirst(completeOperations(e, ops.Operation.Resumable)),
 		Example:           "  sqlq operation resume 7\n  sqlq operation resume 7 --dry-run",
 		Args:              exactly("OPERATION"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -138,7 +138,7 @@ a move or purge of a queue, and a cancel or reschedule of delayed messages.`,
 			if err != nil {
 				return err
 			}
-			db, err := a.connectToChange(c.Context(), ch)
+			db, err := e.connectToChange(c.Context(), ch)
 			if err != nil {
 				return err
 			}
@@ -148,9 +148,9 @@ a move or purge of a queue, and a cancel or reschedule of delayed messages.`,
 				return nothingIfNoOperation(err)
 			}
 			if ch.dryRun {
-				return a.done(wouldChange{viewOperation(before), true}, "would go on with the %s of %s: %s done", before.Kind, filterText(before), doneText(before))
+				return e.done(wouldChange{viewOperation(before), true}, "would go on with the %s of %s: %s done", before.Kind, filterText(before), doneText(before))
 			}
-			line, began := a.progress(), time.Now()
+			line, began := e.progress(), time.Now()
 			op, err := db.Operations.Resume(c.Context(), id, func(p ops.Progress) {
 				line.Show("%s", progressText(p.Kind, p, before.Done, time.Since(began)))
 			})
@@ -158,21 +158,21 @@ a move or purge of a queue, and a cancel or reschedule of delayed messages.`,
 			if err != nil && op.Done == before.Done {
 				return err
 			}
-			return errors.Join(a.done(viewOperation(op), "operation %d: %s of %s is %s, %s of them now", id, op.Kind, messagesDone(op), op.Status, fmt.Sprint(op.Done-before.Done)), err)
+			return errors.Join(e.done(viewOperation(op), "operation %d: %s of %s is %s, %s of them now", id, op.Kind, messagesDone(op), op.Status, fmt.Sprint(op.Done-before.Done)), err)
 		},
 	}
 	ch.flags(c, asksNever)
 	return c
 }
 
-func (a *app) operationCancelCommand() *cobra.Command {
+func newOperationCancelCommand(e *env) *cobra.Command {
 	var ch change
 	c := &cobra.Command{
 		Use:   "cancel OPERATION",
 		Short: "End an operation that runs or was interrupted",
 		Long: `End an operation: one that runs stops before its next batch, one that was interrupted cannot be resumed any more. What it
 has done stays done. It asks first, on a terminal.`,
-		ValidArgsFunction: onlyFirst(a.completeOperations(ops.Operation.Cancellable)),
+		ValidArgsFunction: onlyFirst(completeOperations(e, ops.Operation.Cancellable)),
 		Example:           "  sqlq operation cancel 7\n  sqlq operation cancel 7 --reason 'the receiver is still broken'",
 		Args:              exactly("OPERATION"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -180,7 +180,7 @@ has done stays done. It asks first, on a terminal.`,
 			if err != nil {
 				return err
 			}
-			db, err := a.connectToChange(c.Context(), ch)
+			db, err := e.connectToChange(c.Context(), ch)
 			if err != nil {
 				return err
 			}
@@ -190,17 +190,17 @@ has done stays done. It asks first, on a terminal.`,
 				return nothingIfNoOperation(err)
 			}
 			if ch.dryRun {
-				return a.done(wouldChange{viewOperation(op), true}, "would cancel the %s, which is %s: %s done", op.Kind, op.Status, doneText(op))
+				return e.done(wouldChange{viewOperation(op), true}, "would cancel the %s, which is %s: %s done", op.Kind, op.Status, doneText(op))
 			}
 			what := fmt.Sprintf("end operation %d, the %s of %s, which is %s: %s done", id, op.Kind, filterText(op), op.Status, doneText(op))
-			if err := a.confirmOnTerminal(c.Context(), ch, what); err != nil {
+			if err := e.confirmOnTerminal(c.Context(), ch, what); err != nil {
 				return err
 			}
 			op, err = db.Operations.Cancel(c.Context(), id)
 			if err != nil {
 				return nothingIfNoOperation(err)
 			}
-			return a.done(viewOperation(op), "cancelled operation %d: %s of %s", id, op.Kind, messagesDone(op))
+			return e.done(viewOperation(op), "cancelled operation %d: %s of %s", id, op.Kind, messagesDone(op))
 		},
 	}
 	ch.flags(c, asksOnTerminal)

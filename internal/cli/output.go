@@ -36,16 +36,16 @@ func (f *format) Set(text string) error {
 }
 
 // printList prints items as JSON, or t where a table is wanted, and nothing there when t has no rows or is nil.
-func printList[T any](a *app, items []T, t *term.Table) error {
-	switch a.format {
+func printList[T any](e *env, items []T, t *term.Table) error {
+	switch e.format {
 	case formatJSON, formatYAML:
 		if items == nil {
 			items = []T{}
 		}
-		return a.printData(items)
+		return e.printData(items)
 	case formatJSONL:
 		for _, item := range items {
-			if err := a.printData(item); err != nil {
+			if err := e.printData(item); err != nil {
 				return err
 			}
 		}
@@ -54,63 +54,63 @@ func printList[T any](a *app, items []T, t *term.Table) error {
 	if t == nil {
 		return nil
 	}
-	return a.printTable(t)
+	return e.printTable(t)
 }
 
 // printTable prints a table into the width of the terminal, and says what did not find room.
-func (a *app) printTable(t *term.Table) error {
-	t.Palette = a.palette()
-	err := t.Print(a.out, a.width)
+func (e *env) printTable(t *term.Table) error {
+	t.Palette = e.palette()
+	err := t.Print(e.out, e.width)
 	if t.LeftOut != nil {
-		a.say("no room for %s; -o yaml shows all", strings.Join(t.LeftOut, ", "))
+		e.say("no room for %s; -o yaml shows all", strings.Join(t.LeftOut, ", "))
 	}
 	return err
 }
 
 // palette is that of standard output.
-func (a *app) palette() term.Palette { return term.NewPalette(a.color, a.outTerminal) }
+func (e *env) palette() term.Palette { return term.NewPalette(e.color, e.outTerminal) }
 
 // paint puts text for standard output into a style, where colours are wanted.
-func (a *app) paint(s term.Style, text string) string { return a.palette().Paint(s, text) }
+func (e *env) paint(s term.Style, text string) string { return e.palette().Paint(s, text) }
 
 // printOne prints an item as JSON, or the text that write writes where a table is wanted.
-func (a *app) printOne(item any, write func(w io.Writer)) error {
-	if a.format != formatTable {
-		return a.printData(item)
+func (e *env) printOne(item any, write func(w io.Writer)) error {
+	if e.format != formatTable {
+		return e.printData(item)
 	}
 	var text bytes.Buffer
 	write(&text)
-	_, err := a.out.Write(text.Bytes())
+	_, err := e.out.Write(text.Bytes())
 	return err
 }
 
 // done tells what a command did: the sentence on standard error, or as data where JSON is wanted.
-func (a *app) done(outcome any, sentence string, args ...any) error {
-	if a.format != formatTable {
-		return a.printData(outcome)
+func (e *env) done(outcome any, sentence string, args ...any) error {
+	if e.format != formatTable {
+		return e.printData(outcome)
 	}
-	a.say(sentence, args...)
+	e.say(sentence, args...)
 	return nil
 }
 
 // say writes a line for the operator.
-func (a *app) say(sentence string, args ...any) {
-	fmt.Fprintln(a.err, term.Visible(fmt.Sprintf(sentence, args...)))
+func (e *env) say(sentence string, args ...any) {
+	fmt.Fprintln(e.err, term.Visible(fmt.Sprintf(sentence, args...)))
 }
 
 // printData prints what is not a table.
-func (a *app) printData(v any) error {
-	if a.format == formatYAML {
-		return a.printYAML(v)
+func (e *env) printData(v any) error {
+	if e.format == formatYAML {
+		return e.printYAML(v)
 	}
 	text, err := jsonLine(v)
 	if err != nil {
 		return err
 	}
-	if a.format == formatJSON {
+	if e.format == formatJSON {
 		text = laidOut(text)
 	}
-	_, err = a.out.Write(append(escaped(text), '\n'))
+	_, err = e.out.Write(append(escaped(text), '\n'))
 	return err
 }
 
@@ -139,8 +139,8 @@ func writeBody(w io.Writer, body []byte) {
 }
 
 // when writes a time: how long ago where somebody looks, else in full.
-func (a *app) when(t time.Time) string {
-	if !a.outTerminal {
+func (e *env) when(t time.Time) string {
+	if !e.outTerminal {
 		return fullTime(t)
 	}
 	if d := time.Since(t); d >= 0 {
@@ -151,11 +151,11 @@ func (a *app) when(t time.Time) string {
 }
 
 // whenInFull writes a time in full, and how long ago where somebody looks.
-func (a *app) whenInFull(t time.Time) string {
-	if !a.outTerminal {
+func (e *env) whenInFull(t time.Time) string {
+	if !e.outTerminal {
 		return fullTime(t)
 	}
-	return fullTime(t) + " (" + a.when(t) + ")"
+	return fullTime(t) + " (" + e.when(t) + ")"
 }
 
 func fullTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z07:00") }

@@ -24,14 +24,14 @@ func TestAge(t *testing.T) {
 			t.Errorf("%s: got %s, want %s", d, got, want)
 		}
 	}
-	a := &app{streams: streams{outTerminal: true}}
-	if got := a.when(time.Now().Add(-3 * time.Minute)); got != "3m ago" {
+	e := &env{streams: streams{outTerminal: true}}
+	if got := e.when(time.Now().Add(-3 * time.Minute)); got != "3m ago" {
 		t.Errorf("past: got %q", got)
 	}
-	if got := a.when(time.Now().Add(3*time.Minute + time.Second)); got != "in 3m" {
+	if got := e.when(time.Now().Add(3*time.Minute + time.Second)); got != "in 3m" {
 		t.Errorf("future: got %q", got)
 	}
-	if got := a.whenInFull(time.Now().Add(-time.Hour)); !strings.HasSuffix(got, "Z (1h ago)") {
+	if got := e.whenInFull(time.Now().Add(-time.Hour)); !strings.HasSuffix(got, "Z (1h ago)") {
 		t.Errorf("in full: got %q", got)
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
-func (a *app) publishCommand() *cobra.Command {
+func newPublishCommand(e *env) *cobra.Command {
 	var out outgoing
 	c := &cobra.Command{
 		Use:   "publish TYPE [BODY|-]",
@@ -27,14 +27,14 @@ nothing was stored.`,
 			if len(args) > 0 {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
-			return a.completeTypes(c, args, begun)
+			return completeTypes(e)(c, args, begun)
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			bodies, err := a.bodies(c, &out, args)
+			bodies, err := readBodies(e, c, &out, args)
 			if err != nil {
 				return err
 			}
-			db, err := a.connect(c.Context())
+			db, err := e.connect(c.Context())
 			if err != nil {
 				return err
 			}
@@ -47,7 +47,7 @@ nothing was stored.`,
 				if err != nil {
 					return err
 				}
-				return a.wouldPublish(out.Type, len(bodies), copies, queues)
+				return wouldPublish(e, out.Type, len(bodies), copies, queues)
 			}
 			events, queues, err := db.Publish(c.Context(), out.Outgoing, bodies...)
 			if errors.Is(err, ops.ErrNoSubscriber) {
@@ -56,14 +56,14 @@ nothing was stored.`,
 			if err != nil {
 				return err
 			}
-			return a.printPublished(out.Type, events, queues)
+			return printPublished(e, out.Type, events, queues)
 		},
 	}
-	a.outgoingFlags(c, &out)
+	outgoingFlags(e, c, &out)
 	return c
 }
 
-func (a *app) printPublished(messageType string, events []ops.Published, queues []string) error {
+func printPublished(e *env, messageType string, events []ops.Published, queues []string) error {
 	type view struct {
 		ID     string   `json:"id"`
 		Copies int      `json:"copies"`
@@ -72,21 +72,21 @@ func (a *app) printPublished(messageType string, events []ops.Published, queues 
 	var views []view
 	var ids strings.Builder
 	copies := 0
-	for _, e := range events {
-		views = append(views, view{e.ID, e.Copies, queues})
-		copies += e.Copies
-		ids.WriteString(e.ID + "\n")
+	for _, event := range events {
+		views = append(views, view{event.ID, event.Copies, queues})
+		copies += event.Copies
+		ids.WriteString(event.ID + "\n")
 	}
-	if a.format != formatTable {
-		return printList(a, views, nil)
+	if e.format != formatTable {
+		return printList(e, views, nil)
 	}
-	a.say("published %s of %s: %s", plural(int64(len(events)), "event"), messageType, copiesText(copies, queues))
-	_, err := a.out.Write([]byte(ids.String()))
+	e.say("published %s of %s: %s", plural(int64(len(events)), "event"), messageType, copiesText(copies, queues))
+	_, err := e.out.Write([]byte(ids.String()))
 	return err
 }
 
 // wouldPublish tells what publishing would do, each event in so many copies.
-func (a *app) wouldPublish(messageType string, events, copies int, queues []string) error {
+func wouldPublish(e *env, messageType string, events, copies int, queues []string) error {
 	outcome := struct {
 		Type   string   `json:"type"`
 		Events int      `json:"events"`
@@ -94,7 +94,7 @@ func (a *app) wouldPublish(messageType string, events, copies int, queues []stri
 		Queues []string `json:"queues"` // null: this role may not see them
 		DryRun bool     `json:"dry_run"`
 	}{messageType, events, events * copies, queues, true}
-	return a.done(outcome, "would publish %s of %s: %s", plural(int64(events), "event"), messageType, copiesText(outcome.Copies, queues))
+	return e.done(outcome, "would publish %s of %s: %s", plural(int64(events), "event"), messageType, copiesText(outcome.Copies, queues))
 }
 
 func copiesText(copies int, queues []string) string {

@@ -10,13 +10,13 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
-func (a *app) queueCommand() *cobra.Command {
+func newQueueCommand(e *env) *cobra.Command {
 	return noun("queue", "Look at queues; make, pause, empty and drop them",
-		a.queueListCommand(), a.queueShowCommand(), a.queueCreateCommand(), a.queueDropCommand(), a.queuePauseCommand(), a.queueResumeCommand(),
-		a.queuePurgeCommand(), a.queuePeekCommand(), a.queueTailCommand(), a.queueMoveCommand(), a.queueExportCommand(), a.queueImportCommand())
+		newQueueListCommand(e), newQueueShowCommand(e), newQueueCreateCommand(e), newQueueDropCommand(e), newQueuePauseCommand(e), newQueueResumeCommand(e),
+		newQueuePurgeCommand(e), newQueuePeekCommand(e), newQueueTailCommand(e), newQueueMoveCommand(e), newQueueExportCommand(e), newQueueImportCommand(e))
 }
 
-func (a *app) queueCreateCommand() *cobra.Command {
+func newQueueCreateCommand(e *env) *cobra.Command {
 	var ch change
 	c := &cobra.Command{
 		Use:     "create QUEUE...",
@@ -24,7 +24,7 @@ func (a *app) queueCreateCommand() *cobra.Command {
 		Example: "  sqlq queue create sales billing\n  sqlq queue create invoices -o json",
 		Args:    atLeastOne("QUEUE"),
 		RunE: func(c *cobra.Command, names []string) error {
-			db, err := a.connect(c.Context())
+			db, err := e.connect(c.Context())
 			if err != nil {
 				return err
 			}
@@ -42,27 +42,27 @@ func (a *app) queueCreateCommand() *cobra.Command {
 			for _, name := range names {
 				made, err := create(c.Context(), name)
 				if err != nil {
-					return errors.Join(err, printList(a, views, nil))
+					return errors.Join(err, printList(e, views, nil))
 				}
 				views = append(views, view{name, made, ch.dryRun})
 				switch {
 				case made:
-					a.say(done, name)
+					e.say(done, name)
 				case ch.dryRun:
-					a.say("queue %s is there already", name)
+					e.say("queue %s is there already", name)
 				default:
-					a.say("queue %s was there already", name)
+					e.say("queue %s was there already", name)
 				}
 			}
-			return printList(a, views, nil)
+			return printList(e, views, nil)
 		},
 	}
 	ch.flags(c, asksNever)
 	return c
 }
 
-func (a *app) queuePauseCommand() *cobra.Command {
-	return a.pausing("pause", "paused", "is paused already", ops.Queues.Pause, &cobra.Command{
+func newQueuePauseCommand(e *env) *cobra.Command {
+	return pausing(e, "pause", "paused", "is paused already", ops.Queues.Pause, &cobra.Command{
 		Short: "Let queues hand out no more messages; sending goes on",
 		Long: `Let queues hand out no more messages. Sending goes on, and so does what is being handled. Instances learn of it at once.
 A queue that is paused already stays as it is. It does not ask, but for --all on a terminal: sqlq queue resume takes it back.
@@ -72,15 +72,15 @@ With --all it pauses all queues that there are, as wanted of a copy of a product
 	})
 }
 
-func (a *app) queueResumeCommand() *cobra.Command {
-	return a.pausing("resume", "resumed", "is not paused", ops.Queues.Resume, &cobra.Command{
+func newQueueResumeCommand(e *env) *cobra.Command {
+	return pausing(e, "resume", "resumed", "is not paused", ops.Queues.Resume, &cobra.Command{
 		Short:   "Let paused queues hand out messages again",
 		Example: "  sqlq queue resume billing\n  sqlq queue resume --all --reason 'the bank is back'",
 	})
 }
 
 // pausing completes the command that pauses queues or the one that resumes them.
-func (a *app) pausing(verb, done, already string, do func(ops.Queues, context.Context, string) (bool, error), c *cobra.Command) *cobra.Command {
+func pausing(e *env, verb, done, already string, do func(ops.Queues, context.Context, string) (bool, error), c *cobra.Command) *cobra.Command {
 	var ch change
 	var all bool
 	c.Use = verb + " QUEUE...|--all"
@@ -93,9 +93,9 @@ func (a *app) pausing(verb, done, already string, do func(ops.Queues, context.Co
 		}
 		return atLeastOne("QUEUE")(c, names)
 	}
-	c.ValidArgsFunction = several(a.completeQueues)
+	c.ValidArgsFunction = several(completeQueues(e))
 	c.RunE = func(c *cobra.Command, names []string) error {
-		db, err := a.connectToChange(c.Context(), ch)
+		db, err := e.connectToChange(c.Context(), ch)
 		if err != nil {
 			return err
 		}
@@ -110,13 +110,13 @@ func (a *app) pausing(verb, done, already string, do func(ops.Queues, context.Co
 				return err
 			}
 			if len(names) == 0 {
-				return errNothing("schema %q of %s has no queues", a.schema, db.where)
+				return errNothing("schema %q of %s has no queues", e.schema, db.where)
 			}
-			what := fmt.Sprintf("%s all of the %s in schema %q of %s", verb, plural(int64(len(names)), "queue"), a.schema, db.where)
+			what := fmt.Sprintf("%s all of the %s in schema %q of %s", verb, plural(int64(len(names)), "queue"), e.schema, db.where)
 			if ch.dryRun {
 				ch.yes = true
 			}
-			if err := a.confirmOnTerminal(c.Context(), ch, what); err != nil {
+			if err := e.confirmOnTerminal(c.Context(), ch, what); err != nil {
 				return err
 			}
 		}
@@ -126,23 +126,23 @@ func (a *app) pausing(verb, done, already string, do func(ops.Queues, context.Co
 			if ch.dryRun {
 				q, err := db.Queues.Show(c.Context(), name)
 				if err != nil {
-					return errors.Join(err, printList(a, views, nil))
+					return errors.Join(err, printList(e, views, nil))
 				}
 				changed = (q.PausedAt == nil) == (verb == "pause")
 			} else if changed, err = do(db.Queues, c.Context(), name); err != nil {
-				return errors.Join(err, printList(a, views, nil))
+				return errors.Join(err, printList(e, views, nil))
 			}
 			views = append(views, view{name, changed, ch.dryRun})
 			switch {
 			case !changed:
-				a.say("queue %s %s", name, already)
+				e.say("queue %s %s", name, already)
 			case ch.dryRun:
-				a.say("queue %s would be %s", name, done)
+				e.say("queue %s would be %s", name, done)
 			default:
-				a.say("%s queue %s", done, name)
+				e.say("%s queue %s", done, name)
 			}
 		}
-		return printList(a, views, nil)
+		return printList(e, views, nil)
 	}
 	ch.flags(c, asksNever)
 	c.Flag("yes").Usage = "do it without asking, as --all does on a terminal"

@@ -13,8 +13,8 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
-func (a *app) queueListCommand() *cobra.Command {
-	return a.watchable(&cobra.Command{
+func newQueueListCommand(e *env) *cobra.Command {
+	return watchable(e, &cobra.Command{
 		Use:     "ls",
 		Aliases: []string{"list"},
 		Short:   "List queues with what waits in them, and how fast it comes and goes",
@@ -37,25 +37,25 @@ not) and paused_by.`, ops.CountLimit),
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, _ []string) error {
-			db, err := a.connect(c.Context())
+			db, err := e.connect(c.Context())
 			if err != nil {
 				return err
 			}
 			defer db.Close()
-			views, t, err := a.listQueues(c.Context(), db)
+			views, t, err := listQueues(c.Context(), e, db)
 			if err != nil {
 				return err
 			}
 			if len(views) == 0 {
-				a.say("no queues in schema %q; make one with: sqlq queue create NAME", a.schema)
+				e.say("no queues in schema %q; make one with: sqlq queue create NAME", e.schema)
 			}
-			return printList(a, views, t)
+			return printList(e, views, t)
 		},
 	})
 }
 
 // listQueues makes one list of the queues, as data and as a table.
-func (a *app) listQueues(ctx context.Context, db *database) ([]queueView, *term.Table, error) {
+func listQueues(ctx context.Context, e *env, db *database) ([]queueView, *term.Table, error) {
 	queues, err := db.Queues.List(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -68,15 +68,15 @@ func (a *app) listQueues(ctx context.Context, db *database) ([]queueView, *term.
 		views = append(views, viewQueue(q))
 		paused := "-"
 		if q.PausedAt != nil {
-			paused = a.when(*q.PausedAt)
+			paused = e.when(*q.PausedAt)
 		}
-		t.Add(q.Name, count(q.Ready), count(q.Delayed), count(q.Leased), count(q.Failed), a.oldest(q), perSecond(q.In), perSecond(&q.Out),
+		t.Add(q.Name, count(q.Ready), count(q.Delayed), count(q.Leased), count(q.Failed), oldestText(e, q), perSecond(q.In), perSecond(&q.Out),
 			fmt.Sprint(q.Instances), paused)
 	}
 	return views, t, nil
 }
 
-func (a *app) queueShowCommand() *cobra.Command {
+func newQueueShowCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "show QUEUE...",
 		Short: "Show all that is known of queues",
@@ -85,10 +85,10 @@ is subscribed to, its running instances, and of its table: the size with index a
 not removed yet, and up to which number (low) it has no message, where receivers begin to look.`,
 		Example:           "  sqlq queue show sales\n  sqlq queue show sales billing -o yaml",
 		Args:              atLeastOne("QUEUE"),
-		ValidArgsFunction: several(a.completeQueues),
+		ValidArgsFunction: several(completeQueues(e)),
 		Annotations:       map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, names []string) error {
-			db, err := a.connect(c.Context())
+			db, err := e.connect(c.Context())
 			if err != nil {
 				return err
 			}
@@ -100,39 +100,39 @@ not removed yet, and up to which number (low) it has no message, where receivers
 					return err
 				}
 				view := viewQueueDetail(q)
-				if len(names) > 1 && a.format != formatTable {
+				if len(names) > 1 && e.format != formatTable {
 					views = append(views, view)
 					continue
 				}
 				if i > 0 {
-					fmt.Fprintln(a.out)
+					fmt.Fprintln(e.out)
 				}
-				if err := a.printOne(view, func(w io.Writer) { a.writeQueue(w, q) }); err != nil {
+				if err := e.printOne(view, func(w io.Writer) { writeQueue(e, w, q) }); err != nil {
 					return err
 				}
 			}
 			if views == nil {
 				return nil
 			}
-			return printList(a, views, nil)
+			return printList(e, views, nil)
 		},
 	}
 }
 
-func (a *app) writeQueue(w io.Writer, q ops.QueueDetail) {
+func writeQueue(e *env, w io.Writer, q ops.QueueDetail) {
 	field(w, "queue", q.Name)
 	field(w, "ready", count(q.Ready))
 	field(w, "delayed", count(q.Delayed))
 	field(w, "leased", count(q.Leased))
 	field(w, "failed", count(q.Failed))
-	field(w, "oldest", a.oldest(q.Queue))
+	field(w, "oldest", oldestText(e, q.Queue))
 	field(w, "in/s", perSecond(q.In))
 	field(w, "out/s", perSecond(&q.Out))
 	field(w, "instances", fmt.Sprint(q.Instances))
 	if q.PausedAt != nil {
-		field(w, "paused", a.whenInFull(*q.PausedAt)+" by "+q.PausedBy)
+		field(w, "paused", e.whenInFull(*q.PausedAt)+" by "+q.PausedBy)
 	}
-	field(w, "created", a.whenInFull(q.CreatedAt))
+	field(w, "created", e.whenInFull(q.CreatedAt))
 	field(w, "subscribed", strings.Join(q.Subscribed, ", "))
 	field(w, "table size", inBytes(q.Size))
 	field(w, "dead rows", fmt.Sprint(q.Dead))
@@ -142,9 +142,9 @@ func (a *app) writeQueue(w io.Writer, q ops.QueueDetail) {
 		{Name: "in hand", Right: true}, {Name: "out/s", Right: true}, {Name: "started", Spare: 3}, {Name: "heartbeat"}}}
 	for _, i := range q.Running {
 		t.Add(fmt.Sprint(i.Number), i.Host, fmt.Sprint(i.PID), i.Version, fmt.Sprintf("%d/%d", i.InHand, i.Concurrency), perSecond(&i.Rate),
-			a.when(i.StartedAt), a.when(i.HeartbeatAt))
+			e.when(i.StartedAt), e.when(i.HeartbeatAt))
 	}
-	_ = t.Print(&text, max(0, a.width-2))
+	_ = t.Print(&text, max(0, e.width-2))
 	block(w, "running", text.String())
 }
 
@@ -257,11 +257,11 @@ func count(c ops.Count) string {
 	}
 }
 
-func (a *app) oldest(q ops.Queue) string {
+func oldestText(e *env, q ops.Queue) string {
 	switch {
 	case q.OldestAge == nil:
 		return "-"
-	case a.outTerminal:
+	case e.outTerminal:
 		return age(max(0, *q.OldestAge)) + " ago"
 	default:
 		return fullTime(*q.OldestAt)

@@ -10,7 +10,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
-func (a *app) queueMoveCommand() *cobra.Command {
+func newQueueMoveCommand(e *env) *cobra.Command {
 	var ch change
 	var f ops.Filter
 	var opts ops.ChangeOptions
@@ -29,10 +29,10 @@ has moved and how to go on.`,
 			if len(args) >= 2 {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
-			return several(a.completeQueues)(c, args, begun)
+			return several(completeQueues(e))(c, args, begun)
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := a.chosenBy(c.Context(), &f, nil); err != nil {
+			if err := chosenBy(c.Context(), e, &f, nil); err != nil {
 				return err
 			}
 			from, to := args[0], args[1]
@@ -44,7 +44,7 @@ has moved and how to go on.`,
 			case f.Order == ops.Newest:
 				return usageErrorf("--order: messages are moved the oldest first, or they would change places")
 			}
-			db, err := a.connectToChange(c.Context(), ch)
+			db, err := e.connectToChange(c.Context(), ch)
 			if err != nil {
 				return err
 			}
@@ -52,7 +52,7 @@ has moved and how to go on.`,
 			if _, err := db.Queues.Show(c.Context(), to); err != nil {
 				return err
 			}
-			p := a.progress()
+			p := e.progress()
 			preview, err := db.Ready.PreviewMove(c.Context(), from, to, f, ops.ChangeOptions{Progress: foundReady(p)})
 			p.End()
 			if err != nil {
@@ -62,7 +62,7 @@ has moved and how to go on.`,
 			if n == (ops.Count{}) && !f.ChoosesAll() {
 				return errNoneOf(c.Context(), db, f.Type, "nothing was moved: no ready message of queue %s fits", from)
 			}
-			what := fmt.Sprintf("move %s of queue %q to queue %q in schema %q of %s", thoseReady(f, n), from, to, a.schema, db.where)
+			what := fmt.Sprintf("move %s of queue %q to queue %q in schema %q of %s", thoseReady(f, n), from, to, e.schema, db.where)
 			outcome := struct {
 				From   string `json:"from"`
 				To     string `json:"to"`
@@ -70,9 +70,9 @@ has moved and how to go on.`,
 				DryRun bool   `json:"dry_run,omitempty"`
 			}{from, to, n.N, ch.dryRun}
 			if ch.dryRun {
-				return a.done(outcome, "this would %s", what)
+				return e.done(outcome, "this would %s", what)
 			}
-			if err := a.confirm(c.Context(), ch, what); err != nil {
+			if err := e.confirm(c.Context(), ch, what); err != nil {
 				return err
 			}
 			if !ch.yes { // somebody was asked about those
@@ -87,12 +87,12 @@ has moved and how to go on.`,
 			if err != nil && outcome.Moved == 0 {
 				return err
 			}
-			return errors.Join(a.done(outcome, "moved %s from queue %s to queue %s in %s", plural(outcome.Moved, "message"), from, to, db.where), err)
+			return errors.Join(e.done(outcome, "moved %s from queue %s to queue %s in %s", plural(outcome.Moved, "message"), from, to, db.where), err)
 		},
 	}
 	ch.flags(c, asksAlways)
 	ch.reasonFlag(c)
-	a.filterFlags(c, &f, readyMessages)
+	filterFlags(e, c, &f, readyMessages)
 	_ = c.Flags().MarkHidden("order")
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 0, "move at most so many; 0: all that are chosen")
 	c.Flags().Float64Var(&opts.Rate, "rate", 0, "move at most so many a second; 0: as fast as it goes")

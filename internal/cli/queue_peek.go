@@ -13,7 +13,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
-func (a *app) queuePeekCommand() *cobra.Command {
+func newQueuePeekCommand(e *env) *cobra.Command {
 	var f ops.Filter
 	c := &cobra.Command{
 		Use:   "peek QUEUE",
@@ -25,17 +25,17 @@ A queue has one index, by the order of arrival: to choose, every message is look
 there are enough. That can be interrupted. With a choice that nothing fits the exit code is 5.`,
 		Example:           "  sqlq queue peek sales\n  sqlq queue peek sales --body '$.amount > 1000' -n 1 -o json | jq '.[0].body'",
 		Args:              exactly("QUEUE"),
-		ValidArgsFunction: onlyFirst(a.completeQueues),
+		ValidArgsFunction: onlyFirst(completeQueues(e)),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := a.chosenBy(c.Context(), &f, nil); err != nil {
+			if err := chosenBy(c.Context(), e, &f, nil); err != nil {
 				return err
 			}
-			db, err := a.connect(c.Context())
+			db, err := e.connect(c.Context())
 			if err != nil {
 				return err
 			}
 			defer db.Close()
-			p := a.progress()
+			p := e.progress()
 			messages, err := db.Ready.List(c.Context(), args[0], f, ops.Looking{Progress: func(at ops.Progress) {
 				p.Show("looked at %d messages, found %d", at.Looked, at.Done)
 			}})
@@ -48,23 +48,23 @@ there are enough. That can be interrupted. With a choice that nothing fits the e
 			var views []messageView
 			for _, m := range messages {
 				views = append(views, viewMessage(m))
-				t.Add(fmt.Sprint(m.Seq), a.when(m.SentAt), m.Type, fmt.Sprint(m.Attempt), m.ID, begin(m.Body))
+				t.Add(fmt.Sprint(m.Seq), e.when(m.SentAt), m.Type, fmt.Sprint(m.Attempt), m.ID, begin(m.Body))
 			}
-			if err = errors.Join(printList(a, views, t), err); err != nil || len(messages) > 0 {
+			if err = errors.Join(printList(e, views, t), err); err != nil || len(messages) > 0 {
 				return err
 			}
 			if f.ChoosesAll() {
-				return a.noneFound(c.Context(), db, false, "", "no message is ready in queue "+args[0])
+				return noneFound(c.Context(), e, db, false, "", "no message is ready in queue "+args[0])
 			}
-			return a.noneFound(c.Context(), db, true, f.Type, "no such message is ready in queue "+args[0])
+			return noneFound(c.Context(), e, db, true, f.Type, "no such message is ready in queue "+args[0])
 		},
 	}
-	a.filterFlags(c, &f, readyMessages)
+	filterFlags(e, c, &f, readyMessages)
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 10, "show at most so many; 0: all")
 	return c
 }
 
-func (a *app) queueTailCommand() *cobra.Command {
+func newQueueTailCommand(e *env) *cobra.Command {
 	var f ops.Filter
 	var lasting time.Duration
 	c := &cobra.Command{
@@ -78,18 +78,18 @@ they become visible; those of a transaction that takes longer than ten seconds t
 overtake it.`,
 		Example:           "  sqlq queue tail sales\n  sqlq queue tail sales --type sales.PlaceOrder --header tenant=north --for 1m -o jsonl",
 		Args:              exactly("QUEUE"),
-		ValidArgsFunction: onlyFirst(a.completeQueues),
+		ValidArgsFunction: onlyFirst(completeQueues(e)),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := a.chosenBy(c.Context(), &f, nil); err != nil {
+			if err := chosenBy(c.Context(), e, &f, nil); err != nil {
 				return err
 			}
 			switch {
-			case a.format == formatJSON:
+			case e.format == formatJSON:
 				return usageErrorf("-o json is one document, and tail has no end: use -o jsonl")
 			case f.Order != "":
 				return usageErrorf("--order: tail shows messages as they arrive")
 			}
-			db, err := a.connect(c.Context())
+			db, err := e.connect(c.Context())
 			if err != nil {
 				return err
 			}
@@ -99,22 +99,22 @@ overtake it.`,
 				ctx, stop = context.WithTimeout(ctx, lasting)
 			}
 			defer stop()
-			if a.errTerminal {
-				a.say("following queue %s; Ctrl-C ends it", args[0])
+			if e.errTerminal {
+				e.say("following queue %s; Ctrl-C ends it", args[0])
 			}
 			err = db.Ready.Tail(ctx, args[0], f, func(m ops.Message) error {
-				if a.format != formatTable {
-					return printList(a, []messageView{viewMessage(m)}, nil)
+				if e.format != formatTable {
+					return printList(e, []messageView{viewMessage(m)}, nil)
 				}
 				line := fmt.Sprintf("%s  %d  %s  %s  %s", m.SentAt.Local().Format("15:04:05.000"), m.Seq, m.Type, m.ID, begin(m.Body))
-				if !a.outTerminal {
+				if !e.outTerminal {
 					line = fmt.Sprintf("%s  %d  %s  %s  %s", fullTime(m.SentAt), m.Seq, m.Type, m.ID, begin(m.Body))
 				}
 				line = term.OneLine(line)
-				if a.width > 0 {
-					line = term.Cut(line, a.width)
+				if e.width > 0 {
+					line = term.Cut(line, e.width)
 				}
-				_, err := fmt.Fprintln(a.out, line)
+				_, err := fmt.Fprintln(e.out, line)
 				return err
 			})
 			if ctx.Err() != nil && errors.Is(err, ctx.Err()) && (c.Context().Err() == nil || errors.Is(c.Context().Err(), context.Canceled)) {
@@ -123,7 +123,7 @@ overtake it.`,
 			return err
 		},
 	}
-	a.filterFlags(c, &f, readyMessages)
+	filterFlags(e, c, &f, readyMessages)
 	_ = c.Flags().MarkHidden("order")
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 0, "end after so many; 0: go on")
 	c.Flags().Var(duration{&lasting, false}, "for", "end after this time, such as 90s; 0: go on")

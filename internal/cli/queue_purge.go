@@ -11,7 +11,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
-func (a *app) queueDropCommand() *cobra.Command {
+func newQueueDropCommand(e *env) *cobra.Command {
 	var ch change
 	var force bool
 	c := &cobra.Command{
@@ -22,9 +22,9 @@ func (a *app) queueDropCommand() *cobra.Command {
 name; off a terminal it needs --yes.`,
 		Example:           "  sqlq queue drop sales\n  sqlq queue drop sales --force --reason 'moved to the new cluster'",
 		Args:              exactly("QUEUE"),
-		ValidArgsFunction: onlyFirst(a.completeQueues),
+		ValidArgsFunction: onlyFirst(completeQueues(e)),
 		RunE: func(c *cobra.Command, args []string) error {
-			db, err := a.connectToChange(c.Context(), ch)
+			db, err := e.connectToChange(c.Context(), ch)
 			if err != nil {
 				return err
 			}
@@ -34,7 +34,7 @@ name; off a terminal it needs --yes.`,
 				return err
 			}
 			what := fmt.Sprintf("drop queue %q (%s ready, %s delayed, %s leased, %s) in schema %q of %s",
-				q.Name, count(q.Ready), count(q.Delayed), count(q.Leased), plural(int64(len(q.Subscribed)), "subscription"), a.schema, db.where)
+				q.Name, count(q.Ready), count(q.Delayed), count(q.Leased), plural(int64(len(q.Subscribed)), "subscription"), e.schema, db.where)
 			holds := q.Ready.N + q.Delayed.N + q.Leased.N
 			outcome := struct {
 				Queue   string `json:"queue"`
@@ -46,19 +46,19 @@ name; off a terminal it needs --yes.`,
 				if outcome.Refused = holds > 0 && !force; outcome.Refused {
 					what += "; it holds messages, and would be refused without --force"
 				}
-				return a.done(outcome, "this would %s", what)
+				return e.done(outcome, "this would %s", what)
 			}
 			if holds > 0 && !force { // to ask first would be for nothing
 				return fmt.Errorf("queue %q holds %s ready, %s delayed and %s leased messages; empty it with: sqlq queue purge %s --delayed\nOr drop it with them, for good: --force",
 					q.Name, count(q.Ready), count(q.Delayed), count(q.Leased), q.Name)
 			}
-			if err := a.confirmDestruction(c.Context(), ch, what, q.Name, holds > 0); err != nil {
+			if err := confirmDestruction(c.Context(), e, ch, what, q.Name, holds > 0); err != nil {
 				return err
 			}
 			if outcome.Removed, err = db.Queues.Drop(c.Context(), q.Name, force); err != nil {
 				return err
 			}
-			return a.done(outcome, "dropped queue %s and %s in %s", q.Name, plural(outcome.Removed, "message"), db.where)
+			return e.done(outcome, "dropped queue %s and %s in %s", q.Name, plural(outcome.Removed, "message"), db.where)
 		},
 	}
 	ch.flags(c, asksAlways)
@@ -68,14 +68,14 @@ name; off a terminal it needs --yes.`,
 }
 
 // confirmDestruction asks before a queue is emptied or dropped: for its name where messages go with it.
-func (a *app) confirmDestruction(ctx context.Context, ch change, what, name string, messages bool) error {
+func confirmDestruction(ctx context.Context, e *env, ch change, what, name string, messages bool) error {
 	if messages {
-		return a.confirmByName(ctx, ch, what, name)
+		return e.confirmByName(ctx, ch, what, name)
 	}
-	return a.confirm(ctx, ch, what)
+	return e.confirm(ctx, ch, what)
 }
 
-func (a *app) queuePurgeCommand() *cobra.Command {
+func newQueuePurgeCommand(e *env) *cobra.Command {
 	var ch change
 	var f ops.Filter
 	var opts ops.PurgeOptions
@@ -89,12 +89,12 @@ off a terminal it needs --yes.
 It works in batches. One that was interrupted says how many it has removed and how to go on.`,
 		Example:           "  sqlq queue purge sales --delayed\n  sqlq queue purge sales --type sales.Remind --until 2d --dry-run",
 		Args:              exactly("QUEUE"),
-		ValidArgsFunction: onlyFirst(a.completeQueues),
+		ValidArgsFunction: onlyFirst(completeQueues(e)),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := a.chosenBy(c.Context(), &f, nil); err != nil {
+			if err := chosenBy(c.Context(), e, &f, nil); err != nil {
 				return err
 			}
-			db, err := a.connectToChange(c.Context(), ch)
+			db, err := e.connectToChange(c.Context(), ch)
 			if err != nil {
 				return err
 			}
@@ -103,7 +103,7 @@ It works in batches. One that was interrupted says how many it has removed and h
 			if err != nil {
 				return err
 			}
-			preview, err := a.countToPurge(c.Context(), db, q.Queue, f, opts)
+			preview, err := countToPurge(c.Context(), e, db, q.Queue, f, opts)
 			if err != nil {
 				return err
 			}
@@ -115,7 +115,7 @@ It works in batches. One that was interrupted says how many it has removed and h
 			if opts.Delayed {
 				what += fmt.Sprintf(" and %s delayed messages", count(delayed))
 			}
-			what += fmt.Sprintf(" of queue %q in schema %q of %s", q.Name, a.schema, db.where)
+			what += fmt.Sprintf(" of queue %q in schema %q of %s", q.Name, e.schema, db.where)
 			outcome := struct {
 				Queue   string `json:"queue"`
 				Ready   int64  `json:"ready_removed"`
@@ -123,12 +123,12 @@ It works in batches. One that was interrupted says how many it has removed and h
 				DryRun  bool   `json:"dry_run,omitempty"`
 			}{q.Name, ready.N, delayed.N, ch.dryRun}
 			if ch.dryRun {
-				return a.done(outcome, "this would %s", what)
+				return e.done(outcome, "this would %s", what)
 			}
-			if err := a.confirmDestruction(c.Context(), ch, what, q.Name, ready.N+delayed.N > 0); err != nil {
+			if err := confirmDestruction(c.Context(), e, ch, what, q.Name, ready.N+delayed.N > 0); err != nil {
 				return err
 			}
-			p := a.progress()
+			p := e.progress()
 			opts.Progress = func(at ops.Progress) { p.Show("looked at %d messages, removed %d", at.Looked, at.Done) }
 			if !ch.yes && !opts.Delayed { // somebody was asked about those; delayed ones may have become ready since
 				opts.UpTo = preview.UpTo
@@ -140,25 +140,25 @@ It works in batches. One that was interrupted says how many it has removed and h
 			}
 			outcome.Ready, outcome.Delayed = purged.Ready, purged.Delayed
 			if q.Delayed.N > 0 && !opts.Delayed {
-				a.say("%s delayed messages are left; --delayed removes them too", count(q.Delayed))
+				e.say("%s delayed messages are left; --delayed removes them too", count(q.Delayed))
 			}
 			if err != nil && opts.Delayed {
 				err = fmt.Errorf("%w\nThe others are still there; the same command goes on", err)
 			}
-			return errors.Join(a.done(outcome, "removed %d ready and %d delayed messages of queue %s in %s", purged.Ready, purged.Delayed, q.Name, db.where), err)
+			return errors.Join(e.done(outcome, "removed %d ready and %d delayed messages of queue %s in %s", purged.Ready, purged.Delayed, q.Name, db.where), err)
 		},
 	}
 	ch.flags(c, asksAlways)
 	ch.reasonFlag(c)
-	a.filterFlags(c, &f, readyMessages)
+	filterFlags(e, c, &f, readyMessages)
 	c.Flags().BoolVar(&opts.Delayed, "delayed", false, "remove the queue's delayed messages too; --since and --until are then due times")
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 0, "remove at most so many; 0: all that are chosen")
 	return c
 }
 
 // countToPurge counts what a purge would remove, and says on a terminal how far it is.
-func (a *app) countToPurge(ctx context.Context, db *database, q ops.Queue, f ops.Filter, opts ops.PurgeOptions) (preview ops.Preview, err error) {
-	p := a.progress()
+func countToPurge(ctx context.Context, e *env, db *database, q ops.Queue, f ops.Filter, opts ops.PurgeOptions) (preview ops.Preview, err error) {
+	p := e.progress()
 	defer p.End()
 	opts.Progress = foundReady(p)
 	preview, err = db.Ready.PreviewPurge(ctx, q.Name, f, opts)

@@ -13,7 +13,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
-func (a *app) queueExportCommand() *cobra.Command {
+func newQueueExportCommand(e *env) *cobra.Command {
 	var f ops.Filter
 	var delayed bool
 	c := &cobra.Command{
@@ -27,31 +27,31 @@ back byte for byte: one that is not JSON, or has white space between its parts, 
 escaped.`,
 		Example:           "  sqlq queue export sales --delayed > sales.jsonl\n  sqlq queue export sales --type sales.PlaceOrder --since 1h --body '$.amount > 100' > large.jsonl",
 		Args:              exactly("QUEUE"),
-		ValidArgsFunction: onlyFirst(a.completeQueues),
+		ValidArgsFunction: onlyFirst(completeQueues(e)),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := a.chosenBy(c.Context(), &f, nil); err != nil {
+			if err := chosenBy(c.Context(), e, &f, nil); err != nil {
 				return err
 			}
-			if a.format != formatTable && a.format != formatJSONL {
-				return usageErrorf("-o %s: an export is lines of JSON", a.format)
+			if e.format != formatTable && e.format != formatJSONL {
+				return usageErrorf("-o %s: an export is lines of JSON", e.format)
 			}
-			db, err := a.connect(c.Context())
+			db, err := e.connect(c.Context())
 			if err != nil {
 				return err
 			}
 			defer db.Close()
-			p := a.progress()
-			if a.outTerminal {
+			p := e.progress()
+			if e.outTerminal {
 				p = &term.Status{} // it would stand between the lines
 			}
-			out, exported := bufio.NewWriterSize(a.out, 64<<10), int64(0)
+			out, exported := bufio.NewWriterSize(e.out, 64<<10), int64(0)
 			var line []byte
 			write := func(m ops.Message) (err error) {
 				if line, err = ops.AppendLine(line[:0], m); err != nil {
 					return err
 				}
 				exported++
-				if a.outTerminal {
+				if e.outTerminal {
 					line = escaped(line)
 				}
 				_, err = out.Write(line)
@@ -71,19 +71,19 @@ escaped.`,
 				return err
 			}
 			if exported == 0 {
-				return a.noneFound(c.Context(), db, !f.ChoosesAll(), f.Type, "exported 0 messages")
+				return noneFound(c.Context(), e, db, !f.ChoosesAll(), f.Type, "exported 0 messages")
 			}
-			a.say("exported %s", plural(exported, "message"))
+			e.say("exported %s", plural(exported, "message"))
 			return err
 		},
 	}
-	a.filterFlags(c, &f, readyMessages)
+	filterFlags(e, c, &f, readyMessages)
 	c.Flags().BoolVar(&delayed, "delayed", false, "export the queue's delayed messages too; --since and --until are then due times")
 	c.Flags().IntVarP(&f.Limit, "limit", "n", 0, "export at most so many; 0: all that are chosen")
 	return c
 }
 
-func (a *app) queueImportCommand() *cobra.Command {
+func newQueueImportCommand(e *env) *cobra.Command {
 	var ch change
 	var keepIDs bool
 	var opts ops.ImportOptions
@@ -109,7 +109,7 @@ is there twice.`,
 			if len(args) > 0 {
 				return nil, cobra.ShellCompDirectiveDefault // a file
 			}
-			return a.completeQueues(c, args, begun)
+			return completeQueues(e)(c, args, begun)
 		},
 		RunE: func(c *cobra.Command, args []string) error {
 			if opts.Skip < 0 {
@@ -124,14 +124,14 @@ is there twice.`,
 				defer file.Close()
 				from = file
 			} else {
-				from = a.reading(c.Context(), "lines of JSON")
+				from = e.reading(c.Context(), "lines of JSON")
 			}
-			db, err := a.connectToChange(c.Context(), ch)
+			db, err := e.connectToChange(c.Context(), ch)
 			if err != nil {
 				return err
 			}
 			defer db.Close()
-			p := a.progress()
+			p := e.progress()
 			opts.DryRun, opts.NewIDs = ch.dryRun, !keepIDs
 			opts.Progress = func(at ops.Progress) { p.Show("imported %d messages", at.Done) }
 			done, err := db.Ready.Import(c.Context(), args[0], from, opts)
@@ -140,7 +140,7 @@ is there twice.`,
 			if errors.As(err, &none) {
 				return err
 			}
-			return errors.Join(a.toldImport(args[0], done, opts), a.importEnd(done, opts, err))
+			return errors.Join(tellImport(e, args[0], done, opts), importEnd(e, done, opts, err))
 		},
 	}
 	ch.flags(c, asksNever)
@@ -151,8 +151,8 @@ is there twice.`,
 	return c
 }
 
-// toldImport tells what an import did.
-func (a *app) toldImport(queue string, done ops.Imported, opts ops.ImportOptions) error {
+// tellImport tells what an import did.
+func tellImport(e *env, queue string, done ops.Imported, opts ops.ImportOptions) error {
 	outcome := struct {
 		Queue   string   `json:"queue"`
 		Ready   int64    `json:"ready_imported"`
@@ -169,18 +169,18 @@ func (a *app) toldImport(queue string, done ops.Imported, opts ops.ImportOptions
 	if opts.DryRun {
 		sentence = "would import %d ready and %d delayed messages to queue %s"
 	}
-	return a.done(outcome, sentence, done.Ready, done.Delayed, queue)
+	return e.done(outcome, sentence, done.Ready, done.Delayed, queue)
 }
 
 // importEnd says how an import ended that did not store all lines, and how to go on.
-func (a *app) importEnd(done ops.Imported, opts ops.ImportOptions, err error) error {
+func importEnd(e *env, done ops.Imported, opts ops.ImportOptions, err error) error {
 	if done.LeftOut > 0 {
-		a.say("left out %s:", plural(done.LeftOut, "line"))
+		e.say("left out %s:", plural(done.LeftOut, "line"))
 		for _, line := range done.Damaged {
-			a.say("  %s", term.OneLine(line.Error()))
+			e.say("  %s", term.OneLine(line.Error()))
 		}
 		if more := done.LeftOut - int64(len(done.Damaged)); more > 0 {
-			a.say("  and %d more", more)
+			e.say("  and %d more", more)
 		}
 		if err == nil {
 			return &codedError{code: exitError}

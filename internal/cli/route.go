@@ -11,11 +11,11 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
-func (a *app) routeCommand() *cobra.Command {
-	return noun("route", "Explain where messages of a type go", a.routeExplainCommand())
+func newRouteCommand(e *env) *cobra.Command {
+	return noun("route", "Explain where messages of a type go", newRouteExplainCommand(e))
 }
 
-func (a *app) routeExplainCommand() *cobra.Command {
+func newRouteExplainCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "explain TYPE",
 		Short: "Explain where messages of a type go, and why",
@@ -26,10 +26,10 @@ says: by its Routes, by To, or to an endpoint of the same process. That is not i
 queues in which such messages wait or failed, and a queue that is named like the beginning of the type.`,
 		Example:           "  sqlq route explain sales.OrderPlaced\n  sqlq route explain sales.PlaceOrder -o json | jq .subscribed",
 		Args:              exactly("TYPE"),
-		ValidArgsFunction: a.completeTypes,
+		ValidArgsFunction: completeTypes(e),
 		Annotations:       map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, args []string) error {
-			db, err := a.connect(c.Context())
+			db, err := e.connect(c.Context())
 			if err != nil {
 				return err
 			}
@@ -38,12 +38,12 @@ queues in which such messages wait or failed, and a queue that is named like the
 			if err != nil {
 				return err
 			}
-			return a.printOne(viewRoute(r), func(w io.Writer) { a.writeRoute(w, r) })
+			return e.printOne(viewRoute(r), func(w io.Writer) { writeRoute(e, w, r) })
 		},
 	}
 }
 
-func (a *app) writeRoute(w io.Writer, r ops.Route) {
+func writeRoute(e *env, w io.Writer, r ops.Route) {
 	line := func(format string, args ...any) { fmt.Fprintf(w, "%s\n", term.Visible(fmt.Sprintf(format, args...))) }
 	running := func(queue string) string {
 		if n := r.Endpoints[queue]; n > 0 {
@@ -54,7 +54,7 @@ func (a *app) writeRoute(w io.Writer, r ops.Route) {
 	if len(r.Subscribers) > 0 {
 		line("Published as an event, %s goes to %s:", r.Type, plural(int64(len(r.Subscribers)), "subscribed queue"))
 		for _, s := range r.Subscribers {
-			line("  %s: subscribed since %s; %s", s.Queue, a.when(s.Since), running(s.Queue))
+			line("  %s: subscribed since %s; %s", s.Queue, e.when(s.Since), running(s.Queue))
 		}
 	} else {
 		line("Published as an event, %s goes nowhere: no queue is subscribed to it, and nothing is stored.", r.Type)
@@ -63,11 +63,11 @@ func (a *app) writeRoute(w io.Writer, r ops.Route) {
 	known := false
 	for _, s := range r.Waiting {
 		known = true
-		line("  %s: %d of them among the newest messages of the queue, the last sent %s; %s", s.Queue, s.N, a.when(s.LastAt), running(s.Queue))
+		line("  %s: %d of them among the newest messages of the queue, the last sent %s; %s", s.Queue, s.N, e.when(s.LastAt), running(s.Queue))
 	}
 	for _, s := range r.Failed {
 		known = true
-		line("  %s: %d of them failed lately, the last %s; %s", s.Queue, s.N, a.when(s.LastAt), running(s.Queue))
+		line("  %s: %d of them failed lately, the last %s; %s", s.Queue, s.N, e.when(s.LastAt), running(s.Queue))
 	}
 	if r.Named != "" {
 		known = true

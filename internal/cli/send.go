@@ -14,7 +14,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
-func (a *app) sendCommand() *cobra.Command {
+func newSendCommand(e *env) *cobra.Command {
 	var out outgoing
 	c := &cobra.Command{
 		Use:   "send QUEUE TYPE [BODY|-]",
@@ -30,24 +30,24 @@ that is not JSON, and none is sent. Prints their ids.`,
 		ValidArgsFunction: func(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 			switch len(args) {
 			case 0:
-				return a.completeQueues(c, args, begun)
+				return completeQueues(e)(c, args, begun)
 			case 1:
-				return a.completeTypes(c, args, begun)
+				return completeTypes(e)(c, args, begun)
 			}
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			bodies, err := a.bodies(c, &out, args[1:])
+			bodies, err := readBodies(e, c, &out, args[1:])
 			if err != nil {
 				return err
 			}
-			db, err := a.connect(c.Context())
+			db, err := e.connect(c.Context())
 			if err != nil {
 				return err
 			}
 			defer db.Close()
 			if out.dryRun {
-				return a.wouldSend(c.Context(), db, args[0], out, bodies)
+				return wouldSend(c.Context(), e, db, args[0], out, bodies)
 			}
 			ids, err := db.Send(c.Context(), args[0], out.Outgoing, bodies...)
 			if err != nil {
@@ -60,18 +60,18 @@ that is not JSON, and none is sent. Prints their ids.`,
 			for i, id := range ids {
 				views[i].ID = id
 			}
-			if a.format != formatTable {
-				return printList(a, views, nil)
+			if e.format != formatTable {
+				return printList(e, views, nil)
 			}
-			_, err = io.WriteString(a.out, strings.Join(ids, "\n")+"\n")
+			_, err = io.WriteString(e.out, strings.Join(ids, "\n")+"\n")
 			return err
 		},
 	}
-	a.outgoingFlags(c, &out)
+	outgoingFlags(e, c, &out)
 	return c
 }
 
-func (a *app) wouldSend(ctx context.Context, db *database, queue string, out outgoing, bodies []json.RawMessage) error {
+func wouldSend(ctx context.Context, e *env, db *database, queue string, out outgoing, bodies []json.RawMessage) error {
 	if err := db.PreviewSend(ctx, queue, out.Outgoing, bodies...); err != nil {
 		return err
 	}
@@ -81,7 +81,7 @@ func (a *app) wouldSend(ctx context.Context, db *database, queue string, out out
 		Messages int    `json:"messages"`
 		DryRun   bool   `json:"dry_run"`
 	}{queue, out.Type, len(bodies), true}
-	return a.done(outcome, "would send %s of %s to queue %s in %s", plural(int64(len(bodies)), "message"), out.Type, queue, db.where)
+	return e.done(outcome, "would send %s of %s to queue %s in %s", plural(int64(len(bodies)), "message"), out.Type, queue, db.where)
 }
 
 // outgoing is what the commands that send have in common: what the messages share, and where their bodies come from.
@@ -93,7 +93,7 @@ type outgoing struct {
 	lines      bool
 }
 
-func (a *app) outgoingFlags(c *cobra.Command, out *outgoing) {
+func outgoingFlags(e *env, c *cobra.Command, out *outgoing) {
 	flags := c.Flags()
 	flags.StringVar(&out.Type, "type", "", "message type, instead of the argument TYPE")
 	flags.StringArrayVar(&out.headers, "header", nil, "a header, as `NAME=VALUE`; several times for several")
@@ -106,7 +106,7 @@ func (a *app) outgoingFlags(c *cobra.Command, out *outgoing) {
 	flags.BoolVar(&out.lines, "lines", false, "each line is a body, none goes over several")
 	out.flags(c, asksNever)
 	c.MarkFlagsMutuallyExclusive("delay", "at")
-	_ = c.RegisterFlagCompletionFunc("type", a.completeTypes)
+	_ = c.RegisterFlagCompletionFunc("type", completeTypes(e))
 }
 
 // arguments wants the names, a TYPE unless --type says it, and perhaps a body.
@@ -123,9 +123,9 @@ func (out *outgoing) arguments(names ...string) cobra.PositionalArgs {
 	}
 }
 
-// bodies returns the bodies that a command line names, and completes what the messages share. args are the type, unless a flag
+// readBodies returns the bodies that a command line names, and completes what the messages share. args are the type, unless a flag
 // says it, and perhaps a body.
-func (a *app) bodies(c *cobra.Command, out *outgoing, args []string) (bodies []json.RawMessage, err error) {
+func readBodies(e *env, c *cobra.Command, out *outgoing, args []string) (bodies []json.RawMessage, err error) {
 	if out.Headers, err = parseHeaders(out.headers); err != nil {
 		return nil, err
 	}
@@ -166,7 +166,7 @@ func (a *app) bodies(c *cobra.Command, out *outgoing, args []string) (bodies []j
 		defer file.Close()
 		from, source = file, out.file
 	default:
-		from, source = a.reading(c.Context(), "JSON"), "standard input"
+		from, source = e.reading(c.Context(), "JSON"), "standard input"
 	}
 	read := ops.ReadBodies
 	if out.lines {

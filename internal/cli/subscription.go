@@ -10,12 +10,12 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
-func (a *app) subscriptionCommand() *cobra.Command {
+func newSubscriptionCommand(e *env) *cobra.Command {
 	return noun("subscription", "Look at which queue gets which events; add and remove",
-		a.subscriptionListCommand(), a.subscriptionAddCommand(), a.subscriptionRemoveCommand())
+		newSubscriptionListCommand(e), newSubscriptionAddCommand(e), newSubscriptionRemoveCommand(e))
 }
 
-func (a *app) subscriptionListCommand() *cobra.Command {
+func newSubscriptionListCommand(e *env) *cobra.Command {
 	var messageType, queue string
 	c := &cobra.Command{
 		Use:         "ls",
@@ -25,7 +25,7 @@ func (a *app) subscriptionListCommand() *cobra.Command {
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, _ []string) error {
-			db, err := a.connect(c.Context())
+			db, err := e.connect(c.Context())
 			if err != nil {
 				return err
 			}
@@ -38,23 +38,23 @@ func (a *app) subscriptionListCommand() *cobra.Command {
 			views := make([]subscriptionView, len(found))
 			for i, s := range found {
 				views[i] = viewSubscription(s)
-				t.Add(s.Type, s.Queue, a.when(s.Since), fmt.Sprint(s.Instances))
+				t.Add(s.Type, s.Queue, e.when(s.Since), fmt.Sprint(s.Instances))
 			}
-			if err := printList(a, views, t); err != nil || len(found) > 0 {
+			if err := printList(e, views, t); err != nil || len(found) > 0 {
 				return err
 			}
-			return a.noneFound(c.Context(), db, messageType != "" || queue != "", messageType, "no such subscription; an endpoint subscribes to the events that it handles when it starts")
+			return noneFound(c.Context(), e, db, messageType != "" || queue != "", messageType, "no such subscription; an endpoint subscribes to the events that it handles when it starts")
 		},
 	}
 	c.Flags().StringVar(&messageType, "type", "", "those of this event type")
 	c.Flags().StringVar(&queue, "queue", "", "those of this queue")
-	_ = c.RegisterFlagCompletionFunc("type", a.completeTypes)
-	_ = c.RegisterFlagCompletionFunc("queue", a.completeQueues)
+	_ = c.RegisterFlagCompletionFunc("type", completeTypes(e))
+	_ = c.RegisterFlagCompletionFunc("queue", completeQueues(e))
 	return c
 }
 
-func (a *app) subscriptionAddCommand() *cobra.Command {
-	return a.subscriptionChangeCommand(asksNever, &cobra.Command{
+func newSubscriptionAddCommand(e *env) *cobra.Command {
+	return newSubscriptionChangeCommand(e, asksNever, &cobra.Command{
 		Use:   "add TYPE QUEUE",
 		Short: "Let a queue have a copy of every event of a type from now on",
 		Long: `Let a queue have a copy of every event of a type that is published from now on. Endpoints do that by themselves for the
@@ -79,12 +79,12 @@ endpoint is deployed. Without a handler for the type the endpoint of the queue c
 		if !added {
 			done = "queue %s was subscribed to %s already"
 		}
-		return a.done(outcome, done, queue, messageType)
+		return e.done(outcome, done, queue, messageType)
 	})
 }
 
-func (a *app) subscriptionRemoveCommand() *cobra.Command {
-	return a.subscriptionChangeCommand(asksOnTerminal, &cobra.Command{
+func newSubscriptionRemoveCommand(e *env) *cobra.Command {
+	return newSubscriptionChangeCommand(e, asksOnTerminal, &cobra.Command{
 		Use:   "rm TYPE QUEUE",
 		Short: "End a subscription",
 		Long: `End a subscription: the queue gets no more events of the type. Copies that wait in it stay. An endpoint that handles the
@@ -105,10 +105,10 @@ event subscribes again when it next starts. It asks first, on a terminal.`,
 			DryRun  bool   `json:"dry_run,omitempty"`
 		}{messageType, queue, true, ch.dryRun}
 		if ch.dryRun {
-			return a.done(outcome, "would unsubscribe queue %s from %s", queue, messageType)
+			return e.done(outcome, "would unsubscribe queue %s from %s", queue, messageType)
 		}
-		what := fmt.Sprintf("end the subscription of queue %q to %s in schema %q of %s: events that are published meanwhile do not reach it", queue, messageType, a.schema, db.where)
-		if err := a.confirmOnTerminal(c.Context(), ch, what); err != nil {
+		what := fmt.Sprintf("end the subscription of queue %q to %s in schema %q of %s: events that are published meanwhile do not reach it", queue, messageType, e.schema, db.where)
+		if err := e.confirmOnTerminal(c.Context(), ch, what); err != nil {
 			return err
 		}
 		removed, err := db.Routes.Unsubscribe(c.Context(), messageType, queue)
@@ -118,24 +118,24 @@ event subscribes again when it next starts. It asks first, on a terminal.`,
 		if !removed {
 			return errNothing("queue %s is not subscribed to %s any more", queue, messageType)
 		}
-		return a.done(outcome, "unsubscribed queue %s from %s", queue, messageType)
+		return e.done(outcome, "unsubscribed queue %s from %s", queue, messageType)
 	})
 }
 
-func (a *app) subscriptionChangeCommand(when string, c *cobra.Command, work func(c *cobra.Command, db *database, ch change, messageType, queue string) error) *cobra.Command {
+func newSubscriptionChangeCommand(e *env, when string, c *cobra.Command, work func(c *cobra.Command, db *database, ch change, messageType, queue string) error) *cobra.Command {
 	var ch change
 	c.Args = exactly("TYPE", "QUEUE")
 	c.ValidArgsFunction = func(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 		switch len(args) {
 		case 0:
-			return a.completeTypes(c, args, begun)
+			return completeTypes(e)(c, args, begun)
 		case 1:
-			return a.completeQueues(c, args, begun)
+			return completeQueues(e)(c, args, begun)
 		}
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	c.RunE = func(c *cobra.Command, args []string) error {
-		db, err := a.connectToChange(c.Context(), ch)
+		db, err := e.connectToChange(c.Context(), ch)
 		if err != nil {
 			return err
 		}

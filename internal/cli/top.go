@@ -13,7 +13,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
-func (a *app) topCommand() *cobra.Command {
+func newTopCommand(e *env) *cobra.Command {
 	every := interval(2 * time.Second)
 	c := &cobra.Command{
 		Use:   "top",
@@ -28,10 +28,10 @@ backlog is an estimate.`,
 		Example: "  sqlq top\n  sqlq top --every 500ms",
 		Args:    noMoreThan(0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if !a.inTerminal || !a.outTerminal || term.Dumb() || a.format != formatTable {
+			if !e.inTerminal || !e.outTerminal || term.Dumb() || e.format != formatTable {
 				return usageErrorf("top draws on a terminal's screen, and this is none; elsewhere: sqlq queue ls --watch, also with -o jsonl")
 			}
-			db, err := a.connect(c.Context())
+			db, err := e.connect(c.Context())
 			if err != nil {
 				return err
 			}
@@ -44,8 +44,8 @@ backlog is an estimate.`,
 				failed: db.Failed.List,
 				show:   db.Failed.Show,
 			}, time.Duration(every))
-			m.where, m.paint, m.text = db.where, a.paint, a.failedText
-			return a.runScreen(c.Context(), m)
+			m.where, m.paint, m.text = db.where, e.paint, func(failed ops.FailedMessage) string { return failedText(e, failed) }
+			return runScreen(c.Context(), e, m)
 		},
 	}
 	c.Flags().Var(&every, "every", "read anew after this time")
@@ -54,12 +54,12 @@ backlog is an estimate.`,
 }
 
 // runScreen gives the terminal to the screen, and has it as it was at the end, whatever ends it.
-func (a *app) runScreen(ctx context.Context, m topModel) error {
+func runScreen(ctx context.Context, e *env, m topModel) error {
 	profile := colorprofile.ANSI
-	if !a.palette().Colored() {
+	if !e.palette().Colored() {
 		profile = colorprofile.ASCII
 	}
-	program := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(a.in), tea.WithOutput(a.stdout()),
+	program := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(e.in), tea.WithOutput(e.stdout()),
 		tea.WithColorProfile(profile), tea.WithoutSignalHandler())
 	_, err := program.Run()
 	if ctx.Err() != nil {

@@ -123,9 +123,9 @@ func (m topModel) fill(p page) tea.Cmd {
 }
 
 // failedText is all that is known of a failed message, as `sqlq error show` has it.
-func (a *app) failedText(failed ops.FailedMessage) string {
+func failedText(e *env, failed ops.FailedMessage) string {
 	var text bytes.Buffer
-	a.writeFailed(&text, failed)
+	writeFailed(e, &text, failed)
 	return text.String()
 }
 

@@ -20,14 +20,14 @@ import (
 // Why there is no connection, and what to do about it.
 
 // connectError tells of a connection that failed: where to, as whom, why, and what comes next.
-func (a *app) connectError(where string, config *pgx.ConnConfig, err error) error {
+func (e *env) connectError(where string, config *pgx.ConnConfig, err error) error {
 	var whys, steps []string
 	all := tries(err)
 	if others := slices.DeleteFunc(slices.Clone(all), refusedTLS); len(others) > 0 {
 		all = others // it was tried without TLS too
 	}
 	for _, attempt := range all {
-		why, next := a.reason(attempt, config)
+		why, next := e.reason(attempt, config)
 		if !slices.Contains(whys, why) {
 			whys = append(whys, why)
 		}
@@ -36,7 +36,7 @@ func (a *app) connectError(where string, config *pgx.ConnConfig, err error) erro
 		}
 	}
 	err = fmt.Errorf("cannot connect to %s as user %q: %s", where, config.User, strings.Join(whys, "; "))
-	if !a.configured() {
+	if !e.configured() {
 		return fmt.Errorf(`%w
 Nothing says which database to use. Set SQLQ_DATABASE_URL or DATABASE_URL, or give --database-url:
   postgres://user@host:5432/database
@@ -70,7 +70,7 @@ const (
 )
 
 // reason says why a try failed, and what comes next; "" where that is not known.
-func (a *app) reason(attempt error, config *pgx.ConnConfig) (why, next string) {
+func (e *env) reason(attempt error, config *pgx.ConnConfig) (why, next string) {
 	var (
 		pg      *pgconn.PgError
 		dns     *net.DNSError
@@ -94,8 +94,8 @@ func (a *app) reason(attempt error, config *pgx.ConnConfig) (why, next string) {
 		return "there is no such socket", "Is the server running on this machine? If it is on another one, name the host: postgres://user@host:5432/database"
 	case errors.Is(attempt, context.DeadlineExceeded), errors.As(attempt, &timeout) && timeout.Timeout():
 		within, longer := config.ConnectTimeout, "connect_timeout=60 in the URL"
-		if a.timeout > 0 && a.timeout < within {
-			within, longer = a.timeout, "--timeout"
+		if e.timeout > 0 && e.timeout < within {
+			within, longer = e.timeout, "--timeout"
 		}
 		return fmt.Sprintf("no answer within %s", within), fmt.Sprintf("Is the host right, and does a firewall let port %s through? To wait for longer: %s", port, longer)
 	case errors.Is(attempt, syscall.EHOSTUNREACH), errors.Is(attempt, syscall.ENETUNREACH):

@@ -11,7 +11,7 @@ import (
 	"github.com/sqlq/sqlq/migrations"
 )
 
-func (a *app) versionCommand() *cobra.Command {
+func newVersionCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",
 		Short:   "Print the version of this program and of the schema it needs",
@@ -23,7 +23,7 @@ func (a *app) versionCommand() *cobra.Command {
 				Schema  int64  `json:"schema_version"`
 				Go      string `json:"go"`
 			}{programVersion(), migrations.Latest(), runtime.Version()}
-			return a.printOne(v, func(w io.Writer) {
+			return e.printOne(v, func(w io.Writer) {
 				_, _ = io.WriteString(w, versionText())
 			})
 		},

@@ -15,20 +15,20 @@ import (
 )
 
 // watchable gives a list --watch, with which it is made anew again and again, on one connection: on a terminal in the
-// same place, elsewhere one round below the other. Ctrl-C and --timeout are its normal end. The list writes to a.out and
-// says what it has to say with a.say.
-func (a *app) watchable(c *cobra.Command) *cobra.Command {
+// same place, elsewhere one round below the other. Ctrl-C and --timeout are its normal end. The list writes to e.out and
+// says what it has to say with e.say.
+func watchable(e *env, c *cobra.Command) *cobra.Command {
 	var every interval
 	list := c.RunE
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if every == 0 {
 			return list(c, args)
 		}
-		return a.watch(c, time.Duration(every), func() error {
+		return watch(e, c, time.Duration(every), func() error {
 			err := list(c, args)
 			var coded *codedError
 			if errors.As(err, &coded) && coded.code == exitNothing { // not yet, or not any more
-				a.say("%s", describe(err))
+				e.say("%s", describe(err))
 				return nil
 			}
 			return err
@@ -40,15 +40,15 @@ func (a *app) watchable(c *cobra.Command) *cobra.Command {
 
 // watch runs list again and again. The error of the first round ends it; a later one is told, and the next round tried,
 // because a database that was lost may come back.
-func (a *app) watch(c *cobra.Command, every time.Duration, list func() error) error {
+func watch(e *env, c *cobra.Command, every time.Duration, list func() error) error {
 	ctx := c.Context()
-	a.watching = true
+	e.watching = true
 	defer func() {
-		if a.watched != nil {
-			a.watched.pool.Close()
+		if e.watched != nil {
+			e.watched.pool.Close()
 		}
 	}()
-	show, end := a.rounds(c, every)
+	show, end := newRounds(e, c, every)
 	defer end()
 	next := time.NewTicker(every)
 	defer next.Stop()
@@ -60,7 +60,7 @@ func (a *app) watch(c *cobra.Command, every time.Duration, list func() error) er
 		case err != nil && first:
 			return err
 		case err != nil:
-			a.say("sqlq: %s; trying again", describe(err))
+			e.say("sqlq: %s; trying again", describe(err))
 		}
 		select {
 		case <-ctx.Done():
@@ -70,17 +70,17 @@ func (a *app) watch(c *cobra.Command, every time.Duration, list func() error) er
 	}
 }
 
-// rounds returns what shows a round, and what is to be done at the end.
-func (a *app) rounds(c *cobra.Command, every time.Duration) (show func(list func() error) error, end func()) {
-	if a.outTerminal && !term.Dumb() {
-		s := &repainted{a: a, out: a.out, err: a.err, title: fmt.Sprintf("%s, every %s; Ctrl-C ends", c.CommandPath(), every)}
+// newRounds returns what shows a round, and what is to be done at the end.
+func newRounds(e *env, c *cobra.Command, every time.Duration) (show func(list func() error) error, end func()) {
+	if e.outTerminal && !term.Dumb() {
+		s := &repainted{e: e, out: e.out, err: e.err, title: fmt.Sprintf("%s, every %s; Ctrl-C ends", c.CommandPath(), every)}
 		return s.show, s.end
 	}
-	between := map[format]string{formatTable: "\n", formatYAML: "---\n"}[a.format]
+	between := map[format]string{formatTable: "\n", formatYAML: "---\n"}[e.format]
 	rounds := 0
 	return func(list func() error) error {
 		if rounds++; rounds > 1 {
-			if _, err := io.WriteString(a.out, between); err != nil {
+			if _, err := io.WriteString(e.out, between); err != nil {
 				return err
 			}
 		}
@@ -91,7 +91,7 @@ func (a *app) rounds(c *cobra.Command, every time.Duration) (show func(list func
 // repainted shows each round in the place of the one before, on the terminal's second screen. At the end the last round
 // stays on the first.
 type repainted struct {
-	a        *app
+	e        *env
 	out, err io.Writer // the terminal
 	title    string
 	last     []byte
@@ -108,24 +108,24 @@ const (
 
 func (s *repainted) show(list func() error) error {
 	height := 0
-	if f, is := s.a.stdout().(*os.File); is { // it may have been resized
+	if f, is := s.e.stdout().(*os.File); is { // it may have been resized
 		if w, h, err := term.Size(f); err == nil {
-			s.a.width, height = w, h
+			s.e.width, height = w, h
 		}
 	}
 	var round bytes.Buffer
-	s.a.out = &round
-	if s.a.errTerminal {
-		s.a.err = &round
+	s.e.out = &round
+	if s.e.errTerminal {
+		s.e.err = &round
 	}
 	err := list()
-	s.a.out, s.a.err = s.out, s.err
+	s.e.out, s.e.err = s.out, s.err
 	if err != nil && !s.begun {
 		_, _ = s.out.Write(round.Bytes())
 		return err
 	}
 	if err != nil {
-		fmt.Fprintf(&round, "%s\n", s.a.paint(term.Red, describe(err)+"; trying again"))
+		fmt.Fprintf(&round, "%s\n", s.e.paint(term.Red, describe(err)+"; trying again"))
 	} else {
 		s.last = round.Bytes()
 	}
@@ -133,10 +133,10 @@ func (s *repainted) show(list func() error) error {
 	if !s.begun {
 		frame, s.begun = secondScreen+toTheTop, true
 	}
-	lines := append([]string{s.a.paint(term.Faint, time.Now().Format(time.TimeOnly)+"  "+s.title), ""},
+	lines := append([]string{s.e.paint(term.Faint, time.Now().Format(time.TimeOnly)+"  "+s.title), ""},
 		strings.Split(strings.TrimRight(round.String(), "\n"), "\n")...)
 	if height > 1 && len(lines) > height-1 {
-		lines = append(lines[:height-2], s.a.paint(term.Faint, fmt.Sprintf("… %d more lines", len(lines)-height+2)))
+		lines = append(lines[:height-2], s.e.paint(term.Faint, fmt.Sprintf("… %d more lines", len(lines)-height+2)))
 	}
 	_, writeErr := io.WriteString(s.out, frame+strings.Join(lines, clearLine)+clearLine+clearBelow)
 	return writeErr

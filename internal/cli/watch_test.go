@@ -52,11 +52,11 @@ func TestWatchGoesOn(t *testing.T) {
 	t.Parallel()
 	ctx, ctrlC := context.WithCancel(t.Context())
 	var out, errs bytes.Buffer
-	a := &app{streams: streams{out: &out, err: &errs}, format: formatTable}
+	e := &env{streams: streams{out: &out, err: &errs}, format: formatTable}
 	c := noun("list", "")
 	c.SetContext(ctx)
 	round := 0
-	err := a.watch(c, shortestWatch, func() error {
+	err := watch(e, c, shortestWatch, func() error {
 		round++
 		switch round {
 		case 2:
@@ -64,7 +64,7 @@ func TestWatchGoesOn(t *testing.T) {
 		case 3:
 			ctrlC()
 		}
-		a.out.Write([]byte("round\n"))
+		e.out.Write([]byte("round\n"))
 		return nil
 	})
 	if err != nil || round != 3 || out.String() != "round\n\n\nround\n" || !strings.Contains(errs.String(), "sqlq: context deadline exceeded; trying again\n") {

@@ -14,7 +14,7 @@ import (
 
 // printYAML prints a value as YAML, with the names and the order that it has as JSON. Every reader of YAML, of version 1.1
 // too, finds in it what a reader of JSON would have found there.
-func (a *app) printYAML(v any) error {
+func (e *env) printYAML(v any) error {
 	text, err := jsonLine(v)
 	if err != nil {
 		return err
@@ -29,7 +29,7 @@ func (a *app) printYAML(v any) error {
 	if err := errors.Join(encode.Encode(document), encode.Close()); err != nil {
 		return err
 	}
-	_, err = a.out.Write(escaped(out.Bytes())) // what is escaped stands in double quotes: see stringNode
+	_, err = e.out.Write(escaped(out.Bytes())) // what is escaped stands in double quotes: see stringNode
 	return err
 }
 
