@@ -1,10 +1,8 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -51,12 +49,10 @@ Times are found by an index. Everything else looks at one message after the othe
 func printDelayed(e *env, found []ops.DelayedMessage) error {
 	t := &term.Table{Columns: []term.Column{{Name: "number", Right: true}, {Name: "due"}, {Name: "queue", Cut: true}, {Name: "type", Cut: true}, {Name: "why", Spare: 1},
 		{Name: "attempts", Right: true, Spare: 2}, {Name: "error", Cut: true}}}
-	views := make([]delayedView, len(found))
-	for i, m := range found {
-		views[i] = viewDelayed(m)
+	for _, m := range found {
 		t.Add(fmt.Sprint(m.Number), dueText(e, m), m.Queue, m.Type, string(m.Why), fmt.Sprint(m.Attempts), m.Error)
 	}
-	return printList(e, views, t)
+	return printList(e, found, t)
 }
 
 // dueText writes when a message is due: how long it takes by the clock of the database where somebody looks, else in full.
@@ -88,8 +84,7 @@ func newDelayedShowCommand(e *env) *cobra.Command {
 			if err != nil {
 				return nothingDelayed(err, 0)
 			}
-			view := delayedDetailView{viewDelayed(m), headersOf(m.Headers), bodyOf(m.Body)}
-			return e.printOne(view, func(w io.Writer) { writeDelayed(e, w, m) })
+			return e.printOne(m, func(w io.Writer) { writeDelayed(e, w, m) })
 		},
 	}
 }
@@ -113,30 +108,4 @@ func writeDelayed(e *env, w io.Writer, m ops.DelayedMessage) {
 	block(w, "error", m.Error)
 	block(w, "headers", pretty(m.Headers))
 	writeBody(w, m.Body)
-}
-
-// delayedView is a delayed message in JSON.
-type delayedView struct {
-	Number    int64      `json:"number"`
-	ID        string     `json:"id"`
-	Queue     string     `json:"queue"`
-	Type      string     `json:"type"`
-	Why       ops.Why    `json:"why"`
-	DueAt     time.Time  `json:"due_at"`
-	DueIn     float64    `json:"due_in_seconds"`
-	SentAt    time.Time  `json:"sent_at"`
-	ExpiresAt *time.Time `json:"expires_at"`
-	Attempts  int        `json:"attempts"`
-	Error     string     `json:"error,omitempty"`
-}
-
-// delayedDetailView is a delayed message in JSON with all that it has.
-type delayedDetailView struct {
-	delayedView
-	Headers json.RawMessage `json:"headers"`
-	body
-}
-
-func viewDelayed(m ops.DelayedMessage) delayedView {
-	return delayedView{m.Number, m.ID, m.Queue, m.Type, m.Why, inUTC(m.DueAt), m.DueIn.Seconds(), inUTC(m.SentAt), utc(m.ExpiresAt), m.Attempts, m.Error}
 }

@@ -118,7 +118,7 @@ func newDelayedChangeCommand(e *env, v delayedVerb, c *cobra.Command, work func(
 		}
 		what := fmt.Sprintf("%s %s", v.verb, atLeast(n, more, "delayed message"))
 		if ch.dryRun {
-			return delayedDryRun(e, what, n, more, sample, err)
+			return delayedDryRun(e, what, preview, err)
 		}
 		if err := confirmDelayed(c.Context(), e, ch, v, what+" in schema "+fmt.Sprintf("%q of %s", e.schema, db.where), sample); err != nil {
 			return err
@@ -162,21 +162,12 @@ func confirmDelayed(ctx context.Context, e *env, ch change, v delayedVerb, what 
 	return e.confirm(ctx, ch, what)
 }
 
-func delayedDryRun(e *env, what string, n int64, more bool, sample []ops.DelayedMessage, missing error) error {
+func delayedDryRun(e *env, what string, preview ops.DelayedPreview, missing error) error {
 	if e.format == formatTable {
 		e.say("this would %s, among them:", what)
-		return errors.Join(printDelayed(e, sample), missing)
+		return errors.Join(printDelayed(e, preview.Sample), missing)
 	}
-	view := struct {
-		DryRun bool          `json:"dry_run"`
-		Chosen int64         `json:"chosen"`
-		More   bool          `json:"more"` // there are more than that
-		Sample []delayedView `json:"sample"`
-	}{true, n, more, []delayedView{}}
-	for _, m := range sample {
-		view.Sample = append(view.Sample, viewDelayed(m))
-	}
-	return errors.Join(e.printData(view), missing)
+	return errors.Join(e.printData(preview), missing)
 }
 
 // nothingDelayed gives the error of a command that changed nothing, because there is none of what was named, its exit code.

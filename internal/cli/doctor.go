@@ -73,16 +73,16 @@ The exit code is 3 when a problem or a warning is left.`,
 			switch {
 			case !fix || len(fixable) == 0:
 			case ch.dryRun:
-				for _, f := range fixable {
+				for _, f := range db.Doctor.PreviewFix(d) {
 					e.say("would mend: %s", term.OneLine(f.What))
 				}
 			default:
 				if err := e.confirm(c.Context(), ch, fmt.Sprintf("mend %s in schema %q of %s, such as: %s", plural(int64(len(fixable)), "finding"), e.schema, db.where, term.OneLine(fixable[0].What))); err != nil {
-					return errors.Join(printDiagnosis(e, d, fix && ch.dryRun), err)
+					return errors.Join(printDiagnosis(e, d), err)
 				}
 				failure = db.By(actor(ch)).Doctor.Fix(c.Context(), d)
 			}
-			if err := errors.Join(printDiagnosis(e, d, fix && ch.dryRun), failure); err != nil {
+			if err := errors.Join(printDiagnosis(e, d), failure); err != nil {
 				return err
 			}
 			return judge(e, d, db.where, fix)
@@ -141,64 +141,9 @@ func judge(e *env, d *ops.Diagnosis, where string, fix bool) error {
 	return nil
 }
 
-type subjectView struct {
-	Kind string `json:"kind"`
-	Name string `json:"name"`
-}
-
-type findingView struct {
-	Severity ops.Severity `json:"severity"`
-	Code     string       `json:"code"`
-	Subject  *subjectView `json:"subject,omitempty"` // nil: the database as a whole
-	What     string       `json:"what"`
-	Why      string       `json:"why"`
-	Mend     string       `json:"mend,omitempty"`
-	MendSQL  bool         `json:"mend_is_sql,omitempty"`
-	Fixable  bool         `json:"fixable"`
-	Fixed    string       `json:"fixed,omitempty"`
-	Would    bool         `json:"would_fix,omitempty"` // a dry run says that it would
-}
-
-type checkView struct {
-	Check    string        `json:"check"`
-	About    string        `json:"about"`
-	Result   string        `json:"result"` // ok, skipped, or that of the worst finding
-	Skipped  string        `json:"skipped,omitempty"`
-	Seconds  float64       `json:"seconds"`
-	Findings []findingView `json:"findings"`
-}
-
-// resultOf says what came of a check, in a word.
-func resultOf(c ops.Check) string {
-	result := "ok"
-	if c.NotRun != "" {
-		result = "skipped"
-	}
-	for _, s := range []ops.Severity{ops.SeverityNote, ops.SeverityWarning, ops.SeverityProblem} {
-		for _, f := range c.Findings {
-			if f.Severity == s {
-				result = string(s)
-			}
-		}
-	}
-	return result
-}
-
-func printDiagnosis(e *env, d *ops.Diagnosis, would bool) error {
+func printDiagnosis(e *env, d *ops.Diagnosis) error {
 	if e.format != formatTable {
-		var views []checkView
-		for _, c := range d.Checks {
-			v := checkView{c.Name, c.About, resultOf(c), c.NotRun, c.Took.Seconds(), []findingView{}}
-			for _, f := range c.Findings {
-				var subject *subjectView
-				if f.Subject != (ops.Subject{}) {
-					subject = &subjectView{f.Subject.Kind, f.Subject.Name}
-				}
-				v.Findings = append(v.Findings, findingView{f.Severity, f.Code, subject, f.What, f.Why, f.Mend, f.SQL, f.Fixable, f.Fixed, would && f.Fixable})
-			}
-			views = append(views, v)
-		}
-		return printList(e, views, nil)
+		return printList(e, d.Checks, nil)
 	}
 	for _, c := range d.Checks {
 		if len(c.Findings) == 0 && c.NotRun == "" {

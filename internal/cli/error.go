@@ -62,7 +62,7 @@ func listFailed(ctx context.Context, e *env, db *database, f ops.Filter) error {
 	f.Limit = oneMore(limit)
 	t := &term.Table{Columns: []term.Column{{Name: "number", Right: true}, {Name: "when"}, {Name: "queue", Cut: true}, {Name: "type", Cut: true},
 		{Name: "attempts", Right: true, Spare: 2}, {Name: "error", Cut: true}, {Name: "group", Spare: 1}}}
-	var views []failedView
+	var views []ops.FailedMessage
 	found := 0
 	p := e.progress()
 	err := db.Failed.Each(ctx, f, ops.EachOptions{Progress: looking(p, &found)}, func(m ops.FailedMessage) error {
@@ -71,9 +71,9 @@ func listFailed(ctx context.Context, e *env, db *database, f ops.Filter) error {
 		}
 		if e.format == formatJSONL {
 			p.End()
-			return e.printData(viewFailed(m))
+			return e.printData(m)
 		}
-		views = append(views, viewFailed(m))
+		views = append(views, m)
 		t.Add(fmt.Sprint(m.Number), e.when(m.FailedAt), m.Queue, m.Type, fmt.Sprint(m.Attempts), m.Error, m.Group)
 		return nil
 	})
@@ -125,11 +125,7 @@ that nothing fits it prints 0, and the exit code is 5.`,
 			if err != nil {
 				return err
 			}
-			view := struct {
-				Count     int64 `json:"count"`
-				Estimated bool  `json:"estimated"`
-			}{n.N, n.Estimated}
-			if err := e.printOne(view, func(w io.Writer) { fmt.Fprintln(w, count(n)) }); err != nil || n.N > 0 || n.Estimated {
+			if err := e.printOne(n, func(w io.Writer) { fmt.Fprintln(w, count(n)) }); err != nil || n.N > 0 || n.Estimated {
 				return err
 			}
 			return noFailed(c.Context(), e, db, f)
@@ -166,13 +162,10 @@ estimated and marked ~. The flags choose as in: sqlq error ls.`,
 			}
 			t := &term.Table{Columns: []term.Column{{Name: "group"}, {Name: "count", Right: true}, {Name: "queue", Cut: true}, {Name: "type", Cut: true}, {Name: "first", Spare: 1},
 				{Name: "last"}, {Name: "status", Spare: 2}, {Name: "error", Cut: true}}}
-			var views []groupView
 			for _, g := range groups {
-				v := viewGroup(g)
-				views = append(views, v)
-				t.Add(g.Group, count(g.Count), strings.Join(g.Queues, ","), strings.Join(g.Types, ","), e.when(g.FirstAt), e.when(g.LastAt), v.Status, g.Error)
+				t.Add(g.Group, count(g.Count), strings.Join(g.Queues, ","), strings.Join(g.Types, ","), e.when(g.FirstAt), e.when(g.LastAt), g.Status(), g.Error)
 			}
-			if err := printList(e, views, t); err != nil || len(groups) > 0 {
+			if err := printList(e, groups, t); err != nil || len(groups) > 0 {
 				return err
 			}
 			return noFailed(c.Context(), e, db, f)

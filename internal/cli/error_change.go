@@ -246,25 +246,11 @@ func messages(c ops.Count) string {
 func showPreview(e *env, v verb, p ops.Preview) error {
 	t := &term.Table{Columns: []term.Column{{Name: "number", Right: true}, {Name: "when"}, {Name: "queue", Cut: true}, {Name: "type", Cut: true},
 		{Name: "error", Cut: true}, {Name: "group", Spare: 1}}}
-	var view struct {
-		DryRun    bool         `json:"dry_run"`
-		Would     string       `json:"would"`
-		Messages  int64        `json:"messages"`
-		Estimated bool         `json:"estimated"`
-		Gone      []string     `json:"gone_queues,omitempty"`
-		Missing   []string     `json:"missing,omitempty"`
-		Sample    []failedView `json:"sample"`
-	}
-	view.DryRun, view.Would, view.Messages, view.Estimated, view.Gone, view.Sample = true, v.name, p.Messages.N, p.Messages.Estimated, p.Gone, []failedView{}
-	if p.Unnamed != nil {
-		view.Missing = p.Unnamed.Missing
-	}
 	for _, m := range p.Sample {
-		view.Sample = append(view.Sample, viewFailed(m))
 		t.Add(fmt.Sprint(m.Number), e.when(m.FailedAt), m.Queue, m.Type, m.Error, m.Group)
 	}
 	if e.format != formatTable {
-		if err := e.printData(view); err != nil {
+		if err := e.printData(p); err != nil {
 			return err
 		}
 	} else {

@@ -38,7 +38,7 @@ They stay where they are. sqlq queue import reads the lines. A body that is no J
 					p.End()
 				}
 				found++
-				return e.printData(viewWhole(m))
+				return e.printData(m)
 			})
 			p.End()
 			switch {

@@ -43,7 +43,7 @@ that read JSON may change it: jq before release 1.7 rounds whole numbers beyond 
 			if err != nil {
 				return err
 			}
-			return e.printOne(viewDetail(m, history), func(w io.Writer) {
+			return e.printOne(ops.FailedDetail{FailedMessage: m, History: history}, func(w io.Writer) {
 				writeFailed(e, w, m)
 				writeHistory(e, w, m, history)
 			})
@@ -116,7 +116,11 @@ func writeHistory(e *env, w io.Writer, m ops.FailedMessage, history []ops.Past) 
 		}
 		text.WriteString("\n")
 		if p.What == "edit" {
-			fmt.Fprintf(&text, "  headers before: %s\n", term.Cut(term.OneLine(string(headersOf(p.Headers))), shownBefore))
+			headers := "{}"
+			if p.Headers != nil {
+				headers = string(p.Headers)
+			}
+			fmt.Fprintf(&text, "  headers before: %s\n", term.Cut(term.OneLine(headers), shownBefore))
 		}
 		if p.Body != nil {
 			fmt.Fprintf(&text, "  body before: %s\n", oneLineBody(p.Body))

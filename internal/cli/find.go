@@ -62,7 +62,7 @@ func notFound(e *env, found ops.Found) error {
 
 func printFound(e *env, found ops.Found) error {
 	if e.format != formatTable {
-		return e.printData(viewFound(found))
+		return e.printData(found)
 	}
 	t := &term.Table{Columns: []term.Column{{Name: "place"}, {Name: "queue", Cut: true}, {Name: "number", Right: true}, {Name: "type", Cut: true},
 		{Name: "attempts", Right: true, Spare: 1}, {Name: "since or due"}, {Name: "error", Cut: true, Spare: 2}}}
@@ -85,22 +85,4 @@ func printFound(e *env, found ops.Found) error {
 		e.say("not looked at: %s", strings.TrimSpace(fmt.Sprintf("%s %s", u.Place, term.OneLine(u.Queue)))+": "+term.OneLine(u.Why))
 	}
 	return nil
-}
-
-// foundView is where a message is, in JSON.
-type foundView struct {
-	ID       string       `json:"id"`
-	Copies   []ops.Copy   `json:"copies"`
-	History  []pastView   `json:"history"`
-	Unlooked []ops.Unseen `json:"not_looked_at"`
-}
-
-func viewFound(found ops.Found) foundView {
-	v := foundView{found.ID, []ops.Copy{}, viewHistory(found.History), []ops.Unseen{}}
-	for _, m := range found.Copies {
-		m.SentAt, m.At = inUTC(m.SentAt), inUTC(m.At)
-		v.Copies = append(v.Copies, m)
-	}
-	v.Unlooked = append(v.Unlooked, found.Unlooked...)
-	return v
 }

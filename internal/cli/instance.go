@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -61,9 +60,7 @@ func printInstances(e *env, instances []ops.Instance) error {
 		{Name: "version", Cut: true, Spare: 4}, {Name: "state"}, {Name: "started", Spare: 5}, {Name: "last seen"}, {Name: "in hand", Right: true},
 		{Name: "rate", Right: true}, {Name: "handled", Right: true, Spare: 2}, {Name: "failed", Right: true, Spare: 1},
 		{Name: "slow", Right: true}}}
-	var views []instanceView
 	for _, i := range instances {
-		views = append(views, viewInstance(i))
 		inHand, rate, slow := "-", "-", "-"
 		if i.State.Lives() {
 			inHand, rate, slow = fmt.Sprintf("%d/%d", i.InHand, i.Concurrency), instanceRate(i.Rate), instanceSlow(i)
@@ -71,7 +68,7 @@ func printInstances(e *env, instances []ops.Instance) error {
 		t.Add(i.Endpoint, fmt.Sprint(i.ID), i.Host, fmt.Sprint(i.PID), i.Version, string(i.State), e.when(i.StartedAt), e.when(i.LastSeen),
 			inHand, rate, fmt.Sprint(i.Handled), fmt.Sprint(i.Failed), slow)
 	}
-	return printList(e, views, t)
+	return printList(e, instances, t)
 }
 
 // instanceRate writes a rate.
@@ -92,36 +89,4 @@ func instanceSlow(i ops.Instance) string {
 		return fmt.Sprint(i.Slow)
 	}
 	return fmt.Sprintf("%d (%s)", i.Slow, age(*i.Slowest))
-}
-
-// instanceView is an instance in JSON.
-type instanceView struct {
-	Endpoint    string            `json:"endpoint"`
-	ID          int               `json:"id"`
-	Host        string            `json:"host"`
-	PID         int               `json:"pid"`
-	Version     string            `json:"version"`
-	State       ops.InstanceState `json:"state"`
-	StartedAt   time.Time         `json:"started_at"`
-	LastSeen    time.Time         `json:"last_seen_at"`
-	EndedAt     *time.Time        `json:"ended_at"`
-	Concurrency int               `json:"concurrency"`
-	InHand      int               `json:"in_hand"`
-	Rate        float64           `json:"rate_per_second"`
-	Handled     int64             `json:"handled"`
-	Failed      int64             `json:"failed"`
-	Expired     int64             `json:"expired"`
-	Slow        int               `json:"slow"`
-	Slowest     *float64          `json:"slowest_seconds"`
-}
-
-func viewInstance(i ops.Instance) instanceView {
-	v := instanceView{Endpoint: i.Endpoint, ID: i.ID, Host: i.Host, PID: i.PID, Version: i.Version, State: i.State, StartedAt: inUTC(i.StartedAt),
-		LastSeen: inUTC(i.LastSeen), EndedAt: utc(i.EndedAt), Concurrency: i.Concurrency, InHand: i.InHand, Rate: i.Rate, Handled: i.Handled,
-		Failed: i.Failed, Expired: i.Expired, Slow: i.Slow}
-	if i.Slowest != nil {
-		seconds := i.Slowest.Seconds()
-		v.Slowest = &seconds
-	}
-	return v
 }

@@ -4,62 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"time"
 	"unicode/utf8"
 
 	"github.com/sqlq/sqlq/internal/term"
 )
-
-// body is a message body in JSON output: as JSON where it is some, else in base64, which BodyEncoding then says.
-type body struct {
-	Body         any    `json:"body"`
-	BodyEncoding string `json:"body_encoding,omitempty"`
-}
-
-func bodyOf(b []byte) body {
-	if embeddable(b) {
-		return body{Body: json.RawMessage(b)}
-	}
-	return body{Body: b, BodyEncoding: "base64"}
-}
-
-// headersOf returns headers for JSON output, where there is always something: an object, unless a message has what is
-// none. Such as no reader could take apart are a string.
-func headersOf(headers json.RawMessage) json.RawMessage {
-	switch {
-	case headers == nil:
-		return json.RawMessage(`{}`)
-	case embeddable(headers):
-		return headers
-	}
-	text, _ := json.Marshal(string(headers)) // a string always can be
-	return text
-}
-
-// maxNesting is how deep JSON may be nested that stands in our own: parsers have their limits, of 1,000 levels or more.
-const maxNesting = 900
-
-// embeddable reports whether a text can stand as JSON in a document of ours.
-func embeddable(text []byte) bool {
-	return nesting(text) <= maxNesting && utf8.Valid(text) && json.Valid(text)
-}
-
-// nesting returns how deep JSON is nested. Of other text it returns any number.
-func nesting(text []byte) (deepest int) {
-	depth := 0
-	for i := 0; i < len(text); i++ {
-		switch text[i] {
-		case '"':
-			i = stringEnd(text, i) - 1
-		case '[', '{':
-			depth++
-			deepest = max(deepest, depth)
-		case ']', '}':
-			depth--
-		}
-	}
-	return deepest
-}
 
 // stringEnd returns where the JSON string ends that begins at i.
 func stringEnd(text []byte, i int) int {
@@ -199,30 +147,4 @@ func jsonLine(v any) ([]byte, error) {
 		return nil, err
 	}
 	return bytes.TrimSuffix(text.Bytes(), []byte("\n")), nil
-}
-
-// Times in JSON lie in the years that RFC 3339 has: what lies outside of them, infinite times included, is their end.
-var (
-	firstTime = time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC)
-	lastTime  = time.Date(9999, 12, 31, 23, 59, 59, 999_999_000, time.UTC)
-)
-
-// inUTC returns a time for JSON output.
-func inUTC(t time.Time) time.Time {
-	switch t = t.UTC(); {
-	case t.Before(firstTime):
-		return firstTime
-	case t.After(lastTime):
-		return lastTime
-	}
-	return t
-}
-
-// utc is inUTC of a time that there may not be.
-func utc(t *time.Time) *time.Time {
-	if t == nil {
-		return nil
-	}
-	u := inUTC(*t)
-	return &u
 }

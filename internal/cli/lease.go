@@ -3,7 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -57,12 +56,10 @@ endpoint.`,
 func printLeases(e *env, leases []ops.Lease) error {
 	t := &term.Table{Columns: []term.Column{{Name: "lease", Right: true}, {Name: "queue", Cut: true}, {Name: "type", Cut: true}, {Name: "attempts", Right: true, Spare: 2},
 		{Name: "leased"}, {Name: "instance", Right: true}, {Name: "state"}, {Name: "host", Cut: true, Spare: 1}, {Name: "id", Spare: 3}}}
-	var views []leaseView
 	for _, l := range leases {
-		views = append(views, viewLease(l))
 		t.Add(fmt.Sprint(l.Number), l.Queue, l.Type, fmt.Sprint(l.Attempt), e.when(l.LeasedAt), fmt.Sprint(l.Instance), string(l.State), l.Host, l.Message)
 	}
-	return printList(e, views, t)
+	return printList(e, leases, t)
 }
 
 func newLeaseReleaseCommand(e *env) *cobra.Command {
@@ -117,11 +114,7 @@ transaction, stay leased.`,
 			if err != nil && released == (ops.Released{}) {
 				return err
 			}
-			outcome := struct {
-				Released int64 `json:"released"`
-				Busy     int64 `json:"busy"`
-			}{released.Released, released.Busy}
-			err = errors.Join(e.done(outcome, "released %s", plural(released.Released, "message")), err)
+			err = errors.Join(e.done(released, "released %s", plural(released.Released, "message")), err)
 			if released.Busy > 0 {
 				e.say("left %s leased that were being settled, or handled in a transaction", plural(released.Busy, "message"))
 			}
@@ -146,13 +139,10 @@ func releaseDryRun(e *env, leases []ops.Lease, missing *ops.NoLeaseError) error 
 		Chosen  int         `json:"chosen"`
 		Living  int64       `json:"of_living_instances"` // their handlers go on
 		Missing []string    `json:"missing,omitempty"`
-		Leases  []leaseView `json:"leases"`
-	}{DryRun: true, Chosen: len(leases), Living: livingLeases(leases)}
+		Leases  []ops.Lease `json:"leases"`
+	}{DryRun: true, Chosen: len(leases), Living: livingLeases(leases), Leases: leases}
 	if missing != nil {
 		view.Missing = missing.Missing
-	}
-	for _, l := range leases {
-		view.Leases = append(view.Leases, viewLease(l))
 	}
 	return e.printData(view)
 }
@@ -173,24 +163,4 @@ func releasingText(leases []ops.Lease) string {
 		text += fmt.Sprintf(", %d of them in the hands of instances that may live, whose handlers go on: those may be handled twice", n)
 	}
 	return text
-}
-
-// leaseView is a leased message in JSON.
-type leaseView struct {
-	Number   int64             `json:"lease"`
-	ID       string            `json:"id"`
-	Type     string            `json:"type"`
-	Queue    string            `json:"queue"`
-	Attempts int               `json:"attempts"`
-	SentAt   time.Time         `json:"sent_at"`
-	LeasedAt time.Time         `json:"leased_at"`
-	For      float64           `json:"leased_seconds"`
-	Instance int               `json:"instance"`
-	State    ops.InstanceState `json:"instance_state"`
-	Host     string            `json:"host"`
-	PID      int               `json:"pid"`
-}
-
-func viewLease(l ops.Lease) leaseView {
-	return leaseView{l.Number, l.Message, l.Type, l.Queue, l.Attempt, inUTC(l.SentAt), inUTC(l.LeasedAt), l.For.Seconds(), l.Instance, l.State, l.Host, l.PID}
 }

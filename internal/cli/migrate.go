@@ -186,7 +186,8 @@ func newMigrateStatusCommand(e *env) *cobra.Command {
 					if s.AppliedAt.IsZero() {
 						pending++
 					} else {
-						v.AppliedAt, applied = utc(&s.AppliedAt), e.when(s.AppliedAt)
+						at := s.AppliedAt.UTC()
+						v.AppliedAt, applied = &at, e.when(at)
 					}
 					views = append(views, v)
 					t.Add(fmt.Sprint(s.Version), s.Name, applied)

@@ -65,12 +65,10 @@ process is dead or frozen, and it can be resumed.`,
 func printOperations(e *env, operations []ops.Operation) error {
 	t := &term.Table{Columns: []term.Column{{Name: "operation", Right: true}, {Name: "began"}, {Name: "kind"}, {Name: "status"}, {Name: "done", Right: true},
 		{Name: "who", Cut: true, Spare: 1}, {Name: "what", Cut: true}, {Name: "reason", Cut: true, Spare: 2}}}
-	var views []operationView
 	for _, op := range operations {
-		views = append(views, viewOperation(op))
 		t.Add(fmt.Sprint(op.ID), e.when(op.BeganAt), op.Kind, string(op.Status), doneText(op), who(op), filterText(op), op.Reason)
 	}
-	return printList(e, views, t)
+	return printList(e, operations, t)
 }
 
 func newOperationShowCommand(e *env) *cobra.Command {
@@ -95,7 +93,7 @@ func newOperationShowCommand(e *env) *cobra.Command {
 			if err != nil {
 				return nothingIfNoOperation(err)
 			}
-			return e.printOne(viewOperation(op), func(w io.Writer) { writeOperation(e, w, op) })
+			return e.printOne(op, func(w io.Writer) { writeOperation(e, w, op) })
 		},
 	}
 }
@@ -148,7 +146,7 @@ a move or purge of a queue, and a cancel or reschedule of delayed messages.`,
 				return nothingIfNoOperation(err)
 			}
 			if ch.dryRun {
-				return e.done(wouldChange{viewOperation(before), true}, "would go on with the %s of %s: %s done", before.Kind, filterText(before), doneText(before))
+				return e.done(wouldChange{before}, "would go on with the %s of %s: %s done", before.Kind, filterText(before), doneText(before))
 			}
 			line, began := e.progress(), time.Now()
 			op, err := db.Operations.Resume(c.Context(), id, func(p ops.Progress) {
@@ -158,7 +156,7 @@ a move or purge of a queue, and a cancel or reschedule of delayed messages.`,
 			if err != nil && op.Done == before.Done {
 				return err
 			}
-			return errors.Join(e.done(viewOperation(op), "operation %d: %s of %s is %s, %s of them now", id, op.Kind, messagesDone(op), op.Status, fmt.Sprint(op.Done-before.Done)), err)
+			return errors.Join(e.done(op, "operation %d: %s of %s is %s, %s of them now", id, op.Kind, messagesDone(op), op.Status, fmt.Sprint(op.Done-before.Done)), err)
 		},
 	}
 	ch.flags(c, asksNever)
@@ -190,7 +188,7 @@ has done stays done. It asks first, on a terminal.`,
 				return nothingIfNoOperation(err)
 			}
 			if ch.dryRun {
-				return e.done(wouldChange{viewOperation(op), true}, "would cancel the %s, which is %s: %s done", op.Kind, op.Status, doneText(op))
+				return e.done(wouldChange{op}, "would cancel the %s, which is %s: %s done", op.Kind, op.Status, doneText(op))
 			}
 			what := fmt.Sprintf("end operation %d, the %s of %s, which is %s: %s done", id, op.Kind, filterText(op), op.Status, doneText(op))
 			if err := e.confirmOnTerminal(c.Context(), ch, what); err != nil {
@@ -200,7 +198,7 @@ has done stays done. It asks first, on a terminal.`,
 			if err != nil {
 				return nothingIfNoOperation(err)
 			}
-			return e.done(viewOperation(op), "cancelled operation %d: %s of %s", id, op.Kind, messagesDone(op))
+			return e.done(op, "cancelled operation %d: %s of %s", id, op.Kind, messagesDone(op))
 		},
 	}
 	ch.flags(c, asksOnTerminal)
@@ -278,39 +276,15 @@ func filterText(op ops.Operation) string {
 	return strings.Join(parts, " ")
 }
 
-// operationView is an operation in JSON.
-type operationView struct {
-	Operation int64               `json:"operation"`
-	Kind      string              `json:"kind"`
-	Status    ops.OperationStatus `json:"status"`
-	Filter    json.RawMessage     `json:"filter"`
-	Queue     *string             `json:"queue"`
-	Wanted    *int64              `json:"wanted"`
-	Done      int64               `json:"done"`
-	Role      string              `json:"role"`
-	OSUser    string              `json:"os_user"`
-	Host      string              `json:"host"`
-	Reason    string              `json:"reason"`
-	BeganAt   time.Time           `json:"began_at"`
-	UpdatedAt time.Time           `json:"updated_at"`
-	EndedAt   *time.Time          `json:"ended_at"`
-	Error     string              `json:"error,omitempty"`
-	Resumable bool                `json:"resumable"`
-}
+// wouldChange is an operation that a dry run has looked at: in JSON it says so.
+type wouldChange struct{ ops.Operation }
 
-// wouldChange is an operation that a dry run has looked at.
-type wouldChange struct {
-	operationView
-	DryRun bool `json:"dry_run"`
-}
-
-func viewOperation(op ops.Operation) operationView {
-	v := operationView{op.ID, op.Kind, op.Status, op.Filter, nil, op.Wanted, op.Done, op.Role, op.OSUser, op.Host, op.Reason,
-		inUTC(op.BeganAt), inUTC(op.UpdatedAt), utc(op.EndedAt), op.Error, op.Resumable()}
-	if op.Queue != "" {
-		v.Queue = &op.Queue
+func (w wouldChange) MarshalJSON() ([]byte, error) {
+	text, err := w.Operation.MarshalJSON()
+	if err != nil {
+		return nil, err
 	}
-	return v
+	return append(text[:len(text)-1], `,"dry_run":true}`...), nil
 }
 
 var operationStatuses = []string{"running", "stalled", "done", "interrupted", "cancelled"}

@@ -65,15 +65,14 @@ nothing was stored.`,
 
 func printPublished(e *env, messageType string, events []ops.Published, queues []string) error {
 	type view struct {
-		ID     string   `json:"id"`
-		Copies int      `json:"copies"`
+		ops.Published
 		Queues []string `json:"queues"` // null: this role may not see them
 	}
 	var views []view
 	var ids strings.Builder
 	copies := 0
 	for _, event := range events {
-		views = append(views, view{event.ID, event.Copies, queues})
+		views = append(views, view{event, queues})
 		copies += event.Copies
 		ids.WriteString(event.ID + "\n")
 	}

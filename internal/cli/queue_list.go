@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -55,7 +54,7 @@ not) and paused_by.`, ops.CountLimit),
 }
 
 // listQueues makes one list of the queues, as data and as a table.
-func listQueues(ctx context.Context, e *env, db *database) ([]queueView, *term.Table, error) {
+func listQueues(ctx context.Context, e *env, db *database) ([]ops.Queue, *term.Table, error) {
 	queues, err := db.Queues.List(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -63,9 +62,7 @@ func listQueues(ctx context.Context, e *env, db *database) ([]queueView, *term.T
 	t := &term.Table{Columns: []term.Column{{Name: "queue", Cut: true}, {Name: "ready", Right: true}, {Name: "delayed", Right: true, Spare: 3},
 		{Name: "leased", Right: true, Spare: 4}, {Name: "failed", Right: true}, {Name: "oldest"}, {Name: "in/s", Right: true, Spare: 1}, {Name: "out/s", Right: true, Spare: 2},
 		{Name: "inst", Right: true, Spare: 5}, {Name: "paused"}}}
-	var views []queueView
 	for _, q := range queues {
-		views = append(views, viewQueue(q))
 		paused := "-"
 		if q.PausedAt != nil {
 			paused = e.when(*q.PausedAt)
@@ -73,7 +70,7 @@ func listQueues(ctx context.Context, e *env, db *database) ([]queueView, *term.T
 		t.Add(q.Name, count(q.Ready), count(q.Delayed), count(q.Leased), count(q.Failed), oldestText(e, q), perSecond(q.In), perSecond(&q.Out),
 			fmt.Sprint(q.Instances), paused)
 	}
-	return views, t, nil
+	return queues, t, nil
 }
 
 func newQueueShowCommand(e *env) *cobra.Command {
@@ -93,21 +90,20 @@ not removed yet, and up to which number (low) it has no message, where receivers
 				return err
 			}
 			defer db.Close()
-			var views []queueDetailView
+			var views []ops.QueueDetail
 			for i, name := range names {
 				q, err := db.Queues.Show(c.Context(), name)
 				if err != nil {
 					return err
 				}
-				view := viewQueueDetail(q)
 				if len(names) > 1 && e.format != formatTable {
-					views = append(views, view)
+					views = append(views, q)
 					continue
 				}
 				if i > 0 {
 					fmt.Fprintln(e.out)
 				}
-				if err := e.printOne(view, func(w io.Writer) { writeQueue(e, w, q) }); err != nil {
+				if err := e.printOne(q, func(w io.Writer) { writeQueue(e, w, q) }); err != nil {
 					return err
 				}
 			}
@@ -146,70 +142,6 @@ func writeQueue(e *env, w io.Writer, q ops.QueueDetail) {
 	}
 	_ = t.Print(&text, max(0, e.width-2))
 	block(w, "running", text.String())
-}
-
-// queueView is a queue in JSON.
-type queueView struct {
-	Queue     string     `json:"queue"`
-	Ready     int64      `json:"ready"`
-	Delayed   int64      `json:"delayed"`
-	Leased    int64      `json:"leased"`
-	Failed    int64      `json:"failed"`
-	Estimated []string   `json:"estimated,omitempty"` // which of these are estimates
-	OldestAt  *time.Time `json:"oldest_sent_at"`
-	OldestAge *float64   `json:"oldest_age_seconds"`
-	In        *float64   `json:"in_per_second"`
-	Out       float64    `json:"out_per_second"`
-	Instances int        `json:"instances"`
-	PausedAt  *time.Time `json:"paused_at"`
-	PausedBy  string     `json:"paused_by,omitempty"`
-}
-
-func viewQueue(q ops.Queue) queueView {
-	v := queueView{Queue: q.Name, Ready: q.Ready.N, Delayed: q.Delayed.N, Leased: q.Leased.N, Failed: q.Failed.N, OldestAt: utc(q.OldestAt),
-		In: q.In, Out: q.Out, Instances: q.Instances, PausedAt: utc(q.PausedAt), PausedBy: q.PausedBy}
-	for i, c := range []ops.Count{q.Ready, q.Delayed, q.Leased, q.Failed} {
-		if c.Estimated {
-			v.Estimated = append(v.Estimated, []string{"ready", "delayed", "leased", "failed"}[i])
-		}
-	}
-	if q.OldestAge != nil {
-		seconds := q.OldestAge.Seconds()
-		v.OldestAge = &seconds
-	}
-	return v
-}
-
-// queueDetailView is a queue in JSON with all that is known of it.
-type queueDetailView struct {
-	queueView
-	CreatedAt  time.Time           `json:"created_at"`
-	Subscribed []string            `json:"subscribed"`
-	Size       int64               `json:"table_bytes"`
-	Dead       int64               `json:"dead_rows"`
-	Low        int64               `json:"low"`
-	Running    []queueInstanceView `json:"running"`
-}
-
-// queueInstanceView is an instance of a queue's endpoint in JSON.
-type queueInstanceView struct {
-	Number      int       `json:"number"`
-	Host        string    `json:"host"`
-	PID         int       `json:"pid"`
-	Version     string    `json:"version"`
-	Concurrency int       `json:"concurrency"`
-	InHand      int       `json:"in_hand"`
-	Rate        float64   `json:"out_per_second"`
-	StartedAt   time.Time `json:"started_at"`
-	HeartbeatAt time.Time `json:"heartbeat_at"`
-}
-
-func viewQueueDetail(q ops.QueueDetail) queueDetailView {
-	v := queueDetailView{viewQueue(q.Queue), inUTC(q.CreatedAt), q.Subscribed, q.Size, q.Dead, q.Low, []queueInstanceView{}}
-	for _, i := range q.Running {
-		v.Running = append(v.Running, queueInstanceView{i.Number, i.Host, i.PID, i.Version, i.Concurrency, i.InHand, i.Rate, inUTC(i.StartedAt), inUTC(i.HeartbeatAt)})
-	}
-	return v
 }
 
 // perSecond writes messages a second; nil is not known.

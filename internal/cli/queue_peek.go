@@ -45,12 +45,10 @@ there are enough. That can be interrupted. With a choice that nothing fits the e
 			}
 			t := &term.Table{Columns: []term.Column{{Name: "seq", Right: true}, {Name: "sent"}, {Name: "type", Cut: true}, {Name: "attempt", Right: true, Spare: 1},
 				{Name: "id", Spare: 2}, {Name: "body", Cut: true}}}
-			var views []messageView
 			for _, m := range messages {
-				views = append(views, viewMessage(m))
 				t.Add(fmt.Sprint(m.Seq), e.when(m.SentAt), m.Type, fmt.Sprint(m.Attempt), m.ID, begin(m.Body))
 			}
-			if err = errors.Join(printList(e, views, t), err); err != nil || len(messages) > 0 {
+			if err = errors.Join(printList(e, messages, t), err); err != nil || len(messages) > 0 {
 				return err
 			}
 			if f.ChoosesAll() {
@@ -104,7 +102,7 @@ overtake it.`,
 			}
 			err = db.Ready.Tail(ctx, args[0], f, func(m ops.Message) error {
 				if e.format != formatTable {
-					return printList(e, []messageView{viewMessage(m)}, nil)
+					return printList(e, []ops.Message{m}, nil)
 				}
 				line := fmt.Sprintf("%s  %d  %s  %s  %s", m.SentAt.Local().Format("15:04:05.000"), m.Seq, m.Type, m.ID, begin(m.Body))
 				if !e.outTerminal {
@@ -133,20 +131,4 @@ overtake it.`,
 // begin returns the beginning of a text of which a line shows no more.
 func begin(text []byte) string {
 	return strings.ToValidUTF8(string(text[:min(len(text), 1000)]), "\ufffd")
-}
-
-// messageView is a ready message in JSON.
-type messageView struct {
-	Seq       int64      `json:"seq"`
-	ID        string     `json:"id"`
-	Type      string     `json:"type"`
-	SentAt    time.Time  `json:"sent_at"`
-	ExpiresAt *time.Time `json:"expires_at"`
-	Attempt   int        `json:"attempt"`
-	Headers   any        `json:"headers"`
-	body
-}
-
-func viewMessage(m ops.Message) messageView {
-	return messageView{m.Seq, m.ID, m.Type, inUTC(m.SentAt), utc(m.ExpiresAt), m.Attempt, headersOf(m.Headers), bodyOf(m.Body)}
 }

@@ -154,17 +154,10 @@ is there twice.`,
 // tellImport tells what an import did.
 func tellImport(e *env, queue string, done ops.Imported, opts ops.ImportOptions) error {
 	outcome := struct {
-		Queue   string   `json:"queue"`
-		Ready   int64    `json:"ready_imported"`
-		Delayed int64    `json:"delayed_imported"`
-		UpTo    int64    `json:"lines_done"`
-		LeftOut int64    `json:"left_out"`
-		Damaged []string `json:"damaged,omitempty"`
-		DryRun  bool     `json:"dry_run,omitempty"`
-	}{Queue: queue, Ready: done.Ready, Delayed: done.Delayed, UpTo: done.UpTo, LeftOut: done.LeftOut, DryRun: opts.DryRun}
-	for _, line := range done.Damaged {
-		outcome.Damaged = append(outcome.Damaged, line.Error())
-	}
+		Queue string `json:"queue"`
+		ops.Imported
+		DryRun bool `json:"dry_run,omitempty"`
+	}{queue, done, opts.DryRun}
 	sentence := "imported %d ready and %d delayed messages to queue %s"
 	if opts.DryRun {
 		sentence = "would import %d ready and %d delayed messages to queue %s"

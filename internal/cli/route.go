@@ -3,7 +3,6 @@ package cli
 import (
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -38,7 +37,7 @@ queues in which such messages wait or failed, and a queue that is named like the
 			if err != nil {
 				return err
 			}
-			return e.printOne(viewRoute(r), func(w io.Writer) { writeRoute(e, w, r) })
+			return e.printOne(r, func(w io.Writer) { writeRoute(e, w, r) })
 		},
 	}
 }
@@ -76,40 +75,4 @@ func writeRoute(e *env, w io.Writer, r ops.Route) {
 	if !known {
 		line("  nothing: no queue bears a name like it, and none of its messages wait or have failed")
 	}
-}
-
-// routeView is a route in JSON.
-type routeView struct {
-	Type       string             `json:"type"`
-	Subscribed []subscriptionView `json:"subscribed"` // where it goes as an event
-	Waiting    []typeSeenView     `json:"waiting"`    // where such messages are
-	Failed     []typeSeenView     `json:"failed"`
-	Named      *string            `json:"named"` // the queue that is named like it
-	Instances  map[string]int     `json:"instances"`
-}
-
-type typeSeenView struct {
-	Queue  string    `json:"queue"`
-	Count  int       `json:"count"`
-	LastAt time.Time `json:"last_at"`
-}
-
-func viewRoute(r ops.Route) routeView {
-	v := routeView{Type: r.Type, Subscribed: []subscriptionView{}, Waiting: []typeSeenView{}, Failed: []typeSeenView{}, Instances: map[string]int{}}
-	for _, s := range r.Subscribers {
-		v.Subscribed = append(v.Subscribed, viewSubscription(s))
-	}
-	for _, s := range r.Waiting {
-		v.Waiting = append(v.Waiting, typeSeenView{s.Queue, s.N, inUTC(s.LastAt)})
-	}
-	for _, s := range r.Failed {
-		v.Failed = append(v.Failed, typeSeenView{s.Queue, s.N, inUTC(s.LastAt)})
-	}
-	if r.Named != "" {
-		v.Named = &r.Named
-	}
-	for _, queue := range r.Queues() {
-		v.Instances[queue] = r.Endpoints[queue]
-	}
-	return v
 }

@@ -2,12 +2,10 @@ package cli
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sqlq/sqlq/internal/term"
-	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
 func newSubscriptionCommand(e *env) *cobra.Command {
@@ -35,12 +33,10 @@ func newSubscriptionListCommand(e *env) *cobra.Command {
 				return err
 			}
 			t := &term.Table{Columns: []term.Column{{Name: "type", Cut: true}, {Name: "queue", Cut: true}, {Name: "since", Spare: 1}, {Name: "instances", Right: true, Spare: 2}}}
-			views := make([]subscriptionView, len(found))
-			for i, s := range found {
-				views[i] = viewSubscription(s)
+			for _, s := range found {
 				t.Add(s.Type, s.Queue, e.when(s.Since), fmt.Sprint(s.Instances))
 			}
-			if err := printList(e, views, t); err != nil || len(found) > 0 {
+			if err := printList(e, found, t); err != nil || len(found) > 0 {
 				return err
 			}
 			return noneFound(c.Context(), e, db, messageType != "" || queue != "", messageType, "no such subscription; an endpoint subscribes to the events that it handles when it starts")
@@ -145,16 +141,4 @@ func newSubscriptionChangeCommand(e *env, when string, c *cobra.Command, work fu
 	ch.flags(c, when)
 	ch.reasonFlag(c)
 	return c
-}
-
-// subscriptionView is a subscription in JSON.
-type subscriptionView struct {
-	Type      string    `json:"type"`
-	Queue     string    `json:"queue"`
-	Since     time.Time `json:"since"`
-	Instances int       `json:"instances"`
-}
-
-func viewSubscription(s ops.Subscription) subscriptionView {
-	return subscriptionView{s.Type, s.Queue, inUTC(s.Since), s.Instances}
 }
