@@ -43,9 +43,11 @@ func TestJSON(t *testing.T) {
 		{ops.FailedDetail{FailedMessage: whole, History: []ops.Past{replaced}}, long + `,"history":[` + edited + `]}`},
 		{ops.Past{At: at, What: "replay", FailedAt: &at, Attempts: 3, FailedOn: "h", Error: "e", Reason: "r"}, `{"at":"2026-03-01T15:04:05.6789Z","what":"replay",` +
 			`"operation":0,"role":"","os_user":"","host":"","reason":"r","queue":"","attempts":3,"failed_at":"2026-03-01T15:04:05.6789Z","failed_on":"h","error":"e"}`},
-		{ops.Group{Group: "g", Count: ops.Count{N: 4, Estimated: true}, Archived: 1, Queues: []string{"sales"}, Types: []string{"T"}, FirstAt: at, LastAt: at, Number: 9},
+		{ops.Group{By: ops.ByFault, Group: "g", Count: ops.Count{N: 4, Estimated: true}, Archived: 1, Queues: []string{"sales"}, Types: []string{"T"}, FirstAt: at, LastAt: at, Number: 9},
 			`{"group":"g","count":4,"estimated":true,"archived":1,"status":"both","queues":["sales"],"types":["T"],` +
 				`"first_failed_at":"2026-03-01T15:04:05.6789Z","last_failed_at":"2026-03-01T15:04:05.6789Z","number":9,"error_type":"","error":""}`},
+		{ops.Group{By: ops.ByQueue, Group: "sales", Count: ops.Count{N: 1}}, `{"by":"queue","group":"sales","count":1,"estimated":false,"archived":0,"status":"failed",` +
+			`"queues":null,"types":null,"first_failed_at":"0001-01-01T00:00:00Z","last_failed_at":"0001-01-01T00:00:00Z","number":0,"error_type":"","error":""}`},
 		{ops.DelayedMessage{Number: 1, ID: "i", Queue: "sales", Type: "T", Why: ops.WhyRetry, DueAt: at, DueIn: -1500 * time.Millisecond, SentAt: time.Time{}, Attempts: 2, Error: "e"},
 			`{"number":1,"id":"i","queue":"sales","type":"T","why":"retry","due_at":"2026-03-01T15:04:05.6789Z","due_in_seconds":-1.5,` +
 				`"sent_at":"0001-01-01T00:00:00Z","expires_at":null,"attempts":2,"error":"e"}`},

@@ -95,15 +95,36 @@ func (e *NoLeaseError) Error() string {
 // List returns the leased messages that a filter chooses, those that were leased first in front. Naming a queue that is not
 // there is a *NoQueueError.
 func (o Leases) List(ctx context.Context, f LeaseFilter) ([]Lease, error) {
+	return o.list(ctx, f, nil, Filter{Limit: f.Limit}.limit())
+}
+
+// Page returns a page of the leased messages that a filter chooses, in the order of List: the first Limit of them, default 50,
+// behind opts.After. There are no more of them than handlers run: opts.Budget does not matter.
+func (o Leases) Page(ctx context.Context, f LeaseFilter, opts PageOptions) (page Page[Lease], err error) {
+	var after *query.LeaseKey
+	if opts.After != "" {
+		at, number, err := opts.After.read('l')
+		if err != nil {
+			return page, err
+		}
+		after = &query.LeaseKey{LeasedAt: at, Lease: number}
+	}
+	size := Filter{Limit: f.Limit}
+	leases, err := o.list(ctx, f, after, size.pageSize()+1)
+	return wholePage(leases, size, func(l Lease) Cursor { return cursor('l', l.LeasedAt, l.Number) }), err
+}
+
+func (o Leases) list(ctx context.Context, f LeaseFilter, after *query.LeaseKey, limit int) ([]Lease, error) {
 	chosen, err := f.chosen()
 	if err != nil {
 		return nil, err
 	}
-	leased, err := o.store.ListLeased(ctx, o.pool, chosen, Filter{Limit: f.Limit}.limit())
+	chosen.After = after
+	leased, err := o.store.ListLeased(ctx, o.pool, chosen, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list leased messages: %w", err)
 	}
-	if len(leased) == 0 {
+	if len(leased) == 0 && after == nil {
 		return nil, o.checkQueue(ctx, f.Queue)
 	}
 	leases := make([]Lease, len(leased))
