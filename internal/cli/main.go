@@ -220,7 +220,7 @@ func newRootCommand(e *env) *cobra.Command {
 	in("operate", "Look and mend:", newTopCommand(e), newQueueCommand(e), newErrorCommand(e), newDelayedCommand(e), newLeaseCommand(e),
 		newFindCommand(e), newSubscriptionCommand(e), newRouteCommand(e), newInstanceCommand(e), newOperationCommand(e), newDoctorCommand(e))
 	in("send", "Send:", newSendCommand(e), newPublishCommand(e))
-	in("set-up", "Set up:", newMigrateCommand(e), newGrantCommand(e), newRevokeCommand(e), newConfigCommand(e), newCompletionCommand(e), newManCommand(e), newVersionCommand(e), newHelpCommand(e))
+	in("set-up", "Set up:", newMigrateCommand(e), newGrantCommand(e), newRevokeCommand(e), newConfigCommand(e), newCompletionCommand(e), newManCommand(e), newVersionCommand(e), newHelpCommand())
 	root.SetHelpCommand(root.Commands()[len(root.Commands())-1])
 
 	flags := root.PersistentFlags()
