@@ -31,8 +31,14 @@ of the whole server, whatever else runs on it.`
 	return c
 }
 
+// benchOptions are the flags of a benchmark.
+type benchOptions struct {
+	bench.Options
+	schemaGiven bool // which is refused
+}
+
 func newBenchmarkCommand(e *env, b bench.Benchmark) *cobra.Command {
-	o := bench.Options{}
+	var o benchOptions
 	c := &cobra.Command{
 		Use:     b.Name,
 		Short:   b.Short,
@@ -40,10 +46,8 @@ func newBenchmarkCommand(e *env, b bench.Benchmark) *cobra.Command {
 		Example: fmt.Sprintf("  sqlq bench %s\n  sqlq bench %[1]s --database-url postgres://user@host/database -o json", b.Name),
 		Args:    noMoreThan(0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if c.Flags().Changed("schema") {
-				return usageErrorf("sqlq bench has a schema of its own, sqlq_bench: leave --schema out")
-			}
-			return measure(c.Context(), e, b, o)
+			o.schemaGiven = c.Flags().Changed("schema")
+			return runBenchmark(c.Context(), e, b, &o)
 		},
 	}
 	flags := c.Flags()
@@ -62,7 +66,10 @@ func newBenchmarkCommand(e *env, b bench.Benchmark) *cobra.Command {
 	return c
 }
 
-func measure(ctx context.Context, e *env, b bench.Benchmark, o bench.Options) error {
+func runBenchmark(ctx context.Context, e *env, b bench.Benchmark, o *benchOptions) error {
+	if o.schemaGiven {
+		return usageErrorf("sqlq bench has a schema of its own, sqlq_bench: leave --schema out")
+	}
 	if o.DatabaseURL = e.databaseURL; o.DatabaseURL != "" {
 		db, err := e.connectAnySchema(ctx) // its errors show no password, and have their exit code
 		if err != nil {
@@ -82,7 +89,7 @@ func measure(ctx context.Context, e *env, b bench.Benchmark, o bench.Options) er
 	if e.errTerminal {
 		o.Progress = benchProgress(e)
 	}
-	result, err := bench.Run(ctx, b, o)
+	result, err := bench.Run(ctx, b, o.Options)
 	switch {
 	case errors.Is(err, context.Canceled):
 		return errors.New("interrupted; what was made is removed")
@@ -148,12 +155,16 @@ func newBenchReceiverCommand(e *env) *cobra.Command {
 		Hidden: true,
 		Args:   noMoreThan(0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			// Ctrl-C on the terminal reaches this process too. It ends when the one that measures lets it.
-			signal.Ignore(os.Interrupt)
-			if bench.Receive(context.WithoutCancel(c.Context()), e.in, e.out) != nil {
-				return &codedError{code: exitError} // the other process was told, and says it
-			}
-			return nil
+			return runBenchReceiver(c.Context(), e)
 		},
 	}
+}
+
+func runBenchReceiver(ctx context.Context, e *env) error {
+	// Ctrl-C on the terminal reaches this process too. It ends when the one that measures lets it.
+	signal.Ignore(os.Interrupt)
+	if bench.Receive(context.WithoutCancel(ctx), e.in, e.out) != nil {
+		return &codedError{code: exitError} // the other process was told, and says it
+	}
+	return nil
 }

@@ -4,7 +4,14 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// completionOptions are the arguments and flags of `sqlq completion`.
+type completionOptions struct {
+	root  *cobra.Command
+	shell string
+}
+
 func newCompletionCommand(e *env) *cobra.Command {
+	var o completionOptions
 	shells := []string{"bash", "zsh", "fish", "powershell"}
 	return &cobra.Command{
 		Use:   "completion bash|zsh|fish|powershell",
@@ -20,18 +27,22 @@ the database for. Load it where the shell begins:
 		Args:      exactly("the shell"),
 		ValidArgs: shells,
 		RunE: func(c *cobra.Command, args []string) error {
-			root := c.Root()
-			switch args[0] {
-			case "bash":
-				return root.GenBashCompletionV2(e.out, true)
-			case "zsh":
-				return root.GenZshCompletion(e.out)
-			case "fish":
-				return root.GenFishCompletion(e.out, true)
-			case "powershell":
-				return root.GenPowerShellCompletionWithDesc(e.out)
-			}
-			return usageErrorf("there is no completion for %q; there is bash, zsh, fish and powershell", args[0])
+			o.root, o.shell = c.Root(), args[0]
+			return runCompletion(e, &o)
 		},
 	}
+}
+
+func runCompletion(e *env, o *completionOptions) error {
+	switch o.shell {
+	case "bash":
+		return o.root.GenBashCompletionV2(e.out, true)
+	case "zsh":
+		return o.root.GenZshCompletion(e.out)
+	case "fish":
+		return o.root.GenFishCompletion(e.out, true)
+	case "powershell":
+		return o.root.GenPowerShellCompletionWithDesc(e.out)
+	}
+	return usageErrorf("there is no completion for %q; there is bash, zsh, fish and powershell", o.shell)
 }

@@ -27,6 +27,11 @@ type setting struct {
 	Source string `json:"source"`
 }
 
+// configShowOptions are what `sqlq config show` must know of its command line.
+type configShowOptions struct {
+	given func(flag string) bool
+}
+
 func newConfigShowCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "show",
@@ -36,23 +41,27 @@ default; and, as far as the database answers, what is there: versions, role, poo
 		Example: "  sqlq config show\n  sqlq config show -o json | jq -r '.[] | select(.setting == \"role\").value'",
 		Args:    noMoreThan(0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			config, err := e.config()
-			if err != nil {
-				return &codedError{code: exitConnect, err: err}
-			}
-			settings := append(targetOf(e, config.ConnConfig), habitsOf(e, c)...)
-			there, err := foundThere(c.Context(), e)
-			settings = append(settings, there...)
-			t := &term.Table{Columns: []term.Column{{Name: "setting"}, {Name: "value", Cut: true}, {Name: "source"}}}
-			for _, s := range settings {
-				t.Add(s.Name, s.Value, s.Source)
-			}
-			if printErr := printList(e, settings, t); printErr != nil {
-				return printErr
-			}
-			return err
+			return runConfigShow(c.Context(), e, &configShowOptions{given: func(flag string) bool { return c.Flag(flag).Changed }})
 		},
 	}
+}
+
+func runConfigShow(ctx context.Context, e *env, o *configShowOptions) error {
+	config, err := e.config()
+	if err != nil {
+		return &codedError{code: exitConnect, err: err}
+	}
+	settings := append(targetOf(e, config.ConnConfig), habitsOf(e, o.given)...)
+	there, err := foundThere(ctx, e)
+	settings = append(settings, there...)
+	t := &term.Table{Columns: []term.Column{{Name: "setting"}, {Name: "value", Cut: true}, {Name: "source"}}}
+	for _, s := range settings {
+		t.Add(s.Name, s.Value, s.Source)
+	}
+	if printErr := printList(e, settings, t); printErr != nil {
+		return printErr
+	}
+	return err
 }
 
 // targetOf says where the connection goes, and what says so.
@@ -88,9 +97,9 @@ func targetOf(e *env, config *pgx.ConnConfig) []setting {
 }
 
 // habitsOf are the settings of the command line itself.
-func habitsOf(e *env, c *cobra.Command) []setting {
+func habitsOf(e *env, given func(flag string) bool) []setting {
 	from := func(flag, variable string) string {
-		if c.Flag(flag).Changed {
+		if given(flag) {
 			return "--" + flag
 		}
 		return cmp.Or(present(variable), "default")

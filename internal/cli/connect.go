@@ -235,7 +235,7 @@ func (d *database) newer(have int64) error {
 
 // migrateUp is the command that makes or mends a schema.
 func migrateUp(schema string) string {
-	if schema == "sqlq" {
+	if schema == defaultSchema {
 		return "sqlq migrate up"
 	}
 	return "sqlq migrate up --schema " + shellWord(schema)

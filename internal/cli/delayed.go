@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
 
@@ -15,8 +16,13 @@ func newDelayedCommand(e *env) *cobra.Command {
 		newDelayedListCommand(e), newDelayedShowCommand(e), newDelayedCancelCommand(e), newDelayedRescheduleCommand(e), newDelayedNowCommand(e))
 }
 
+// delayedListOptions are the arguments and flags of `sqlq delayed ls`.
+type delayedListOptions struct {
+	filter ops.Filter
+}
+
 func newDelayedListCommand(e *env) *cobra.Command {
-	var f ops.Filter
+	var o delayedListOptions
 	c := &cobra.Command{
 		Use:     "ls",
 		Aliases: []string{"list"},
@@ -29,21 +35,25 @@ Times are found by an index. Everything else looks at one message after the othe
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := chosenBy(c.Context(), e, &f, nil); err != nil {
-				return err
-			}
-			return runList(c.Context(), e, f.Limit, func(db *database, limit int) ([]ops.DelayedMessage, error) {
-				wanted := f
-				wanted.Limit = limit
-				return db.Delayed.List(c.Context(), wanted)
-			}, printDelayed, func(db *database) error {
-				return noneFound(c.Context(), e, db, !f.ChoosesAll(), f.Type, "no such messages among the delayed")
-			})
+			return runDelayedList(c.Context(), e, &o)
 		},
 	}
-	filterFlags(e, c, &f, delayedMessages)
-	limitFlag(c, &f.Limit)
+	filterFlags(e, c, &o.filter, delayedMessages)
+	limitFlag(c, &o.filter.Limit)
 	return watchable(e, c)
+}
+
+func runDelayedList(ctx context.Context, e *env, o *delayedListOptions) error {
+	if err := chosenBy(ctx, e, &o.filter, nil); err != nil {
+		return err
+	}
+	return runList(ctx, e, o.filter.Limit, func(db *database, limit int) ([]ops.DelayedMessage, error) {
+		wanted := o.filter
+		wanted.Limit = limit
+		return db.Delayed.List(ctx, wanted)
+	}, printDelayed, func(db *database) error {
+		return noneFound(ctx, e, db, !o.filter.ChoosesAll(), o.filter.Type, "no such messages among the delayed")
+	})
 }
 
 func printDelayed(e *env, found []ops.DelayedMessage) error {
@@ -67,7 +77,13 @@ func dueText(e *env, m ops.DelayedMessage) string {
 	}
 }
 
+// delayedShowOptions are the arguments and flags of `sqlq delayed show`.
+type delayedShowOptions struct {
+	name string
+}
+
 func newDelayedShowCommand(e *env) *cobra.Command {
+	var o delayedShowOptions
 	return &cobra.Command{
 		Use:               "show NUMBER|ID",
 		Short:             "Show all of a delayed message",
@@ -75,18 +91,23 @@ func newDelayedShowCommand(e *env) *cobra.Command {
 		Args:              exactly("NUMBER or ID"),
 		ValidArgsFunction: onlyFirst(completeDelayed(e)),
 		RunE: func(c *cobra.Command, args []string) error {
-			db, err := e.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			m, err := db.Delayed.Show(c.Context(), args[0])
-			if err != nil {
-				return nothingDelayed(err, 0)
-			}
-			return e.printOne(m, func(w io.Writer) { writeDelayed(e, w, m) })
+			o.name = args[0]
+			return runDelayedShow(c.Context(), e, &o)
 		},
 	}
+}
+
+func runDelayedShow(ctx context.Context, e *env, o *delayedShowOptions) error {
+	db, err := e.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	m, err := db.Delayed.Show(ctx, o.name)
+	if err != nil {
+		return nothingDelayed(err, 0)
+	}
+	return e.printOne(m, func(w io.Writer) { writeDelayed(e, w, m) })
 }
 
 func writeDelayed(e *env, w io.Writer, m ops.DelayedMessage) {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"os"
@@ -12,9 +13,16 @@ import (
 	"github.com/sqlq/sqlq/internal/term"
 )
 
+// demoOptions are the arguments and flags of `sqlq demo`.
+type demoOptions struct {
+	sabotage    string
+	listenURL   string
+	verbose     bool
+	schemaGiven bool // which is refused
+}
+
 func newDemoCommand(e *env) *cobra.Command {
-	var sabotage, listenURL string
-	var verbose bool
+	var o demoOptions
 	c := &cobra.Command{
 		Use:   "demo",
 		Short: "Show what sqlq does: a shop's orders on a throw-away PostgreSQL",
@@ -27,46 +35,51 @@ and sqlq_demo_shop, which it removes at the end.`,
 		Example: "  sqlq demo\n  sqlq demo -o json\n  sqlq demo --sabotage loss",
 		Args:    noMoreThan(0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			o := demo.Options{DatabaseURL: e.databaseURL, ListenURL: listenURL, Notices: e.err, Sabotage: demo.Sabotage(sabotage)}
-			switch o.Sabotage {
-			case "", demo.SabotageLoss, demo.SabotageDuplicate:
-			default:
-				return usageErrorf("--sabotage %q: there are loss and duplicate", sabotage)
-			}
-			if c.Flags().Changed("schema") {
-				return usageErrorf("sqlq demo has a schema of its own: leave --schema out")
-			}
-			if listenURL != "" && e.databaseURL == "" {
-				return usageErrorf("--listen-url leads past a pooler that --database-url goes through: give that too")
-			}
-			if e.databaseURL == "" {
-				ignorePostgresVariables()
-			} else {
-				db, err := e.connectAnySchema(c.Context()) // for its error and exit code
-				if err != nil {
-					return err
-				}
-				db.Close()
-			}
-			if verbose {
-				o.Log = slog.New(slog.NewTextHandler(e.err, nil))
-			}
-			if e.format == formatTable {
-				o.Out, o.Width = e.out, e.width
-				o.Terminal = e.outTerminal && !term.Dumb()
-				o.Palette = e.palette()
-			}
-			result, err := demo.Run(c.Context(), o)
-			if e.format != formatTable && (err == nil || errors.Is(err, demo.ErrAudit)) {
-				err = errors.Join(err, e.printData(result))
-			}
-			return err
+			o.schemaGiven = c.Flags().Changed("schema")
+			return runDemo(c.Context(), e, &o)
 		},
 	}
-	c.Flags().StringVar(&sabotage, "sabotage", "", "plant a fault before the audit, to see that it notices: loss or duplicate")
-	c.Flags().StringVar(&listenURL, "listen-url", "", "URL of the same database past a transaction pooler, if --database-url goes through one")
-	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "print what the library logs, on standard error")
+	c.Flags().StringVar(&o.sabotage, "sabotage", "", "plant a fault before the audit, to see that it notices: loss or duplicate")
+	c.Flags().StringVar(&o.listenURL, "listen-url", "", "URL of the same database past a transaction pooler, if --database-url goes through one")
+	c.Flags().BoolVarP(&o.verbose, "verbose", "v", false, "print what the library logs, on standard error")
 	return c
+}
+
+func runDemo(ctx context.Context, e *env, o *demoOptions) error {
+	shop := demo.Options{DatabaseURL: e.databaseURL, ListenURL: o.listenURL, Notices: e.err, Sabotage: demo.Sabotage(o.sabotage)}
+	switch shop.Sabotage {
+	case "", demo.SabotageLoss, demo.SabotageDuplicate:
+	default:
+		return usageErrorf("--sabotage %q: there are loss and duplicate", o.sabotage)
+	}
+	if o.schemaGiven {
+		return usageErrorf("sqlq demo has a schema of its own: leave --schema out")
+	}
+	if o.listenURL != "" && e.databaseURL == "" {
+		return usageErrorf("--listen-url leads past a pooler that --database-url goes through: give that too")
+	}
+	if e.databaseURL == "" {
+		ignorePostgresVariables()
+	} else {
+		db, err := e.connectAnySchema(ctx) // for its error and exit code
+		if err != nil {
+			return err
+		}
+		db.Close()
+	}
+	if o.verbose {
+		shop.Log = slog.New(slog.NewTextHandler(e.err, nil))
+	}
+	if e.format == formatTable {
+		shop.Out, shop.Width = e.out, e.width
+		shop.Terminal = e.outTerminal && !term.Dumb()
+		shop.Palette = e.palette()
+	}
+	result, err := demo.Run(ctx, shop)
+	if e.format != formatTable && (err == nil || errors.Is(err, demo.ErrAudit)) {
+		err = errors.Join(err, e.printData(result))
+	}
+	return err
 }
 
 // ignorePostgresVariables takes libpq's variables out of the environment. The throw-away server's URL overrides most of

@@ -17,8 +17,14 @@ import (
 	"github.com/sqlq/sqlq/sqlq/migrate"
 )
 
+// devOptions are the arguments and flags of `sqlq dev`.
+type devOptions struct {
+	command  []string
+	printURL bool
+}
+
 func newDevCommand(e *env) *cobra.Command {
-	var printURL bool
+	var o devOptions
 	cmd := &cobra.Command{
 		Use:   "dev [-- COMMAND...]",
 		Short: "Start a throw-away PostgreSQL with sqlq's schema",
@@ -34,45 +40,50 @@ and stays.`,
 			}
 			return nil
 		},
-		RunE: func(c *cobra.Command, command []string) (err error) {
-			if e.databaseURL != "" {
-				return usageErrorf("sqlq dev starts a server of its own: leave --database-url out")
-			}
-			if printURL {
-				if len(command) > 0 {
-					return usageErrorf("--url starts nothing: leave the command out")
-				}
-				url, err := notedURL(c.Context())
-				if err != nil {
-					return &codedError{code: exitConnect, err: err}
-				}
-				view := struct {
-					URL string `json:"url"`
-				}{url}
-				return e.printOne(view, func(w io.Writer) { fmt.Fprintln(w, url) })
-			}
-			server, err := devpg.Start(c.Context(), devpg.Options{Log: e.err})
-			if err != nil {
-				return err
-			}
-			defer func() {
-				if stopErr := server.Stop(); stopErr != nil {
-					e.say("sqlq: stop the server: %v", stopErr)
-					err = cmp.Or(err, error(&codedError{code: exitError}))
-				}
-			}()
-			url := server.URL("postgres")
-			if err := migrate.Up(c.Context(), url, e.schema); err != nil {
-				return err
-			}
-			if len(command) > 0 && c.Context().Err() == nil {
-				return runCommand(e, command, url)
-			}
-			return stayUntilEnd(c.Context(), e, server, url)
+		RunE: func(c *cobra.Command, command []string) error {
+			o.command = command
+			return runDev(c.Context(), e, &o)
 		},
 	}
-	cmd.Flags().BoolVar(&printURL, "url", false, "print the URL of the server that a sqlq dev in another terminal keeps running")
+	cmd.Flags().BoolVar(&o.printURL, "url", false, "print the URL of the server that a sqlq dev in another terminal keeps running")
 	return cmd
+}
+
+func runDev(ctx context.Context, e *env, o *devOptions) (err error) {
+	if e.databaseURL != "" {
+		return usageErrorf("sqlq dev starts a server of its own: leave --database-url out")
+	}
+	if o.printURL {
+		if len(o.command) > 0 {
+			return usageErrorf("--url starts nothing: leave the command out")
+		}
+		url, err := notedURL(ctx)
+		if err != nil {
+			return &codedError{code: exitConnect, err: err}
+		}
+		view := struct {
+			URL string `json:"url"`
+		}{url}
+		return e.printOne(view, func(w io.Writer) { fmt.Fprintln(w, url) })
+	}
+	server, err := devpg.Start(ctx, devpg.Options{Log: e.err})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if stopErr := server.Stop(); stopErr != nil {
+			e.say("sqlq: stop the server: %v", stopErr)
+			err = cmp.Or(err, error(&codedError{code: exitError}))
+		}
+	}()
+	url := server.URL("postgres")
+	if err := migrate.Up(ctx, url, e.schema); err != nil {
+		return err
+	}
+	if len(o.command) > 0 && ctx.Err() == nil {
+		return runCommand(e, o.command, url)
+	}
+	return stayUntilEnd(ctx, e, server, url)
 }
 
 // stayUntilEnd prints the URL and waits for the end.

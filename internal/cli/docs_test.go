@@ -11,12 +11,10 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-
-	"github.com/sqlq/sqlq/internal/term"
 )
 
 // tree is the command tree, new for each use, because flags keep what was parsed.
-func tree() *cobra.Command { return newRootCommand(&env{format: formatTable, color: term.ColorAuto}) }
+func tree() *cobra.Command { return newRootCommand(newEnv(streams{})) }
 
 // TestDocs holds docs/cli equal to the commands' own help: a page for each command of the first level, with all below it.
 // go test ./internal/cli -run TestDocs -update writes it.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -16,10 +17,15 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
+// doctorOptions are the flags of `sqlq doctor`.
+type doctorOptions struct {
+	change
+	ops.DoctorOptions
+	fix bool
+}
+
 func newDoctorCommand(e *env) *cobra.Command {
-	var ch change
-	var fix bool
-	o := ops.DoctorOptions{WantVersion: migrations.Latest()}
+	o := doctorOptions{DoctorOptions: ops.DoctorOptions{WantVersion: migrations.Latest()}}
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Look for what keeps messages from flowing, or will",
@@ -42,50 +48,7 @@ The exit code is 3 when a problem or a warning is left.`,
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "operator"},
 		RunE: func(c *cobra.Command, _ []string) error {
-			if o.Kind != "" && !slices.Contains(ops.RoleKinds, o.Kind) {
-				return usageErrorf("--role %s: there are %s", o.Kind, strings.Join(ops.RoleKinds, ", "))
-			}
-			for _, name := range o.Known {
-				if !slices.Contains(ops.CheckNames(), name) {
-					return usageErrorf("--known %q: there are %s", name, strings.Join(ops.CheckNames(), ", "))
-				}
-			}
-			source := "--listen-url"
-			if o.ListenURL == "" {
-				o.ListenURL, source = os.Getenv("SQLQ_LISTEN_URL"), "$SQLQ_LISTEN_URL"
-			}
-			if o.ListenURL != "" {
-				if _, err := parsed(o.ListenURL, source); err != nil {
-					return usageErrorf("%w", err)
-				}
-			}
-			db, err := e.connectAnySchema(c.Context())
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			d, err := db.Doctor.Examine(c.Context(), o)
-			if err != nil {
-				return err
-			}
-			fixable := d.Fixable()
-			var failure error
-			switch {
-			case !fix || len(fixable) == 0:
-			case ch.dryRun:
-				for _, f := range db.Doctor.PreviewFix(d) {
-					e.say("would mend: %s", term.OneLine(f.What))
-				}
-			default:
-				if err := e.confirm(c.Context(), ch, fmt.Sprintf("mend %s in schema %q of %s, such as: %s", plural(int64(len(fixable)), "finding"), e.schema, db.where, term.OneLine(fixable[0].What))); err != nil {
-					return errors.Join(printDiagnosis(e, d), err)
-				}
-				failure = db.By(actor(ch)).Doctor.Fix(c.Context(), d)
-			}
-			if err := errors.Join(printDiagnosis(e, d), failure); err != nil {
-				return err
-			}
-			return judge(e, d, db.where, fix)
+			return runDoctor(c.Context(), e, &o)
 		},
 	}
 	flags := c.Flags()
@@ -101,13 +64,60 @@ The exit code is 3 when a problem or a warning is left.`,
 	flags.Var((*size)(&o.Bloat), "bloat", "report tables with more empty space")
 	flags.Int64Var(&o.Failures, "failures", 1_000, "report when more messages failed within an hour")
 	flags.Var(duration{&o.Within, false}, "within", "time for each check")
-	flags.BoolVar(&fix, "fix", false, "mend what is safe to mend; asks first")
-	ch.flags(c, asksAlways)
-	ch.reasonFlag(c)
+	flags.BoolVar(&o.fix, "fix", false, "mend what is safe to mend; asks first")
+	o.flags(c, asksAlways)
+	o.reasonFlag(c)
 	_ = c.RegisterFlagCompletionFunc("role", cobra.FixedCompletions(ops.RoleKinds, cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("queue", completeQueues(e))
 	_ = c.RegisterFlagCompletionFunc("known", cobra.FixedCompletions(ops.CheckNames(), cobra.ShellCompDirectiveNoFileComp))
 	return c
+}
+
+func runDoctor(ctx context.Context, e *env, o *doctorOptions) error {
+	if o.Kind != "" && !slices.Contains(ops.RoleKinds, o.Kind) {
+		return usageErrorf("--role %s: there are %s", o.Kind, strings.Join(ops.RoleKinds, ", "))
+	}
+	for _, name := range o.Known {
+		if !slices.Contains(ops.CheckNames(), name) {
+			return usageErrorf("--known %q: there are %s", name, strings.Join(ops.CheckNames(), ", "))
+		}
+	}
+	source := "--listen-url"
+	if o.ListenURL == "" {
+		o.ListenURL, source = os.Getenv("SQLQ_LISTEN_URL"), "$SQLQ_LISTEN_URL"
+	}
+	if o.ListenURL != "" {
+		if _, err := parsed(o.ListenURL, source); err != nil {
+			return usageErrorf("%w", err)
+		}
+	}
+	db, err := e.connectAnySchema(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	d, err := db.Doctor.Examine(ctx, o.DoctorOptions)
+	if err != nil {
+		return err
+	}
+	fixable := d.Fixable()
+	var failure error
+	switch {
+	case !o.fix || len(fixable) == 0:
+	case o.dryRun:
+		for _, f := range db.Doctor.PreviewFix(d) {
+			e.say("would mend: %s", term.OneLine(f.What))
+		}
+	default:
+		if err := e.confirm(ctx, o.change, fmt.Sprintf("mend %s in schema %q of %s, such as: %s", plural(int64(len(fixable)), "finding"), e.schema, db.where, term.OneLine(fixable[0].What))); err != nil {
+			return errors.Join(printDiagnosis(e, d), err)
+		}
+		failure = db.By(actor(o.change)).Doctor.Fix(ctx, d)
+	}
+	if err := errors.Join(printDiagnosis(e, d), failure); err != nil {
+		return err
+	}
+	return judge(e, d, db.where, o.fix)
 }
 
 // judge says what came out, and makes the exit code.

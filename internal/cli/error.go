@@ -19,8 +19,13 @@ func newErrorCommand(e *env) *cobra.Command {
 		newErrorReplayCommand(e), newErrorArchiveCommand(e), newErrorUnarchiveCommand(e), newErrorDeleteCommand(e))
 }
 
+// errorListOptions are the arguments and flags of `sqlq error ls`.
+type errorListOptions struct {
+	filter ops.Filter
+}
+
 func newErrorListCommand(e *env) *cobra.Command {
-	var f ops.Filter
+	var o errorListOptions
 	c := &cobra.Command{
 		Use:     "ls",
 		Aliases: []string{"list"},
@@ -33,28 +38,32 @@ leave. With a choice that nothing fits the exit code is 5.`,
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := lookBy(e, c, &f); err != nil {
-				return err
-			}
-			db, err := e.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			return listFailed(c.Context(), e, db, f)
+			needsOperatorFor(c, &o.filter)
+			return runErrorList(c.Context(), e, &o)
 		},
 	}
-	filterFlags(e, c, &f, failedMessages)
-	limitFlag(c, &f.Limit)
+	filterFlags(e, c, &o.filter, failedMessages)
+	limitFlag(c, &o.filter.Limit)
 	return watchable(e, c)
 }
 
-// lookBy completes the filter of a command that only looks. A viewer may not look into headers and bodies.
-func lookBy(e *env, c *cobra.Command, f *ops.Filter) error {
+func runErrorList(ctx context.Context, e *env, o *errorListOptions) error {
+	if err := chosenBy(ctx, e, &o.filter, nil); err != nil {
+		return err
+	}
+	db, err := e.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return listFailed(ctx, e, db, o.filter)
+}
+
+// needsOperatorFor marks a command as one for operators where its filter looks into headers or bodies, which a viewer may not.
+func needsOperatorFor(c *cobra.Command, f *ops.Filter) {
 	if len(f.Headers) > 0 || f.Body != "" {
 		c.Annotations[needs] = "operator"
 	}
-	return chosenBy(c.Context(), e, f, nil)
 }
 
 func listFailed(ctx context.Context, e *env, db *database, f ops.Filter) error {
@@ -101,8 +110,13 @@ func noFailed(ctx context.Context, e *env, db *database, f ops.Filter) error {
 	return noneFound(ctx, e, db, !f.ChoosesAll() || f.Status != "", f.Type, "no such messages in the error table")
 }
 
+// errorCountOptions are the arguments and flags of `sqlq error count`.
+type errorCountOptions struct {
+	filter ops.Filter
+}
+
 func newErrorCountCommand(e *env) *cobra.Command {
-	var f ops.Filter
+	var o errorCountOptions
 	c := &cobra.Command{
 		Use:   "count",
 		Short: "Count failed messages",
@@ -113,30 +127,40 @@ that nothing fits it prints 0, and the exit code is 5.`,
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := lookBy(e, c, &f); err != nil {
-				return err
-			}
-			db, err := e.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			n, err := db.Failed.Count(c.Context(), f)
-			if err != nil {
-				return err
-			}
-			if err := e.printOne(n, func(w io.Writer) { fmt.Fprintln(w, count(n)) }); err != nil || n.N > 0 || n.Estimated {
-				return err
-			}
-			return noFailed(c.Context(), e, db, f)
+			needsOperatorFor(c, &o.filter)
+			return runErrorCount(c.Context(), e, &o)
 		},
 	}
-	choiceFlags(e, c, &f, failedMessages)
+	choiceFlags(e, c, &o.filter, failedMessages)
 	return c
 }
 
+func runErrorCount(ctx context.Context, e *env, o *errorCountOptions) error {
+	if err := chosenBy(ctx, e, &o.filter, nil); err != nil {
+		return err
+	}
+	db, err := e.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	n, err := db.Failed.Count(ctx, o.filter)
+	if err != nil {
+		return err
+	}
+	if err := e.printOne(n, func(w io.Writer) { fmt.Fprintln(w, count(n)) }); err != nil || n.N > 0 || n.Estimated {
+		return err
+	}
+	return noFailed(ctx, e, db, o.filter)
+}
+
+// errorGroupsOptions are the arguments and flags of `sqlq error groups`.
+type errorGroupsOptions struct {
+	filter ops.Filter
+}
+
 func newErrorGroupsCommand(e *env) *cobra.Command {
-	var f ops.Filter
+	var o errorGroupsOptions
 	c := &cobra.Command{
 		Use:   "groups",
 		Short: "Count failed messages by fault, the most frequent first",
@@ -148,32 +172,37 @@ estimated and marked ~. The flags choose as in: sqlq error ls.`,
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := lookBy(e, c, &f); err != nil {
-				return err
-			}
-			db, err := e.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			groups, err := db.Failed.Groups(c.Context(), f)
-			if err != nil {
-				return err
-			}
-			t := &term.Table{Columns: []term.Column{{Name: "group"}, {Name: "count", Right: true}, {Name: "queue", Cut: true}, {Name: "type", Cut: true}, {Name: "first", Spare: 1},
-				{Name: "last"}, {Name: "status", Spare: 2}, {Name: "error", Cut: true}}}
-			for _, g := range groups {
-				t.Add(g.Group, count(g.Count), strings.Join(g.Queues, ","), strings.Join(g.Types, ","), e.when(g.FirstAt), e.when(g.LastAt), g.Status(), g.Error)
-			}
-			if err := printList(e, groups, t); err != nil || len(groups) > 0 {
-				return err
-			}
-			return noFailed(c.Context(), e, db, f)
+			needsOperatorFor(c, &o.filter)
+			return runErrorGroups(c.Context(), e, &o)
 		},
 	}
-	choiceFlags(e, c, &f, failedMessages)
-	c.Flags().Var(groupOrder{&f.Order}, "order", "count: the largest first, newest: that which failed last, or oldest: that which failed first")
+	choiceFlags(e, c, &o.filter, failedMessages)
+	c.Flags().Var(groupOrder{&o.filter.Order}, "order", "count: the largest first, newest: that which failed last, or oldest: that which failed first")
 	_ = c.RegisterFlagCompletionFunc("order", cobra.FixedCompletions([]string{"count", "newest", "oldest"}, cobra.ShellCompDirectiveNoFileComp))
-	c.Flags().IntVarP(&f.Limit, "limit", "n", 50, "list at most so many groups; 0: all")
+	c.Flags().IntVarP(&o.filter.Limit, "limit", "n", 50, "list at most so many groups; 0: all")
 	return watchable(e, c)
+}
+
+func runErrorGroups(ctx context.Context, e *env, o *errorGroupsOptions) error {
+	if err := chosenBy(ctx, e, &o.filter, nil); err != nil {
+		return err
+	}
+	db, err := e.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	groups, err := db.Failed.Groups(ctx, o.filter)
+	if err != nil {
+		return err
+	}
+	t := &term.Table{Columns: []term.Column{{Name: "group"}, {Name: "count", Right: true}, {Name: "queue", Cut: true}, {Name: "type", Cut: true}, {Name: "first", Spare: 1},
+		{Name: "last"}, {Name: "status", Spare: 2}, {Name: "error", Cut: true}}}
+	for _, g := range groups {
+		t.Add(g.Group, count(g.Count), strings.Join(g.Queues, ","), strings.Join(g.Types, ","), e.when(g.FirstAt), e.when(g.LastAt), g.Status(), g.Error)
+	}
+	if err := printList(e, groups, t); err != nil || len(groups) > 0 {
+		return err
+	}
+	return noFailed(ctx, e, db, o.filter)
 }

@@ -16,16 +16,58 @@ import (
 const resumable = `It works in batches and is written down: when it is interrupted it says how much was done, and 'sqlq operation resume' goes on
 from there, also after a crash. Messages that fail after it began are left alone.`
 
+// failedVerb is what a command does with failed messages.
+type failedVerb struct {
+	name, past string
+	destroys   bool       // they are lost: it always asks
+	of         ops.Status // of those that it is for
+	preview    func(ctx context.Context, db *database, o *errorChangeOptions) (ops.Preview, error)
+	change     func(ctx context.Context, db *database, o *errorChangeOptions, opts ops.ChangeOptions) (int64, error)
+}
+
+var (
+	replayFailed = failedVerb{name: "replay", past: "replayed", of: ops.StatusFailed,
+		preview: func(ctx context.Context, db *database, o *errorChangeOptions) (ops.Preview, error) {
+			return db.Failed.PreviewReplay(ctx, o.filter, o.replay)
+		},
+		change: func(ctx context.Context, db *database, o *errorChangeOptions, opts ops.ChangeOptions) (int64, error) {
+			o.replay.Progress, o.replay.UpTo = opts.Progress, opts.UpTo
+			return db.Failed.Replay(ctx, o.filter, o.replay)
+		}}
+	archiveFailed = failedVerb{name: "archive", past: "archived", of: ops.StatusFailed,
+		preview: func(ctx context.Context, db *database, o *errorChangeOptions) (ops.Preview, error) {
+			return db.Failed.PreviewArchive(ctx, o.filter, ops.ChangeOptions{})
+		},
+		change: func(ctx context.Context, db *database, o *errorChangeOptions, opts ops.ChangeOptions) (int64, error) {
+			return db.Failed.Archive(ctx, o.filter, opts)
+		}}
+	unarchiveFailed = failedVerb{name: "unarchive", past: "unarchived", of: ops.StatusArchived,
+		preview: func(ctx context.Context, db *database, o *errorChangeOptions) (ops.Preview, error) {
+			return db.Failed.PreviewUnarchive(ctx, o.filter, ops.ChangeOptions{})
+		},
+		change: func(ctx context.Context, db *database, o *errorChangeOptions, opts ops.ChangeOptions) (int64, error) {
+			return db.Failed.Unarchive(ctx, o.filter, opts)
+		}}
+	deleteFailed = failedVerb{name: "delete", past: "deleted", destroys: true, of: ops.StatusAny,
+		preview: func(ctx context.Context, db *database, o *errorChangeOptions) (ops.Preview, error) {
+			return db.Failed.PreviewDelete(ctx, o.filter, ops.ChangeOptions{})
+		},
+		change: func(ctx context.Context, db *database, o *errorChangeOptions, opts ops.ChangeOptions) (int64, error) {
+			return db.Failed.Delete(ctx, o.filter, opts)
+		}}
+)
+
+// errorChangeOptions are the arguments and flags of the commands that do something with failed messages.
+type errorChangeOptions struct {
+	change
+	names  []string
+	filter ops.Filter
+	replay ops.ReplayOptions // of a replay
+}
+
 func newErrorReplayCommand(e *env) *cobra.Command {
-	var f ops.Filter
-	var o ops.ReplayOptions
-	v := verb{name: "replay", past: "replayed", of: ops.StatusFailed, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
-		return db.Failed.PreviewReplay(ctx, f, o)
-	}, change: func(ctx context.Context, db *database, upTo ops.Snapshot, progress func(ops.Progress)) (int64, error) {
-		o.Progress, o.UpTo = progress, upTo
-		return db.Failed.Replay(ctx, f, o)
-	}}
-	c := newChangeFailedCommand(e, v, &f, &cobra.Command{
+	var o errorChangeOptions
+	c := newErrorChangeCommand(e, replayFailed, &o, &cobra.Command{
 		Use:   "replay [NUMBER|ID]...",
 		Short: "Move failed messages back to their queues",
 		Long: `Move failed messages back to their queues, the oldest first, where they start again at attempt 0. Archived ones are left
@@ -34,20 +76,14 @@ alone. Two replays that run at once share the messages: each is replayed once.
 ` + resumable,
 		Example: "  sqlq error replay 17 18\n  sqlq error replay --queue billing --group 5f2ab81c\n  sqlq error replay --type sales.PlaceOrder --since 2h --rate 100/s",
 	})
-	c.Flags().StringVar(&o.To, "to", "", "replay to this queue, instead of the one that each came from")
-	c.Flags().Var(rate{&o.Rate}, "rate", "replay at most so many a second, evenly, such as 100/s")
+	c.Flags().StringVar(&o.replay.To, "to", "", "replay to this queue, instead of the one that each came from")
+	c.Flags().Var(rate{&o.replay.Rate}, "rate", "replay at most so many a second, evenly, such as 100/s")
 	_ = c.RegisterFlagCompletionFunc("to", completeQueues(e))
 	return c
 }
 
 func newErrorArchiveCommand(e *env) *cobra.Command {
-	var f ops.Filter
-	v := verb{name: "archive", past: "archived", of: ops.StatusFailed, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
-		return db.Failed.PreviewArchive(ctx, f, ops.ChangeOptions{})
-	}, change: func(ctx context.Context, db *database, upTo ops.Snapshot, progress func(ops.Progress)) (int64, error) {
-		return db.Failed.Archive(ctx, f, ops.ChangeOptions{UpTo: upTo, Progress: progress})
-	}}
-	return newChangeFailedCommand(e, v, &f, &cobra.Command{
+	return newErrorChangeCommand(e, archiveFailed, &errorChangeOptions{}, &cobra.Command{
 		Use:     "archive [NUMBER|ID]...",
 		Short:   "Keep failed messages, but leave them out of lists and replays",
 		Long:    "Keep failed messages, but leave them out of lists and replays. 'sqlq error unarchive' takes them back.\n\n" + resumable,
@@ -56,13 +92,7 @@ func newErrorArchiveCommand(e *env) *cobra.Command {
 }
 
 func newErrorUnarchiveCommand(e *env) *cobra.Command {
-	var f ops.Filter
-	v := verb{name: "unarchive", past: "unarchived", of: ops.StatusArchived, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
-		return db.Failed.PreviewUnarchive(ctx, f, ops.ChangeOptions{})
-	}, change: func(ctx context.Context, db *database, upTo ops.Snapshot, progress func(ops.Progress)) (int64, error) {
-		return db.Failed.Unarchive(ctx, f, ops.ChangeOptions{UpTo: upTo, Progress: progress})
-	}}
-	c := newChangeFailedCommand(e, v, &f, &cobra.Command{
+	c := newErrorChangeCommand(e, unarchiveFailed, &errorChangeOptions{}, &cobra.Command{
 		Use:     "unarchive [NUMBER|ID]...",
 		Short:   "Take archived messages back among the failed ones",
 		Long:    "Take archived messages back among the failed ones, where they can be replayed.\n\n" + resumable,
@@ -73,13 +103,7 @@ func newErrorUnarchiveCommand(e *env) *cobra.Command {
 }
 
 func newErrorDeleteCommand(e *env) *cobra.Command {
-	var f ops.Filter
-	v := verb{name: "delete", past: "deleted", destroys: true, of: ops.StatusAny, preview: func(ctx context.Context, db *database) (ops.Preview, error) {
-		return db.Failed.PreviewDelete(ctx, f, ops.ChangeOptions{})
-	}, change: func(ctx context.Context, db *database, upTo ops.Snapshot, progress func(ops.Progress)) (int64, error) {
-		return db.Failed.Delete(ctx, f, ops.ChangeOptions{UpTo: upTo, Progress: progress})
-	}}
-	return newChangeFailedCommand(e, v, &f, &cobra.Command{
+	return newErrorChangeCommand(e, deleteFailed, &errorChangeOptions{}, &cobra.Command{
 		Use:   "delete [NUMBER|ID]...",
 		Short: "Remove failed messages for good",
 		Long: `Remove failed messages for good: what is left of them is that they were there, in the history of operations. It asks first;
@@ -90,60 +114,56 @@ off a terminal it needs --yes. Archived ones are deleted with --status archived,
 	})
 }
 
-// verb is what a command does with failed messages.
-type verb struct {
-	name, past string
-	destroys   bool       // they are lost: it always asks
-	of         ops.Status // of those that it is for
-	preview    func(ctx context.Context, db *database) (ops.Preview, error)
-	change     func(ctx context.Context, db *database, upTo ops.Snapshot, progress func(ops.Progress)) (int64, error)
-}
-
-// newChangeFailedCommand completes a command that does something with the failed messages that a filter chooses.
-func newChangeFailedCommand(e *env, v verb, f *ops.Filter, c *cobra.Command) *cobra.Command {
-	var ch change
+// newErrorChangeCommand completes a command that does something with the failed messages that a filter chooses.
+func newErrorChangeCommand(e *env, v failedVerb, o *errorChangeOptions, c *cobra.Command) *cobra.Command {
 	c.RunE = func(c *cobra.Command, names []string) error {
-		if err := chosenBy(c.Context(), e, f, names); err != nil {
-			return err
-		}
-		if err := checkAll(e, v, f, ch); err != nil {
-			return err
-		}
-		db, err := e.connectToChange(c.Context(), ch)
-		if err != nil {
-			return err
-		}
-		defer db.Close()
-		if ch.dryRun {
-			preview, err := v.preview(c.Context(), db)
-			if err != nil {
-				return err
-			}
-			return showPreview(e, v, preview)
-		}
-		upTo, err := confirmChange(c.Context(), e, v, f, ch, db)
-		if err != nil {
-			return err
-		}
-		return changeFailed(c.Context(), e, v, f, upTo, db)
+		o.names = names
+		return runErrorChange(c.Context(), e, v, o)
 	}
-	filterFlags(e, c, f, failedMessages)
-	c.ValidArgsFunction = several(completeFailed(e, f, v.of))
+	filterFlags(e, c, &o.filter, failedMessages)
+	c.ValidArgsFunction = several(completeFailed(e, &o.filter, v.of))
 	if v.destroys {
-		ch.flags(c, asksAlways)
+		o.flags(c, asksAlways)
 	} else {
-		ch.flags(c, asksOnTerminal) // where it is all of them
+		o.flags(c, asksOnTerminal) // where it is all of them
 	}
-	ch.reasonFlag(c)
-	c.Flags().IntVarP(&f.Limit, "limit", "n", 0, v.name+" at most so many; 0: all that are chosen")
-	c.Flags().BoolVar(&f.All, "all", false, v.name+" every failed message")
+	o.reasonFlag(c)
+	c.Flags().IntVarP(&o.filter.Limit, "limit", "n", 0, v.name+" at most so many; 0: all that are chosen")
+	c.Flags().BoolVar(&o.filter.All, "all", false, v.name+" every failed message")
 	return c
 }
 
+func runErrorChange(ctx context.Context, e *env, v failedVerb, o *errorChangeOptions) error {
+	if err := chosenBy(ctx, e, &o.filter, o.names); err != nil {
+		return err
+	}
+	if err := checkAll(e, v, o); err != nil {
+		return err
+	}
+	db, err := e.connectToChange(ctx, o.change)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if o.dryRun {
+		preview, err := v.preview(ctx, db, o)
+		if err != nil {
+			return err
+		}
+		return showPreview(e, v, preview)
+	}
+	upTo, err := confirmChange(ctx, e, db, v, o)
+	if err != nil {
+		return err
+	}
+	return changeFailed(ctx, e, db, v, o, upTo)
+}
+
 // checkAll refuses a command line that would change every failed message without saying so, where nobody can be asked.
-func checkAll(e *env, v verb, f *ops.Filter, ch change) error {
+func checkAll(e *env, v failedVerb, o *errorChangeOptions) error {
+	f := &o.filter
 	switch {
-	case f.ChoosesAll() && !f.All && (ch.dryRun || e.attended() && !ch.yes):
+	case f.ChoosesAll() && !f.All && (o.dryRun || e.attended() && !o.yes):
 		f.All = true // what a dry run shows, and confirmChange asks
 	case f.ChoosesAll() && !f.All:
 		return usageErrorf("this would %s every failed message: name messages, or give --queue, --type or --group, or --all to mean it", v.name)
@@ -155,12 +175,13 @@ func checkAll(e *env, v verb, f *ops.Filter, ch change) error {
 
 // confirmChange asks before messages are lost, and on a terminal before all of them are changed, and returns what it has asked
 // about.
-func confirmChange(ctx context.Context, e *env, v verb, f *ops.Filter, ch change, db *database) (upTo ops.Snapshot, err error) {
+func confirmChange(ctx context.Context, e *env, db *database, v failedVerb, o *errorChangeOptions) (upTo ops.Snapshot, err error) {
+	f := o.filter
 	all := f.ChoosesAll() && f.Limit == 0
-	if ch.yes || !v.destroys && !(f.ChoosesAll() && e.attended()) {
+	if o.yes || !v.destroys && !(f.ChoosesAll() && e.attended()) {
 		return upTo, nil
 	}
-	preview, err := v.preview(ctx, db)
+	preview, err := v.preview(ctx, db, o)
 	if err != nil {
 		return upTo, err
 	}
@@ -177,37 +198,37 @@ func confirmChange(ctx context.Context, e *env, v verb, f *ops.Filter, ch change
 	}
 	switch {
 	case all && v.destroys:
-		return preview.UpTo, e.confirmByName(ctx, ch, what, "delete all")
+		return preview.UpTo, e.confirmByName(ctx, o.change, what, "delete all")
 	case v.destroys:
 		what += ", for good"
 	}
-	return preview.UpTo, e.confirm(ctx, ch, what)
+	return preview.UpTo, e.confirm(ctx, o.change, what)
 }
 
 // changeFailed does it, and tells what was done, also when it was interrupted.
-func changeFailed(ctx context.Context, e *env, v verb, f *ops.Filter, upTo ops.Snapshot, db *database) error {
+func changeFailed(ctx context.Context, e *env, db *database, v failedVerb, o *errorChangeOptions, upTo ops.Snapshot) error {
 	line, began := e.progress(), time.Now()
 	var operation int64
-	changed, err := v.change(ctx, db, upTo, func(p ops.Progress) {
+	changed, err := v.change(ctx, db, o, ops.ChangeOptions{UpTo: upTo, Progress: func(p ops.Progress) {
 		operation = p.Operation
 		line.Show("%s", progressText(v.past, p, 0, time.Since(began)))
-	})
+	}})
 	line.End()
 	var stopped *ops.InterruptedError
 	if errors.As(err, &stopped) {
 		operation = stopped.Operation
 	} else if changed == 0 {
 		if err == nil {
-			return errNoneOf(ctx, db, f.Type, "no such messages in the error table: nothing was %s", v.past)
+			return errNoneOf(ctx, db, o.filter.Type, "no such messages in the error table: nothing was %s", v.past)
 		}
-		return nothingIfMissing(e, err)
+		return nothingIfMissing(err)
 	}
 	outcome := map[string]int64{v.past: changed, "operation": operation}
 	return errors.Join(e.done(outcome, "%s %s (operation %d)", v.past, plural(changed, "message"), operation), err)
 }
 
 // nothingIfMissing gives an error that says that none of the named messages is there the exit code for that.
-func nothingIfMissing(e *env, err error) error {
+func nothingIfMissing(err error) error {
 	var none *ops.NoFailedError
 	if errors.As(err, &none) {
 		return errNothing("%w", err)
@@ -243,7 +264,7 @@ func messages(c ops.Count) string {
 }
 
 // showPreview prints what a command would do.
-func showPreview(e *env, v verb, p ops.Preview) error {
+func showPreview(e *env, v failedVerb, p ops.Preview) error {
 	t := &term.Table{Columns: []term.Column{{Name: "number", Right: true}, {Name: "when"}, {Name: "queue", Cut: true}, {Name: "type", Cut: true},
 		{Name: "error", Cut: true}, {Name: "group", Spare: 1}}}
 	for _, m := range p.Sample {

@@ -17,15 +17,16 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
-// errorEdit is what the flags of `sqlq error edit` say.
-type errorEdit struct {
+// errorEditOptions are the arguments and flags of `sqlq error edit`.
+type errorEditOptions struct {
 	change
+	name       string
 	bodyFile   string
 	set, unset []string
 }
 
 func newErrorEditCommand(e *env) *cobra.Command {
-	var o errorEdit
+	var o errorEditOptions
 	c := &cobra.Command{
 		Use:   "edit NUMBER|ID",
 		Short: "Change the headers and the body of a failed message",
@@ -39,27 +40,8 @@ edit again, and the text is not lost. Headers that begin with sqlq- are the libr
 		Args:              exactly("NUMBER or ID"),
 		ValidArgsFunction: onlyFirst(completeFailed(e, &ops.Filter{}, ops.StatusAny)),
 		RunE: func(c *cobra.Command, args []string) error {
-			set, err := o.headers()
-			if err != nil {
-				return err
-			}
-			db, err := e.connectToChange(c.Context(), o.change)
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			m, err := db.Failed.Show(c.Context(), args[0])
-			if err != nil {
-				return nothingIfMissing(e, err)
-			}
-			if o.bodyFile == "" && len(o.set)+len(o.unset) == 0 {
-				return editInEditor(c.Context(), e, db, m, o.change)
-			}
-			edit, err := editByFlags(c.Context(), e, m, o, set)
-			if err != nil {
-				return err
-			}
-			return applyEdit(c.Context(), e, db, m, edit, o.change)
+			o.name = args[0]
+			return runErrorEdit(c.Context(), e, &o)
 		},
 	}
 	c.Flags().StringVar(&o.bodyFile, "body-file", "", "take the body from this `FILE`, - for standard input")
@@ -70,8 +52,32 @@ edit again, and the text is not lost. Headers that begin with sqlq- are the libr
 	return c
 }
 
+func runErrorEdit(ctx context.Context, e *env, o *errorEditOptions) error {
+	set, err := o.headers()
+	if err != nil {
+		return err
+	}
+	db, err := e.connectToChange(ctx, o.change)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	m, err := db.Failed.Show(ctx, o.name)
+	if err != nil {
+		return nothingIfMissing(err)
+	}
+	if o.bodyFile == "" && len(o.set)+len(o.unset) == 0 {
+		return editInEditor(ctx, e, db, m, o.change)
+	}
+	edit, err := editByFlags(ctx, e, m, o, set)
+	if err != nil {
+		return err
+	}
+	return applyEdit(ctx, e, db, m, edit, o.change)
+}
+
 // headers returns the headers to set.
-func (o errorEdit) headers() (map[string]string, error) {
+func (o *errorEditOptions) headers() (map[string]string, error) {
 	set := map[string]string{}
 	own := func(flag, name string) error {
 		if strings.HasPrefix(strings.ToLower(name), "sqlq-") {
@@ -101,7 +107,7 @@ func (o errorEdit) headers() (map[string]string, error) {
 }
 
 // editByFlags returns the edit that the flags say.
-func editByFlags(ctx context.Context, e *env, m ops.FailedMessage, o errorEdit, set map[string]string) (edit ops.Edit, err error) {
+func editByFlags(ctx context.Context, e *env, m ops.FailedMessage, o *errorEditOptions, set map[string]string) (edit ops.Edit, err error) {
 	if len(o.set)+len(o.unset) > 0 {
 		_, others, readable := ops.SplitHeaders(m.Headers)
 		if !readable {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"io"
@@ -13,8 +14,14 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
+// errorShowOptions are the arguments and flags of `sqlq error show`.
+type errorShowOptions struct {
+	name      string
+	bodyAlone bool
+}
+
 func newErrorShowCommand(e *env) *cobra.Command {
-	var bodyAlone bool
+	var o errorShowOptions
 	c := &cobra.Command{
 		Use:   "show NUMBER|ID",
 		Short: "Show all that was kept of a failed message",
@@ -27,30 +34,35 @@ that read JSON may change it: jq before release 1.7 rounds whole numbers beyond 
 		Args:              exactly("NUMBER or ID"),
 		ValidArgsFunction: onlyFirst(completeFailed(e, &ops.Filter{}, ops.StatusAny)),
 		RunE: func(c *cobra.Command, args []string) error {
-			db, err := e.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			m, err := db.Failed.Show(c.Context(), args[0])
-			if err != nil {
-				return nothingIfMissing(e, err)
-			}
-			if bodyAlone {
-				return writeBodyAlone(e, m.Body)
-			}
-			history, err := db.History(c.Context(), m.ID)
-			if err != nil {
-				return err
-			}
-			return e.printOne(ops.FailedDetail{FailedMessage: m, History: history}, func(w io.Writer) {
-				writeFailed(e, w, m)
-				writeHistory(e, w, m, history)
-			})
+			o.name = args[0]
+			return runErrorShow(c.Context(), e, &o)
 		},
 	}
-	c.Flags().BoolVar(&bodyAlone, "body", false, "write the body alone, as it is")
+	c.Flags().BoolVar(&o.bodyAlone, "body", false, "write the body alone, as it is")
 	return c
+}
+
+func runErrorShow(ctx context.Context, e *env, o *errorShowOptions) error {
+	db, err := e.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	m, err := db.Failed.Show(ctx, o.name)
+	if err != nil {
+		return nothingIfMissing(err)
+	}
+	if o.bodyAlone {
+		return writeBodyAlone(e, m.Body)
+	}
+	history, err := db.History(ctx, m.ID)
+	if err != nil {
+		return err
+	}
+	return e.printOne(ops.FailedDetail{FailedMessage: m, History: history}, func(w io.Writer) {
+		writeFailed(e, w, m)
+		writeHistory(e, w, m, history)
+	})
 }
 
 // writeBodyAlone writes a body as it is; on a terminal without what that would obey.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -12,8 +13,14 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
+// findOptions are the arguments and flags of `sqlq find`.
+type findOptions struct {
+	ops.FindOptions
+	id string
+}
+
 func newFindCommand(e *env) *cobra.Command {
-	var opts ops.FindOptions
+	var o findOptions
 	c := &cobra.Command{
 		Use:   "find ID",
 		Short: "Say where a message is now",
@@ -28,29 +35,34 @@ there was no time for, or that this role may not see, is told of.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		Annotations:       map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, args []string) error {
-			if opts.Budget < 0 {
-				return usageErrorf("--within %s: it takes a duration, such as 1m", opts.Budget)
-			}
-			db, err := e.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			found, err := db.Find(c.Context(), args[0], opts)
-			if err != nil {
-				return err
-			}
-			return errors.Join(printFound(e, found), notFound(e, found))
+			o.id = args[0]
+			return runFind(c.Context(), e, &o)
 		},
 	}
-	c.Flags().StringVar(&opts.Queue, "queue", "", "look into this queue only")
-	c.Flags().Var(duration{&opts.Budget, false}, "within", "how long to look through queues; default: 3s")
+	c.Flags().StringVar(&o.Queue, "queue", "", "look into this queue only")
+	c.Flags().Var(duration{&o.Budget, false}, "within", "how long to look through queues; default: 3s")
 	_ = c.RegisterFlagCompletionFunc("queue", completeQueues(e))
 	return c
 }
 
+func runFind(ctx context.Context, e *env, o *findOptions) error {
+	if o.Budget < 0 {
+		return usageErrorf("--within %s: it takes a duration, such as 1m", o.Budget)
+	}
+	db, err := e.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	found, err := db.Find(ctx, o.id, o.FindOptions)
+	if err != nil {
+		return err
+	}
+	return errors.Join(printFound(e, found), notFound(found))
+}
+
 // notFound is the error of a message that is nowhere.
-func notFound(e *env, found ops.Found) error {
+func notFound(found ops.Found) error {
 	if len(found.Copies) > 0 {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
@@ -9,9 +10,14 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
+// grantOptions are the arguments and flags of `sqlq grant`.
+type grantOptions struct {
+	change
+	grant ops.Grant
+}
+
 func newGrantCommand(e *env) *cobra.Command {
-	var g ops.Grant
-	var ch change
+	var o grantOptions
 	c := &cobra.Command{
 		Use:   "grant ROLE producer|consumer|operator|viewer",
 		Short: "Let a database role send, receive, operate or look",
@@ -31,39 +37,50 @@ for such roles comes with that migration.`,
 		ValidArgsFunction: completeGrant(e),
 		Annotations:       map[string]string{needs: owner},
 		RunE: func(c *cobra.Command, args []string) error {
-			g.Role, g.Kind = args[0], args[1]
-			statement, err := ops.New(nil, e.schema).Roles.GrantSQL(g)
-			if err != nil {
-				return usageErrorf("%w", err)
-			}
-			if ch.dryRun {
-				return printSQL(e, statement, true)
-			}
-			db, err := e.connectToChange(c.Context(), ch)
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			if err := db.Roles.Grant(c.Context(), g); err != nil {
-				return err
-			}
-			return e.done(g, "role %s is %s of %s%s in schema %q of %s", g.Role, g.Kind, queuesText(g.Queues), eventsText(g.Events), e.schema, db.where)
+			o.grant.Role, o.grant.Kind = args[0], args[1]
+			return runGrant(c.Context(), e, &o)
 		},
 	}
-	c.Flags().StringSliceVar(&g.Queues, "queue", nil, "of this queue alone; several")
-	c.Flags().StringSliceVar(&g.Events, "event", nil, "of a consumer or an operator: subscribe to this event type alone; several")
-	c.Flags().BoolVar(&g.Bodies, "bodies", false, "a viewer sees headers and bodies too")
-	ch.flags(c, asksNever)
-	ch.reasonFlag(c)
+	c.Flags().StringSliceVar(&o.grant.Queues, "queue", nil, "of this queue alone; several")
+	c.Flags().StringSliceVar(&o.grant.Events, "event", nil, "of a consumer or an operator: subscribe to this event type alone; several")
+	c.Flags().BoolVar(&o.grant.Bodies, "bodies", false, "a viewer sees headers and bodies too")
+	o.flags(c, asksNever)
+	o.reasonFlag(c)
 	c.Flag("dry-run").Usage = "only print the SQL; asks no database"
 	_ = c.RegisterFlagCompletionFunc("queue", completeQueues(e))
 	_ = c.RegisterFlagCompletionFunc("event", completeTypes(e))
 	return c
 }
 
+func runGrant(ctx context.Context, e *env, o *grantOptions) error {
+	g := o.grant
+	statement, err := ops.New(nil, e.schema).Roles.GrantSQL(g)
+	if err != nil {
+		return usageErrorf("%w", err)
+	}
+	if o.dryRun {
+		return printSQL(e, statement, true)
+	}
+	db, err := e.connectToChange(ctx, o.change)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if err := db.Roles.Grant(ctx, g); err != nil {
+		return err
+	}
+	return e.done(g, "role %s is %s of %s%s in schema %q of %s", g.Role, g.Kind, queuesText(g.Queues), eventsText(g.Events), e.schema, db.where)
+}
+
+// revokeOptions are the arguments and flags of `sqlq revoke`.
+type revokeOptions struct {
+	change
+	role   string
+	queues []string
+}
+
 func newRevokeCommand(e *env) *cobra.Command {
-	var queues []string
-	var ch change
+	var o revokeOptions
 	c := &cobra.Command{
 		Use:   "revoke ROLE",
 		Short: "Take back what grant gave to a database role",
@@ -74,34 +91,38 @@ run as that role fail at their next statement. It asks first; off a terminal it 
 		ValidArgsFunction: onlyFirst(completeRoles(e)),
 		Annotations:       map[string]string{needs: owner},
 		RunE: func(c *cobra.Command, args []string) error {
-			role := args[0]
-			if ch.dryRun {
-				return printSQL(e, ops.New(nil, e.schema).Roles.RevokeSQL(role, queues), true)
-			}
-			db, err := e.connectToChange(c.Context(), ch)
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			if err := e.confirm(c.Context(), ch, fmt.Sprintf("take from role %q what it has on %s in schema %q of %s", role, queuesText(queues), e.schema, db.where)); err != nil {
-				return err
-			}
-			if err := db.Roles.Revoke(c.Context(), role, queues); err != nil {
-				return err
-			}
-			outcome := struct {
-				Role   string   `json:"role"`
-				Queues []string `json:"queues,omitempty"`
-			}{role, queues}
-			return e.done(outcome, "role %s has nothing on %s in schema %q of %s any more", role, queuesText(queues), e.schema, db.where)
+			o.role = args[0]
+			return runRevoke(c.Context(), e, &o)
 		},
 	}
-	c.Flags().StringSliceVar(&queues, "queue", nil, "what it has on this queue alone; several")
-	ch.flags(c, asksAlways)
-	ch.reasonFlag(c)
+	c.Flags().StringSliceVar(&o.queues, "queue", nil, "what it has on this queue alone; several")
+	o.flags(c, asksAlways)
+	o.reasonFlag(c)
 	c.Flag("dry-run").Usage = "only print the SQL; asks no database"
 	_ = c.RegisterFlagCompletionFunc("queue", completeQueues(e))
 	return c
+}
+
+func runRevoke(ctx context.Context, e *env, o *revokeOptions) error {
+	if o.dryRun {
+		return printSQL(e, ops.New(nil, e.schema).Roles.RevokeSQL(o.role, o.queues), true)
+	}
+	db, err := e.connectToChange(ctx, o.change)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if err := e.confirm(ctx, o.change, fmt.Sprintf("take from role %q what it has on %s in schema %q of %s", o.role, queuesText(o.queues), e.schema, db.where)); err != nil {
+		return err
+	}
+	if err := db.Roles.Revoke(ctx, o.role, o.queues); err != nil {
+		return err
+	}
+	outcome := struct {
+		Role   string   `json:"role"`
+		Queues []string `json:"queues,omitempty"`
+	}{o.role, o.queues}
+	return e.done(outcome, "role %s has nothing on %s in schema %q of %s any more", o.role, queuesText(o.queues), e.schema, db.where)
 }
 
 // completeGrant completes a role, and what it shall be.

@@ -19,24 +19,34 @@ func init() {
 }
 
 // newHelpCommand is cobra's, with suggestions for what is mistyped.
-func newHelpCommand(e *env) *cobra.Command {
+// helpOptions are the arguments of `sqlq help`.
+type helpOptions struct {
+	root  *cobra.Command
+	names []string
+}
+
+func newHelpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "help [COMMAND...]",
 		Short:   "Explain a command, as its --help does",
 		Example: "  sqlq help\n  sqlq help error replay",
 		RunE: func(c *cobra.Command, names []string) error {
-			named, rest, err := c.Root().Find(names)
-			if err == nil {
-				err = noCommand(named, rest)
-			}
-			if err != nil {
-				return &codedError{code: exitUsage, err: err}
-			}
-			named.InitDefaultHelpFlag()
-			return named.Help()
+			return runHelp(&helpOptions{c.Root(), names})
 		},
 		ValidArgsFunction: completeCommands,
 	}
+}
+
+func runHelp(o *helpOptions) error {
+	named, rest, err := o.root.Find(o.names)
+	if err == nil {
+		err = noCommand(named, rest)
+	}
+	if err != nil {
+		return &codedError{code: exitUsage, err: err}
+	}
+	named.InitDefaultHelpFlag()
+	return named.Help()
 }
 
 // completeCommands completes the path of a command.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -13,8 +14,13 @@ func newInstanceCommand(e *env) *cobra.Command {
 	return noun("instance", "Look at the processes that handle messages", newInstanceListCommand(e))
 }
 
+// instanceListOptions are the arguments and flags of `sqlq instance ls`.
+type instanceListOptions struct {
+	filter ops.InstanceFilter
+}
+
 func newInstanceListCommand(e *env) *cobra.Command {
-	var f ops.InstanceFilter
+	var o instanceListOptions
 	c := &cobra.Command{
 		Use:     "ls",
 		Aliases: []string{"list"},
@@ -35,24 +41,28 @@ JSON and YAML also have what it dropped unhandled since it began, because the ti
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, _ []string) error {
-			none := "no instance runs; --all lists those that ended within a day"
-			if f.All {
-				none = "no instances"
-			}
-			return runList(c.Context(), e, f.Limit, func(db *database, limit int) ([]ops.Instance, error) {
-				wanted := f
-				wanted.Limit = limit
-				return db.Instances.List(c.Context(), wanted)
-			}, printInstances, func(db *database) error {
-				return noneFound(c.Context(), e, db, f.Endpoint != "", "", none)
-			})
+			return runInstanceList(c.Context(), e, &o)
 		},
 	}
-	c.Flags().StringVar(&f.Endpoint, "endpoint", "", "those of this endpoint")
-	c.Flags().BoolVar(&f.All, "all", false, "also those that ended within a day")
-	c.Flags().IntVarP(&f.Limit, "limit", "n", 200, "list at most so many; 0: all")
+	c.Flags().StringVar(&o.filter.Endpoint, "endpoint", "", "those of this endpoint")
+	c.Flags().BoolVar(&o.filter.All, "all", false, "also those that ended within a day")
+	c.Flags().IntVarP(&o.filter.Limit, "limit", "n", 200, "list at most so many; 0: all")
 	_ = c.RegisterFlagCompletionFunc("endpoint", completeQueues(e))
 	return watchable(e, c)
+}
+
+func runInstanceList(ctx context.Context, e *env, o *instanceListOptions) error {
+	none := "no instance runs; --all lists those that ended within a day"
+	if o.filter.All {
+		none = "no instances"
+	}
+	return runList(ctx, e, o.filter.Limit, func(db *database, limit int) ([]ops.Instance, error) {
+		wanted := o.filter
+		wanted.Limit = limit
+		return db.Instances.List(ctx, wanted)
+	}, printInstances, func(db *database) error {
+		return noneFound(ctx, e, db, o.filter.Endpoint != "", "", none)
+	})
 }
 
 func printInstances(e *env, instances []ops.Instance) error {

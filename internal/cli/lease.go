@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -25,8 +26,13 @@ func leaseFlags(e *env, c *cobra.Command, f *ops.LeaseFilter) {
 	_ = c.RegisterFlagCompletionFunc("instance", completeInstances(e))
 }
 
+// leaseListOptions are the arguments and flags of `sqlq lease ls`.
+type leaseListOptions struct {
+	filter ops.LeaseFilter
+}
+
 func newLeaseListCommand(e *env) *cobra.Command {
-	var f ops.LeaseFilter
+	var o leaseListOptions
 	c := &cobra.Command{
 		Use:     "ls",
 		Aliases: []string{"list"},
@@ -39,18 +45,22 @@ endpoint.`,
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, _ []string) error {
-			return runList(c.Context(), e, f.Limit, func(db *database, limit int) ([]ops.Lease, error) {
-				wanted := f
-				wanted.Limit = limit
-				return db.Leases.List(c.Context(), wanted)
-			}, printLeases, func(db *database) error {
-				return noneFound(c.Context(), e, db, !f.ChoosesAll(), f.Type, "no such leased messages")
-			})
+			return runLeaseList(c.Context(), e, &o)
 		},
 	}
-	leaseFlags(e, c, &f)
-	limitFlag(c, &f.Limit)
+	leaseFlags(e, c, &o.filter)
+	limitFlag(c, &o.filter.Limit)
 	return watchable(e, c)
+}
+
+func runLeaseList(ctx context.Context, e *env, o *leaseListOptions) error {
+	return runList(ctx, e, o.filter.Limit, func(db *database, limit int) ([]ops.Lease, error) {
+		wanted := o.filter
+		wanted.Limit = limit
+		return db.Leases.List(ctx, wanted)
+	}, printLeases, func(db *database) error {
+		return noneFound(ctx, e, db, !o.filter.ChoosesAll(), o.filter.Type, "no such leased messages")
+	})
 }
 
 func printLeases(e *env, leases []ops.Lease) error {
@@ -62,10 +72,16 @@ func printLeases(e *env, leases []ops.Lease) error {
 	return printList(e, leases, t)
 }
 
+// leaseReleaseOptions are the arguments and flags of `sqlq lease release`.
+type leaseReleaseOptions struct {
+	change
+	names  []string
+	filter ops.LeaseFilter
+	all    bool
+}
+
 func newLeaseReleaseCommand(e *env) *cobra.Command {
-	var f ops.LeaseFilter
-	var ch change
-	var all bool
+	var o leaseReleaseOptions
 	c := &cobra.Command{
 		Use:   "release [LEASE|ID]...",
 		Short: "Put leased messages back into their queues",
@@ -77,56 +93,61 @@ what it does elsewhere is done twice. So it asks first; off a terminal it needs 
 are handled alone from then on, as one of them may have killed it. Messages that are being settled, or handled in a
 transaction, stay leased.`,
 		Example: "  sqlq lease release 4711 --reason 'its handler hangs'\n  sqlq lease release --instance 12 --yes",
-		RunE: func(c *cobra.Command, args []string) error {
-			names := ops.Filter{Names: args}
-			if err := chosenBy(c.Context(), e, &names, nil); err != nil {
-				return err
-			}
-			f.Names = names.Names
-			switch {
-			case f.ChoosesAll() && !all:
-				return usageErrorf("this would release every leased message: name messages, or give --queue, --type, --instance or --older, or --all to mean it")
-			case !f.ChoosesAll() && all:
-				return usageErrorf("--all is every leased message: leave it out, or the names and filters")
-			}
-			db, err := e.connectToChange(c.Context(), ch)
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			leases, err := db.Leases.PreviewRelease(c.Context(), f)
-			var missing *ops.NoLeaseError
-			if err != nil && !errors.As(err, &missing) {
-				return err
-			}
-			if len(leases) == 0 {
-				return errNoneOf(c.Context(), db, f.Type, "no such leased messages")
-			}
-			if ch.dryRun {
-				return errors.Join(releaseDryRun(e, leases, missing), err)
-			}
-			if livingLeases(leases) > 0 {
-				if err := e.confirm(c.Context(), ch, "release "+releasingText(leases)); err != nil {
-					return err
-				}
-			}
-			released, err := db.Leases.Release(c.Context(), f)
-			if err != nil && released == (ops.Released{}) {
-				return err
-			}
-			err = errors.Join(e.done(released, "released %s", plural(released.Released, "message")), err)
-			if released.Busy > 0 {
-				e.say("left %s leased that were being settled, or handled in a transaction", plural(released.Busy, "message"))
-			}
-			return err
+		RunE: func(c *cobra.Command, names []string) error {
+			o.names = names
+			return runLeaseRelease(c.Context(), e, &o)
 		},
 	}
-	leaseFlags(e, c, &f)
+	leaseFlags(e, c, &o.filter)
 	c.ValidArgsFunction = several(completeLeases(e))
-	c.Flags().BoolVar(&all, "all", false, "release every leased message")
-	ch.flags(c, asksAlways)
-	ch.reasonFlag(c)
+	c.Flags().BoolVar(&o.all, "all", false, "release every leased message")
+	o.flags(c, asksAlways)
+	o.reasonFlag(c)
 	return c
+}
+
+func runLeaseRelease(ctx context.Context, e *env, o *leaseReleaseOptions) error {
+	named := ops.Filter{Names: o.names}
+	if err := chosenBy(ctx, e, &named, nil); err != nil {
+		return err
+	}
+	o.filter.Names = named.Names
+	switch {
+	case o.filter.ChoosesAll() && !o.all:
+		return usageErrorf("this would release every leased message: name messages, or give --queue, --type, --instance or --older, or --all to mean it")
+	case !o.filter.ChoosesAll() && o.all:
+		return usageErrorf("--all is every leased message: leave it out, or the names and filters")
+	}
+	db, err := e.connectToChange(ctx, o.change)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	leases, err := db.Leases.PreviewRelease(ctx, o.filter)
+	var missing *ops.NoLeaseError
+	if err != nil && !errors.As(err, &missing) {
+		return err
+	}
+	if len(leases) == 0 {
+		return errNoneOf(ctx, db, o.filter.Type, "no such leased messages")
+	}
+	if o.dryRun {
+		return errors.Join(releaseDryRun(e, leases, missing), err)
+	}
+	if livingLeases(leases) > 0 {
+		if err := e.confirm(ctx, o.change, "release "+releasingText(leases)); err != nil {
+			return err
+		}
+	}
+	released, err := db.Leases.Release(ctx, o.filter)
+	if err != nil && released == (ops.Released{}) {
+		return err
+	}
+	err = errors.Join(e.done(released, "released %s", plural(released.Released, "message")), err)
+	if released.Busy > 0 {
+		e.say("left %s leased that were being settled, or handled in a transaction", plural(released.Busy, "message"))
+	}
+	return err
 }
 
 func releaseDryRun(e *env, leases []ops.Lease, missing *ops.NoLeaseError) error {

@@ -9,8 +9,16 @@ import (
 	"github.com/spf13/cobra/doc"
 )
 
+// manOptions are the arguments and flags of `sqlq man`.
+type manOptions struct {
+	root  *cobra.Command
+	names []string
+	all   bool // the pages of all commands, into dir
+	dir   string
+}
+
 func newManCommand(e *env) *cobra.Command {
-	var dir string
+	var o manOptions
 	c := &cobra.Command{
 		Use:   "man [COMMAND...]",
 		Short: "Print a command's page for man, or write those of all commands",
@@ -18,34 +26,38 @@ func newManCommand(e *env) *cobra.Command {
 written into a folder, which is made where it is missing: sqlq.1, sqlq-queue.1, sqlq-queue-ls.1, ….`,
 		Example: "  sqlq man error replay | man -l -\n  sqlq man --dir ~/.local/share/man/man1",
 		RunE: func(c *cobra.Command, names []string) error {
-			page := &doc.GenManHeader{Section: "1", Source: "sqlq", Manual: "sqlq"}
-			root := c.Root()
-			root.DisableAutoGenTag = true
-			if c.Flags().Changed("dir") {
-				if len(names) > 0 {
-					return usageErrorf("--dir writes the pages of all commands: leave %q out", strings.Join(names, " "))
-				}
-				if err := os.MkdirAll(dir, 0o777); err != nil {
-					return err
-				}
-				if err := doc.GenManTree(root, page, dir); err != nil {
-					return fmt.Errorf("write the pages: %w", err)
-				}
-				e.say("wrote the pages of all commands into %s", dir)
-				return nil
-			}
-			named, rest, err := root.Find(names)
-			if err == nil && len(rest) > 0 {
-				err = noCommand(named, rest)
-			}
-			if err != nil {
-				return &codedError{code: exitUsage, err: err}
-			}
-			return doc.GenMan(named, page, e.out)
+			o.root, o.names, o.all = c.Root(), names, c.Flags().Changed("dir")
+			return runMan(e, &o)
 		},
 		ValidArgsFunction: completeCommands,
 	}
-	c.Flags().StringVar(&dir, "dir", "", "write the pages of all commands into this `folder`")
+	c.Flags().StringVar(&o.dir, "dir", "", "write the pages of all commands into this `folder`")
 	_ = c.MarkFlagDirname("dir")
 	return c
+}
+
+func runMan(e *env, o *manOptions) error {
+	page := &doc.GenManHeader{Section: "1", Source: "sqlq", Manual: "sqlq"}
+	o.root.DisableAutoGenTag = true
+	if o.all {
+		if len(o.names) > 0 {
+			return usageErrorf("--dir writes the pages of all commands: leave %q out", strings.Join(o.names, " "))
+		}
+		if err := os.MkdirAll(o.dir, 0o777); err != nil {
+			return err
+		}
+		if err := doc.GenManTree(o.root, page, o.dir); err != nil {
+			return fmt.Errorf("write the pages: %w", err)
+		}
+		e.say("wrote the pages of all commands into %s", o.dir)
+		return nil
+	}
+	named, rest, err := o.root.Find(o.names)
+	if err == nil && len(rest) > 0 {
+		err = noCommand(named, rest)
+	}
+	if err != nil {
+		return &codedError{code: exitUsage, err: err}
+	}
+	return doc.GenMan(named, page, e.out)
 }

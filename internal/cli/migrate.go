@@ -21,8 +21,13 @@ func newMigrateCommand(e *env) *cobra.Command {
 		newMigrateValidateCommand(e))
 }
 
+// migrateUpOptions are the arguments and flags of `sqlq migrate up`.
+type migrateUpOptions struct {
+	change
+}
+
 func newMigrateUpCommand(e *env) *cobra.Command {
-	var ch change
+	var o migrateUpOptions
 	c := &cobra.Command{
 		Use:   "up",
 		Short: "Apply the migrations that are pending",
@@ -32,22 +37,26 @@ at once are safe.`,
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: owner},
 		RunE: func(c *cobra.Command, _ []string) error {
-			return migrating(c.Context(), e, func(db *database, m *migrate.Migrator) error {
-				if ch.dryRun {
-					return wouldMigrate(c.Context(), e, db, m, migrations.Latest())
-				}
-				steps, err := m.Up(c.Context())
-				if err == nil && len(steps) == 0 {
-					have, _, _ := db.SchemaVersion(c.Context())
-					e.say("schema %q of %s has version %d already%s", e.schema, db.where, have,
-						map[bool]string{false: ", the newest", true: ", which is newer than this program and serves it"}[have > migrations.Latest()])
-				}
-				return errors.Join(printSteps(e, steps), err)
-			})
+			return runMigrateUp(c.Context(), e, &o)
 		},
 	}
-	ch.flags(c, asksNever)
+	o.flags(c, asksNever)
 	return c
+}
+
+func runMigrateUp(ctx context.Context, e *env, o *migrateUpOptions) error {
+	return migrating(ctx, e, func(db *database, m *migrate.Migrator) error {
+		if o.dryRun {
+			return wouldMigrate(ctx, e, db, m, migrations.Latest())
+		}
+		steps, err := m.Up(ctx)
+		if err == nil && len(steps) == 0 {
+			have, _, _ := db.SchemaVersion(ctx)
+			e.say("schema %q of %s has version %d already%s", e.schema, db.where, have,
+				map[bool]string{false: ", the newest", true: ", which is newer than this program and serves it"}[have > migrations.Latest()])
+		}
+		return errors.Join(printSteps(e, steps), err)
+	})
 }
 
 // wouldMigrate lists the migrations that lead from the version of the schema to another.
@@ -92,9 +101,14 @@ func wouldMigrate(ctx context.Context, e *env, db *database, m *migrate.Migrator
 	return printList(e, views, t)
 }
 
+// migrateDownOptions are the arguments and flags of `sqlq migrate down`.
+type migrateDownOptions struct {
+	change
+	to int64
+}
+
 func newMigrateDownCommand(e *env) *cobra.Command {
-	var ch change
-	var to int64
+	var o migrateDownOptions
 	c := &cobra.Command{
 		Use:   "down",
 		Short: "Roll migrations back; messages in the tables they made are lost",
@@ -104,46 +118,50 @@ tables that go are lost. It asks first; off a terminal it needs --yes.`,
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: owner},
 		RunE: func(c *cobra.Command, _ []string) error {
-			if to < -1 {
-				return usageErrorf("--to %d: it takes a version, or 0 for none", to)
-			}
-			return migrating(c.Context(), e, func(db *database, m *migrate.Migrator) error {
-				have, exists, err := db.SchemaVersion(c.Context())
-				if err != nil {
-					return err
-				}
-				if !exists {
-					e.say("schema %q of %s has no sqlq tables: there is nothing to roll back", e.schema, db.where)
-					return printSteps(e, nil)
-				}
-				if have > migrations.Latest() {
-					return db.newer(have)
-				}
-				target := to
-				if target == -1 {
-					if target, err = previous(c.Context(), m, have); err != nil {
-						return err
-					}
-				}
-				if target >= have {
-					return usageErrorf("schema %q has version %d: --to takes a lower one", e.schema, have)
-				}
-				if ch.dryRun {
-					return wouldMigrate(c.Context(), e, db, m, target)
-				}
-				if err := e.confirm(c.Context(), ch, fmt.Sprintf("roll schema %q of %s back from version %d to %d, and remove the messages in the tables that go, for good",
-					e.schema, db.where, have, target)); err != nil {
-					return err
-				}
-				steps, err := m.Down(c.Context(), target)
-				return errors.Join(printSteps(e, steps), err)
-			})
+			return runMigrateDown(c.Context(), e, &o)
 		},
 	}
-	ch.flags(c, asksAlways)
-	c.Flags().Int64Var(&to, "to", -1, "version to go back to; 0: no tables at all (default: one migration back)")
+	o.flags(c, asksAlways)
+	c.Flags().Int64Var(&o.to, "to", -1, "version to go back to; 0: no tables at all (default: one migration back)")
 	c.Flag("to").DefValue = ""
 	return c
+}
+
+func runMigrateDown(ctx context.Context, e *env, o *migrateDownOptions) error {
+	if o.to < -1 {
+		return usageErrorf("--to %d: it takes a version, or 0 for none", o.to)
+	}
+	return migrating(ctx, e, func(db *database, m *migrate.Migrator) error {
+		have, exists, err := db.SchemaVersion(ctx)
+		if err != nil {
+			return err
+		}
+		if !exists {
+			e.say("schema %q of %s has no sqlq tables: there is nothing to roll back", e.schema, db.where)
+			return printSteps(e, nil)
+		}
+		if have > migrations.Latest() {
+			return db.newer(have)
+		}
+		target := o.to
+		if target == -1 {
+			if target, err = previous(ctx, m, have); err != nil {
+				return err
+			}
+		}
+		if target >= have {
+			return usageErrorf("schema %q has version %d: --to takes a lower one", e.schema, have)
+		}
+		if o.dryRun {
+			return wouldMigrate(ctx, e, db, m, target)
+		}
+		if err := e.confirm(ctx, o.change, fmt.Sprintf("roll schema %q of %s back from version %d to %d, and remove the messages in the tables that go, for good",
+			e.schema, db.where, have, target)); err != nil {
+			return err
+		}
+		steps, err := m.Down(ctx, target)
+		return errors.Join(printSteps(e, steps), err)
+	})
 }
 
 // previous returns the version before one that is applied.
@@ -164,52 +182,62 @@ func newMigrateStatusCommand(e *env) *cobra.Command {
 		Example: "  sqlq migrate status\n  sqlq migrate status -o jsonl",
 		Args:    noMoreThan(0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			return migrating(c.Context(), e, func(db *database, m *migrate.Migrator) error {
-				states, err := m.Status(c.Context())
-				if err != nil {
-					return err
-				}
-				have, _, err := db.SchemaVersion(c.Context())
-				if err != nil {
-					return err
-				}
-				type view struct {
-					Version   int64      `json:"version"`
-					Name      string     `json:"name"`
-					AppliedAt *time.Time `json:"applied_at"`
-				}
-				t := &term.Table{Columns: []term.Column{{Name: "version", Right: true}, {Name: "migration"}, {Name: "applied"}}}
-				var views []view
-				pending := int64(0)
-				for _, s := range states {
-					v, applied := view{Version: s.Version, Name: s.Name}, "pending"
-					if s.AppliedAt.IsZero() {
-						pending++
-					} else {
-						at := s.AppliedAt.UTC()
-						v.AppliedAt, applied = &at, e.when(at)
-					}
-					views = append(views, v)
-					t.Add(fmt.Sprint(s.Version), s.Name, applied)
-				}
-				switch {
-				case have > migrations.Latest() && db.checkSchema(c.Context()) == nil:
-					e.say("schema %q of %s has version %d, which is newer than this program and serves it", e.schema, db.where, have)
-				case have > migrations.Latest():
-					e.say("schema %q of %s has version %d, which is newer than this program; use a newer release of sqlq", e.schema, db.where, have)
-				case pending > 0:
-					e.say("schema %q of %s: %s pending; apply with: %s", e.schema, db.where, plural(pending, "migration"), migrateUp(e.schema))
-				default:
-					e.say("schema %q of %s is up to date", e.schema, db.where)
-				}
-				return printList(e, views, t)
-			})
+			return runMigrateStatus(c.Context(), e)
 		},
 	}
 }
 
+func runMigrateStatus(ctx context.Context, e *env) error {
+	return migrating(ctx, e, func(db *database, m *migrate.Migrator) error {
+		states, err := m.Status(ctx)
+		if err != nil {
+			return err
+		}
+		have, _, err := db.SchemaVersion(ctx)
+		if err != nil {
+			return err
+		}
+		type view struct {
+			Version   int64      `json:"version"`
+			Name      string     `json:"name"`
+			AppliedAt *time.Time `json:"applied_at"`
+		}
+		t := &term.Table{Columns: []term.Column{{Name: "version", Right: true}, {Name: "migration"}, {Name: "applied"}}}
+		var views []view
+		pending := int64(0)
+		for _, s := range states {
+			v, applied := view{Version: s.Version, Name: s.Name}, "pending"
+			if s.AppliedAt.IsZero() {
+				pending++
+			} else {
+				at := s.AppliedAt.UTC()
+				v.AppliedAt, applied = &at, e.when(at)
+			}
+			views = append(views, v)
+			t.Add(fmt.Sprint(s.Version), s.Name, applied)
+		}
+		switch {
+		case have > migrations.Latest() && db.checkSchema(ctx) == nil:
+			e.say("schema %q of %s has version %d, which is newer than this program and serves it", e.schema, db.where, have)
+		case have > migrations.Latest():
+			e.say("schema %q of %s has version %d, which is newer than this program; use a newer release of sqlq", e.schema, db.where, have)
+		case pending > 0:
+			e.say("schema %q of %s: %s pending; apply with: %s", e.schema, db.where, plural(pending, "migration"), migrateUp(e.schema))
+		default:
+			e.say("schema %q of %s is up to date", e.schema, db.where)
+		}
+		return printList(e, views, t)
+	})
+}
+
+// migrateSQLOptions are the arguments and flags of `sqlq migrate sql`.
+type migrateSQLOptions struct {
+	from int64
+	to   int64
+}
+
 func newMigrateSQLCommand(e *env) *cobra.Command {
-	var from, to int64
+	var o migrateSQLOptions
 	c := &cobra.Command{
 		Use:   "sql",
 		Short: "Print the SQL that makes or changes the schema, for a tool of your own",
@@ -219,20 +247,24 @@ another version than --from. It keeps the record of versions that the library an
 		Example: "  sqlq migrate sql | psql -1 -v ON_ERROR_STOP=1\n  sqlq migrate sql --from 2 --schema messaging > upgrade.sql",
 		Args:    noMoreThan(0),
 		RunE: func(*cobra.Command, []string) error {
-			script, err := migrate.ScriptBetween(e.schema, from, to)
-			if err != nil {
-				return usageErrorf("%w", err)
-			}
-			if e.format != formatTable {
-				return printSQL(e, script, false)
-			}
-			_, err = io.WriteString(e.out, script)
-			return err
+			return runMigrateSQL(e, &o)
 		},
 	}
-	c.Flags().Int64Var(&from, "from", 0, "version that the schema has; 0: none")
-	c.Flags().Int64Var(&to, "to", migrations.Latest(), "version to bring it to")
+	c.Flags().Int64Var(&o.from, "from", 0, "version that the schema has; 0: none")
+	c.Flags().Int64Var(&o.to, "to", migrations.Latest(), "version to bring it to")
 	return c
+}
+
+func runMigrateSQL(e *env, o *migrateSQLOptions) error {
+	script, err := migrate.ScriptBetween(e.schema, o.from, o.to)
+	if err != nil {
+		return usageErrorf("%w", err)
+	}
+	if e.format != formatTable {
+		return printSQL(e, script, false)
+	}
+	_, err = io.WriteString(e.out, script)
+	return err
 }
 
 func newMigrateValidateCommand(e *env) *cobra.Command {
@@ -247,18 +279,22 @@ back, so it needs the right to make schemas in the database, and a primary, and 
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: owner},
 		RunE: func(c *cobra.Command, _ []string) error {
-			return migrating(c.Context(), e, func(db *database, m *migrate.Migrator) error {
-				different, err := m.Validate(c.Context())
-				if errors.Is(err, migrate.ErrNoSchema) || errors.Is(err, migrate.ErrNewerSchema) {
-					return cmp.Or(db.checkSchema(c.Context()), err)
-				}
-				if err != nil {
-					return err
-				}
-				return printDifferences(e, different, db)
-			})
+			return runMigrateValidate(c.Context(), e)
 		},
 	}
+}
+
+func runMigrateValidate(ctx context.Context, e *env) error {
+	return migrating(ctx, e, func(db *database, m *migrate.Migrator) error {
+		different, err := m.Validate(ctx)
+		if errors.Is(err, migrate.ErrNoSchema) || errors.Is(err, migrate.ErrNewerSchema) {
+			return cmp.Or(db.checkSchema(ctx), err)
+		}
+		if err != nil {
+			return err
+		}
+		return printDifferences(e, different, db)
+	})
 }
 
 func printDifferences(e *env, different []migrate.Difference, db *database) error {

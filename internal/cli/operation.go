@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,8 +22,13 @@ func newOperationCommand(e *env) *cobra.Command {
 		newOperationListCommand(e), newOperationShowCommand(e), newOperationResumeCommand(e), newOperationCancelCommand(e))
 }
 
+// operationListOptions are the arguments and flags of `sqlq operation ls`.
+type operationListOptions struct {
+	filter ops.OperationFilter
+}
+
 func newOperationListCommand(e *env) *cobra.Command {
-	var f ops.OperationFilter
+	var o operationListOptions
 	c := &cobra.Command{
 		Use:     "ls",
 		Aliases: []string{"list"},
@@ -33,33 +39,37 @@ process is dead or frozen, and it can be resumed.`,
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, _ []string) error {
-			if f.Limit < 1 {
-				return usageErrorf("--limit %d: it takes a number from 1", f.Limit)
-			}
-			if f.Kind != "" && !slices.Contains(ops.OperationKinds, f.Kind) {
-				return usageErrorf("--kind %s: there are %s", f.Kind, strings.Join(ops.OperationKinds, ", "))
-			}
-			return runList(c.Context(), e, f.Limit, func(db *database, limit int) ([]ops.Operation, error) {
-				wanted := f
-				wanted.Limit = limit
-				return db.Operations.List(c.Context(), wanted)
-			}, printOperations, func(db *database) error {
-				return noneFound(c.Context(), e, db, f != (ops.OperationFilter{Limit: f.Limit}), "", "no such operations")
-			})
+			return runOperationList(c.Context(), e, &o)
 		},
 	}
-	c.Flags().Var(operationStatus{&f.Status}, "status", "running, stalled, done, interrupted or cancelled")
-	c.Flags().StringVar(&f.Kind, "kind", "", "those of this kind, such as replay or purge")
-	c.Flags().StringVar(&f.Queue, "queue", "", "those that were about this queue")
-	c.Flags().StringVar(&f.User, "user", "", "those of this user, or database role")
-	c.Flags().Var(moment{&f.Since}, "since", "begun then or later: a duration ago such as 2h, or a time")
-	c.Flags().Var(moment{&f.Until}, "until", "begun before then")
-	c.Flags().Int64Var(&f.After, "after", 0, "those before this one, the last of a list: the next page")
+	c.Flags().Var(operationStatus{&o.filter.Status}, "status", "running, stalled, done, interrupted or cancelled")
+	c.Flags().StringVar(&o.filter.Kind, "kind", "", "those of this kind, such as replay or purge")
+	c.Flags().StringVar(&o.filter.Queue, "queue", "", "those that were about this queue")
+	c.Flags().StringVar(&o.filter.User, "user", "", "those of this user, or database role")
+	c.Flags().Var(moment{&o.filter.Since}, "since", "begun then or later: a duration ago such as 2h, or a time")
+	c.Flags().Var(moment{&o.filter.Until}, "until", "begun before then")
+	c.Flags().Int64Var(&o.filter.After, "after", 0, "those before this one, the last of a list: the next page")
 	_ = c.RegisterFlagCompletionFunc("queue", completeQueues(e))
-	c.Flags().IntVarP(&f.Limit, "limit", "n", 50, "list at most so many")
+	c.Flags().IntVarP(&o.filter.Limit, "limit", "n", 50, "list at most so many")
 	_ = c.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions(ops.OperationKinds, cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("status", cobra.FixedCompletions(operationStatuses, cobra.ShellCompDirectiveNoFileComp))
 	return watchable(e, c)
+}
+
+func runOperationList(ctx context.Context, e *env, o *operationListOptions) error {
+	if o.filter.Limit < 1 {
+		return usageErrorf("--limit %d: it takes a number from 1", o.filter.Limit)
+	}
+	if o.filter.Kind != "" && !slices.Contains(ops.OperationKinds, o.filter.Kind) {
+		return usageErrorf("--kind %s: there are %s", o.filter.Kind, strings.Join(ops.OperationKinds, ", "))
+	}
+	return runList(ctx, e, o.filter.Limit, func(db *database, limit int) ([]ops.Operation, error) {
+		wanted := o.filter
+		wanted.Limit = limit
+		return db.Operations.List(ctx, wanted)
+	}, printOperations, func(db *database) error {
+		return noneFound(ctx, e, db, o.filter != (ops.OperationFilter{Limit: o.filter.Limit}), "", "no such operations")
+	})
 }
 
 func printOperations(e *env, operations []ops.Operation) error {
@@ -71,7 +81,13 @@ func printOperations(e *env, operations []ops.Operation) error {
 	return printList(e, operations, t)
 }
 
+// operationShowOptions are the arguments and flags of `sqlq operation show`.
+type operationShowOptions struct {
+	operation string
+}
+
 func newOperationShowCommand(e *env) *cobra.Command {
+	var o operationShowOptions
 	return &cobra.Command{
 		Use:               "show OPERATION",
 		Short:             "Show all that is known of an operation",
@@ -80,22 +96,27 @@ func newOperationShowCommand(e *env) *cobra.Command {
 		Args:              exactly("OPERATION"),
 		Annotations:       map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, args []string) error {
-			id, err := operationNumber(args[0])
-			if err != nil {
-				return err
-			}
-			db, err := e.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			op, err := db.Operations.Show(c.Context(), id)
-			if err != nil {
-				return nothingIfNoOperation(err)
-			}
-			return e.printOne(op, func(w io.Writer) { writeOperation(e, w, op) })
+			o.operation = args[0]
+			return runOperationShow(c.Context(), e, &o)
 		},
 	}
+}
+
+func runOperationShow(ctx context.Context, e *env, o *operationShowOptions) error {
+	id, err := operationNumber(o.operation)
+	if err != nil {
+		return err
+	}
+	db, err := e.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	op, err := db.Operations.Show(ctx, id)
+	if err != nil {
+		return nothingIfNoOperation(err)
+	}
+	return e.printOne(op, func(w io.Writer) { writeOperation(e, w, op) })
 }
 
 func writeOperation(e *env, w io.Writer, op ops.Operation) {
@@ -120,8 +141,14 @@ func writeOperation(e *env, w io.Writer, op ops.Operation) {
 	}
 }
 
+// operationResumeOptions are the arguments and flags of `sqlq operation resume`.
+type operationResumeOptions struct {
+	change
+	operation string
+}
+
 func newOperationResumeCommand(e *env) *cobra.Command {
-	var ch change
+	var o operationResumeOptions
 	c := &cobra.Command{
 		Use:   "resume OPERATION",
 		Short: "Go on with an operation that was interrupted",
@@ -132,39 +159,50 @@ a move or purge of a queue, and a cancel or reschedule of delayed messages.`,
 		Example:           "  sqlq operation resume 7\n  sqlq operation resume 7 --dry-run",
 		Args:              exactly("OPERATION"),
 		RunE: func(c *cobra.Command, args []string) error {
-			id, err := operationNumber(args[0])
-			if err != nil {
-				return err
-			}
-			db, err := e.connectToChange(c.Context(), ch)
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			before, err := db.Operations.PreviewResume(c.Context(), id)
-			if err != nil {
-				return nothingIfNoOperation(err)
-			}
-			if ch.dryRun {
-				return e.done(wouldChange{before}, "would go on with the %s of %s: %s done", before.Kind, filterText(before), doneText(before))
-			}
-			line, began := e.progress(), time.Now()
-			op, err := db.Operations.Resume(c.Context(), id, func(p ops.Progress) {
-				line.Show("%s", progressText(p.Kind, p, before.Done, time.Since(began)))
-			})
-			line.End()
-			if err != nil && op.Done == before.Done {
-				return err
-			}
-			return errors.Join(e.done(op, "operation %d: %s of %s is %s, %s of them now", id, op.Kind, messagesDone(op), op.Status, fmt.Sprint(op.Done-before.Done)), err)
+			o.operation = args[0]
+			return runOperationResume(c.Context(), e, &o)
 		},
 	}
-	ch.flags(c, asksNever)
+	o.flags(c, asksNever)
 	return c
 }
 
+func runOperationResume(ctx context.Context, e *env, o *operationResumeOptions) error {
+	id, err := operationNumber(o.operation)
+	if err != nil {
+		return err
+	}
+	db, err := e.connectToChange(ctx, o.change)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	before, err := db.Operations.PreviewResume(ctx, id)
+	if err != nil {
+		return nothingIfNoOperation(err)
+	}
+	if o.dryRun {
+		return e.done(wouldChange{before}, "would go on with the %s of %s: %s done", before.Kind, filterText(before), doneText(before))
+	}
+	line, began := e.progress(), time.Now()
+	op, err := db.Operations.Resume(ctx, id, func(p ops.Progress) {
+		line.Show("%s", progressText(p.Kind, p, before.Done, time.Since(began)))
+	})
+	line.End()
+	if err != nil && op.Done == before.Done {
+		return err
+	}
+	return errors.Join(e.done(op, "operation %d: %s of %s is %s, %s of them now", id, op.Kind, messagesDone(op), op.Status, fmt.Sprint(op.Done-before.Done)), err)
+}
+
+// operationCancelOptions are the arguments and flags of `sqlq operation cancel`.
+type operationCancelOptions struct {
+	change
+	operation string
+}
+
 func newOperationCancelCommand(e *env) *cobra.Command {
-	var ch change
+	var o operationCancelOptions
 	c := &cobra.Command{
 		Use:   "cancel OPERATION",
 		Short: "End an operation that runs or was interrupted",
@@ -174,36 +212,41 @@ has done stays done. It asks first, on a terminal.`,
 		Example:           "  sqlq operation cancel 7\n  sqlq operation cancel 7 --reason 'the receiver is still broken'",
 		Args:              exactly("OPERATION"),
 		RunE: func(c *cobra.Command, args []string) error {
-			id, err := operationNumber(args[0])
-			if err != nil {
-				return err
-			}
-			db, err := e.connectToChange(c.Context(), ch)
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			op, err := db.Operations.PreviewCancel(c.Context(), id)
-			if err != nil {
-				return nothingIfNoOperation(err)
-			}
-			if ch.dryRun {
-				return e.done(wouldChange{op}, "would cancel the %s, which is %s: %s done", op.Kind, op.Status, doneText(op))
-			}
-			what := fmt.Sprintf("end operation %d, the %s of %s, which is %s: %s done", id, op.Kind, filterText(op), op.Status, doneText(op))
-			if err := e.confirmOnTerminal(c.Context(), ch, what); err != nil {
-				return err
-			}
-			op, err = db.Operations.Cancel(c.Context(), id)
-			if err != nil {
-				return nothingIfNoOperation(err)
-			}
-			return e.done(op, "cancelled operation %d: %s of %s", id, op.Kind, messagesDone(op))
+			o.operation = args[0]
+			return runOperationCancel(c.Context(), e, &o)
 		},
 	}
-	ch.flags(c, asksOnTerminal)
-	ch.reasonFlag(c)
+	o.flags(c, asksOnTerminal)
+	o.reasonFlag(c)
 	return c
+}
+
+func runOperationCancel(ctx context.Context, e *env, o *operationCancelOptions) error {
+	id, err := operationNumber(o.operation)
+	if err != nil {
+		return err
+	}
+	db, err := e.connectToChange(ctx, o.change)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	op, err := db.Operations.PreviewCancel(ctx, id)
+	if err != nil {
+		return nothingIfNoOperation(err)
+	}
+	if o.dryRun {
+		return e.done(wouldChange{op}, "would cancel the %s, which is %s: %s done", op.Kind, op.Status, doneText(op))
+	}
+	what := fmt.Sprintf("end operation %d, the %s of %s, which is %s: %s done", id, op.Kind, filterText(op), op.Status, doneText(op))
+	if err := e.confirmOnTerminal(ctx, o.change, what); err != nil {
+		return err
+	}
+	op, err = db.Operations.Cancel(ctx, id)
+	if err != nil {
+		return nothingIfNoOperation(err)
+	}
+	return e.done(op, "cancelled operation %d: %s of %s", id, op.Kind, messagesDone(op))
 }
 
 func operationNumber(text string) (int64, error) {

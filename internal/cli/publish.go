@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -10,8 +11,13 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
+// publishOptions are the arguments and flags of `sqlq publish`.
+type publishOptions struct {
+	outgoing
+}
+
 func newPublishCommand(e *env) *cobra.Command {
-	var out outgoing
+	var o publishOptions
 	c := &cobra.Command{
 		Use:   "publish TYPE [BODY|-]",
 		Short: "Publish JSON events to the queues that are subscribed",
@@ -21,7 +27,7 @@ in one transaction. Prints their ids, and to which queues they went; exit code 5
 nothing was stored.`,
 		Example: `  sqlq publish sales.OrderPlaced '{"order": 17}'
   sqlq publish sales.OrderPlaced --header tenant=north --lines < orders.jsonl`,
-		Args:        out.arguments(),
+		Args:        o.arguments(),
 		Annotations: map[string]string{needs: "producer"},
 		ValidArgsFunction: func(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 			if len(args) > 0 {
@@ -30,37 +36,42 @@ nothing was stored.`,
 			return completeTypes(e)(c, args, begun)
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			bodies, err := readBodies(e, c, &out, args)
-			if err != nil {
-				return err
-			}
-			db, err := e.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			if out.dryRun {
-				copies, queues, err := db.PreviewPublish(c.Context(), out.Outgoing, bodies...)
-				if errors.Is(err, ops.ErrNoSubscriber) {
-					return errNothing("nothing would be published: no queue is subscribed to %s; subscribe one with: sqlq subscription add %[1]s QUEUE", out.Type)
-				}
-				if err != nil {
-					return err
-				}
-				return wouldPublish(e, out.Type, len(bodies), copies, queues)
-			}
-			events, queues, err := db.Publish(c.Context(), out.Outgoing, bodies...)
-			if errors.Is(err, ops.ErrNoSubscriber) {
-				return errNothing("nothing was published: no queue is subscribed to %s; subscribe one with: sqlq subscription add %[1]s QUEUE", out.Type)
-			}
-			if err != nil {
-				return err
-			}
-			return printPublished(e, out.Type, events, queues)
+			o.take(c, args)
+			return runPublish(c.Context(), e, &o)
 		},
 	}
-	outgoingFlags(e, c, &out)
+	outgoingFlags(e, c, &o.outgoing)
 	return c
+}
+
+func runPublish(ctx context.Context, e *env, o *publishOptions) error {
+	bodies, err := readBodies(ctx, e, &o.outgoing)
+	if err != nil {
+		return err
+	}
+	db, err := e.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if o.dryRun {
+		copies, queues, err := db.PreviewPublish(ctx, o.Outgoing, bodies...)
+		if errors.Is(err, ops.ErrNoSubscriber) {
+			return errNothing("nothing would be published: no queue is subscribed to %s; subscribe one with: sqlq subscription add %[1]s QUEUE", o.Type)
+		}
+		if err != nil {
+			return err
+		}
+		return wouldPublish(e, o.Type, len(bodies), copies, queues)
+	}
+	events, queues, err := db.Publish(ctx, o.Outgoing, bodies...)
+	if errors.Is(err, ops.ErrNoSubscriber) {
+		return errNothing("nothing was published: no queue is subscribed to %s; subscribe one with: sqlq subscription add %[1]s QUEUE", o.Type)
+	}
+	if err != nil {
+		return err
+	}
+	return printPublished(e, o.Type, events, queues)
 }
 
 func printPublished(e *env, messageType string, events []ops.Published, queues []string) error {

@@ -36,21 +36,25 @@ not) and paused_by.`, ops.CountLimit),
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, _ []string) error {
-			db, err := e.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			views, t, err := listQueues(c.Context(), e, db)
-			if err != nil {
-				return err
-			}
-			if len(views) == 0 {
-				e.say("no queues in schema %q; make one with: sqlq queue create NAME", e.schema)
-			}
-			return printList(e, views, t)
+			return runQueueList(c.Context(), e)
 		},
 	})
+}
+
+func runQueueList(ctx context.Context, e *env) error {
+	db, err := e.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	views, t, err := listQueues(ctx, e, db)
+	if err != nil {
+		return err
+	}
+	if len(views) == 0 {
+		e.say("no queues in schema %q; make one with: sqlq queue create NAME", e.schema)
+	}
+	return printList(e, views, t)
 }
 
 // listQueues makes one list of the queues, as data and as a table.
@@ -73,7 +77,13 @@ func listQueues(ctx context.Context, e *env, db *database) ([]ops.Queue, *term.T
 	return queues, t, nil
 }
 
+// queueShowOptions are the arguments and flags of `sqlq queue show`.
+type queueShowOptions struct {
+	names []string
+}
+
 func newQueueShowCommand(e *env) *cobra.Command {
+	var o queueShowOptions
 	return &cobra.Command{
 		Use:   "show QUEUE...",
 		Short: "Show all that is known of queues",
@@ -85,34 +95,39 @@ not removed yet, and up to which number (low) it has no message, where receivers
 		ValidArgsFunction: several(completeQueues(e)),
 		Annotations:       map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, names []string) error {
-			db, err := e.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			var views []ops.QueueDetail
-			for i, name := range names {
-				q, err := db.Queues.Show(c.Context(), name)
-				if err != nil {
-					return err
-				}
-				if len(names) > 1 && e.format != formatTable {
-					views = append(views, q)
-					continue
-				}
-				if i > 0 {
-					fmt.Fprintln(e.out)
-				}
-				if err := e.printOne(q, func(w io.Writer) { writeQueue(e, w, q) }); err != nil {
-					return err
-				}
-			}
-			if views == nil {
-				return nil
-			}
-			return printList(e, views, nil)
+			o.names = names
+			return runQueueShow(c.Context(), e, &o)
 		},
 	}
+}
+
+func runQueueShow(ctx context.Context, e *env, o *queueShowOptions) error {
+	db, err := e.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	var views []ops.QueueDetail
+	for i, name := range o.names {
+		q, err := db.Queues.Show(ctx, name)
+		if err != nil {
+			return err
+		}
+		if len(o.names) > 1 && e.format != formatTable {
+			views = append(views, q)
+			continue
+		}
+		if i > 0 {
+			fmt.Fprintln(e.out)
+		}
+		if err := e.printOne(q, func(w io.Writer) { writeQueue(e, w, q) }); err != nil {
+			return err
+		}
+	}
+	if views == nil {
+		return nil
+	}
+	return printList(e, views, nil)
 }
 
 func writeQueue(e *env, w io.Writer, q ops.QueueDetail) {

@@ -13,8 +13,14 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
+// queuePeekOptions are the arguments and flags of `sqlq queue peek`.
+type queuePeekOptions struct {
+	queue  string
+	filter ops.Filter
+}
+
 func newQueuePeekCommand(e *env) *cobra.Command {
-	var f ops.Filter
+	var o queuePeekOptions
 	c := &cobra.Command{
 		Use:   "peek QUEUE",
 		Short: "Show ready messages without taking them",
@@ -27,44 +33,55 @@ there are enough. That can be interrupted. With a choice that nothing fits the e
 		Args:              exactly("QUEUE"),
 		ValidArgsFunction: onlyFirst(completeQueues(e)),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := chosenBy(c.Context(), e, &f, nil); err != nil {
-				return err
-			}
-			db, err := e.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			p := e.progress()
-			messages, err := db.Ready.List(c.Context(), args[0], f, ops.Looking{Progress: func(at ops.Progress) {
-				p.Show("looked at %d messages, found %d", at.Looked, at.Done)
-			}})
-			p.End()
-			if err != nil && len(messages) == 0 {
-				return err
-			}
-			t := &term.Table{Columns: []term.Column{{Name: "seq", Right: true}, {Name: "sent"}, {Name: "type", Cut: true}, {Name: "attempt", Right: true, Spare: 1},
-				{Name: "id", Spare: 2}, {Name: "body", Cut: true}}}
-			for _, m := range messages {
-				t.Add(fmt.Sprint(m.Seq), e.when(m.SentAt), m.Type, fmt.Sprint(m.Attempt), m.ID, begin(m.Body))
-			}
-			if err = errors.Join(printList(e, messages, t), err); err != nil || len(messages) > 0 {
-				return err
-			}
-			if f.ChoosesAll() {
-				return noneFound(c.Context(), e, db, false, "", "no message is ready in queue "+args[0])
-			}
-			return noneFound(c.Context(), e, db, true, f.Type, "no such message is ready in queue "+args[0])
+			o.queue = args[0]
+			return runQueuePeek(c.Context(), e, &o)
 		},
 	}
-	filterFlags(e, c, &f, readyMessages)
-	c.Flags().IntVarP(&f.Limit, "limit", "n", 10, "show at most so many; 0: all")
+	filterFlags(e, c, &o.filter, readyMessages)
+	c.Flags().IntVarP(&o.filter.Limit, "limit", "n", 10, "show at most so many; 0: all")
 	return c
 }
 
+func runQueuePeek(ctx context.Context, e *env, o *queuePeekOptions) error {
+	if err := chosenBy(ctx, e, &o.filter, nil); err != nil {
+		return err
+	}
+	db, err := e.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	p := e.progress()
+	messages, err := db.Ready.List(ctx, o.queue, o.filter, ops.Looking{Progress: func(at ops.Progress) {
+		p.Show("looked at %d messages, found %d", at.Looked, at.Done)
+	}})
+	p.End()
+	if err != nil && len(messages) == 0 {
+		return err
+	}
+	t := &term.Table{Columns: []term.Column{{Name: "seq", Right: true}, {Name: "sent"}, {Name: "type", Cut: true}, {Name: "attempt", Right: true, Spare: 1},
+		{Name: "id", Spare: 2}, {Name: "body", Cut: true}}}
+	for _, m := range messages {
+		t.Add(fmt.Sprint(m.Seq), e.when(m.SentAt), m.Type, fmt.Sprint(m.Attempt), m.ID, begin(m.Body))
+	}
+	if err = errors.Join(printList(e, messages, t), err); err != nil || len(messages) > 0 {
+		return err
+	}
+	if o.filter.ChoosesAll() {
+		return noneFound(ctx, e, db, false, "", "no message is ready in queue "+o.queue)
+	}
+	return noneFound(ctx, e, db, true, o.filter.Type, "no such message is ready in queue "+o.queue)
+}
+
+// queueTailOptions are the arguments and flags of `sqlq queue tail`.
+type queueTailOptions struct {
+	queue   string
+	filter  ops.Filter
+	lasting time.Duration
+}
+
 func newQueueTailCommand(e *env) *cobra.Command {
-	var f ops.Filter
-	var lasting time.Duration
+	var o queueTailOptions
 	c := &cobra.Command{
 		Use:   "tail QUEUE",
 		Short: "Follow the messages that arrive, without taking them",
@@ -78,54 +95,59 @@ overtake it.`,
 		Args:              exactly("QUEUE"),
 		ValidArgsFunction: onlyFirst(completeQueues(e)),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := chosenBy(c.Context(), e, &f, nil); err != nil {
-				return err
-			}
-			switch {
-			case e.format == formatJSON:
-				return usageErrorf("-o json is one document, and tail has no end: use -o jsonl")
-			case f.Order != "":
-				return usageErrorf("--order: tail shows messages as they arrive")
-			}
-			db, err := e.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			ctx, stop := c.Context(), func() {}
-			if lasting > 0 {
-				ctx, stop = context.WithTimeout(ctx, lasting)
-			}
-			defer stop()
-			if e.errTerminal {
-				e.say("following queue %s; Ctrl-C ends it", args[0])
-			}
-			err = db.Ready.Tail(ctx, args[0], f, func(m ops.Message) error {
-				if e.format != formatTable {
-					return printList(e, []ops.Message{m}, nil)
-				}
-				line := fmt.Sprintf("%s  %d  %s  %s  %s", m.SentAt.Local().Format("15:04:05.000"), m.Seq, m.Type, m.ID, begin(m.Body))
-				if !e.outTerminal {
-					line = fmt.Sprintf("%s  %d  %s  %s  %s", fullTime(m.SentAt), m.Seq, m.Type, m.ID, begin(m.Body))
-				}
-				line = term.OneLine(line)
-				if e.width > 0 {
-					line = term.Cut(line, e.width)
-				}
-				_, err := fmt.Fprintln(e.out, line)
-				return err
-			})
-			if ctx.Err() != nil && errors.Is(err, ctx.Err()) && (c.Context().Err() == nil || errors.Is(c.Context().Err(), context.Canceled)) {
-				return nil // its normal end
-			}
-			return err
+			o.queue = args[0]
+			return runQueueTail(c.Context(), e, &o)
 		},
 	}
-	filterFlags(e, c, &f, readyMessages)
+	filterFlags(e, c, &o.filter, readyMessages)
 	_ = c.Flags().MarkHidden("order")
-	c.Flags().IntVarP(&f.Limit, "limit", "n", 0, "end after so many; 0: go on")
-	c.Flags().Var(duration{&lasting, false}, "for", "end after this time, such as 90s; 0: go on")
+	c.Flags().IntVarP(&o.filter.Limit, "limit", "n", 0, "end after so many; 0: go on")
+	c.Flags().Var(duration{&o.lasting, false}, "for", "end after this time, such as 90s; 0: go on")
 	return c
+}
+
+func runQueueTail(ctx context.Context, e *env, o *queueTailOptions) error {
+	if err := chosenBy(ctx, e, &o.filter, nil); err != nil {
+		return err
+	}
+	switch {
+	case e.format == formatJSON:
+		return usageErrorf("-o json is one document, and tail has no end: use -o jsonl")
+	case o.filter.Order != "":
+		return usageErrorf("--order: tail shows messages as they arrive")
+	}
+	db, err := e.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	following, stop := ctx, func() {}
+	if o.lasting > 0 {
+		following, stop = context.WithTimeout(following, o.lasting)
+	}
+	defer stop()
+	if e.errTerminal {
+		e.say("following queue %s; Ctrl-C ends it", o.queue)
+	}
+	err = db.Ready.Tail(following, o.queue, o.filter, func(m ops.Message) error {
+		if e.format != formatTable {
+			return printList(e, []ops.Message{m}, nil)
+		}
+		line := fmt.Sprintf("%s  %d  %s  %s  %s", m.SentAt.Local().Format("15:04:05.000"), m.Seq, m.Type, m.ID, begin(m.Body))
+		if !e.outTerminal {
+			line = fmt.Sprintf("%s  %d  %s  %s  %s", fullTime(m.SentAt), m.Seq, m.Type, m.ID, begin(m.Body))
+		}
+		line = term.OneLine(line)
+		if e.width > 0 {
+			line = term.Cut(line, e.width)
+		}
+		_, err := fmt.Fprintln(e.out, line)
+		return err
+	})
+	if following.Err() != nil && errors.Is(err, following.Err()) && (ctx.Err() == nil || errors.Is(ctx.Err(), context.Canceled)) {
+		return nil // its normal end
+	}
+	return err
 }
 
 // begin returns the beginning of a text of which a line shows no more.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,9 +14,15 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
+// queueExportOptions are the arguments and flags of `sqlq queue export`.
+type queueExportOptions struct {
+	queue   string
+	filter  ops.Filter
+	delayed bool
+}
+
 func newQueueExportCommand(e *env) *cobra.Command {
-	var f ops.Filter
-	var delayed bool
+	var o queueExportOptions
 	c := &cobra.Command{
 		Use:   "export QUEUE > FILE",
 		Short: "Write messages as lines of JSON, without taking them",
@@ -29,64 +36,76 @@ escaped.`,
 		Args:              exactly("QUEUE"),
 		ValidArgsFunction: onlyFirst(completeQueues(e)),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := chosenBy(c.Context(), e, &f, nil); err != nil {
-				return err
-			}
-			if e.format != formatTable && e.format != formatJSONL {
-				return usageErrorf("-o %s: an export is lines of JSON", e.format)
-			}
-			db, err := e.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			p := e.progress()
-			if e.outTerminal {
-				p = &term.Status{} // it would stand between the lines
-			}
-			out, exported := bufio.NewWriterSize(e.out, 64<<10), int64(0)
-			var line []byte
-			write := func(m ops.Message) (err error) {
-				if line, err = ops.AppendLine(line[:0], m); err != nil {
-					return err
-				}
-				exported++
-				if e.outTerminal {
-					line = escaped(line)
-				}
-				_, err = out.Write(line)
-				return err
-			}
-			looking := ops.Looking{Progress: func(ops.Progress) { p.Show("exported %d messages", exported) }}
-			err = db.Ready.Each(c.Context(), args[0], f, looking, write)
-			if err == nil && delayed && (f.Limit == 0 || exported < int64(f.Limit)) {
-				if f.Limit > 0 {
-					f.Limit -= int(exported)
-				}
-				err = db.Delayed.Each(c.Context(), args[0], f, looking, write)
-			}
-			p.End()
-			err = errors.Join(err, out.Flush())
-			if err != nil && exported == 0 {
-				return err
-			}
-			if exported == 0 {
-				return noneFound(c.Context(), e, db, !f.ChoosesAll(), f.Type, "exported 0 messages")
-			}
-			e.say("exported %s", plural(exported, "message"))
-			return err
+			o.queue = args[0]
+			return runQueueExport(c.Context(), e, &o)
 		},
 	}
-	filterFlags(e, c, &f, readyMessages)
-	c.Flags().BoolVar(&delayed, "delayed", false, "export the queue's delayed messages too; --since and --until are then due times")
-	c.Flags().IntVarP(&f.Limit, "limit", "n", 0, "export at most so many; 0: all that are chosen")
+	filterFlags(e, c, &o.filter, readyMessages)
+	c.Flags().BoolVar(&o.delayed, "delayed", false, "export the queue's delayed messages too; --since and --until are then due times")
+	c.Flags().IntVarP(&o.filter.Limit, "limit", "n", 0, "export at most so many; 0: all that are chosen")
 	return c
 }
 
+func runQueueExport(ctx context.Context, e *env, o *queueExportOptions) error {
+	if err := chosenBy(ctx, e, &o.filter, nil); err != nil {
+		return err
+	}
+	if e.format != formatTable && e.format != formatJSONL {
+		return usageErrorf("-o %s: an export is lines of JSON", e.format)
+	}
+	db, err := e.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	p := e.progress()
+	if e.outTerminal {
+		p = &term.Status{} // it would stand between the lines
+	}
+	out, exported := bufio.NewWriterSize(e.out, 64<<10), int64(0)
+	var line []byte
+	write := func(m ops.Message) (err error) {
+		if line, err = ops.AppendLine(line[:0], m); err != nil {
+			return err
+		}
+		exported++
+		if e.outTerminal {
+			line = escaped(line)
+		}
+		_, err = out.Write(line)
+		return err
+	}
+	looking := ops.Looking{Progress: func(ops.Progress) { p.Show("exported %d messages", exported) }}
+	err = db.Ready.Each(ctx, o.queue, o.filter, looking, write)
+	if err == nil && o.delayed && (o.filter.Limit == 0 || exported < int64(o.filter.Limit)) {
+		if o.filter.Limit > 0 {
+			o.filter.Limit -= int(exported)
+		}
+		err = db.Delayed.Each(ctx, o.queue, o.filter, looking, write)
+	}
+	p.End()
+	err = errors.Join(err, out.Flush())
+	if err != nil && exported == 0 {
+		return err
+	}
+	if exported == 0 {
+		return noneFound(ctx, e, db, !o.filter.ChoosesAll(), o.filter.Type, "exported 0 messages")
+	}
+	e.say("exported %s", plural(exported, "message"))
+	return err
+}
+
+// queueImportOptions are the arguments and flags of `sqlq queue import`.
+type queueImportOptions struct {
+	change
+	ops.ImportOptions
+	queue   string
+	file    string // -: standard input
+	keepIDs bool
+}
+
 func newQueueImportCommand(e *env) *cobra.Command {
-	var ch change
-	var keepIDs bool
-	var opts ops.ImportOptions
+	var o queueImportOptions
 	c := &cobra.Command{
 		Use:   "import QUEUE [FILE]",
 		Short: "Store messages that export wrote in a queue",
@@ -112,43 +131,51 @@ is there twice.`,
 			return completeQueues(e)(c, args, begun)
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			if opts.Skip < 0 {
-				return usageErrorf("--skip %d: it takes a number of lines", opts.Skip)
+			o.queue, o.file = args[0], "-"
+			if len(args) == 2 {
+				o.file = args[1]
 			}
-			var from io.Reader
-			if len(args) == 2 && args[1] != "-" {
-				file, err := os.Open(args[1])
-				if err != nil {
-					return err
-				}
-				defer file.Close()
-				from = file
-			} else {
-				from = e.reading(c.Context(), "lines of JSON")
-			}
-			db, err := e.connectToChange(c.Context(), ch)
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			p := e.progress()
-			opts.DryRun, opts.NewIDs = ch.dryRun, !keepIDs
-			opts.Progress = func(at ops.Progress) { p.Show("imported %d messages", at.Done) }
-			done, err := db.Ready.Import(c.Context(), args[0], from, opts)
-			p.End()
-			var none *ops.NoQueueError
-			if errors.As(err, &none) {
-				return err
-			}
-			return errors.Join(tellImport(e, args[0], done, opts), importEnd(e, done, opts, err))
+			return runQueueImport(c.Context(), e, &o)
 		},
 	}
-	ch.flags(c, asksNever)
-	ch.reasonFlag(c)
-	c.Flags().BoolVar(&opts.Continue, "continue", false, "leave damaged lines out, and list them at the end")
-	c.Flags().BoolVar(&keepIDs, "keep-ids", true, "let messages keep their ids; else each gets a new one")
-	c.Flags().Int64Var(&opts.Skip, "skip", 0, "pass over so many lines first, to go on where an import ended")
+	o.flags(c, asksNever)
+	o.reasonFlag(c)
+	c.Flags().BoolVar(&o.Continue, "continue", false, "leave damaged lines out, and list them at the end")
+	c.Flags().BoolVar(&o.keepIDs, "keep-ids", true, "let messages keep their ids; else each gets a new one")
+	c.Flags().Int64Var(&o.Skip, "skip", 0, "pass over so many lines first, to go on where an import ended")
 	return c
+}
+
+func runQueueImport(ctx context.Context, e *env, o *queueImportOptions) error {
+	if o.Skip < 0 {
+		return usageErrorf("--skip %d: it takes a number of lines", o.Skip)
+	}
+	var from io.Reader
+	if o.file != "-" {
+		file, err := os.Open(o.file)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		from = file
+	} else {
+		from = e.reading(ctx, "lines of JSON")
+	}
+	db, err := e.connectToChange(ctx, o.change)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	p := e.progress()
+	o.DryRun, o.NewIDs = o.dryRun, !o.keepIDs
+	o.Progress = func(at ops.Progress) { p.Show("imported %d messages", at.Done) }
+	done, err := db.Ready.Import(ctx, o.queue, from, o.ImportOptions)
+	p.End()
+	var none *ops.NoQueueError
+	if errors.As(err, &none) {
+		return err
+	}
+	return errors.Join(tellImport(e, o.queue, done, o.ImportOptions), importEnd(e, done, o.ImportOptions, err))
 }
 
 // tellImport tells what an import did.

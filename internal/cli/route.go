@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
 
@@ -14,7 +15,13 @@ func newRouteCommand(e *env) *cobra.Command {
 	return noun("route", "Explain where messages of a type go", newRouteExplainCommand(e))
 }
 
+// routeExplainOptions are the arguments and flags of `sqlq route explain`.
+type routeExplainOptions struct {
+	messageType string
+}
+
 func newRouteExplainCommand(e *env) *cobra.Command {
+	var o routeExplainOptions
 	return &cobra.Command{
 		Use:   "explain TYPE",
 		Short: "Explain where messages of a type go, and why",
@@ -28,18 +35,23 @@ queues in which such messages wait or failed, and a queue that is named like the
 		ValidArgsFunction: completeTypes(e),
 		Annotations:       map[string]string{needs: "viewer"},
 		RunE: func(c *cobra.Command, args []string) error {
-			db, err := e.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			r, err := db.Routes.Explain(c.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			return e.printOne(r, func(w io.Writer) { writeRoute(e, w, r) })
+			o.messageType = args[0]
+			return runRouteExplain(c.Context(), e, &o)
 		},
 	}
+}
+
+func runRouteExplain(ctx context.Context, e *env, o *routeExplainOptions) error {
+	db, err := e.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	r, err := db.Routes.Explain(ctx, o.messageType)
+	if err != nil {
+		return err
+	}
+	return e.printOne(r, func(w io.Writer) { writeRoute(e, w, r) })
 }
 
 func writeRoute(e *env, w io.Writer, r ops.Route) {

@@ -14,8 +14,14 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
+// sendOptions are the arguments and flags of `sqlq send`.
+type sendOptions struct {
+	outgoing
+	queue string
+}
+
 func newSendCommand(e *env) *cobra.Command {
-	var out outgoing
+	var o sendOptions
 	c := &cobra.Command{
 		Use:   "send QUEUE TYPE [BODY|-]",
 		Short: "Send JSON messages to a queue",
@@ -25,7 +31,7 @@ that is not JSON, and none is sent. Prints their ids.`,
 		Example: `  sqlq send sales sales.PlaceOrder '{"order": 17}'
   sqlq send sales sales.PlaceOrder --header tenant=north < orders.jsonl
   sqlq send sales sales.Remind '{"order": 17}' --delay 90m --ttl 1d`,
-		Args:        out.arguments("QUEUE"),
+		Args:        o.arguments("QUEUE"),
 		Annotations: map[string]string{needs: "producer"},
 		ValidArgsFunction: func(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 			switch len(args) {
@@ -37,42 +43,48 @@ that is not JSON, and none is sent. Prints their ids.`,
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			bodies, err := readBodies(e, c, &out, args[1:])
-			if err != nil {
-				return err
-			}
-			db, err := e.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			if out.dryRun {
-				return wouldSend(c.Context(), e, db, args[0], out, bodies)
-			}
-			ids, err := db.Send(c.Context(), args[0], out.Outgoing, bodies...)
-			if err != nil {
-				return err
-			}
-			type view struct {
-				ID string `json:"id"`
-			}
-			views := make([]view, len(ids))
-			for i, id := range ids {
-				views[i].ID = id
-			}
-			if e.format != formatTable {
-				return printList(e, views, nil)
-			}
-			_, err = io.WriteString(e.out, strings.Join(ids, "\n")+"\n")
-			return err
+			o.queue = args[0]
+			o.take(c, args[1:])
+			return runSend(c.Context(), e, &o)
 		},
 	}
-	outgoingFlags(e, c, &out)
+	outgoingFlags(e, c, &o.outgoing)
 	return c
 }
 
-func wouldSend(ctx context.Context, e *env, db *database, queue string, out outgoing, bodies []json.RawMessage) error {
-	if err := db.PreviewSend(ctx, queue, out.Outgoing, bodies...); err != nil {
+func runSend(ctx context.Context, e *env, o *sendOptions) error {
+	bodies, err := readBodies(ctx, e, &o.outgoing)
+	if err != nil {
+		return err
+	}
+	db, err := e.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if o.dryRun {
+		return wouldSend(ctx, e, db, o, bodies)
+	}
+	ids, err := db.Send(ctx, o.queue, o.Outgoing, bodies...)
+	if err != nil {
+		return err
+	}
+	type view struct {
+		ID string `json:"id"`
+	}
+	views := make([]view, len(ids))
+	for i, id := range ids {
+		views[i].ID = id
+	}
+	if e.format != formatTable {
+		return printList(e, views, nil)
+	}
+	_, err = io.WriteString(e.out, strings.Join(ids, "\n")+"\n")
+	return err
+}
+
+func wouldSend(ctx context.Context, e *env, db *database, o *sendOptions, bodies []json.RawMessage) error {
+	if err := db.PreviewSend(ctx, o.queue, o.Outgoing, bodies...); err != nil {
 		return err
 	}
 	outcome := struct {
@@ -80,17 +92,20 @@ func wouldSend(ctx context.Context, e *env, db *database, queue string, out outg
 		Type     string `json:"type"`
 		Messages int    `json:"messages"`
 		DryRun   bool   `json:"dry_run"`
-	}{queue, out.Type, len(bodies), true}
-	return e.done(outcome, "would send %s of %s to queue %s in %s", plural(int64(len(bodies)), "message"), out.Type, queue, db.where)
+	}{o.queue, o.Type, len(bodies), true}
+	return e.done(outcome, "would send %s of %s to queue %s in %s", plural(int64(len(bodies)), "message"), o.Type, o.queue, db.where)
 }
 
 // outgoing is what the commands that send have in common: what the messages share, and where their bodies come from.
 type outgoing struct {
 	ops.Outgoing
 	change
-	headers    []string
-	body, file string
-	lines      bool
+	headers  []string
+	body     string
+	bodyFrom string // where that stands: "the body" or "--body"; "": not on the command line
+	file     string // "" and -: standard input
+	lines    bool
+	sources  int // how many of BODY, --body and --file are given
 }
 
 func outgoingFlags(e *env, c *cobra.Command, out *outgoing) {
@@ -123,41 +138,40 @@ func (out *outgoing) arguments(names ...string) cobra.PositionalArgs {
 	}
 }
 
-// readBodies returns the bodies that a command line names, and completes what the messages share. args are the type, unless a flag
-// says it, and perhaps a body.
-func readBodies(e *env, c *cobra.Command, out *outgoing, args []string) (bodies []json.RawMessage, err error) {
+// take takes the arguments in: the type, unless a flag says it, and perhaps a body.
+func (out *outgoing) take(c *cobra.Command, args []string) {
+	given := c.Flags().Changed
+	if !given("type") {
+		out.Type, args = args[0], args[1:]
+	}
+	if len(args) > 0 {
+		out.sources++
+		if args[0] != "-" {
+			out.body, out.bodyFrom = args[0], "the body"
+		}
+	}
+	if given("body") {
+		out.sources++
+		out.bodyFrom = "--body"
+	}
+	if given("file") {
+		out.sources++
+	}
+}
+
+// readBodies returns the bodies that a command line names, and completes what the messages share.
+func readBodies(ctx context.Context, e *env, out *outgoing) (bodies []json.RawMessage, err error) {
 	if out.Headers, err = parseHeaders(out.headers); err != nil {
 		return nil, err
 	}
-	if !c.Flags().Changed("type") {
-		out.Type, args = args[0], args[1:]
-	}
-	var text *string
-	sources := 0
-	if len(args) > 0 {
-		sources++
-		if args[0] != "-" {
-			text = &args[0]
-		}
-	}
-	if c.Flags().Changed("body") {
-		sources++
-		text = &out.body
-	}
-	if c.Flags().Changed("file") {
-		sources++
-	}
-	if sources > 1 {
+	if out.sources > 1 {
 		return nil, usageErrorf("bodies come from one place: from BODY, --body or --file")
 	}
 	var from io.Reader
 	var source string
 	switch {
-	case text != nil:
-		from, source = strings.NewReader(*text), "the body"
-		if c.Flags().Changed("body") {
-			source = "--body"
-		}
+	case out.bodyFrom != "":
+		from, source = strings.NewReader(out.body), out.bodyFrom
 	case out.file != "" && out.file != "-":
 		file, err := os.Open(out.file)
 		if err != nil {
@@ -166,7 +180,7 @@ func readBodies(e *env, c *cobra.Command, out *outgoing, args []string) (bodies 
 		defer file.Close()
 		from, source = file, out.file
 	default:
-		from, source = e.reading(c.Context(), "JSON"), "standard input"
+		from, source = e.reading(ctx, "JSON"), "standard input"
 	}
 	read := ops.ReadBodies
 	if out.lines {

@@ -13,8 +13,13 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
+// topOptions are the arguments and flags of `sqlq top`.
+type topOptions struct {
+	every interval // between two readings
+}
+
 func newTopCommand(e *env) *cobra.Command {
-	every := interval(2 * time.Second)
+	o := topOptions{every: interval(2 * time.Second)}
 	c := &cobra.Command{
 		Use:   "top",
 		Short: "Show queues, failures and instances on a full screen, live",
@@ -28,29 +33,33 @@ backlog is an estimate.`,
 		Example: "  sqlq top\n  sqlq top --every 500ms",
 		Args:    noMoreThan(0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if !e.inTerminal || !e.outTerminal || term.Dumb() || e.format != formatTable {
-				return usageErrorf("top draws on a terminal's screen, and this is none; elsewhere: sqlq queue ls --watch, also with -o jsonl")
-			}
-			db, err := e.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			m := newTopModel(c.Context(), topSource{
-				sample: db.snapshot,
-				peek: func(ctx context.Context, queue string, n int) ([]ops.Message, error) {
-					return db.Ready.List(ctx, queue, ops.Filter{Limit: n}, ops.Looking{})
-				},
-				failed: db.Failed.List,
-				show:   db.Failed.Show,
-			}, time.Duration(every))
-			m.where, m.paint, m.text = db.where, e.paint, func(failed ops.FailedMessage) string { return failedText(e, failed) }
-			return runScreen(c.Context(), e, m)
+			return runTop(c.Context(), e, &o)
 		},
 	}
-	c.Flags().Var(&every, "every", "read anew after this time")
+	c.Flags().Var(&o.every, "every", "read anew after this time")
 	c.Flag("every").DefValue = "2s"
 	return c
+}
+
+func runTop(ctx context.Context, e *env, o *topOptions) error {
+	if !e.inTerminal || !e.outTerminal || term.Dumb() || e.format != formatTable {
+		return usageErrorf("top draws on a terminal's screen, and this is none; elsewhere: sqlq queue ls --watch, also with -o jsonl")
+	}
+	db, err := e.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	m := newTopModel(ctx, topSource{
+		sample: db.snapshot,
+		peek: func(ctx context.Context, queue string, n int) ([]ops.Message, error) {
+			return db.Ready.List(ctx, queue, ops.Filter{Limit: n}, ops.Looking{})
+		},
+		failed: db.Failed.List,
+		show:   db.Failed.Show,
+	}, time.Duration(o.every))
+	m.where, m.paint, m.text = db.where, e.paint, func(failed ops.FailedMessage) string { return failedText(e, failed) }
+	return runScreen(ctx, e, m)
 }
 
 // runScreen gives the terminal to the screen, and has it as it was at the end, whatever ends it.

@@ -18,16 +18,20 @@ func newVersionCommand(e *env) *cobra.Command {
 		Example: "  sqlq version\n  sqlq version -o json | jq .schema_version",
 		Args:    noMoreThan(0),
 		RunE: func(*cobra.Command, []string) error {
-			v := struct {
-				Version string `json:"version"`
-				Schema  int64  `json:"schema_version"`
-				Go      string `json:"go"`
-			}{programVersion(), migrations.Latest(), runtime.Version()}
-			return e.printOne(v, func(w io.Writer) {
-				_, _ = io.WriteString(w, versionText())
-			})
+			return runVersion(e)
 		},
 	}
+}
+
+func runVersion(e *env) error {
+	v := struct {
+		Version string `json:"version"`
+		Schema  int64  `json:"schema_version"`
+		Go      string `json:"go"`
+	}{programVersion(), migrations.Latest(), runtime.Version()}
+	return e.printOne(v, func(w io.Writer) {
+		_, _ = io.WriteString(w, versionText())
+	})
 }
 
 // versionText is what --version prints, too.

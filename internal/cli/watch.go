@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -24,7 +25,7 @@ func watchable(e *env, c *cobra.Command) *cobra.Command {
 		if every == 0 {
 			return list(c, args)
 		}
-		return watch(e, c, time.Duration(every), func() error {
+		return watch(c.Context(), e, c.CommandPath(), time.Duration(every), func() error {
 			err := list(c, args)
 			var coded *codedError
 			if errors.As(err, &coded) && coded.code == exitNothing { // not yet, or not any more
@@ -38,17 +39,16 @@ func watchable(e *env, c *cobra.Command) *cobra.Command {
 	return c
 }
 
-// watch runs list again and again. The error of the first round ends it; a later one is told, and the next round tried,
+// watch runs list, which has that name, again and again. The error of the first round ends it; a later one is told, and the next round tried,
 // because a database that was lost may come back.
-func watch(e *env, c *cobra.Command, every time.Duration, list func() error) error {
-	ctx := c.Context()
+func watch(ctx context.Context, e *env, name string, every time.Duration, list func() error) error {
 	e.watching = true
 	defer func() {
 		if e.watched != nil {
 			e.watched.pool.Close()
 		}
 	}()
-	show, end := newRounds(e, c, every)
+	show, end := newRounds(e, name, every)
 	defer end()
 	next := time.NewTicker(every)
 	defer next.Stop()
@@ -71,9 +71,9 @@ func watch(e *env, c *cobra.Command, every time.Duration, list func() error) err
 }
 
 // newRounds returns what shows a round, and what is to be done at the end.
-func newRounds(e *env, c *cobra.Command, every time.Duration) (show func(list func() error) error, end func()) {
+func newRounds(e *env, name string, every time.Duration) (show func(list func() error) error, end func()) {
 	if e.outTerminal && !term.Dumb() {
-		s := &repainted{e: e, out: e.out, err: e.err, title: fmt.Sprintf("%s, every %s; Ctrl-C ends", c.CommandPath(), every)}
+		s := &repainted{e: e, out: e.out, err: e.err, title: fmt.Sprintf("%s, every %s; Ctrl-C ends", name, every)}
 		return s.show, s.end
 	}
 	between := map[format]string{formatTable: "\n", formatYAML: "---\n"}[e.format]

@@ -53,10 +53,8 @@ func TestWatchGoesOn(t *testing.T) {
 	ctx, ctrlC := context.WithCancel(t.Context())
 	var out, errs bytes.Buffer
 	e := &env{streams: streams{out: &out, err: &errs}, format: formatTable}
-	c := noun("list", "")
-	c.SetContext(ctx)
 	round := 0
-	err := watch(e, c, shortestWatch, func() error {
+	err := watch(ctx, e, "sqlq list", shortestWatch, func() error {
 		round++
 		switch round {
 		case 2:
