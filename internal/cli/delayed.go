@@ -19,6 +19,7 @@ func newDelayedCommand(e *env) *cobra.Command {
 // delayedListOptions are the arguments and flags of `sqlq delayed ls`.
 type delayedListOptions struct {
 	filter ops.Filter
+	paging
 }
 
 func newDelayedListCommand(e *env) *cobra.Command {
@@ -40,6 +41,7 @@ Times are found by an index. Everything else looks at one message after the othe
 	}
 	filterFlags(e, c, &o.filter, delayedMessages)
 	limitFlag(c, &o.filter.Limit)
+	o.paging.flag(c)
 	return watchable(e, c)
 }
 
@@ -47,10 +49,10 @@ func runDelayedList(ctx context.Context, e *env, o *delayedListOptions) error {
 	if err := chosenBy(ctx, e, &o.filter, nil); err != nil {
 		return err
 	}
-	return runList(ctx, e, o.filter.Limit, func(db *database, limit int) ([]ops.DelayedMessage, error) {
+	return runList(ctx, e, o.filter.Limit, o.paging, func(db *database, limit int, opts ops.PageOptions) (ops.Page[ops.DelayedMessage], error) {
 		wanted := o.filter
 		wanted.Limit = limit
-		return db.Delayed.List(ctx, wanted)
+		return db.Delayed.Page(ctx, wanted, opts)
 	}, printDelayed, func(db *database) error {
 		return noneFound(ctx, e, db, !o.filter.ChoosesAll(), o.filter.Type, "no such messages among the delayed")
 	})

@@ -22,6 +22,7 @@ func newErrorCommand(e *env) *cobra.Command {
 // errorListOptions are the arguments and flags of `sqlq error ls`.
 type errorListOptions struct {
 	filter ops.Filter
+	paging
 }
 
 func newErrorListCommand(e *env) *cobra.Command {
@@ -44,6 +45,7 @@ leave. With a choice that nothing fits the exit code is 5.`,
 	}
 	filterFlags(e, c, &o.filter, failedMessages)
 	limitFlag(c, &o.filter.Limit)
+	o.paging.flag(c)
 	return watchable(e, c)
 }
 
@@ -56,7 +58,7 @@ func runErrorList(ctx context.Context, e *env, o *errorListOptions) error {
 		return err
 	}
 	defer db.Close()
-	return listFailed(ctx, e, db, o.filter)
+	return listFailed(ctx, e, db, o)
 }
 
 // needsOperatorFor marks a command as one for operators where its filter looks into headers or bodies, which a viewer may not.
@@ -66,24 +68,32 @@ func needsOperatorFor(c *cobra.Command, f *ops.Filter) {
 	}
 }
 
-func listFailed(ctx context.Context, e *env, db *database, f ops.Filter) error {
-	limit := f.Limit
-	f.Limit = oneMore(limit)
+func listFailed(ctx context.Context, e *env, db *database, o *errorListOptions) error {
 	t := &term.Table{Columns: []term.Column{{Name: "number", Right: true}, {Name: "when"}, {Name: "queue", Cut: true}, {Name: "type", Cut: true},
 		{Name: "attempts", Right: true, Spare: 2}, {Name: "error", Cut: true}, {Name: "group", Spare: 1}}}
 	var views []ops.FailedMessage
-	found := 0
+	found, looked := 0, int64(0)
 	p := e.progress()
-	err := db.Failed.Each(ctx, f, ops.EachOptions{Progress: looking(p, &found)}, func(m ops.FailedMessage) error {
-		if found++; limit > 0 && found > limit {
-			return nil
+	show := looking(p, &found)
+	next, err := eachPage(o.filter.Limit, o.paging, func(limit int, opts ops.PageOptions) (ops.Page[ops.FailedMessage], error) {
+		wanted := o.filter
+		wanted.Limit = limit
+		return db.Failed.Page(ctx, wanted, opts)
+	}, func(page ops.Page[ops.FailedMessage]) error {
+		for _, m := range page.Items {
+			found++
+			if e.format == formatJSONL {
+				p.End()
+				if err := e.printData(m); err != nil {
+					return err
+				}
+				continue
+			}
+			views = append(views, m)
+			t.Add(fmt.Sprint(m.Number), e.when(m.FailedAt), m.Queue, m.Type, fmt.Sprint(m.Attempts), m.Error, m.Group)
 		}
-		if e.format == formatJSONL {
-			p.End()
-			return e.printData(m)
-		}
-		views = append(views, m)
-		t.Add(fmt.Sprint(m.Number), e.when(m.FailedAt), m.Queue, m.Type, fmt.Sprint(m.Attempts), m.Error, m.Group)
+		looked += page.Looked
+		show(ops.Progress{Looked: looked})
 		return nil
 	})
 	p.End()
@@ -94,10 +104,9 @@ func listFailed(ctx context.Context, e *env, db *database, f ops.Filter) error {
 	case err != nil:
 		return err
 	case found == 0:
-		return noFailed(ctx, e, db, f)
-	case limit > 0 && found > limit:
-		sayMore(e, limit)
+		return noFailed(ctx, e, db, o.filter)
 	}
+	sayMore(e, found, next)
 	return nil
 }
 
@@ -157,17 +166,19 @@ func runErrorCount(ctx context.Context, e *env, o *errorCountOptions) error {
 // errorGroupsOptions are the arguments and flags of `sqlq error groups`.
 type errorGroupsOptions struct {
 	filter ops.Filter
+	by     ops.GroupBy
 }
 
 func newErrorGroupsCommand(e *env) *cobra.Command {
-	var o errorGroupsOptions
+	o := errorGroupsOptions{by: ops.ByFault}
 	c := &cobra.Command{
 		Use:   "groups",
 		Short: "Count failed messages by fault, the most frequent first",
 		Long: `Count failed messages by fault, the most frequent first. Messages of one type that failed with the same error, but for
-numbers and ids in its text, are one group; --group takes it in every other command. Where there are millions, counts are
-estimated and marked ~. The flags choose as in: sqlq error ls.`,
+numbers and ids in its text, are one group; --group takes it in every other command. --by counts them by something else.
+Where there are millions, counts are estimated and marked ~. The flags choose as in: sqlq error ls.`,
 		Example: `  sqlq error groups --since 1h
+  sqlq error groups --by queue
   sqlq error groups --queue billing --order newest -o json | jq '.[0].group'`,
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: "viewer"},
@@ -177,6 +188,8 @@ estimated and marked ~. The flags choose as in: sqlq error ls.`,
 		},
 	}
 	choiceFlags(e, c, &o.filter, failedMessages)
+	c.Flags().Var(groupBy{&o.by}, "by", "what the messages of a group share: fault, type, queue, host or error-type")
+	_ = c.RegisterFlagCompletionFunc("by", cobra.FixedCompletions(groupBys(), cobra.ShellCompDirectiveNoFileComp))
 	c.Flags().Var(groupOrder{&o.filter.Order}, "order", "count: the largest first, newest: that which failed last, or oldest: that which failed first")
 	_ = c.RegisterFlagCompletionFunc("order", cobra.FixedCompletions([]string{"count", "newest", "oldest"}, cobra.ShellCompDirectiveNoFileComp))
 	c.Flags().IntVarP(&o.filter.Limit, "limit", "n", 50, "list at most so many groups; 0: all")
@@ -192,11 +205,15 @@ func runErrorGroups(ctx context.Context, e *env, o *errorGroupsOptions) error {
 		return err
 	}
 	defer db.Close()
-	groups, err := db.Failed.Groups(ctx, o.filter)
+	groups, err := db.Failed.GroupsBy(ctx, o.by, o.filter)
 	if err != nil {
 		return err
 	}
-	t := &term.Table{Columns: []term.Column{{Name: "group"}, {Name: "count", Right: true}, {Name: "queue", Cut: true}, {Name: "type", Cut: true}, {Name: "first", Spare: 1},
+	key := "group"
+	if o.by != ops.ByFault {
+		key = "by " + string(o.by)
+	}
+	t := &term.Table{Columns: []term.Column{{Name: key}, {Name: "count", Right: true}, {Name: "queue", Cut: true}, {Name: "type", Cut: true}, {Name: "first", Spare: 1},
 		{Name: "last"}, {Name: "status", Spare: 2}, {Name: "error", Cut: true}}}
 	for _, g := range groups {
 		t.Add(g.Group, count(g.Count), strings.Join(g.Queues, ","), strings.Join(g.Types, ","), e.when(g.FirstAt), e.when(g.LastAt), g.Status(), g.Error)

@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/sqlq/sqlq/internal/term"
@@ -85,6 +86,32 @@ func (o groupOrder) Set(text string) error {
 		return errors.New("there are count, newest and oldest")
 	}
 	return nil
+}
+
+// groupBy is what failed messages are grouped by; a flag.
+type groupBy struct{ *ops.GroupBy }
+
+func (g groupBy) String() string {
+	if g.GroupBy == nil {
+		return ""
+	}
+	return string(*g.GroupBy)
+}
+func (g groupBy) Type() string { return "WHAT" }
+func (g groupBy) Set(text string) error {
+	if !slices.Contains(ops.GroupBys, ops.GroupBy(text)) {
+		return errors.New("there are " + strings.Join(groupBys(), ", "))
+	}
+	*g.GroupBy = ops.GroupBy(text)
+	return nil
+}
+
+// groupBys are the values of --by.
+func groupBys() (names []string) {
+	for _, by := range ops.GroupBys {
+		names = append(names, string(by))
+	}
+	return names
 }
 
 // pointAt leaves out of a filter's error what the flag's own error repeats: its text.

@@ -17,6 +17,7 @@ func newInstanceCommand(e *env) *cobra.Command {
 // instanceListOptions are the arguments and flags of `sqlq instance ls`.
 type instanceListOptions struct {
 	filter ops.InstanceFilter
+	paging
 }
 
 func newInstanceListCommand(e *env) *cobra.Command {
@@ -47,6 +48,7 @@ JSON and YAML also have what it dropped unhandled since it began, because the ti
 	c.Flags().StringVar(&o.filter.Endpoint, "endpoint", "", "those of this endpoint")
 	c.Flags().BoolVar(&o.filter.All, "all", false, "also those that ended within a day")
 	c.Flags().IntVarP(&o.filter.Limit, "limit", "n", 200, "list at most so many; 0: all")
+	o.paging.flag(c)
 	_ = c.RegisterFlagCompletionFunc("endpoint", completeQueues(e))
 	return watchable(e, c)
 }
@@ -56,10 +58,10 @@ func runInstanceList(ctx context.Context, e *env, o *instanceListOptions) error 
 	if o.filter.All {
 		none = "no instances"
 	}
-	return runList(ctx, e, o.filter.Limit, func(db *database, limit int) ([]ops.Instance, error) {
+	return runList(ctx, e, o.filter.Limit, o.paging, func(db *database, limit int, opts ops.PageOptions) (ops.Page[ops.Instance], error) {
 		wanted := o.filter
 		wanted.Limit = limit
-		return db.Instances.List(ctx, wanted)
+		return db.Instances.Page(ctx, wanted, opts)
 	}, printInstances, func(db *database) error {
 		return noneFound(ctx, e, db, o.filter.Endpoint != "", "", none)
 	})

@@ -29,6 +29,7 @@ func leaseFlags(e *env, c *cobra.Command, f *ops.LeaseFilter) {
 // leaseListOptions are the arguments and flags of `sqlq lease ls`.
 type leaseListOptions struct {
 	filter ops.LeaseFilter
+	paging
 }
 
 func newLeaseListCommand(e *env) *cobra.Command {
@@ -50,14 +51,15 @@ endpoint.`,
 	}
 	leaseFlags(e, c, &o.filter)
 	limitFlag(c, &o.filter.Limit)
+	o.paging.flag(c)
 	return watchable(e, c)
 }
 
 func runLeaseList(ctx context.Context, e *env, o *leaseListOptions) error {
-	return runList(ctx, e, o.filter.Limit, func(db *database, limit int) ([]ops.Lease, error) {
+	return runList(ctx, e, o.filter.Limit, o.paging, func(db *database, limit int, opts ops.PageOptions) (ops.Page[ops.Lease], error) {
 		wanted := o.filter
 		wanted.Limit = limit
-		return db.Leases.List(ctx, wanted)
+		return db.Leases.Page(ctx, wanted, opts)
 	}, printLeases, func(db *database) error {
 		return noneFound(ctx, e, db, !o.filter.ChoosesAll(), o.filter.Type, "no such leased messages")
 	})

@@ -25,6 +25,7 @@ func newOperationCommand(e *env) *cobra.Command {
 // operationListOptions are the arguments and flags of `sqlq operation ls`.
 type operationListOptions struct {
 	filter ops.OperationFilter
+	paging
 }
 
 func newOperationListCommand(e *env) *cobra.Command {
@@ -48,7 +49,7 @@ process is dead or frozen, and it can be resumed.`,
 	c.Flags().StringVar(&o.filter.User, "user", "", "those of this user, or database role")
 	c.Flags().Var(moment{&o.filter.Since}, "since", "begun then or later: a duration ago such as 2h, or a time")
 	c.Flags().Var(moment{&o.filter.Until}, "until", "begun before then")
-	c.Flags().Int64Var(&o.filter.After, "after", 0, "those before this one, the last of a list: the next page")
+	o.paging.flag(c)
 	_ = c.RegisterFlagCompletionFunc("queue", completeQueues(e))
 	c.Flags().IntVarP(&o.filter.Limit, "limit", "n", 50, "list at most so many")
 	_ = c.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions(ops.OperationKinds, cobra.ShellCompDirectiveNoFileComp))
@@ -63,10 +64,10 @@ func runOperationList(ctx context.Context, e *env, o *operationListOptions) erro
 	if o.filter.Kind != "" && !slices.Contains(ops.OperationKinds, o.filter.Kind) {
 		return usageErrorf("--kind %s: there are %s", o.filter.Kind, strings.Join(ops.OperationKinds, ", "))
 	}
-	return runList(ctx, e, o.filter.Limit, func(db *database, limit int) ([]ops.Operation, error) {
+	return runList(ctx, e, o.filter.Limit, o.paging, func(db *database, limit int, opts ops.PageOptions) (ops.Page[ops.Operation], error) {
 		wanted := o.filter
 		wanted.Limit = limit
-		return db.Operations.List(ctx, wanted)
+		return db.Operations.Page(ctx, wanted, opts)
 	}, printOperations, func(db *database) error {
 		return noneFound(ctx, e, db, o.filter != (ops.OperationFilter{Limit: o.filter.Limit}), "", "no such operations")
 	})

@@ -17,6 +17,7 @@ import (
 type queuePeekOptions struct {
 	queue  string
 	filter ops.Filter
+	paging
 }
 
 func newQueuePeekCommand(e *env) *cobra.Command {
@@ -39,6 +40,7 @@ there are enough. That can be interrupted. With a choice that nothing fits the e
 	}
 	filterFlags(e, c, &o.filter, readyMessages)
 	c.Flags().IntVarP(&o.filter.Limit, "limit", "n", 10, "show at most so many; 0: all")
+	o.paging.flag(c)
 	return c
 }
 
@@ -52,9 +54,17 @@ func runQueuePeek(ctx context.Context, e *env, o *queuePeekOptions) error {
 	}
 	defer db.Close()
 	p := e.progress()
-	messages, err := db.Ready.List(ctx, o.queue, o.filter, ops.Looking{Progress: func(at ops.Progress) {
-		p.Show("looked at %d messages, found %d", at.Looked, at.Done)
-	}})
+	var messages []ops.Message
+	var looked int64
+	next, err := eachPage(o.filter.Limit, o.paging, func(limit int, opts ops.PageOptions) (ops.Page[ops.Message], error) {
+		wanted := o.filter
+		wanted.Limit, opts.Whole = limit, true
+		return db.Ready.Page(ctx, o.queue, wanted, opts)
+	}, func(page ops.Page[ops.Message]) error {
+		messages, looked = append(messages, page.Items...), looked+page.Looked
+		p.Show("looked at %d messages, found %d", looked, len(messages))
+		return nil
+	})
 	p.End()
 	if err != nil && len(messages) == 0 {
 		return err
@@ -64,6 +74,7 @@ func runQueuePeek(ctx context.Context, e *env, o *queuePeekOptions) error {
 	for _, m := range messages {
 		t.Add(fmt.Sprint(m.Seq), e.when(m.SentAt), m.Type, fmt.Sprint(m.Attempt), m.ID, begin(m.Body))
 	}
+	sayMore(e, len(messages), next)
 	if err = errors.Join(printList(e, messages, t), err); err != nil || len(messages) > 0 {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -142,23 +143,42 @@ type OperationFilter struct {
 	User   string          // who: the user of their machine, or the role of the database; "": anybody
 	Since  Moment          // that began then or later
 	Until  Moment          // that began before then
-	After  int64           // those before that one, which was the last of a page; 0: from the last on
 	Limit  int             // at most so many; default: 50
 }
 
 // List returns the operations that a filter chooses, the last one first. How long they are kept is for the
 // endpoints' processes to say.
 func (o Operations) List(ctx context.Context, f OperationFilter) ([]Operation, error) {
+	if f.Limit <= 0 {
+		f.Limit = pageSize
+	}
+	return o.list(ctx, f, 0)
+}
+
+// Page returns a page of the operations that a filter chooses, the last one first: the first Limit of them, default 50, behind
+// opts.After. Its cursors are numbers of operations. opts.Budget does not matter.
+func (o Operations) Page(ctx context.Context, f OperationFilter, opts PageOptions) (page Page[Operation], err error) {
+	var before int64
+	if opts.After != "" {
+		if before, err = strconv.ParseInt(string(opts.After), 10, 64); err != nil {
+			return page, opts.After.wrong()
+		}
+	}
+	size := Filter{Limit: f.Limit}
+	f.Limit = size.pageSize() + 1
+	operations, err := o.list(ctx, f, before)
+	return wholePage(operations, size, func(op Operation) Cursor { return Cursor(strconv.FormatInt(op.ID, 10)) }), err
+}
+
+// list returns the operations that a filter chooses, up to its limit, those before a number; 0: from the last on.
+func (o Operations) list(ctx context.Context, f OperationFilter, before int64) ([]Operation, error) {
 	switch f.Status {
 	case "", OperationRunning, OperationStalled, OperationDone, OperationInterrupted, OperationCancelled:
 	default:
 		return nil, fmt.Errorf("status %q is unknown: it is running, stalled, done, interrupted or cancelled", f.Status)
 	}
-	if f.Limit <= 0 {
-		f.Limit = 50
-	}
 	chosen := query.OperationFilter{Status: string(f.Status), Kind: f.Kind, Queue: f.Queue, User: f.User, Since: f.Since.stored(),
-		Until: f.Until.stored(), Before: f.After}
+		Until: f.Until.stored(), Before: before}
 	atOnce := f.Limit
 	if f.Queue != "" { // some that are read may be left out
 		atOnce = max(atOnce, 200)

@@ -228,7 +228,7 @@ func TestOperationsByQueueUserAndTime(t *testing.T) {
 	d.exec(`UPDATE sqlq.operation SET began_at = began_at - interval '1 day' WHERE id = 1`)
 	for want, f := range map[string]ops.OperationFilter{
 		"3 1 ": {Queue: "sales"}, "2 ": {Queue: "billing"}, "1 ": {User: "ann"}, "3 2 ": {Since: ops.Ago(time.Hour)}, "": {Queue: `s.les`},
-		"3 ": {User: "ben", Queue: "sales"}, "2 1 ": {After: 3},
+		"3 ": {User: "ben", Queue: "sales"},
 	} {
 		list, err := d.Operations.List(t.Context(), f)
 		got := ""
@@ -257,8 +257,7 @@ func TestOperationsOfAQueueAreNotOfItsNamesakes(t *testing.T) {
 	operation("archive", "", `"sales"`)                                                           // 6: no filter at all
 	operation("pause", "sales", `{}`)                                                             // 7
 	for want, f := range map[string]ops.OperationFilter{
-		"7 4 3 2 ": {Queue: "sales"}, "4 3 ": {Queue: "billing"}, "7 4 ": {Queue: "sales", Limit: 2}, "3 2 ": {Queue: "sales", After: 4},
-		"2 ": {Queue: "sales", After: 4, Kind: "archive", Limit: 1},
+		"7 4 3 2 ": {Queue: "sales"}, "4 3 ": {Queue: "billing"}, "7 4 ": {Queue: "sales", Limit: 2}, "2 ": {Queue: "sales", Kind: "archive"},
 	} {
 		list, err := d.Operations.List(t.Context(), f)
 		got := ""
@@ -268,6 +267,17 @@ func TestOperationsOfAQueueAreNotOfItsNamesakes(t *testing.T) {
 		if err != nil || got != want {
 			t.Errorf("%+v: %q, %v, want %q", f, got, err, want)
 		}
+	}
+	for want, f := range map[string]ops.OperationFilter{"[7 4 3 2]": {Queue: "sales", Limit: 1}, "[7 6 5 4 3 2 1]": {Limit: 3}, "[6 5 2 1]": {Kind: "archive", Limit: 4}} {
+		seen := pages(t, func(o ops.PageOptions) (ops.Page[ops.Operation], error) { return d.Operations.Page(t.Context(), f, o) },
+			func(op ops.Operation) int64 { return op.ID }, func() { operation("archive", "sales", `{}`) })
+		if fmt.Sprint(seen) != want {
+			t.Errorf("pages of %+v: %v, want %s", f, seen, want)
+		}
+		d.exec(`DELETE FROM sqlq.operation WHERE id > 7`)
+	}
+	if _, err := d.Operations.Page(t.Context(), ops.OperationFilter{}, ops.PageOptions{After: "x"}); err == nil {
+		t.Error("a cursor of another list is taken")
 	}
 	for range 300 { // more than are read at once
 		operation("archive", "", `{"headers":{"queue":"sales"}}`)
