@@ -28,6 +28,7 @@ var mayImport = map[string][]string{
 	"sqlq/ops":                {"sqlq", "sqlq/internal/store", "sqlq/ops/internal/query", pgxPath},
 	"sqlq/ops/internal/query": {"sqlq/internal/store", pgxPath},
 
+	"cmd/sqlq":              {"internal/cli"},
 	"internal/devpg":        {pgxPath, "golang.org/x/sys"},
 	"internal/devpg/pgtest": {"internal/devpg", "sqlq/migrate", pgxPath},
 	"internal/lab":          {pgxPath},
@@ -54,6 +55,8 @@ func importFaults(all []pkg) (faults []string) {
 				switch {
 				case local && (within == "cmd" || strings.HasPrefix(within, "cmd/")):
 					faults = append(faults, fmt.Sprintf("%s imports %s: nothing imports cmd", f.name, within))
+				case local && within == "internal/cli" && p.dir != "cmd/sqlq":
+					faults = append(faults, fmt.Sprintf("%s imports %s: only cmd/sqlq does", f.name, within))
 				case !ruled || standard(imported) || local && slices.Contains(allowed, within):
 				case local || !slices.ContainsFunc(allowed, func(a string) bool { return imported == a || strings.HasPrefix(imported, a+"/") }):
 					faults = append(faults, fmt.Sprintf("%s imports %s: package %s may import %s", f.name, imported, p.dir, orNothing(allowed)))
@@ -92,7 +95,7 @@ func sqlFaults(all []pkg) (faults []string) {
 	for _, p := range all {
 		forbidden := onTables
 		switch {
-		case p.dir == "cmd/sqlq":
+		case p.dir == "internal/cli":
 			forbidden = statement
 		case p.dir == "sqlq/internal/store" || p.dir != "sqlq" && p.dir != "sqlq/ops" && !strings.HasPrefix(p.dir, "sqlq/internal/"):
 			continue
@@ -103,7 +106,7 @@ func sqlFaults(all []pkg) (faults []string) {
 					faults = append(faults, fmt.Sprintf("%s: SQL (%.40q): package %s has none; put it into sqlq/internal/store", at, sql, p.dir))
 				}
 			})
-			if p.dir != "cmd/sqlq" {
+			if p.dir != "internal/cli" {
 				continue
 			}
 			f.calls(func(at, name string) {
@@ -168,11 +171,14 @@ func TestRulesFindFaults(t *testing.T) {
 		{"ops imports migrations", "sqlq/ops/a.go", `import "github.com/sqlq/sqlq/migrations"`, importFaults, 1},
 		{"new package of the library", "sqlq/sqlqotel/a.go", ``, importFaults, 1},
 		{"somebody imports cmd", "internal/demo/a.go", `import "github.com/sqlq/sqlq/cmd/sqlq"`, importFaults, 1},
+		{"somebody imports the command line", "internal/demo/a.go", `import "github.com/sqlq/sqlq/internal/cli"`, importFaults, 1},
+		{"main imports the command line", "cmd/sqlq/a.go", `import "github.com/sqlq/sqlq/internal/cli"`, importFaults, 0},
+		{"main imports something else", "cmd/sqlq/a.go", `import "github.com/sqlq/sqlq/sqlq/ops"`, importFaults, 1},
 		{"fault on another platform", "sqlq/a_windows.go", pq, importFaults, 1},
 
-		{"command with SQL", "cmd/sqlq/a.go", "const q = `\n\tSELECT 1`", sqlFaults, 1},
-		{"command that queries", "cmd/sqlq/a.go", `func f(c interface{ Exec(string) }, q string) { c.Exec(q) }`, sqlFaults, 1},
-		{"command that says select", "cmd/sqlq/a.go", `const q = "select a queue to delete from, or update it"`, sqlFaults, 0},
+		{"command with SQL", "internal/cli/a.go", "const q = `\n\tSELECT 1`", sqlFaults, 1},
+		{"command that queries", "internal/cli/a.go", `func f(c interface{ Exec(string) }, q string) { c.Exec(q) }`, sqlFaults, 1},
+		{"command that says select", "internal/cli/a.go", `const q = "select a queue to delete from, or update it"`, sqlFaults, 0},
 		{"library with SQL on a table", "sqlq/a.go", "const q = `DELETE FROM x`", sqlFaults, 1},
 		{"package below the library with SQL on a table", "sqlq/internal/session/a.go", "const q = `DELETE FROM x`", sqlFaults, 1},
 		{"library with a savepoint", "sqlq/a.go", "const q = `SAVEPOINT x`", sqlFaults, 0},

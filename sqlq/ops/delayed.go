@@ -44,6 +44,36 @@ type DelayedMessage struct {
 	Body      []byte          // as the sender encoded it
 }
 
+// delayedJSON is a delayed message without what can be large.
+type delayedJSON struct {
+	Number    int64      `json:"number"`
+	ID        string     `json:"id"`
+	Queue     string     `json:"queue"`
+	Type      string     `json:"type"`
+	Why       Why        `json:"why"`
+	DueAt     time.Time  `json:"due_at"`
+	DueIn     float64    `json:"due_in_seconds"`
+	SentAt    time.Time  `json:"sent_at"`
+	ExpiresAt *time.Time `json:"expires_at"`
+	Attempts  int        `json:"attempts"`
+	Error     string     `json:"error,omitempty"`
+}
+
+// MarshalJSON writes the message as sqlq delayed ls -o json does; one that has its body, with headers and body, as sqlq delayed show
+// -o json.
+func (m DelayedMessage) MarshalJSON() ([]byte, error) {
+	short := delayedJSON{m.Number, m.ID, m.Queue, m.Type, m.Why, timeAsJSON(m.DueAt), m.DueIn.Seconds(), timeAsJSON(m.SentAt),
+		optionalTime(m.ExpiresAt), m.Attempts, m.Error}
+	if m.Body == nil {
+		return encode(short)
+	}
+	return encode(struct {
+		delayedJSON
+		Headers json.RawMessage `json:"headers"`
+		bodyJSON
+	}{short, headersAsJSON(m.Headers), bodyAsJSON(m.Body)})
+}
+
 // List returns the delayed messages that a filter chooses, those that are due first at the front unless it says
 // Newest. Only times are found by an index: everything else looks at the messages one after the other, in chunks, so a
 // filter that fits few of very many takes its time; named ones are looked for at about 0.1 s a million.

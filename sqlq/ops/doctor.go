@@ -23,9 +23,35 @@ type Check struct {
 	Took     time.Duration // how long it looked
 }
 
+// Result says in a word what came of the check: ok, skipped, or the severity of its worst finding.
+func (c Check) Result() string {
+	result := "ok"
+	if c.NotRun != "" {
+		result = "skipped"
+	}
+	for _, s := range []Severity{SeverityNote, SeverityWarning, SeverityProblem} {
+		if slices.ContainsFunc(c.Findings, func(f Finding) bool { return f.Severity == s }) {
+			result = string(s)
+		}
+	}
+	return result
+}
+
+// MarshalJSON writes the check as sqlq doctor -o json does.
+func (c Check) MarshalJSON() ([]byte, error) {
+	return encode(struct {
+		Name     string    `json:"check"`
+		About    string    `json:"about"`
+		Result   string    `json:"result"`
+		NotRun   string    `json:"skipped,omitempty"`
+		Took     float64   `json:"seconds"`
+		Findings []Finding `json:"findings"`
+	}{c.Name, c.About, c.Result(), c.NotRun, c.Took.Seconds(), listed(c.Findings)})
+}
+
 // Diagnosis is all that Doctor looked at.
 type Diagnosis struct {
-	Checks []Check // in the order in which they were made
+	Checks []Check `json:"checks"` // in the order in which they were made
 }
 
 // Count returns how many findings of a severity are left, those that Fix has mended left out.
@@ -320,6 +346,15 @@ func (o Doctor) Fix(ctx context.Context, d *Diagnosis) error {
 		failures = append(failures, err, o.end(ctx, id, err))
 	}
 	return errors.Join(failures...)
+}
+
+// PreviewFix marks what Fix would mend in a diagnosis as such, and returns it. It changes nothing, and asks no database.
+func (o Doctor) PreviewFix(d *Diagnosis) []*Finding {
+	fixable := d.Fixable()
+	for _, f := range fixable {
+		f.WouldFix = true
+	}
+	return fixable
 }
 
 // mending are the privileges that Fix needs.

@@ -196,7 +196,7 @@ func (e *BodyError) Error() string {
 // Unwrap returns Err.
 func (e *BodyError) Unwrap() error { return e.Err }
 
-func quoted(names []string) string {
+func quoted[T ~string](names []T) string {
 	q := make([]string, len(names))
 	for i, n := range names {
 		q[i] = fmt.Sprintf("%q", n)

@@ -36,6 +36,68 @@ type FailedMessage struct {
 	Stack         string          // of a panic; "": it was not one
 }
 
+// failedJSON is a failed message without what can be large.
+type failedJSON struct {
+	Number        int64      `json:"number"`
+	ID            string     `json:"id"`
+	Status        Status     `json:"status"`
+	Queue         string     `json:"queue"`
+	Endpoint      string     `json:"endpoint"`
+	Host          string     `json:"host"`
+	Type          string     `json:"type"`
+	Attempts      int        `json:"attempts"`
+	Replays       int        `json:"replays"`
+	SentAt        time.Time  `json:"sent_at"`
+	ExpiresAt     *time.Time `json:"expires_at"`
+	FirstFailedAt time.Time  `json:"first_failed_at"`
+	FailedAt      time.Time  `json:"failed_at"`
+	ArchivedAt    *time.Time `json:"archived_at"`
+	ErrorType     string     `json:"error_type"`
+	Error         string     `json:"error"`
+	Group         string     `json:"group"`
+}
+
+// wholeFailedJSON is a failed message with all that was kept of it.
+type wholeFailedJSON struct {
+	failedJSON
+	Headers json.RawMessage `json:"headers"`
+	Chain   []string        `json:"chain"`
+	Stack   string          `json:"stack,omitempty"`
+	bodyJSON
+}
+
+func (m FailedMessage) inShort() failedJSON {
+	return failedJSON{m.Number, m.ID, m.Status, m.Queue, m.Endpoint, m.Host, m.Type, m.Attempts, m.Replays, timeAsJSON(m.SentAt),
+		optionalTime(m.ExpiresAt), timeAsJSON(m.FirstFailedAt), timeAsJSON(m.FailedAt), optionalTime(m.ArchivedAt), m.ErrorType, m.Error, m.Group}
+}
+
+func (m FailedMessage) whole() wholeFailedJSON {
+	return wholeFailedJSON{m.inShort(), headersAsJSON(m.Headers), m.Chain, m.Stack, bodyAsJSON(m.Body)}
+}
+
+// MarshalJSON writes the message as sqlq error ls -o json does; one that has its body, with headers, chain, stack and body, as a line
+// of sqlq error export, which Ready.Import reads.
+func (m FailedMessage) MarshalJSON() ([]byte, error) {
+	if m.Body == nil {
+		return encode(m.inShort())
+	}
+	return encode(m.whole())
+}
+
+// FailedDetail is a failed message as Failed.Show returns it, with what operators did to it, as Ops.History does.
+type FailedDetail struct {
+	FailedMessage
+	History []Past // the first thing first
+}
+
+// MarshalJSON writes the message and its history as sqlq error show -o json does.
+func (d FailedDetail) MarshalJSON() ([]byte, error) {
+	return encode(struct {
+		wholeFailedJSON
+		History []Past `json:"history"`
+	}{d.whole(), listed(d.History)})
+}
+
 // List returns the failed messages that a filter chooses, in its order. Naming a queue that neither exists nor has
 // failed messages is a *NoQueueError. See Failed.Each for many.
 func (o Failed) List(ctx context.Context, f Filter) ([]FailedMessage, error) {

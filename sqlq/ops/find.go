@@ -23,15 +23,30 @@ const (
 
 // Copy is a message in a place. An event has a copy for each queue that was subscribed to it.
 type Copy struct {
-	Place    Place     `json:"place"`    // where it is
-	Queue    string    `json:"queue"`    // whose it is
-	Number   int64     `json:"number"`   // by which it can be named there: seq, number or lease
-	Type     string    `json:"type"`     // the message type
-	Attempts int       `json:"attempts"` // that have ended
-	SentAt   time.Time `json:"sent_at"`  // by the clock of the database
-	At       time.Time `json:"at"`       // when it failed, is due or was leased; of a ready one: when it was sent
-	Instance int       `json:"instance"` // of a leased one: the number of the instance that has it; else 0
-	Error    string    `json:"error"`    // with which its last attempt failed; "": none is known
+	Place    Place     // where it is
+	Queue    string    // whose it is
+	Number   int64     // by which it can be named there: seq, number or lease
+	Type     string    // the message type
+	Attempts int       // that have ended
+	SentAt   time.Time // by the clock of the database
+	At       time.Time // when it failed, is due or was leased; of a ready one: when it was sent
+	Instance int       // of a leased one: the number of the instance that has it; else 0
+	Error    string    // with which its last attempt failed; "": none is known
+}
+
+// MarshalJSON writes the copy as sqlq find -o json does.
+func (c Copy) MarshalJSON() ([]byte, error) {
+	return encode(struct {
+		Place    Place     `json:"place"`
+		Queue    string    `json:"queue"`
+		Number   int64     `json:"number"`
+		Type     string    `json:"type"`
+		Attempts int       `json:"attempts"`
+		SentAt   time.Time `json:"sent_at"`
+		At       time.Time `json:"at"`
+		Instance int       `json:"instance"`
+		Error    string    `json:"error"`
+	}{c.Place, c.Queue, c.Number, c.Type, c.Attempts, timeAsJSON(c.SentAt), timeAsJSON(c.At), c.Instance, c.Error})
 }
 
 // Found is where a message is.
@@ -40,6 +55,16 @@ type Found struct {
 	Copies   []Copy   // where it is now
 	History  []Past   // what operators did to it
 	Unlooked []Unseen // where it could not be looked for: it may be there
+}
+
+// MarshalJSON writes it as sqlq find -o json does.
+func (f Found) MarshalJSON() ([]byte, error) {
+	return encode(struct {
+		ID       string   `json:"id"`
+		Copies   []Copy   `json:"copies"`
+		History  []Past   `json:"history"`
+		Unlooked []Unseen `json:"not_looked_at"`
+	}{f.ID, listed(f.Copies), listed(f.History), listed(f.Unlooked)})
 }
 
 // Unseen is a place that could not be looked through.

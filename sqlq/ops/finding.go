@@ -18,8 +18,8 @@ const (
 // Subject is what a finding is about, for programs: what has the same Code and Subject as before is the same matter, however its
 // text and severity have changed. The zero value is the database as a whole.
 type Subject struct {
-	Kind string // "queue", "table", "role", … as FindingKind.Subjects lists them
-	Name string // a queue's or a role's as it is called, an instance's number, a session's process id
+	Kind string `json:"kind"` // "queue", "table", "role", … as FindingKind.Subjects lists them
+	Name string `json:"name"` // a queue's or a role's as it is called, an instance's number, a session's process id
 }
 
 // Finding is something that Doctor found.
@@ -33,9 +33,30 @@ type Finding struct {
 	SQL      bool     // Mend is SQL
 	Fixable  bool     // Fix can do it
 	Fixed    string   // what Fix did; "": nothing yet
+	WouldFix bool     // PreviewFix says that Fix would do it
 
 	fix    func(ctx context.Context) (did string, err error)
 	fixing string // what else the same fix mends has the same
+}
+
+// MarshalJSON writes the finding as sqlq doctor -o json does; a finding about the database as a whole has no subject.
+func (f Finding) MarshalJSON() ([]byte, error) {
+	var subject *Subject
+	if f.Subject != (Subject{}) {
+		subject = &f.Subject
+	}
+	return encode(struct {
+		Severity Severity `json:"severity"`
+		Code     string   `json:"code"`
+		Subject  *Subject `json:"subject,omitempty"`
+		What     string   `json:"what"`
+		Why      string   `json:"why"`
+		Mend     string   `json:"mend,omitempty"`
+		SQL      bool     `json:"mend_is_sql,omitempty"`
+		Fixable  bool     `json:"fixable"`
+		Fixed    string   `json:"fixed,omitempty"`
+		WouldFix bool     `json:"would_fix,omitempty"`
+	}{f.Severity, f.Code, subject, f.What, f.Why, f.Mend, f.SQL, f.Fixable, f.Fixed, f.WouldFix})
 }
 
 // ofTable is a table as a subject: the queue, where it is a queue's.

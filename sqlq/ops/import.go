@@ -47,11 +47,11 @@ type ImportOptions struct {
 
 // Imported says what Import did.
 type Imported struct {
-	Ready   int64        // messages that are in the queue now; with DryRun: would be
-	Delayed int64        // likewise among the delayed
-	UpTo    int64        // all lines up to this were dealt with; for Skip
-	LeftOut int64        // damaged lines, with Continue
-	Damaged []*LineError // the first 1,000 of them
+	Ready   int64        `json:"ready_imported"`    // messages that are in the queue now; with DryRun: would be
+	Delayed int64        `json:"delayed_imported"`  // likewise among the delayed
+	UpTo    int64        `json:"lines_done"`        // all lines up to this were dealt with; for Skip
+	LeftOut int64        `json:"left_out"`          // damaged lines, with Continue
+	Damaged []*LineError `json:"damaged,omitempty"` // the first 1,000 of them
 }
 
 // LineError is a line that Import cannot read.
@@ -62,6 +62,9 @@ type LineError struct {
 
 // Error says what happened, where, and what to do.
 func (e *LineError) Error() string { return fmt.Sprintf("line %d: %v", e.Line, e.Err) }
+
+// MarshalJSON writes the text of the error.
+func (e *LineError) MarshalJSON() ([]byte, error) { return encode(e.Error()) }
 
 // Unwrap returns Err.
 func (e *LineError) Unwrap() error { return e.Err }

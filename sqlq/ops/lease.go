@@ -33,6 +33,24 @@ type Lease struct {
 	For      time.Duration // since then, by the clock of the database
 }
 
+// MarshalJSON writes the lease as sqlq lease ls -o json does.
+func (l Lease) MarshalJSON() ([]byte, error) {
+	return encode(struct {
+		Number   int64         `json:"lease"`
+		Message  string        `json:"id"`
+		Type     string        `json:"type"`
+		Queue    string        `json:"queue"`
+		Attempt  int           `json:"attempts"`
+		SentAt   time.Time     `json:"sent_at"`
+		LeasedAt time.Time     `json:"leased_at"`
+		For      float64       `json:"leased_seconds"`
+		Instance int           `json:"instance"`
+		State    InstanceState `json:"instance_state"`
+		Host     string        `json:"host"`
+		PID      int           `json:"pid"`
+	}{l.Number, l.Message, l.Type, l.Queue, l.Attempt, timeAsJSON(l.SentAt), timeAsJSON(l.LeasedAt), l.For.Seconds(), l.Instance, l.State, l.Host, l.PID})
+}
+
 // LeaseFilter chooses leased messages: those that fit every field that is set.
 type LeaseFilter struct {
 	Names    []string      // by number of the lease or id of the message: any of them
@@ -77,15 +95,36 @@ func (e *NoLeaseError) Error() string {
 // List returns the leased messages that a filter chooses, those that were leased first in front. Naming a queue that is not
 // there is a *NoQueueError.
 func (o Leases) List(ctx context.Context, f LeaseFilter) ([]Lease, error) {
+	return o.list(ctx, f, nil, Filter{Limit: f.Limit}.limit())
+}
+
+// Page returns a page of the leased messages that a filter chooses, in the order of List: the first Limit of them, default 50,
+// behind opts.After. There are no more of them than handlers run: opts.Budget does not matter.
+func (o Leases) Page(ctx context.Context, f LeaseFilter, opts PageOptions) (page Page[Lease], err error) {
+	var after *query.LeaseKey
+	if opts.After != "" {
+		at, number, err := opts.After.read('l')
+		if err != nil {
+			return page, err
+		}
+		after = &query.LeaseKey{LeasedAt: at, Lease: number}
+	}
+	size := Filter{Limit: f.Limit}
+	leases, err := o.list(ctx, f, after, size.pageSize()+1)
+	return wholePage(leases, size, func(l Lease) Cursor { return cursor('l', l.LeasedAt, l.Number) }), err
+}
+
+func (o Leases) list(ctx context.Context, f LeaseFilter, after *query.LeaseKey, limit int) ([]Lease, error) {
 	chosen, err := f.chosen()
 	if err != nil {
 		return nil, err
 	}
-	leased, err := o.store.ListLeased(ctx, o.pool, chosen, Filter{Limit: f.Limit}.limit())
+	chosen.After = after
+	leased, err := o.store.ListLeased(ctx, o.pool, chosen, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list leased messages: %w", err)
 	}
-	if len(leased) == 0 {
+	if len(leased) == 0 && after == nil {
 		return nil, o.checkQueue(ctx, f.Queue)
 	}
 	leases := make([]Lease, len(leased))
@@ -110,8 +149,8 @@ func (o Leases) PreviewRelease(ctx context.Context, f LeaseFilter) ([]Lease, err
 
 // Released says what Leases.Release did.
 type Released struct {
-	Released int64 // messages that are in their queues again
-	Busy     int64 // left, because they are being settled, or handled in a transaction
+	Released int64 `json:"released"` // messages that are in their queues again
+	Busy     int64 `json:"busy"`     // left, because they are being settled, or handled in a transaction
 }
 
 // Release puts the leased messages that a filter chooses back into their queues, and returns how many, also together

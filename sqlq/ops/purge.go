@@ -89,7 +89,7 @@ func (o Ready) PreviewPurge(ctx context.Context, queue string, f Filter, opts Pu
 	if err := f.checkPurge(opts); err != nil {
 		return v, err
 	}
-	if v, err = o.previewTake(ctx, queue, f, opts.ChangeOptions); err != nil || !opts.Delayed {
+	if v, err = o.previewTake(ctx, kindPurge, queue, f, opts.ChangeOptions); err != nil || !opts.Delayed {
 		return v, err
 	}
 	f.Queue = queue

@@ -17,7 +17,14 @@ type LeaseFilter struct {
 	Type     string
 	Instance int32
 	Age      time.Duration // leased for that long at least
+	After    *LeaseKey     // only those behind this place in the order of ListLeased; nil: all
 	UpTo     int64         // leases with higher numbers are not meant; 0: all are
+}
+
+// LeaseKey is a place in the order of the leased messages.
+type LeaseKey struct {
+	LeasedAt time.Time
+	Lease    int64
 }
 
 // leaseConds returns the filter as a condition on the leased table l, whose parameters follow args, and the parameters with
@@ -46,6 +53,9 @@ func leaseConds(f LeaseFilter, args ...any) (where string, _ []any) {
 	}
 	if f.Age > 0 {
 		add(`l.leased_at <= statement_timestamp() - $%d::bigint * interval '1 microsecond'`, f.Age.Microseconds())
+	}
+	if f.After != nil {
+		add(`(l.leased_at, l.lease) > ($%d::timestamptz, $%d::bigint)`, f.After.LeasedAt, f.After.Lease)
 	}
 	if f.UpTo > 0 {
 		add(`l.lease <= $%d::bigint`, f.UpTo)
