@@ -80,7 +80,7 @@ func listQueues(ctx context.Context, e *env, db *database) ([]queueView, *term.T
 	return views, t, nil
 }
 
-// queueShowOptions are the arguments and flags of `sqlq queue show`.
+// queueShowOptions are the arguments of `sqlq queue show`.
 type queueShowOptions struct {
 	names []string
 }
