@@ -4,9 +4,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// completionOptions are the arguments and flags of `sqlq completion`.
+// completionOptions are the arguments of `sqlq completion`.
 type completionOptions struct {
-	root  *cobra.Command
+	root  *cobra.Command // of the tree of commands
 	shell string
 }
 

@@ -16,7 +16,7 @@ func newDelayedCommand(e *env) *cobra.Command {
 		newDelayedListCommand(e), newDelayedShowCommand(e), newDelayedCancelCommand(e), newDelayedRescheduleCommand(e), newDelayedNowCommand(e))
 }
 
-// delayedListOptions are the arguments and flags of `sqlq delayed ls`.
+// delayedListOptions are the flags of `sqlq delayed ls`.
 type delayedListOptions struct {
 	filter ops.Filter
 	paging
@@ -79,7 +79,7 @@ func dueText(e *env, m ops.DelayedMessage) string {
 	}
 }
 
-// delayedShowOptions are the arguments and flags of `sqlq delayed show`.
+// delayedShowOptions are the arguments of `sqlq delayed show`.
 type delayedShowOptions struct {
 	name string
 }

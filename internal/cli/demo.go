@@ -13,7 +13,7 @@ import (
 	"github.com/sqlq/sqlq/internal/term"
 )
 
-// demoOptions are the arguments and flags of `sqlq demo`.
+// demoOptions are the flags of `sqlq demo`.
 type demoOptions struct {
 	sabotage    string
 	listenURL   string

@@ -19,7 +19,7 @@ func newErrorCommand(e *env) *cobra.Command {
 		newErrorReplayCommand(e), newErrorArchiveCommand(e), newErrorUnarchiveCommand(e), newErrorDeleteCommand(e))
 }
 
-// errorListOptions are the arguments and flags of `sqlq error ls`.
+// errorListOptions are the flags of `sqlq error ls`.
 type errorListOptions struct {
 	filter ops.Filter
 	paging
@@ -119,7 +119,7 @@ func noFailed(ctx context.Context, e *env, db *database, f ops.Filter) error {
 	return noneFound(ctx, e, db, !f.ChoosesAll() || f.Status != "", f.Type, "no such messages in the error table")
 }
 
-// errorCountOptions are the arguments and flags of `sqlq error count`.
+// errorCountOptions are the flags of `sqlq error count`.
 type errorCountOptions struct {
 	filter ops.Filter
 }
@@ -163,7 +163,7 @@ func runErrorCount(ctx context.Context, e *env, o *errorCountOptions) error {
 	return noFailed(ctx, e, db, o.filter)
 }
 
-// errorGroupsOptions are the arguments and flags of `sqlq error groups`.
+// errorGroupsOptions are the flags of `sqlq error groups`.
 type errorGroupsOptions struct {
 	filter ops.Filter
 	by     ops.GroupBy

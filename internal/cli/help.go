@@ -21,7 +21,7 @@ func init() {
 // newHelpCommand is cobra's, with suggestions for what is mistyped.
 // helpOptions are the arguments of `sqlq help`.
 type helpOptions struct {
-	root  *cobra.Command
+	root  *cobra.Command // of the tree of commands
 	names []string
 }
 

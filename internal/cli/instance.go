@@ -14,7 +14,7 @@ func newInstanceCommand(e *env) *cobra.Command {
 	return noun("instance", "Look at the processes that handle messages", newInstanceListCommand(e))
 }
 
-// instanceListOptions are the arguments and flags of `sqlq instance ls`.
+// instanceListOptions are the flags of `sqlq instance ls`.
 type instanceListOptions struct {
 	filter ops.InstanceFilter
 	paging

@@ -26,7 +26,7 @@ func leaseFlags(e *env, c *cobra.Command, f *ops.LeaseFilter) {
 	_ = c.RegisterFlagCompletionFunc("instance", completeInstances(e))
 }
 
-// leaseListOptions are the arguments and flags of `sqlq lease ls`.
+// leaseListOptions are the flags of `sqlq lease ls`.
 type leaseListOptions struct {
 	filter ops.LeaseFilter
 	paging

@@ -11,7 +11,7 @@ import (
 
 // manOptions are the arguments and flags of `sqlq man`.
 type manOptions struct {
-	root  *cobra.Command
+	root  *cobra.Command // of the tree of commands
 	names []string
 	all   bool // the pages of all commands, into dir
 	dir   string

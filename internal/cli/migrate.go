@@ -21,7 +21,7 @@ func newMigrateCommand(e *env) *cobra.Command {
 		newMigrateValidateCommand(e))
 }
 
-// migrateUpOptions are the arguments and flags of `sqlq migrate up`.
+// migrateUpOptions are the flags of `sqlq migrate up`.
 type migrateUpOptions struct {
 	change
 }
@@ -101,7 +101,7 @@ func wouldMigrate(ctx context.Context, e *env, db *database, m *migrate.Migrator
 	return printList(e, views, t)
 }
 
-// migrateDownOptions are the arguments and flags of `sqlq migrate down`.
+// migrateDownOptions are the flags of `sqlq migrate down`.
 type migrateDownOptions struct {
 	change
 	to int64
@@ -230,7 +230,7 @@ func runMigrateStatus(ctx context.Context, e *env) error {
 	})
 }
 
-// migrateSQLOptions are the arguments and flags of `sqlq migrate sql`.
+// migrateSQLOptions are the flags of `sqlq migrate sql`.
 type migrateSQLOptions struct {
 	from int64
 	to   int64

@@ -22,7 +22,7 @@ func newOperationCommand(e *env) *cobra.Command {
 		newOperationListCommand(e), newOperationShowCommand(e), newOperationResumeCommand(e), newOperationCancelCommand(e))
 }
 
-// operationListOptions are the arguments and flags of `sqlq operation ls`.
+// operationListOptions are the flags of `sqlq operation ls`.
 type operationListOptions struct {
 	filter ops.OperationFilter
 	paging
@@ -82,7 +82,7 @@ func printOperations(e *env, operations []ops.Operation) error {
 	return printList(e, operations, t)
 }
 
-// operationShowOptions are the arguments and flags of `sqlq operation show`.
+// operationShowOptions are the arguments of `sqlq operation show`.
 type operationShowOptions struct {
 	operation string
 }

@@ -77,7 +77,7 @@ func listQueues(ctx context.Context, e *env, db *database) ([]ops.Queue, *term.T
 	return queues, t, nil
 }
 
-// queueShowOptions are the arguments and flags of `sqlq queue show`.
+// queueShowOptions are the arguments of `sqlq queue show`.
 type queueShowOptions struct {
 	names []string
 }

@@ -15,7 +15,7 @@ func newRouteCommand(e *env) *cobra.Command {
 	return noun("route", "Explain where messages of a type go", newRouteExplainCommand(e))
 }
 
-// routeExplainOptions are the arguments and flags of `sqlq route explain`.
+// routeExplainOptions are the arguments of `sqlq route explain`.
 type routeExplainOptions struct {
 	messageType string
 }

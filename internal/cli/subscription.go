@@ -14,7 +14,7 @@ func newSubscriptionCommand(e *env) *cobra.Command {
 		newSubscriptionListCommand(e), newSubscriptionAddCommand(e), newSubscriptionRemoveCommand(e))
 }
 
-// subscriptionListOptions are the arguments and flags of `sqlq subscription ls`.
+// subscriptionListOptions are the flags of `sqlq subscription ls`.
 type subscriptionListOptions struct {
 	messageType string
 	queue       string

@@ -13,7 +13,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
-// topOptions are the arguments and flags of `sqlq top`.
+// topOptions are the flags of `sqlq top`.
 type topOptions struct {
 	every interval // between two readings
 }
