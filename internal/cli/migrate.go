@@ -274,7 +274,8 @@ func newMigrateValidateCommand(e *env) *cobra.Command {
 		Long: `Compare the schema, and each queue in it, with what the migrations up to its version make: tables and their options,
 columns, keys, indexes, triggers, policies, sequences, functions with their settings, and what everybody (PUBLIC) may do.
 Comments and the privileges of roles are left out. For comparison it makes a second schema in a transaction that it rolls
-back, so it needs the right to make schemas in the database, and a primary, and changes nothing. The exit code is 3 when they differ.`,
+back, and changes nothing. On a standby, and for a role that may not make schemas, it compares with what it has stored of the
+newest version; for an older one it needs the primary and that right. The exit code is 3 when they differ.`,
 		Example:     "  sqlq migrate validate\n  sqlq migrate validate -o jsonl | jq .object",
 		Args:        noMoreThan(0),
 		Annotations: map[string]string{needs: owner},
