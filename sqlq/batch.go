@@ -140,6 +140,18 @@ func (in *instance) add(b *batch) {
 	}
 }
 
+// begun returns the numbers of those messages of a batch that were begun.
+func (in *instance) begun(b *batch) (seqs []int64) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, d := range b.all {
+		if !isUnbegun.has(d.state) {
+			seqs = append(seqs, d.seq)
+		}
+	}
+	return seqs
+}
+
 // idTexts makes the texts of message ids, a few in one allocation: more would keep each other in memory.
 type idTexts string
 

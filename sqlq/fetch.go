@@ -17,30 +17,33 @@ const (
 type work struct {
 	in       *instance
 	finished []*delivery
-	n        int // messages to fetch
+	stretch  // where to fetch, and how many messages; n is 0 for no fetch
 	custody  custody
 	suspects bool  // fetch what is under suspicion, by lease
 	by       int32 // the instance number that leases
 	wakes    int
 
-	after    int64       // the seq to fetch after
-	above    int64       // likewise: up to it messages are under suspicion
-	upTo     int64       // by lease: the last seq to fetch; 0: to be learnt
-	doubt    int         // of the suspicion: its epoch
-	leftmost bool        // nothing can be left of it: a short batch means that the queue is empty
-	gaps     []gap       // to be looked for as well, all up to after
-	closed   int64       // numbers up to it were closed before the fetch
-	high     int64       // the highest seq seen before it
-	epoch    int         // of start
-	rewinds  int         // likewise
-	leave    store.Leave // what to leave out
-	only     string      // a message type that is slowed down: fetch a probe
-	began    time.Time
+	above int64       // up to it messages are under suspicion
+	upTo  int64       // by lease: the last seq to fetch; 0: to be learnt
+	doubt int         // of the suspicion: its epoch
+	leave store.Leave // what to leave out
+	only  string      // a message type that is slowed down: fetch a probe
+}
 
-	// The fetch also reads which number was given out last, and then who writes; given is 0 where the role may not.
-	reads   bool
-	given   int64
-	writers []string
+// isFromSource reports whether the source has said where the fetch looks. One by lease, or for a probe, goes from low by itself, and
+// says nothing of what is left for others.
+func (w *work) isFromSource() bool { return w.n > 0 && !w.suspects && w.only == "" }
+
+// takeFreed has a fetch from the hint look first for the messages of a batch that is settled in the same round trip without
+// having been begun.
+func (w *work) takeFreed(b *batch) {
+	if !b.freed || w.n == 0 || w.leftmost || w.in != b.in || !w.isFromSource() {
+		return
+	}
+	if w.in.source.takeFreed(&w.stretch, b.fetched, w.in.begun(b)) {
+		b.freed = false
+		w.leaveOut(w.above) // fetches by lease find what is under suspicion
+	}
 }
 
 // wants says what a receiver could do for the instance now, and takes it: the caller does it. The spare receiver does not fetch
@@ -56,7 +59,7 @@ func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool)
 		w.leave.Types, w.only = in.openTypes(now, in.mayProbe(now))
 		switch s := &in.suspicion; {
 		case w.only != "":
-			w.n, w.after, w.leave.Types = 1, in.start.low, nil
+			w.n, w.after, w.leave.Types = 1, in.source.lowest(), nil
 			if w.suspects = s.holds(now) && !in.endpoint.AtMostOnce; w.suspects {
 				w.upTo = math.MaxInt64
 			}
@@ -67,7 +70,7 @@ func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool)
 				w.n = in.room(now, true)
 			}
 			if w.n > 0 {
-				w.suspects, w.after, w.doubt, s.looking = true, in.start.low, s.epoch, true
+				w.suspects, w.after, w.doubt, s.looking = true, in.source.lowest(), s.epoch, true
 			}
 			if s.known {
 				w.above, w.upTo = s.upTo, s.upTo
@@ -83,18 +86,16 @@ func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool)
 	if w.suspects {
 		w.custody = leasedCustody{}
 	}
-	if w.n > 0 && !w.suspects && w.only == "" {
-		var ok bool
-		if w.after, w.leftmost, ok = in.start.after(now, w.n); !ok {
+	if w.isFromSource() {
+		if stretch, ok := in.source.claim(now, w.n); ok {
+			w.stretch = stretch
+			w.leaveOut(w.above)
+		} else {
 			w.n = 0
 		}
 	}
 	if w.n > 0 {
 		w.began, w.leave.Seqs, w.leave.AllBut = now, in.refusals.asides(), w.only
-		if w.fromStart() {
-			in.start.lookForGaps(&w)
-			w.leaveSuspects()
-		}
 		if in.hasTx {
 			in.beginTx(now)
 		}
@@ -183,22 +184,15 @@ func (in *instance) fetched(w *work, ms []store.Message, numbers []span, rest bo
 		in.learnSize(ms)
 		return
 	}
-	high := int64(0)
-	if got > 0 {
-		high = numbers[len(numbers)-1].to
-	}
-	doubts, again := in.start.doubts(*w, got, high)
+	doubts, again := in.source.fetched(&w.stretch, numbers, got, rest)
 	if again > 0 {
 		in.run.life.after(again, in.askAgain)
 	}
-	in.start.fetched(w, numbers, got, rest)
 	in.learnSize(ms)
 	if got > 0 {
 		in.fetches++
 		in.one = max(0, in.one-got)
-		in.start.active = true
 	}
-	in.start.full = got >= w.n && got > 1
 	if got >= w.n || rest || w.wakes != in.wakes || !w.leftmost || doubts {
 		if in.awake = true; !in.looking {
 			in.bell.Interrupt() // somebody must see the end of it
@@ -226,10 +220,8 @@ func (in *instance) learnSize(ms []store.Message) {
 
 // notFetched has the next fetch begin where one failed, or was not begun.
 func (in *instance) notFetched(w work) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if w.fromStart() {
-		in.start.notFetched(&w)
+	if w.isFromSource() {
+		in.source.notFetched(&w.stretch)
 	}
 }
 
@@ -247,8 +239,7 @@ func (in *instance) endFetch(w work, got bool) {
 	}
 	in.asked -= w.n
 	if w.leftmost {
-		now := time.Now()
-		in.start.scanned(now, now.Sub(w.began))
+		in.source.scanned(&w.stretch)
 	}
 	if in.hasTx && !got {
 		in.leaveTx()

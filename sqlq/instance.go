@@ -24,6 +24,7 @@ type instance struct {
 	endpoint Endpoint
 	handlers map[string]*handling
 	opened   atomic.Int32 // breakers that are open
+	source   source       // where fetches start
 	hasTx    bool
 	ctx      context.Context // of the handlers
 	bell     *wakeup.Bell
@@ -55,7 +56,6 @@ type instance struct {
 	goesAlone  map[ID]struct{}      // messages that are to have a transaction of their own
 	txBatches  int                  // with HandleTx handlers
 
-	start     start         // where fetches start
 	awake     bool          // the queue may hold messages: fetch
 	looking   bool          // attend waits for a fetch that comes back short
 	wakes     int           // counts wake-ups, so that a fetch that began before one does not put the instance to sleep

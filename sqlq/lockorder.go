@@ -5,6 +5,7 @@ type (
 	ofSchedule struct{}
 	ofPauses   struct{}
 	ofInstance struct{}
+	ofPart     struct{}
 	ofBreaker  struct{}
 	ofLife     struct{}
 )
@@ -12,5 +13,6 @@ type (
 func (ofSchedule) rank() int { return 1 }
 func (ofPauses) rank() int   { return 2 }
 func (ofInstance) rank() int { return 3 }
-func (ofBreaker) rank() int  { return 4 }
-func (ofLife) rank() int     { return 5 }
+func (ofPart) rank() int     { return 4 }
+func (ofBreaker) rank() int  { return 5 }
+func (ofLife) rank() int     { return 6 }

@@ -16,14 +16,11 @@ func (in *instance) newBell() *wakeup.Bell {
 
 // rung notes that there may be something to fetch: a fetch that began before may have looked too early.
 func (in *instance) rung(why wakeup.Reason) {
+	in.source.woke(why == wakeup.Found)
 	in.mu.Lock()
 	in.wakes++
-	in.start.woken = true
-	switch why {
-	case wakeup.Notified:
+	if why == wakeup.Notified {
 		in.done.Wakes++
-	case wakeup.Found:
-		in.start.lastZero = time.Time{} // what was put left of the others is found too
 	}
 	in.mu.Unlock()
 	if by, told := wokenBy[why]; told {
@@ -38,6 +35,13 @@ var wokenBy = map[wakeup.Reason]WokenBy{
 
 // wake has the instance look for messages.
 func (in *instance) wake() { in.bell.Ring(wakeup.Called) }
+
+// askAgain has the instance look once more for what it was woken for, unless that has been found.
+func (in *instance) askAgain() {
+	if in.source.mustAsk() {
+		in.wake()
+	}
+}
 
 // overflowAfter is how long an instance tries to see the end of its queue before it calls others.
 const overflowAfter = 5 * time.Millisecond

@@ -156,7 +156,7 @@ func (r *receiver) round(held *batch, w *work) (*batch, error) {
 	}
 	ms := r.fetch[:0]
 	if held == nil && w.n > 0 {
-		r.learnLow(ctx, w)
+		w.in.source.learnLow(ctx, r.conn, r.run.client.store, w.in.endpoint.Name, &w.stretch)
 	}
 	if w.n > 0 {
 		if err := w.custody.prepare(ctx, r, w); err != nil {
@@ -219,10 +219,8 @@ func (r *receiver) queueFetch(pipeline *pgx.Batch, w *work, into *[]store.Messag
 		st.Given(pipeline, queue, &w.given)
 		st.WritersOf(pipeline, queue, &w.writers)
 	}
-	where := store.Where{After: w.after, Limit: w.n, Leave: w.leave}
-	for _, g := range w.gaps {
-		where.From, where.To = append(where.From, g.from), append(where.To, g.to)
-	}
+	where := w.where()
+	where.Leave = w.leave
 	bounds := store.Bounds{Inline: max(fetchWanted/w.n, fetchInline), Total: fetchBytes, Body: r.run.client.config.MaxBody}
 	w.custody.queueFetch(r, pipeline, w, where, bounds, into)
 }

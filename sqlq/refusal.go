@@ -82,8 +82,8 @@ func (in *instance) setAside(seq int64, pause time.Duration) {
 	in.run.life.after(pause, func() {
 		in.mu.Lock()
 		in.refusals.remove(seq)
-		in.start.gaps.open(seq, seq, time.Now())
 		in.mu.Unlock()
+		in.source.freedSpans(span{seq, seq})
 		in.wake()
 	})
 }

@@ -224,23 +224,17 @@ func (r *receiver) leaseAnew(in *instance, ds []*delivery) (leases map[int64]int
 
 // freed has the instance look for messages of a batch that are free again: whoever looked meanwhile found them locked.
 func (in *instance) freed(b *batch) {
-	in.mu.Lock()
-	in.start.freedRows(b)
-	in.mu.Unlock()
+	in.source.freedSpans(b.fetched...)
 	in.wake()
 }
 
 // lookFromLow has the instance go through the queue again from its left end: what fetches left out may be handled now.
 func (in *instance) lookFromLow() {
-	in.mu.Lock()
-	in.start.rewind()
-	in.mu.Unlock()
+	in.source.goLeft()
 	in.wake()
 }
 
 func (in *instance) freedFrom(seq int64) {
-	in.mu.Lock()
-	in.start.freed(seq)
-	in.mu.Unlock()
+	in.source.freed(seq)
 	in.wake()
 }

@@ -191,7 +191,7 @@ func (r *receiver) learnSuspects(ctx context.Context, w *work) error {
 func (in *instance) fetchedSuspects(w work, got int, rest bool) {
 	if got > 0 {
 		in.fetches++
-		in.start.active = true
+		in.source.moved()
 	}
 	if s := &in.suspicion; s.epoch == w.doubt {
 		if s.rest = got >= w.n || rest; !s.rest {

@@ -16,14 +16,14 @@ func TestSuspicionThatRunsOut(t *testing.T) {
 		rung := 0
 		in := &instance{run: &runner{}, bell: wakeup.NewBell(wakeup.Bell{Rung: func(wakeup.Reason) { rung++ }})}
 		defer in.run.life.end(time.Second)
-		in.start.high = 1000
+		in.source.at.high = 1000
 		looks := func(when string, want int) {
 			t.Helper()
 			synctest.Wait()
 			in.mu.Lock()
 			defer in.mu.Unlock()
-			if in.start.rewinds != want || rung != want {
-				t.Errorf("%s: it looks again for the %d. time and was woken %d times, want %d", when, in.start.rewinds, rung, want)
+			if in.source.at.rewinds != want || rung != want {
+				t.Errorf("%s: it looks again for the %d. time and was woken %d times, want %d", when, in.source.at.rewinds, rung, want)
 			}
 		}
 		in.suspect()
@@ -33,8 +33,8 @@ func TestSuspicionThatRunsOut(t *testing.T) {
 		looks("it was renewed", 0)
 		time.Sleep(suspicionTime)
 		looks("it has run out", 1)
-		if in.start.high != 0 {
-			t.Errorf("the next fetch begins at %d", in.start.high)
+		if in.source.at.high != 0 {
+			t.Errorf("the next fetch begins at %d", in.source.at.high)
 		}
 		in.suspect()
 		in.mu.Lock()
