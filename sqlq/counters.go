@@ -43,13 +43,10 @@ func (in *instance) tally(now time.Time) (c store.Counters, slow []*delivery) {
 			inTx = append(inTx, d)
 		}
 	}
+	c = in.counts.atHeartbeat(now)
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	c = store.Counters{Handled: int64(in.done.Handled), Failed: int64(in.done.Retried + in.done.Failed), Expired: int64(in.done.Expired), InHand: in.running()}
-	if since := now.Sub(in.countedAt).Seconds(); !in.countedAt.IsZero() && since > 0 {
-		c.Rate = float32(float64(in.done.Handled-in.counted) / since)
-	}
-	in.countedAt, in.counted = now, in.done.Handled
+	c.InHand = in.running()
 	note := func(d *delivery) {
 		took := now.Sub(d.batch.began)
 		c.Slowest = max(c.Slowest, took)

@@ -31,7 +31,7 @@ func (heldCustody) from(in *instance, _ *delivery) store.From {
 	return store.From{Queue: in.endpoint.Name}
 }
 func (heldCustody) key(d *delivery) int64                       { return d.seq }
-func (heldCustody) isPatient(in *instance, ds []*delivery) bool { return in.mayWait(ds) }
+func (heldCustody) isPatient(in *instance, ds []*delivery) bool { return in.refusals.mayWait(ds) }
 func (heldCustody) mayFail(*delivery) bool                      { return true }
 func (heldCustody) mayWait(*delivery) bool                      { return true }
 
@@ -51,7 +51,7 @@ func (heldCustody) readRest(ctx context.Context, r *receiver, w *work, ms []stor
 }
 
 func (heldCustody) gates(in *instance, gates []gate) []gate {
-	if aside := in.setAsides(); aside != nil {
+	if aside := in.refusals.asides(); aside != nil {
 		gates = append(gates, asideGate(aside))
 	}
 	return append(gates, suspectGate{in})
@@ -145,7 +145,7 @@ type heldBatch struct {
 	b *batch
 }
 
-func (h heldBatch) isPatient(in *instance, ds []*delivery) bool { return in.mayWait(ds) }
+func (h heldBatch) isPatient(in *instance, ds []*delivery) bool { return in.refusals.mayWait(ds) }
 
 // putOff leaves the messages of a batch whose transaction is gone to whoever fetches them next.
 func (h heldBatch) putOff(*instance, []*delivery) { h.r.release(h.b) }

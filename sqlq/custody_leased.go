@@ -27,7 +27,7 @@ func (leasedCustody) unbegun(in *instance, d *delivery)           { in.returnUnb
 func (leasedCustody) handlerEnded(in *instance, d *delivery)      { in.queueDecided(d) }
 func (leasedCustody) key(d *delivery) int64                       { return d.lease }
 func (leasedCustody) complete(s *settlement, d *delivery)         { s.keys = append(s.keys, d.lease) }
-func (leasedCustody) isPatient(in *instance, ds []*delivery) bool { return in.mayWait(ds) }
+func (leasedCustody) isPatient(in *instance, ds []*delivery) bool { return in.refusals.mayWait(ds) }
 func (leasedCustody) putOff(in *instance, ds []*delivery)         { in.putOff(ds) }
 func (leasedCustody) mayFail(d *delivery) bool                    { return !d.goesBack() }
 func (leasedCustody) mayWait(d *delivery) bool                    { return !d.goesBack() }

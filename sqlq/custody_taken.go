@@ -66,15 +66,12 @@ func (takenCustody) enter(in *instance, b *batch) {
 
 // handlerEnded: what succeeded and sent nothing is done; of the others there is something to be stored.
 func (takenCustody) handlerEnded(in *instance, d *delivery) {
-	switch v := d.outcome.verdict; {
-	case v == expire:
-		in.done.Expired++
-	case v == complete && len(d.out) == 0:
-		in.done.Handled++
-	default:
+	v := d.outcome.verdict
+	if v != expire && (v != complete || len(d.out) > 0) {
 		in.queueDecided(d)
 		return
 	}
+	in.counts.over(v == expire)
 	in.move(d, settled)
 	delete(in.removed, d)
 }

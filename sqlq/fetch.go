@@ -95,7 +95,7 @@ func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool)
 		}
 	}
 	if w.n > 0 {
-		w.began, w.leave.Seqs, w.leave.AllBut = now, in.refusals.asides(), w.only
+		w.began, w.leave.Seqs, w.leave.AllBut = now, in.refusals.asideSeqs(), w.only
 		if in.hasTx {
 			in.beginTx(now)
 		}
@@ -107,7 +107,7 @@ func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool)
 
 // mayProbe says whether one message more may be fetched.
 func (in *instance) mayProbe(now time.Time) bool {
-	return !in.paused && !now.Before(in.notBefore) && !in.isFull() && in.busyTx < in.endpoint.Concurrency &&
+	return !in.paused && !now.Before(in.notBefore) && !in.refusals.isFull(in.states[kept]) && in.busyTx < in.endpoint.Concurrency &&
 		(!in.endpoint.AtMostOnce || in.inHands() < in.endpoint.Concurrency)
 }
 
@@ -124,13 +124,13 @@ func (in *instance) inHands() int {
 func (in *instance) room(now time.Time, byLease bool) int {
 	inHand := in.inHands()
 	switch {
-	case !in.awake && !(byLease && in.suspicion.rest) || in.paused || now.Before(in.notBefore) || in.isFull():
+	case !in.awake && !(byLease && in.suspicion.rest) || in.paused || now.Before(in.notBefore) || in.refusals.isFull(in.states[kept]):
 		return 0
 	case in.hasTx && in.busyTx >= in.endpoint.Concurrency:
 		return 0
 	case in.hasTx && in.busyTx > 0 && in.isSlowTx(now) && int(in.run.schedule.tx.Load()) >= in.run.schedule.receivers-in.run.schedule.reserve():
 		return 0
-	case in.one > 0:
+	case in.solos.isOneNext():
 		return 1
 	}
 	slots, mean := in.endpoint.Concurrency, in.mean
@@ -169,11 +169,10 @@ func perSlot(mean time.Duration) int {
 
 // fetched takes in the result of a fetch: which messages came, with their numbers, and whether it left some for their size.
 func (in *instance) fetched(w *work, ms []store.Message, numbers []span, rest bool) {
+	got := len(ms)
+	in.counts.fetched(got)
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	got := len(ms)
-	in.done.Fetches++
-	in.done.Received += uint64(got)
 	if w.only != "" {
 		in.fetches += got
 		in.handlers[w.only].setRest(got > 0)
@@ -191,7 +190,7 @@ func (in *instance) fetched(w *work, ms []store.Message, numbers []span, rest bo
 	in.learnSize(ms)
 	if got > 0 {
 		in.fetches++
-		in.one = max(0, in.one-got)
+		in.solos.came(got)
 	}
 	if got >= w.n || rest || w.wakes != in.wakes || !w.leftmost || doubts {
 		if in.awake = true; !in.looking {

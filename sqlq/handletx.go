@@ -34,9 +34,9 @@ func (r *receiver) handleNextTx(b *batch, tx *receiveTx, n int) bool {
 		b.freed = true
 		return false
 	}
-	if n > 0 && !d.exited && !b.in.mayJoin(d) {
+	if n > 0 && !d.exited && !b.in.solos.mayJoin(d) {
 		b.freed = true
-		b.in.oneNext()
+		b.in.solos.oneNext()
 		return false
 	}
 	if b.in.opened.Load() > 0 && !d.exited && !b.in.mayRun(d, time.Now()) {
@@ -54,7 +54,7 @@ func (r *receiver) handleNextTx(b *batch, tx *receiveTx, n int) bool {
 	case txDecides:
 		b.in.step(d, decided)
 		tx.later = true
-		b.in.wentAlone(d)
+		b.in.solos.wentAlone(d)
 		return r.goOnAfter(b, tx, n)
 	case txYields:
 		b.in.step(d, freed)
@@ -62,11 +62,11 @@ func (r *receiver) handleNextTx(b *batch, tx *receiveTx, n int) bool {
 	case txAgain:
 		b.in.step(d, freed)
 		b.freed = true
-		b.in.goAlone(d)
+		b.in.solos.goAlone(d)
 		return r.goOnAfter(b, tx, n)
 	case txLost:
 		b.in.step(d, freed)
-		b.in.lostWith(d)
+		b.in.refusals.lostWith(d)
 	case txAborted, txOpen:
 		r.transactionAborted(b, n)
 	default:
@@ -84,7 +84,7 @@ func (r *receiver) goOnAfter(b *batch, tx *receiveTx, n int) bool {
 		b.freed = true
 	}
 	if tx.known || tx.touched {
-		b.in.oneNext()
+		b.in.solos.oneNext()
 	}
 	return false
 }
@@ -111,7 +111,7 @@ func (r *receiver) transactionAborted(b *batch, culprit int) {
 		b.in.step(d, decided)
 	default:
 		b.in.step(d, freed)
-		b.in.goAlone(d)
+		b.in.solos.goAlone(d)
 	}
 	b.again(culprit)
 }
@@ -119,7 +119,7 @@ func (r *receiver) transactionAborted(b *batch, culprit int) {
 // again has the first n HandleTx messages of a batch whose transaction is gone handled again, one at a time.
 func (b *batch) again(n int) {
 	b.ended = true
-	b.in.goAlone(b.inTx[:n]...)
+	b.in.solos.goAlone(b.inTx[:n]...)
 	b.in.mu.Lock()
 	defer b.in.mu.Unlock()
 	for _, d := range b.inTx[:n] {
@@ -179,7 +179,7 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 	mine := in.endLeasedTx(d)
 	switch v := tx.verdict; {
 	case v != txDecides && v != txBroken && v != txAborted && v != txOpen:
-		in.lostWith(d)
+		in.refusals.lostWith(d)
 		r.rollback()
 		if mine {
 			r.giveBackLater(in, d)

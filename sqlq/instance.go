@@ -25,45 +25,37 @@ type instance struct {
 	handlers map[string]*handling
 	opened   atomic.Int32 // breakers that are open
 	source   source       // where fetches start
+	refusals refusals     // what could not be settled
+	solos    solos        // which HandleTx messages have a transaction of their own
+	counts   counts       // what it has done
 	hasTx    bool
 	ctx      context.Context // of the handlers
 	bell     *wakeup.Bell
 	member   *presence.Member
 	alone    sync.RWMutex // held for writing by a message that may have killed a process
 
-	mu        ranked[ofInstance]
-	batches   []*batch
-	busy      int           // slots at work
-	busyTx    int           // receivers that run HandleTx handlers
-	fetching  int           // fetches under way: a drain waits for what they bring
-	states    stateCounts   // of the deliveries in hand
-	illegal   int           // steps of deliveries that were refused
-	mean      time.Duration // of the time that a handler takes, plain
-	meanTx    time.Duration // likewise, HandleTx
-	endedTx   time.Time     // when one of these last ended, or their receivers last began
-	ended     int           // plain handlers that have ended
-	most      int           // to have in hand, learnt from a batch that was not done by the hold limit; 0: what the mean says
-	meanSize  int           // of messages, in bytes; 0: none has come
-	finished  []*delivery   // leased or removed ones to be settled: decided, or recalled
-	leases    map[int64]*delivery
-	removed   map[*delivery]struct{} // at most once: in hand, and nowhere else
-	asked     int                    // messages that fetches under way may bring
-	lostUnder map[ID]int             // how often the connection was lost under a HandleTx handler, by message
-	troubles  map[ID]int             // how often the server was in trouble over the settle of a message
-	refusals  refusals
+	mu       ranked[ofInstance]
+	batches  []*batch
+	busy     int           // slots at work
+	busyTx   int           // receivers that run HandleTx handlers
+	fetching int           // fetches under way: a drain waits for what they bring
+	states   stateCounts   // of the deliveries in hand
+	illegal  int           // steps of deliveries that were refused
+	mean     time.Duration // of the time that a handler takes, plain
+	meanTx   time.Duration // likewise, HandleTx
+	endedTx  time.Time     // when one of these last ended, or their receivers last began
+	ended    int           // plain handlers that have ended
+	most     int           // to have in hand, learnt from a batch that was not done by the hold limit; 0: what the mean says
+	meanSize int           // of messages, in bytes; 0: none has come
+	finished []*delivery   // leased or removed ones to be settled: decided, or recalled
+	leases   map[int64]*delivery
+	removed  map[*delivery]struct{} // at most once: in hand, and nowhere else
+	asked    int                    // messages that fetches under way may bring
 
-	apartUntil map[string]time.Time // message types whose HandleTx handlers change the session
-	goesAlone  map[ID]struct{}      // messages that are to have a transaction of their own
-	txBatches  int                  // with HandleTx handlers
-
-	awake     bool          // the queue may hold messages: fetch
-	looking   bool          // attend waits for a fetch that comes back short
-	wakes     int           // counts wake-ups, so that a fetch that began before one does not put the instance to sleep
-	fetches   int           // that brought something since the instance was last woken
-	one       int           // so many messages are to be received one at a time, after an error that named no culprit
-	done      EndpointStats // its counts
-	counted   uint64        // messages handled by countedAt, the last heartbeat
-	countedAt time.Time
+	awake     bool      // the queue may hold messages: fetch
+	looking   bool      // attend waits for a fetch that comes back short
+	wakes     int       // counts wake-ups, so that a fetch that began before one does not put the instance to sleep
+	fetches   int       // that brought something since the instance was last woken
 	paused    bool      // an operator paused the queue: nothing is fetched
 	drains    bool      // the drain waits until nothing is in hand
 	recalls   bool      // the drain waits for handlers no longer: what they have goes back
@@ -76,8 +68,7 @@ type instance struct {
 func newInstance(r *runner, e Endpoint) *instance {
 	in := &instance{
 		client: r.client, run: r, endpoint: e, handlers: map[string]*handling{}, ctx: r.handlerCtx,
-		leases: map[int64]*delivery{}, removed: map[*delivery]struct{}{}, lostUnder: map[ID]int{}, troubles: map[ID]int{}, refusals: newRefusals(),
-		apartUntil: map[string]time.Time{}, goesAlone: map[ID]struct{}{},
+		leases: map[int64]*delivery{}, removed: map[*delivery]struct{}{}, refusals: newRefusals(), solos: newSolos(),
 		short: make(chan struct{}, 1), awake: true,
 	}
 	in.bell, in.member = in.newBell(), in.newMember()

@@ -19,10 +19,10 @@ func (in *instance) rung(why wakeup.Reason) {
 	in.source.woke(why == wakeup.Found)
 	in.mu.Lock()
 	in.wakes++
-	if why == wakeup.Notified {
-		in.done.Wakes++
-	}
 	in.mu.Unlock()
+	if why == wakeup.Notified {
+		in.counts.woken()
+	}
 	if by, told := wokenBy[why]; told {
 		in.client.config.observing.woken(in, by)
 	}

@@ -151,25 +151,6 @@ func (r *receiver) troubled(in *instance, err error) {
 	r.trouble.Wait(r.run.hardCtx)
 }
 
-// maxTroubled is how often the server may be in trouble over the settle of a message. Then the message may be the reason: it
-// fails by itself.
-const maxTroubled = 10
-
-// mayWait says whether none of the deliveries has had the server in trouble too often, and notes that it has once more.
-func (in *instance) mayWait(ds []*delivery) bool {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if len(in.troubles) > 10_000 {
-		clear(in.troubles)
-	}
-	may := true
-	for _, d := range ds {
-		in.troubles[d.stored.id]++
-		may = may && in.troubles[d.stored.id] <= maxTroubled
-	}
-	return may
-}
-
 // unsettled says why the server refused to settle a delivery: for what its handler sent, or what it wrote.
 func (in *instance) unsettled(d *delivery, err error) error {
 	err = session.ServerSaid(err)

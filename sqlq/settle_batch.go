@@ -68,7 +68,7 @@ func (r *receiver) settledBatch(b *batch, s *settlement, committed bool, err err
 	// would have the handlers run again at once.
 	in.leased(s.running, nil, 0)
 	finished := in.finishedOf(b)
-	in.reserve(finished)
+	in.refusals.reserve(finished)
 	changed := b.tx != nil && b.tx.changed
 	for _, d := range s.running { // perhaps it was the lease that was refused: not again while the handler runs
 		pause := firstRefusalPause
@@ -87,10 +87,7 @@ func (r *receiver) settledBatch(b *batch, s *settlement, committed bool, err err
 
 // sayRefused says of a batch that the server refused to settle it: now and then, and how many others there were.
 func (r *receiver) sayRefused(in *instance, err error) {
-	in.mu.Lock()
-	others, say := in.refusals.batches.may(time.Now())
-	in.mu.Unlock()
-	if say {
+	if others, say := in.refusals.refusedBatch(); say {
 		r.run.client.log.Warn("sqlq: cannot settle a batch, settling its messages one by one", "endpoint", in.endpoint.Name, "others", others, "err", loggedError(err))
 	}
 }
@@ -113,8 +110,8 @@ func (r *receiver) settleOneByOne(b *batch, finished []*delivery, refused error)
 		}
 	}
 	s.end()
-	in.goAlone(again...)
-	in.unreserve(finished)
+	in.solos.goAlone(again...)
+	in.refusals.unreserve(finished)
 	in.freed(b)
 }
 
@@ -163,7 +160,7 @@ func (r *receiver) settleEnded(b *batch) {
 	in := b.in
 	cut := in.cut(b)
 	mine := append(in.finishedOf(b), cut...)
-	in.reserve(mine)
+	in.refusals.reserve(mine)
 	leases, by, err := r.leaseAnew(in, cut)
 	if err != nil {
 		r.run.client.log.Warn("sqlq: cannot lease messages whose handlers run, and whose transaction another handler has ended; others may handle them too",
@@ -174,9 +171,9 @@ func (r *receiver) settleEnded(b *batch) {
 	}
 	in.leased(cut, leases, by)
 	finished := in.finishedOf(b)
-	in.reserve(finished)
+	in.refusals.reserve(finished)
 	r.settleOneByOne(b, finished, nil)
-	in.unreserve(mine)
+	in.refusals.unreserve(mine)
 	in.release(b, settled)
 }
 

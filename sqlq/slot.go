@@ -158,7 +158,7 @@ func (in *instance) decided(d *delivery) bool {
 		if in.awaitHandler(d) {
 			return true
 		}
-	case d.handler.inTx && in.timesLost(d) >= maxLost:
+	case d.handler.inTx && in.refusals.timesLost(d) >= maxLost:
 		d.err = fmt.Errorf("%w, %d times: read to the end what it asks for, and leave no rows open for longer than 10 s; the server's log says what ended the connection", ErrConnectionLost, maxLost)
 	case d.crashes && d.made() >= policy.attempts():
 		d.err = fmt.Errorf("%w, %s times: find out why (out of memory, os.Exit, a panic in a goroutine of the handler's?), then replay it", ErrCrashed, d.Headers[headerCrashes])
@@ -243,25 +243,6 @@ func (in *instance) refused(d *delivery, err error) {
 	}
 	in.client.config.observing.decided(d)
 	in.failed(d)
-}
-
-// maxLost is how often the receive connection may be lost under one HandleTx handler. Losing the database is nobody's
-// failure, but a handler that never keeps its connection must not come back for ever.
-const maxLost = 5
-
-func (in *instance) lostWith(d *delivery) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if len(in.lostUnder) > 1000 {
-		clear(in.lostUnder)
-	}
-	in.lostUnder[d.stored.id]++
-}
-
-func (in *instance) timesLost(d *delivery) int {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.lostUnder[d.stored.id]
 }
 
 // failed records a failed attempt. What no handler has seen says nothing about the endpoint's health.
