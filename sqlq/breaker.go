@@ -164,7 +164,7 @@ func (in *instance) probe() {
 
 // openTypes returns the message types that fetches leave out, and the one of them that a probe is to be fetched of now; "" if
 // there is none. That probe has begun.
-func (in *instance) openTypes(now time.Time, mayProbe bool) (open []string, probe string) {
+func (in *instance) openTypes(now time.Time, mayProbe, awake bool) (open []string, probe string) {
 	if in.opened.Load() == 0 {
 		return nil, ""
 	}
@@ -173,7 +173,7 @@ func (in *instance) openTypes(now time.Time, mayProbe bool) (open []string, prob
 			continue
 		}
 		open = append(open, h.messageType)
-		if probe != "" || !mayProbe || !in.awake && !h.resting() {
+		if probe != "" || !mayProbe || !awake && !h.resting() {
 			continue
 		}
 		if h.beginProbe(now) {
@@ -207,8 +207,8 @@ func (in *instance) withdrawSlowed(b *batch) {
 // recovered goes on with all messages of a type whose breaker has closed: those in hand, and those that fetches left out.
 func (in *instance) recovered() {
 	in.opened.Add(-1)
+	in.suspicion.lookAgain()
 	in.mu.Lock()
-	in.suspicion.rest, in.suspicion.next = true, time.Time{}
 	for range min(in.states[waiting], in.endpoint.Concurrency-in.busy) {
 		in.startSlot()
 	}

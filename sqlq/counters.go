@@ -11,7 +11,7 @@ import (
 func (in *instance) newMember() *presence.Member {
 	return &presence.Member{
 		Endpoint: in.endpoint.Name, Concurrency: in.endpoint.Concurrency,
-		Counters: in.counters, Unknown: in.unknown, Suspect: in.suspect, Wake: in.wake,
+		Counters: in.counters, Unknown: in.unknown, Suspect: in.suspicion.all, Wake: in.wake,
 	}
 }
 

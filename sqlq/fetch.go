@@ -51,32 +51,35 @@ func (w *work) takeFreed(b *batch) {
 func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	w = work{in: in, by: in.number(), wakes: in.wakes, finished: in.takeFinished()}
+	out := in.lookout.at(now)
+	w = work{in: in, by: in.number(), wakes: out.wakes, finished: in.takeFinished()}
 	if !draining && !(spare && in.hasTx) {
 		if w.custody = (heldCustody{}); in.endpoint.AtMostOnce {
 			w.custody = takenCustody{}
 		}
-		w.leave.Types, w.only = in.openTypes(now, in.mayProbe(now))
-		switch s := &in.suspicion; {
+		w.leave.Types, w.only = in.openTypes(now, !out.forbidden && in.mayProbe(), out.awake)
+		switch s := in.suspicion.at(now); {
 		case w.only != "":
 			w.n, w.after, w.leave.Types = 1, in.source.lowest(), nil
-			if w.suspects = s.holds(now) && !in.endpoint.AtMostOnce; w.suspects {
+			if w.suspects = s.holds && !in.endpoint.AtMostOnce; w.suspects {
 				w.upTo = math.MaxInt64
 			}
-		case in.endpoint.AtMostOnce || !s.holds(now):
-			w.n = in.room(now, false)
+		case out.forbidden:
+		case in.endpoint.AtMostOnce || !s.holds:
+			w.n = in.room(now, out.awake, false)
 		default:
-			if !s.looking && !now.Before(s.next) {
-				w.n = in.room(now, true)
+			if s.mayLook {
+				w.n = in.room(now, out.awake || s.rests, true)
 			}
 			if w.n > 0 {
-				w.suspects, w.after, w.doubt, s.looking = true, in.source.lowest(), s.epoch, true
+				w.suspects, w.after, w.doubt = true, in.source.lowest(), s.epoch
+				in.suspicion.look()
 			}
 			if s.known {
 				w.above, w.upTo = s.upTo, s.upTo
 			}
 			if s.known && w.n == 0 {
-				w.n = in.room(now, false)
+				w.n = in.room(now, out.awake, false)
 			}
 		}
 		if in.meanSize > 0 {
@@ -106,8 +109,8 @@ func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool)
 }
 
 // mayProbe says whether one message more may be fetched.
-func (in *instance) mayProbe(now time.Time) bool {
-	return !in.paused && !now.Before(in.notBefore) && !in.refusals.isFull(in.states[kept]) && in.busyTx < in.endpoint.Concurrency &&
+func (in *instance) mayProbe() bool {
+	return !in.refusals.isFull(in.states[kept]) && in.busyTx < in.endpoint.Concurrency &&
 		(!in.endpoint.AtMostOnce || in.inHands() < in.endpoint.Concurrency)
 }
 
@@ -121,10 +124,10 @@ func (in *instance) inHands() int {
 }
 
 // room is the number of messages to fetch: what the slots finish within batchTime, less what is in hand.
-func (in *instance) room(now time.Time, byLease bool) int {
+func (in *instance) room(now time.Time, awake, byLease bool) int {
 	inHand := in.inHands()
 	switch {
-	case !in.awake && !(byLease && in.suspicion.rest) || in.paused || now.Before(in.notBefore) || in.refusals.isFull(in.states[kept]):
+	case !awake || in.refusals.isFull(in.states[kept]):
 		return 0
 	case in.hasTx && in.busyTx >= in.endpoint.Concurrency:
 		return 0
@@ -174,12 +177,16 @@ func (in *instance) fetched(w *work, ms []store.Message, numbers []span, rest bo
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if w.only != "" {
-		in.fetches += got
+		in.lookout.came(got)
 		in.handlers[w.only].setRest(got > 0)
 		return
 	}
 	if w.suspects {
-		in.fetchedSuspects(*w, got, rest)
+		if got > 0 {
+			in.lookout.came(1)
+			in.source.moved()
+		}
+		in.suspicion.fetched(w.doubt, got >= w.n || rest)
 		in.learnSize(ms)
 		return
 	}
@@ -189,17 +196,12 @@ func (in *instance) fetched(w *work, ms []store.Message, numbers []span, rest bo
 	}
 	in.learnSize(ms)
 	if got > 0 {
-		in.fetches++
+		in.lookout.came(1)
 		in.solos.came(got)
 	}
-	if got >= w.n || rest || w.wakes != in.wakes || !w.leftmost || doubts {
-		if in.awake = true; !in.looking {
-			in.bell.Interrupt() // somebody must see the end of it
-		}
-		return
+	if in.lookout.fetched(w.wakes, got >= w.n || rest || !w.leftmost || doubts) {
+		in.bell.Interrupt()
 	}
-	in.awake = false
-	nudge(in.short)
 }
 
 // learnSize learns how large messages are, so that a fetch asks for no more than it may bring: upwards at once, downwards
@@ -231,9 +233,9 @@ func (in *instance) endFetch(w work, got bool) {
 	defer in.mu.Unlock()
 	in.fetching--
 	switch {
-	case w.only == "":
-		in.suspicion.looking = in.suspicion.looking && !w.suspects
-	case !got:
+	case w.suspects && w.only == "":
+		in.suspicion.lookEnds()
+	case w.only != "" && !got:
 		in.handlers[w.only].foundNone(time.Now())
 	}
 	in.asked -= w.n

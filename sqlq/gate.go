@@ -40,7 +40,7 @@ func (suspectGate) look(context.Context, *receiver, *work, []store.Message) erro
 
 func (g suspectGate) pass(d *delivery) bool {
 	if d.crashes {
-		g.in.suspectUpTo(d.seq)
+		g.in.suspicion.upToSeq(d.seq)
 	}
 	return !d.crashes
 }

@@ -19,20 +19,22 @@ import (
 // means and what ends, receivers batches and where fetches start, the attendant (attend) awake and looking, the keeper id, low and
 // suspicion, the drain drains and recalls. See runner for the order of locks.
 type instance struct {
-	client   *Client
-	run      *runner
-	endpoint Endpoint
-	handlers map[string]*handling
-	opened   atomic.Int32 // breakers that are open
-	source   source       // where fetches start
-	refusals refusals     // what could not be settled
-	solos    solos        // which HandleTx messages have a transaction of their own
-	counts   counts       // what it has done
-	hasTx    bool
-	ctx      context.Context // of the handlers
-	bell     *wakeup.Bell
-	member   *presence.Member
-	alone    sync.RWMutex // held for writing by a message that may have killed a process
+	client    *Client
+	run       *runner
+	endpoint  Endpoint
+	handlers  map[string]*handling
+	opened    atomic.Int32 // breakers that are open
+	lookout   lookout      // whether to fetch
+	source    source       // where fetches start
+	suspicion suspicion    // after a process of the endpoint has crashed
+	refusals  refusals     // what could not be settled
+	solos     solos        // which HandleTx messages have a transaction of their own
+	counts    counts       // what it has done
+	hasTx     bool
+	ctx       context.Context // of the handlers
+	bell      *wakeup.Bell
+	member    *presence.Member
+	alone     sync.RWMutex // held for writing by a message that may have killed a process
 
 	mu       ranked[ofInstance]
 	batches  []*batch
@@ -52,25 +54,21 @@ type instance struct {
 	removed  map[*delivery]struct{} // at most once: in hand, and nowhere else
 	asked    int                    // messages that fetches under way may bring
 
-	awake     bool      // the queue may hold messages: fetch
-	looking   bool      // attend waits for a fetch that comes back short
-	wakes     int       // counts wake-ups, so that a fetch that began before one does not put the instance to sleep
-	fetches   int       // that brought something since the instance was last woken
-	paused    bool      // an operator paused the queue: nothing is fetched
-	drains    bool      // the drain waits until nothing is in hand
-	recalls   bool      // the drain waits for handlers no longer: what they have goes back
-	notBefore time.Time // no fetch before: the queue is missing
-
-	short     chan struct{} // filled when a fetch comes back short
-	suspicion suspicion     // after a process of the endpoint has crashed
+	awake   bool // the queue may hold messages: fetch
+	looking bool // attend waits for a fetch that comes back short
+	wakes   int  // counts wake-ups, so that a fetch that began before one does not put the instance to sleep
+	fetches int  // that brought something since the instance was last woken
+	drains  bool // the drain waits until nothing is in hand
+	recalls bool // the drain waits for handlers no longer: what they have goes back
 }
 
 func newInstance(r *runner, e Endpoint) *instance {
 	in := &instance{
 		client: r.client, run: r, endpoint: e, handlers: map[string]*handling{}, ctx: r.handlerCtx,
 		leases: map[int64]*delivery{}, removed: map[*delivery]struct{}{}, refusals: newRefusals(), solos: newSolos(),
-		short: make(chan struct{}, 1), awake: true,
+		lookout: newLookout(),
 	}
+	in.suspicion.life, in.suspicion.ranOut = &r.life, in.lookFromLow
 	in.bell, in.member = in.newBell(), in.newMember()
 	for i := range e.Handlers {
 		h := &e.Handlers[i]
@@ -82,7 +80,12 @@ func newInstance(r *runner, e Endpoint) *instance {
 
 // idle says whether slots stand idle although the queue may hold messages.
 func (in *instance) idle() bool {
-	return (in.awake || in.suspicion.rest && in.suspicion.holds(time.Now())) && !in.paused && in.states[waiting] == 0 && in.busy < in.endpoint.Concurrency && in.busyTx == 0
+	if in.states[waiting] > 0 || in.busy >= in.endpoint.Concurrency || in.busyTx > 0 {
+		return false
+	}
+	now := time.Now()
+	out := in.lookout.at(now)
+	return !out.forbidden && (out.awake || in.suspicion.at(now).rests)
 }
 
 // cut takes back what has not begun of a batch and names what still runs, to be leased.
@@ -243,28 +246,5 @@ func (in *instance) inHand() int { return in.busy + in.busyTx + in.fetching + in
 func (in *instance) tellEmpty() {
 	if in.drains && in.inHand() == 0 {
 		nudge(in.run.emptied)
-	}
-}
-
-// missing has the instance wait before it fetches again, because its queue is not there.
-func (in *instance) missing(err error) {
-	in.mu.Lock()
-	first := in.notBefore.IsZero()
-	in.notBefore = time.Now().Add(time.Second)
-	in.mu.Unlock()
-	if first {
-		in.client.log.Error("sqlq: cannot receive; trying every second", "endpoint", in.endpoint.Name, "err", err)
-	}
-	in.run.life.after(time.Second+time.Millisecond, in.run.schedule.kick)
-}
-
-// present notes that the queue is there.
-func (in *instance) present() {
-	in.mu.Lock()
-	was := in.notBefore
-	in.notBefore = time.Time{}
-	in.mu.Unlock()
-	if !was.IsZero() {
-		in.run.listener.Refresh()
 	}
 }

@@ -73,7 +73,7 @@ func (c *Client) Stats() Stats {
 	for _, in := range instances {
 		e := in.stats()
 		switch how := in.bell.Rests(); {
-		case in.isPaused():
+		case in.lookout.isPaused():
 			e.Waits = Paused
 		case !s.Listening || in.bell.IsRefused():
 			e.Waits = Polls
