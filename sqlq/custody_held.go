@@ -15,18 +15,18 @@ import (
 // transaction. What is written here about one that ends by itself is about batches whose transaction is gone.
 type heldCustody struct{}
 
-func (heldCustody) needsOwn(*work) bool                             { return false }
-func (heldCustody) prepare(context.Context, *receiver, *work) error { return nil }
-func (heldCustody) stayed(*receiver, *instance, []store.Message)    {}
-func (heldCustody) unready(*instance, *work, []store.Message)       {} // they are free with their transaction
-func (heldCustody) source(w *work) store.From                       { return store.From{Queue: w.in.endpoint.Name} }
-func (heldCustody) row(m *store.Message) int64                      { return m.Seq }
-func (heldCustody) enter(*instance, *batch)                         {}
-func (heldCustody) dismiss(*instance, *delivery)                    {}
-func (heldCustody) begin(_ *receiver, _ *work, b *batch) *batch     { return b }
-func (heldCustody) isSingle() bool                                  { return false }
-func (heldCustody) mayGoBack() bool                                 { return true }
-func (heldCustody) handlerEnded(*instance, *delivery)               {}
+func (heldCustody) needsOwn(*work) bool                         { return false }
+func (heldCustody) prepare(context.Context, *link, *work) error { return nil }
+func (heldCustody) stayed(*link, *instance, []store.Message)    {}
+func (heldCustody) unready(*instance, *work, []store.Message)   {} // they are free with their transaction
+func (heldCustody) source(w *work) store.From                   { return store.From{Queue: w.in.endpoint.Name} }
+func (heldCustody) row(m *store.Message) int64                  { return m.Seq }
+func (heldCustody) enter(*instance, *batch)                     {}
+func (heldCustody) dismiss(*instance, *delivery)                {}
+func (heldCustody) begin(_ *receiver, _ *work, b *batch) *batch { return b }
+func (heldCustody) isSingle() bool                              { return false }
+func (heldCustody) mayGoBack() bool                             { return true }
+func (heldCustody) handlerEnded(*instance, *delivery)           {}
 func (heldCustody) from(in *instance, _ *delivery) store.From {
 	return store.From{Queue: in.endpoint.Name}
 }
@@ -35,19 +35,19 @@ func (heldCustody) isPatient(in *instance, ds []*delivery) bool { return in.refu
 func (heldCustody) mayFail(*delivery) bool                      { return true }
 func (heldCustody) mayWait(*delivery) bool                      { return true }
 
-func (heldCustody) queueFetch(r *receiver, b *pgx.Batch, w *work, where store.Where, bounds store.Bounds, into *[]store.Message) {
+func (heldCustody) queueFetch(l *link, b *pgx.Batch, w *work, where store.Where, bounds store.Bounds, into *[]store.Message) {
 	where.After = max(w.after, w.above)
-	r.run.client.store.FetchHeld(b, w.in.endpoint.Name, where, min(bounds.Inline, bounds.Body), into)
+	l.run.client.store.FetchHeld(b, w.in.endpoint.Name, where, min(bounds.Inline, bounds.Body), into)
 }
 
-func (heldCustody) foundNone(ctx context.Context, r *receiver, _ *work) {
-	if err := r.exec(ctx, `ROLLBACK`); err != nil {
-		r.lost(err)
+func (heldCustody) foundNone(ctx context.Context, l *link, _ *work) {
+	if err := l.exec(ctx, `ROLLBACK`); err != nil {
+		l.lost(err)
 	}
 }
 
-func (heldCustody) readRest(ctx context.Context, r *receiver, w *work, ms []store.Message) ([]store.Message, map[int64]error, error) {
-	return r.readRest(ctx, w, ms, fetchBytes)
+func (heldCustody) readRest(ctx context.Context, l *link, w *work, ms []store.Message) ([]store.Message, map[int64]error, error) {
+	return l.readRest(ctx, w, ms, fetchBytes)
 }
 
 func (heldCustody) gates(in *instance, gates []gate) []gate {
@@ -89,23 +89,23 @@ func (heldCustody) queue(s *settlement, b *pgx.Batch) error {
 }
 
 // store settles a delivery whose batch's transaction is gone, if nobody has taken its row meanwhile.
-func (c heldCustody) store(ctx context.Context, r *receiver, in *instance, ds []*delivery) error {
+func (c heldCustody) store(ctx context.Context, l *link, in *instance, ds []*delivery) error {
 	for _, d := range ds { // one
-		if err := r.conn.BeginReceive(ctx); err != nil {
+		if err := l.conn.BeginReceive(ctx); err != nil {
 			return err
 		}
-		free, err := r.run.client.store.Relock(ctx, r.conn, in.endpoint.Name, []int64{d.seq})
+		free, err := l.run.client.store.Relock(ctx, l.conn, in.endpoint.Name, []int64{d.seq})
 		if err != nil {
 			return err
 		}
 		mine := false
 		if len(free) > 0 {
-			if mine, err = r.reclaim(ctx, in, d); err != nil {
-				return errors.Join(err, r.exec(ctx, `ROLLBACK`))
+			if mine, err = l.reclaim(ctx, in, d); err != nil {
+				return errors.Join(err, l.exec(ctx, `ROLLBACK`))
 			}
 		}
 		if !mine {
-			if err := r.exec(ctx, `ROLLBACK`); err != nil {
+			if err := l.exec(ctx, `ROLLBACK`); err != nil {
 				return err
 			}
 			if len(free) == 0 && !d.outcome.removes() { // perhaps by another receiver of this process: not at once again
@@ -116,7 +116,7 @@ func (c heldCustody) store(ctx context.Context, r *receiver, in *instance, ds []
 		}
 		s := newSettlement(in, c, c.from(in, d))
 		s.add(d)
-		if err := r.commit(ctx, in, s); err != nil {
+		if err := l.commit(ctx, in, s); err != nil {
 			return err
 		}
 		in.step(d, settled)
@@ -138,17 +138,3 @@ func (heldCustody) stuck(in *instance, d *delivery, pause time.Duration, _ error
 	in.setAside(d.seq, pause)
 	in.step(d, freed)
 }
-
-// heldBatch is the setback of a batch as a whole, whose end shares a round trip with the next fetch.
-type heldBatch struct {
-	r *receiver
-	b *batch
-}
-
-func (h heldBatch) isPatient(in *instance, ds []*delivery) bool { return in.refusals.mayWait(ds) }
-
-// putOff leaves the messages of a batch whose transaction is gone to whoever fetches them next.
-func (h heldBatch) putOff(*instance, []*delivery) { h.r.release(h.b) }
-
-// disconnected: whether it was committed is not known. If it was not, the messages are free again and will be handled again.
-func (h heldBatch) disconnected(_ *instance, _ []*delivery, err error) { h.r.abandon(h.b, err) }

@@ -17,18 +17,18 @@ import (
 // one rule: after a commit whose answer was lost nothing is tried again, because it might be stored twice.
 type takenCustody struct{}
 
-func (takenCustody) needsOwn(*work) bool                             { return true }
-func (takenCustody) prepare(context.Context, *receiver, *work) error { return nil }
-func (takenCustody) foundNone(context.Context, *receiver, *work)     {}
-func (takenCustody) gates(_ *instance, gates []gate) []gate          { return gates }
-func (takenCustody) unready(*instance, *work, []store.Message)       {} // nothing is asked of them
-func (takenCustody) source(w *work) store.From                       { return store.From{Queue: w.in.endpoint.Name} }
-func (takenCustody) row(m *store.Message) int64                      { return m.Seq }
-func (takenCustody) dismiss(in *instance, d *delivery)               { delete(in.removed, d) }
-func (takenCustody) begin(*receiver, *work, *batch) *batch           { return nil }
-func (takenCustody) isSingle() bool                                  { return true }
-func (takenCustody) mayGoBack() bool                                 { return false }
-func (takenCustody) unbegun(in *instance, d *delivery)               { in.returnUnbegun(d) }
+func (takenCustody) needsOwn(*work) bool                         { return true }
+func (takenCustody) prepare(context.Context, *link, *work) error { return nil }
+func (takenCustody) foundNone(context.Context, *link, *work)     {}
+func (takenCustody) gates(_ *instance, gates []gate) []gate      { return gates }
+func (takenCustody) unready(*instance, *work, []store.Message)   {} // nothing is asked of them
+func (takenCustody) source(w *work) store.From                   { return store.From{Queue: w.in.endpoint.Name} }
+func (takenCustody) row(m *store.Message) int64                  { return m.Seq }
+func (takenCustody) dismiss(in *instance, d *delivery)           { delete(in.removed, d) }
+func (takenCustody) begin(*receiver, *work, *batch) *batch       { return nil }
+func (takenCustody) isSingle() bool                              { return true }
+func (takenCustody) mayGoBack() bool                             { return false }
+func (takenCustody) unbegun(in *instance, d *delivery)           { in.returnUnbegun(d) }
 func (takenCustody) from(in *instance, _ *delivery) store.From {
 	return store.From{Queue: in.endpoint.Name}
 }
@@ -40,15 +40,15 @@ func (takenCustody) mayFail(d *delivery) bool              { return !d.goesBack(
 func (takenCustody) mayWait(*delivery) bool                { return false } // it would be handled twice
 
 // queueFetch: what its commit does not answer for is not handled.
-func (takenCustody) queueFetch(r *receiver, b *pgx.Batch, w *work, where store.Where, bounds store.Bounds, into *[]store.Message) {
-	r.run.client.store.FetchRemoved(b, w.in.endpoint.Name, where, bounds, into)
+func (takenCustody) queueFetch(l *link, b *pgx.Batch, w *work, where store.Where, bounds store.Bounds, into *[]store.Message) {
+	l.run.client.store.FetchRemoved(b, w.in.endpoint.Name, where, bounds, into)
 	b.Queue(`COMMIT`).Exec(committed)
 }
 
-func (takenCustody) stayed(r *receiver, in *instance, stay []store.Message) { r.failTooLarge(in, stay) }
+func (takenCustody) stayed(l *link, in *instance, stay []store.Message) { l.failTooLarge(in, stay) }
 
 // readRest has nothing to do: the fetch brings messages whole, or leaves them.
-func (takenCustody) readRest(_ context.Context, _ *receiver, _ *work, ms []store.Message) ([]store.Message, map[int64]error, error) {
+func (takenCustody) readRest(_ context.Context, _ *link, _ *work, ms []store.Message) ([]store.Message, map[int64]error, error) {
 	return ms, nil, nil
 }
 
@@ -104,20 +104,20 @@ func messagesOf(ds []*delivery) []*store.Message {
 var errUnknownOutcome = errors.New("whether it was committed is not known")
 
 // store stores what is left to be stored. The commit goes by itself, so that an error before it means that nothing is stored.
-func (c takenCustody) store(ctx context.Context, r *receiver, in *instance, ds []*delivery) error {
+func (c takenCustody) store(ctx context.Context, l *link, in *instance, ds []*delivery) error {
 	s := newSettlement(in, c, c.from(in, ds[0]))
 	for _, d := range ds {
 		s.add(d)
 	}
 	b := &pgx.Batch{}
-	r.conn.QueueBeginReceive(b)
+	l.conn.QueueBeginReceive(b)
 	if err := s.queue(b); err != nil {
 		return err
 	}
-	if err := r.conn.SendBatch(ctx, b).Close(); err != nil {
+	if err := l.conn.SendBatch(ctx, b).Close(); err != nil {
 		return err
 	}
-	tag, err := r.conn.Exec(ctx, `COMMIT`)
+	tag, err := l.conn.Exec(ctx, `COMMIT`)
 	if session.Lost(err) {
 		return fmt.Errorf("%w: %w", errUnknownOutcome, err)
 	}
@@ -128,7 +128,7 @@ func (c takenCustody) store(ctx context.Context, r *receiver, in *instance, ds [
 		return err
 	}
 	in.count(s)
-	r.run.client.wakes.Wake(s.channels...)
+	l.run.client.wakes.Wake(s.channels...)
 	in.stored(ds)
 	return nil
 }

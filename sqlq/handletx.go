@@ -8,6 +8,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+// txRun is the run of the HandleTx handlers of a held batch, on its receiver's connection.
+type txRun struct {
+	r  *receiver
+	b  *batch
+	tx *receiveTx
+}
+
 // handleTx runs the HandleTx handlers of a held batch, one after the other on the connection, until they are done or the
 // batch has been held long enough. Those that were not begun are freed by the commit and come again.
 func (r *receiver) handleTx(b *batch) {
@@ -19,16 +26,17 @@ func (r *receiver) handleTx(b *batch) {
 			r.unclaim(b)
 		}
 	}()
-	next := 0
+	run, next := txRun{r, b, tx}, 0
 	despiteExits(func() {
-		for next < len(b.inTx) && r.handleNextTx(b, tx, next) {
+		for next < len(b.inTx) && run.handle(next) {
 			next++
 		}
 	})
 }
 
-// handleNextTx runs one handler of a held batch, and says whether the next may follow.
-func (r *receiver) handleNextTx(b *batch, tx *receiveTx, n int) bool {
+// handle runs one of them, and says whether the next may follow.
+func (run txRun) handle(n int) bool {
+	r, b, tx := run.r, run.b, run.tx
 	d := b.inTx[n]
 	if n > 0 && !d.exited && (time.Since(b.began) > r.run.client.config.HoldLimit/2 || r.run.schedule.isDraining()) {
 		b.freed = true
@@ -55,7 +63,7 @@ func (r *receiver) handleNextTx(b *batch, tx *receiveTx, n int) bool {
 		b.in.step(d, decided)
 		tx.later = true
 		b.in.solos.wentAlone(d)
-		return r.goOnAfter(b, tx, n)
+		return run.goOnAfter(n)
 	case txYields:
 		b.in.step(d, freed)
 		b.freed = true
@@ -63,20 +71,21 @@ func (r *receiver) handleNextTx(b *batch, tx *receiveTx, n int) bool {
 		b.in.step(d, freed)
 		b.freed = true
 		b.in.solos.goAlone(d)
-		return r.goOnAfter(b, tx, n)
+		return run.goOnAfter(n)
 	case txLost:
 		b.in.step(d, freed)
 		b.in.refusals.lostWith(d)
 	case txAborted, txOpen:
-		r.transactionAborted(b, n)
+		run.aborted(n)
 	default:
-		r.transactionEnded(b, n)
+		run.ended(n)
 	}
 	return false
 }
 
 // goOnAfter says whether another handler of the batch may follow the n-th, and if not frees what is left.
-func (r *receiver) goOnAfter(b *batch, tx *receiveTx, n int) bool {
+func (run txRun) goOnAfter(n int) bool {
+	b, tx := run.b, run.tx
 	if tx.mayFollow() {
 		return true
 	}
@@ -89,20 +98,22 @@ func (r *receiver) goOnAfter(b *batch, tx *receiveTx, n int) bool {
 	return false
 }
 
-// transactionEnded deals with a handler that ended the receive transaction: it fails at once, and what others of the
+// ended deals with a handler that ended the receive transaction: it fails at once, and what others of the
 // batch did is handled again, because nothing says whether it was committed.
-func (r *receiver) transactionEnded(b *batch, culprit int) {
+func (run txRun) ended(culprit int) {
+	b := run.b
 	d := b.inTx[culprit]
 	b.in.refused(d, errEndedByHandler)
 	b.in.step(d, decided)
 	b.again(culprit)
 }
 
-// transactionAborted deals with a handler that spoilt the transaction before its savepoint stood, or left the connection in
+// aborted deals with a handler that spoilt the transaction before its savepoint stood, or left the connection in
 // use. In front of all others, or where it is known to be its fault, it has failed. Otherwise it runs again, and so do those
 // whose work it undid, one message a transaction.
-func (r *receiver) transactionAborted(b *batch, culprit int) {
-	r.rollback()
+func (run txRun) aborted(culprit int) {
+	b := run.b
+	run.r.rollback()
 	switch d := b.inTx[culprit]; {
 	case d.err != nil && b.in.ctx.Err() != nil:
 		b.in.step(d, freed) // the drain has ended it
@@ -136,9 +147,10 @@ var errEndedByHandler = Unrecoverable(fmt.Errorf("%w: the handler ended it past 
 // it may kill the process. Its transaction removes the lease.
 func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 	if !in.mayRun(d, time.Now()) {
-		r.giveBack(in, []*delivery{d})
+		in.giveBackLined([]*delivery{d})
 		return
 	}
+	leased := leasedTx{l: &r.link, d: d}
 	defer d.endProbe()
 	if !in.beginLined(d) {
 		return // the drain has given it back
@@ -147,7 +159,7 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 	if known {
 		in.client.config.observing.decided(d)
 	} else {
-		if !in.apart(d, r.settleFinished) {
+		if !in.apart(d, func() { settleFinished(&r.link) }) {
 			if in.endLeasedTx(d) {
 				in.settleLater(d)
 			}
@@ -157,10 +169,10 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 	}
 	ctx, cancel := r.timeout()
 	defer cancel()
-	switch mine, err := r.beginLeased(ctx, d); {
+	switch mine, err := leased.begin(ctx); {
 	case err != nil:
-		if r.giveUpConnection(); in.endLeasedTx(d) {
-			r.giveBackLater(in, d)
+		if r.giveUp(); in.endLeasedTx(d) {
+			leased.giveBack(in)
 		}
 		return
 	case !mine:
@@ -182,7 +194,7 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 		in.refusals.lostWith(d)
 		r.rollback()
 		if mine {
-			r.giveBackLater(in, d)
+			leased.giveBack(in)
 		}
 		return
 	case !mine: // the drain has given it back
@@ -190,7 +202,7 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 		in.run.schedule.kick()
 		return
 	case v == txDecides && d.outcome.verdict != giveBack:
-		r.commitLeased(in, d, tx)
+		leased.commit(in, tx)
 		return
 	case v == txBroken:
 		in.refused(d, errEndedByHandler)
@@ -200,7 +212,7 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 		}
 	}
 	r.rollback()
-	r.settleNow(in, d, nil)
+	settleNow(&r.link, in, d, nil)
 }
 
 // beginLined begins a message that waited for its turn, and says whether it is still to be handled.
@@ -235,58 +247,70 @@ func (in *instance) step(d *delivery, to deliveryState) {
 	in.move(d, to)
 }
 
-// beginLeased begins a transaction that locks a delivery's lease, and says whether the lease is still the instance's.
-func (r *receiver) beginLeased(ctx context.Context, d *delivery) (mine bool, err error) {
-	if err := r.connect(); err != nil {
+// leasedTx is the end of a leased delivery whose HandleTx handler writes in the transaction that settles it; and the setback of one
+// whose transaction was lost. Its work is gone with that, so the message goes back.
+type leasedTx struct {
+	leasedCustody
+	l *link
+	d *delivery
+}
+
+// begin begins a transaction that locks the delivery's lease, and says whether the lease is still the instance's.
+func (t leasedTx) begin(ctx context.Context) (mine bool, err error) {
+	l, d := t.l, t.d
+	if err := l.connect(); err != nil {
 		return false, err
 	}
-	if err := r.conn.BeginReceive(ctx); err != nil {
+	if err := l.conn.BeginReceive(ctx); err != nil {
 		return false, err
 	}
-	leases, err := r.run.client.store.LockLeases(ctx, r.conn, d.leasedBy, []int64{d.lease})
+	leases, err := l.run.client.store.LockLeases(ctx, l.conn, d.leasedBy, []int64{d.lease})
 	if err != nil {
 		return false, err
 	}
 	if len(leases) == 0 {
-		return false, r.exec(ctx, `ROLLBACK`)
+		return false, l.exec(ctx, `ROLLBACK`)
 	}
 	return true, nil
 }
 
-// commitLeased settles a leased delivery in the transaction in which its HandleTx handler has written.
-func (r *receiver) commitLeased(in *instance, d *delivery, tx *receiveTx) {
+// commit settles the delivery in the transaction in which its handler has written.
+func (t leasedTx) commit(in *instance, tx *receiveTx) {
+	l, d := t.l, t.d
 	s := newSettlement(in, d.custody, d.custody.from(in, d))
 	s.add(d)
-	ctx, cancel := r.timeout()
+	ctx, cancel := l.timeout()
 	defer cancel()
 	b := &pgx.Batch{}
 	tx.queueEnd(b)
-	err := r.conn.SendBatch(ctx, b).Close() // apart from the settle: see receiveTx.end
+	err := l.conn.SendBatch(ctx, b).Close() // apart from the settle: see receiveTx.end
 	if err == nil {
-		err = r.commit(ctx, in, s)
+		err = l.commit(ctx, in, s)
 	}
 	if err == nil {
 		in.forget(d, settled)
 		tx.noteChange()
-		r.leaveSession(tx)
+		l.leaveSession(tx)
 		return
 	}
-	if refusal, _ := r.judge(in, leasedTx{r: r}, []*delivery{d}, err); refusal != nil {
-		r.settleNow(in, d, refusal)
+	if refusal, _ := l.judge(in, t, []*delivery{d}, err); refusal != nil {
+		settleNow(l, in, d, refusal)
 	}
 }
 
-// loseLeased gives up the connection, and with it what a leased delivery's HandleTx handler has done.
-func (r *receiver) loseLeased(in *instance, d *delivery) {
-	r.giveUpConnection()
-	r.giveBackLater(in, d)
+// giveBack has a receiver return the message to its queue once the database answers.
+func (t leasedTx) giveBack(in *instance) {
+	t.d.outcome = outcome{verdict: giveBack}
+	in.settleLater(t.d)
 }
 
-// giveUpConnection gives the connection up without a word: another one may reach another server.
-func (r *receiver) giveUpConnection() {
-	r.disconnect()
-	r.run.restart()
+// putOff gives up the connection, and with it what the handler has done.
+func (t leasedTx) putOff(in *instance, _ []*delivery) {
+	t.l.giveUp()
+	t.giveBack(in)
 }
+
+func (t leasedTx) disconnected(in *instance, ds []*delivery, _ error) { t.putOff(in, ds) }
 
 // forget drops a leased delivery that was settled, or is another's.
 func (in *instance) forget(d *delivery, as deliveryState) {
@@ -296,8 +320,8 @@ func (in *instance) forget(d *delivery, as deliveryState) {
 	d.custody.dismiss(in, d)
 }
 
-// giveBack returns leased deliveries that will not be handled here to their queue.
-func (r *receiver) giveBack(in *instance, ds []*delivery) {
+// giveBackLined returns leased deliveries that will not be handled here to their queue.
+func (in *instance) giveBackLined(ds []*delivery) {
 	in.mu.Lock()
 	for _, d := range ds {
 		if d.state == lined { // else the drain has done it
@@ -306,12 +330,6 @@ func (r *receiver) giveBack(in *instance, ds []*delivery) {
 	}
 	in.mu.Unlock()
 	in.run.schedule.kick()
-}
-
-// giveBackLater has a receiver return a message that is not handled after all to its queue once the database answers.
-func (r *receiver) giveBackLater(in *instance, d *delivery) {
-	d.outcome = outcome{verdict: giveBack}
-	in.settleLater(d)
 }
 
 // settleLater has a leased delivery, whose end is known, settled by the next receiver that is free.

@@ -311,7 +311,7 @@ func (r *runner) equip(endpoints []Endpoint) {
 	c.mu.Unlock()
 	r.schedule.instances, r.schedule.receivers = instances, c.config.ReceiveConnections
 	for range c.config.ReceiveConnections {
-		r.receivers = append(r.receivers, &receiver{run: r, cut: make(chan struct{}, 1)})
+		r.receivers = append(r.receivers, &receiver{link: link{run: r}, cut: make(chan struct{}, 1)})
 	}
 	for _, in := range instances {
 		if in.hasTx {
@@ -320,7 +320,7 @@ func (r *runner) equip(endpoints []Endpoint) {
 	}
 	if needsSpare(endpoints) {
 		r.schedule.spare = make(chan struct{}, 1)
-		r.receivers = append(r.receivers, &receiver{run: r, spare: true, cut: make(chan struct{}, 1)})
+		r.receivers = append(r.receivers, &receiver{link: link{run: r}, spare: true, cut: make(chan struct{}, 1)})
 	}
 }
 

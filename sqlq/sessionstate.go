@@ -87,15 +87,15 @@ func (n *settingNames) learn(names []string) {
 }
 
 // learnSettings asks the database once which custom settings its functions set. Without an answer those stay unknown.
-func (r *receiver) learnSettings() {
-	c := r.run.client
-	if !slices.ContainsFunc(r.run.instances, func(in *instance) bool { return in.hasTx }) {
+func (l *link) learnSettings() {
+	c := l.run.client
+	if !slices.ContainsFunc(l.run.instances, func(in *instance) bool { return in.hasTx }) {
 		return
 	}
 	c.settings.inquire.Do(func() {
-		ctx, cancel := r.timeout()
+		ctx, cancel := l.timeout()
 		defer cancel()
-		names, err := c.store.SettingsInFunctions(ctx, r.conn)
+		names, err := c.store.SettingsInFunctions(ctx, l.conn)
 		if err != nil {
 			c.log.Debug("sqlq: cannot read which settings the functions of the database make", "err", err)
 		}
@@ -272,22 +272,22 @@ func (tx *receiveTx) noteChange() {
 
 // leaveSession looks at the session after a transaction whose handlers change it, and closes a connection on which something
 // is left that others would meet. Through a transaction pooler the session is another's by now.
-func (r *receiver) leaveSession(tx *receiveTx) {
-	if tx == nil || r.conn == nil || r.conn.IsClosed() {
+func (l *link) leaveSession(tx *receiveTx) {
+	if tx == nil || l.conn == nil || l.conn.IsClosed() {
 		return
 	}
-	if !tx.leaves() || r.conn.Pooled {
+	if !tx.leaves() || l.conn.Pooled {
 		return
 	}
 	if !tx.replace && tx.look == store.LookWhole {
-		ctx, cancel := r.timeout()
+		ctx, cancel := l.timeout()
 		defer cancel()
 		var now string
 		b := &pgx.Batch{}
 		store.ReadState(b, tx.watched.state[tx.look], &now)
-		if err := r.conn.SendBatch(ctx, b).Close(); err == nil && now == tx.before {
+		if err := l.conn.SendBatch(ctx, b).Close(); err == nil && now == tx.before {
 			return
 		}
 	}
-	r.disconnect()
+	l.disconnect()
 }

@@ -11,10 +11,17 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// settlementOf ends a held batch as far as it is: what is finished is settled, what runs is leased, what has not begun
+// heldBatch is the end of a held batch on its connection, in a transaction that it may share with the next fetch; and the setback of
+// the batch as a whole.
+type heldBatch struct {
+	l *link
+	b *batch
+}
+
+// settlement ends a held batch as far as it is: what is finished is settled, what runs is leased, what has not begun
 // is freed by the commit.
-func (r *receiver) settlementOf(b *batch) *settlement {
-	in := b.in
+func (h heldBatch) settlement() *settlement {
+	b, in := h.b, h.b.in
 	s := newSettlement(in, b.custody, b.custody.from(in, nil))
 	s.by = in.number()
 	s.holds = len(b.inTx) == 0 // a HandleTx handler had the connection: who knows what it did
@@ -40,26 +47,26 @@ func (r *receiver) settlementOf(b *batch) *settlement {
 	return s
 }
 
-// settledBatch takes in how the settle of a held batch went.
-func (r *receiver) settledBatch(b *batch, s *settlement, committed bool, err error) {
-	in := b.in
+// settled takes in how the settle of a held batch went.
+func (h heldBatch) settled(s *settlement, committed bool, err error) {
+	b, in := h.b, h.b.in
 	if committed {
-		r.trouble.Reset()
+		h.l.trouble.Reset()
 		in.count(s)
 		in.leased(s.running, s.leases, s.by)
 		if b.freed {
 			in.freed(b)
 			switch {
-			case r.run.schedule.isDraining():
+			case h.l.run.schedule.isDraining():
 				in.bell.CallOthers()
 			case !in.hasRoom():
 				in.bell.Overflow()
 			}
 		}
-		r.run.client.wakes.Wake(s.channels...)
+		h.l.run.client.wakes.Wake(s.channels...)
 		return
 	}
-	refusal, _ := r.judge(in, heldBatch{r, b}, in.finishedOf(b), err)
+	refusal, _ := h.l.judge(in, h, in.finishedOf(b), err)
 	if refusal == nil {
 		return
 	}
@@ -78,26 +85,26 @@ func (r *receiver) settledBatch(b *batch, s *settlement, committed bool, err err
 		in.setAside(d.seq, pause)
 	}
 	if changed {
-		r.run.client.log.Info("sqlq: HandleTx handlers have changed settings of the session, or left temporary objects, by a function or trigger; the messages of their batch run again one by one", "endpoint", in.endpoint.Name)
+		h.l.run.client.log.Info("sqlq: HandleTx handlers have changed settings of the session, or left temporary objects, by a function or trigger; the messages of their batch run again one by one", "endpoint", in.endpoint.Name)
 	} else {
-		r.sayRefused(in, refusal)
+		in.sayRefused(refusal)
 	}
-	r.settleOneByOne(b, finished, refusal)
+	h.settleOneByOne(finished, refusal)
 }
 
 // sayRefused says of a batch that the server refused to settle it: now and then, and how many others there were.
-func (r *receiver) sayRefused(in *instance, err error) {
+func (in *instance) sayRefused(err error) {
 	if others, say := in.refusals.refusedBatch(); say {
-		r.run.client.log.Warn("sqlq: cannot settle a batch, settling its messages one by one", "endpoint", in.endpoint.Name, "others", others, "err", loggedError(err))
+		in.client.log.Warn("sqlq: cannot settle a batch, settling its messages one by one", "endpoint", in.endpoint.Name, "others", others, "err", loggedError(err))
 	}
 }
 
 // settleOneByOne settles the finished deliveries of a batch whose transaction is gone, each in its own. They are reserved, and
 // not so any more when it returns. Successful HandleTx handlers lost their work: they run again, one message a transaction; in
 // a batch of one that fails the message.
-func (r *receiver) settleOneByOne(b *batch, finished []*delivery, refused error) {
-	in, again := b.in, []*delivery(nil)
-	s := settler{r: r, in: in, custody: b.custody}
+func (h heldBatch) settleOneByOne(finished []*delivery, refused error) {
+	b, in, again := h.b, h.b.in, []*delivery(nil)
+	s := settler{l: h.l, in: in, custody: b.custody}
 	for i, d := range finished {
 		switch {
 		case d.handler == nil || !d.handler.inTx || d.outcome.verdict != complete:
@@ -128,19 +135,28 @@ func (in *instance) finishedOf(b *batch) (finished []*delivery) {
 }
 
 // abandon gives a batch up together with its connection. Its messages are free again, as soon as the server has noticed.
-func (r *receiver) abandon(b *batch, err error) {
-	in, seq := b.in, b.all[0].seq // release empties the batch
-	r.release(b)
+func (h heldBatch) abandon(err error) {
+	in, seq := h.b.in, h.b.all[0].seq // release empties the batch
+	h.release()
 	in.lookAgain(seq)
-	r.lost(fmt.Errorf("settle queue %q: %w", b.in.endpoint.Name, err))
+	h.l.lost(fmt.Errorf("settle queue %q: %w", in.endpoint.Name, err))
 }
 
 // release leaves the messages of a batch whose transaction is gone to whoever fetches them next.
-func (r *receiver) release(b *batch) {
+func (h heldBatch) release() {
+	b := h.b
 	b.in.leased(b.in.cut(b), nil, 0)
 	b.in.freed(b)
 	b.in.release(b, freed)
 }
+
+func (h heldBatch) isPatient(in *instance, ds []*delivery) bool { return in.refusals.mayWait(ds) }
+
+// putOff leaves the messages of a batch whose transaction is gone to whoever fetches them next.
+func (h heldBatch) putOff(*instance, []*delivery) { h.release() }
+
+// disconnected: whether it was committed is not known. If it was not, the messages are free again and will be handled again.
+func (h heldBatch) disconnected(_ *instance, _ []*delivery, err error) { h.abandon(err) }
 
 // lookAgainAfter is when an instance looks again for messages whose connection was lost. The first look may come while the
 // server still holds them for the session that ends, and nobody notifies when it has ended. The last comes when the server has
@@ -156,45 +172,46 @@ func (in *instance) lookAgain(seq int64) {
 
 // settleEnded settles a batch whose transaction a HandleTx handler has ended or spoilt. Its rows are free, those too whose
 // handlers still run: these are leased at once, in a transaction of its own, unless others have been faster.
-func (r *receiver) settleEnded(b *batch) {
-	in := b.in
+func (h heldBatch) settleEnded() {
+	b, in := h.b, h.b.in
 	cut := in.cut(b)
 	mine := append(in.finishedOf(b), cut...)
 	in.refusals.reserve(mine)
-	leases, by, err := r.leaseAnew(in, cut)
+	leases, by, err := h.leaseAnew(cut)
 	if err != nil {
-		r.run.client.log.Warn("sqlq: cannot lease messages whose handlers run, and whose transaction another handler has ended; others may handle them too",
+		h.l.run.client.log.Warn("sqlq: cannot lease messages whose handlers run, and whose transaction another handler has ended; others may handle them too",
 			"endpoint", in.endpoint.Name, "messages", len(cut), "err", loggedError(err))
-		if r.rollback(); session.Lost(err) {
-			r.giveUpConnection()
+		if h.l.rollback(); session.Lost(err) {
+			h.l.giveUp()
 		}
 	}
 	in.leased(cut, leases, by)
 	finished := in.finishedOf(b)
 	in.refusals.reserve(finished)
-	r.settleOneByOne(b, finished, nil)
+	h.settleOneByOne(finished, nil)
 	in.refusals.unreserve(mine)
 	in.release(b, settled)
 }
 
 // leaseAnew leases deliveries that run and that nothing holds any more, if they are free. It returns their leases, by seq.
-func (r *receiver) leaseAnew(in *instance, ds []*delivery) (leases map[int64]int64, by int32, err error) {
+func (h heldBatch) leaseAnew(ds []*delivery) (leases map[int64]int64, by int32, err error) {
+	l, in := h.l, h.b.in
 	if len(ds) == 0 {
 		return nil, 0, nil
 	}
-	if err := r.connect(); err != nil {
+	if err := l.connect(); err != nil {
 		return nil, 0, err
 	}
-	ctx, cancel := r.timeout()
+	ctx, cancel := l.timeout()
 	defer cancel()
-	if err := r.conn.BeginReceive(ctx); err != nil {
+	if err := l.conn.BeginReceive(ctx); err != nil {
 		return nil, 0, err
 	}
 	seqs := make([]int64, len(ds))
 	for i, d := range ds {
 		seqs[i] = d.seq
 	}
-	free, err := r.run.client.store.Relock(ctx, r.conn, in.endpoint.Name, seqs)
+	free, err := l.run.client.store.Relock(ctx, l.conn, in.endpoint.Name, seqs)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -204,7 +221,7 @@ func (r *receiver) leaseAnew(in *instance, ds []*delivery) (leases map[int64]int
 	for _, d := range ds {
 		mine := slices.Contains(free, d.seq)
 		if mine && d.claim == store.Claimed {
-			if mine, err = r.claimAnew(ctx, in, d); err != nil {
+			if mine, err = l.claimAnew(ctx, in, d); err != nil {
 				return nil, 0, err
 			}
 		}
@@ -213,7 +230,7 @@ func (r *receiver) leaseAnew(in *instance, ds []*delivery) (leases map[int64]int
 			s.ride(d, goesOn)
 		}
 	}
-	if err := r.commit(ctx, in, s); err != nil {
+	if err := l.commit(ctx, in, s); err != nil {
 		return nil, 0, err
 	}
 	return s.leases, s.by, nil

@@ -232,11 +232,11 @@ func (s *suspicion) end(epoch int) {
 
 // learnSuspects reads how far suspicion goes, before the first fetch by lease. A role that may not read it suspects all
 // messages.
-func (r *receiver) learnSuspects(ctx context.Context, w *work) error {
+func (l *link) learnSuspects(ctx context.Context, w *work) error {
 	if w.upTo > 0 {
 		return nil
 	}
-	last, err := r.run.client.store.LastGiven(ctx, r.conn, w.in.endpoint.Name)
+	last, err := l.run.client.store.LastGiven(ctx, l.conn, w.in.endpoint.Name)
 	if session.State(err) == session.InsufficientPrivilege {
 		last, err = math.MaxInt64, nil
 	}
@@ -249,10 +249,10 @@ func (r *receiver) learnSuspects(ctx context.Context, w *work) error {
 }
 
 // clearSuspicion ends the suspicion when no message is left there, which a fetch by lease that brought nothing makes likely.
-func (r *receiver) clearSuspicion(ctx context.Context, w work) {
-	left, err := r.run.client.store.AnyReady(ctx, r.conn, w.in.endpoint.Name, w.after, w.upTo)
+func (l *link) clearSuspicion(ctx context.Context, w work) {
+	left, err := l.run.client.store.AnyReady(ctx, l.conn, w.in.endpoint.Name, w.after, w.upTo)
 	if err != nil {
-		r.lost(err)
+		l.lost(err)
 		return
 	}
 	if !left {
