@@ -264,7 +264,7 @@ func (t leasedTx) begin(ctx context.Context) (mine bool, err error) {
 	if err := l.conn.BeginReceive(ctx); err != nil {
 		return false, err
 	}
-	leases, err := l.run.client.store.LockLeases(ctx, l.conn, d.leasedBy, []int64{d.lease})
+	leases, err := l.run.client.store.Leases.Lock(ctx, l.conn, d.leasedBy, []int64{d.lease})
 	if err != nil {
 		return false, err
 	}

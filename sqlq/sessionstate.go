@@ -95,7 +95,7 @@ func (l *link) learnSettings() {
 	c.settings.inquire.Do(func() {
 		ctx, cancel := l.timeout()
 		defer cancel()
-		names, err := c.store.SettingsInFunctions(ctx, l.conn)
+		names, err := c.store.Sessions.SettingsInFunctions(ctx, l.conn)
 		if err != nil {
 			c.log.Debug("sqlq: cannot read which settings the functions of the database make", "err", err)
 		}

@@ -211,7 +211,7 @@ func (h heldBatch) leaseAnew(ds []*delivery) (leases map[int64]int64, by int32, 
 	for i, d := range ds {
 		seqs[i] = d.seq
 	}
-	free, err := l.run.client.store.Relock(ctx, l.conn, in.endpoint.Name, seqs)
+	free, err := l.run.client.store.Ready.Relock(ctx, l.conn, in.endpoint.Name, seqs)
 	if err != nil {
 		return nil, 0, err
 	}

@@ -67,7 +67,7 @@ func (l *link) exceeds(ctx context.Context, w *work, m *store.Message) error {
 	sizes := store.Sizes{Body: m.Size}
 	if m.Unread() {
 		var err error
-		if sizes, err = l.run.client.store.Sizes(ctx, l.conn, w.custody.source(w), w.custody.row(m)); err != nil {
+		if sizes, err = l.run.client.store.InHand.Sizes(ctx, l.conn, w.custody.source(w), w.custody.row(m)); err != nil {
 			return err
 		}
 	}
@@ -86,7 +86,7 @@ func (c *Client) tooLarge(s store.Sizes) error {
 }
 
 func (l *link) readMessage(ctx context.Context, w *work, m *store.Message) (err error) {
-	m.Headers, m.Body, err = l.run.client.store.FetchRest(ctx, l.conn, w.custody.source(w), w.custody.row(m))
+	m.Headers, m.Body, err = l.run.client.store.InHand.Rest(ctx, l.conn, w.custody.source(w), w.custody.row(m))
 	return err
 }
 
@@ -99,7 +99,7 @@ func isSuspect(m *store.Message) bool {
 // readBody reads the body of a message that was under suspicion when it was leased.
 func (in *instance) readBody(ctx context.Context, db store.DBTX, d *delivery) (err error) {
 	if d.stored.body == nil {
-		_, d.stored.body, err = in.client.store.FetchRest(ctx, db, d.custody.from(in, d), d.lease)
+		_, d.stored.body, err = in.client.store.InHand.Rest(ctx, db, d.custody.from(in, d), d.lease)
 		d.Body = d.stored.body
 	}
 	return err
@@ -140,11 +140,11 @@ func (l *link) failOneTooLarge(in *instance, d *delivery) error {
 	if err := l.conn.BeginReceive(ctx); err != nil {
 		return err
 	}
-	free, err := st.Relock(ctx, l.conn, in.endpoint.Name, []int64{d.seq})
+	free, err := st.Ready.Relock(ctx, l.conn, in.endpoint.Name, []int64{d.seq})
 	if err != nil || len(free) == 0 {
 		return errors.Join(err, l.exec(ctx, `ROLLBACK`))
 	}
-	sizes, err := st.Sizes(ctx, l.conn, from, d.seq)
+	sizes, err := st.InHand.Sizes(ctx, l.conn, from, d.seq)
 	if err != nil {
 		return err
 	}

@@ -195,7 +195,7 @@ func (s *source) learnLow(ctx context.Context, db store.DBTX, st *store.Schema, 
 	if known || !p.leftmost {
 		return
 	}
-	low, err := st.Low(ctx, db, queue)
+	low, err := st.Low.Read(ctx, db, queue)
 	if err != nil {
 		low = 0
 	}

@@ -28,7 +28,7 @@ func (in *instance) apart(d *delivery, meanwhile func()) bool {
 	defer cancel()
 	var mine bool
 	err := session.OnPool(ctx, in.client.pool, func(db store.DBTX) (err error) {
-		if mine, err = in.client.store.BeginAlone(ctx, db, d.leasedBy, d.lease); err == nil && mine {
+		if mine, err = in.client.store.Leases.BeginAlone(ctx, db, d.leasedBy, d.lease); err == nil && mine {
 			err = in.readBody(ctx, db, d)
 		}
 		return err
@@ -236,7 +236,7 @@ func (l *link) learnSuspects(ctx context.Context, w *work) error {
 	if w.upTo > 0 {
 		return nil
 	}
-	last, err := l.run.client.store.LastGiven(ctx, l.conn, w.in.endpoint.Name)
+	last, err := l.run.client.store.Ready.LastGiven(ctx, l.conn, w.in.endpoint.Name)
 	if session.State(err) == session.InsufficientPrivilege {
 		last, err = math.MaxInt64, nil
 	}
@@ -250,7 +250,7 @@ func (l *link) learnSuspects(ctx context.Context, w *work) error {
 
 // clearSuspicion ends the suspicion when no message is left there, which a fetch by lease that brought nothing makes likely.
 func (l *link) clearSuspicion(ctx context.Context, w work) {
-	left, err := l.run.client.store.AnyReady(ctx, l.conn, w.in.endpoint.Name, w.after, w.upTo)
+	left, err := l.run.client.store.Ready.Any(ctx, l.conn, w.in.endpoint.Name, w.after, w.upTo)
 	if err != nil {
 		l.lost(err)
 		return
