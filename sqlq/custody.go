@@ -25,9 +25,9 @@ type custody interface {
 
 	// receive notes in a delivery what the custody must know of a fetched message.
 	receive(d *delivery, m *store.Message, w *work)
-	// enter takes a batch in hand, dismiss lets a delivery go. The caller has the instance's mutex.
-	enter(in *instance, b *batch)
-	dismiss(in *instance, d *delivery)
+	// enter takes a batch in hand, dismiss lets a delivery go. The caller has the hand's mutex.
+	enter(h *hand, b *batch)
+	dismiss(h *hand, d *delivery)
 	// begin has the receiver that fetched a batch do its part in handling it, and returns the batch if it is to be held.
 	begin(r *receiver, w *work, b *batch) *batch
 	// isSingle reports whether a delivery is settled by itself, and not with its batch.
@@ -35,9 +35,9 @@ type custody interface {
 	// mayGoBack reports whether an attempt that the end of the drain has interrupted may be undone.
 	mayGoBack() bool
 	// unbegun gives up a message that no handler has begun, handlerEnded takes in that one's handler has ended in time. The
-	// caller has the instance's mutex.
-	unbegun(in *instance, d *delivery)
-	handlerEnded(in *instance, d *delivery)
+	// caller has the hand's mutex.
+	unbegun(h *hand, d *delivery)
+	handlerEnded(h *hand, d *delivery)
 }
 
 // fetching is the part of a custody in the fetch.

@@ -21,12 +21,12 @@ func (heldCustody) stayed(*link, *instance, []store.Message)    {}
 func (heldCustody) unready(*instance, *work, []store.Message)   {} // they are free with their transaction
 func (heldCustody) source(w *work) store.From                   { return store.From{Queue: w.in.endpoint.Name} }
 func (heldCustody) row(m *store.Message) int64                  { return m.Seq }
-func (heldCustody) enter(*instance, *batch)                     {}
-func (heldCustody) dismiss(*instance, *delivery)                {}
+func (heldCustody) enter(*hand, *batch)                         {}
+func (heldCustody) dismiss(*hand, *delivery)                    {}
 func (heldCustody) begin(_ *receiver, _ *work, b *batch) *batch { return b }
 func (heldCustody) isSingle() bool                              { return false }
 func (heldCustody) mayGoBack() bool                             { return true }
-func (heldCustody) handlerEnded(*instance, *delivery)           {}
+func (heldCustody) handlerEnded(*hand, *delivery)               {}
 func (heldCustody) from(in *instance, _ *delivery) store.From {
 	return store.From{Queue: in.endpoint.Name}
 }
@@ -62,7 +62,7 @@ func (heldCustody) receive(d *delivery, m *store.Message, _ *work) {
 }
 
 // unbegun frees a message with the commit of its batch.
-func (heldCustody) unbegun(in *instance, d *delivery) { in.move(d, freed) }
+func (heldCustody) unbegun(h *hand, d *delivery) { h.move(d, freed) }
 
 func (heldCustody) complete(s *settlement, d *delivery) {
 	if s.holds {
@@ -111,7 +111,7 @@ func (c heldCustody) store(ctx context.Context, l *link, in *instance, ds []*del
 			if len(free) == 0 && !d.outcome.removes() { // perhaps by another receiver of this process: not at once again
 				in.setAside(d.seq, firstRefusalPause)
 			}
-			in.step(d, freed)
+			in.hand.step(d, freed)
 			continue
 		}
 		s := newSettlement(in, c, c.from(in, d))
@@ -119,7 +119,7 @@ func (c heldCustody) store(ctx context.Context, l *link, in *instance, ds []*del
 		if err := l.commit(ctx, in, s); err != nil {
 			return err
 		}
-		in.step(d, settled)
+		in.hand.step(d, settled)
 	}
 	return nil
 }
@@ -127,7 +127,7 @@ func (c heldCustody) store(ctx context.Context, l *link, in *instance, ds []*del
 // putOff leaves messages to whoever fetches them.
 func (heldCustody) putOff(in *instance, ds []*delivery) {
 	for _, d := range ds {
-		in.step(d, freed)
+		in.hand.step(d, freed)
 	}
 }
 
@@ -136,5 +136,5 @@ func (c heldCustody) disconnected(in *instance, ds []*delivery, _ error) { c.put
 
 func (heldCustody) stuck(in *instance, d *delivery, pause time.Duration, _ error) {
 	in.setAside(d.seq, pause)
-	in.step(d, freed)
+	in.hand.step(d, freed)
 }

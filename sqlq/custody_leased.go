@@ -20,15 +20,15 @@ func (leasedCustody) source(w *work) store.From {
 	return store.From{Queue: w.in.endpoint.Name, Instance: w.by}
 }
 func (leasedCustody) row(m *store.Message) int64                  { return m.Lease }
-func (leasedCustody) dismiss(in *instance, d *delivery)           { delete(in.leases, d.lease) }
+func (leasedCustody) dismiss(h *hand, d *delivery)                { delete(h.leases, d.lease) }
 func (leasedCustody) isSingle() bool                              { return true }
 func (leasedCustody) mayGoBack() bool                             { return true }
-func (leasedCustody) unbegun(in *instance, d *delivery)           { in.returnUnbegun(d) }
-func (leasedCustody) handlerEnded(in *instance, d *delivery)      { in.queueDecided(d) }
+func (leasedCustody) unbegun(h *hand, d *delivery)                { h.returnUnbegun(d) }
+func (leasedCustody) handlerEnded(h *hand, d *delivery)           { h.queueDecided(d) }
 func (leasedCustody) key(d *delivery) int64                       { return d.lease }
 func (leasedCustody) complete(s *settlement, d *delivery)         { s.keys = append(s.keys, d.lease) }
 func (leasedCustody) isPatient(in *instance, ds []*delivery) bool { return in.refusals.mayWait(ds) }
-func (leasedCustody) putOff(in *instance, ds []*delivery)         { in.putOff(ds) }
+func (leasedCustody) putOff(in *instance, ds []*delivery)         { in.hand.putOff(ds) }
 func (leasedCustody) mayFail(d *delivery) bool                    { return !d.goesBack() }
 func (leasedCustody) mayWait(d *delivery) bool                    { return !d.goesBack() }
 
@@ -61,13 +61,11 @@ func (leasedCustody) readRest(ctx context.Context, l *link, w *work, ms []store.
 }
 
 func (leasedCustody) unready(in *instance, w *work, ms []store.Message) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	for i, d := range newDeliveries(ms) {
+	ds := newDeliveries(ms)
+	for i, d := range ds {
 		d.stored.id, d.custody, d.lease, d.leasedBy = ms[i].ID, leasedCustody{}, ms[i].Lease, w.by
-		in.leases[d.lease] = d
-		in.returnUnbegun(d)
 	}
+	in.hand.giveBackLeased(ds)
 }
 
 func (leasedCustody) receive(d *delivery, m *store.Message, w *work) {
@@ -75,9 +73,9 @@ func (leasedCustody) receive(d *delivery, m *store.Message, w *work) {
 	d.lease, d.leasedBy = m.Lease, w.by
 }
 
-func (leasedCustody) enter(in *instance, b *batch) {
+func (leasedCustody) enter(h *hand, b *batch) {
 	for _, d := range b.all {
-		in.leases[d.lease] = d
+		h.leases[d.lease] = d
 	}
 }
 
@@ -85,7 +83,8 @@ func (leasedCustody) enter(in *instance, b *batch) {
 func (leasedCustody) begin(r *receiver, w *work, b *batch) *batch {
 	for i, d := range b.inTx {
 		if r.run.schedule.isDraining() {
-			w.in.giveBackLined(b.inTx[i:])
+			w.in.hand.giveBackLined(b.inTx[i:])
+			r.run.schedule.kick()
 			break
 		}
 		r.handleLeasedTx(w.in, d)
@@ -135,16 +134,16 @@ func (c leasedCustody) store(ctx context.Context, l *link, in *instance, ds []*d
 	if err := l.commit(ctx, in, s); err != nil {
 		return err
 	}
-	in.stored(ds)
+	in.hand.stored(ds)
 	return nil
 }
 
 // disconnected: what was stored is no more theirs when they are settled again.
-func (leasedCustody) disconnected(in *instance, ds []*delivery, _ error) { in.putOff(ds) }
+func (leasedCustody) disconnected(in *instance, ds []*delivery, _ error) { in.hand.putOff(ds) }
 
 // stuck keeps the delivery, leased. A process that ends leaves the lease to others.
 func (leasedCustody) stuck(in *instance, d *delivery, pause time.Duration, _ error) {
 	if !in.keep(d, pause) {
-		in.stored([]*delivery{d})
+		in.hand.stored([]*delivery{d})
 	}
 }

@@ -175,9 +175,7 @@ func (c *Client) Fetching(endpoint string) bool {
 	defer c.mu.Unlock()
 	for _, in := range c.runner.instances {
 		if in.endpoint.Name == endpoint {
-			in.mu.Lock()
-			defer in.mu.Unlock()
-			return in.fetching > 0
+			return in.hand.isFetching()
 		}
 	}
 	return false

@@ -47,33 +47,33 @@ func (run txRun) handle(n int) bool {
 		b.in.solos.oneNext()
 		return false
 	}
-	if b.in.opened.Load() > 0 && !d.exited && !b.in.mayRun(d, time.Now()) {
+	if b.in.handlers.anyOpen() && !d.exited && !b.in.handlers.mayRun(d, time.Now()) {
 		b.freed = true
 		return true
 	}
 	if !d.exited {
-		b.in.step(d, running)
+		b.in.hand.step(d, running)
 	}
 	r.handling.Store(d)
-	b.in.handle(d, tx)
+	b.in.handlers.handle(d, tx)
 	r.handling.Store(nil)
 	d.endProbe()
 	switch tx.verdict {
 	case txDecides:
-		b.in.step(d, decided)
+		b.in.hand.step(d, decided)
 		tx.later = true
 		b.in.solos.wentAlone(d)
 		return run.goOnAfter(n)
 	case txYields:
-		b.in.step(d, freed)
+		b.in.hand.step(d, freed)
 		b.freed = true
 	case txAgain:
-		b.in.step(d, freed)
+		b.in.hand.step(d, freed)
 		b.freed = true
 		b.in.solos.goAlone(d)
 		return run.goOnAfter(n)
 	case txLost:
-		b.in.step(d, freed)
+		b.in.hand.step(d, freed)
 		b.in.refusals.lostWith(d)
 	case txAborted, txOpen:
 		run.aborted(n)
@@ -103,8 +103,8 @@ func (run txRun) goOnAfter(n int) bool {
 func (run txRun) ended(culprit int) {
 	b := run.b
 	d := b.inTx[culprit]
-	b.in.refused(d, errEndedByHandler)
-	b.in.step(d, decided)
+	b.in.handlers.refused(d, errEndedByHandler)
+	b.in.hand.step(d, decided)
 	b.again(culprit)
 }
 
@@ -115,13 +115,13 @@ func (run txRun) aborted(culprit int) {
 	b := run.b
 	run.r.rollback()
 	switch d := b.inTx[culprit]; {
-	case d.err != nil && b.in.ctx.Err() != nil:
-		b.in.step(d, freed) // the drain has ended it
+	case d.err != nil && b.in.handlers.ctx.Err() != nil:
+		b.in.hand.step(d, freed) // the drain has ended it
 	case culprit == 0 || b.tx.verdict == txOpen:
-		b.in.refused(d, d.err)
-		b.in.step(d, decided)
+		b.in.handlers.refused(d, d.err)
+		b.in.hand.step(d, decided)
 	default:
-		b.in.step(d, freed)
+		b.in.hand.step(d, freed)
 		b.in.solos.goAlone(d)
 	}
 	b.again(culprit)
@@ -131,13 +131,7 @@ func (run txRun) aborted(culprit int) {
 func (b *batch) again(n int) {
 	b.ended = true
 	b.in.solos.goAlone(b.inTx[:n]...)
-	b.in.mu.Lock()
-	defer b.in.mu.Unlock()
-	for _, d := range b.inTx[:n] {
-		if d.state == decided {
-			b.in.move(d, freed)
-		}
-	}
+	b.in.hand.undo(b.inTx[:n])
 }
 
 // errEndedByHandler is the error of a handler that ended the receive transaction.
@@ -146,49 +140,51 @@ var errEndedByHandler = Unrecoverable(fmt.Errorf("%w: the handler ended it past 
 // handleLeasedTx runs a HandleTx handler for a message that was leased before, so that its attempt is counted although
 // it may kill the process. Its transaction removes the lease.
 func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
-	if !in.mayRun(d, time.Now()) {
-		in.giveBackLined([]*delivery{d})
+	if !in.handlers.mayRun(d, time.Now()) {
+		in.hand.giveBackLined([]*delivery{d})
+		in.run.schedule.kick()
 		return
 	}
 	leased := leasedTx{l: &r.link, d: d}
 	defer d.endProbe()
-	if !in.beginLined(d) {
+	if !in.hand.beginLined(d) {
 		return // the drain has given it back
 	}
-	known := in.decided(d)
+	known := in.handlers.decided(d)
 	if known {
 		in.client.config.observing.decided(d)
 	} else {
-		if !in.apart(d, func() { settleFinished(&r.link) }) {
-			if in.endLeasedTx(d) {
-				in.settleLater(d)
+		if !in.handlers.apart.begin(d, func() { settleFinished(&r.link) }) {
+			if in.hand.endLeasedTx(d) {
+				in.hand.settleLater(d)
+				in.run.schedule.kick()
 			}
 			return
 		}
-		defer in.rejoin(d)
+		defer in.handlers.apart.end(d)
 	}
 	ctx, cancel := r.timeout()
 	defer cancel()
 	switch mine, err := leased.begin(ctx); {
 	case err != nil:
-		if r.giveUp(); in.endLeasedTx(d) {
+		if r.giveUp(); in.hand.endLeasedTx(d) {
 			leased.giveBack(in)
 		}
 		return
 	case !mine:
-		if in.endLeasedTx(d) {
-			in.forget(d, freed)
+		if in.hand.endLeasedTx(d) {
+			in.hand.forget(d, freed)
 		}
 		return
 	}
 	tx := newReceiveTx(r.run.hardCtx, in, r.conn, d)
 	if !known {
 		r.handling.Store(d)
-		despiteExits(func() { in.attempt(d, tx) })
+		despiteExits(func() { in.handlers.attempt(d, tx) })
 		r.handling.Store(nil)
 	}
 	tx.stop()
-	mine := in.endLeasedTx(d)
+	mine := in.hand.endLeasedTx(d)
 	switch v := tx.verdict; {
 	case v != txDecides && v != txBroken && v != txAborted && v != txOpen:
 		in.refusals.lostWith(d)
@@ -205,46 +201,14 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 		leased.commit(in, tx)
 		return
 	case v == txBroken:
-		in.refused(d, errEndedByHandler)
+		in.handlers.refused(d, errEndedByHandler)
 	case v == txAborted || v == txOpen:
 		if d.outcome.verdict != giveBack {
-			in.refused(d, d.err)
+			in.handlers.refused(d, d.err)
 		}
 	}
 	r.rollback()
 	settleNow(&r.link, in, d, nil)
-}
-
-// beginLined begins a message that waited for its turn, and says whether it is still to be handled.
-func (in *instance) beginLined(d *delivery) bool {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return d.state == lined && in.move(d, running)
-}
-
-// endLeasedTx notes that the handler of a leased message has ended, and says whether the message is the caller's to settle: not if the
-// drain has taken it back.
-func (in *instance) endLeasedTx(d *delivery) (mine bool) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	switch d.state {
-	case running:
-		return in.move(d, decided)
-	case recalled:
-		in.move(d, decided)
-	case returning:
-		in.move(d, settling)
-	case lost:
-		in.move(d, freed)
-	}
-	return false
-}
-
-// step is move for who does not have the mutex.
-func (in *instance) step(d *delivery, to deliveryState) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.move(d, to)
 }
 
 // leasedTx is the end of a leased delivery whose HandleTx handler writes in the transaction that settles it; and the setback of one
@@ -288,7 +252,7 @@ func (t leasedTx) commit(in *instance, tx *receiveTx) {
 		err = l.commit(ctx, in, s)
 	}
 	if err == nil {
-		in.forget(d, settled)
+		in.hand.forget(d, settled)
 		tx.noteChange()
 		l.leaveSession(tx)
 		return
@@ -301,7 +265,8 @@ func (t leasedTx) commit(in *instance, tx *receiveTx) {
 // giveBack has a receiver return the message to its queue once the database answers.
 func (t leasedTx) giveBack(in *instance) {
 	t.d.outcome = outcome{verdict: giveBack}
-	in.settleLater(t.d)
+	in.hand.settleLater(t.d)
+	in.run.schedule.kick()
 }
 
 // putOff gives up the connection, and with it what the handler has done.
@@ -311,31 +276,3 @@ func (t leasedTx) putOff(in *instance, _ []*delivery) {
 }
 
 func (t leasedTx) disconnected(in *instance, ds []*delivery, _ error) { t.putOff(in, ds) }
-
-// forget drops a leased delivery that was settled, or is another's.
-func (in *instance) forget(d *delivery, as deliveryState) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.move(d, as)
-	d.custody.dismiss(in, d)
-}
-
-// giveBackLined returns leased deliveries that will not be handled here to their queue.
-func (in *instance) giveBackLined(ds []*delivery) {
-	in.mu.Lock()
-	for _, d := range ds {
-		if d.state == lined { // else the drain has done it
-			in.returnUnbegun(d)
-		}
-	}
-	in.mu.Unlock()
-	in.run.schedule.kick()
-}
-
-// settleLater has a leased delivery, whose end is known, settled by the next receiver that is free.
-func (in *instance) settleLater(d *delivery) {
-	in.mu.Lock()
-	in.queueDecided(d)
-	in.mu.Unlock()
-	in.run.schedule.kick()
-}

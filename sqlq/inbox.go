@@ -57,10 +57,10 @@ func (g *inboxGate) look(ctx context.Context, l *link, w *work, ms []store.Messa
 }
 
 // decideByClaim brings a delivery that may not be handled to its verdict.
-func (in *instance) decideByClaim(d *delivery) {
+func (h *handlers) decideByClaim(d *delivery) {
 	if d.claim == store.Duplicate {
 		d.outcome = outcome{verdict: complete}
-		in.client.log.Debug("sqlq: removed a message whose id was handled before", "endpoint", in.endpoint.Name, "type", d.stored.messageType, "message", d.stored.id)
+		h.client.log.Debug("sqlq: removed a message whose id was handled before", "endpoint", h.endpoint.Name, "type", d.stored.messageType, "message", d.stored.id)
 		return
 	}
 	d.wait(waitElse, errInHandsElse)

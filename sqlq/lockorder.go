@@ -4,7 +4,7 @@ package sqlq
 type (
 	ofSchedule struct{}
 	ofPauses   struct{}
-	ofInstance struct{}
+	ofHand     struct{}
 	ofPart     struct{}
 	ofBreaker  struct{}
 	ofLife     struct{}
@@ -12,7 +12,7 @@ type (
 
 func (ofSchedule) rank() int { return 1 }
 func (ofPauses) rank() int   { return 2 }
-func (ofInstance) rank() int { return 3 }
+func (ofHand) rank() int     { return 3 }
 func (ofPart) rank() int     { return 4 }
 func (ofBreaker) rank() int  { return 5 }
 func (ofLife) rank() int     { return 6 }

@@ -138,11 +138,7 @@ func (in *instance) look(ctx context.Context) int {
 	if !in.lookout.begin() {
 		return 0
 	}
-	if in.opened.Load() > 0 {
-		for _, h := range in.handlers {
-			h.setRest(true)
-		}
-	}
+	in.handlers.mayRest()
 	in.run.schedule.kick()
 	patience := time.NewTimer(overflowAfter)
 	defer patience.Stop()
@@ -166,8 +162,5 @@ func (in *instance) look(ctx context.Context) int {
 // isSlow reports whether the first fetch of a look is still under way. Otherwise there is more than one fetch brings, or
 // no slot or connection is free to fetch for.
 func (in *instance) isSlow() bool {
-	in.mu.Lock()
-	fetching := in.fetching > 0
-	in.mu.Unlock()
-	return fetching && !in.lookout.hasCome() // in this order: what was under way may have come since
+	return in.hand.isFetching() && !in.lookout.hasCome() // in this order: what was under way may have come since
 }

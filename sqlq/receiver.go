@@ -115,7 +115,7 @@ var errLostTransaction = errors.New("the receive transaction is gone")
 // putBack returns work that was not begun.
 func (r *receiver) putBack(w work) {
 	if len(w.finished) > 0 {
-		w.in.putOff(w.finished)
+		w.in.hand.putOff(w.finished)
 	}
 	if w.n > 0 {
 		w.in.notFetched(w)
@@ -169,7 +169,7 @@ func (r *receiver) round(held *batch, w *work) (*batch, error) {
 		if committed && held.tx != nil {
 			held.tx.noteChange()
 		}
-		held.in.release(held, settled)
+		held.release(settled)
 		if !committed {
 			r.putBack(*w)
 			return nil, nil

@@ -116,7 +116,7 @@ func (tx *receiveTx) run(d *delivery) error {
 	if d.exited {
 		d.exited = false
 	} else {
-		err = tx.in.invoke(d, tx.handOut(d))
+		err = tx.in.handlers.invoke(d, tx.handOut(d))
 	}
 	tx.takeBack()
 	defer tx.mu.Unlock()

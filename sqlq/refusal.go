@@ -194,41 +194,16 @@ func (in *instance) keep(d *delivery, pause time.Duration) (keeps bool) {
 	if in.run.schedule.isDraining() {
 		return false
 	}
-	in.mu.Lock()
-	in.move(d, kept)
-	in.mu.Unlock()
+	in.hand.keep(d)
 	if in.run.schedule.isDraining() { // which began in between
-		in.releaseKept()
+		in.hand.releaseKept()
 		return true
 	}
 	in.run.life.after(pause, func() {
-		in.mu.Lock()
-		in.retryKept(d)
-		in.mu.Unlock()
+		in.hand.retryKept(d)
 		in.run.schedule.kick()
 	})
 	return true
-}
-
-// retryKept has a kept delivery settled now.
-func (in *instance) retryKept(d *delivery) {
-	if d.state == kept {
-		in.queueDecided(d)
-	}
-}
-
-// releaseKept is the drain's: what is kept is settled once more, leased messages by giving them back.
-func (in *instance) releaseKept() {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	for _, d := range in.leases {
-		if d.state == kept {
-			in.returnUnbegun(d)
-		}
-	}
-	for d := range in.removed {
-		in.retryKept(d)
-	}
 }
 
 // seldom lets a line into the log once a minute at most.

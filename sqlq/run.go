@@ -260,7 +260,11 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 	r.drain(cancelHandlers)
 	r.schedule.close()
 	defer c.config.messages.flush()
-	defer r.nameLost()
+	defer func() {
+		for _, in := range r.instances {
+			in.hand.nameLost()
+		}
+	}()
 	if !waitFor(&receivers, endWithin) {
 		cancelHard()
 		c.log.Error("sqlq: a handler ignores that its context has ended; leaving it behind")
@@ -283,11 +287,9 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 func (r *runner) endLife() {
 	within := endWithin
 	for _, in := range r.instances {
-		in.mu.Lock()
-		if in.busy > 0 {
+		if slots, _ := in.hand.working(false); slots > 0 {
 			within = 0
 		}
-		in.mu.Unlock()
 	}
 	if !r.life.end(within) {
 		r.client.log.Error("sqlq: handlers ignore that their context has ended; leaving them behind")

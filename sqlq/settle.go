@@ -45,7 +45,7 @@ func (s *settler) end() {
 func (s *settler) refused(d *delivery, refusal error) {
 	one := []*delivery{d}
 	if s.custody.mayFail(d) {
-		s.in.refused(d, s.in.unsettled(d, refusal))
+		s.in.handlers.refused(d, s.in.client.unsettled(d, refusal))
 		if refusal = s.try(one); refusal == nil {
 			return
 		}
@@ -106,10 +106,7 @@ func (l *link) judge(in *instance, back setback, ds []*delivery, err error) (ref
 // settleFinished settles what has left its batch and is finished, of all instances.
 func settleFinished(l *link) {
 	for _, in := range l.run.instances {
-		in.mu.Lock()
-		ds := in.takeFinished()
-		in.mu.Unlock()
-		settleAll(l, in, ds)
+		settleAll(l, in, in.hand.toSettle())
 	}
 }
 
@@ -134,7 +131,7 @@ func settleAll(l *link, in *instance, ds []*delivery) {
 // settleNow settles a delivery that has just ended on this connection; it does not wait for the next receiver. With a refusal, the
 // server has refused its end already.
 func settleNow(l *link, in *instance, d *delivery, refusal error) {
-	in.step(d, settling)
+	in.hand.step(d, settling)
 	s := settler{l: l, in: in, custody: d.custody}
 	if refusal != nil {
 		s.refused(d, refusal)
@@ -152,7 +149,7 @@ func (l *link) troubled(in *instance, err error) {
 }
 
 // unsettled says why the server refused to settle a delivery: for what its handler sent, or what it wrote.
-func (in *instance) unsettled(d *delivery, err error) error {
+func (c *Client) unsettled(d *delivery, err error) error {
 	err = session.ServerSaid(err)
 	if d.err != nil {
 		return fmt.Errorf("%w (the server refused to store this at first: %w)", d.err, err)
@@ -160,9 +157,9 @@ func (in *instance) unsettled(d *delivery, err error) error {
 	queues := queuesOf(d.out)
 	switch state := session.State(err); {
 	case state == session.UndefinedTable && len(queues) > 0:
-		return fmt.Errorf("settle: %w: the handler sent to %s (%s, then replay the message): %w", ErrNoQueue, quoted(queues), in.client.createQueue(queues), err)
+		return fmt.Errorf("settle: %w: the handler sent to %s (%s, then replay the message): %w", ErrNoQueue, quoted(queues), c.createQueue(queues), err)
 	case state == session.InsufficientPrivilege && len(d.out) > 0:
-		return fmt.Errorf("settle: %w for what the handler sent (%s): %w", ErrPermissionDenied, in.client.grant("producer", queues...), err)
+		return fmt.Errorf("settle: %w for what the handler sent (%s): %w", ErrPermissionDenied, c.grant("producer", queues...), err)
 	}
 	return fmt.Errorf("settle: the server refuses what the handler did: %w", err)
 }

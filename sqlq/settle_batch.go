@@ -28,22 +28,17 @@ func (h heldBatch) settlement() *settlement {
 	if s.holds {
 		s.rows = make([]pgtype.TID, 0, len(b.all))
 	}
-	s.running = in.cut(b)
-	in.mu.Lock()
-	defer in.mu.Unlock()
+	s.running = b.cut()
 	for _, d := range s.running {
 		s.attempts = append(s.attempts, max(0, d.made()-1)) // those that have ended
 	}
-	for _, d := range b.all {
-		switch d.state {
-		case decided:
+	b.ends(func(d *delivery, decided bool, how howEnds) {
+		if decided {
 			s.add(d)
-		case leasing, leasingDecided:
-			s.ride(d, goesOn)
-		default:
-			s.ride(d, notHandled)
+		} else {
+			s.ride(d, how)
 		}
-	}
+	})
 	return s
 }
 
@@ -66,7 +61,7 @@ func (h heldBatch) settled(s *settlement, committed bool, err error) {
 		h.l.run.client.wakes.Wake(s.channels...)
 		return
 	}
-	refusal, _ := h.l.judge(in, h, in.finishedOf(b), err)
+	refusal, _ := h.l.judge(in, h, b.finished(), err)
 	if refusal == nil {
 		return
 	}
@@ -74,7 +69,7 @@ func (h heldBatch) settled(s *settlement, committed bool, err error) {
 	// violated. Nothing tells whose fault it is. Other receivers are to leave the messages alone until each is settled: they
 	// would have the handlers run again at once.
 	in.leased(s.running, nil, 0)
-	finished := in.finishedOf(b)
+	finished := b.finished()
 	in.refusals.reserve(finished)
 	changed := b.tx != nil && b.tx.changed
 	for _, d := range s.running { // perhaps it was the lease that was refused: not again while the handler runs
@@ -87,13 +82,14 @@ func (h heldBatch) settled(s *settlement, committed bool, err error) {
 	if changed {
 		h.l.run.client.log.Info("sqlq: HandleTx handlers have changed settings of the session, or left temporary objects, by a function or trigger; the messages of their batch run again one by one", "endpoint", in.endpoint.Name)
 	} else {
-		in.sayRefused(refusal)
+		h.sayRefused(refusal)
 	}
 	h.settleOneByOne(finished, refusal)
 }
 
 // sayRefused says of a batch that the server refused to settle it: now and then, and how many others there were.
-func (in *instance) sayRefused(err error) {
+func (h heldBatch) sayRefused(err error) {
+	in := h.b.in
 	if others, say := in.refusals.refusedBatch(); say {
 		in.client.log.Warn("sqlq: cannot settle a batch, settling its messages one by one", "endpoint", in.endpoint.Name, "others", others, "err", loggedError(err))
 	}
@@ -113,25 +109,13 @@ func (h heldBatch) settleOneByOne(finished []*delivery, refused error) {
 			s.refused(d, refused)
 		default:
 			again = append(again, d)
-			in.step(d, freed)
+			in.hand.step(d, freed)
 		}
 	}
 	s.end()
 	in.solos.goAlone(again...)
 	in.refusals.unreserve(finished)
 	in.freed(b)
-}
-
-// finishedOf returns the deliveries of a batch that have their verdict and are still the batch's to settle.
-func (in *instance) finishedOf(b *batch) (finished []*delivery) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	for _, d := range b.all {
-		if d.state == decided && d.outcome.verdict != giveBack {
-			finished = append(finished, d)
-		}
-	}
-	return finished
 }
 
 // abandon gives a batch up together with its connection. Its messages are free again, as soon as the server has noticed.
@@ -145,9 +129,9 @@ func (h heldBatch) abandon(err error) {
 // release leaves the messages of a batch whose transaction is gone to whoever fetches them next.
 func (h heldBatch) release() {
 	b := h.b
-	b.in.leased(b.in.cut(b), nil, 0)
+	b.in.leased(b.cut(), nil, 0)
 	b.in.freed(b)
-	b.in.release(b, freed)
+	b.release(freed)
 }
 
 func (h heldBatch) isPatient(in *instance, ds []*delivery) bool { return in.refusals.mayWait(ds) }
@@ -157,6 +141,13 @@ func (h heldBatch) putOff(*instance, []*delivery) { h.release() }
 
 // disconnected: whether it was committed is not known. If it was not, the messages are free again and will be handled again.
 func (h heldBatch) disconnected(_ *instance, _ []*delivery, err error) { h.abandon(err) }
+
+// leased takes in the leases of deliveries that were cut, none where they were lost with their transaction.
+func (in *instance) leased(cut []*delivery, leases map[int64]int64, by int32) {
+	in.hand.leased(cut, leases, by)
+	in.client.config.observing.leased(in, leases)
+	in.run.schedule.kick()
+}
 
 // lookAgainAfter is when an instance looks again for messages whose connection was lost. The first look may come while the
 // server still holds them for the session that ends, and nobody notifies when it has ended. The last comes when the server has
@@ -174,8 +165,8 @@ func (in *instance) lookAgain(seq int64) {
 // handlers still run: these are leased at once, in a transaction of its own, unless others have been faster.
 func (h heldBatch) settleEnded() {
 	b, in := h.b, h.b.in
-	cut := in.cut(b)
-	mine := append(in.finishedOf(b), cut...)
+	cut := b.cut()
+	mine := append(b.finished(), cut...)
 	in.refusals.reserve(mine)
 	leases, by, err := h.leaseAnew(cut)
 	if err != nil {
@@ -186,11 +177,11 @@ func (h heldBatch) settleEnded() {
 		}
 	}
 	in.leased(cut, leases, by)
-	finished := in.finishedOf(b)
+	finished := b.finished()
 	in.refusals.reserve(finished)
 	h.settleOneByOne(finished, nil)
 	in.refusals.unreserve(mine)
-	in.release(b, settled)
+	b.release(settled)
 }
 
 // leaseAnew leases deliveries that run and that nothing holds any more, if they are free. It returns their leases, by seq.

@@ -97,9 +97,9 @@ func isSuspect(m *store.Message) bool {
 }
 
 // readBody reads the body of a message that was under suspicion when it was leased.
-func (in *instance) readBody(ctx context.Context, db store.DBTX, d *delivery) (err error) {
+func (a *apart) readBody(ctx context.Context, db store.DBTX, d *delivery) (err error) {
 	if d.stored.body == nil {
-		_, d.stored.body, err = in.client.store.InHand.Rest(ctx, db, d.custody.from(in, d), d.lease)
+		_, d.stored.body, err = a.client.store.InHand.Rest(ctx, db, d.custody.from(d.batch.in, d), d.lease)
 		d.Body = d.stored.body
 	}
 	return err
@@ -154,7 +154,7 @@ func (l *link) failOneTooLarge(in *instance, d *delivery) error {
 	}
 	d.broken = reason
 	d.stored.id, d.stored.messageType, d.Endpoint = ID(sizes.ID), sizes.Type, in.endpoint.Name
-	in.decided(d)
+	in.handlers.decided(d)
 	s := newSettlement(in, d.custody, from)
 	s.add(d)
 	return l.commit(ctx, in, s)

@@ -71,7 +71,9 @@ func (c *Client) Stats() Stats {
 	}
 	s := Stats{Listening: r.listener.Hears()}
 	for _, in := range instances {
-		e := in.stats()
+		e := in.counts.now()
+		e.Name = in.endpoint.Name
+		e.Running, e.Waiting = in.hand.working(in.hasTx)
 		switch how := in.bell.Rests(); {
 		case in.lookout.isPaused():
 			e.Waits = Paused
@@ -152,21 +154,4 @@ func (c *counts) atHeartbeat(now time.Time) (n store.Counters) {
 	}
 	c.countedAt, c.handled = now, c.done.Handled
 	return n
-}
-
-func (in *instance) stats() EndpointStats {
-	e := in.counts.now()
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	e.Name = in.endpoint.Name
-	e.Running, e.Waiting = in.running(), in.states[waiting]
-	return e
-}
-
-// running counts the handlers under way.
-func (in *instance) running() int {
-	if in.hasTx {
-		return in.busy + in.busyTx - in.fetching // the others' connections are still fetching
-	}
-	return in.busy
 }

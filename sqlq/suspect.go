@@ -3,50 +3,62 @@ package sqlq
 import (
 	"context"
 	"math"
+	"sync"
 	"time"
 
 	"github.com/sqlq/sqlq/sqlq/internal/session"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// apart keeps a message that may have killed a process apart from all others of the instance while its handler runs, and
+// apart keeps messages that may have killed a process apart from all others of their instance.
+type apart struct {
+	client  *Client
+	ctx     context.Context // of the handlers
+	hand    *hand
+	turnOf  chan struct{} // filled while such a message is in hand, of the whole process
+	refused func(*delivery, error) time.Duration
+
+	alone sync.RWMutex // held for writing by such a message, for reading by others, while their handlers run
+}
+
+// begin keeps a message that may have killed a process apart from all others of the instance while its handler runs, and
 // from others of its kind in the whole process until it is settled, so that another death points at it alone. The attempt
 // is counted beforehand, because nobody may be left to do it. It waits until the message may run, and returns false when
-// it may not; else rejoin must follow. A receiver settles what is finished while it waits, by meanwhile: the message that
+// it may not; else end must follow. A receiver settles what is finished while it waits, by meanwhile: the message that
 // it waits for may be among it, and all other receivers may be waiting too.
-func (in *instance) apart(d *delivery, meanwhile func()) bool {
+func (a *apart) begin(d *delivery, meanwhile func()) bool {
 	if !d.crashes {
-		in.alone.RLock()
+		a.alone.RLock()
 		return true
 	}
-	if !in.turn(d, meanwhile) {
+	if !a.turn(d, meanwhile) {
 		d.outcome = outcome{verdict: giveBack}
 		return false
 	}
-	in.alone.Lock()
-	ctx, cancel := context.WithTimeout(in.ctx, 30*time.Second)
+	a.alone.Lock()
+	ctx, cancel := context.WithTimeout(a.ctx, 30*time.Second)
 	defer cancel()
 	var mine bool
-	err := session.OnPool(ctx, in.client.pool, func(db store.DBTX) (err error) {
-		if mine, err = in.client.store.Leases.BeginAlone(ctx, db, d.leasedBy, d.lease); err == nil && mine {
-			err = in.readBody(ctx, db, d)
+	err := session.OnPool(ctx, a.client.pool, func(db store.DBTX) (err error) {
+		if mine, err = a.client.store.Leases.BeginAlone(ctx, db, d.leasedBy, d.lease); err == nil && mine {
+			err = a.readBody(ctx, db, d)
 		}
 		return err
 	})
 	if err == nil && mine {
 		return true
 	}
-	in.alone.Unlock()
+	a.alone.Unlock()
 	if err == nil || session.Lost(err) || session.Troubled(err) {
 		d.outcome = outcome{verdict: giveBack}
 	} else { // it would come back at once
-		d.wait(in.refusedAgain(d, err), refusalOf(err))
+		d.wait(a.refused(d, err), refusalOf(err))
 	}
 	return false
 }
 
 // turn waits until no other message is in hand that may have killed a process; false when handlers are to end.
-func (in *instance) turn(d *delivery, meanwhile func()) bool {
+func (a *apart) turn(d *delivery, meanwhile func()) bool {
 	var again <-chan time.Time
 	if meanwhile != nil {
 		tick := time.NewTicker(5 * time.Millisecond)
@@ -55,15 +67,13 @@ func (in *instance) turn(d *delivery, meanwhile func()) bool {
 	}
 	for {
 		select {
-		case in.run.suspect <- struct{}{}:
-			in.mu.Lock()
-			d.apart = d.state == running
-			in.mu.Unlock()
-			if !d.apart { // the drain has given it back, so nobody would end its turn
-				<-in.run.suspect
+		case a.turnOf <- struct{}{}:
+			mine := a.hand.goApart(d)
+			if !mine {
+				<-a.turnOf
 			}
-			return d.apart
-		case <-in.ctx.Done():
+			return mine
+		case <-a.ctx.Done():
 			return false
 		case <-again:
 			meanwhile()
@@ -71,12 +81,12 @@ func (in *instance) turn(d *delivery, meanwhile func()) bool {
 	}
 }
 
-// rejoin ends what apart began.
-func (in *instance) rejoin(d *delivery) {
+// end ends what begin began.
+func (a *apart) end(d *delivery) {
 	if d.crashes {
-		in.alone.Unlock()
+		a.alone.Unlock()
 	} else {
-		in.alone.RUnlock()
+		a.alone.RUnlock()
 	}
 }
 
