@@ -160,9 +160,6 @@ func (h *handlers) mayRest() {
 // openTypes returns the message types that fetches leave out, and the one of them that a probe is to be fetched of now; "" if
 // there is none. That probe has begun.
 func (h *handlers) openTypes(now time.Time, mayProbe, awake bool) (open []string, probe string) {
-	if !h.anyOpen() {
-		return nil, ""
-	}
 	for _, handling := range h.byType {
 		if handling.closed() {
 			continue

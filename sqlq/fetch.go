@@ -55,7 +55,9 @@ func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool)
 		if w.custody = (heldCustody{}); in.endpoint.AtMostOnce {
 			w.custody = takenCustody{}
 		}
-		w.leave.Types, w.only = in.handlers.openTypes(now, !out.forbidden && in.mayProbe(), out.awake)
+		if in.handlers.anyOpen() {
+			w.leave.Types, w.only = in.handlers.openTypes(now, !out.forbidden && in.mayProbe(), out.awake)
+		}
 		switch s := in.suspicion.at(now); {
 		case w.only != "":
 			w.n, w.after, w.leave.Types = 1, in.source.lowest(), nil

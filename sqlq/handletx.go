@@ -214,7 +214,6 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 // leasedTx is the end of a leased delivery whose HandleTx handler writes in the transaction that settles it; and the setback of one
 // whose transaction was lost. Its work is gone with that, so the message goes back.
 type leasedTx struct {
-	leasedCustody
 	l *link
 	d *delivery
 }
@@ -268,6 +267,8 @@ func (t leasedTx) giveBack(in *instance) {
 	in.hand.settleLater(t.d)
 	in.run.schedule.kick()
 }
+
+func (t leasedTx) isPatient(in *instance, ds []*delivery) bool { return in.refusals.mayWait(ds) }
 
 // putOff gives up the connection, and with it what the handler has done.
 func (t leasedTx) putOff(in *instance, _ []*delivery) {

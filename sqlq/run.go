@@ -17,10 +17,11 @@ import (
 //
 // Locks are taken in this order, each while those before it may be held and none of those after it:
 //
-//	Client.mu, schedule.mu, pauses.mu, listener.mu, instance.mu, breaker.mu, life.mu
+//	Client.mu, schedule.mu, pauses.mu, the listener's, hand.mu, one part's, breaker.mu, life.mu
 //
-// Built with the tag lockorder the package checks that (lockorder_on.go). instance.alone comes before all of them: it is held while a handler runs. Of two locks of one kind none is held while the other
-// is taken. No lock is held during a round trip to the database, but receiveTx.mu, which is the connection's.
+// The parts are those of an instance: lookout, source, suspicion, solos, refusals, counts. Built with the tag lockorder the package
+// checks the order (lockorder_on.go). apart.alone comes before all of them: it is held while a handler runs. Of two locks of one
+// kind, or of two parts, none is held while the other is taken. No lock is held during a round trip to the database, but receiveTx.mu, which is the connection's.
 type runner struct {
 	client    *Client
 	instances []*instance

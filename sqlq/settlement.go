@@ -37,7 +37,7 @@ type settlement struct {
 	channels []string // to notify after the commit
 
 	running  []*delivery     // to be leased, their handlers go on
-	attempts []int           // of running, noted under the instance's lock: immediate retries count on
+	attempts []int           // of running, that have ended when the batch is cut: immediate retries count on
 	by       int32           // the instance that leases them
 	leases   map[int64]int64 // of running, by seq, once queued and run
 }
