@@ -158,10 +158,11 @@
 // one message through the files, and examples/ has programs that run.
 //
 // In the code: client.go, send.go, publish.go and message.go send, and internal/sending stores. run.go starts an endpoint's parts
-// and drain.go ends them. fetch.go says how many messages an instance wants and low.go where a fetch starts; schedule.go shares
-// the receive connections out; receiver.go fetches and holds, gate.go may say "not now", and slot.go and handletx.go hand messages
-// to handlers (instance.go, batch.go, delivery.go, handler.go, codec.go); observe.go and messagelog.go tell of it. The states of a
-// delivery are in delivery_state.go, the ways to have one in hand in custody.go. recoverability.go decides, settlement.go, settle.go
+// and drain.go ends them. instance.go names the parts of an endpoint's instance: look.go says whether to fetch, pace.go and fetch.go how
+// many messages, source.go where; hand.go and hand_ends.go keep what is in hand. schedule.go shares the receive connections out
+// (link.go); receiver.go fetches and holds, gate.go may say "not now", and slot.go and handletx.go hand messages to handlers
+// (batch.go, delivery.go, handler.go, codec.go); observe.go and messagelog.go tell of it. The states of a delivery are in
+// delivery_state.go, the ways to have one in hand in custody.go. recoverability.go decides, settlement.go, settle.go
 // and settle_batch.go settle, suspect.go keeps apart what may kill a process. internal/wakeup lets receivers sleep and wakes them,
 // and look.go is what they do then; internal/presence keeps house; internal/session makes the library's own connections, and its
 // pooler.go says what differs behind a transaction pooler; pause.go says how queues are paused. custody_taken.go and inbox.go are

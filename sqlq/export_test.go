@@ -52,9 +52,7 @@ func (c *Client) Low(endpoint string) int64 {
 	defer c.mu.Unlock()
 	for _, in := range c.runner.instances {
 		if in.endpoint.Name == endpoint {
-			in.mu.Lock()
-			defer in.mu.Unlock()
-			return in.start.low
+			return in.source.lowest()
 		}
 	}
 	return -1
@@ -66,9 +64,9 @@ func (c *Client) Awaited(endpoint string) int {
 	defer c.mu.Unlock()
 	for _, in := range c.runner.instances {
 		if in.endpoint.Name == endpoint {
-			in.mu.Lock()
-			defer in.mu.Unlock()
-			return len(in.start.writers)
+			in.source.mu.Lock()
+			defer in.source.mu.Unlock()
+			return len(in.source.at.writers)
 		}
 	}
 	return -1
@@ -177,9 +175,7 @@ func (c *Client) Fetching(endpoint string) bool {
 	defer c.mu.Unlock()
 	for _, in := range c.runner.instances {
 		if in.endpoint.Name == endpoint {
-			in.mu.Lock()
-			defer in.mu.Unlock()
-			return in.fetching > 0
+			return in.hand.isFetching()
 		}
 	}
 	return false

@@ -17,10 +17,11 @@ import (
 //
 // Locks are taken in this order, each while those before it may be held and none of those after it:
 //
-//	Client.mu, schedule.mu, pauses.mu, listener.mu, instance.mu, breaker.mu, life.mu
+//	Client.mu, schedule.mu, pauses.mu, the listener's, hand.mu, one part's, breaker.mu, life.mu
 //
-// Built with the tag lockorder the package checks that (lockorder_on.go). instance.alone comes before all of them: it is held while a handler runs. Of two locks of one kind none is held while the other
-// is taken. No lock is held during a round trip to the database, but receiveTx.mu, which is the connection's.
+// The parts are those of an instance: lookout, source, suspicion, solos, refusals, counts. Built with the tag lockorder the package
+// checks the order (lockorder_on.go). apart.alone comes before all of them: it is held while a handler runs. Of two locks of one
+// kind, or of two parts, none is held while the other is taken. No lock is held during a round trip to the database, but receiveTx.mu, which is the connection's.
 type runner struct {
 	client    *Client
 	instances []*instance
@@ -260,7 +261,11 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 	r.drain(cancelHandlers)
 	r.schedule.close()
 	defer c.config.messages.flush()
-	defer r.nameLost()
+	defer func() {
+		for _, in := range r.instances {
+			in.hand.nameLost()
+		}
+	}()
 	if !waitFor(&receivers, endWithin) {
 		cancelHard()
 		c.log.Error("sqlq: a handler ignores that its context has ended; leaving it behind")
@@ -283,11 +288,9 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 func (r *runner) endLife() {
 	within := endWithin
 	for _, in := range r.instances {
-		in.mu.Lock()
-		if in.busy > 0 {
+		if slots, _ := in.hand.working(false); slots > 0 {
 			within = 0
 		}
-		in.mu.Unlock()
 	}
 	if !r.life.end(within) {
 		r.client.log.Error("sqlq: handlers ignore that their context has ended; leaving them behind")
@@ -311,7 +314,7 @@ func (r *runner) equip(endpoints []Endpoint) {
 	c.mu.Unlock()
 	r.schedule.instances, r.schedule.receivers = instances, c.config.ReceiveConnections
 	for range c.config.ReceiveConnections {
-		r.receivers = append(r.receivers, &receiver{run: r, cut: make(chan struct{}, 1)})
+		r.receivers = append(r.receivers, &receiver{link: link{run: r}, cut: make(chan struct{}, 1)})
 	}
 	for _, in := range instances {
 		if in.hasTx {
@@ -320,7 +323,7 @@ func (r *runner) equip(endpoints []Endpoint) {
 	}
 	if needsSpare(endpoints) {
 		r.schedule.spare = make(chan struct{}, 1)
-		r.receivers = append(r.receivers, &receiver{run: r, spare: true, cut: make(chan struct{}, 1)})
+		r.receivers = append(r.receivers, &receiver{link: link{run: r}, spare: true, cut: make(chan struct{}, 1)})
 	}
 }
 

@@ -1,6 +1,9 @@
 package sqlq
 
 import (
+	"time"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
 	"github.com/sqlq/sqlq/sqlq/internal/wakeup"
 )
 
@@ -68,9 +71,11 @@ func (c *Client) Stats() Stats {
 	}
 	s := Stats{Listening: r.listener.Hears()}
 	for _, in := range instances {
-		e := in.stats()
+		e := in.counts.now()
+		e.Name = in.endpoint.Name
+		e.Running, e.Waiting = in.hand.working(in.hasTx)
 		switch how := in.bell.Rests(); {
-		case in.isPaused():
+		case in.lookout.isPaused():
 			e.Waits = Paused
 		case !s.Listening || in.bell.IsRefused():
 			e.Waits = Polls
@@ -86,19 +91,67 @@ func (c *Client) Stats() Stats {
 	return s
 }
 
-func (in *instance) stats() EndpointStats {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	e := in.done
-	e.Name = in.endpoint.Name
-	e.Running, e.Waiting = in.running(), in.states[waiting]
-	return e
+// counts is what an instance has done since Run began. mu guards all of it; it is one of the last in the order of locks.
+type counts struct {
+	mu        ranked[ofPart]
+	done      EndpointStats
+	handled   uint64 // by countedAt, the last heartbeat
+	countedAt time.Time
 }
 
-// running counts the handlers under way.
-func (in *instance) running() int {
-	if in.hasTx {
-		return in.busy + in.busyTx - in.fetching // the others' connections are still fetching
+// woken counts a notification.
+func (c *counts) woken() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.done.Wakes++
+}
+
+// fetched counts a fetch that brought so many messages.
+func (c *counts) fetched(messages int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.done.Fetches++
+	c.done.Received += uint64(messages)
+}
+
+// over counts a message that is done without a settle.
+func (c *counts) over(expired bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if expired {
+		c.done.Expired++
+	} else {
+		c.done.Handled++
 	}
-	return in.busy
+}
+
+// settled counts what a settlement has committed.
+func (c *counts) settled(s *settlement) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.done.Handled += uint64(len(s.keys) + len(s.rows) + s.gone - s.inbox.duplicates - s.expired)
+	c.done.Expired += uint64(s.expired)
+	c.done.Duplicates += uint64(s.inbox.duplicates)
+	c.done.Retried += uint64(len(s.retries) - s.waits)
+	c.done.Failed += uint64(len(s.failures))
+	c.done.Leased += uint64(len(s.leases))
+}
+
+// now returns what was counted.
+func (c *counts) now() EndpointStats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.done
+}
+
+// atHeartbeat returns what was counted as the instance table has it, with the rate since the call before.
+func (c *counts) atHeartbeat(now time.Time) (n store.Counters) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n = store.Counters{Handled: int64(c.done.Handled), Failed: int64(c.done.Retried + c.done.Failed), Expired: int64(c.done.Expired)}
+	if since := now.Sub(c.countedAt).Seconds(); !c.countedAt.IsZero() && since > 0 {
+		n.Rate = float32(float64(c.done.Handled-c.handled) / since)
+	}
+	c.countedAt, c.handled = now, c.done.Handled
+	return n
 }
