@@ -24,7 +24,7 @@ func TestDoctorOnTerminal(t *testing.T) {
 	if _, err := conn.Exec(t.Context(), `INSERT INTO sqlq.delayed (due_at, id, why, queue, type, body) VALUES (now() - interval '1 h', gen_random_uuid(), 'delay', 'gone', 'T', '')`); err != nil {
 		t.Fatal(err)
 	}
-	code, out, stderr := command(t, "n\n", "--database-url="+url, "doctor", "--fix")
+	code, out, stderr := command(t, "n\n", "--database-url="+url, "doctor", "--fix", "--within", "1m")
 	if code != exitError || !strings.Contains(stderr, "This will mend 1 finding") || !strings.Contains(stderr, "nothing was done") {
 		t.Errorf("exit code %d\n%s", code, stderr)
 	}
@@ -33,7 +33,7 @@ func TestDoctorOnTerminal(t *testing.T) {
 			t.Errorf("wider than the terminal: %q", plain)
 		}
 	}
-	if code, out, stderr = command(t, "y\n", "--database-url="+url, "doctor", "--fix"); code != 0 || !strings.Contains(out, "moved 1 delayed message") {
+	if code, out, stderr = command(t, "y\n", "--database-url="+url, "doctor", "--fix", "--within", "1m"); code != 0 || !strings.Contains(out, "moved 1 delayed message") {
 		t.Errorf("exit code %d\n%s%s", code, out, stderr)
 	}
 }

@@ -3,6 +3,7 @@ package ops_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sqlq/sqlq/migrations"
 	"github.com/sqlq/sqlq/sqlq/ops"
@@ -18,7 +19,7 @@ func TestDoctorFindsARenamedSchema(t *testing.T) {
 	}
 	renamed := ops.New(d.pool, name)
 	strayed := func() (found []ops.Finding) {
-		diagnosis, err := renamed.Doctor.Examine(t.Context(), ops.DoctorOptions{WantVersion: migrations.Latest()})
+		diagnosis, err := renamed.Doctor.Examine(t.Context(), ops.DoctorOptions{WantVersion: migrations.Latest(), Within: time.Minute})
 		if err != nil {
 			t.Fatal(err)
 		}
