@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Endpoint is a named service that handles messages. Its queue bears its name; processes that run the same endpoint
+// Endpoint is a named service that handles messages. Its queue has the same name. Processes that run the same endpoint
 // share its messages.
 type Endpoint struct {
 	// Name of the endpoint and its queue.
@@ -15,69 +15,69 @@ type Endpoint struct {
 	// in the database.
 	Name string
 
-	// Handlers, one for each message type. Run subscribes the queue to the events among them; a subscription stays until
-	// an operator removes it, also when the handler goes.
-	// Default: none, one at least must be given. Cost: of a handler of an event: a copy of every such event.
+	// Handlers has one handler for each message type. Run subscribes the queue to the events among them. A subscription stays until
+	// an operator removes it, even if the handler is removed.
+	// Default: none, at least one is required. Cost: for an event: a copy of every such event.
 	Handlers []Handler
 
-	// Concurrency is how many messages are handled at a time in this process. HandleTx handlers are also bounded by
+	// Concurrency is how many messages are handled at a time in this process. HandleTx handlers are also limited by
 	// Config.ReceiveConnections.
 	// Default: 4 × GOMAXPROCS. Unit: messages, up to 10,000. Cost: more: more memory, and more of whatever handlers use,
 	// such as connections of their own.
 	Concurrency int
 
 	// SlowAfter is how long a handler may run before the log names it, once, and the instance table counts it for
-	// operators. It is looked at with each heartbeat, every 5 s or three times in Config.LeaseTime, and what is shorter
-	// than Config.HoldLimit does not show.
-	// Default: 30 s. Negative: however long. Cost: a line in the log for each.
+	// operators. It is checked with each heartbeat, every 5 s or three times in Config.LeaseTime; handlers that
+	// take less than Config.HoldLimit are not reported.
+	// Default: 30 s. Negative: no limit. Cost: a line in the log for each.
 	SlowAfter time.Duration
 
-	// Retry says when a failed message is tried again.
+	// Retry says when a failed message is retried.
 	// Default: that of RetryPolicy. Cost: an attempt each time.
 	Retry RetryPolicy
 
-	// UnknownWait is how long a message waits whose type no handler of the endpoint is for, before it fails with
-	// ErrUnknownType: in a rolling deployment the next version may know it, and gets it as soon as one of its processes
+	// UnknownWait is how long a message waits if the endpoint has no handler for its type, before it fails with
+	// ErrUnknownType. In a rolling deployment the next version may know the type, and gets the message as soon as one of its processes
 	// receives it. The message moves to the delayed table, for a second at first and then for up to a minute at a time, and no
 	// attempt is counted; sqlq delayed ls says why it is there.
-	// Default: 10 min. Unit: duration, up to 100 years. Negative: it fails at once. Cost: longer: what nobody will ever handle
-	// ends in the error table later. Each pause moves the message to the delayed table and back.
+	// Default: 10 min. Unit: duration, up to 100 years. Negative: it fails at once. Cost: longer: a message that will never have a
+	// handler reaches the error table later. Each pause moves the message to the delayed table and back.
 	UnknownWait time.Duration
 
-	// AtMostOnce commits the removal of a message before its handler runs: it is never handled twice, and a message whose
-	// process or connection dies is gone. For what must not be repeated and may be lost. A handler that fails puts its
-	// message into the error table after this one attempt, from where an operator may replay it; Retry must be empty.
+	// AtMostOnce commits the removal of a message before its handler runs: it is never handled twice, and it is lost if the
+	// process or connection dies. It is for messages that may be lost but must not be repeated. If the handler fails, the
+	// message goes to the error table after this one attempt, and an operator may replay it; Retry must be empty.
 	// What a handler sends through its delivery is stored after it has succeeded. HandleTx handlers are refused: they
-	// cannot share a transaction with a removal that is committed.
+	// cannot share a transaction with a removal that is already committed.
 	//
-	// No more messages are fetched than slots are free, a commit a fetch, so that little is lost with a process. Slow handlers
+	// A fetch takes no more messages than there are free slots, and commits, so that little is lost with a process. Slow handlers
 	// need no lease.
-	// Default: off. Cost: a commit for each few messages, so that short handlers make a fraction of the messages a second
-	// that they make without it.
+	// Default: off. Cost: a commit for every few messages, so that short handlers reach only a fraction of the messages per second
+	// that they reach without it.
 	AtMostOnce bool
 
 	// Deduplicate is a window of time: a message whose id this endpoint has handled within it is removed without being
-	// handled. For senders that send again when they do not know whether the first time succeeded, with the same WithID.
+	// handled. It is for senders that send again, with the same WithID, when they do not know whether the first send succeeded.
 	//
-	// Of messages with one id that are there at the same time one is handled; the others come again a second later. What
-	// failed, has expired or was given back does not count as handled. It is messages that are recognised, not effects:
+	// If several messages with the same id are there at the same time, one is handled and the others come back a second later. A
+	// message that failed, expired or was given back does not count as handled. Messages are recognised, not effects:
 	// a Handle handler whose message was not settled, because its process died, runs again for the same message. With
 	// HandleTx the effects are in the same transaction, and so happen once for each id.
 	//
-	// Ids are kept for up to twice 10 minutes, 3 hours, 2 days or 31 days, whichever the window fits in, and then truncated
-	// away. Each of these keeps its own, so all processes of the endpoint are to have the same window, and a change of it
+	// Ids are kept for up to twice 10 minutes, 3 hours, 2 days or 31 days, the shortest that the window fits in, and then truncated
+	// away. Each of these has its own tables, so all processes of the endpoint must use the same window, and changing it
 	// may forget what was handled before.
 	// Default: off. Unit: duration, at most 31 days. Cost: a row in the inbox for each message, 240 bytes of WAL, three times
-	// the database's processor time for receiving, and a round trip more for each fetch.
+	// the database's CPU time for receiving, and another round trip for each fetch.
 	Deduplicate time.Duration
 
-	// TxBatch is how many messages with HandleTx handlers share a transaction at most. Set it to 1 where a handler must be alone in
-	// its transaction whatever it does: where functions or triggers change settings that the library does not look at, or
-	// where handlers leave constraints deferred. Handlers whose own SQL changes settings are found out without it: see HandleTx.
-	// Default: 60. Unit: messages, 1 to 60. Cost: less: more transactions, so fewer messages a second; 1 makes about a tenth.
+	// TxBatch is the maximum number of messages with HandleTx handlers that share a transaction. Set it to 1 if a handler must be alone
+	// in its transaction whatever it does: if functions or triggers change settings that the library does not check, or
+	// if handlers leave constraints deferred. Handlers whose own SQL changes settings are detected without it: see HandleTx.
+	// Default: 60. Unit: messages, 1 to 60. Cost: lower: more transactions, so fewer messages per second; 1 reaches about a tenth.
 	TxBatch int
 
-	// Middleware is put around each handler, inside of Config.HandleMiddleware, the first outermost.
+	// Middleware wraps each handler, inside Config.HandleMiddleware; the first is the outermost.
 	// Default: none. Cost: its time, for each attempt.
 	Middleware []func(next HandleFunc) HandleFunc
 }

@@ -45,12 +45,12 @@ type runner struct {
 }
 
 // Run handles the messages of the endpoints until ctx ends, then drains: it stops fetching, lets running handlers finish
-// for up to Config.DrainTimeout, settles what they did, gives the rest back, and returns nil. It makes queues that are
-// missing, where the role may, and subscribes them to the events that the endpoints handle; both are committed before
-// the first message is handled. A lost database is waited for, not returned. Close cuts the drain short.
+// for up to Config.DrainTimeout, settles what they did, gives the rest back, and returns nil. It creates missing queues,
+// if the role may, and subscribes them to the events that the endpoints handle; both are committed before
+// the first message is handled. If the database is lost, Run waits for it instead of returning. Close cuts the drain short.
 //
 // Errors, before any message is handled: ErrInvalidEndpoint, ErrTooFewConnections, ErrPermissionDenied, ErrHidden,
-// ErrListenURLMismatch, ErrAlreadyRunning, ErrClosed, and the database's.
+// ErrListenURLMismatch, ErrAlreadyRunning, ErrClosed, and those of the database.
 func (c *Client) Run(ctx context.Context, endpoints ...Endpoint) error {
 	endpoints, err := c.validated(endpoints)
 	if err != nil {
@@ -72,9 +72,9 @@ func (c *Client) Run(ctx context.Context, endpoints ...Endpoint) error {
 	return r.serve(ctx, endpoints)
 }
 
-// Prepare does what Run does before it handles messages, and no more: it makes the endpoints' queues, where they are
-// missing and the role may, subscribes them to the events that they handle, and routes their commands. Who sends before
-// or while Run starts calls it first, so that no message finds its queue missing and no event its subscription.
+// Prepare does what Run does before it handles messages, and no more: it creates the endpoints' queues, if they are
+// missing and the role may, subscribes them to the events that they handle, and routes their commands. Call it first if you send before
+// or while Run starts, so that every queue and subscription exists by then.
 func (c *Client) Prepare(ctx context.Context, endpoints ...Endpoint) error {
 	endpoints, err := c.validated(endpoints)
 	if err != nil {

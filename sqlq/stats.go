@@ -7,24 +7,24 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/wakeup"
 )
 
-// Stats says how the endpoints of a Client's Run stand, and what they have done since it began.
+// Stats reports the state of a Client's endpoints, and what they have done since Run began.
 type Stats struct {
-	// Listening says that LISTEN works, so that senders wake the endpoints. Otherwise they poll: see Config.PollInterval.
+	// Listening reports whether LISTEN works, so that senders wake the endpoints. Otherwise they poll: see Config.PollInterval.
 	Listening bool
-	// Endpoints are those of Run, in its order; none while it does not run.
+	// Endpoints are the endpoints given to Run, in their order; empty while it does not run.
 	Endpoints []EndpointStats
 }
 
-// EndpointStats is how one endpoint of this process stands, and counts what it has done.
+// EndpointStats is the state of one endpoint of this process, and counts what it has done.
 type EndpointStats struct {
 	Name string // of the endpoint
 	// Waits is how the endpoint learns of the next message.
 	Waits Waits
-	// Running counts handlers under way, Waiting messages in hand whose handlers have not begun.
+	// Running counts running handlers, Waiting messages in hand whose handlers have not begun.
 	Running, Waiting int
 
-	// Fetches counts statements that looked for messages, Received the messages that they brought. Received includes
-	// messages that were freed again unhandled.
+	// Fetches counts statements that fetched messages, Received the messages that they returned, including
+	// those that were released again unhandled.
 	Fetches, Received uint64
 	// Wakes counts notifications by senders and by other processes.
 	Wakes uint64
@@ -32,32 +32,32 @@ type EndpointStats struct {
 	// error table.
 	Handled, Retried, Failed uint64
 	// Expired counts messages that were removed without being handled, or handled again, because their time to live had
-	// passed when they were received. Those that the leading process sweeps up elsewhere are in its log only.
+	// passed when they were received. Those that the leading process sweeps are only in its log.
 	Expired uint64
-	// Duplicates counts messages that were removed without being handled, because one of the same id was handled within
+	// Duplicates counts messages that were removed without being handled, because one with the same id was handled within
 	// Endpoint.Deduplicate.
 	Duplicates uint64
-	// Leased counts messages that moved to the leased table because they still ran at the hold limit.
+	// Leased counts messages that moved to the leased table because their handlers were still running at the hold limit.
 	Leased uint64
 }
 
-// Waits is how an endpoint learns of the next message.
+// Waits says how an endpoint learns of the next message.
 type Waits string
 
 const (
-	// Awake: it looks by itself, because there are messages, or were a moment ago; senders need not notify.
+	// Awake: it looks by itself, because there are messages, or were a moment ago. Senders need not notify it.
 	Awake Waits = "awake"
 	// Notified: it sleeps, and senders wake it.
 	Notified Waits = "notified"
-	// OnCall: it sleeps, and the process that senders wake calls it when there is more than that one can do.
+	// OnCall: it sleeps, and the process that senders wake calls it when there is more than that process can handle.
 	OnCall Waits = "on call"
-	// Polls: LISTEN does not work; it looks every Config.PollInterval.
+	// Polls: LISTEN does not work, so it looks every Config.PollInterval.
 	Polls Waits = "polls"
-	// Paused: an operator has paused its queue. It takes no message, and does not look for any, until the queue is resumed.
+	// Paused: an operator has paused its queue. It does not look for messages until the queue is resumed.
 	Paused Waits = "paused"
 )
 
-// Stats returns how the Client's endpoints stand at this moment. It asks nothing of the database.
+// Stats returns the current state of the Client's endpoints, without asking the database.
 func (c *Client) Stats() Stats {
 	c.mu.Lock()
 	r := c.runner
