@@ -380,7 +380,7 @@ func TestChoicesThroughBouncer(t *testing.T) {
 func TestInboxInUseIsSweptInPieces(t *testing.T) {
 	t.Parallel()
 	h := newDedupHouse(t)
-	const old = 200_000
+	const old = 50_000 // several pieces
 	execSQL(t, h.pool, `ALTER TABLE sqlq.inbox_minutes_b SET (autovacuum_enabled = off)`)
 	execSQL(t, h.pool, `INSERT INTO sqlq.inbox_minutes_b (queue, id, at) SELECT 'house', sqlq.uuid_v7(), now() - interval '1 day' FROM generate_series(1, $1)`, old)
 	execSQL(t, h.pool, `INSERT INTO sqlq.inbox_minutes_a (queue, id, at) SELECT 'house', sqlq.uuid_v7(), now() - interval '11 minutes' * (i % 2) FROM generate_series(1, 1000) i`)
