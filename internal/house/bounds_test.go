@@ -20,7 +20,7 @@ const (
 
 var (
 	methodsToday = map[string]int{
-		"cmd/sqlq.app": 184,
+		"cmd/sqlq.app":  184,
 		"sqlq.instance": 111, "sqlq.receiver": 58, "sqlq/internal/store.Schema": 108,
 	}
 	mutexFilesToday = map[string]int{"sqlq.instance.mu": 22}
