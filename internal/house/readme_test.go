@@ -244,12 +244,7 @@ type shell struct {
 
 func newShell(t *testing.T, url string) shell {
 	t.Helper()
-	bin := t.TempDir()
-	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", filepath.Join(bin, "sqlq"), "./cmd/sqlq")
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", build, err, out)
-	}
+	bin := programs(t)
 	return shell{bin: bin, env: append(os.Environ(), "DATABASE_URL="+url, "SQLQ_DATABASE_URL="+url, "SQLQ_SCHEMA="+pgtest.Schema,
 		"PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))}
 }
