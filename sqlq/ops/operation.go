@@ -49,12 +49,12 @@ const (
 	kindRelease    = "release" // of leases
 	kindGrant      = "grant"
 	kindRevoke     = "revoke"
-	kindMend       = "mend" // what doctor found
+	kindFix        = "fix" // what doctor found
 )
 
 // OperationKinds are the kinds of operations that there are.
 var OperationKinds = []string{kindReplay, kindArchive, kindUnarchive, kindDelete, kindEdit, kindPurge, kindDrop, kindMove, kindImport, kindPause,
-	kindResume, kindCancel, kindReschedule, kindRelease, kindSubscribe, kindUnsubscribe, kindGrant, kindRevoke, kindMend}
+	kindResume, kindCancel, kindReschedule, kindRelease, kindSubscribe, kindUnsubscribe, kindGrant, kindRevoke, kindFix}
 
 // OperationStatus says how an operation stands.
 type OperationStatus string

@@ -1,4 +1,4 @@
-// Package ops is the operator's API of sqlq: look at queues and failed messages, and mend them. The command line is made
+// Package ops is the operator's API of sqlq: look at queues and failed messages, and fix what is wrong. The command line is made
 // of it, and so can be a page or a tool of your own.
 //
 //	o := ops.New(pool, "sqlq")
@@ -39,7 +39,7 @@
 //
 // [Roles.Grant] and [Roles.Revoke] say what a database role may do, [Roles.Rights] what this one may. Every change is written down: [Ops.By] says in whose name,
 // [Operations.List] lists what was done, and [Operations.Resume] and [Operations.Cancel] go on with a long one, or end it.
-// [Doctor.Examine] finds what keeps messages from flowing, and [Doctor.Fix] mends what can be mended safely.
+// [Doctor.Examine] finds what keeps messages from flowing, and [Doctor.Fix] fixes what can be fixed safely.
 //
 // # What others wrote and set
 //
@@ -85,7 +85,7 @@ type Ops struct {
 	Routes     Routes     // where messages go: subscriptions and endpoints
 	Operations Operations // what operators did and do
 	Roles      Roles      // what database roles may do
-	Doctor     Doctor     // what is wrong, and mending it
+	Doctor     Doctor     // what is wrong, and how to fix it
 
 	*core
 }
