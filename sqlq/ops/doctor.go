@@ -294,7 +294,7 @@ func (e *examination) lacks(n need) string {
 	return ""
 }
 
-// missing says whether there is no schema, or one without tables.
+// missing reports whether there is no schema, or one without tables.
 func (e *examination) missing() bool {
 	return !e.exists || e.may && e.version == 0 && len(e.health) == 0
 }
