@@ -28,8 +28,11 @@
 // [Leases.List] and [Leases.Release] for those in the hands of an instance, [Instances.List] for the instances.
 // [Ops.Find] says where a message is.
 //
-// [Failed.Page], [Delayed.Page] and [Ready.Page] are lists page by page, with cursors, and with an end to searches that no index
-// serves. What a preview saw is what is changed, where its UpTo is given to the change.
+// [Failed.Page], [Delayed.Page], [Ready.Page], [Leases.Page], [Instances.Page] and [Operations.Page] return lists page by page, with
+// cursors, and with a time budget for searches that no index serves. A change that is given the UpTo of a preview changes what the
+// preview saw, and nothing else.
+//
+// The types of this package encode themselves as the JSON that the command line prints with -o json.
 //
 // [Failed.Groups] shows the faults, [Failed.List] and [Failed.Each] the failed messages, [Failed.Show] one of them with all
 // that is known of it, and [Ops.History] what was done to it. [Failed.Replay] sends them back to their queues, or to another one;
