@@ -33,11 +33,11 @@ func newDoctorCommand(e *env) *cobra.Command {
 functions are pinned to it, what this role may do, instances that crashed, messages that nobody moves or handles, inboxes that forget
 nothing, who holds vacuum back and what that costs, dead rows and empty space, autovacuum's settings, numbers that run out, invalid indexes.
 
-Each finding says what is the case, why it matters, and what mends it. A problem means that something does not work or will
+Each finding says what is the case, why it matters, and what fixes it. A problem means that something does not work or will
 stop; a warning, that it works worse than it could or needs looking at; a note needs nothing. Every check takes a bounded
 time and reads a bounded number of rows; one that this role may not make is skipped and says so.
 
-With --fix it mends what is safe to mend: it marks crashed instances and gives their messages back, moves delayed messages
+With --fix it fixes what is safe to fix: it marks crashed instances and gives their messages back, moves delayed messages
 that are due, and sets the tables' lost settings for autovacuum. That is written down as an operation.
 
 Behind a transaction pooler name the address past it that endpoints have as their Config.ListenURL: then the pooler is a
@@ -64,7 +64,7 @@ The exit code is 3 when a problem or a warning is left.`,
 	flags.Var((*size)(&o.Bloat), "bloat", "report tables with more empty space")
 	flags.Int64Var(&o.Failures, "failures", 1_000, "report when more messages failed within an hour")
 	flags.Var(duration{&o.Within, false}, "within", "time for each check")
-	flags.BoolVar(&o.fix, "fix", false, "mend what is safe to mend; asks first")
+	flags.BoolVar(&o.fix, "fix", false, "fix what is safe to fix; asks first")
 	o.flags(c, asksAlways)
 	o.reasonFlag(c)
 	_ = c.RegisterFlagCompletionFunc("role", cobra.FixedCompletions(ops.RoleKinds, cobra.ShellCompDirectiveNoFileComp))
@@ -106,10 +106,10 @@ func runDoctor(ctx context.Context, e *env, o *doctorOptions) error {
 	case !o.fix || len(fixable) == 0:
 	case o.dryRun:
 		for _, f := range db.Doctor.PreviewFix(d) {
-			e.say("would mend: %s", term.OneLine(f.What))
+			e.say("would fix: %s", term.OneLine(f.What))
 		}
 	default:
-		if err := e.confirm(ctx, o.change, fmt.Sprintf("mend %s in schema %q of %s, such as: %s", plural(int64(len(fixable)), "finding"), e.schema, db.where, term.OneLine(fixable[0].What))); err != nil {
+		if err := e.confirm(ctx, o.change, fmt.Sprintf("fix %s in schema %q of %s, such as: %s", plural(int64(len(fixable)), "finding"), e.schema, db.where, term.OneLine(fixable[0].What))); err != nil {
 			return errors.Join(printDiagnosis(e, d), err)
 		}
 		failure = db.By(actor(o.change)).Doctor.Fix(ctx, d)
@@ -143,7 +143,7 @@ func judge(e *env, d *ops.Diagnosis, where string, fix bool) error {
 	}
 	e.say("%s", text)
 	if n := len(d.Fixable()); n > 0 && !fix {
-		e.say("%s can be mended with: sqlq doctor --fix", plural(int64(n), "finding"))
+		e.say("%s can be fixed with: sqlq doctor --fix", plural(int64(n), "finding"))
 	}
 	if problems+warnings > 0 {
 		return &codedError{code: exitFindings}
@@ -164,11 +164,11 @@ func printDiagnosis(e *env, d *ops.Diagnosis) error {
 			writeFinding(e, e.out, "", "why", f.Why)
 			switch {
 			case f.Fixed != "":
-				writeFinding(e, e.out, "", "mended", f.Fixed)
+				writeFinding(e, e.out, "", "fixed", f.Fixed)
 			case f.SQL:
-				writeFinding(e, e.out, "", "mend, SQL", f.Mend)
-			case f.Mend != "":
-				writeFinding(e, e.out, "", "mend", f.Mend)
+				writeFinding(e, e.out, "", "fix, SQL", f.Fix)
+			case f.Fix != "":
+				writeFinding(e, e.out, "", "fix", f.Fix)
 			}
 		}
 		if c.NotRun != "" {

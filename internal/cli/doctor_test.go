@@ -25,7 +25,7 @@ func TestDoctorOnTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, out, stderr := command(t, "n\n", "--database-url="+url, "doctor", "--fix", "--within", "1m")
-	if code != exitError || !strings.Contains(stderr, "This will mend 1 finding") || !strings.Contains(stderr, "nothing was done") {
+	if code != exitError || !strings.Contains(stderr, "This will fix 1 finding") || !strings.Contains(stderr, "nothing was done") {
 		t.Errorf("exit code %d\n%s", code, stderr)
 	}
 	for line := range strings.Lines(out) {
@@ -57,7 +57,7 @@ func TestDoctorNames(t *testing.T) {
 	}
 	for _, want := range []string{"warning  pooler          a transaction pooler, such as PgBouncer, stands between",
 		"  transactions    a transaction has been open for ", "idle in transaction: BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 'nightly report'",
-		"mend, SQL     SELECT pg_terminate_backend(", "skipped  listen          not through a transaction pooler"} {
+		"fix, SQL      SELECT pg_terminate_backend(", "skipped  listen          not through a transaction pooler"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}

@@ -9,7 +9,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
-// A schema that was renamed has functions that still look into the old one: doctor says so, and mends it.
+// A schema that was renamed has functions that still look into the old one: doctor says so, and fixes it.
 func TestDoctorFindsARenamedSchema(t *testing.T) {
 	t.Parallel()
 	const name = `New "name"`
@@ -46,7 +46,7 @@ func TestDoctorFindsARenamedSchema(t *testing.T) {
 		t.Errorf("found %+v", found)
 	}
 	if found := strayed(); len(found) > 0 {
-		t.Errorf("mended, and still found %+v", found)
+		t.Errorf("fixed, and still found %+v", found)
 	}
 	if _, err := renamed.Queues.Create(t.Context(), "sales"); err != nil {
 		t.Error(err)

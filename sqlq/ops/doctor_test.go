@@ -49,7 +49,7 @@ func findings(d *ops.Diagnosis) string {
 	var b strings.Builder
 	for _, c := range d.Checks {
 		for _, f := range c.Findings {
-			fmt.Fprintf(&b, "%s %s: %s | %s | %s\n", f.Severity, c.Name, f.What, f.Why, f.Mend)
+			fmt.Fprintf(&b, "%s %s: %s | %s | %s\n", f.Severity, c.Name, f.What, f.Why, f.Fix)
 		}
 	}
 	return b.String()
@@ -279,7 +279,7 @@ func TestDoctorFixes(t *testing.T) {
 	if err := d.Roles.Grant(ctx, ops.Grant{Role: operator, Kind: "operator"}); err != nil {
 		t.Fatal(err)
 	}
-	// The operator may mend all but the table, which is the owner's.
+	// The operator may fix all but the table, which is the owner's.
 	for _, who := range []*ops.Ops{d.loginAs(operator), d.Ops} {
 		var notRun []string
 		if who != d.Ops {
@@ -307,7 +307,7 @@ func TestDoctorFixes(t *testing.T) {
 	if n := d.number(`SELECT count(*) FROM sqlq.error WHERE queue = 'gone'`); n != 1 {
 		t.Errorf("%d messages of the queue that is gone are in the error table, want 1", n)
 	}
-	if n := d.number(`SELECT count(*) FROM sqlq.operation WHERE kind = 'mend' AND status = 'done'`); n != 3 {
+	if n := d.number(`SELECT count(*) FROM sqlq.operation WHERE kind = 'fix' AND status = 'done'`); n != 3 {
 		t.Errorf("%d operations are written down, want 3", n)
 	}
 	diagnosis := doctor(t, d.Ops, ops.DoctorOptions{})
@@ -346,7 +346,7 @@ func TestDoctorFindsMore(t *testing.T) {
 	found(t, diagnosis, "indexes", ops.SeverityProblem, "index error_status_type of table error is not valid", `REINDEX INDEX CONCURRENTLY "sqlq"."error_status_type"`)
 	found(t, diagnosis, "wraparound", ops.SeverityProblem, "sequence s_sales has given out 8000000000000000000 of 9223372036854775807 numbers")
 	if fixable := diagnosis.Fixable(); len(fixable) > 0 {
-		t.Errorf("it would mend %s", fixable[0].What)
+		t.Errorf("it would fix %s", fixable[0].What)
 	}
 }
 

@@ -10,8 +10,8 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
-// FailedMessage is a message in the error table. What Failed.List returns has no Headers, Body, Chain and Stack, which can
-// be large; Failed.Show fills in all.
+// FailedMessage is a message in the error table. Failed.List leaves out Headers, Body, Chain and Stack, which can be large;
+// Failed.Show fills them in.
 type FailedMessage struct {
 	Number        int64           // by which it can be named
 	ID            string          // of the message
@@ -98,8 +98,8 @@ func (d FailedDetail) MarshalJSON() ([]byte, error) {
 	}{d.whole(), listed(d.History)})
 }
 
-// List returns the failed messages that a filter chooses, in its order. Naming a queue that neither exists nor has
-// failed messages is a *NoQueueError. See Failed.Each for many.
+// List returns the failed messages that a filter chooses, in its order. A queue that neither exists nor has failed messages is a
+// *NoQueueError. For many messages use Failed.Each.
 func (o Failed) List(ctx context.Context, f Filter) ([]FailedMessage, error) {
 	var failed []FailedMessage
 	err := o.Each(ctx, f, EachOptions{}, func(m FailedMessage) error {
@@ -109,13 +109,13 @@ func (o Failed) List(ctx context.Context, f Filter) ([]FailedMessage, error) {
 	return failed, err
 }
 
-// EachOptions says how Failed.Each works. The zero value is good.
+// EachOptions has the options of Failed.Each. The zero value has the defaults.
 type EachOptions struct {
 	// Whole fills in Headers, Body, Chain and Stack, too.
 	// Default: off. Cost: all of their bytes are read.
 	Whole bool
 	// Progress is called every now and then.
-	// Default: nobody is told. Cost: its time.
+	// Default: none. Cost: the time of the call.
 	Progress func(Progress)
 }
 
@@ -128,12 +128,11 @@ const (
 )
 
 // Each calls each for the failed messages that a filter chooses, in its order, and ends with the first error of each.
-// It reads them by and by, in short statements, so that it needs little memory and holds nobody up, however many there are
-// and however rare those that fit: what changes meanwhile may or may not be seen. Messages that fail after it began are
-// left out.
+// It reads them in short statements, so that it needs little memory and blocks no one, however many messages there are and however few
+// match. Changes that are made in the meantime may or may not be seen. Messages that fail after it began are left out.
 //
-// A filter whose regular expression or jsonpath is wrong is a *FilterError, naming a queue that neither exists nor has
-// failed messages a *NoQueueError.
+// A filter with an invalid regular expression or jsonpath is a *FilterError, a queue that neither exists nor has failed messages a
+// *NoQueueError.
 func (o Failed) Each(ctx context.Context, f Filter, opts EachOptions, each func(FailedMessage) error) error {
 	chosen, err := o.choose(ctx, f)
 	if err != nil {

@@ -16,7 +16,7 @@ type Place string
 const (
 	PlaceReady    Place = "ready"    // in its queue, or held by a receiver at this moment
 	PlaceDelayed  Place = "delayed"  // it waits for its time
-	PlaceLeased   Place = "leased"   // an instance has it by lease
+	PlaceLeased   Place = "leased"   // an instance holds a lease on it
 	PlaceFailed   Place = "failed"   // in the error table
 	PlaceArchived Place = "archived" // likewise, and kept there
 )
@@ -30,7 +30,7 @@ type Copy struct {
 	Attempts int       // that have ended
 	SentAt   time.Time // by the clock of the database
 	At       time.Time // when it failed, is due or was leased; of a ready one: when it was sent
-	Instance int       // of a leased one: the number of the instance that has it; else 0
+	Instance int       // of a leased message: the number of the instance that holds the lease; else 0
 	Error    string    // with which its last attempt failed; "": none is known
 }
 
@@ -67,20 +67,20 @@ func (f Found) MarshalJSON() ([]byte, error) {
 	}{f.ID, listed(f.Copies), listed(f.History), listed(f.Unlooked)})
 }
 
-// Unseen is a place that could not be looked through.
+// Unseen is a place that could not be searched.
 type Unseen struct {
 	Place Place  `json:"place"` // where it was not looked for
 	Queue string `json:"queue"` // "": of all queues
 	Why   string `json:"why"`   // for want of a privilege, or of time
 }
 
-// FindOptions says how Find works. The zero value is good.
+// FindOptions has the options of Find. The zero value has the defaults.
 type FindOptions struct {
 	// Queue is the only queue to look into.
 	// Default: all. Unit: the name of a queue. Cost: none.
 	Queue string
-	// Budget is how long the ready messages may be looked through, for whose ids there is no index: some two million a second. Queues
-	// that it does not suffice for are in Found.Unlooked.
+	// Budget is the time for searching the ready messages, whose ids have no index: some two million messages per second. Queues for
+	// which it is too short are in Found.Unlooked.
 	// Default: 3 s. Cost: longer: the database reads for so long.
 	Budget time.Duration
 }
@@ -88,8 +88,8 @@ type FindOptions struct {
 // findRows is how many ready messages one statement looks at.
 const findRows = 100_000
 
-// Find says where the message of that id is now: all its copies, also where there are several. What is in none of these places was
-// handled, was never stored, or has expired. While it looks a message may move from one place to the next, and be missed.
+// Find returns all copies of the message with that id and where they are now. A message that is in none of these places was handled,
+// was never stored, or has expired. A message that moves from one place to another during the search may be missed.
 func (o *Ops) Find(ctx context.Context, id string, opts FindOptions) (found Found, err error) {
 	if found.ID, err = parseID(id); err != nil {
 		return found, err

@@ -14,17 +14,17 @@ type InstanceState string
 
 const (
 	InstanceRunning InstanceState = "running" // its heartbeat is recent
-	InstanceLate    InstanceState = "late"    // it has not said for longer than its lease time that it lives; nobody has noticed yet
-	InstanceCrashed InstanceState = "crashed" // it was found dead, and what it had leased went to others
-	InstanceDrained InstanceState = "drained" // it ended in order
-	InstanceGone    InstanceState = "gone"    // of a lease: nothing is known of its instance any more
+	InstanceLate    InstanceState = "late"    // no heartbeat for longer than its lease time; no other process has noticed yet
+	InstanceCrashed InstanceState = "crashed" // it was found dead, and its leases were taken back
+	InstanceDrained InstanceState = "drained" // it shut down cleanly
+	InstanceGone    InstanceState = "gone"    // of a lease: its instance is no longer known
 )
 
-// Lives says whether the instance may still be at work.
+// Lives reports whether the instance may still be running.
 func (s InstanceState) Lives() bool { return s == InstanceRunning || s == InstanceLate }
 
-// Instance is one process's part in an endpoint. A process that runs several endpoints has an instance of each. What it
-// counts is as of LastSeen.
+// Instance is one process of an endpoint. A process that runs several endpoints has an instance for each. Its counters are as of
+// LastSeen.
 type Instance struct {
 	ID          int            // its number
 	Endpoint    string         // which it runs
@@ -35,9 +35,9 @@ type Instance struct {
 	State       InstanceState  // how it stands
 	StartedAt   time.Time      // when it began
 	LastSeen    time.Time      // its last heartbeat
-	EndedAt     *time.Time     // when it ended in order, or was found dead; nil: neither
-	InHand      int            // handlers that run
-	Rate        float64        // messages handled a second
+	EndedAt     *time.Time     // when it shut down or was found dead; nil: neither
+	InHand      int            // running handlers
+	Rate        float64        // messages handled per second
 	Handled     int64          // since it began, duplicates that were dropped included
 	Failed      int64          // likewise: failed for good, or to be retried later
 	Expired     int64          // likewise: dropped unhandled, because their time to live had passed
@@ -73,7 +73,7 @@ func (i Instance) MarshalJSON() ([]byte, error) {
 type InstanceFilter struct {
 	Endpoint string // "": of all
 	All      bool   // also those that ended, which are kept for a day
-	Limit    int    // at most so many; 0: all
+	Limit    int    // maximum number; 0: no limit
 }
 
 // List returns the instances that a filter chooses, by endpoint and the oldest first. Naming an endpoint that

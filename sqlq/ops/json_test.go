@@ -87,9 +87,9 @@ func TestJSON(t *testing.T) {
 			`{"dry_run":true,"would":"replay","messages":2,"estimated":false,"gone_queues":["q"],"missing":["9"],"sample":[]}`},
 		{ops.Check{Name: "backlog", About: "?", Took: time.Second}, `{"check":"backlog","about":"?","result":"ok","seconds":1,"findings":[]}`},
 		{ops.Check{Name: "backlog", About: "?", Took: time.Second, Findings: []ops.Finding{{Severity: ops.SeverityNote, Code: "c", What: "a", Why: "b"},
-			{Severity: ops.SeverityWarning, Code: "d", Subject: ops.Subject{Kind: "queue", Name: "sales"}, Mend: "SELECT 1", SQL: true, Fixable: true, WouldFix: true}}},
+			{Severity: ops.SeverityWarning, Code: "d", Subject: ops.Subject{Kind: "queue", Name: "sales"}, Fix: "SELECT 1", SQL: true, Fixable: true, WouldFix: true}}},
 			`{"check":"backlog","about":"?","result":"warning","seconds":1,"findings":[{"severity":"note","code":"c","what":"a","why":"b","fixable":false},` +
-				`{"severity":"warning","code":"d","subject":{"kind":"queue","name":"sales"},"what":"","why":"","mend":"SELECT 1","mend_is_sql":true,"fixable":true,"would_fix":true}]}`},
+				`{"severity":"warning","code":"d","subject":{"kind":"queue","name":"sales"},"what":"","why":"","fix":"SELECT 1","fix_is_sql":true,"fixable":true,"would_fix":true}]}`},
 	} {
 		var got bytes.Buffer
 		out := json.NewEncoder(&got)

@@ -16,22 +16,22 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
-// Actor is who operates, for the record that every change leaves in the operation table. The database role is known there
-// anyway.
+// Actor is the person or program that makes a change, for the record of every change in the operation table. The database role is
+// recorded in any case.
 type Actor struct {
-	OSUser string // as the machine knows them
-	Host   string // the machine
-	Reason string // why, in the operator's words
+	OSUser string // the user name on that machine
+	Host   string // the machine's name
+	Reason string // the reason, in the operator's words
 }
 
-// By returns an Ops that does the same in the name of an actor.
+// By returns an Ops whose changes are recorded for an actor.
 func (o *Ops) By(a Actor) *Ops {
 	by := *o.core
 	by.actor = a
 	return by.ops()
 }
 
-// Kinds of operations. The first eight go by batches and can be resumed.
+// Kinds of operations. The first eight run in batches and can be resumed.
 const (
 	kindReplay     = "replay"
 	kindArchive    = "archive"
@@ -49,22 +49,22 @@ const (
 	kindRelease    = "release" // of leases
 	kindGrant      = "grant"
 	kindRevoke     = "revoke"
-	kindMend       = "mend" // what doctor found
+	kindFix        = "fix" // what doctor found
 )
 
 // OperationKinds are the kinds of operations that there are.
 var OperationKinds = []string{kindReplay, kindArchive, kindUnarchive, kindDelete, kindEdit, kindPurge, kindDrop, kindMove, kindImport, kindPause,
-	kindResume, kindCancel, kindReschedule, kindRelease, kindSubscribe, kindUnsubscribe, kindGrant, kindRevoke, kindMend}
+	kindResume, kindCancel, kindReschedule, kindRelease, kindSubscribe, kindUnsubscribe, kindGrant, kindRevoke, kindFix}
 
 // OperationStatus says how an operation stands.
 type OperationStatus string
 
 const (
 	OperationRunning     OperationStatus = statusRunning     // a process works on it
-	OperationStalled     OperationStatus = "stalled"         // it runs by the record, and has done nothing for a while: its process is dead or frozen
+	OperationStalled     OperationStatus = "stalled"         // recorded as running, without progress for a while: its process is dead or frozen
 	OperationDone        OperationStatus = statusDone        // it has reached its end
 	OperationInterrupted OperationStatus = statusInterrupted // it stopped before its end; most can be resumed
-	OperationCancelled   OperationStatus = statusCancelled   // somebody has ended it
+	OperationCancelled   OperationStatus = statusCancelled   // it was ended with Operations.Cancel
 )
 
 // As they stand in the table.
@@ -117,12 +117,12 @@ func (op Operation) MarshalJSON() ([]byte, error) {
 		timeAsJSON(op.UpdatedAt), optionalTime(op.EndedAt), op.Error, op.Resumable()})
 }
 
-// Resumable says whether Operations.Resume can go on with it.
+// Resumable reports whether Operations.Resume can continue it.
 func (op Operation) Resumable() bool {
 	return goesByBatches(op.Kind) && (op.Status == OperationInterrupted || op.Status == OperationStalled)
 }
 
-// Cancellable says whether Operations.Cancel can end it.
+// Cancellable reports whether Operations.Cancel can end it.
 func (op Operation) Cancellable() bool {
 	return op.Status == OperationRunning || op.Status == OperationStalled || op.Status == OperationInterrupted
 }
@@ -140,10 +140,10 @@ type OperationFilter struct {
 	Status OperationStatus // "": any
 	Kind   string          // such as replay; "": any
 	Queue  string          // the queue that was changed, that messages went to, or that they were of; "": any
-	User   string          // who: the user of their machine, or the role of the database; "": anybody
+	User   string          // the actor's OSUser, or the database role; "": any
 	Since  Moment          // that began then or later
 	Until  Moment          // that began before then
-	Limit  int             // at most so many; default: 50
+	Limit  int             // maximum number; default: 50
 }
 
 // List returns the operations that a filter chooses, the last one first. How long they are kept is for the
@@ -227,8 +227,8 @@ func (o Operations) Show(ctx context.Context, id int64) (Operation, error) {
 	return operation(op), nil
 }
 
-// Cancel ends an operation: one that runs stops before its next batch, one that was interrupted cannot be resumed
-// any more. What it has done stays done.
+// Cancel ends an operation: a running one stops before its next batch, an interrupted one can no longer be resumed. What it has done
+// stays done.
 func (o Operations) Cancel(ctx context.Context, id int64) (Operation, error) {
 	op, err := o.readOperation(ctx, id)
 	if err != nil {
@@ -370,8 +370,8 @@ func (o *core) begin(ctx context.Context, kind string, filter any, op query.Oper
 	return o.beginIn(ctx, o.pool, kind, filter, op, query.Place{})
 }
 
-// beginIn is begin as part of a transaction, or of an operation that leaves alone what lies up to a place. Without that, whoever
-// goes on with it would take other messages.
+// beginIn is begin as part of a transaction, or of an operation that leaves alone what lies up to a place. The place is recorded,
+// because a process that resumes the operation would otherwise choose other messages.
 func (o *core) beginIn(ctx context.Context, db store.DBTX, kind string, filter any, op query.Operation, after query.Place) (id int64, err error) {
 	if op.Filter, err = json.Marshal(filter); err != nil {
 		return 0, fmt.Errorf("write the filter of the operation down: %w", err)

@@ -15,8 +15,8 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
-// Cursor is a place in a list, behind which the next page begins. It is opaque text that can be part of a URL, belongs to the list
-// and the order that it came from, and stays good when the message that it points at is gone.
+// Cursor is a place in a list, after which the next page begins. It is opaque text that can be part of a URL. It is valid for the list
+// and the order that it came from, also when the message that it points at is gone.
 type Cursor string
 
 // Page is a part of a list.
@@ -27,14 +27,14 @@ type Page[T any] struct {
 	Cut    bool   // the time ran out before the page was full: Next continues the search
 }
 
-// PageOptions says which page is wanted. The zero value is the first one.
+// PageOptions select a page. The zero value selects the first one.
 type PageOptions struct {
 	// After is where the page begins: Page.Next of the one before, with the same filter.
 	// Default: the beginning. Unit: a cursor. Cost: none.
 	After Cursor
-	// Budget is how long a search may take whose filter no index serves. When it is over the page has what was found, and Next
-	// says where to go on.
-	// Default: 2 s. Cost: longer: the database reads for so long.
+	// Budget is the time for a search that no index serves. When it is used up, the page has what was found so far, and Next continues
+	// the search.
+	// Default: 2 s. Cost: the database reads for up to that time.
 	Budget time.Duration
 	// Whole fills in Headers and Body of ready messages. A role that may not read those gets pages without them; failed and delayed
 	// messages have them in Show alone.
@@ -52,8 +52,8 @@ const leastTime = 250 * time.Millisecond
 type paging struct {
 	until time.Time
 	size  int // items wanted
-	look  int // at so many at once
-	most  int // and never at more
+	look  int // rows to look at in one statement
+	most  int // the maximum of look
 }
 
 func newPaging(f Filter, opts PageOptions, most int) paging {
@@ -153,7 +153,8 @@ func inOrder(kind byte, oldest bool) byte {
 }
 
 // Page returns a page of the failed messages that a filter chooses, in its order, the newest first unless it says otherwise: the
-// first Limit of them, default 50, behind opts.After. Messages that fail or are deleted between two pages shift nothing.
+// first Limit of them, default 50, behind opts.After. Messages that fail or are deleted between two pages do not shift the
+// others.
 func (o Failed) Page(ctx context.Context, f Filter, opts PageOptions) (page Page[FailedMessage], err error) {
 	chosen, err := o.choose(ctx, f)
 	if err != nil {
@@ -208,7 +209,7 @@ func (o Failed) Page(ctx context.Context, f Filter, opts PageOptions) (page Page
 	return page, nil
 }
 
-// beginning is in front of every message of an order.
+// beginning is a place before every message of an order.
 func beginning(oldest bool) time.Time {
 	if oldest {
 		return query.NegativeInfinity
@@ -216,7 +217,7 @@ func beginning(oldest bool) time.Time {
 	return query.Infinity
 }
 
-// Page returns a page of the delayed messages that a filter chooses, in its order, those that are due first in front unless it says
+// Page returns a page of the delayed messages that a filter chooses, in its order, the earliest due time first unless it says
 // otherwise: the first Limit of them, default 50, behind opts.After.
 func (o Delayed) Page(ctx context.Context, f Filter, opts PageOptions) (page Page[DelayedMessage], err error) {
 	chosen, err := o.delayedFilter(ctx, f)

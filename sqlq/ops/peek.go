@@ -59,7 +59,7 @@ func (m Message) MarshalJSON() ([]byte, error) {
 // Looking says how those work that look through a queue. The zero value is good.
 type Looking struct {
 	// Progress is called now and then.
-	// Default: nobody is told. Cost: its time.
+	// Default: none. Cost: the time of the call.
 	Progress func(Progress)
 }
 
@@ -70,7 +70,7 @@ func (l Looking) tell(looked, found int64) {
 }
 
 // List returns the ready messages of a queue that a filter chooses, without taking them, the oldest first unless the filter
-// says otherwise; those that a receiver holds at this moment are among them. It keeps all that it returns in memory: give the
+// says otherwise. Messages that a receiver holds at this moment are among them. It keeps all that it returns in memory: give the
 // filter a Limit, or use Ready.Each.
 func (o Ready) List(ctx context.Context, queue string, f Filter, l Looking) ([]Message, error) {
 	var messages []Message

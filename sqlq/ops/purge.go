@@ -22,7 +22,7 @@ type Purged struct {
 	Delayed int64 // messages that were delayed
 }
 
-// PurgeOptions says how Purge works. The zero value is good.
+// PurgeOptions has the options of Purge. The zero value has the defaults.
 type PurgeOptions struct {
 	// Delayed removes the queue's delayed messages as well. The filter chooses among them by its own columns: its times
 	// are due times. A filter that names numbers or has a limit, which mean ready messages, is refused with it.

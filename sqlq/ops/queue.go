@@ -23,7 +23,7 @@ type Queue struct {
 	OldestAge *time.Duration // see OldestAt
 
 	// In is how many messages a second arrive, from two readings of the queue's sequence that the leading instance takes
-	// ten seconds apart; nil: not known, because nobody reads. Besides those that are sent it counts those that come back: from
+	// ten seconds apart; nil: not known, because no instance runs. It counts messages that are sent, and those that come back: from
 	// the delayed, from leases and by replays. Out is how many its instances complete, as of their last heartbeats.
 	In  *float64
 	Out float64 // see In
@@ -125,7 +125,7 @@ func (o Queues) Create(ctx context.Context, name string) (made bool, err error) 
 	return made, nil
 }
 
-// PreviewCreate says whether Queues.Create would make a queue, and changes nothing: it makes it and rolls that back. Its errors
+// PreviewCreate reports whether Queues.Create would make a queue, and changes nothing: it makes it and rolls that back. Its errors
 // are those of Queues.Create.
 func (o Queues) PreviewCreate(ctx context.Context, name string) (would bool, err error) {
 	err = o.rolledBack(ctx, func(tx pgx.Tx) error {
@@ -175,8 +175,8 @@ func (o Routes) TypeNames(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
-// NearTypes returns the message types, among those of TypeNames, that somebody who wrote name may have meant; nil: it is one of
-// them, or none is like it.
+// NearTypes returns the message types, among those of TypeNames, that a mistyped name may stand for; nil: the name is one of them, or
+// none is similar.
 func (o Routes) NearTypes(ctx context.Context, name string) ([]string, error) {
 	names, err := o.TypeNames(ctx)
 	if err != nil || slices.Contains(names, name) {

@@ -67,7 +67,7 @@ func (o Routes) Subscribe(ctx context.Context, messageType, queue string) (added
 	return added, nil
 }
 
-// PreviewSubscribe says whether Subscribe would add a subscription, and changes nothing. Its errors are those of Subscribe.
+// PreviewSubscribe reports whether Subscribe would add a subscription, and changes nothing. Its errors are those of Subscribe.
 func (o Routes) PreviewSubscribe(ctx context.Context, messageType, queue string) (would bool, err error) {
 	if err := o.mustExist(ctx, queue); err != nil {
 		return false, err

@@ -82,7 +82,7 @@ type OperationPlace struct {
 	Done   int64
 }
 
-// LockOperation returns how far an operation has come and holds it until the transaction ends, so that whoever else goes on
+// LockOperation returns how far an operation has come and holds it until the transaction ends, so that another process that goes on
 // with it, or cancels it, waits for this batch; pgx.ErrNoRows when there is none of that number. They do not wait for ever:
 // a process that is frozen in the middle of a batch loses it.
 func (s operationQueries) LockOperation(ctx context.Context, tx pgx.Tx, id int64) (p OperationPlace, err error) {

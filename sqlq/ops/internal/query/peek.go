@@ -24,8 +24,8 @@ type Peeked struct {
 	Error     string     // likewise: what the last attempt failed with
 }
 
-// Span bounds one look at a table: at rows with After < seq <= UpTo, so many of them, for so many that fit and their
-// bodies together so large. Descending it begins at UpTo.
+// Span bounds one read of a table: the rows with After < seq <= UpTo, how many of them to look at, and how many messages and bytes
+// of bodies to return. Descending, it begins at UpTo.
 type Span struct {
 	After, UpTo int64
 	Look        int // rows to look at
@@ -136,7 +136,7 @@ func (s readyQueries) ReadDelayedOf(ctx context.Context, db DBTX, queue string, 
 	return found, next, rows.Err()
 }
 
-// Tailed is a message that tail sees: Fits says whether the filter chooses it, and only then the rest is filled in.
+// Tailed is a message that tail sees. Fits: the filter chooses it, and the other fields are filled in.
 type Tailed struct {
 	Seq  int64
 	Fits bool

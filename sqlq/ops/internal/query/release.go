@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// LeaseFilter chooses leased messages. Empty fields choose nothing away; a message must fit all others.
+// LeaseFilter chooses leased messages: those that match every field that is set. Zero fields match everything.
 type LeaseFilter struct {
 	Leases   []int64  // those with these numbers
 	IDs      []string // or these message ids
@@ -79,7 +79,7 @@ type Leased struct {
 	For      int64 // microseconds since then
 }
 
-// ListLeased returns up to limit leased messages that a filter chooses, those that were leased first in front. Locks
+// ListLeased returns up to limit leased messages that a filter chooses, the oldest lease first. Locks
 // nothing. Only a filter by instance has an index, the primary key; else it reads the whole table, which has no more rows
 // than handlers run.
 func (s leaseQueries) ListLeased(ctx context.Context, db DBTX, f LeaseFilter, limit int) ([]Leased, error) {
