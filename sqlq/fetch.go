@@ -31,6 +31,13 @@ type work struct {
 // says nothing of what is left for others.
 func (w *work) isFromSource() bool { return w.n > 0 && !w.suspects && w.only == "" }
 
+// notFetched has the next fetch begin where this one failed, or was not begun.
+func (w *work) notFetched() {
+	if w.isFromSource() {
+		w.in.source.notFetched(&w.stretch)
+	}
+}
+
 // takeFreed has a fetch from the hint look first for the messages of a batch that is settled in the same round trip without
 // having been begun.
 func (w *work) takeFreed(b *batch) {
@@ -167,13 +174,6 @@ func (in *instance) fetched(w *work, ms []store.Message, numbers []span, rest bo
 	in.solos.came(got)
 	if in.lookout.fetched(w.wakes, got >= w.n || rest || !w.leftmost || doubts) {
 		in.bell.Interrupt()
-	}
-}
-
-// notFetched has the next fetch begin where one failed, or was not begun.
-func (in *instance) notFetched(w work) {
-	if w.isFromSource() {
-		in.source.notFetched(&w.stretch)
 	}
 }
 

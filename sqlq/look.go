@@ -149,7 +149,9 @@ func (in *instance) look(ctx context.Context) int {
 		case <-ctx.Done():
 			done = true
 		case <-patience.C:
-			if in.isSlow() {
+			// While the first fetch of a look is still under way it is slow. Otherwise there is more than one fetch brings, or no slot or
+			// connection is free to fetch for. Asked in this order: what was under way may have come since.
+			if in.hand.isFetching() && !in.lookout.hasCome() {
 				patience.Reset(overflowAfter)
 				continue
 			}
@@ -157,10 +159,4 @@ func (in *instance) look(ctx context.Context) int {
 		}
 	}
 	return in.lookout.end()
-}
-
-// isSlow reports whether the first fetch of a look is still under way. Otherwise there is more than one fetch brings, or
-// no slot or connection is free to fetch for.
-func (in *instance) isSlow() bool {
-	return in.hand.isFetching() && !in.lookout.hasCome() // in this order: what was under way may have come since
 }

@@ -118,7 +118,7 @@ func (r *receiver) putBack(w work) {
 		w.in.hand.putOff(w.finished)
 	}
 	if w.n > 0 {
-		w.in.notFetched(w)
+		w.notFetched()
 		w.in.endFetch(w, false)
 	}
 }
@@ -294,7 +294,7 @@ func (r *receiver) hold(b *batch) {
 // failed deals with an error of a round that settled what was held, or held nothing.
 func (r *receiver) failed(w work, err error) {
 	if w.n > 0 {
-		w.in.notFetched(w)
+		w.notFetched()
 		w.in.endFetch(w, false)
 		w.in.wake()
 	}
