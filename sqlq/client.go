@@ -55,10 +55,10 @@ func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, erro
 		return nil, fmt.Errorf("open: %w", err)
 	}
 	if pool == nil {
-		return nil, errors.New("open: the pool is nil: make one with pgxpool.New, and look at its error")
+		return nil, errors.New("open: the pool is nil: create one with pgxpool.New, and check its error")
 	}
 	if n := pool.Config().MaxConns; n < minPool {
-		return nil, fmt.Errorf("open: %w: the pool has MaxConns %d; a sender that waits for a connection while it holds one waits for ever: allow at least %d (pool_max_conns in the pool's URL)", ErrTooFewConnections, n, minPool)
+		return nil, fmt.Errorf("open: %w: the pool has MaxConns %d; a sender that waits for a connection while it holds one would wait for ever: allow at least %d (pool_max_conns in the pool's URL)", ErrTooFewConnections, n, minPool)
 	}
 	c := &Client{config: config, pool: pool, store: store.New(config.Schema), log: config.Logger}
 	c.routes.byType = config.Routes // Open's own copy
@@ -134,7 +134,7 @@ func (c *Client) checkSchema(ctx context.Context) error {
 	case have < want:
 		return fmt.Errorf("%w: schema %q has version %d, this library needs %d: run `sqlq migrate up --schema %s`", ErrSchemaOutdated, name, have, want, shellWord(name))
 	case oldest > want: // else it serves this library still
-		return fmt.Errorf("%w: schema %q has version %d and serves programs from %d on, this library was made for %d: use a newer release of the library", ErrSchemaNewer, name, have, oldest, want)
+		return fmt.Errorf("%w: schema %q has version %d and serves programs from %d on, this library was built for %d: use a newer release of the library", ErrSchemaNewer, name, have, oldest, want)
 	}
 	return nil
 }
@@ -205,7 +205,7 @@ func (c *Client) usable(ctx context.Context, what string, options []SendOption) 
 	if o, _ := collect(options); o.immediately {
 		return nil
 	}
-	return fmt.Errorf("%s: %w: use the delivery's Send or Publish, which happen if and when the handler succeeds, or say Immediately()", what, ErrInHandler)
+	return fmt.Errorf("%s: %w: use the delivery's Send or Publish, which take effect if and when the handler succeeds, or pass Immediately()", what, ErrInHandler)
 }
 
 // closedTo says whether the Client is closed to the caller. While Close drains, handlers still send.
@@ -233,7 +233,7 @@ func (c *Client) checkListenURL(ctx context.Context, db store.DBTX) error {
 		return fmt.Errorf("compare databases: %w", err)
 	}
 	if here != there {
-		return fmt.Errorf("%w: let it lead to database %q and its schema %q, past the pooler", ErrListenURLMismatch, c.pool.Config().ConnConfig.Database, c.config.Schema)
+		return fmt.Errorf("%w: point it to database %q and its schema %q, past the pooler", ErrListenURLMismatch, c.pool.Config().ConnConfig.Database, c.config.Schema)
 	}
 	return nil
 }

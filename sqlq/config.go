@@ -204,22 +204,22 @@ func (c Config) validate() error {
 		}
 	}
 	if c.LeaseTime < time.Second {
-		errs = append(errs, fmt.Errorf("LeaseTime is %v: a second is the least, or pauses of the garbage collector and the network count as death", c.LeaseTime))
+		errs = append(errs, fmt.Errorf("LeaseTime is %v: it must be at least 1 s, or pauses of the garbage collector and the network would be taken for crashes", c.LeaseTime))
 	}
 	if c.HoldLimit > 5*time.Second {
-		errs = append(errs, fmt.Errorf("HoldLimit is %v: 5 s is the most, because a transaction that idles longer is ended by the server", c.HoldLimit))
+		errs = append(errs, fmt.Errorf("HoldLimit is %v: it must be at most 5 s, because the server ends a transaction that is idle for longer", c.HoldLimit))
 	}
 	if c.MaxBody < 0 || c.MaxBody > mostBody {
-		errs = append(errs, fmt.Errorf("MaxBody is %d bytes: it is from 1 to %d, because PostgreSQL holds a little less than 1 GiB in a value", c.MaxBody, mostBody))
+		errs = append(errs, fmt.Errorf("MaxBody is %d bytes: it must be from 1 to %d, because a value in PostgreSQL is limited to a little less than 1 GiB", c.MaxBody, mostBody))
 	}
 	if c.KeepArchived != 0 && c.KeepArchived < time.Hour {
-		errs = append(errs, fmt.Errorf("KeepArchived is %v: it is an hour at least, or 0 to keep archived messages for ever", c.KeepArchived))
+		errs = append(errs, fmt.Errorf("KeepArchived is %v: it must be at least 1 h, or 0 to keep archived messages for ever", c.KeepArchived))
 	}
 	if c.ReceiveConnections < 0 {
 		errs = append(errs, fmt.Errorf("ReceiveConnections is %d: it must not be negative", c.ReceiveConnections))
 	}
 	if c.BatchLimit < 0 || c.BatchLimit > mostBatch {
-		errs = append(errs, fmt.Errorf("BatchLimit is %d: it is from 1 to 10,000", c.BatchLimit))
+		errs = append(errs, fmt.Errorf("BatchLimit is %d: it must be from 1 to 10,000", c.BatchLimit))
 	}
 	if err := validateCodecs(c.Codecs); err != nil {
 		errs = append(errs, err)

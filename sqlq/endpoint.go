@@ -106,25 +106,25 @@ func (e Endpoint) validate(c Config) error {
 	var errs []error
 	errs = append(errs, checkQueueName(e.Name), e.Retry.validate())
 	if e.Concurrency < 0 || e.Concurrency > 10_000 {
-		errs = append(errs, fmt.Errorf("its Concurrency is %d: it is from 1 to 10,000", e.Concurrency))
+		errs = append(errs, fmt.Errorf("its Concurrency is %d: it must be from 1 to 10,000", e.Concurrency))
 	}
 	if e.TxBatch < 1 || e.TxBatch > maxTxBatch {
-		errs = append(errs, fmt.Errorf("its TxBatch is %d: it is from 1 to %d", e.TxBatch, maxTxBatch))
+		errs = append(errs, fmt.Errorf("its TxBatch is %d: it must be from 1 to %d", e.TxBatch, maxTxBatch))
 	}
 	if e.AtMostOnce && (e.Retry.Immediate != 0 || e.Retry.Delays != nil || e.Retry.Jitter != 0) {
-		errs = append(errs, errors.New("AtMostOnce and a Retry policy: a message that is handled at most once has one attempt; leave Retry empty, or AtMostOnce off"))
+		errs = append(errs, errors.New("AtMostOnce and a Retry policy: a message that is handled at most once has only one attempt; leave Retry empty, or turn AtMostOnce off"))
 	}
 	if e.UnknownWait > maxDelay {
-		errs = append(errs, fmt.Errorf("its UnknownWait is %v: 100 years are the most", e.UnknownWait))
+		errs = append(errs, fmt.Errorf("its UnknownWait is %v: it must be at most 100 years", e.UnknownWait))
 	}
 	switch {
 	case e.Deduplicate < 0 || e.Deduplicate > maxWindow:
-		errs = append(errs, fmt.Errorf("its Deduplicate is %v: a window is from 0, which is off, to 31 days", e.Deduplicate))
+		errs = append(errs, fmt.Errorf("its Deduplicate is %v: it must be from 0, which is off, to 31 days", e.Deduplicate))
 	case e.Deduplicate > 0 && e.AtMostOnce:
-		errs = append(errs, errors.New("AtMostOnce and Deduplicate: what is handled at most once is gone before anybody could say that it was handled; choose one"))
+		errs = append(errs, errors.New("AtMostOnce and Deduplicate: a message that is handled at most once is removed before it is known to be handled; choose one of them"))
 	}
 	if len(e.Handlers) == 0 {
-		errs = append(errs, errors.New("no handler: give Handlers at least one"))
+		errs = append(errs, errors.New("no handler: add at least one to Handlers"))
 	}
 	seen := map[string]bool{}
 	for _, h := range e.Handlers {
@@ -133,17 +133,17 @@ func (e Endpoint) validate(c Config) error {
 			continue
 		}
 		if seen[h.messageType] {
-			errs = append(errs, fmt.Errorf("two handlers for message type %q: an endpoint has one; put the work in one, or, of an event, in two endpoints", h.messageType))
+			errs = append(errs, fmt.Errorf("two handlers for message type %q: an endpoint has one for each type; combine them or, for an event, use two endpoints", h.messageType))
 		}
 		seen[h.messageType] = true
 		if e.AtMostOnce && h.inTx {
-			errs = append(errs, fmt.Errorf("AtMostOnce and a HandleTx handler for %q: its transaction removes the message, and at most once means that the removal is committed before; make it with Handle, or leave AtMostOnce off", h.messageType))
+			errs = append(errs, fmt.Errorf("AtMostOnce and a HandleTx handler for %q: its transaction would remove the message, but with AtMostOnce the removal is committed before; use Handle, or turn AtMostOnce off", h.messageType))
 		}
 		errs = append(errs, checkTypeName(h.messageType))
 		if queue, routed := c.Routes[h.messageType]; routed && h.event {
 			errs = append(errs, fmt.Errorf("event %q is routed to queue %q in Config.Routes: events have subscribers, not a route; remove it there", h.messageType, queue))
 		} else if routed && queue != e.Name {
-			errs = append(errs, fmt.Errorf("command %q is routed to queue %q in Config.Routes, not to this endpoint; mend the route, or move the handler there", h.messageType, queue))
+			errs = append(errs, fmt.Errorf("command %q is routed to queue %q in Config.Routes, not to this endpoint; fix the route, or move the handler there", h.messageType, queue))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -155,14 +155,14 @@ func (e Endpoint) validate(c Config) error {
 // validateEndpoints checks what Run was given as a whole.
 func validateEndpoints(c Config, endpoints []Endpoint) error {
 	if len(endpoints) == 0 {
-		return fmt.Errorf("%w: none given; name at least one", ErrInvalidEndpoint)
+		return fmt.Errorf("%w: none given; pass at least one", ErrInvalidEndpoint)
 	}
 	var errs []error
 	names, handledBy := map[string]bool{}, map[string]string{}
 	for _, e := range endpoints {
 		errs = append(errs, e.validate(c))
 		if names[e.Name] {
-			errs = append(errs, fmt.Errorf("%w %q: given twice; for more at a time raise its Concurrency", ErrInvalidEndpoint, e.Name))
+			errs = append(errs, fmt.Errorf("%w %q: given twice; to handle more messages at a time raise its Concurrency", ErrInvalidEndpoint, e.Name))
 		}
 		names[e.Name] = true
 		for _, h := range e.Handlers {

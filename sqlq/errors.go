@@ -60,7 +60,7 @@ var (
 	ErrInvalidTime = errors.New("invalid time")
 	// ErrInHandler: a method of the Client was called with a handler's context. Send through the delivery, or pass
 	// Immediately.
-	ErrInHandler = errors.New("sending past the delivery inside of a handler")
+	ErrInHandler = errors.New("sending past the delivery inside a handler")
 	// ErrNoTransaction: SendTx or PublishTx was given a pool, or a connection without an open transaction, so the message
 	// would be committed by itself. Begin a transaction, or call Send or Publish.
 	ErrNoTransaction = errors.New("not a transaction")
@@ -74,7 +74,7 @@ var (
 	// number out of range. Prepare returns it too. The error lists everything that is wrong.
 	ErrInvalidEndpoint = errors.New("invalid endpoint")
 	// ErrAlreadyRunning: the Client is already running. Pass all endpoints to one Run, or open a second Client.
-	ErrAlreadyRunning = errors.New("client runs already")
+	ErrAlreadyRunning = errors.New("client is already running")
 	// ErrHidden: row security was switched on for the queue's table, as some platforms do for every table, and no policy lets
 	// this role see its rows, so no message would ever be received. Switch it off, or run as the table's owner.
 	ErrHidden = errors.New("row security hides the queue's messages from this role")

@@ -84,7 +84,7 @@ func collect(options []SendOption) (o sendOptions, err error) {
 		return o, fmt.Errorf("%w: delay %v: it must be from 0 to 100 years", ErrInvalidTime, o.delay)
 	}
 	if o.timed && o.delayed {
-		return o, fmt.Errorf("%w: both Delay and At: give one", ErrInvalidTime)
+		return o, fmt.Errorf("%w: both Delay and At: use one", ErrInvalidTime)
 	}
 	// A minute of grace, for clocks that differ: what is due already is handled at once.
 	if d := time.Until(o.at); o.timed && (d < -time.Minute || d > maxDelay) {

@@ -46,15 +46,15 @@ func (p RetryPolicy) withDefaults() RetryPolicy {
 
 func (p RetryPolicy) validate() error {
 	if p.Jitter > 1 || math.IsNaN(p.Jitter) {
-		return fmt.Errorf("RetryPolicy.Jitter is %v: it is a share of the delay, up to 1", p.Jitter)
+		return fmt.Errorf("RetryPolicy.Jitter is %v: it must be a fraction of the delay, at most 1", p.Jitter)
 	}
 	for _, d := range p.Delays {
 		if d < 0 || d > maxDelay {
-			return fmt.Errorf("RetryPolicy.Delays has %v: a delay is from 0 to 100 years", d)
+			return fmt.Errorf("RetryPolicy.Delays has %v: a delay must be from 0 to 100 years", d)
 		}
 	}
 	if p.attempts() > math.MaxInt16 {
-		return fmt.Errorf("RetryPolicy has %d attempts: %d is the most; lower Immediate, or give fewer Delays", p.attempts(), math.MaxInt16)
+		return fmt.Errorf("RetryPolicy has %d attempts: the maximum is %d; lower Immediate, or use fewer Delays", p.attempts(), math.MaxInt16)
 	}
 	return nil
 }

@@ -188,10 +188,10 @@ func (c *Client) prepareQueue(ctx context.Context, e Endpoint) error {
 		}
 	}
 	if session.State(err) == session.InsufficientPrivilege {
-		return fmt.Errorf("make queue %q: %w (let a role that may make it run: sqlq queue create %s --schema %s): %w", e.Name, ErrPermissionDenied, e.Name, shellWord(c.config.Schema), err)
+		return fmt.Errorf("create queue %q: %w (have a role that may create it run: sqlq queue create %s --schema %s): %w", e.Name, ErrPermissionDenied, e.Name, shellWord(c.config.Schema), err)
 	}
 	if err != nil {
-		return fmt.Errorf("make queue %q: %w", e.Name, session.Unreachable(err))
+		return fmt.Errorf("create queue %q: %w", e.Name, session.Unreachable(err))
 	}
 	if !may {
 		return fmt.Errorf("receive from queue %q: %w (%s)", e.Name, ErrPermissionDenied, c.grant("consumer", e.Name))

@@ -331,7 +331,7 @@ func (c *Client) route(m Message, publish bool, to string) (string, error) {
 	queue := c.routes.byType[m.MessageType()]
 	c.routes.mu.RUnlock()
 	if queue = cmp.Or(queue, c.routes.otherwise); queue == "" {
-		return "", fmt.Errorf("%w: add its type to Config.Routes, give To(queue), or run its endpoint in this process", ErrNoRoute)
+		return "", fmt.Errorf("%w: add its type to Config.Routes, use To(queue), or run its endpoint in this process", ErrNoRoute)
 	}
 	return queue, nil
 }

@@ -194,7 +194,7 @@ func drawing(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, doc, found := strings.Cut(file.Doc.Text(), "# The way a message goes\n\n")
+	_, doc, found := strings.Cut(file.Doc.Text(), "# The path of a message\n\n")
 	if !found {
 		t.Fatal("sqlq/doc.go has no diagram of the flow")
 	}
