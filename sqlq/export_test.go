@@ -179,14 +179,8 @@ func Pooled(t testing.TB, pool *pgxpool.Pool) bool {
 
 // Fetching says whether a fetch of an endpoint is under way.
 func (c *Client) Fetching(endpoint string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, in := range c.runner.instances {
-		if in.endpoint.Name == endpoint {
-			return in.hand.isFetching()
-		}
-	}
-	return false
+	in := c.running(endpoint)
+	return in != nil && in.hand.isFetching()
 }
 
 // Defaults of what can be set.
