@@ -52,7 +52,7 @@ func (h heldBatch) settled(s *settlement, committed bool, err error) {
 		if b.freed {
 			in.freed(b)
 			switch {
-			case h.l.run.schedule.isDraining():
+			case h.l.run.dispatcher.isDraining():
 				in.bell.CallOthers()
 			case !in.hasRoom():
 				in.bell.Overflow()
@@ -146,7 +146,7 @@ func (h heldBatch) disconnected(_ *instance, _ []*delivery, err error) { h.aband
 func (in *instance) leased(cut []*delivery, leases map[int64]int64, by int32) {
 	in.hand.leased(cut, leases, by)
 	in.client.config.observing.leased(in, leases)
-	in.run.schedule.kick()
+	in.run.dispatcher.kick()
 }
 
 // lookAgainAfter is when an instance looks again for messages whose connection was lost. The first look may come while the
