@@ -118,7 +118,7 @@ func (r *raiser) beginRaise(ctx context.Context, c *session.Conn, ins []*instanc
 		}
 	}
 	for _, in := range setBack {
-		in.wake() // for what has come at or below low
+		in.wake()                                                        // for what has come at or below low
 		if _, err := st.Low.Read(ctx, c, in.endpoint.Name); err != nil { // what is kept is to be forgotten before the sequence has passed it
 			return err
 		}
