@@ -145,7 +145,7 @@ func TestForgedHeadersChangeNothing(t *testing.T) {
 		}
 		return nil
 	}
-	c := open(t, admin, sqlq.Config{ReceiveConnections: 1})
+	c := open(t, admin, sqlq.Config{ReceiveConnections: 1, HoldLimit: 5 * time.Second}) // nothing is leased because the machine is slow
 	stop := run(t, c, sqlq.Endpoint{Name: "mine", Concurrency: 1, Retry: sqlq.RetryPolicy{Immediate: 1, Delays: []time.Duration{}}, Handlers: []sqlq.Handler{
 		sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[letter]) error { return handle(d.Incoming, d.Message.N) }),
 		sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[posted]) error { return handle(d.Incoming, d.Message.N) })}})
