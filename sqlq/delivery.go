@@ -99,6 +99,11 @@ func (in *Incoming) decode(into any) error {
 	if unknown := unknownContentHeader(in.Headers); unknown != "" {
 		return fmt.Errorf("%w: its header %.200q says how its body is to be read, and this release of the library does not know it: replay the message to a process with a newer one", ErrUndecodable, unknown)
 	}
+	if raw, ok := into.(*Raw); ok {
+		raw.Type = in.Type
+		raw.decode(in.Body, in.Headers[headerContentType])
+		return nil
+	}
 	codec, err := in.codecs.decoding(in.Headers[headerContentType])
 	if err != nil {
 		return err

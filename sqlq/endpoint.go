@@ -3,7 +3,9 @@ package sqlq
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"runtime"
+	"slices"
 	"time"
 )
 
@@ -17,8 +19,19 @@ type Endpoint struct {
 
 	// Handlers, one for each message type. Run subscribes the queue to the events among them; a subscription stays until
 	// an operator removes it, also when the handler goes.
-	// Default: none, one at least must be given. Cost: of a handler of an event: a copy of every such event.
+	// Default: none, one at least must be given, or Otherwise. Cost: of a handler of an event: a copy of every such event.
 	Handlers []Handler
+
+	// Otherwise handles messages of the types that none of Handlers is for, as they came: HandleRaw or HandleRawTx makes it, with an
+	// empty type. Then no message waits for another version of the program that knows its type (UnknownWait). The first 1,000 of these
+	// types that a process receives are slowed down each by itself when their messages fail one after the other, further ones are not.
+	// Default: none, such messages wait and fail. Cost: none.
+	Otherwise Handler
+
+	// Subscribe names event types that the queue is subscribed to besides those of Handlers that have a Go type: for handlers made by
+	// HandleRaw, and for Otherwise. As with Handlers, a subscription stays.
+	// Default: none. Cost: a copy of every such event.
+	Subscribe []string
 
 	// Concurrency is how many messages are handled at a time in this process. HandleTx handlers are also bounded by
 	// Config.ReceiveConnections.
@@ -98,7 +111,41 @@ func (e Endpoint) withDefaults() Endpoint {
 	if !e.AtMostOnce { // the empty policy has one attempt
 		e.Retry = e.Retry.withDefaults()
 	}
+	e.Handlers = slices.Clone(e.Handlers)
+	for i := range e.Handlers {
+		h := &e.Handlers[i]
+		h.event = h.event || h.raw && slices.Contains(e.Subscribe, h.messageType)
+	}
 	return e
+}
+
+// allHandlers yields the Handlers and, if there is one, Otherwise.
+func (e *Endpoint) allHandlers() iter.Seq[*Handler] {
+	return func(yield func(*Handler) bool) {
+		for i := range e.Handlers {
+			if !yield(&e.Handlers[i]) {
+				return
+			}
+		}
+		if e.Otherwise.run != nil {
+			yield(&e.Otherwise)
+		}
+	}
+}
+
+// events returns the event types that the queue is to be subscribed to, each once.
+func (e *Endpoint) events() (events []string) {
+	for _, h := range e.Handlers {
+		if h.event {
+			events = append(events, h.messageType)
+		}
+	}
+	for _, event := range e.Subscribe {
+		if !slices.Contains(events, event) {
+			events = append(events, event)
+		}
+	}
+	return events
 }
 
 // validate checks an endpoint, with its defaults, by itself.
@@ -123,13 +170,26 @@ func (e Endpoint) validate(c Config) error {
 	case e.Deduplicate > 0 && e.AtMostOnce:
 		errs = append(errs, errors.New("AtMostOnce and Deduplicate: what is handled at most once is gone before anybody could say that it was handled; choose one"))
 	}
-	if len(e.Handlers) == 0 {
-		errs = append(errs, errors.New("no handler: give Handlers at least one"))
+	if len(e.Handlers) == 0 && e.Otherwise.run == nil {
+		errs = append(errs, errors.New("no handler: give Handlers at least one, or Otherwise"))
 	}
+	if o := e.Otherwise; o.run != nil {
+		if o.messageType != "" {
+			errs = append(errs, fmt.Errorf("its Otherwise is a handler for message type %q, and is to take every type: put it into Handlers, or make it with HandleRaw and an empty type", o.messageType))
+		}
+		if e.AtMostOnce && o.inTx {
+			errs = append(errs, errors.New("AtMostOnce and an Otherwise made by HandleRawTx: its transaction removes the message, and at most once means that the removal is committed before; make it with HandleRaw, or leave AtMostOnce off"))
+		}
+	}
+	errs = append(errs, e.validateSubscribe(c)...)
 	seen := map[string]bool{}
 	for _, h := range e.Handlers {
 		if h.run == nil {
 			errs = append(errs, errors.New("an empty Handler: make it with Handle or HandleTx"))
+			continue
+		}
+		if h.raw && h.messageType == "" {
+			errs = append(errs, errors.New("a raw handler without a message type in Handlers: name the type, or make it the endpoint's Otherwise"))
 			continue
 		}
 		if seen[h.messageType] {
@@ -150,6 +210,27 @@ func (e Endpoint) validate(c Config) error {
 		return fmt.Errorf("%w %q: %w", ErrInvalidEndpoint, e.Name, err)
 	}
 	return nil
+}
+
+// validateSubscribe says what is wrong with Subscribe.
+func (e Endpoint) validateSubscribe(c Config) (errs []error) {
+	for _, event := range e.Subscribe {
+		if err := checkTypeName(event); err != nil {
+			errs = append(errs, fmt.Errorf("its Subscribe: %w", err))
+			continue
+		}
+		i := slices.IndexFunc(e.Handlers, func(h Handler) bool { return h.messageType == event })
+		queue, routed := c.Routes[event]
+		switch {
+		case i >= 0 && !e.Handlers[i].event:
+			errs = append(errs, fmt.Errorf("its Subscribe names %q, whose handler is one for a command: if it is an event, give its type the method IsEvent()", event))
+		case i < 0 && e.Otherwise.run == nil:
+			errs = append(errs, fmt.Errorf("its Subscribe names %q, and nothing handles it: give it a handler with HandleRaw, or the endpoint an Otherwise", event))
+		case i < 0 && routed:
+			errs = append(errs, fmt.Errorf("its Subscribe names %q, which is routed to queue %q in Config.Routes: events have subscribers, not a route; remove it there", event, queue))
+		}
+	}
+	return errs
 }
 
 // validateEndpoints checks what Run was given as a whole.

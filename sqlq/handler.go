@@ -4,16 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"maps"
+	"math"
 	"reflect"
 	"runtime/debug"
+	"slices"
+	"sync"
 
 	"github.com/jackc/pgx/v5"
 )
 
-// Handler handles the messages of one type. [Handle] and [HandleTx] make one.
+// Handler handles the messages of one type. [Handle], [HandleTx], [HandleRaw] and [HandleRawTx] make one.
 type Handler struct {
-	messageType string
+	messageType string // "": of every type that has no other
 	event       bool
+	raw         bool // its messages have no Go type
 	inTx        bool // wants the receive transaction
 	run         func(ctx context.Context, tx pgx.Tx, in *Incoming) error
 }
@@ -57,6 +63,9 @@ func newHandler[T Message](inTx bool, handle func(context.Context, pgx.Tx, *Deli
 	if goType.Kind() == reflect.Interface {
 		panic(fmt.Sprintf("sqlq: a handler needs a concrete message type, %v is an interface", goType))
 	}
+	if goType == reflect.TypeFor[Raw]() || goType == reflect.TypeFor[*Raw]() {
+		panic("sqlq: a Raw has no type by itself: make its handler with HandleRaw or HandleRawTx, which name one")
+	}
 	_, event := any(zero).(Event)
 	return Handler{
 		messageType: zero.MessageType(),
@@ -75,6 +84,74 @@ func newHandler[T Message](inTx bool, handle func(context.Context, pgx.Tx, *Deli
 			in.ctx = ctx
 			return handle(ctx, tx, d)
 		},
+	}
+}
+
+// maxOthers bounds the types without a Handler of their own that have a breaker each.
+const maxOthers = 1_000
+
+// handlings are the handlers of an instance, by the type of what they handle. What comes to Endpoint.Otherwise has a breaker for each
+// type too, made when the first of it comes: what is wrong with one says nothing about the others.
+type handlings struct {
+	byType    map[string]*handling // unchanged once it is made
+	otherwise *Handler             // nil: there is none
+	limit     int                  // of their breakers
+
+	mu       sync.Mutex
+	others   map[string]*handling // of otherwise; at most maxOthers
+	overflow *handling            // of all further types; its breaker stays closed
+}
+
+// newHandlings returns those of an endpoint that has been validated.
+func newHandlings(e *Endpoint) *handlings {
+	hs := &handlings{byType: map[string]*handling{}, limit: max(10, e.Concurrency), others: map[string]*handling{}}
+	for i := range e.Handlers {
+		hs.byType[e.Handlers[i].messageType] = &handling{Handler: &e.Handlers[i], breaker: breaker{limit: hs.limit}}
+	}
+	if e.Otherwise.run != nil {
+		hs.otherwise = &e.Otherwise
+		hs.overflow = &handling{Handler: hs.otherwise, breaker: breaker{limit: math.MaxInt}}
+	}
+	return hs
+}
+
+// of returns what handles a type; nil if nothing does.
+func (hs *handlings) of(messageType string) *handling {
+	if h := hs.byType[messageType]; h != nil || hs.otherwise == nil {
+		return h
+	}
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	h := hs.others[messageType]
+	switch {
+	case h != nil:
+		return h
+	case len(hs.others) >= maxOthers:
+		return hs.overflow
+	}
+	own := *hs.otherwise
+	own.messageType = messageType
+	h = &handling{Handler: &own, breaker: breaker{limit: hs.limit}}
+	hs.others[messageType] = h
+	return h
+}
+
+// all yields each handling whose breaker may open.
+func (hs *handlings) all() iter.Seq[*handling] {
+	return func(yield func(*handling) bool) {
+		for _, h := range hs.byType {
+			if !yield(h) {
+				return
+			}
+		}
+		hs.mu.Lock()
+		others := slices.Collect(maps.Values(hs.others))
+		hs.mu.Unlock()
+		for _, h := range others {
+			if !yield(h) {
+				return
+			}
+		}
 	}
 }
 

@@ -11,16 +11,10 @@ func init() {
 		return incoming.(*Incoming).readyByHand(config.(Config), otherwise)
 	}
 	handmade.Encode = func(config, message any) (body []byte, contentType string, err error) {
-		codec := newCodecs(config.(Config).Codecs).encoding(message)
-		body, err = codec.Encode(message)
-		return body, codec.ContentType, err
+		return newCodecs(config.(Config).Codecs).encode(message)
 	}
 	handmade.Decode = func(config any, contentType string, body []byte, into any) error {
-		codec, err := newCodecs(config.(Config).Codecs).decoding(contentType)
-		if err != nil {
-			return err
-		}
-		return codec.Decode(body, into)
+		return newCodecs(config.(Config).Codecs).decode(contentType, body, into)
 	}
 }
 

@@ -133,29 +133,34 @@ func verbOf(publish bool) string {
 
 // about names a message in an error.
 func about(verb string, m Message) string {
-	if m == nil {
+	if isNil(m) {
 		return verb
 	}
-	return verb + " " + m.MessageType()
+	messageType := m.MessageType()
+	if rawOf(m) != nil && checkTypeName(messageType) != nil {
+		return verb // nobody knows what it is
+	}
+	return verb + " " + messageType
 }
 
 // enclose checks, routes and encodes a message, passes it through the middleware and hands its envelope to last. in is
 // the delivery whose handler sends it, if one does.
 func (c *Client) enclose(ctx context.Context, m Message, publish bool, in *Incoming, options []SendOption, last func(context.Context, sending.Envelope) error) error {
 	verb := verbOf(publish)
-	if m == nil {
+	if isNil(m) {
 		return fmt.Errorf("%s: the message is nil", verb)
+	}
+	out := &Outgoing{Type: m.MessageType(), Message: m}
+	if err := checkTypeName(out.Type); err != nil {
+		return fmt.Errorf("%s: %w", verb, err)
 	}
 	o, err := collect(options)
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", verb, m.MessageType(), err)
+		return fmt.Errorf("%s %s: %w", verb, out.Type, err)
 	}
-	out := &Outgoing{ID: o.id, Type: m.MessageType(), Headers: o.headers, Message: m}
+	out.ID, out.Headers = o.id, o.headers
 	if out.Headers == nil {
 		out.Headers = Headers{} // middleware may add some
-	}
-	if err := checkTypeName(out.Type); err != nil {
-		return fmt.Errorf("%s: %w", verb, err)
 	}
 	if out.Queue, err = c.route(m, publish, o.to); err != nil {
 		return fmt.Errorf("%s %s: %w", verb, out.Type, err)
@@ -163,9 +168,9 @@ func (c *Client) enclose(ctx context.Context, m Message, publish bool, in *Incom
 	if out.ID == (ID{}) {
 		out.ID = NewID()
 	}
-	codec := c.config.codecs.encoding(m)
-	if out.Body, err = codec.Encode(m); err != nil {
-		return fmt.Errorf("%s %s: %w as %s: %w", verb, out.Type, ErrEncode, codec.ContentType, err)
+	var contentType string
+	if out.Body, contentType, err = c.config.codecs.encode(m); err != nil {
+		return fmt.Errorf("%s %s: %w", verb, out.Type, err)
 	}
 	typ, queue := out.Type, out.Queue
 	send := func(ctx context.Context, out *Outgoing) error {
@@ -184,7 +189,7 @@ func (c *Client) enclose(ctx context.Context, m Message, publish bool, in *Incom
 		}
 		ctx = c.config.observing.sending(ctx, out, publish, in)
 		var err error
-		if e.Headers, err = c.headers(out, in, codec.ContentType, o.correlation); err != nil {
+		if e.Headers, err = c.headers(out, in, contentType, o.correlation); err != nil {
 			return c.config.observing.sent(ctx, &e, 1, in, fmt.Errorf("%s %s: %w", verb, out.Type, err))
 		}
 		return last(ctx, e)
@@ -315,6 +320,9 @@ func (r *routes) declare(endpoints []Endpoint) {
 // route returns the queue of a command, "" for an event, or says why there is none.
 func (c *Client) route(m Message, publish bool, to string) (string, error) {
 	_, event := m.(Event)
+	if rawOf(m) != nil {
+		event = publish
+	}
 	switch {
 	case publish && !event:
 		return "", fmt.Errorf("%w: send it; if it is an event, give its type the method IsEvent()", ErrNotEvent)
