@@ -89,7 +89,7 @@ func newBatch(in *instance, ms []store.Message, w *work, gates []gate, tooLarge 
 			d.expires = b.began.Add(*m.Left)
 		}
 		b.custody.receive(d, m, w)
-		d.handler = in.handlers[m.Type]
+		d.handler = in.handlers.of(m.Type)
 		d.probe = w.only != ""
 		passes := true
 		for _, g := range gates {

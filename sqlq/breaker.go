@@ -168,7 +168,7 @@ func (in *instance) openTypes(now time.Time, mayProbe bool) (open []string, prob
 	if in.opened.Load() == 0 {
 		return nil, ""
 	}
-	for _, h := range in.handlers {
+	for h := range in.handlers.all() {
 		if h.closed() {
 			continue
 		}

@@ -208,3 +208,15 @@ func (c *Client) LifeOf() (timers func() int) {
 		return len(l.timers)
 	}
 }
+
+// Handlings returns what looks a type's handler up in an endpoint, and says whether there is one, and what counts those of which it
+// keeps a breaker.
+func Handlings(e *Endpoint) (lookup func(messageType string) bool, kept func() int) {
+	hs := newHandlings(e)
+	return func(messageType string) bool { return hs.of(messageType) != nil }, func() (n int) {
+		for range hs.all() {
+			n++
+		}
+		return n
+	}
+}

@@ -175,7 +175,7 @@ func (in *instance) fetched(w *work, ms []store.Message, numbers []span, rest bo
 	in.done.Received += uint64(got)
 	if w.only != "" {
 		in.fetches += got
-		in.handlers[w.only].setRest(got > 0)
+		in.handlers.of(w.only).setRest(got > 0)
 		return
 	}
 	if w.suspects {
@@ -243,7 +243,7 @@ func (in *instance) endFetch(w work, got bool) {
 	case w.only == "":
 		in.suspicion.looking = in.suspicion.looking && !w.suspects
 	case !got:
-		in.handlers[w.only].foundNone(time.Now())
+		in.handlers.of(w.only).foundNone(time.Now())
 	}
 	in.asked -= w.n
 	if w.leftmost {

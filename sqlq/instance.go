@@ -22,7 +22,7 @@ type instance struct {
 	client   *Client
 	run      *runner
 	endpoint Endpoint
-	handlers map[string]*handling
+	handlers *handlings
 	opened   atomic.Int32 // breakers that are open
 	hasTx    bool
 	ctx      context.Context // of the handlers
@@ -75,15 +75,14 @@ type instance struct {
 
 func newInstance(r *runner, e Endpoint) *instance {
 	in := &instance{
-		client: r.client, run: r, endpoint: e, handlers: map[string]*handling{}, ctx: r.handlerCtx,
+		client: r.client, run: r, endpoint: e, ctx: r.handlerCtx,
 		leases: map[int64]*delivery{}, removed: map[*delivery]struct{}{}, lostUnder: map[ID]int{}, troubles: map[ID]int{}, refusals: newRefusals(),
 		apartUntil: map[string]time.Time{}, goesAlone: map[ID]struct{}{},
 		short: make(chan struct{}, 1), awake: true,
 	}
 	in.bell, in.member = in.newBell(), in.newMember()
-	for i := range e.Handlers {
-		h := &e.Handlers[i]
-		in.handlers[h.messageType] = &handling{Handler: h, breaker: breaker{limit: max(10, e.Concurrency)}}
+	in.handlers = newHandlings(&in.endpoint)
+	for h := range e.allHandlers() {
 		in.hasTx = in.hasTx || h.inTx
 	}
 	return in

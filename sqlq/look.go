@@ -53,7 +53,7 @@ func (in *instance) look(ctx context.Context) int {
 	in.awake, in.looking, in.fetches = true, true, 0
 	in.wakes++ // a fetch under way may have looked too early
 	if in.opened.Load() > 0 {
-		for _, h := range in.handlers {
+		for h := range in.handlers.all() {
 			h.setRest(true)
 		}
 	}

@@ -205,13 +205,7 @@ func (c *Client) prepareQueue(ctx context.Context, e Endpoint) error {
 			return fmt.Errorf("deduplicate in queue %q: %w, %s", e.Name, ErrPermissionDenied, c.grant("consumer", e.Name))
 		}
 	}
-	var events []string
-	for _, h := range e.Handlers {
-		if h.event {
-			events = append(events, h.messageType)
-		}
-	}
-	if len(events) > 0 {
+	if events := e.events(); len(events) > 0 {
 		err := c.store.Subscribe(ctx, c.pool, e.Name, events)
 		if session.State(err) == session.InsufficientPrivilege {
 			return fmt.Errorf("subscribe queue %q to %s: %w (%s): %w", e.Name, quoted(events), ErrPermissionDenied, c.grantEvents(e.Name, events), err)
@@ -328,7 +322,7 @@ func (r *runner) equip(endpoints []Endpoint) {
 func needsSpare(endpoints []Endpoint) bool {
 	inTx, plain := false, false
 	for _, e := range endpoints {
-		for _, h := range e.Handlers {
+		for h := range e.allHandlers() {
 			inTx, plain = inTx || h.inTx, plain || !h.inTx
 		}
 	}
