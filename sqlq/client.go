@@ -141,7 +141,7 @@ func (c *Client) checkSchema(ctx context.Context) error {
 
 // checkEncoding refuses what would change headers and other text on their way. Bodies are bytes.
 func (c *Client) checkEncoding(ctx context.Context) error {
-	server, client, err := c.store.Encodings(ctx, c.pool)
+	server, client, err := c.store.Sessions.Encodings(ctx, c.pool)
 	switch {
 	case err != nil:
 		return fmt.Errorf("ask for the encoding: %w", err)

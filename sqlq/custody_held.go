@@ -37,7 +37,7 @@ func (heldCustody) mayWait(*delivery) bool                      { return true }
 
 func (heldCustody) queueFetch(r *receiver, b *pgx.Batch, w *work, where store.Where, bounds store.Bounds, into *[]store.Message) {
 	where.After = max(w.after, w.above)
-	r.run.client.store.FetchHeld(b, w.in.endpoint.Name, where, min(bounds.Inline, bounds.Body), into)
+	r.run.client.store.Ready.Fetch(b, w.in.endpoint.Name, where, min(bounds.Inline, bounds.Body), into)
 }
 
 func (heldCustody) foundNone(ctx context.Context, r *receiver, _ *work) {
@@ -74,7 +74,7 @@ func (heldCustody) complete(s *settlement, d *delivery) {
 
 func (heldCustody) queue(s *settlement, b *pgx.Batch) error {
 	if len(s.rows) > 0 {
-		s.client.store.CompleteHeld(b, s.from.Queue, s.rows)
+		s.client.store.Ready.Complete(b, s.from.Queue, s.rows)
 	}
 	if err := s.queueEnds(b); err != nil || len(s.running) == 0 {
 		return err
@@ -84,7 +84,7 @@ func (heldCustody) queue(s *settlement, b *pgx.Batch) error {
 		seqs[i] = d.seq
 	}
 	s.leases = map[int64]int64{}
-	s.client.store.Lease(b, s.from.Queue, s.by, seqs, s.attempts, s.leases)
+	s.client.store.Leases.Add(b, s.from.Queue, s.by, seqs, s.attempts, s.leases)
 	return nil
 }
 
@@ -94,7 +94,7 @@ func (c heldCustody) store(ctx context.Context, r *receiver, in *instance, ds []
 		if err := r.conn.BeginReceive(ctx); err != nil {
 			return err
 		}
-		free, err := r.run.client.store.Relock(ctx, r.conn, in.endpoint.Name, []int64{d.seq})
+		free, err := r.run.client.store.Ready.Relock(ctx, r.conn, in.endpoint.Name, []int64{d.seq})
 		if err != nil {
 			return err
 		}

@@ -45,7 +45,7 @@ func (leasedCustody) prepare(ctx context.Context, r *receiver, w *work) error {
 
 func (leasedCustody) queueFetch(r *receiver, b *pgx.Batch, w *work, where store.Where, bounds store.Bounds, into *[]store.Message) {
 	where.UpTo = w.upTo
-	r.run.client.store.FetchLeased(b, w.in.endpoint.Name, w.by, where, bounds, into)
+	r.run.client.store.Leases.Fetch(b, w.in.endpoint.Name, w.by, where, bounds, into)
 	b.Queue(`COMMIT`)
 }
 
@@ -102,7 +102,7 @@ func (leasedCustody) queue(s *settlement, b *pgx.Batch) error {
 	for i, d := range s.back {
 		leases[i] = d.lease
 	}
-	s.client.store.GiveBack(b, s.from.Queue, s.from.Instance, leases, s.notify)
+	s.client.store.Leases.GiveBack(b, s.from.Queue, s.from.Instance, leases, s.notify)
 	return nil
 }
 
@@ -116,7 +116,7 @@ func (c leasedCustody) store(ctx context.Context, r *receiver, in *instance, ds 
 	if err := r.conn.BeginReceive(ctx); err != nil {
 		return err
 	}
-	mine, err := r.run.client.store.LockLeases(ctx, r.conn, ds[0].leasedBy, leases)
+	mine, err := r.run.client.store.Leases.Lock(ctx, r.conn, ds[0].leasedBy, leases)
 	if err != nil {
 		return err
 	}

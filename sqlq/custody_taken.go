@@ -41,7 +41,7 @@ func (takenCustody) mayWait(*delivery) bool                { return false } // i
 
 // queueFetch: what its commit does not answer for is not handled.
 func (takenCustody) queueFetch(r *receiver, b *pgx.Batch, w *work, where store.Where, bounds store.Bounds, into *[]store.Message) {
-	r.run.client.store.FetchRemoved(b, w.in.endpoint.Name, where, bounds, into)
+	r.run.client.store.Removed.Fetch(b, w.in.endpoint.Name, where, bounds, into)
 	b.Queue(`COMMIT`).Exec(committed)
 }
 
@@ -82,15 +82,15 @@ func (takenCustody) handlerEnded(in *instance, d *delivery) {
 func (takenCustody) queue(s *settlement, b *pgx.Batch) error {
 	st := s.client.store
 	if len(s.delayed) > 0 {
-		st.DelayRemoved(b, s.from.Queue, messagesOf(s.delayed), s.retries, s.notify)
+		st.Removed.Delay(b, s.from.Queue, messagesOf(s.delayed), s.retries, s.notify)
 	}
 	if len(s.failed) > 0 {
-		if err := st.FailRemoved(b, s.from.Queue, messagesOf(s.failed), s.failures); err != nil {
+		if err := st.Removed.Fail(b, s.from.Queue, messagesOf(s.failed), s.failures); err != nil {
 			return err
 		}
 	}
 	if len(s.back) > 0 {
-		st.PutBack(b, s.from.Queue, messagesOf(s.back), s.notify)
+		st.Removed.PutBack(b, s.from.Queue, messagesOf(s.back), s.notify)
 	}
 	return nil
 }

@@ -128,7 +128,7 @@ func (r *runner) abandon() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if err := r.client.store.EndSessions(ctx, r.client.pool, string(session.Receive), pids); err != nil {
+	if err := r.client.store.Sessions.End(ctx, r.client.pool, string(session.Receive), pids); err != nil {
 		r.client.log.Warn("sqlq: cannot end the session of a handler that is left behind; the server will, when it has idled too long", "err", err)
 	}
 }

@@ -78,13 +78,13 @@ func (c *Client) Awaited(endpoint string) int {
 func LastValue(t *testing.T, pool *pgxpool.Pool, queue string) int64 {
 	t.Helper()
 	st, ctx := store.New("sqlq"), context.Background()
-	names, err := st.Sequences(ctx, pool, []string{queue})
+	names, err := st.Low.Sequences(ctx, pool, []string{queue})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var values []int64
 	b := &pgx.Batch{}
-	st.LastValues(b, names, &values)
+	st.Low.LastValues(b, names, &values)
 	if err := pool.SendBatch(ctx, b).Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -106,12 +106,12 @@ func FetchPlans(t *testing.T, pool *pgxpool.Pool, queue string) []string {
 	for _, where := range []store.Where{{Limit: 500}, {After: 100, Limit: 500, From: []int64{1, 50}, To: []int64{10, 50}},
 		{After: 100, Limit: 500, UpTo: 900, Leave: store.Leave{Seqs: []int64{7}, Types: []string{"T"}}}} {
 		bounds := store.Bounds{Inline: 1000, Total: 1 << 20, Body: 1 << 20}
-		st.FetchHeld(b, queue, where, 1000, &ms)
-		st.FetchLeased(b, queue, 1, where, bounds, &ms)
-		st.FetchRemoved(b, queue, where, bounds, &ms)
+		st.Ready.Fetch(b, queue, where, 1000, &ms)
+		st.Leases.Fetch(b, queue, 1, where, bounds, &ms)
+		st.Removed.Fetch(b, queue, where, bounds, &ms)
 	}
-	st.Complete(b, store.From{Queue: queue}, []int64{1, 2, 3})
-	st.CompleteHeld(b, queue, []pgtype.TID{{OffsetNumber: 1, Valid: true}, {OffsetNumber: 2, Valid: true}})
+	st.InHand.Complete(b, store.From{Queue: queue}, []int64{1, 2, 3})
+	st.Ready.Complete(b, queue, []pgtype.TID{{OffsetNumber: 1, Valid: true}, {OffsetNumber: 2, Valid: true}})
 	var plans []string
 	for _, q := range b.QueuedQueries {
 		tx, err := conn.Begin(ctx)

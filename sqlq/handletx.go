@@ -243,7 +243,7 @@ func (r *receiver) beginLeased(ctx context.Context, d *delivery) (mine bool, err
 	if err := r.conn.BeginReceive(ctx); err != nil {
 		return false, err
 	}
-	leases, err := r.run.client.store.LockLeases(ctx, r.conn, d.leasedBy, []int64{d.lease})
+	leases, err := r.run.client.store.Leases.Lock(ctx, r.conn, d.leasedBy, []int64{d.lease})
 	if err != nil {
 		return false, err
 	}

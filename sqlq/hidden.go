@@ -16,7 +16,7 @@ import (
 func (c *Client) checkHidden(ctx context.Context, queue string) error {
 	var hidden []store.Hidden
 	b := &pgx.Batch{}
-	c.store.QueueHidden(b, []string{queue}, &hidden)
+	c.store.Queues.Hidden(b, []string{queue}, &hidden)
 	if err := c.pool.SendBatch(ctx, b).Close(); err != nil {
 		return fmt.Errorf("look for row security: %w", err)
 	}

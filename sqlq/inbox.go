@@ -52,7 +52,7 @@ func (g *inboxGate) look(ctx context.Context, r *receiver, w *work, ms []store.M
 			leases = append(leases, ms[i].Lease)
 		}
 	}
-	g.claims, err = r.run.client.store.Claim(ctx, r.conn, w.in.endpoint.Name, ids, w.in.endpoint.Deduplicate, by, leases)
+	g.claims, err = r.run.client.store.Inbox.Claim(ctx, r.conn, w.in.endpoint.Name, ids, w.in.endpoint.Deduplicate, by, leases)
 	return err
 }
 
@@ -97,7 +97,7 @@ func (i *inboxRider) queueAfter(s *settlement, b *pgx.Batch) {
 		i.claims.Handled = nil
 	}
 	if i.claims.Any() {
-		s.client.store.SettleClaims(b, s.from.Queue, s.in.endpoint.Deduplicate, i.claims, leased, by)
+		s.client.store.Inbox.Settle(b, s.from.Queue, s.in.endpoint.Deduplicate, i.claims, leased, by)
 	}
 }
 
@@ -111,7 +111,7 @@ func (r *receiver) reclaim(ctx context.Context, in *instance, d *delivery) (sett
 		d.claim = store.Unclaimed
 		return true, nil
 	}
-	claims, err := r.run.client.store.Claim(ctx, r.conn, in.endpoint.Name, [][16]byte{d.stored.id}, in.endpoint.Deduplicate, 0, nil)
+	claims, err := r.run.client.store.Inbox.Claim(ctx, r.conn, in.endpoint.Name, [][16]byte{d.stored.id}, in.endpoint.Deduplicate, 0, nil)
 	if err != nil {
 		return false, err
 	}
@@ -126,7 +126,7 @@ func (r *receiver) reclaim(ctx context.Context, in *instance, d *delivery) (sett
 
 // claimAnew is reclaim for a delivery whose handler still runs, and which is about to be leased.
 func (r *receiver) claimAnew(ctx context.Context, in *instance, d *delivery) (mine bool, err error) {
-	claims, err := r.run.client.store.Claim(ctx, r.conn, in.endpoint.Name, [][16]byte{d.stored.id}, in.endpoint.Deduplicate, 0, nil)
+	claims, err := r.run.client.store.Inbox.Claim(ctx, r.conn, in.endpoint.Name, [][16]byte{d.stored.id}, in.endpoint.Deduplicate, 0, nil)
 	return claims[d.stored.id] == store.Claimed, err
 }
 
@@ -157,7 +157,7 @@ func (r *receiver) takeBackClaims(ctx context.Context, b *batch) error {
 	if err := r.conn.BeginReceive(ctx); err != nil {
 		return err
 	}
-	free, err := st.Relock(ctx, r.conn, in.endpoint.Name, seqs)
+	free, err := st.Ready.Relock(ctx, r.conn, in.endpoint.Name, seqs)
 	if err != nil {
 		return err
 	}

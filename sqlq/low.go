@@ -157,7 +157,7 @@ func (r *receiver) learnLow(ctx context.Context, w *work) {
 	if known || !w.leftmost {
 		return
 	}
-	low, err := r.run.client.store.Low(ctx, r.conn, in.endpoint.Name)
+	low, err := r.run.client.store.Low.Read(ctx, r.conn, in.endpoint.Name)
 	if err != nil {
 		low = 0
 	}
@@ -237,11 +237,11 @@ func (r *raiser) beginRaise(ctx context.Context, c *session.Conn, ins []*instanc
 		return nil
 	}
 	queues := namesOf(ins)
-	sequences, err := st.Sequences(ctx, c, queues)
+	sequences, err := st.Low.Sequences(ctx, c, queues)
 	if err != nil {
 		return err
 	}
-	tables, err := st.ReadyTables(ctx, c, queues)
+	tables, err := st.Tables.Ready(ctx, c, queues)
 	if err != nil {
 		return err
 	}
@@ -258,8 +258,8 @@ func (r *raiser) beginRaise(ctx context.Context, c *session.Conn, ins []*instanc
 	var his []int64
 	var writers []store.Writer
 	b := &pgx.Batch{}
-	st.LastValues(b, sequences, &his)
-	st.Writers(b, tables, &writers)
+	st.Low.LastValues(b, sequences, &his)
+	st.Tables.Writers(b, tables, &writers)
 	if err := c.SendBatch(ctx, b).Close(); err != nil {
 		return err
 	}
@@ -277,7 +277,7 @@ func (r *raiser) beginRaise(ctx context.Context, c *session.Conn, ins []*instanc
 		in.mu.Unlock()
 	}
 	for _, queue := range setBack { // what is kept is to be forgotten before the sequence has passed it
-		if _, err := st.Low(ctx, c, queue); err != nil {
+		if _, err := st.Low.Read(ctx, c, queue); err != nil {
 			return err
 		}
 	}
@@ -290,13 +290,13 @@ func (r *raiser) finishRaise(ctx context.Context, c *session.Conn, ins []*instan
 	}
 	st := r.run.client.store
 	epochs := epochsOf(ins)
-	tables, err := st.ReadyTables(ctx, c, namesOf(ins))
+	tables, err := st.Tables.Ready(ctx, c, namesOf(ins))
 	if err != nil {
 		return err
 	}
 	var writers []store.Writer
 	b := &pgx.Batch{}
-	st.Writers(b, tables, &writers)
+	st.Tables.Writers(b, tables, &writers)
 	if err := c.SendBatch(ctx, b).Close(); err != nil {
 		return err
 	}
@@ -322,7 +322,7 @@ func (r *raiser) finishRaise(ctx context.Context, c *session.Conn, ins []*instan
 	}
 	epochs = epochsOf(ready)
 	b = &pgx.Batch{}
-	st.FirstAfter(b, queues, lows, &firsts)
+	st.Low.FirstAfter(b, queues, lows, &firsts)
 	if err := c.SendBatch(ctx, b).Close(); err != nil {
 		return err
 	}
@@ -359,7 +359,7 @@ func (r *raiser) keepLow(ctx context.Context, c *session.Conn, ins []*instance) 
 		return nil
 	}
 	r.kept = time.Now()
-	err := r.run.client.store.KeepLow(ctx, c, queues, lows)
+	err := r.run.client.store.Low.Keep(ctx, c, queues, lows)
 	if session.State(err) == session.InsufficientPrivilege { // it is an optimisation
 		r.mayNotKeep, err = true, nil
 	}

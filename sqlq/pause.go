@@ -34,7 +34,7 @@ func (p *pauses) begin() int {
 func (r *runner) readPaused(ctx context.Context, c *session.Conn) error {
 	var paused []store.Paused
 	reading, b := r.pauses.begin(), &pgx.Batch{}
-	r.client.store.QueuePaused(b, r.endpoints(), &paused)
+	r.client.store.Queues.Paused(b, r.endpoints(), &paused)
 	if err := c.SendBatch(ctx, b).Close(); err != nil {
 		return fmt.Errorf("read which queues are paused: %w", err)
 	}

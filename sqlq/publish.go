@@ -31,9 +31,9 @@ func (c *Client) PublishTx(ctx context.Context, tx DBTX, m Message, options ...S
 	return c.enclose(ctx, m, true, nil, options, func(ctx context.Context, e sending.Envelope) error {
 		var err error
 		if e.Deferred() {
-			_, err = c.store.Defer(ctx, tx, e.Queue, e.Outgoing, !c.config.NoNotify)
+			_, err = c.store.Delayed.Defer(ctx, tx, e.Queue, e.Outgoing, !c.config.NoNotify)
 		} else {
-			err = c.store.PublishOne(ctx, tx, e.Outgoing, !c.config.NoNotify)
+			err = c.store.Sending.PublishOne(ctx, tx, e.Outgoing, !c.config.NoNotify)
 		}
 		return c.config.observing.sent(ctx, &e, 1, nil, c.sendError(err, e))
 	})

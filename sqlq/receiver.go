@@ -216,8 +216,8 @@ func (r *receiver) queueFetch(pipeline *pgx.Batch, w *work, into *[]store.Messag
 	st, queue := r.run.client.store, w.in.endpoint.Name
 	r.conn.QueueBeginReceive(pipeline)
 	if w.reads {
-		st.Given(pipeline, queue, &w.given)
-		st.WritersOf(pipeline, queue, &w.writers)
+		st.Low.Given(pipeline, queue, &w.given)
+		st.Tables.WritersOf(pipeline, queue, &w.writers)
 	}
 	where := store.Where{After: w.after, Limit: w.n, Leave: w.leave}
 	for _, g := range w.gaps {

@@ -158,7 +158,7 @@ func (r *runner) prepare(ctx context.Context, endpoints []Endpoint) error {
 		receiving++
 	}
 	need := receiving + minPool
-	has, err := c.store.Capacity(ctx, c.pool)
+	has, err := c.store.Sessions.Capacity(ctx, c.pool)
 	if err != nil {
 		return fmt.Errorf("ask for the connection limits: %w", session.Unreachable(err))
 	}
@@ -180,10 +180,10 @@ func (c *Client) prepareQueues(ctx context.Context, endpoints []Endpoint) error 
 }
 
 func (c *Client) prepareQueue(ctx context.Context, e Endpoint) error {
-	exists, may, err := c.store.MayReceive(ctx, c.pool, e.Name)
+	exists, may, err := c.store.Queues.MayReceive(ctx, c.pool, e.Name)
 	if err == nil && !exists {
-		if _, err = c.store.CreateQueue(ctx, c.pool, e.Name); err == nil {
-			_, may, err = c.store.MayReceive(ctx, c.pool, e.Name)
+		if _, err = c.store.Queues.Create(ctx, c.pool, e.Name); err == nil {
+			_, may, err = c.store.Queues.MayReceive(ctx, c.pool, e.Name)
 		}
 	}
 	if session.State(err) == session.InsufficientPrivilege {
@@ -199,14 +199,14 @@ func (c *Client) prepareQueue(ctx context.Context, e Endpoint) error {
 		return fmt.Errorf("receive from queue %q: %w", e.Name, err)
 	}
 	if e.Deduplicate > 0 {
-		if may, err := c.store.MayClaim(ctx, c.pool); err != nil {
+		if may, err := c.store.Inbox.MayClaim(ctx, c.pool); err != nil {
 			return fmt.Errorf("look for the inbox of queue %q: %w", e.Name, err)
 		} else if !may {
 			return fmt.Errorf("deduplicate in queue %q: %w, %s", e.Name, ErrPermissionDenied, c.grant("consumer", e.Name))
 		}
 	}
 	if events := e.events(); len(events) > 0 {
-		err := c.store.Subscribe(ctx, c.pool, e.Name, events)
+		err := c.store.Subscriptions.Add(ctx, c.pool, e.Name, events)
 		if session.State(err) == session.InsufficientPrivilege {
 			return fmt.Errorf("subscribe queue %q to %s: %w (%s): %w", e.Name, quoted(events), ErrPermissionDenied, c.grantEvents(e.Name, events), err)
 		}

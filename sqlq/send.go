@@ -55,9 +55,9 @@ func (c *Client) SendTx(ctx context.Context, tx DBTX, m Message, options ...Send
 	return c.enclose(ctx, m, false, nil, options, func(ctx context.Context, e sending.Envelope) error {
 		var err error
 		if e.Deferred() {
-			_, err = c.store.Defer(ctx, tx, e.Queue, e.Outgoing, !c.config.NoNotify)
+			_, err = c.store.Delayed.Defer(ctx, tx, e.Queue, e.Outgoing, !c.config.NoNotify)
 		} else {
-			err = c.store.InsertOne(ctx, tx, e.Queue, e.Outgoing, !c.config.NoNotify)
+			err = c.store.Sending.InsertOne(ctx, tx, e.Queue, e.Outgoing, !c.config.NoNotify)
 		}
 		return c.config.observing.sent(ctx, &e, 1, nil, c.sendError(err, e))
 	})

@@ -95,7 +95,7 @@ func (r *receiver) learnSettings() {
 	c.settings.inquire.Do(func() {
 		ctx, cancel := r.timeout()
 		defer cancel()
-		names, err := c.store.SettingsInFunctions(ctx, r.conn)
+		names, err := c.store.Sessions.SettingsInFunctions(ctx, r.conn)
 		if err != nil {
 			c.log.Debug("sqlq: cannot read which settings the functions of the database make", "err", err)
 		}

@@ -197,7 +197,7 @@ func (r *receiver) leaseAnew(in *instance, ds []*delivery) (leases map[int64]int
 	for i, d := range ds {
 		seqs[i] = d.seq
 	}
-	free, err := r.run.client.store.Relock(ctx, r.conn, in.endpoint.Name, seqs)
+	free, err := r.run.client.store.Ready.Relock(ctx, r.conn, in.endpoint.Name, seqs)
 	if err != nil {
 		return nil, 0, err
 	}

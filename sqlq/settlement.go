@@ -113,13 +113,13 @@ func (s *settlement) queue(b *pgx.Batch) error {
 func (s *settlement) queueEnds(b *pgx.Batch) error {
 	st := s.client.store
 	if len(s.keys) > 0 {
-		st.Complete(b, s.from, s.keys)
+		st.InHand.Complete(b, s.from, s.keys)
 	}
 	if len(s.retries) > 0 {
-		st.Delay(b, s.from, s.retries, s.notify)
+		st.InHand.Delay(b, s.from, s.retries, s.notify)
 	}
 	if len(s.failures) > 0 {
-		return st.Fail(b, s.from, s.failures)
+		return st.InHand.Fail(b, s.from, s.failures)
 	}
 	return nil
 }

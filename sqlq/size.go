@@ -67,7 +67,7 @@ func (r *receiver) exceeds(ctx context.Context, w *work, m *store.Message) error
 	sizes := store.Sizes{Body: m.Size}
 	if m.Unread() {
 		var err error
-		if sizes, err = r.run.client.store.Sizes(ctx, r.conn, w.custody.source(w), w.custody.row(m)); err != nil {
+		if sizes, err = r.run.client.store.InHand.Sizes(ctx, r.conn, w.custody.source(w), w.custody.row(m)); err != nil {
 			return err
 		}
 	}
@@ -86,7 +86,7 @@ func (c *Client) tooLarge(s store.Sizes) error {
 }
 
 func (r *receiver) readMessage(ctx context.Context, w *work, m *store.Message) (err error) {
-	m.Headers, m.Body, err = r.run.client.store.FetchRest(ctx, r.conn, w.custody.source(w), w.custody.row(m))
+	m.Headers, m.Body, err = r.run.client.store.InHand.Rest(ctx, r.conn, w.custody.source(w), w.custody.row(m))
 	return err
 }
 
@@ -99,7 +99,7 @@ func isSuspect(m *store.Message) bool {
 // readBody reads the body of a message that was under suspicion when it was leased.
 func (in *instance) readBody(ctx context.Context, db store.DBTX, d *delivery) (err error) {
 	if d.stored.body == nil {
-		_, d.stored.body, err = in.client.store.FetchRest(ctx, db, d.custody.from(in, d), d.lease)
+		_, d.stored.body, err = in.client.store.InHand.Rest(ctx, db, d.custody.from(in, d), d.lease)
 		d.Body = d.stored.body
 	}
 	return err
@@ -140,11 +140,11 @@ func (r *receiver) failOneTooLarge(in *instance, d *delivery) error {
 	if err := r.conn.BeginReceive(ctx); err != nil {
 		return err
 	}
-	free, err := st.Relock(ctx, r.conn, in.endpoint.Name, []int64{d.seq})
+	free, err := st.Ready.Relock(ctx, r.conn, in.endpoint.Name, []int64{d.seq})
 	if err != nil || len(free) == 0 {
 		return errors.Join(err, r.exec(ctx, `ROLLBACK`))
 	}
-	sizes, err := st.Sizes(ctx, r.conn, from, d.seq)
+	sizes, err := st.InHand.Sizes(ctx, r.conn, from, d.seq)
 	if err != nil {
 		return err
 	}

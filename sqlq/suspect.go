@@ -28,7 +28,7 @@ func (in *instance) apart(d *delivery, meanwhile func()) bool {
 	defer cancel()
 	var mine bool
 	err := session.OnPool(ctx, in.client.pool, func(db store.DBTX) (err error) {
-		if mine, err = in.client.store.BeginAlone(ctx, db, d.leasedBy, d.lease); err == nil && mine {
+		if mine, err = in.client.store.Leases.BeginAlone(ctx, db, d.leasedBy, d.lease); err == nil && mine {
 			err = in.readBody(ctx, db, d)
 		}
 		return err
@@ -171,7 +171,7 @@ func (r *receiver) learnSuspects(ctx context.Context, w *work) error {
 	if w.upTo > 0 {
 		return nil
 	}
-	last, err := r.run.client.store.LastGiven(ctx, r.conn, in.endpoint.Name)
+	last, err := r.run.client.store.Ready.LastGiven(ctx, r.conn, in.endpoint.Name)
 	if session.State(err) == session.InsufficientPrivilege {
 		last, err = math.MaxInt64, nil
 	}
@@ -203,7 +203,7 @@ func (in *instance) fetchedSuspects(w work, got int, rest bool) {
 // clearSuspicion ends the suspicion when no message is left there, which a fetch by lease that brought nothing makes likely.
 func (r *receiver) clearSuspicion(ctx context.Context, w work) {
 	in := w.in
-	left, err := r.run.client.store.AnyReady(ctx, r.conn, in.endpoint.Name, w.after, w.upTo)
+	left, err := r.run.client.store.Ready.Any(ctx, r.conn, in.endpoint.Name, w.after, w.upTo)
 	if err != nil {
 		r.lost(err)
 		return

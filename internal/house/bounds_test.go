@@ -21,7 +21,7 @@ const (
 var (
 	methodsToday = map[string]int{
 		"cmd/sqlq.app": 184, "internal/bench.rig": 61, "internal/torture/trial.trial": 58,
-		"sqlq.instance": 111, "sqlq.receiver": 58, "sqlq/internal/store.Schema": 108,
+		"sqlq.instance": 111, "sqlq.receiver": 58,
 	}
 	mutexFilesToday = map[string]int{"sqlq.instance.mu": 22}
 )

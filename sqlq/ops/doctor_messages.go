@@ -64,7 +64,7 @@ func (e *examination) recover(ctx context.Context) (string, error) {
 	var names []string
 	var channels []string
 	var given int64
-	dead, err := e.store.MarkDead(ctx, e.pool, []int32{}, true)
+	dead, err := e.store.Instances.MarkDead(ctx, e.pool, []int32{}, true)
 	if err != nil {
 		return "", err
 	}
@@ -73,7 +73,7 @@ func (e *examination) recover(ctx context.Context) (string, error) {
 	}
 	b := wholeBatch(moveBatch)
 	for more := true; more; {
-		recovered, err := e.store.Recover(ctx, e.pool, "", b.rows, b.bytes)
+		recovered, err := e.store.Leases.Recover(ctx, e.pool, "", b.rows, b.bytes)
 		if b.shrinkAfter(err) {
 			continue
 		}
@@ -131,7 +131,7 @@ func (e *examination) moveDue(ctx context.Context) (string, error) {
 	var locked []string
 	b := wholeBatch(moveBatch)
 	for {
-		batch, err := e.store.MoveDue(ctx, e.pool, from, b.rows, b.bytes, locked, false)
+		batch, err := e.store.Delayed.MoveDue(ctx, e.pool, from, b.rows, b.bytes, locked, false)
 		if b.shrinkAfter(err) {
 			continue
 		}

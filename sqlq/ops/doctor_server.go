@@ -139,7 +139,7 @@ func (e *examination) checkListen(ctx context.Context) ([]Finding, error) {
 	if err := e.store.Listen(ctx, conn, channel); err != nil {
 		return nil, err
 	}
-	if err := e.store.Notify(ctx, e.pool, []string{channel}); err != nil {
+	if err := e.store.Wakeups.Notify(ctx, e.pool, []string{channel}); err != nil {
 		return nil, err
 	}
 	if _, err := conn.WaitForNotification(ctx); err != nil && ctx.Err() == nil {
@@ -183,7 +183,7 @@ const probeAgain = 200 * time.Millisecond
 
 // checkLocks finds sessions that keep advisory locks of the library's, which every role of the database can take.
 func (e *examination) checkLocks(ctx context.Context) (found []Finding, err error) {
-	first, err := e.store.Strangers(ctx, e.pool)
+	first, err := e.store.Sessions.Strangers(ctx, e.pool)
 	if err != nil || len(first) == 0 {
 		return nil, err
 	}
@@ -192,7 +192,7 @@ func (e *examination) checkLocks(ctx context.Context) (found []Finding, err erro
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	again, err := e.store.Strangers(ctx, e.pool)
+	again, err := e.store.Sessions.Strangers(ctx, e.pool)
 	if err != nil {
 		return nil, err
 	}

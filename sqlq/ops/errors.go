@@ -229,7 +229,7 @@ func (o *core) mustExist(ctx context.Context, queue string) error {
 
 // unknownQueue returns the *NoQueueError for a queue that is not there.
 func (o *core) unknownQueue(ctx context.Context, queue string) error {
-	names, err := o.store.QueueNames(ctx, o.pool)
+	names, err := o.store.Queues.Names(ctx, o.pool)
 	if err != nil {
 		return fmt.Errorf("list queues: %w", err)
 	}

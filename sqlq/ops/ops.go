@@ -182,7 +182,7 @@ func (o *core) wake(ctx context.Context, channel string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	if err := o.store.Notify(ctx, o.pool, []string{channel}); err != nil {
+	if err := o.store.Wakeups.Notify(ctx, o.pool, []string{channel}); err != nil {
 		return fmt.Errorf("wake the receivers: %w", err)
 	}
 	return nil

@@ -59,7 +59,7 @@ type QueueInstance struct {
 
 // Create makes a queue; false: it was there already.
 func (o Queues) Create(ctx context.Context, name string) (made bool, err error) {
-	made, err = o.store.CreateQueue(ctx, o.pool, name)
+	made, err = o.store.Queues.Create(ctx, o.pool, name)
 	if err != nil {
 		return false, fmt.Errorf("create queue %q: %w", name, err)
 	}
@@ -70,7 +70,7 @@ func (o Queues) Create(ctx context.Context, name string) (made bool, err error) 
 // are those of Queues.Create.
 func (o Queues) PreviewCreate(ctx context.Context, name string) (would bool, err error) {
 	err = o.rolledBack(ctx, func(tx pgx.Tx) error {
-		would, err = o.store.CreateQueue(ctx, tx, name)
+		would, err = o.store.Queues.Create(ctx, tx, name)
 		return err
 	})
 	if err != nil {
@@ -99,7 +99,7 @@ func (o Queues) List(ctx context.Context) ([]Queue, error) {
 
 // Names returns the names of all queues, in their order.
 func (o Queues) Names(ctx context.Context) ([]string, error) {
-	names, err := o.store.QueueNames(ctx, o.pool)
+	names, err := o.store.Queues.Names(ctx, o.pool)
 	if err != nil {
 		return nil, fmt.Errorf("list queues: %w", err)
 	}

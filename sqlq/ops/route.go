@@ -72,7 +72,7 @@ func (o Routes) explainRoute(ctx context.Context, messageType string) (r Route, 
 	if r.Subscribers, err = o.List(ctx, messageType, ""); err != nil {
 		return r, err
 	}
-	queues, err := o.store.QueueNames(ctx, o.pool)
+	queues, err := o.store.Queues.Names(ctx, o.pool)
 	if err != nil {
 		return r, err
 	}

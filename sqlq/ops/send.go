@@ -164,7 +164,7 @@ func (o *Ops) subscribed(ctx context.Context, tx pgx.Tx, messageType string) (qu
 	if may, err := o.store.MaySeeSubscriptions(ctx, tx); err != nil || !may {
 		return nil, err
 	}
-	subscriptions, err := o.store.ListSubscriptions(ctx, tx, messageType, "")
+	subscriptions, err := o.store.Subscriptions.List(ctx, tx, messageType, "")
 	queues = []string{}
 	for _, s := range subscriptions {
 		queues = append(queues, s.Queue)

@@ -27,7 +27,7 @@ type Subscription struct {
 // List returns the subscriptions of a type and a queue, by type and queue; "" is every one. A queue that is not
 // there is a *NoQueueError.
 func (o Routes) List(ctx context.Context, messageType, queue string) ([]Subscription, error) {
-	found, err := o.store.ListSubscriptions(ctx, o.pool, messageType, queue)
+	found, err := o.store.Subscriptions.List(ctx, o.pool, messageType, queue)
 	if err != nil {
 		return nil, fmt.Errorf("list subscriptions: %w", err)
 	}

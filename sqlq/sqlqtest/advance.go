@@ -27,7 +27,7 @@ func (h *Harness) Advance(t TB, d time.Duration) {
 
 // advance skips rows that others have locked: it is one transaction over all tables, so waiting for them could deadlock.
 func (h *Harness) advance(ctx context.Context, d time.Duration) error {
-	queues, err := h.store.QueueNames(ctx, h.own)
+	queues, err := h.store.Queues.Names(ctx, h.own)
 	if err != nil {
 		return fmt.Errorf("list queues: %w", err)
 	}

@@ -66,7 +66,7 @@ func (h *Harness) Wait(t TB, queues ...string) Drained {
 	if len(queues) == 0 {
 		ctx, cancel := context.WithTimeout(context.Background(), h.Timeout)
 		defer cancel()
-		all, err := h.store.QueueNames(ctx, h.own)
+		all, err := h.store.Queues.Names(ctx, h.own)
 		if err != nil {
 			fatalf(t, "sqlqtest: list queues: %v", err)
 		}

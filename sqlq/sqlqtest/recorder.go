@@ -124,7 +124,7 @@ func (h *Harness) record(ctx context.Context, types ...string) error {
 	if fresh == nil {
 		return nil
 	}
-	if err := h.store.Subscribe(ctx, h.own, recorderQueue, fresh); err != nil {
+	if err := h.store.Subscriptions.Add(ctx, h.own, recorderQueue, fresh); err != nil {
 		return fmt.Errorf("record the events %q: %w", fresh, err)
 	}
 	for _, kind := range fresh {
@@ -135,7 +135,7 @@ func (h *Harness) record(ctx context.Context, types ...string) error {
 
 // recordSubscribed makes it record the events that any queue is subscribed to.
 func (h *Harness) recordSubscribed(ctx context.Context) error {
-	subscriptions, err := h.store.ListSubscriptions(ctx, h.own, "", "")
+	subscriptions, err := h.store.Subscriptions.List(ctx, h.own, "", "")
 	if err != nil {
 		return fmt.Errorf("read the subscriptions: %w", err)
 	}

@@ -106,7 +106,7 @@ func (c *chores) goOn(err error, what string) error {
 
 // readTraffic takes a reading of how much arrives in the queues, from which the rates are made that operators see.
 func (c *chores) readTraffic(ctx context.Context) (again time.Duration, err error) {
-	err = c.keeper.bounded(ctx, func(tx pgx.Tx) error { return c.keeper.Store.ReadTraffic(ctx, tx) })
+	err = c.keeper.bounded(ctx, func(tx pgx.Tx) error { return c.keeper.Store.Queues.ReadTraffic(ctx, tx) })
 	if state := session.State(err); state == session.LockNotAvailable || state == session.ForeignKeyViolation {
 		err = nil // somebody is dropping a queue, and the next reading will do
 	}

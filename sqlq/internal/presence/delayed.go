@@ -77,7 +77,7 @@ func (m *mover) moveDue(ctx context.Context) (time.Duration, error) {
 // be more.
 func (m *mover) moveOthers(ctx context.Context, from time.Time) (pause time.Duration, err error) {
 	aside := slices.Sorted(maps.Keys(m.apart))
-	next, queue, any, err := m.keeper.Store.NextDue(ctx, m.keeper.conn, from, aside)
+	next, queue, any, err := m.keeper.Store.Delayed.NextDue(ctx, m.keeper.conn, from, aside)
 	switch {
 	case err != nil:
 		return 0, fmt.Errorf("look for the next due message: %w", err)
@@ -173,7 +173,7 @@ func (m *mover) leaveFor(queue string, why error) {
 // moveRound moves due messages from a due time on: of all queues but some, or, apart, of those only.
 func (m *mover) moveRound(ctx context.Context, from time.Time, r round, queues []string, apart bool) (moved []store.Moved, err error) {
 	err = m.keeper.bounded(ctx, func(tx pgx.Tx) (err error) {
-		moved, err = m.keeper.Store.MoveDue(ctx, tx, from, r.rows, r.bytes, queues, apart)
+		moved, err = m.keeper.Store.Delayed.MoveDue(ctx, tx, from, r.rows, r.bytes, queues, apart)
 		return err
 	})
 	if err != nil {

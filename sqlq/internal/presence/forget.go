@@ -16,7 +16,7 @@ const forgetRows, forgetAgain = 1_000, time.Second
 
 // rotateInbox forgets ids of handled messages that were kept for their time.
 func (c *chores) rotateInbox(ctx context.Context) (again time.Duration, err error) {
-	done, err := c.keeper.Store.RotateInbox(ctx, c.keeper.conn)
+	done, err := c.keeper.Store.Inbox.Rotate(ctx, c.keeper.conn)
 	if session.State(err) == session.LockNotAvailable { // a transaction has them for long, and the next time will do
 		return finished, nil
 	}
@@ -37,14 +37,14 @@ func (c *chores) forgetArchived(ctx context.Context) (again time.Duration, err e
 		return finished, nil
 	}
 	return c.forget(ctx, &c.archiving, func(tx pgx.Tx) (more bool, err error) {
-		return c.keeper.Store.ForgetArchived(ctx, tx, c.keeper.KeepArchived, c.archiving.rows, c.archiving.bytes)
+		return c.keeper.Store.Records.ForgetArchived(ctx, tx, c.keeper.KeepArchived, c.archiving.rows, c.archiving.bytes)
 	})
 }
 
 // forgetHistory removes records of operations that are too old to be kept, a round at a time.
 func (c *chores) forgetHistory(ctx context.Context) (again time.Duration, err error) {
 	return c.forget(ctx, &c.forgetting, func(tx pgx.Tx) (more bool, err error) {
-		return c.keeper.Store.ForgetHistory(ctx, tx, c.forgetting.rows)
+		return c.keeper.Store.Records.ForgetHistory(ctx, tx, c.forgetting.rows)
 	})
 }
 

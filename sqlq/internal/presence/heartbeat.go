@@ -21,19 +21,19 @@ func (k *Keeper) beat(ctx context.Context) error {
 	var crashes []store.Crash
 	var late store.Late
 	if counters := k.counters(); k.mayNotCount.Load() {
-		st.Heartbeat(b, k.numbers(), &alive)
+		st.Instances.Heartbeat(b, k.numbers(), &alive)
 	} else {
-		st.CountingHeartbeat(b, counters, &alive)
+		st.Instances.CountingHeartbeat(b, counters, &alive)
 	}
 	reading := k.BeginReading()
 	var paused []store.Paused
-	st.QueuePaused(b, k.endpoints(), &paused)
+	st.Queues.Paused(b, k.endpoints(), &paused)
 	var hidden []store.Hidden
-	st.QueueHidden(b, k.endpoints(), &hidden)
-	st.Crashes(b, k.endpoints(), crashMemory, &crashes)
-	st.Late(b, lateness, &late)
+	st.Queues.Hidden(b, k.endpoints(), &hidden)
+	st.Instances.Crashes(b, k.endpoints(), crashMemory, &crashes)
+	st.Lead.Late(b, lateness, &late)
 	var leases []store.Lease
-	st.Leases(b, k.numbers(), k.StrandedAfter, &leases)
+	st.Leases.Older(b, k.numbers(), k.StrandedAfter, &leases)
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	err := k.conn.SendBatch(ctx, b).Close()
@@ -111,10 +111,10 @@ func (k *Keeper) register(ctx context.Context, m *Member) error {
 	var id int32
 	var taken bool
 	insert := func(tx pgx.Tx) (err error) {
-		if id, err = k.Store.Register(ctx, tx, record); err != nil || !record.SessionLock || record.Process != 0 {
+		if id, err = k.Store.Instances.Register(ctx, tx, record); err != nil || !record.SessionLock || record.Process != 0 {
 			return err
 		}
-		if taken, err = k.Store.TryAlive(ctx, tx, id); err == nil && !taken {
+		if taken, err = k.Store.Instances.TryAlive(ctx, tx, id); err == nil && !taken {
 			err = errAliveTaken
 		}
 		return err
@@ -149,7 +149,7 @@ func (k *Keeper) giveBackUnknown(ctx context.Context, leases []store.Lease) erro
 		}
 		var channels []string
 		b := &pgx.Batch{}
-		k.Store.GiveBack(b, m.Endpoint, m.Number(), ids, func(channel string) { channels = append(channels, channel) })
+		k.Store.Leases.GiveBack(b, m.Endpoint, m.Number(), ids, func(channel string) { channels = append(channels, channel) })
 		if err := k.conn.SendBatch(ctx, b).Close(); err != nil {
 			return fmt.Errorf("give back leases that nobody has: %w", err)
 		}
@@ -177,12 +177,12 @@ func (k *Keeper) learn(crashes []store.Crash) {
 func (k *Keeper) drained(ctx context.Context, db store.DBTX) error {
 	st := k.Store
 	if !k.mayNotCount.Load() {
-		err := st.CountingDrained(ctx, db, k.counters())
+		err := st.Instances.CountingDrained(ctx, db, k.counters())
 		if session.State(err) != session.InsufficientPrivilege {
 			return err
 		}
 	}
-	return st.Drained(ctx, db, k.numbers())
+	return st.Instances.Drained(ctx, db, k.numbers())
 }
 
 // counters returns what the instances have done and are doing.

@@ -114,7 +114,7 @@ func (k *Keeper) Start(ctx context.Context) error {
 	if err := k.recover(ctx); err != nil {
 		return err
 	}
-	doubtful, err := k.Store.Doubtful(ctx, k.conn, k.numbers())
+	doubtful, err := k.Store.Instances.Doubtful(ctx, k.conn, k.numbers())
 	if err != nil {
 		return fmt.Errorf("look for crashed instances: %w", err)
 	}
@@ -240,7 +240,7 @@ func (k *Keeper) tellOfClaimants(ctx context.Context) error {
 		return nil
 	}
 	k.claimants.Looked = time.Now()
-	found, err := k.Store.Strangers(ctx, k.conn)
+	found, err := k.Store.Sessions.Strangers(ctx, k.conn)
 	if err != nil {
 		return fmt.Errorf("look for who holds locks: %w", err)
 	}
@@ -265,7 +265,7 @@ func (k *Keeper) End() {
 		if err := k.drained(ctx, db); err != nil {
 			return err
 		}
-		return st.WakeQueues(ctx, db, k.endpoints())
+		return st.Wakeups.Wake(ctx, db, k.endpoints())
 	})
 	if err != nil {
 		k.Log.Warn("sqlq: cannot record the end of this instance; others will take it for crashed", "err", err)
@@ -305,7 +305,7 @@ func (k *Keeper) holdAlive(ctx context.Context) (err error) {
 	if process == 0 || k.alive || k.conn.Pooled {
 		return nil
 	}
-	if k.alive, err = k.Store.TryAlive(ctx, k.conn, process); err != nil {
+	if k.alive, err = k.Store.Instances.TryAlive(ctx, k.conn, process); err != nil {
 		return fmt.Errorf("show that the process lives: %w", err)
 	}
 	return nil

@@ -29,9 +29,9 @@ func (k *Keeper) tryLead(ctx context.Context, late bool) (err error) {
 	st, leads := k.Store, k.Leads()
 	switch {
 	case k.conn.Pooled:
-		leads, err = st.Eldest(ctx, k.conn, k.numbers())
+		leads, err = st.Lead.Eldest(ctx, k.conn, k.numbers())
 	case !leads || k.byAge:
-		if leads, err = st.TryLead(ctx, k.conn); err == nil {
+		if leads, err = st.Lead.Try(ctx, k.conn); err == nil {
 			leads, err = k.tryLeadByAge(ctx, leads, late)
 		}
 	}
@@ -65,7 +65,7 @@ func (k *Keeper) tryLeadByAge(ctx context.Context, has, late bool) (leads bool, 
 		return has, nil
 	}
 	k.strangers.Looked = time.Now()
-	found, err := st.Strangers(ctx, k.conn)
+	found, err := st.Sessions.Strangers(ctx, k.conn)
 	if err != nil {
 		return false, fmt.Errorf("look for who holds locks: %w", err)
 	}
@@ -80,7 +80,7 @@ func (k *Keeper) tryLeadByAge(ctx context.Context, has, late bool) (leads bool, 
 	if !k.byAge {
 		return has, nil
 	}
-	return st.Eldest(ctx, k.conn, k.numbers())
+	return st.Lead.Eldest(ctx, k.conn, k.numbers())
 }
 
 // handOver gives back the lead, if this process has it, and tells the others, of which one takes it at once. When that fails
@@ -92,16 +92,16 @@ func (k *Keeper) handOver(ctx context.Context) {
 	k.lead(false)
 	st := k.Store
 	if k.conn != nil && !k.conn.IsClosed() && !k.conn.Pooled && !k.byAge {
-		if _, err := st.LeaveLead(ctx, k.conn); err != nil {
+		if _, err := st.Lead.Leave(ctx, k.conn); err != nil {
 			k.disconnect() // with which the lock goes
 		}
 	}
 	err := k.onOwn(ctx, func(db store.DBTX) error {
-		delayed, _, err := st.Tables(ctx, db)
+		delayed, _, err := st.Tables.Shared(ctx, db)
 		if err != nil {
 			return err
 		}
-		return st.Notify(ctx, db, []string{delayed.LeadChannel()})
+		return st.Wakeups.Notify(ctx, db, []string{delayed.LeadChannel()})
 	})
 	if err != nil {
 		k.Log.Warn("sqlq: cannot hand over the lead; another process takes it at its next heartbeat", "err", err)

@@ -17,7 +17,7 @@ func (k *Keeper) recover(ctx context.Context) error {
 	st := k.Store
 	var dead []store.Dead
 	err := pgx.BeginTxFunc(ctx, k.conn, k.conn.Keeping(), func(tx pgx.Tx) (err error) {
-		dead, err = st.MarkDead(ctx, tx, k.numbers(), time.Since(k.connected) < k.LeaseTime)
+		dead, err = st.Instances.MarkDead(ctx, tx, k.numbers(), time.Since(k.connected) < k.LeaseTime)
 		return err
 	})
 	if err != nil {
@@ -43,10 +43,10 @@ func (k *Keeper) recover(ctx context.Context) error {
 		return k.giveBack(ctx)
 	}
 	// Before what may fail: nobody would do it again.
-	if err := st.EndListeners(ctx, k.conn, string(session.Listen), ids); err != nil {
+	if err := st.Instances.EndListeners(ctx, k.conn, string(session.Listen), ids); err != nil {
 		return fmt.Errorf("end the listening of instances that are thought dead: %w", err)
 	}
-	if err := st.WakeQueues(ctx, k.conn, freed); err != nil {
+	if err := st.Wakeups.Wake(ctx, k.conn, freed); err != nil {
 		return fmt.Errorf("wake the queues of crashed instances: %w", err)
 	}
 	return k.giveBack(ctx)
@@ -56,7 +56,7 @@ func (k *Keeper) recover(ctx context.Context) error {
 // between two heartbeats is left for the next call, which comes at once (unrecovered).
 func (k *Keeper) giveBack(ctx context.Context) error {
 	st := k.Store
-	waiting, err := st.Recover(ctx, k.conn, "", 0, 0)
+	waiting, err := st.Leases.Recover(ctx, k.conn, "", 0, 0)
 	if err != nil {
 		return fmt.Errorf("look for the messages of crashed instances: %w", err)
 	}
@@ -97,7 +97,7 @@ func (k *Keeper) giveBackRound(ctx context.Context, queue string, r *round) (mor
 	began := time.Now()
 	var recovered []store.Recovered
 	err = k.bounded(ctx, func(tx pgx.Tx) (err error) {
-		recovered, err = k.Store.Recover(ctx, tx, queue, r.rows, r.bytes)
+		recovered, err = k.Store.Leases.Recover(ctx, tx, queue, r.rows, r.bytes)
 		return err
 	})
 	if isFaultOfWork(err) {

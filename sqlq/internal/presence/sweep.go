@@ -31,7 +31,7 @@ func newSweeping() sweeping { return sweeping{upTo: map[string]int64{}, pieces: 
 func (c *chores) sweep(ctx context.Context) (again time.Duration, err error) {
 	st, s := c.keeper.Store, &c.sweeping
 	if len(s.unswept) == 0 {
-		queues, err := st.QueueNames(ctx, c.keeper.conn)
+		queues, err := st.Queues.Names(ctx, c.keeper.conn)
 		if err != nil {
 			return finished, err
 		}
@@ -53,7 +53,7 @@ func (c *chores) sweep(ctx context.Context) (again time.Duration, err error) {
 			return 0, nil
 		}
 	}
-	if err := st.ForgetInstances(ctx, c.keeper.conn); err != nil {
+	if err := st.Instances.Forget(ctx, c.keeper.conn); err != nil {
 		return finished, fmt.Errorf("forget ended instances: %w", err)
 	}
 	return finished, nil
@@ -88,7 +88,7 @@ func (c *chores) sweepPiece(ctx context.Context, queue string) (again bool, err 
 	began := time.Now()
 	var swept store.Swept
 	err = c.keeper.bounded(ctx, func(tx pgx.Tx) (err error) {
-		swept, err = c.keeper.Store.SweepExpired(ctx, tx, queue, s.upTo[queue], piece.rows, piece.bytes)
+		swept, err = c.keeper.Store.Queues.SweepExpired(ctx, tx, queue, s.upTo[queue], piece.rows, piece.bytes)
 		return err
 	})
 	switch state := session.State(err); {

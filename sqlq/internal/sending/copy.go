@@ -54,14 +54,14 @@ func (s *Sender) copyAll(ctx context.Context, queues []string, byQueue map[strin
 		}
 	}()
 	for _, q := range queues {
-		if err := s.store.Copy(ctx, conn.Conn().PgConn(), q, byQueue[q]); err != nil {
+		if err := s.store.Sending.Copy(ctx, conn.Conn().PgConn(), q, byQueue[q]); err != nil {
 			return nil, err
 		}
 	}
 	end := &pgx.Batch{}
 	then := func(channel string) { channels = append(channels, channel) }
 	for _, q := range queues {
-		s.store.QueueAsleep(end, q, then)
+		s.store.Sending.Asleep(end, q, then)
 	}
 	s.Queue(end, rest, then)
 	end.Queue(`COMMIT`)

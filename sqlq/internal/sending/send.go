@@ -48,7 +48,7 @@ func (s *Sender) storeOnce(ctx context.Context, all []Envelope) error {
 	case len(all) == 0:
 		return nil
 	case len(all) == 1 && all[0].Queue != "" && !all[0].Deferred():
-		channel, err := s.store.Insert(ctx, s.pool, all[0].Queue, all[0].Outgoing)
+		channel, err := s.store.Sending.Insert(ctx, s.pool, all[0].Queue, all[0].Outgoing)
 		if err != nil {
 			return err
 		}
@@ -64,7 +64,7 @@ func (s *Sender) storeOnce(ctx context.Context, all []Envelope) error {
 		return nil
 	}
 	if queue, ms := oneStatement(all); queue != "" {
-		channel, err := s.store.InsertMany(ctx, s.pool, queue, ms)
+		channel, err := s.store.Sending.InsertMany(ctx, s.pool, queue, ms)
 		if err != nil {
 			return err
 		}
@@ -114,7 +114,7 @@ func (s *Sender) Queue(batch *pgx.Batch, all []Envelope, then func(channel strin
 	byQueue := map[string][]store.Outgoing{}
 	for _, e := range all {
 		if e.Deferred() {
-			s.store.QueueDefer(batch, e.Queue, e.Outgoing, then)
+			s.store.Delayed.QueueDefer(batch, e.Queue, e.Outgoing, then)
 			continue
 		}
 		if byQueue[e.Queue] == nil {
@@ -130,9 +130,9 @@ func (s *Sender) Queue(batch *pgx.Batch, all []Envelope, then func(channel strin
 				n++
 			}
 			if q == "" {
-				s.store.Publish(batch, ms[:n], then)
+				s.store.Sending.Publish(batch, ms[:n], then)
 			} else {
-				s.store.QueueInsertMany(batch, q, ms[:n], then)
+				s.store.Sending.QueueInsertMany(batch, q, ms[:n], then)
 			}
 			ms = ms[n:]
 		}

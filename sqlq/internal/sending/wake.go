@@ -42,7 +42,7 @@ func NewWakes(st *store.Schema, pool *pgxpool.Pool, log *slog.Logger) *Wakes {
 		// No caller's context may cancel a statement that others share.
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		if err := st.Notify(ctx, pool, channels); err != nil && !errors.Is(err, context.Canceled) {
+		if err := st.Wakeups.Notify(ctx, pool, channels); err != nil && !errors.Is(err, context.Canceled) {
 			log.Warn("sqlq: cannot wake receivers; they will find the messages by polling", "err", err)
 		}
 	}}

@@ -12,8 +12,8 @@ import (
 
 // Copy stores messages in one queue, in order, in the transaction of the connection, which it begins when none is open.
 // Their times to live are not stored: COPY takes values, and only the database knows its time. It wakes nobody:
-// QueueAsleep says whom, later in the same transaction. Locks nothing.
-func (s *Schema) Copy(ctx context.Context, conn *pgconn.PgConn, queue string, ms []Outgoing) error {
+// Asleep says whom, later in the same transaction. Locks nothing.
+func (s *Sending) Copy(ctx context.Context, conn *pgconn.PgConn, queue string, ms []Outgoing) error {
 	sql := fmt.Sprintf(`COPY %s (id, type, headers, body) FROM STDIN (FORMAT binary)`, s.ready(queue))
 	if conn.TxStatus() == 'I' {
 		sql = `BEGIN; ` + sql
@@ -22,9 +22,9 @@ func (s *Schema) Copy(ctx context.Context, conn *pgconn.PgConn, queue string, ms
 	return err
 }
 
-// QueueAsleep hands the channel to notify after the commit to then; "" when no receiver of the queue sleeps. It must
+// Asleep hands the channel to notify after the commit to then; "" when no receiver of the queue sleeps. It must
 // come after the insert, in its transaction.
-func (s *Schema) QueueAsleep(b *pgx.Batch, queue string, then func(channel string)) {
+func (s *Sending) Asleep(b *pgx.Batch, queue string, then func(channel string)) {
 	b.Queue(`SELECT ` + s.asleep(queue)).QueryRow(scanChannel(then))
 }
 

@@ -9,6 +9,9 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
+// Delayed are the messages whose time has not come.
+type Delayed struct{ base }
+
 // soon is how close a due time must be for the movers to be told: they look by themselves once a second.
 const soon = 2 * time.Second
 
@@ -19,7 +22,7 @@ const dueAt = `greatest(coalesce($1::timestamptz, clock_timestamp() + $2::bigint
 // each queue that is subscribed to its type at this moment. When the message is due soon the movers must be told: with
 // notify that is part of the transaction, else it returns the channel to notify after the commit. It passes single
 // values only, which every driver can.
-func (s *Schema) Defer(ctx context.Context, db Querier, queue string, m Outgoing, notify bool) (channel string, err error) {
+func (s Delayed) Defer(ctx context.Context, db Querier, queue string, m Outgoing, notify bool) (channel string, err error) {
 	sql, args := s.deferring(queue, m, notify)
 	var c *string
 	err = db.QueryRow(ctx, sql, args...).Scan(&c)
@@ -27,12 +30,12 @@ func (s *Schema) Defer(ctx context.Context, db Querier, queue string, m Outgoing
 }
 
 // QueueDefer is Defer as part of a round trip; then gets the channel to notify after the commit.
-func (s *Schema) QueueDefer(b *pgx.Batch, queue string, m Outgoing, then func(channel string)) {
+func (s Delayed) QueueDefer(b *pgx.Batch, queue string, m Outgoing, then func(channel string)) {
 	sql, args := s.deferring(queue, m, false)
 	b.Queue(sql, args...).QueryRow(scanChannel(then))
 }
 
-func (s *Schema) deferring(queue string, m Outgoing, notify bool) (sql string, args []any) {
+func (s Delayed) deferring(queue string, m Outgoing, notify bool) (sql string, args []any) {
 	args = []any{timeOrNil(m.DueAt), m.Delay.Microseconds(), uuidText(m.ID), micros(m.TTL), m.Type, m.headers(), m.Body, notify}
 	if queue == "" {
 		return fmt.Sprintf(`
@@ -68,7 +71,7 @@ type Moved struct {
 // but some, or, apart, about those only. Rows that others hold are passed over. It looks from a due time on, so that it need not step over the
 // dead entries of messages moved before; the zero time is before all. Bodies stay inside the server, and it is done as the owner
 // of the schema: the process that leads may have no right to the queues of others. Relies on the primary key.
-func (s *Schema) MoveDue(ctx context.Context, db DBTX, from time.Time, rows int, bytes int64, queues []string, apart bool) ([]Moved, error) {
+func (s Delayed) MoveDue(ctx context.Context, db DBTX, from time.Time, rows int, bytes int64, queues []string, apart bool) ([]Moved, error) {
 	found, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT queue, moved, size, more, greatest(last_due, timestamptz 'epoch'), coalesce(channel, '')
 		FROM %s($1::timestamptz, $2::bigint, $3::bigint, $4::text[], $5::boolean)`, s.table("move_due")),
@@ -81,7 +84,7 @@ func (s *Schema) MoveDue(ctx context.Context, db DBTX, from time.Time, rows int,
 
 // NextDue returns how long it is until the next delayed message from a due time on is due, of the queues that are not left
 // aside, and its queue: 0 when it is overdue, an hour at most; false when there is none. Relies on the primary key.
-func (s *Schema) NextDue(ctx context.Context, db DBTX, from time.Time, aside []string) (wait time.Duration, queue string, any bool, err error) {
+func (s Delayed) NextDue(ctx context.Context, db DBTX, from time.Time, aside []string) (wait time.Duration, queue string, any bool, err error) {
 	var us *int64
 	var name *string
 	// A due time may have no end, with which nothing can be reckoned.

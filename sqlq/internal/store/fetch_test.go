@@ -58,16 +58,16 @@ func TestFetchFromRanges(t *testing.T) {
 	s := New("sqlq")
 	for name, queue := range map[string]func(where Where) func(b *pgx.Batch, into *[]Message){
 		"held": func(where Where) func(*pgx.Batch, *[]Message) {
-			return func(b *pgx.Batch, into *[]Message) { s.FetchHeld(b, "house", where, 1000, into) }
+			return func(b *pgx.Batch, into *[]Message) { s.Ready.Fetch(b, "house", where, 1000, into) }
 		},
 		"leased": func(where Where) func(*pgx.Batch, *[]Message) {
 			return func(b *pgx.Batch, into *[]Message) {
-				s.FetchLeased(b, "house", 1, where, Bounds{Inline: 1000, Total: 1000, Body: 1000}, into)
+				s.Leases.Fetch(b, "house", 1, where, Bounds{Inline: 1000, Total: 1000, Body: 1000}, into)
 			}
 		},
 		"removed": func(where Where) func(*pgx.Batch, *[]Message) {
 			return func(b *pgx.Batch, into *[]Message) {
-				s.FetchRemoved(b, "house", where, Bounds{Inline: 1000, Total: 1000, Body: 1000}, into)
+				s.Removed.Fetch(b, "house", where, Bounds{Inline: 1000, Total: 1000, Body: 1000}, into)
 			}
 		},
 	} {
@@ -107,7 +107,7 @@ func TestFetchIsBounded(t *testing.T) {
 			FROM (VALUES (300, ''), (5001, ''), (500, ''), (100, '{"sqlq-crashes":"1"}'), (200, ''), (10, ''), (4000, ''), (10, '')) v (n, h)`)
 	}
 	fill()
-	got, stay, ms := fetch(t, conn, func(b *pgx.Batch, into *[]Message) { s.FetchLeased(b, "house", 1, Where{Limit: 10}, bounds, into) })
+	got, stay, ms := fetch(t, conn, func(b *pgx.Batch, into *[]Message) { s.Leases.Fetch(b, "house", 1, Where{Limit: 10}, bounds, into) })
 	if got != "1 2 3 4 " || stay != "5 6 7 8 " {
 		t.Errorf("leased %s, left %s", got, stay)
 	}
@@ -117,14 +117,14 @@ func TestFetchIsBounded(t *testing.T) {
 		}
 	}
 	for range 2 {
-		got, stay, _ = fetch(t, other, func(b *pgx.Batch, into *[]Message) { s.FetchLeased(b, "house", 1, Where{Limit: 10}, bounds, into) })
+		got, stay, _ = fetch(t, other, func(b *pgx.Batch, into *[]Message) { s.Leases.Fetch(b, "house", 1, Where{Limit: 10}, bounds, into) })
 	}
 	if got != "7 " || stay != "8 " {
 		t.Errorf("then leased %s, left %s", got, stay)
 	}
 
 	fill()
-	got, stay, _ = fetch(t, conn, func(b *pgx.Batch, into *[]Message) { s.FetchRemoved(b, "house", Where{Limit: 10}, bounds, into) })
+	got, stay, _ = fetch(t, conn, func(b *pgx.Batch, into *[]Message) { s.Removed.Fetch(b, "house", Where{Limit: 10}, bounds, into) })
 	if got != "1 3 4 " || stay != "2 5 6 7 8 " {
 		t.Errorf("removed %s, left %s", got, stay)
 	}

@@ -8,6 +8,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+// Instances are the endpoints that processes run, each with its heartbeat.
+type Instances struct{ base }
+
 // Instance is what a process says of itself when it begins to handle an endpoint's messages.
 type Instance struct {
 	Endpoint    string
@@ -21,7 +24,7 @@ type Instance struct {
 }
 
 // Register adds an instance and returns its number. Locks nothing.
-func (s *Schema) Register(ctx context.Context, db DBTX, i Instance) (id int32, err error) {
+func (s Instances) Register(ctx context.Context, db DBTX, i Instance) (id int32, err error) {
 	err = db.QueryRow(ctx, fmt.Sprintf(`
 		INSERT INTO %s (endpoint, host, pid, version, concurrency, session_lock, process, lease_time)
 		VALUES ($1, $2, $3, $4, $5, $6, nullif($7::int, 0), $8::bigint * interval '1 microsecond') RETURNING id`, s.table("instance")),
@@ -31,21 +34,21 @@ func (s *Schema) Register(ctx context.Context, db DBTX, i Instance) (id int32, e
 
 // aliveKeys is the advisory lock of a process: by the instance table's OID, so schemas do not meet, and the number of the
 // first instance that the process registered. Number 0 is the lock of the process that leads.
-func (s *Schema) aliveKeys(number string) string {
+func (s base) aliveKeys(number string) string {
 	return fmt.Sprintf(`(%s::regclass::oid::bigint - 2147483648)::int, %s`, quote(s.table("instance")), number)
 }
 
 // TryAlive tries to take the shared session lock that shows that a process lives, and says whether it has it; taken twice it
 // must be given back twice. While any connection of the process holds it, its instances are not taken for dead before
 // their heartbeat is too old. It is refused while somebody else has the lock to himself: for a moment whoever marks the dead.
-func (s *Schema) TryAlive(ctx context.Context, db DBTX, process int32) (taken bool, err error) {
+func (s Instances) TryAlive(ctx context.Context, db DBTX, process int32) (taken bool, err error) {
 	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT pg_try_advisory_lock_shared(%s)`, s.aliveKeys("$1")), process).Scan(&taken)
 	return taken, err
 }
 
 // Heartbeat says that the instances live and appends to into those of them that are still taken for alive: an instance
 // that was thought dead has lost its leases and must register anew. Locks their rows. Relies on the primary key.
-func (s *Schema) Heartbeat(b *pgx.Batch, ids []int32, into *[]int32) {
+func (s Instances) Heartbeat(b *pgx.Batch, ids []int32, into *[]int32) {
 	b.Queue(fmt.Sprintf(`
 		UPDATE %s SET heartbeat_at = clock_timestamp()
 		WHERE id = ANY ($1::int[]) AND crashed_at IS NULL RETURNING id`, s.table("instance")), ids).Query(func(rows pgx.Rows) error {
@@ -85,7 +88,7 @@ func countersOf(all []Counters) []any {
 }
 
 // CountingHeartbeat is Heartbeat, and writes the counters of the instances down. It takes privileges on more columns.
-func (s *Schema) CountingHeartbeat(b *pgx.Batch, all []Counters, into *[]int32) {
+func (s Instances) CountingHeartbeat(b *pgx.Batch, all []Counters, into *[]int32) {
 	b.Queue(fmt.Sprintf(`
 		UPDATE %s i SET heartbeat_at = clock_timestamp(), %s FROM %s
 		WHERE i.id = c.id AND i.crashed_at IS NULL RETURNING i.id`, s.table("instance"), counted, counters), countersOf(all)...).Query(func(rows pgx.Rows) error {
@@ -103,7 +106,7 @@ type Crash struct {
 
 // Crashes appends the latest crash of each endpoint, if it was within a time, to into. Locks nothing; reads the whole
 // table, which is small.
-func (s *Schema) Crashes(b *pgx.Batch, endpoints []string, within time.Duration, into *[]Crash) {
+func (s Instances) Crashes(b *pgx.Batch, endpoints []string, within time.Duration, into *[]Crash) {
 	b.Queue(fmt.Sprintf(`
 		SELECT endpoint, max(crashed_at) FROM %s
 		WHERE crashed_at > clock_timestamp() - $2::bigint * interval '1 microsecond' AND endpoint = ANY ($1::text[])
@@ -115,14 +118,14 @@ func (s *Schema) Crashes(b *pgx.Batch, endpoints []string, within time.Duration,
 }
 
 // Drained records that the instances ended in order. Locks their rows. Relies on the primary key.
-func (s *Schema) Drained(ctx context.Context, db DBTX, ids []int32) error {
+func (s Instances) Drained(ctx context.Context, db DBTX, ids []int32) error {
 	_, err := db.Exec(ctx, fmt.Sprintf(`UPDATE %s SET drained_at = clock_timestamp() WHERE id = ANY ($1::int[]) AND crashed_at IS NULL`,
 		s.table("instance")), ids)
 	return err
 }
 
 // CountingDrained is Drained, and writes the last counters of the instances down.
-func (s *Schema) CountingDrained(ctx context.Context, db DBTX, all []Counters) error {
+func (s Instances) CountingDrained(ctx context.Context, db DBTX, all []Counters) error {
 	_, err := db.Exec(ctx, fmt.Sprintf(`
 		UPDATE %s i SET drained_at = clock_timestamp(), %s FROM %s WHERE i.id = c.id AND i.crashed_at IS NULL`,
 		s.table("instance"), counted, counters), countersOf(all)...)
@@ -142,7 +145,7 @@ type Dead struct {
 // lock nobody holds; it returns them. Those of the caller are left out, because its own session cannot see its own lock. To a
 // young session a free lock means little: the server may just have been restarted or failed over, and the others may be
 // about to come back. It then counts only with a heartbeat that is two thirds of the way to being too old.
-func (s *Schema) MarkDead(ctx context.Context, db DBTX, own []int32, young bool) ([]Dead, error) {
+func (s Instances) MarkDead(ctx context.Context, db DBTX, own []int32, young bool) ([]Dead, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		UPDATE %[1]s SET crashed_at = clock_timestamp()
 		WHERE id IN (
@@ -161,7 +164,7 @@ func (s *Schema) MarkDead(ctx context.Context, db DBTX, own []int32, young bool)
 
 // Doubtful returns the endpoints of which an instance may have crashed: its process's session lock is free, though it may be too
 // early to take it for dead.
-func (s *Schema) Doubtful(ctx context.Context, db DBTX, own []int32) ([]string, error) {
+func (s Instances) Doubtful(ctx context.Context, db DBTX, own []int32) ([]string, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT DISTINCT endpoint FROM %s
 		WHERE drained_at IS NULL AND crashed_at IS NULL AND id <> ALL ($1::int[]) AND session_lock AND pg_try_advisory_xact_lock(%s)`,
@@ -172,66 +175,21 @@ func (s *Schema) Doubtful(ctx context.Context, db DBTX, own []int32) ([]string, 
 	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
-// ForgetInstances removes the records of instances that ended more than a day ago. Locks those; reads the whole table,
+// Forget removes the records of instances that ended more than a day ago. Locks those; reads the whole table,
 // which is small.
-func (s *Schema) ForgetInstances(ctx context.Context, db DBTX) error {
+func (s Instances) Forget(ctx context.Context, db DBTX) error {
 	_, err := db.Exec(ctx, fmt.Sprintf(`
 		DELETE FROM %s WHERE coalesce(drained_at, crashed_at) < clock_timestamp() - interval '1 day'`, s.table("instance")))
 	return err
 }
 
-// TryLead tries to become the one process that does the background work of the schema. The session keeps the lock, and
-// does not ask while it has it.
-func (s *Schema) TryLead(ctx context.Context, db DBTX) (leads bool, err error) {
-	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT pg_try_advisory_lock(%s)`, s.aliveKeys("0"))).Scan(&leads)
-	return leads, err
-}
-
-// LeaveLead gives the lead back, and says whether the session had it.
-func (s *Schema) LeaveLead(ctx context.Context, db DBTX) (led bool, err error) {
-	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT pg_advisory_unlock(%s)`, s.aliveKeys("0"))).Scan(&led)
-	return led, err
-}
-
-// Eldest says whether the oldest instance that is taken for alive is among the given ones. Locks nothing.
-func (s *Schema) Eldest(ctx context.Context, db DBTX, ids []int32) (is bool, err error) {
-	err = db.QueryRow(ctx, fmt.Sprintf(`
-		SELECT coalesce(min(id) = ANY ($1::int[]), false) FROM %s WHERE drained_at IS NULL AND crashed_at IS NULL`, s.table("instance")), ids).Scan(&is)
-	return is, err
-}
-
-// Late says what has been left undone: a leader that is frozen does nothing, and nobody else would.
-type Late struct {
-	Message  bool // a delayed message is overdue
-	Instance bool // an instance has not said for longer than its lease time that it lives, and is not marked
-}
-
-// Late looks for what the leader should have done. Relies on the primary key of delayed.
-func (s *Schema) Late(b *pgx.Batch, overdue time.Duration, into *Late) {
-	b.Queue(fmt.Sprintf(`
-		SELECT coalesce((SELECT due_at FROM %s('-infinity')) < clock_timestamp() - $1::bigint * interval '1 microsecond', false),
-			EXISTS (SELECT FROM %s WHERE drained_at IS NULL AND crashed_at IS NULL AND heartbeat_at < clock_timestamp() - lease_time)`,
-		s.table("next_due"), s.table("instance")), overdue.Microseconds()).QueryRow(func(row pgx.Row) error {
-		return row.Scan(&into.Message, &into.Instance)
-	})
-}
-
 // EndListeners ends the sessions of this role, named as application, that hold the locks of the instances' processes: a
 // frozen process must not go on keeping the watch over its queues.
-func (s *Schema) EndListeners(ctx context.Context, db DBTX, application string, instances []int32) error {
+func (s Instances) EndListeners(ctx context.Context, db DBTX, application string, instances []int32) error {
 	_, err := db.Exec(ctx, fmt.Sprintf(`
 		SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
 		WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 			AND (classid, objid) IN (SELECT k[1]::oid, k[2]::oid FROM %s i, LATERAL (SELECT ARRAY[%s]) keys (k) WHERE i.id = ANY ($1::int[]))
 			AND application_name = $2 AND usename = current_user`, s.table("instance"), s.aliveKeys("coalesce(i.process, i.id)")), instances, application)
-	return err
-}
-
-// EndSessions ends sessions of this role that name themselves as application, and waits up to a second for each to be
-// gone, with its locks.
-func (s *Schema) EndSessions(ctx context.Context, db DBTX, application string, pids []int32) error {
-	_, err := db.Exec(ctx, `
-		SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity
-		WHERE pid = ANY ($1::int[]) AND application_name = $2 AND usename = current_user AND datname = current_database()`, pids, application)
 	return err
 }

@@ -10,6 +10,9 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
+// Ready are the messages in the tables of queues.
+type Ready struct{ base }
+
 // Message is a message as it lies in a queue or, leased, in the leased table.
 type Message struct {
 	Seq     int64      // its place in the queue
@@ -19,7 +22,7 @@ type Message struct {
 	ID      [16]byte
 	Type    string
 	Headers []byte // JSON object of strings; nil: none
-	Body    []byte // nil: larger than the fetch wanted to carry, see FetchRest
+	Body    []byte // nil: larger than the fetch wanted to carry, see InHand.Rest
 	Size    int    // bytes of the body
 	Stays   bool   // it was seen, and is left in its queue: of it only Seq and Size are known
 	Attempt int    // attempts made before this one
@@ -83,7 +86,7 @@ func (w Where) cond(args []any) (cond string, _ []any) {
 // picked selects columns of the rows q that where says, and locks them: ranges and what comes after in one snapshot, and only as
 // many rows as the limit allows. Rows that others hold are passed over. Its first parameters are After and Limit; more are those
 // of the statement that it is part of, from $3 on. It returns all of them. Relies on the queue's primary key.
-func (s *Schema) picked(queue, columns string, where Where, more ...any) (sql string, args []any) {
+func (s base) picked(queue, columns string, where Where, more ...any) (sql string, args []any) {
 	cond, args := where.cond(append([]any{where.After, where.Limit}, more...))
 	if len(where.From) == 0 {
 		return fmt.Sprintf(`SELECT %s FROM %s q WHERE q.seq > $1%s ORDER BY q.seq LIMIT $2 FOR UPDATE SKIP LOCKED`, columns, s.ready(queue), cond), args
@@ -100,10 +103,10 @@ func (s *Schema) picked(queue, columns string, where Where, more ...any) (sql st
 			LIMIT $2`, columns, s.ready(queue), cond, len(args)-1, len(args)), args
 }
 
-// FetchHeld locks the ready messages that where says, in order, and appends them to into. Rows that others hold are passed over.
+// Fetch locks the ready messages that where says, in order, and appends them to into. Rows that others hold are passed over.
 // The locks last to the end of the transaction. Headers and bodies above inline bytes are locked but left behind. Relies on the
 // queue's primary key.
-func (s *Schema) FetchHeld(b *pgx.Batch, queue string, where Where, inline int, into *[]Message) {
+func (s Ready) Fetch(b *pgx.Batch, queue string, where Where, inline int, into *[]Message) {
 	var sql string
 	var args []any
 	if len(where.From) > 0 {
@@ -145,32 +148,6 @@ const fewer = `sums AS (
 // stay are rows for scanMessages that say which of picked were left in their queue.
 const stay = `0, p.seq, '00000000-0000-0000-0000-000000000000'::uuid, 'epoch'::timestamptz, NULL, '', NULL, p.size, NULL, true
 		FROM picked p`
-
-// FetchLeased moves ready messages that where says into the leased table in the name of an instance and appends them to into, in
-// order; then those that it left in the queue for the sake of the bounds. Once it is committed the messages are the instance's
-// until it settles them or dies; then its heirs know which messages it had in hand. Rows that others hold are passed over. Bodies
-// of messages under suspicion are left behind. Relies on the queue's primary key.
-func (s *Schema) FetchLeased(b *pgx.Batch, queue string, instance int32, where Where, bounds Bounds, into *[]Message) {
-	picked, args := s.picked(queue, sized, where, bounds.Inline, bounds.Body, bounds.Total, instance, queue)
-	sql := fmt.Sprintf(`
-		WITH picked AS MATERIALIZED (%[3]s), `+fewer+`, taken AS (
-			DELETE FROM %[1]s q USING few WHERE q.seq = few.seq RETURNING q.*
-		), m AS (
-			INSERT INTO %[2]s (instance, queue, seq, id, sent_at, expires_at, attempt, type, headers, body)
-			SELECT $6::int, $7::text, seq, id, sent_at, expires_at, attempt, type, headers, body FROM taken ORDER BY seq
-			RETURNING *
-		)
-		(SELECT m.lease, `+fetched+`
-			CASE WHEN octet_length(m.body) <= $3 AND coalesce(m.headers::text, '') NOT LIKE '%%"sqlq-crashes":%%' THEN m.body END, false
-		FROM m ORDER BY m.lease)
-		UNION ALL
-		(SELECT 0, `+stay+` WHERE p.seq NOT IN (SELECT seq FROM few) ORDER BY p.seq)`,
-		s.ready(queue), s.table("leased"), picked)
-	b.Queue(sql, args...).Query(func(rows pgx.Rows) error {
-		var m Message
-		return scanMessages(rows, &m, into, &m.Lease, &m.Stays)
-	})
-}
 
 // scanMessages appends rows to into, each by way of m, of which key is the field for the first column and more are those for
 // what comes after the body. The targets are made once, and what many messages can share they share: this is where a receiver
@@ -228,53 +205,33 @@ func (c *chunked) ScanBytes(b []byte) error {
 // Unread says whether headers were left behind: in their place is what no JSON is.
 func (m *Message) Unread() bool { return len(m.Headers) == 1 && m.Headers[0] == '-' }
 
-// Sizes are how large a message is, and what of it is short.
-type Sizes struct {
-	ID            [16]byte
-	Type          string // its beginning, if it is long
-	LongType      bool
-	Headers, Body int // bytes
-}
-
-// Sizes returns how large a message is that the transaction holds or the instance leases. Locks nothing further.
-func (s *Schema) Sizes(ctx context.Context, db DBTX, from From, key int64) (sizes Sizes, err error) {
-	table, id, cond := s.rows(from)
-	err = db.QueryRow(ctx, fmt.Sprintf(`
-		SELECT id, CASE WHEN octet_length(type) <= 1000 THEN type ELSE left(type, 200) || '…' END, octet_length(type) > 1000,
-			coalesce(octet_length(headers::text), 0), octet_length(body)
-		FROM %s WHERE %s %s = $1`, table, cond, id), key).Scan(&sizes.ID, &sizes.Type, &sizes.LongType, &sizes.Headers, &sizes.Body)
-	return sizes, err
-}
-
-// FetchRest returns the headers and the body of one message that the transaction holds or the instance leases. Locks
-// nothing further.
-func (s *Schema) FetchRest(ctx context.Context, db DBTX, from From, key int64) (headers, body []byte, err error) {
-	table, id, cond := s.rows(from)
-	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT headers::text, body FROM %s WHERE %s %s = $1`, table, cond, id), key).Scan(&headers, &body)
-	return headers, body, err
-}
-
 // LastGiven returns the highest seq that was given out in a queue, also to transactions that have not committed; 0 in a fresh
 // one. Locks nothing.
-func (s *Schema) LastGiven(ctx context.Context, db DBTX, queue string) (last int64, err error) {
+func (s Ready) LastGiven(ctx context.Context, db DBTX, queue string) (last int64, err error) {
 	err = db.QueryRow(ctx, `SELECT `+s.arrived(queue)).Scan(&last)
 	return last, err
 }
 
-// AnyReady says whether there are messages after a seq and not after upTo, held ones included. Locks nothing. Relies on the
+// Any says whether there are messages after a seq and not after upTo, held ones included. Locks nothing. Relies on the
 // queue's primary key.
-func (s *Schema) AnyReady(ctx context.Context, db DBTX, queue string, after, upTo int64) (any bool, err error) {
+func (s Ready) Any(ctx context.Context, db DBTX, queue string, after, upTo int64) (any bool, err error) {
 	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT EXISTS (SELECT FROM %s WHERE seq > $1 AND seq <= $2)`, s.ready(queue)), after, upTo).Scan(&any)
 	return any, err
 }
 
 // Relock locks those of the given messages that are still in the queue and free, and returns their seqs. For messages
 // whose transaction was lost. Relies on the queue's primary key.
-func (s *Schema) Relock(ctx context.Context, db DBTX, queue string, seqs []int64) ([]int64, error) {
+func (s Ready) Relock(ctx context.Context, db DBTX, queue string, seqs []int64) ([]int64, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT seq FROM %s WHERE seq = ANY ($1::bigint[]) ORDER BY seq FOR UPDATE SKIP LOCKED`, s.ready(queue)), seqs)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowTo[int64])
+}
+
+// Complete removes handled messages by where their rows lie, which spares the server the way through the index. Only
+// for rows that this transaction has locked itself, since its Fetch: nobody can have moved them since.
+func (s Ready) Complete(b *pgx.Batch, queue string, rows []pgtype.TID) {
+	b.Queue(fmt.Sprintf(`DELETE FROM %s WHERE ctid = ANY ($1::tid[])`, s.ready(queue)), pgtype.FlatArray[pgtype.TID](rows))
 }

@@ -10,10 +10,13 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// FetchRemoved removes ready messages that where says and appends them to into, in order; then those that it left in the queue
+// Removed are messages that were removed from their queue before they are handled: their receiver has the only copies.
+type Removed struct{ base }
+
+// Fetch removes ready messages that where says and appends them to into, in order; then those that it left in the queue
 // for the sake of the bounds. Once it is committed whoever asked has the only copies. Rows that others hold are passed over.
 // Relies on the queue's primary key.
-func (s *Schema) FetchRemoved(b *pgx.Batch, queue string, where Where, bounds Bounds, into *[]Message) {
+func (s Removed) Fetch(b *pgx.Batch, queue string, where Where, bounds Bounds, into *[]Message) {
 	picked, args := s.picked(queue, sized, where, math.MaxInt32, bounds.Body, bounds.Total)
 	sql := fmt.Sprintf(`
 		WITH picked AS MATERIALIZED (%[2]s), `+fewer+`, m AS (
@@ -48,9 +51,9 @@ func removedOf(ms []*Message) removed {
 	return c
 }
 
-// FailRemoved stores messages that were removed in the error table, each with the failure of the same place. Bodies go to
+// Fail stores messages that were removed in the error table, each with the failure of the same place. Bodies go to
 // the server anew. Locks nothing.
-func (s *Schema) FailRemoved(b *pgx.Batch, queue string, ms []*Message, failures []Failure) error {
+func (s Removed) Fail(b *pgx.Batch, queue string, ms []*Message, failures []Failure) error {
 	c := removedOf(ms)
 	failures = slices.Clone(failures)
 	for i := range failures { // a seq may come twice, of a queue that was dropped and made again
@@ -68,9 +71,9 @@ func takenRemoved(n int) string {
 		)`, n, n+1, n+2, n+3, n+4, n+5, n+6)
 }
 
-// DelayRemoved stores messages that were removed among the delayed, each with the retry of the same place. When one of them
+// Delay stores messages that were removed among the delayed, each with the retry of the same place. When one of them
 // is due soon then gets the channel on which to tell the movers after the commit. Locks nothing.
-func (s *Schema) DelayRemoved(b *pgx.Batch, queue string, ms []*Message, retries []Retry, then func(channel string)) {
+func (s Removed) Delay(b *pgx.Batch, queue string, ms []*Message, retries []Retry, then func(channel string)) {
 	c := removedOf(ms)
 	retries = slices.Clone(retries)
 	for i := range retries {
@@ -81,7 +84,7 @@ func (s *Schema) DelayRemoved(b *pgx.Batch, queue string, ms []*Message, retries
 
 // PutBack stores messages that were removed in their queue again, in order, with the attempts that they had before, and
 // hands the channel to notify after the commit to then. Locks nothing.
-func (s *Schema) PutBack(b *pgx.Batch, queue string, ms []*Message, then func(channel string)) {
+func (s Removed) PutBack(b *pgx.Batch, queue string, ms []*Message, then func(channel string)) {
 	c := removedOf(ms)
 	b.Queue(fmt.Sprintf(`
 		WITH stored AS (

@@ -8,6 +8,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+// Sessions are the connections of the role, and what the server grants and does to them.
+type Sessions struct{ base }
+
 // SetSession sets settings of the session, but for those that the server does not know.
 func SetSession(ctx context.Context, db DBTX, names, values []string) error {
 	_, err := db.Exec(ctx, `
@@ -75,7 +78,7 @@ func RestoreSettings(b *pgx.Batch, names, values []string) {
 
 // SettingsInFunctions returns the names of custom settings that functions of this database, other than the server's own and the
 // schema's, set by set_config or SET; those that this role may not read are left out. Locks nothing; reads all of pg_proc.
-func (s *Schema) SettingsInFunctions(ctx context.Context, db DBTX) (names []string, err error) {
+func (s Sessions) SettingsInFunctions(ctx context.Context, db DBTX) (names []string, err error) {
 	rows, err := db.Query(ctx, `
 		SELECT DISTINCT lower(m[1]) FROM pg_proc p
 		JOIN pg_language l ON l.oid = p.prolang AND l.lanname IN ('sql', 'plpgsql'),
@@ -93,4 +96,44 @@ func (s *Schema) SettingsInFunctions(ctx context.Context, db DBTX) (names []stri
 		}
 	}
 	return names, err
+}
+
+// End ends sessions of this role that name themselves as application, and waits up to a second for each to be
+// gone, with its locks.
+func (s Sessions) End(ctx context.Context, db DBTX, application string, pids []int32) error {
+	_, err := db.Exec(ctx, `
+		SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity
+		WHERE pid = ANY ($1::int[]) AND application_name = $2 AND usename = current_user AND datname = current_database()`, pids, application)
+	return err
+}
+
+// Encodings returns the encodings of the database and of the connection. Locks nothing.
+func (s Sessions) Encodings(ctx context.Context, db DBTX) (server, client string, err error) {
+	err = db.QueryRow(ctx, `SELECT current_setting('server_encoding'), current_setting('client_encoding')`).Scan(&server, &client)
+	return server, client, err
+}
+
+// Capacity is what the server lets this role have.
+type Capacity struct {
+	Connections int // the smallest of the limits below, less what is reserved for superusers
+	Limit       string
+}
+
+// Capacity returns how many connections this role can open to this database at most, and which limit says so: the role that
+// logged in, whatever SET ROLE has made of it. Takes nothing; locks nothing.
+func (s Sessions) Capacity(ctx context.Context, db DBTX) (Capacity, error) {
+	var c Capacity
+	err := db.QueryRow(ctx, `
+		SELECT n, what FROM (
+			SELECT current_setting('max_connections')::int
+				- CASE WHEN r.rolsuper THEN 0 ELSE current_setting('superuser_reserved_connections')::int
+					+ coalesce(current_setting('reserved_connections', true)::int, 0) END AS n, 'max_connections' AS what
+			FROM pg_roles r WHERE r.rolname = session_user
+			UNION ALL
+			SELECT rolconnlimit, 'the role''s CONNECTION LIMIT' FROM pg_roles WHERE rolname = session_user AND NOT rolsuper AND rolconnlimit >= 0
+			UNION ALL
+			SELECT d.datconnlimit, 'the database''s CONNECTION LIMIT' FROM pg_database d, pg_roles r
+			WHERE d.datname = current_database() AND r.rolname = session_user AND NOT r.rolsuper AND d.datconnlimit >= 0
+		) limits ORDER BY n LIMIT 1`).Scan(&c.Connections, &c.Limit)
+	return c, err
 }

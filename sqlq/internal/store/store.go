@@ -1,4 +1,4 @@
-// Package store holds all SQL that the runtime runs, in files by what it does; what only operators run is in package query of
+// Package store holds all SQL that the runtime runs, a type and a file for each noun; what only operators run is in package query of
 // ops, and the tables and SQL functions are in package migrations.
 //
 // Every statement names its tables with the schema, so it works whatever the search_path. Above each query stands what
@@ -10,8 +10,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
-	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -24,25 +22,47 @@ type DBTX interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// Schema is a schema that sqlq's tables are in. Its methods are the queries. It is safe for concurrent use.
+// Schema is a schema that sqlq's tables are in, with the queries that the runtime makes of it, by their noun. It is safe for
+// concurrent use.
 type Schema struct {
-	name string
+	base
 
-	made  sync.Map     // queue → *inserts
-	nMade atomic.Int32 // how many, about
+	Ready         Ready
+	InHand        InHand
+	Leases        Leases
+	Removed       Removed
+	Delayed       Delayed
+	Sending       Sending
+	Inbox         Inbox
+	Instances     Instances
+	Lead          Lead
+	Queues        Queues
+	Low           Low
+	Subscriptions Subscriptions
+	Wakeups       Wakeups
+	Tables        Tables
+	Sessions      Sessions
+	Records       Records
 }
 
 // New returns the queries for the schema of that name. It does not look whether the schema exists.
-func New(schema string) *Schema { return &Schema{name: schema} }
+func New(schema string) *Schema {
+	b := base{schema}
+	return &Schema{b, Ready{b}, InHand{b}, Leases{b}, Removed{b}, Delayed{b}, Sending{base: b}, Inbox{b}, Instances{b}, Lead{b}, Queues{b}, Low{b},
+		Subscriptions{b}, Wakeups{b}, Tables{b}, Sessions{b}, Records{b}}
+}
 
 // Name returns the schema's name, unquoted.
 func (s *Schema) Name() string { return s.name }
 
+// base names and quotes what the queries are about, and has the pieces of SQL that several nouns share.
+type base struct{ name string }
+
 // table returns the quoted, qualified name of a table or function of the schema.
-func (s *Schema) table(name string) string { return pgx.Identifier{s.name, name}.Sanitize() }
+func (s base) table(name string) string { return pgx.Identifier{s.name, name}.Sanitize() }
 
 // ready returns the quoted, qualified name of a queue's table of ready messages.
-func (s *Schema) ready(queue string) string { return s.table("q_" + queue) }
+func (s base) ready(queue string) string { return s.table("q_" + queue) }
 
 // quote returns a string as an SQL literal, for the few places that cannot take a parameter. The E form means the
 // same whatever standard_conforming_strings says.

@@ -30,7 +30,7 @@ const (
 // Strangers returns the sessions that hold the schema's advisory locks and are not those that should, by how they name
 // themselves: as the library's own connections do, for listening and for keeping house. Locks nothing; it looks at all locks of
 // the server, and names no table by regclass, which is refused to a role that may not use the schema.
-func (s *Schema) Strangers(ctx context.Context, db DBTX) ([]Stranger, error) {
+func (s Sessions) Strangers(ctx context.Context, db DBTX) ([]Stranger, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		WITH keys AS (
 			SELECT c.relname, (c.oid::bigint - 2147483648)::int::oid AS key

@@ -167,7 +167,7 @@ func (l *Listener) compare(ctx context.Context, c *session.Conn) error {
 	} else if err != nil {
 		return err
 	}
-	tables, err := l.Store.ReadyTables(ctx, c, namesOf(l.bells))
+	tables, err := l.Store.Tables.Ready(ctx, c, namesOf(l.bells))
 	if err != nil {
 		return fmt.Errorf("compare the queues' tables: %w", err)
 	}
@@ -187,7 +187,7 @@ func (l *Listener) subscribe(ctx context.Context, c *session.Conn) error {
 	st := l.Store
 	tables, posts, byChannel := map[*Bell]store.TableID{}, map[*Bell]*post{}, map[string]*Bell{}
 	sql := ""
-	found, err := st.ReadyTables(ctx, c, namesOf(l.bells))
+	found, err := st.Tables.Ready(ctx, c, namesOf(l.bells))
 	if err != nil {
 		return fmt.Errorf("find the queues: %w", err)
 	}
@@ -200,7 +200,7 @@ func (l *Listener) subscribe(ctx context.Context, c *session.Conn) error {
 		byChannel[table.Channel()], byChannel[table.CallChannel()] = bell, bell
 		sql += "LISTEN " + table.CallChannel() + ";"
 	}
-	delayed, queues, err := st.Tables(ctx, c)
+	delayed, queues, err := st.Tables.Shared(ctx, c)
 	if err != nil {
 		return fmt.Errorf("find the delayed table: %w", err)
 	}
@@ -222,14 +222,14 @@ func (l *Listener) notifyFromElsewhere(ctx context.Context) error {
 	defer cancel()
 	if c, err := l.Pool.Acquire(soon); err == nil {
 		defer c.Release()
-		return l.Store.Notify(ctx, c, []string{l.delayed})
+		return l.Store.Wakeups.Notify(ctx, c, []string{l.delayed})
 	}
 	c, err := l.Connector.Connect(ctx, session.Listen)
 	if err != nil {
 		return err
 	}
 	defer c.Close(ctx)
-	return l.Store.Notify(ctx, c, []string{l.delayed})
+	return l.Store.Wakeups.Notify(ctx, c, []string{l.delayed})
 }
 
 // selfTest sees that a notification from another session arrives. Behind a transaction pooler that was not recognised as

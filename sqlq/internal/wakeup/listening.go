@@ -140,7 +140,7 @@ const aliveAgain = time.Second
 func (l *Listener) holdAlive(ctx context.Context, s *listening) (err error) {
 	s.tried = time.Now()
 	if process := l.Process(); process != 0 && !s.alive {
-		if s.alive, err = l.Store.TryAlive(ctx, s.c, process); err != nil {
+		if s.alive, err = l.Store.Instances.TryAlive(ctx, s.c, process); err != nil {
 			return fmt.Errorf("show that the process lives: %w", err)
 		}
 	}

@@ -34,7 +34,7 @@ func (l *Listener) onlyPoll(ctx context.Context) {
 	l.Log.Warn("sqlq: polling for messages instead of being woken", "err", session.ErrPooled, "every", every, "advice", advice, "endpoints", namesOf(l.bells))
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if delayed, _, err := l.Store.Tables(ctx, l.Pool); err == nil { // so that this process's own mover is told
+	if delayed, _, err := l.Store.Tables.Shared(ctx, l.Pool); err == nil { // so that this process's own mover is told
 		l.hear(delayed.Channel())
 	}
 }
@@ -70,7 +70,7 @@ func (l *Listener) waiting(ctx context.Context, c *session.Conn, bells []*Bell) 
 		if len(bells) == 0 {
 			return nil, nil
 		}
-		waiting, err := st.Waiting(ctx, c, namesOf(bells))
+		waiting, err := st.Tables.Waiting(ctx, c, namesOf(bells))
 		if err == nil {
 			for i, bell := range bells {
 				if waiting[i] {
@@ -82,7 +82,7 @@ func (l *Listener) waiting(ctx context.Context, c *session.Conn, bells []*Bell) 
 		if session.State(err) != session.LockNotAvailable {
 			return nil, fmt.Errorf("poll: %w", err)
 		}
-		locked, err := st.Locked(ctx, c, l.tablesOf(bells))
+		locked, err := st.Tables.Locked(ctx, c, l.tablesOf(bells))
 		if err != nil {
 			return nil, fmt.Errorf("poll: look for locked queues: %w", err)
 		}

@@ -38,7 +38,7 @@ func (l *Listener) tellOfStrangers(ctx context.Context, s *listening) (time.Dura
 		return pause, nil
 	}
 	st.Looked = now
-	found, err := l.Store.Strangers(ctx, s.c)
+	found, err := l.Store.Sessions.Strangers(ctx, s.c)
 	if err != nil {
 		return 0, fmt.Errorf("look for who holds locks: %w", err)
 	}

@@ -18,7 +18,7 @@ func (l *Listener) wakeOthers(bell *Bell) {
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		if err := l.Store.WakeQueues(ctx, l.Pool, []string{bell.Queue}); err != nil {
+		if err := l.Store.Wakeups.Wake(ctx, l.Pool, []string{bell.Queue}); err != nil {
 			l.Log.Debug("sqlq: cannot wake receivers; they will find the messages by polling", "err", err)
 		}
 	}()
@@ -59,7 +59,7 @@ func (l *Listener) sendWakes(ctx context.Context, c *session.Conn) error {
 			l.notified(channel) // of its own notifications it takes no notice
 		}
 	}
-	if err := l.Store.Notify(ctx, c, channels); err != nil {
+	if err := l.Store.Wakeups.Notify(ctx, c, channels); err != nil {
 		l.NotifyOtherwise(channels)
 		return fmt.Errorf("wake receivers: %w", err)
 	}

@@ -95,10 +95,10 @@ func (l *Listener) release(ctx context.Context, c *session.Conn) error {
 	l.hold(flags, func(p *post) { p.noted = nil })
 	b := &pgx.Batch{}
 	if len(flags) > 0 {
-		l.Store.SetAwake(b, l.tablesOf(flags))
+		l.Store.Wakeups.SetAwake(b, l.tablesOf(flags))
 	}
 	if len(watches) > 0 {
-		l.Store.LeaveWatch(b, l.tablesOf(watches))
+		l.Store.Wakeups.LeaveWatch(b, l.tablesOf(watches))
 	}
 	if err := c.SendBatch(ctx, b).Close(); err != nil {
 		return fmt.Errorf("release the locks of sleepers: %w", err)
@@ -123,7 +123,7 @@ func (l *Listener) takeWatch(ctx context.Context, c *session.Conn, bells []*Bell
 		return nil
 	}
 	tables := l.tablesOf(bells)
-	granted, err := l.Store.TakeWatch(ctx, c, tables)
+	granted, err := l.Store.Wakeups.TakeWatch(ctx, c, tables)
 	if err != nil {
 		return fmt.Errorf("take the watch: %w", err)
 	}
@@ -158,8 +158,8 @@ func (l *Listener) raiseFlags(ctx context.Context, c *session.Conn) error {
 	var raised []bool
 	var writers []store.Writer
 	b := &pgx.Batch{}
-	l.Store.SetAsleep(b, l.tablesOf(bells), &raised)
-	l.Store.Writers(b, l.tablesOf(bells), &writers)
+	l.Store.Wakeups.SetAsleep(b, l.tablesOf(bells), &raised)
+	l.Store.Tables.Writers(b, l.tablesOf(bells), &writers)
 	if err := c.SendBatch(ctx, b).Close(); err != nil {
 		return fmt.Errorf("take the locks of sleepers: %w", err)
 	}
@@ -196,7 +196,7 @@ func (l *Listener) callOthers(ctx context.Context, c *session.Conn) (time.Durati
 		return pause, nil
 	}
 	l.hold(due, func(p *post) { p.call, p.called = false, now })
-	if err := l.Store.Call(ctx, c, l.tablesOf(due)); err != nil {
+	if err := l.Store.Wakeups.Call(ctx, c, l.tablesOf(due)); err != nil {
 		return 0, fmt.Errorf("call other receivers: %w", err)
 	}
 	return pause, nil

@@ -23,7 +23,7 @@ func (l *Listener) look(ctx context.Context, c *session.Conn, last time.Duration
 	}
 	var writers []store.Writer
 	b := &pgx.Batch{}
-	l.Store.Writers(b, l.tablesOf(bells), &writers)
+	l.Store.Tables.Writers(b, l.tablesOf(bells), &writers)
 	if err := c.SendBatch(ctx, b).Close(); err != nil {
 		return 0, fmt.Errorf("look for writing transactions: %w", err)
 	}

@@ -10,12 +10,12 @@ func TestInsertsKeptAreBounded(t *testing.T) {
 	t.Parallel()
 	s := New("sqlq")
 	for n := range 3 * maxInserts {
-		if got := s.inserts("reply." + strconv.Itoa(n)); got.one == "" || got.many == "" {
+		if got := s.Sending.inserts("reply." + strconv.Itoa(n)); got.one == "" || got.many == "" {
 			t.Fatal("no statement")
 		}
 	}
 	kept := 0
-	s.made.Range(func(any, any) bool { kept++; return true })
+	s.Sending.made.Range(func(any, any) bool { kept++; return true })
 	if kept > maxInserts {
 		t.Errorf("statements for %d queues are kept, want at most %d", kept, maxInserts)
 	}

@@ -4,11 +4,21 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 )
+
+// Sending stores messages in queues.
+type Sending struct {
+	base
+
+	made  sync.Map     // queue → *inserts
+	nMade atomic.Int32 // how many, about
+}
 
 // Outgoing is a message to be stored.
 type Outgoing struct {
@@ -34,7 +44,7 @@ type inserts struct {
 
 const maxInserts = 1_000
 
-func (s *Schema) inserts(queue string) *inserts {
+func (s *Sending) inserts(queue string) *inserts {
 	if made, ok := s.made.Load(queue); ok {
 		return made.(*inserts)
 	}
@@ -64,7 +74,7 @@ func (s *Schema) inserts(queue string) *inserts {
 
 // Insert stores one message in a queue and returns the channel to notify after the commit; "" when no receiver of the
 // queue sleeps. Locks nothing.
-func (s *Schema) Insert(ctx context.Context, db DBTX, queue string, m Outgoing) (channel string, err error) {
+func (s *Sending) Insert(ctx context.Context, db DBTX, queue string, m Outgoing) (channel string, err error) {
 	var c *string
 	err = db.QueryRow(ctx, s.inserts(queue).one, uuidText(m.ID), micros(m.TTL), m.Type, m.headers(), m.Body).Scan(&c)
 	return deref(c), err
@@ -72,7 +82,7 @@ func (s *Schema) Insert(ctx context.Context, db DBTX, queue string, m Outgoing) 
 
 // InsertMany stores messages in one queue, in order, and returns the channel to notify after the commit; "" when no
 // receiver of the queue sleeps. Locks nothing.
-func (s *Schema) InsertMany(ctx context.Context, db DBTX, queue string, ms []Outgoing) (channel string, err error) {
+func (s *Sending) InsertMany(ctx context.Context, db DBTX, queue string, ms []Outgoing) (channel string, err error) {
 	var c *string
 	err = db.QueryRow(ctx, s.inserts(queue).many, columnsOf(ms).padded()...).Scan(&c)
 	return deref(c), err
@@ -80,7 +90,7 @@ func (s *Schema) InsertMany(ctx context.Context, db DBTX, queue string, ms []Out
 
 // InsertOne is Insert in the caller's transaction. With notify it wakes sleepers as part of that transaction. It passes
 // single values only, which every driver can.
-func (s *Schema) InsertOne(ctx context.Context, db Querier, queue string, m Outgoing, notify bool) error {
+func (s *Sending) InsertOne(ctx context.Context, db Querier, queue string, m Outgoing, notify bool) error {
 	var woken int
 	return db.QueryRow(ctx, fmt.Sprintf(`
 		WITH stored AS (
@@ -98,7 +108,7 @@ type Querier interface {
 }
 
 // QueueInsertMany is InsertMany as part of a round trip; then gets the channel to notify after the commit.
-func (s *Schema) QueueInsertMany(b *pgx.Batch, queue string, ms []Outgoing, then func(channel string)) {
+func (s *Sending) QueueInsertMany(b *pgx.Batch, queue string, ms []Outgoing, then func(channel string)) {
 	b.Queue(s.inserts(queue).many, columnsOf(ms).padded()...).QueryRow(scanChannel(then))
 }
 
@@ -136,4 +146,32 @@ func (c columns) padded() []any {
 		c.headers = nil
 	}
 	return []any{c.ids, c.ttls, c.types, c.headers, c.bodies}
+}
+
+// Publish stores events in every queue that is subscribed to them at this moment and hands each queue's channel to
+// notify after the commit to then; "" when no receiver of it sleeps. An event without subscribers is stored nowhere.
+func (s *Sending) Publish(b *pgx.Batch, ms []Outgoing, then func(channel string)) {
+	c := columnsOf(ms)
+	b.Queue(fmt.Sprintf(`
+		SELECT channel FROM %s($1::uuid[], $2::text[], $3::text[], $4::bytea[],
+			(SELECT array_agg(u.ttl * interval '1 microsecond' ORDER BY u.n) FROM unnest($5::bigint[]) WITH ORDINALITY u (ttl, n)))`,
+		s.table("publish_batch")),
+		c.ids, c.types, c.headers, c.bodies, c.ttls).Query(func(rows pgx.Rows) error {
+		channels, err := pgx.CollectRows(rows, pgx.RowTo[*string])
+		for _, channel := range channels {
+			then(deref(channel))
+		}
+		return err
+	})
+}
+
+// PublishOne is Publish for a single event in the caller's transaction. With notify it wakes sleepers as part of that
+// transaction. It passes single values only, which every driver can.
+func (s *Sending) PublishOne(ctx context.Context, db Querier, m Outgoing, notify bool) error {
+	var woken int
+	return db.QueryRow(ctx, fmt.Sprintf(`
+		SELECT count(CASE WHEN channel IS NOT NULL AND $6::boolean THEN pg_notify(channel, '')::text END)
+		FROM %s(ARRAY[$1::uuid], ARRAY[$2::text], ARRAY[$3::text], ARRAY[$4::bytea], ARRAY[$5::bigint * interval '1 microsecond'])`,
+		s.table("publish_batch")),
+		uuidText(m.ID), m.Type, m.headers(), m.Body, micros(m.TTL), notify).Scan(&woken)
 }

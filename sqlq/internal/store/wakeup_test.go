@@ -88,7 +88,7 @@ func TestWaitingPreparesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, queues := range [][]string{{"a", "b"}, {"b", "a"}, {"b"}} {
-		waiting, err := New("sqlq").Waiting(t.Context(), conn, queues)
+		waiting, err := New("sqlq").Tables.Waiting(t.Context(), conn, queues)
 		if err != nil {
 			t.Fatal(err)
 		}

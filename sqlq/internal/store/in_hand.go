@@ -1,24 +1,27 @@
 package store
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 )
+
+// InHand are messages that were fetched, held or leased: what is read of them, and how they end.
+type InHand struct{ base }
 
 // From says where the rows of messages in hand are: in the queue's own table, held by the transaction, or leased.
 // Either way the settling transaction has them locked before it settles: held ones since the fetch, leased ones by
-// LockLeases.
+// Leases.Lock.
 type From struct {
 	Queue    string
 	Instance int32 // whose leases; 0: the queue's table, keyed by seq
 }
 
 // rows returns the table of the rows, the column that keys them, and a condition to go before it, with its AND.
-func (s *Schema) rows(from From) (table, key, cond string) {
+func (s base) rows(from From) (table, key, cond string) {
 	if from.Instance == 0 {
 		return s.ready(from.Queue), "seq", ""
 	}
@@ -26,7 +29,7 @@ func (s *Schema) rows(from From) (table, key, cond string) {
 }
 
 // taken is a CTE that deletes the rows keyed by $1 and returns what is left of them with the key as "key".
-func (s *Schema) taken(from From) string {
+func (s base) taken(from From) string {
 	table, key, cond := s.rows(from)
 	return fmt.Sprintf(`taken AS (
 			DELETE FROM %s WHERE %s %s = ANY ($1::bigint[])
@@ -35,15 +38,9 @@ func (s *Schema) taken(from From) string {
 }
 
 // Complete removes handled messages. Relies on the primary key of the table.
-func (s *Schema) Complete(b *pgx.Batch, from From, keys []int64) {
+func (s InHand) Complete(b *pgx.Batch, from From, keys []int64) {
 	table, key, cond := s.rows(from)
 	b.Queue(fmt.Sprintf(`DELETE FROM %s WHERE %s %s = ANY ($1::bigint[])`, table, cond, key), keys)
-}
-
-// CompleteHeld removes handled messages by where their rows lie, which spares the server the way through the index. Only
-// for rows that this transaction has locked itself, since its FetchHeld: nobody can have moved them since.
-func (s *Schema) CompleteHeld(b *pgx.Batch, queue string, rows []pgtype.TID) {
-	b.Queue(fmt.Sprintf(`DELETE FROM %s WHERE ctid = ANY ($1::tid[])`, s.ready(queue)), pgtype.FlatArray[pgtype.TID](rows))
 }
 
 // Retry is a message that is to be tried again later.
@@ -65,13 +62,13 @@ const headersOf = `coalesce((r.headers || CASE WHEN r.stamped
 // Delay moves messages to the delayed ones for their next attempt. Bodies stay inside the server. When one of them is due
 // soon then gets the channel on which to tell the movers after the commit. Relies on the primary key of the table that
 // they are in.
-func (s *Schema) Delay(b *pgx.Batch, from From, retries []Retry, then func(channel string)) {
+func (s InHand) Delay(b *pgx.Batch, from From, retries []Retry, then func(channel string)) {
 	s.delay(b, s.taken(from), from.Queue, retries, then)
 }
 
 // delay stores retries among the delayed, of messages that the CTE "taken" has by key. Its parameters are the keys, $1, and
 // whatever comes from $8 on.
-func (s *Schema) delay(b *pgx.Batch, taken, queue string, retries []Retry, then func(channel string), more ...any) {
+func (s base) delay(b *pgx.Batch, taken, queue string, retries []Retry, then func(channel string), more ...any) {
 	keys, attempts, delays := make([]int64, len(retries)), make([]int16, len(retries)), make([]int64, len(retries))
 	errs, headers, stamped := make([]string, len(retries)), make([]*string, len(retries)), make([]bool, len(retries))
 	first := retries[0].Delay
@@ -116,14 +113,14 @@ type Failure struct {
 
 // Fail moves messages to the error table. Bodies stay inside the server. Relies on the primary key of the table that they
 // are in.
-func (s *Schema) Fail(b *pgx.Batch, from From, failures []Failure) error {
+func (s InHand) Fail(b *pgx.Batch, from From, failures []Failure) error {
 	return s.fail(b, s.taken(from), from.Queue, failures)
 }
 
 // fail stores failures in the error table, of messages that the CTE "taken" has by key. A type is cut to the length that one
 // may have, because the table's indexes would refuse a row with a much longer one, and nobody handles it. Its parameters are the keys, $1, and
 // whatever comes from $5 on.
-func (s *Schema) fail(b *pgx.Batch, taken, queue string, failures []Failure, more ...any) error {
+func (s base) fail(b *pgx.Batch, taken, queue string, failures []Failure, more ...any) error {
 	keys, headers := make([]int64, len(failures)), make([]*string, len(failures))
 	for i, f := range failures {
 		keys[i], headers[i] = f.Key, f.Headers
@@ -148,29 +145,28 @@ func (s *Schema) fail(b *pgx.Batch, taken, queue string, failures []Failure, mor
 	return nil
 }
 
-// Lease moves held messages that are still being handled into the leased table, in the name of an instance, with the
-// attempts that have ended. leases gets the lease of each seq. Relies on the queue's primary key.
-func (s *Schema) Lease(b *pgx.Batch, queue string, instance int32, seqs []int64, attempts []int, leases map[int64]int64) {
-	small := make([]int16, len(attempts))
-	for i, a := range attempts {
-		small[i] = smallint(a)
-	}
-	b.Queue(fmt.Sprintf(`
-		WITH %s
-		INSERT INTO %s (instance, queue, seq, id, sent_at, expires_at, attempt, type, headers, body)
-		SELECT $3::int, $4::text, t.seq, t.id, t.sent_at, t.expires_at, a.attempt, t.type, t.headers, t.body
-		FROM taken t JOIN unnest($1::bigint[], $2::smallint[]) a (seq, attempt) ON a.seq = t.seq
-		ORDER BY t.seq
-		RETURNING seq, lease`, s.taken(From{Queue: queue}), s.table("leased")),
-		seqs, small, instance, queue).Query(func(rows pgx.Rows) error {
-		defer rows.Close()
-		for rows.Next() {
-			var seq, lease int64
-			if err := rows.Scan(&seq, &lease); err != nil {
-				return err
-			}
-			leases[seq] = lease
-		}
-		return rows.Err()
-	})
+// Sizes are how large a message is, and what of it is short.
+type Sizes struct {
+	ID            [16]byte
+	Type          string // its beginning, if it is long
+	LongType      bool
+	Headers, Body int // bytes
+}
+
+// Sizes returns how large a message is that the transaction holds or the instance leases. Locks nothing further.
+func (s InHand) Sizes(ctx context.Context, db DBTX, from From, key int64) (sizes Sizes, err error) {
+	table, id, cond := s.rows(from)
+	err = db.QueryRow(ctx, fmt.Sprintf(`
+		SELECT id, CASE WHEN octet_length(type) <= 1000 THEN type ELSE left(type, 200) || '…' END, octet_length(type) > 1000,
+			coalesce(octet_length(headers::text), 0), octet_length(body)
+		FROM %s WHERE %s %s = $1`, table, cond, id), key).Scan(&sizes.ID, &sizes.Type, &sizes.LongType, &sizes.Headers, &sizes.Body)
+	return sizes, err
+}
+
+// Rest returns the headers and the body of one message that the transaction holds or the instance leases. Locks
+// nothing further.
+func (s InHand) Rest(ctx context.Context, db DBTX, from From, key int64) (headers, body []byte, err error) {
+	table, id, cond := s.rows(from)
+	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT headers::text, body FROM %s WHERE %s %s = $1`, table, cond, id), key).Scan(&headers, &body)
+	return headers, body, err
 }
