@@ -6,7 +6,7 @@ import (
 )
 
 // SendOption changes how one message is sent or published: [To], [Delay], [At], [ExpiresIn], [WithHeader], [WithID],
-// [WithCorrelationID], [Immediately]. What does not fit is an error of the send.
+// [WithCorrelationID], [WithReceipt], [Immediately]. What does not fit is an error of the send.
 type SendOption func(*sendOptions)
 
 type sendOptions struct {
@@ -22,6 +22,7 @@ type sendOptions struct {
 	correlation string
 	headers     Headers
 	immediately bool
+	receipt     *Receipt
 }
 
 // To sends a command to a queue whatever its route says. An event cannot be sent to one queue.
@@ -76,6 +77,18 @@ func WithCorrelationID(id string) SendOption { return func(o *sendOptions) { o.c
 // succeeds or not, and once for each attempt.
 // Default: such a call is refused with ErrInHandler. Unit: on or off. Cost: a transaction of its own.
 func Immediately() SendOption { return func(o *sendOptions) { o.immediately = true } }
+
+// receiptOf returns where a receipt is wanted; nil: nowhere.
+func receiptOf(options []SendOption) *Receipt {
+	if len(options) == 0 {
+		return nil
+	}
+	var o sendOptions
+	for _, option := range options {
+		option(&o)
+	}
+	return o.receipt
+}
 
 func collect(options []SendOption) (o sendOptions, err error) {
 	for _, option := range options {

@@ -59,6 +59,9 @@ func (c *Client) SendTx(ctx context.Context, tx DBTX, m Message, options ...Send
 		} else {
 			err = c.store.Sending.InsertOne(ctx, tx, e.Queue, e.Outgoing, !c.config.NoNotify)
 		}
+		if err == nil && e.Copies != nil {
+			*e.Copies = 1
+		}
 		return c.config.observing.sent(ctx, &e, 1, nil, c.sendError(err, e))
 	})
 }
@@ -88,39 +91,28 @@ func checkTransaction(tx DBTX) error {
 func inTransaction(c *pgx.Conn) bool { return c.IsClosed() || c.PgConn().TxStatus() != 'I' } // a closed one has its own error
 
 // SendMany sends commands, each to its queue, in one transaction: all of them or none. The options count for each
-// message; WithID is refused. It is the quickest way to send thousands. Errors are those of Send; that
-// of one message says which it is.
+// message; WithID and WithReceipt are refused. It is the quickest way to send thousands. Errors are those of Send; that
+// of one message says which it is. For events, and options of their own, see SendBatch.
 func (c *Client) SendMany(ctx context.Context, ms []Message, options ...SendOption) error {
 	if err := c.usable(ctx, "send many", options); err != nil {
 		return err
 	}
-	if o, _ := collect(options); o.id != (ID{}) {
-		return errors.New("send many: WithID would give every message the same id: send them one by one, or let each get its own")
+	switch o, _ := collect(options); {
+	case o.id != (ID{}):
+		return errors.New("send many: WithID would give every message the same id: let each get its own, or give each its own with SendBatch")
+	case o.receipt != nil:
+		return errors.New("send many: WithReceipt is for one message: SendBatch returns the receipts of many")
 	}
-	all := make([]sending.Envelope, 0, len(ms))
-	var observed []context.Context // of each, where somebody observes
-	told := func(err error) error {
-		for i, ctx := range observed {
-			_ = c.config.observing.sent(ctx, &all[i], len(ms), nil, err)
-		}
-		return err
-	}
+	b := &enclosed{client: c, n: len(ms), all: make([]sending.Envelope, 0, len(ms))}
 	for i, m := range ms {
-		err := c.enclose(ctx, m, false, nil, options, func(ctx context.Context, e sending.Envelope) error {
-			all = append(all, e)
-			if c.config.observing != nil {
-				observed = append(observed, ctx)
-			}
-			return nil
-		})
-		if err != nil {
-			return told(fmt.Errorf("message %d of %d: %w", i+1, len(ms), err))
+		if err := b.add(ctx, i, m, false, options); err != nil {
+			return b.tell(fmt.Errorf("message %d of %d: %w", i+1, len(ms), err))
 		}
 	}
-	if err := c.sender.SendAll(ctx, all); err != nil {
-		return told(c.sendError(err, all...))
+	if err := c.sender.SendAll(ctx, b.all); err != nil {
+		return b.tell(c.sendError(err, b.all...))
 	}
-	return told(nil)
+	return b.tell(nil)
 }
 
 // verbOf names what is done with a message in an error.
@@ -158,6 +150,9 @@ func (c *Client) enclose(ctx context.Context, m Message, publish bool, in *Incom
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", verb, out.Type, err)
 	}
+	if o.receipt != nil {
+		*o.receipt = Receipt{}
+	}
 	out.ID, out.Headers = o.id, o.headers
 	if out.Headers == nil {
 		out.Headers = Headers{} // middleware may add some
@@ -192,7 +187,10 @@ func (c *Client) enclose(ctx context.Context, m Message, publish bool, in *Incom
 		if e.Headers, err = c.headers(out, in, contentType, o.correlation); err != nil {
 			return c.config.observing.sent(ctx, &e, 1, in, fmt.Errorf("%s %s: %w", verb, out.Type, err))
 		}
-		return last(ctx, e)
+		if o.receipt == nil {
+			return last(ctx, e)
+		}
+		return o.receipt.write(e, in, func(e sending.Envelope) error { return last(ctx, e) })
 	}
 	for i := len(c.config.SendMiddleware) - 1; i >= 0; i-- {
 		send = c.config.SendMiddleware[i](send)
@@ -246,6 +244,8 @@ func (c *Client) sendError(err error, all ...sending.Envelope) error {
 	queues := queuesOf(all)
 	what := fmt.Sprintf("send %s to queue %q", all[0].Type, all[0].Queue)
 	switch {
+	case len(queues) == 0 && len(all) > 1:
+		what = fmt.Sprintf("publish %d events to their subscribers", len(all))
 	case len(queues) == 0:
 		what = fmt.Sprintf("publish %s to its subscribers", all[0].Type)
 	case len(queues) > 1:

@@ -16,7 +16,8 @@ import (
 // Envelope is an encoded message and where it goes.
 type Envelope struct {
 	store.Outgoing
-	Queue string // "": published
+	Queue  string // "": published
+	Copies *int   // gets how many were stored, once they are; nil: it is not asked for
 }
 
 // Sender stores messages through the program's pool. It is safe for concurrent use.
@@ -40,7 +41,19 @@ func (s *Sender) SendAll(ctx context.Context, all []Envelope) error {
 	if session.State(err) == session.ReadOnlySession && s.readOnly.Drop(ctx, s.pool) {
 		err = s.storeOnce(ctx, all)
 	}
+	if err == nil {
+		countCommands(all)
+	}
 	return err
+}
+
+// countCommands notes of commands what is known of them once they are stored.
+func countCommands(all []Envelope) {
+	for i := range all {
+		if e := &all[i]; e.Copies != nil && e.Queue != "" {
+			*e.Copies = 1
+		}
+	}
 }
 
 func (s *Sender) storeOnce(ctx context.Context, all []Envelope) error {
@@ -107,34 +120,83 @@ func oneStatement(all []Envelope) (queue string, ms []store.Outgoing) {
 	return all[0].Queue, ms
 }
 
-// Queue adds the statements that store messages, one for each queue and one for all events, to a round trip.
-// then gets the channels to notify after the commit.
+// Queue adds the statements that store messages to a round trip: one for each queue and one for all events, or one for each type of
+// events where copies are counted, because what a statement stores of several types it counts together. then gets the channels to
+// notify after the commit.
 func (s *Sender) Queue(batch *pgx.Batch, all []Envelope, then func(channel string)) {
-	var queues []string // in order of appearance; "" for events
-	byQueue := map[string][]store.Outgoing{}
-	for _, e := range all {
+	var routes []route // in order of appearance; with an empty queue for events
+	byRoute := map[route]*together{}
+	counts := false
+	for i := range all {
+		counts = counts || all[i].Copies != nil
+	}
+	for i := range all {
+		e := &all[i]
 		if e.Deferred() {
-			s.store.Delayed.QueueDefer(batch, e.Queue, e.Outgoing, then)
+			s.store.Delayed.QueueDefer(batch, e.Queue, e.Outgoing, then, e.count())
 			continue
 		}
-		if byQueue[e.Queue] == nil {
-			queues = append(queues, e.Queue)
+		r := route{queue: e.Queue}
+		if counts {
+			r = routeOf(e)
 		}
-		byQueue[e.Queue] = append(byQueue[e.Queue], e.Outgoing)
+		t := byRoute[r]
+		if t == nil {
+			t = &together{}
+			byRoute[r] = t
+			routes = append(routes, r)
+		}
+		t.messages = append(t.messages, e.Outgoing)
+		if counts {
+			t.copies = append(t.copies, e.Copies)
+		}
 	}
-	for _, q := range queues {
-		for ms := byQueue[q]; len(ms) > 0; {
-			n, size := 0, 0
-			for n < len(ms) && n < chunkMessages && (n == 0 || size+len(ms[n].Body) <= chunkBytes) {
-				size += len(ms[n].Body)
-				n++
-			}
-			if q == "" {
-				s.store.Sending.Publish(batch, ms[:n], then)
+	for _, r := range routes {
+		t := byRoute[r]
+		for len(t.messages) > 0 {
+			ms, stored := t.chunk()
+			if r.queue == "" {
+				s.store.Sending.Publish(batch, ms, then, stored)
 			} else {
-				s.store.Sending.QueueInsertMany(batch, q, ms[:n], then)
+				s.store.Sending.QueueInsertMany(batch, r.queue, ms, then)
 			}
-			ms = ms[n:]
 		}
 	}
+}
+
+// together are messages that statements of their own store.
+type together struct {
+	messages []store.Outgoing
+	copies   []*int // of each; nil: nobody counts
+}
+
+// chunk takes out as many messages as one statement stores, and returns what tells those events the number of their copies: as many
+// of each, because they are of one type.
+func (t *together) chunk() (ms []store.Outgoing, stored func(copies int)) {
+	n, size := 0, 0
+	for n < len(t.messages) && n < chunkMessages && (n == 0 || size+len(t.messages[n].Body) <= chunkBytes) {
+		size += len(t.messages[n].Body)
+		n++
+	}
+	ms, t.messages = t.messages[:n], t.messages[n:]
+	if t.copies == nil {
+		return ms, nil
+	}
+	counted := t.copies[:n]
+	t.copies = t.copies[n:]
+	return ms, func(copies int) {
+		for _, c := range counted {
+			if c != nil {
+				*c = copies / n
+			}
+		}
+	}
+}
+
+// count returns what notes the number of an envelope's copies; nil where it is not asked for.
+func (e *Envelope) count() func(copies int) {
+	if e.Copies == nil {
+		return nil
+	}
+	return func(copies int) { *e.Copies = copies }
 }

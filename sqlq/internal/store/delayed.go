@@ -20,28 +20,29 @@ const dueAt = `greatest(coalesce($1::timestamptz, clock_timestamp() + $2::bigint
 
 // Defer stores one delayed message, in the caller's transaction or alone: for a queue, or, where queue is "", a copy for
 // each queue that is subscribed to its type at this moment. When the message is due soon the movers must be told: with
-// notify that is part of the transaction, else it returns the channel to notify after the commit. It passes single
-// values only, which every driver can.
-func (s Delayed) Defer(ctx context.Context, db Querier, queue string, m Outgoing, notify bool) (channel string, err error) {
+// notify that is part of the transaction. It returns the number of copies, and passes single values only, which every driver
+// can.
+func (s Delayed) Defer(ctx context.Context, db Querier, queue string, m Outgoing, notify bool) (copies int, err error) {
 	sql, args := s.deferring(queue, m, notify)
 	var c *string
-	err = db.QueryRow(ctx, sql, args...).Scan(&c)
-	return deref(c), err
+	err = db.QueryRow(ctx, sql, args...).Scan(&copies, &c)
+	return copies, err
 }
 
-// QueueDefer is Defer as part of a round trip; then gets the channel to notify after the commit.
-func (s Delayed) QueueDefer(b *pgx.Batch, queue string, m Outgoing, then func(channel string)) {
+// QueueDefer is Defer as part of a round trip; then gets the channel to notify after the commit, stored the number of copies, if it is
+// not nil.
+func (s Delayed) QueueDefer(b *pgx.Batch, queue string, m Outgoing, then func(channel string), stored func(copies int)) {
 	sql, args := s.deferring(queue, m, false)
-	b.Queue(sql, args...).QueryRow(scanChannel(then))
+	b.Queue(sql, args...).QueryRow(scanPublished(then, stored))
 }
 
 func (s Delayed) deferring(queue string, m Outgoing, notify bool) (sql string, args []any) {
 	args = []any{timeOrNil(m.DueAt), m.Delay.Microseconds(), uuidText(m.ID), micros(m.TTL), m.Type, m.headers(), m.Body, notify}
 	if queue == "" {
 		return fmt.Sprintf(`
-		SELECT CASE WHEN c.channel IS NOT NULL AND $8::boolean THEN pg_notify(c.channel, '')::text ELSE c.channel END
-		FROM (SELECT max(channel) FROM %s(ARRAY[$3::uuid], ARRAY[$5::text], ARRAY[$6::text], ARRAY[$7::bytea], ARRAY[$4::bigint * interval '1 microsecond'],
-			due_at => ARRAY[%s])) AS c (channel)`,
+		SELECT c.copies, CASE WHEN c.channel IS NOT NULL AND $8::boolean THEN pg_notify(c.channel, '')::text ELSE c.channel END
+		FROM (SELECT coalesce(sum(copies), 0)::bigint, max(channel) FROM %s(ARRAY[$3::uuid], ARRAY[$5::text], ARRAY[$6::text], ARRAY[$7::bytea], ARRAY[$4::bigint * interval '1 microsecond'],
+			due_at => ARRAY[%s])) AS c (copies, channel)`,
 			s.table("publish_batch"), dueAt), args
 	}
 	// queue_table refuses a queue that does not exist, as the insert into its table would.
@@ -51,7 +52,7 @@ func (s Delayed) deferring(queue string, m Outgoing, notify bool) (sql string, a
 			SELECT %[2]s, $3::uuid, clock_timestamp() + $4::bigint * interval '1 microsecond', 'delay', $5::text, $6::json, $7::bytea, $9::text
 			WHERE %[3]s($9::text) IS NOT NULL
 		)
-		SELECT CASE WHEN %[2]s < clock_timestamp() + interval '%[4]d milliseconds'
+		SELECT 1::bigint, CASE WHEN %[2]s < clock_timestamp() + interval '%[4]d milliseconds'
 			THEN CASE WHEN $8::boolean THEN pg_notify('sqlq_' || %[5]s::regclass::oid, '')::text ELSE 'sqlq_' || %[5]s::regclass::oid END END`,
 		s.table("delayed"), dueAt, s.table("queue_table"), soon.Milliseconds(), quote(s.table("delayed"))), append(args, queue)
 }
