@@ -36,8 +36,9 @@
 //
 // A [Message] is any Go type with the method MessageType; with IsEvent it is an [Event]. [Client.Send] sends a command by
 // itself, [Client.SendMany] several, all or none, and [Client.SendTx] in your transaction, of pgx or, with [SQLTx], of
-// database/sql. [Client.Publish] and [Client.PublishTx] are for events. A handler sends through its delivery instead:
-// [Incoming.Send], [Incoming.Publish].
+// database/sql. [Client.Publish] and [Client.PublishTx] are for events. [Client.SendBatch] and [Client.SendBatchTx] take both, each
+// message in an [Envelope] with its own options, and say by a [Receipt] what was stored; [WithReceipt] does so for one. A message
+// without a Go type is a [Raw]. A handler sends through its delivery instead: [Incoming.Send], [Incoming.Publish].
 //
 // A command goes where [To] says, else to the endpoint of this process that handles it, else where Config.Routes says. A
 // [SendOption] defers a message ([Delay], [At]), bounds its life ([ExpiresIn]) or adds to it ([WithHeader], [WithID],
@@ -48,7 +49,7 @@
 // An [Endpoint] has a name, which its queue bears, and a [Handler] for each message type. [Handle] makes one that runs
 // at least once for a message; [HandleTx] one that writes in the transaction in which the message is removed, so that
 // its effect in this database happens exactly once. An endpoint chooses otherwise by its fields AtMostOnce and
-// Deduplicate. Both get a [Delivery]: the decoded message, and its headers, attempt and ids as an [Incoming].
+// Deduplicate. [HandleRaw], [HandleRawTx] and the field Otherwise are for messages without a Go type. All get a [Delivery]: the decoded message, and its headers, attempt and ids as an [Incoming].
 // Middleware, in Config and Endpoint, goes around handlers and around what is sent.
 //
 // # Failing

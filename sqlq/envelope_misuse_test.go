@@ -80,7 +80,9 @@ func TestSendBatchThroughMiddleware(t *testing.T) {
 	pool := newPool(t)
 	execSQL(t, pool, `SELECT sqlq.create_queue(q) FROM unnest(ARRAY['a', 'b']) q`)
 	told := map[string]int{}
-	tell := func(_ context.Context, m sqlq.ObservedSend) { told[fmt.Sprintln(m.Type, m.Event, m.Batch, m.Err != nil)]++ }
+	tell := func(_ context.Context, m sqlq.ObservedSend) {
+		told[fmt.Sprintln(m.Type, m.Event, m.Batch, m.Err != nil)]++
+	}
 	c := open(t, pool, sqlq.Config{Routes: map[string]string{"post.Letter": "a"}, Observer: &sqlq.Observer{Sent: tell, Published: tell}, SendMiddleware: []func(sqlq.SendFunc) sqlq.SendFunc{func(next sqlq.SendFunc) sqlq.SendFunc {
 		return func(ctx context.Context, m *sqlq.Outgoing) error {
 			switch m.Headers["do"] {

@@ -53,7 +53,8 @@ var (
 	// ErrHeadersTooLarge: more than 100 headers, or more than 64 KiB of them. Put the rest into the body. A message with
 	// more than 512 KiB of JSON in its headers, which only SQL can store, fails with it, unread.
 	ErrHeadersTooLarge = errors.New("headers too large")
-	// ErrEncode: the codec could not encode the message, for the reason that the error wraps.
+	// ErrEncode: the codec could not encode the message, for the reason that the error wraps; or the body of a Raw is not JSON,
+	// although its content type says so, or that is no media type.
 	ErrEncode = errors.New("message cannot be encoded")
 	// ErrInvalidTime: a delay before now or beyond a century, or a time to live that is not positive, or over before the message
 	// is ready.

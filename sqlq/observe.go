@@ -66,7 +66,7 @@ type ObservedSend struct {
 	Size    int     // of the body, in bytes
 	Headers Headers // the sender's; to be added to in Sending, nil afterwards
 
-	Batch    int    // how many messages the call stores together: 1, but of SendMany; 0 in Sending
+	Batch    int    // how many messages the call stores together: 1, but of SendMany and SendBatch; 0 in Sending
 	Gathered bool   // a handler sends it through its delivery: it is stored when that is settled
 	Endpoint string // of that handler; ""
 	Handling ID     // the message that it handles; zero

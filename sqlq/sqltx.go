@@ -7,7 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// SQLTx lets SendTx and PublishTx take part in a transaction of database/sql, of any driver for PostgreSQL: a *sql.Tx, or
+// SQLTx lets SendTx, PublishTx and SendBatchTx take part in a transaction of database/sql, of any driver for PostgreSQL: a *sql.Tx, or
 // what a query layer puts around one, if it passes statements on as they are: a *sqlx.Tx, the DBTX of sqlc, the
 // Statement.ConnPool of gorm. A bun.Tx does not, because bun has placeholders of its own: pass the *sql.Tx that it holds,
 // tx.Tx. A *sql.DB is no transaction: SendTx refuses it.

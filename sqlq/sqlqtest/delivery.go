@@ -43,14 +43,18 @@ func NewDelivery[T sqlq.Message](t TB, message T, options ...DeliveryOption) (*s
 		otherwise = ""
 	}
 	id, now := sqlq.NewID(), time.Now()
-	incoming := &sqlq.Incoming{ID: id, Type: typeName[T](t), Endpoint: "test", Headers: sqlq.Headers{}, Attempt: 1, SentAt: now,
+	messageType := typeName[T](t)
+	if messageType == "" { // a Raw's
+		messageType = message.MessageType()
+	}
+	incoming := &sqlq.Incoming{ID: id, Type: messageType, Endpoint: "test", Headers: sqlq.Headers{}, Attempt: 1, SentAt: now,
 		CorrelationID: id.String(), ConversationID: id.String()}
 	d := &sqlq.Delivery[T]{Incoming: incoming}
 	sent, err := handmade.Ready(incoming, config, otherwise)
 	if err != nil {
 		fatalf(t, "sqlqtest: %v", err)
 	}
-	r := record{}
+	r := record{kind: messageType}
 	if r.Body, r.contentType, err = handmade.Encode(config, message); err != nil {
 		fatalf(t, "sqlqtest: %s cannot be encoded: %v", incoming.Type, err)
 	}
@@ -58,6 +62,9 @@ func NewDelivery[T sqlq.Message](t TB, message T, options ...DeliveryOption) (*s
 		fatalf(t, "sqlqtest: %s cannot be decoded again: %v\n%s", incoming.Type, err, indented(r.Body))
 	}
 	incoming.Body = r.Body
+	if r.contentType != jsonContentType {
+		incoming.Headers[headerContentType] = r.contentType
+	}
 	return d, &outbox{with: config, sent: sent, made: now}
 }
 

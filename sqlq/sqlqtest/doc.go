@@ -51,7 +51,7 @@
 //	    +   "Total": "1.70 EUR"
 //	      }
 //
-// The Harness records messages in the database where they are stored, whoever stores them: Send and SendMany; SendTx, once its
+// The Harness records messages in the database where they are stored, whoever stores them: Send, SendMany and SendBatch; SendTx, once its
 // transaction commits; handlers, unless they fail; and SQL functions. Handled messages stay on record. Events are recorded
 // whether or not anybody has subscribed to them; Harness.Watch is for the few publishers that it has to be told about.
 //

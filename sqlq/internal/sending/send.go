@@ -121,44 +121,49 @@ func oneStatement(all []Envelope) (queue string, ms []store.Outgoing) {
 }
 
 // Queue adds the statements that store messages to a round trip: one for each queue and one for all events, or one for each type of
-// events where copies are counted, because what a statement stores of several types it counts together. then gets the channels to
-// notify after the commit.
+// events where copies are counted, because what a statement stores of several types it counts together; delayed messages apart. then
+// gets the channels to notify after the commit.
 func (s *Sender) Queue(batch *pgx.Batch, all []Envelope, then func(channel string)) {
-	var routes []route // in order of appearance; with an empty queue for events
-	byRoute := map[route]*together{}
+	type destination struct {
+		route
+		delayed bool
+	}
+	var order []destination // of appearance; with an empty queue for events
+	byRoute := map[destination]*together{}
 	counts := false
 	for i := range all {
 		counts = counts || all[i].Copies != nil
 	}
 	for i := range all {
 		e := &all[i]
-		if e.Deferred() {
-			s.store.Delayed.QueueDefer(batch, e.Queue, e.Outgoing, then, e.count())
-			continue
-		}
-		r := route{queue: e.Queue}
+		d := destination{route{queue: e.Queue}, e.Deferred()}
 		if counts {
-			r = routeOf(e)
+			d.route = routeOf(e)
 		}
-		t := byRoute[r]
+		t := byRoute[d]
 		if t == nil {
 			t = &together{}
-			byRoute[r] = t
-			routes = append(routes, r)
+			byRoute[d] = t
+			order = append(order, d)
 		}
 		t.messages = append(t.messages, e.Outgoing)
 		if counts {
 			t.copies = append(t.copies, e.Copies)
 		}
 	}
-	for _, r := range routes {
-		t := byRoute[r]
-		for len(t.messages) > 0 {
-			ms, stored := t.chunk()
-			if r.queue == "" {
+	for _, d := range order {
+		for t := byRoute[d]; len(t.messages) > 0; {
+			switch ms, stored := t.chunk(); {
+			case d.delayed && len(ms) == 1:
+				s.store.Delayed.QueueDefer(batch, d.queue, ms[0], then, stored)
+			case d.delayed && d.queue == "":
+				s.store.Delayed.QueueDeferEvents(batch, ms, then, stored)
+			case d.delayed:
+				s.store.Delayed.QueueDeferMany(batch, d.queue, ms, then)
+			case d.queue == "":
 				s.store.Sending.Publish(batch, ms, then, stored)
-			} else {
-				s.store.Sending.QueueInsertMany(batch, r.queue, ms, then)
+			default:
+				s.store.Sending.QueueInsertMany(batch, d.queue, ms, then)
 			}
 		}
 	}
@@ -191,12 +196,4 @@ func (t *together) chunk() (ms []store.Outgoing, stored func(copies int)) {
 			}
 		}
 	}
-}
-
-// count returns what notes the number of an envelope's copies; nil where it is not asked for.
-func (e *Envelope) count() func(copies int) {
-	if e.Copies == nil {
-		return nil
-	}
-	return func(copies int) { *e.Copies = copies }
 }
