@@ -30,7 +30,7 @@ type Endpoint struct {
 
 	// Subscribe names event types that the queue is subscribed to besides those of Handlers that have a Go type: for handlers made by
 	// HandleRaw, and for Otherwise. As with Handlers, a subscription stays.
-	// Default: none. Cost: a copy of every such event.
+	// Default: none. Unit: event types. Cost: a copy of every such event.
 	Subscribe []string
 
 	// Concurrency is how many messages are handled at a time in this process. HandleTx handlers are also bounded by

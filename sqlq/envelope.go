@@ -11,9 +11,9 @@ import (
 
 // Envelope is one message of a batch, with options of its own.
 type Envelope struct {
-	Message Message // an Event is published, any other is sent
-	Options []SendOption
-	Publish bool // for a Raw, whose Go type does not say it: publish it
+	Message Message      // an Event is published, any other is sent
+	Options []SendOption // its own
+	Publish bool         // for a Raw, whose Go type does not say it: publish it
 }
 
 // BatchError is the error of SendBatch or SendBatchTx about one envelope. Nothing of the batch was stored.

@@ -14,7 +14,7 @@ type Receipt struct {
 // WithReceipt has the receipt of the message written to *into, before Send, SendTx, Publish or PublishTx returns. Where nobody knows
 // whether the message was stored, after a lost connection or the end of ctx, it has the id all the same, under which the message can be
 // sent again (WithID). SendMany refuses it: SendBatch returns the receipts of many.
-// Default: none. Cost: none.
+// Default: none. Unit: where to write it. Cost: none.
 func WithReceipt(into *Receipt) SendOption { return func(o *sendOptions) { o.receipt = into } }
 
 // write writes the receipt of an envelope while it is stored. in is the delivery whose handler sends it: then it is only gathered.
