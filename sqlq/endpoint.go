@@ -25,7 +25,7 @@ type Endpoint struct {
 	// Otherwise handles messages of the types that none of Handlers is for, as they came: HandleRaw or HandleRawTx makes it, with an
 	// empty type. Then no message waits for another version of the program that knows its type (UnknownWait). The first 1,000 of these
 	// types that a process receives are slowed down each by itself when their messages fail one after the other, further ones are not.
-	// Default: none, such messages wait and fail. Cost: none.
+	// Default: none, such messages wait and fail. Unit: a Handler. Cost: none.
 	Otherwise Handler
 
 	// Subscribe names event types that the queue is subscribed to besides those of Handlers that have a Go type: for handlers made by
