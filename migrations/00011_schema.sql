@@ -1,9 +1,9 @@
--- What belongs to the schema as a whole: which programs it serves, and who may do what.
+-- The schema as a whole: which programs it serves, and who may do what.
 --
--- Every name in these files is unqualified: they run with the wanted schema as search_path, and each function is pinned to that
--- schema by finish_migration, which every file ends with. Each function and table stands here once, in its final form.
+-- Names in these files are unqualified: the files run with the target schema as search_path, and finish_migration, which ends
+-- each file, pins its functions to that schema. Each table and function is written once, in its final form.
 --
--- The numbers begin at 11: releases before the first one numbered theirs from 1 to 10, and no record can be taken for theirs.
+-- The numbers begin at 11, because pre-releases numbered theirs from 1 to 10: so the two records cannot be confused.
 
 -- +goose Up
 

@@ -1,5 +1,5 @@
--- Queues: the registry, the pattern of their tables, and who has which. A role has a message, wherever it lies, if it has the table
--- of the message's queue; what moves messages of all queues runs as the owner.
+-- Queues: the registry, the template of their tables, and which roles have them. A role has a message, wherever that is stored, if
+-- it has the table of the message's queue. Functions that move messages of all queues run as the owner.
 
 -- +goose Up
 
@@ -20,9 +20,9 @@ COMMENT ON COLUMN queue.paused_by IS 'Who paused it, and why.';
 -- Fixed-length columns first, so that no row pays for padding; eight columns, so that the null bitmap fits in the row header. A
 -- ninth would cost every row eight bytes.
 --
--- sender_limits: a queue's table says itself what a message that has just been sent can be, because producers may insert and COPY.
--- What was sent before this statement, or was tried, is moved, and may have the library's bookkeeping: sent_at and attempt tell,
--- which producers cannot write. Before the patterns, which cost a microsecond, strpos looks for what they could find.
+-- sender_limits: a queue's table itself limits what a new message may contain, because producers may INSERT and COPY.
+-- A message that was sent before this statement, or was tried, is being moved, and may have the library's bookkeeping headers. sent_at
+-- and attempt show that; producers cannot write them. The patterns cost a microsecond, so strpos first checks whether they can match.
 CREATE TABLE ready (
     seq        bigint NOT NULL,
     id         uuid NOT NULL,
@@ -117,7 +117,7 @@ END $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION queue_allows IS 'Whether the current role has a privilege (SELECT, INSERT or DELETE) on a queue''s table or on some of its columns; of a queue that is gone: on all queues.';
 
--- To ask about the queue of each row is too dear where there may be millions. This asks about all queues, once for each
+-- Checking the privileges for each row is too expensive with millions of rows. This checks all queues, once per
 -- statement.
 -- +goose StatementBegin
 CREATE FUNCTION queues_apart(privilege text) RETURNS text[]
@@ -135,7 +135,7 @@ END $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION queues_apart IS 'The queues of which queue_allows says another thing to the current role than of one that is gone: the allowed ones of a role that has some queues, the refused ones of a role that has all.';
 
--- The owner is not asked: row security does not apply to it.
+-- The owner is not checked: row security does not apply to it.
 CREATE POLICY readable ON queue FOR SELECT USING (queue_allows(name, 'SELECT'));
 CREATE POLICY writable ON queue FOR ALL USING (queue_allows(name, 'DELETE'));
 ALTER TABLE queue ENABLE ROW LEVEL SECURITY;
@@ -169,9 +169,9 @@ END $$;
 COMMENT ON FUNCTION grant_new_queue IS 'Gives the privileges on the table ready on the table of a new queue.';
 CREATE TRIGGER grant_new_queue AFTER INSERT ON queue FOR EACH ROW EXECUTE FUNCTION grant_new_queue();
 
--- A name that is looked up when a statement runs is that of a table in this schema, or of none. Unqualified it would reach one
--- in the caller's pg_temp when the queue has been dropped: its snapshot may be older, or the statement may have waited for
--- the drop. What runs as the owner would fill that, and run the caller's triggers as the owner.
+-- A name that is resolved when a statement runs must be that of a table in this schema, or of none. Unqualified it could resolve to
+-- one in the caller's pg_temp after the queue has been dropped: the snapshot may be older, or the statement may have waited for
+-- the drop. A function that runs as the owner would then fill that table, and run the caller's triggers as the owner.
 -- +goose StatementBegin
 CREATE FUNCTION create_queue(name text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER

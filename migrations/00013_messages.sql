@@ -1,4 +1,4 @@
--- Messages that are not ready: delayed, leased and failed ones; and sending.
+-- Messages that are not ready (delayed, leased, failed), and sending.
 
 -- +goose Up
 
@@ -34,7 +34,7 @@ COMMENT ON COLUMN delayed.headers IS 'Headers: a JSON object of strings; null: n
 COMMENT ON COLUMN delayed.body IS 'Message body, as the sender encoded it.';
 COMMENT ON COLUMN delayed.error IS 'For a retry: what the last attempt failed with.';
 
--- As that of the queues' tables.
+-- Like the constraint of the queues' tables.
 -- +goose StatementBegin
 DO $$
 BEGIN
@@ -98,9 +98,9 @@ CREATE TABLE error (
     fingerprint     text NOT NULL
 );
 CREATE INDEX error_id ON error (id);
--- One for each way to choose, and all in the order of failure: lists and batches read on from a place, and nothing that lies
--- between two messages that were chosen. The status comes first although few messages are archived: the planner judges by the
--- first column how well an index goes with the order of the table, and would rather follow the time alone past millions.
+-- One index for each kind of filter, and all in the order of failure: lists and batches continue from a position, and do not read the
+-- rows between two matching messages. The status comes first although few messages are archived: the planner judges by the
+-- first column how well an index correlates with the order of the table, and would otherwise scan millions of rows by time alone.
 CREATE INDEX error_status_time ON error (status, failed_at, seq);
 CREATE INDEX error_status_queue ON error (status, queue, failed_at, seq);
 CREATE INDEX error_status_type ON error (status, type, failed_at, seq);
@@ -128,8 +128,8 @@ COMMENT ON COLUMN error.chain IS 'The wrapped errors, outermost first, each as t
 COMMENT ON COLUMN error.stack IS 'Stack trace of a panic; null: it was not one.';
 COMMENT ON COLUMN error.fingerprint IS 'Equal for failures of one fault: message type, error type and text without numbers, ids and addresses.';
 
--- A role may be consumer of one queue and producer of another. What consumers may write, which says how far a message has come,
--- it may for its own queue only.
+-- A role may be a consumer of one queue and a producer of another. The columns that only consumers may write, which record the progress
+-- of a message, it may write for its own queue only.
 CREATE POLICY readable ON delayed FOR SELECT USING ((queue = ANY ((SELECT queues_apart('SELECT'))::text[])) <> (SELECT queue_allows(NULL, 'SELECT')));
 CREATE POLICY writable ON delayed FOR ALL USING ((queue = ANY ((SELECT queues_apart('DELETE'))::text[])) <> (SELECT queue_allows(NULL, 'DELETE')))
     WITH CHECK (queue_allows(queue, 'INSERT')
@@ -249,9 +249,9 @@ END $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION check_message IS 'Refuses a message that the Go library would refuse; returns its headers as they are stored, those of the library for a key, a correlation id and a queue to reply to among them.';
 
--- The columns of a message stand once for those who send and once for those who move one, in statements that these functions write.
--- They name each table with its schema: where a queue is gone, or goes while its lock is waited for, a bare name would reach a
--- table of that name in the caller's pg_temp, and what runs as the owner would run the caller's triggers.
+-- The columns of a message are listed once for sending and once for moving, in statements that these functions build.
+-- The statements qualify each table with its schema: if a queue is gone, or is dropped while they wait for its lock, a bare name could
+-- resolve to a table in the caller's pg_temp, and a function that runs as the owner would run the caller's triggers.
 -- +goose StatementBegin
 CREATE FUNCTION sent_into(queue text, source text, due_at text DEFAULT NULL) RETURNS text
 LANGUAGE plpgsql STABLE

@@ -1,5 +1,5 @@
--- Events: which queues get which, who may subscribe them, and publishing. What publishes stores messages in queues that the
--- publisher may know nothing of, so it runs as the owner.
+-- Events: which queues receive which events, who may subscribe them, and publishing. The publishing functions store messages in queues
+-- on which the publisher may have no privileges, so they run as the owner.
 
 -- +goose Up
 

@@ -1,6 +1,6 @@
--- Moves: what the leading process does for messages of all queues, as the owner. Delayed messages that are due and those of
--- processes that died go back to their queues, in rounds that are bounded in bytes too, and of which no queue, message or setting of
--- the caller's holds up the others.
+-- Moves: what the leading process does for the messages of all queues, as the owner. Due messages and those of dead
+-- processes go back to their queues, in rounds that are limited in bytes too. No queue, message or setting of
+-- the caller blocks the others.
 
 -- +goose Up
 
@@ -16,8 +16,8 @@ END $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION time_or_null IS 'The time that a text says; null: it says none.';
 
--- One row that cannot be moved keeps the others from nothing. Due times without end, in either direction, are compared, never
--- reckoned with.
+-- A row that cannot be moved does not block the others. Infinite due times, in either direction, are only compared, never
+-- used in arithmetic.
 -- +goose StatementBegin
 CREATE FUNCTION next_due(after timestamptz, aside text[] DEFAULT '{}', OUT due_at timestamptz, OUT queue text)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER

@@ -1,4 +1,4 @@
--- Operations: what operators do, and who did what.
+-- Operations: changes by operators, and who made them.
 
 -- +goose Up
 
@@ -72,12 +72,12 @@ COMMENT ON COLUMN history.error IS 'Text of its error.';
 COMMENT ON COLUMN history.headers IS 'For an edit: the headers before.';
 COMMENT ON COLUMN history.body IS 'For an edit: the body before; null: it was not changed.';
 
--- Who may see a message may see what became of it; who may change it writes it down.
+-- A role that may see a message may see its history; a role that may change it adds to that.
 CREATE POLICY readable ON history FOR SELECT USING (queue_allows(queue, 'SELECT'));
 CREATE POLICY writable ON history FOR INSERT WITH CHECK (queue_allows(queue, 'DELETE'));
 ALTER TABLE history ENABLE ROW LEVEL SECURITY;
 
--- Looking into bodies and headers: whatever is wrong with those of one message, it fits no filter, and stops no list.
+-- Reading bodies and headers: a message whose body or headers cannot be parsed matches no filter, and does not break a list.
 -- +goose StatementBegin
 CREATE FUNCTION body_json(body bytea) RETURNS jsonb
 LANGUAGE plpgsql STABLE -- not parallel: it begins subtransactions

@@ -1,4 +1,4 @@
--- The inbox: which messages an endpoint has handled of late, so that those sent twice are handled once.
+-- The inbox: which messages an endpoint has handled recently, so that messages sent twice are handled once.
 
 -- +goose Up
 

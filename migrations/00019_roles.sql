@@ -1,4 +1,4 @@
--- Roles: giving the privileges of the table privilege to roles other than the owner of the schema, and taking them back.
+-- Roles: granting the privileges in the table privilege to roles other than the owner of the schema, and revoking them.
 
 -- +goose Up
 

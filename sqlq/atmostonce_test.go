@@ -30,7 +30,7 @@ func TestAtMostOnceRefuses(t *testing.T) {
 		endpoint sqlq.Endpoint
 		want     string
 	}{
-		{"a retry policy", sqlq.Endpoint{Name: "house", AtMostOnce: true, Retry: noRetry, Handlers: plain}, "has one attempt; leave Retry empty"},
+		{"a retry policy", sqlq.Endpoint{Name: "house", AtMostOnce: true, Retry: noRetry, Handlers: plain}, "has only one attempt; leave Retry empty"},
 		{"HandleTx", sqlq.Endpoint{Name: "house", AtMostOnce: true, Handlers: []sqlq.Handler{
 			sqlq.HandleTx(func(context.Context, pgx.Tx, *sqlq.Delivery[chore]) error { return nil })}}, "the removal is committed before"},
 	} {

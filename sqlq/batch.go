@@ -13,7 +13,7 @@ import (
 
 // delivery is one message in hand of one instance. The receiver that fetched it makes it. Then it belongs to whoever brings it on:
 //
-//   - state, custody, lease, leasedBy and apart are guarded by the instance's mutex. A lease comes while the handler runs, so
+//   - state, custody, lease, leasedBy and apart are guarded by the hand's mutex. A lease comes while the handler runs, so
 //     handlers' goroutines do not read these without it.
 //   - attempts, exited, err, outcome, out, waited, claim and probe are written by the goroutine that decides on the message: the
 //     slot, or the receiver on whose connection it runs; then, once the state is settling, by the receiver that settles it.
@@ -81,7 +81,7 @@ func newBatch(in *instance, ms []store.Message, w *work, gates []gate, tooLarge 
 		d.batch, d.custody, d.seq, d.row = b, b.custody, m.Seq, m.Row
 		d.attempts.Store(int32(m.Attempt))
 		d.before = m.Attempt
-		d.client, d.codecs, d.ctx, d.Endpoint = in.client, in.client.config.codecs, in.ctx, in.endpoint.Name
+		d.client, d.codecs, d.ctx, d.Endpoint = in.client, in.client.config.codecs, in.handlers.ctx, in.endpoint.Name
 		if d.broken = d.receive(m, owns.next(ms[i:])); tooLarge[m.Seq] != nil {
 			d.broken = tooLarge[m.Seq]
 		}
@@ -89,7 +89,7 @@ func newBatch(in *instance, ms []store.Message, w *work, gates []gate, tooLarge 
 			d.expires = b.began.Add(*m.Left)
 		}
 		b.custody.receive(d, m, w)
-		d.handler = in.handlers.of(m.Type)
+		d.handler = in.handlers.byType.of(m.Type)
 		d.probe = w.only != ""
 		passes := true
 		for _, g := range gates {
@@ -116,28 +116,139 @@ func newBatch(in *instance, ms []store.Message, w *work, gates []gate, tooLarge 
 
 // add takes a batch in hand and sets slots to work on it.
 func (in *instance) add(b *batch) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if b.custody.enter(in, b); b.custody.isSingle() {
+	h := &in.hand
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if b.custody.enter(h, b); b.custody.isSingle() {
 		b.all = nil // each is settled by itself
 	}
 	for _, d := range b.inTx {
-		in.move(d, lined)
+		h.move(d, lined)
 	}
 	if len(b.waiting) == 0 {
 		return
 	}
 	for _, d := range b.waiting {
-		in.move(d, waiting)
+		h.move(d, waiting)
 	}
-	in.batches = append(in.batches, b)
-	b.before = in.ended
-	if in.opened.Load() > 0 {
-		in.withdrawSlowed(b)
+	h.batches = append(h.batches, b)
+	b.before = h.pace.ended
+	if b.custody.isSingle() && in.handlers.anyOpen() {
+		b.withdraw(h, isSlowed)
 	}
-	for range min(len(b.waiting), in.endpoint.Concurrency-in.busy) {
-		in.startSlot()
+	in.slots.start(len(b.waiting))
+}
+
+// cut takes back what has not begun of a batch and names what still runs, to be leased.
+func (b *batch) cut() (cut []*delivery) {
+	h := &b.in.hand
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	taken := b.withdraw(h, func(*delivery) bool { return true })
+	for _, d := range b.all {
+		if d.state == running {
+			h.move(d, leasing)
+		}
+		if d.state == leasing || d.state == leasingDecided { // perhaps since a settle that has failed
+			cut = append(cut, d)
+		}
 	}
+	h.pace.cut(taken > 0 && h.busy > 0, time.Since(b.began) < b.in.client.config.HoldLimit/8, b.before, b.in.endpoint.Concurrency)
+	return cut
+}
+
+// withdraw takes back those messages that fit of what has not begun of a batch: held ones are free with the end of its
+// transaction, others are given back. The caller has the hand's mutex.
+func (b *batch) withdraw(h *hand, fits func(*delivery) bool) (taken int) {
+	var left []*delivery
+	for _, d := range b.waiting {
+		if !fits(d) {
+			left = append(left, d)
+			continue
+		}
+		d.endProbe()
+		taken++
+		d.custody.unbegun(h, d)
+	}
+	b.waiting = left
+	b.freed = b.freed || taken > 0
+	return taken
+}
+
+// leased takes in the leases of deliveries that were cut; those that finished meanwhile are to be settled. A delivery
+// without one was lost with its transaction; without leases all are.
+func (h *hand) leased(cut []*delivery, leases map[int64]int64, by int32) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, d := range cut {
+		d.lease, d.leasedBy = leases[d.seq], by
+		has, ended := d.lease != 0, d.state == leasingDecided
+		if has {
+			d.custody, h.leases[d.lease] = leasedCustody{}, d
+		}
+		switch {
+		case has && ended:
+			h.queueDecided(d)
+		case has:
+			if h.move(d, running); h.recalls {
+				h.recall(d)
+			}
+		case ended && leases == nil:
+			h.move(d, decided) // it is its batch's to settle after all
+		case ended:
+			h.move(d, freed)
+		default:
+			h.move(d, lost)
+		}
+	}
+}
+
+// finished returns the deliveries of a batch that have their verdict and are still the batch's to settle.
+func (b *batch) finished() (finished []*delivery) {
+	h := &b.in.hand
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, d := range b.all {
+		if d.state == decided && d.outcome.verdict != giveBack {
+			finished = append(finished, d)
+		}
+	}
+	return finished
+}
+
+// ends shows how each delivery of a batch that was cut ends. Nothing is locked meanwhile: what is not running any more only its
+// receiver brings on.
+func (b *batch) ends(show func(d *delivery, decided bool, how howEnds)) {
+	h := &b.in.hand
+	h.mu.Lock()
+	known := make([]deliveryState, len(b.all))
+	for i, d := range b.all {
+		known[i] = d.state
+	}
+	h.mu.Unlock()
+	for i, d := range b.all {
+		switch known[i] {
+		case decided:
+			show(d, true, handled)
+		case leasing, leasingDecided:
+			show(d, false, goesOn)
+		default:
+			show(d, false, notHandled)
+		}
+	}
+}
+
+// begun returns the numbers of those messages of a batch that were begun.
+func (b *batch) begun() (seqs []int64) {
+	h := &b.in.hand
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, d := range b.all {
+		if !isUnbegun.has(d.state) {
+			seqs = append(seqs, d.seq)
+		}
+	}
+	return seqs
 }
 
 // idTexts makes the texts of message ids, a few in one allocation: more would keep each other in memory.
@@ -183,16 +294,17 @@ func newDeliveries(ms []store.Message) []*delivery {
 
 // release lets go of the deliveries of a batch that is settled, or given up: what has a verdict is settled or freed with it. Those that are leased refer to the batch and
 // would keep the others in memory.
-func (in *instance) release(b *batch, decidedOnes deliveryState) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
+func (b *batch) release(decidedOnes deliveryState) {
+	h := &b.in.hand
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	for _, d := range b.all {
 		switch {
 		case d.custody.isSingle() || isOver.has(d.state) || d.state == lost:
 		case d.state == decided && d.outcome.verdict != giveBack:
-			in.move(d, decidedOnes)
+			h.move(d, decidedOnes)
 		default:
-			in.move(d, freed)
+			h.move(d, freed)
 		}
 	}
 	b.all, b.inTx = nil, nil

@@ -5,12 +5,6 @@ import (
 	"time"
 )
 
-// handling is a handler of an instance, with its breaker.
-type handling struct {
-	*Handler
-	breaker
-}
-
 // breaker slows the messages of one type down when they fail one after the other: a fault outside of them is likely, and every
 // further attempt would only fill the error table. While it is open fetches leave the type out, so that messages of others
 // go past, and one message at a time is fetched and tried as a probe, until one succeeds.
@@ -135,14 +129,50 @@ func (b *breaker) arm(now time.Time, l *life, f func()) {
 	})
 }
 
+// anyOpen reports whether messages of some type are slowed down.
+func (h *handlers) anyOpen() bool { return h.opened.Load() > 0 }
+
 // mayRun says whether a message may be handled now: its type's breaker is closed, or it is a probe.
-func (in *instance) mayRun(d *delivery, now time.Time) bool {
+func (h *handlers) mayRun(d *delivery, now time.Time) bool {
 	if d.handler == nil || d.probe || d.handler.closed() {
 		return true
 	}
 	d.probe = d.handler.beginProbe(now)
 	return d.probe
 }
+
+// mayRest notes that messages of the types that are slowed down may lie in the queue.
+func (h *handlers) mayRest() {
+	if !h.anyOpen() {
+		return
+	}
+	for handling := range h.byType.all() {
+		handling.setRest(true)
+	}
+}
+
+// openTypes returns the message types that fetches leave out, and the one of them that a probe is to be fetched of now; "" if
+// there is none. That probe has begun.
+func (h *handlers) openTypes(now time.Time, mayProbe, awake bool) (open []string, probe string) {
+	for handling := range h.byType.all() {
+		if handling.closed() {
+			continue
+		}
+		open = append(open, handling.messageType)
+		if probe != "" || !mayProbe || !awake && !handling.resting() {
+			continue
+		}
+		if handling.beginProbe(now) {
+			probe = handling.messageType
+		} else {
+			handling.arm(now, h.life, h.probe)
+		}
+	}
+	return open, probe
+}
+
+// isSlowed reports whether a message is of a type that is slowed down, and no probe.
+func isSlowed(d *delivery) bool { return d.handler != nil && !d.probe && !d.handler.closed() }
 
 // endProbe notes that a message is no probe any more, if it was one.
 func (d *delivery) endProbe() {
@@ -154,64 +184,20 @@ func (d *delivery) endProbe() {
 
 // probe goes on after a breaker's pause: with a message in hand, if there is one, else with a fetch.
 func (in *instance) probe() {
-	in.mu.Lock()
-	if in.states[waiting] > 0 && in.busy < in.endpoint.Concurrency {
-		in.startSlot()
-	}
-	in.mu.Unlock()
+	in.slots.startMore(1)
 	in.run.schedule.kick()
 }
 
-// openTypes returns the message types that fetches leave out, and the one of them that a probe is to be fetched of now; "" if
-// there is none. That probe has begun.
-func (in *instance) openTypes(now time.Time, mayProbe bool) (open []string, probe string) {
-	if in.opened.Load() == 0 {
-		return nil, ""
-	}
-	for h := range in.handlers.all() {
-		if h.closed() {
-			continue
-		}
-		open = append(open, h.messageType)
-		if probe != "" || !mayProbe || !in.awake && !h.resting() {
-			continue
-		}
-		if h.beginProbe(now) {
-			probe = h.messageType
-		} else {
-			h.arm(now, &in.run.life, in.probe)
-		}
-	}
-	return open, probe
-}
-
-// slowed withdraws the messages in hand of types that have just been slowed down.
+// slowed returns messages of types that have just been slowed down to their queue, if they are leased or removed, and would stand in
+// the way of others. Held ones go with their batch.
 func (in *instance) slowed() {
-	in.opened.Add(1)
-	in.mu.Lock()
-	for _, b := range in.batches {
-		in.withdrawSlowed(b)
-	}
-	in.mu.Unlock()
+	in.hand.withdrawSingle(isSlowed)
 	in.run.schedule.kick()
-}
-
-// withdrawSlowed returns messages of slowed types to their queue that are leased or removed, and would stand in the way of
-// others. Held ones go with their batch.
-func (in *instance) withdrawSlowed(b *batch) {
-	if b.custody.isSingle() {
-		in.withdraw(b, func(d *delivery) bool { return d.handler != nil && !d.probe && !d.handler.closed() })
-	}
 }
 
 // recovered goes on with all messages of a type whose breaker has closed: those in hand, and those that fetches left out.
 func (in *instance) recovered() {
-	in.opened.Add(-1)
-	in.mu.Lock()
-	in.suspicion.rest, in.suspicion.next = true, time.Time{}
-	for range min(in.states[waiting], in.endpoint.Concurrency-in.busy) {
-		in.startSlot()
-	}
-	in.mu.Unlock()
+	in.suspicion.lookAgain()
+	in.slots.startMore(in.endpoint.Concurrency)
 	in.lookFromLow()
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// Client sends messages, and with Run handles them. [Open] one for each process and database; it is safe for concurrent
+// Client sends messages, and handles them with Run. [Open] one for each process and database. It is safe for concurrent
 // use.
 type Client struct {
 	config Config
@@ -43,22 +43,22 @@ type Client struct {
 const minPool = 2
 
 // Open returns a Client that sends through the pool. Run receives on connections of its own, made with the pool's
-// settings, BeforeConnect and AfterConnect; of the callbacks in its ConnConfig they have those that make a connection
-// (DialFunc, ValidateConnect and the like) and, for what HandleTx handlers run, the Tracer. Open checks the configuration and the schema, and starts nothing; the pool stays the caller's to close, after
-// the Client.
+// settings, BeforeConnect and AfterConnect. Of the callbacks in its ConnConfig they use those for connecting
+// (DialFunc, ValidateConnect and the like) and, for what HandleTx handlers run, the Tracer. Open checks the configuration and the
+// schema, and starts nothing. The pool stays the caller's, who closes it after the Client.
 //
 // Errors: ErrSchemaMissing, ErrSchemaOutdated, ErrSchemaNewer, ErrEncoding, ErrTooFewConnections, ErrUnsafeExecMode,
-// ErrPermissionDenied, what is wrong in the Config, and the database's. They say what mends them.
+// ErrPermissionDenied, errors in the Config, and those of the database. They say what to do.
 func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, error) {
 	config = config.withDefaults().clone()
 	if err := config.validate(); err != nil {
 		return nil, fmt.Errorf("open: %w", err)
 	}
 	if pool == nil {
-		return nil, errors.New("open: the pool is nil: make one with pgxpool.New, and look at its error")
+		return nil, errors.New("open: the pool is nil: create one with pgxpool.New, and check its error")
 	}
 	if n := pool.Config().MaxConns; n < minPool {
-		return nil, fmt.Errorf("open: %w: the pool has MaxConns %d; a sender that waits for a connection while it holds one waits for ever: allow at least %d (pool_max_conns in the pool's URL)", ErrTooFewConnections, n, minPool)
+		return nil, fmt.Errorf("open: %w: the pool has MaxConns %d; a sender that waits for a connection while it holds one would wait for ever: allow at least %d (pool_max_conns in the pool's URL)", ErrTooFewConnections, n, minPool)
 	}
 	c := &Client{config: config, pool: pool, store: store.New(config.Schema), log: config.Logger}
 	c.routes.byType = config.Routes // Open's own copy
@@ -82,13 +82,13 @@ func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, erro
 	return c, nil
 }
 
-// Close ends the Client: a running Run drains, and Close waits for it. Later calls get ErrClosed, but for those of handlers
-// that are still under way.
+// Close closes the Client: a running Run drains, and Close waits for it. Later calls return ErrClosed, except calls by handlers
+// that are still running.
 //
-// When ctx ends the drain is cut short: the contexts of handlers that still run are cancelled, and their messages go back at
-// once with no attempt spent, as at the end of Config.DrainTimeout. Close waits for that too, which takes a moment, or, where a
-// handler does not heed its context, some seconds (17 at most), and returns the error of ctx. So for a drain that a second
-// signal ends, call Close with a context that the second signal cancels.
+// When ctx ends the drain is cut short: the contexts of running handlers are cancelled, and their messages go back at
+// once without using up an attempt, as at the end of Config.DrainTimeout. Close waits for that too, which takes a moment or, if a
+// handler ignores its context, some seconds (17 at most), and returns the error of ctx. So, for a drain that a second
+// signal cuts short, call Close with a context that the second signal cancels.
 func (c *Client) Close(ctx context.Context) error {
 	c.closed.Store(true)
 	c.mu.Lock()
@@ -134,7 +134,7 @@ func (c *Client) checkSchema(ctx context.Context) error {
 	case have < want:
 		return fmt.Errorf("%w: schema %q has version %d, this library needs %d: run `sqlq migrate up --schema %s`", ErrSchemaOutdated, name, have, want, shellWord(name))
 	case oldest > want: // else it serves this library still
-		return fmt.Errorf("%w: schema %q has version %d and serves programs from %d on, this library was made for %d: use a newer release of the library", ErrSchemaNewer, name, have, oldest, want)
+		return fmt.Errorf("%w: schema %q has version %d and serves programs from %d on, this library was built for %d: use a newer release of the library", ErrSchemaNewer, name, have, oldest, want)
 	}
 	return nil
 }
@@ -205,7 +205,7 @@ func (c *Client) usable(ctx context.Context, what string, options []SendOption) 
 	if o, _ := collect(options); o.immediately {
 		return nil
 	}
-	return fmt.Errorf("%s: %w: use the delivery's Send or Publish, which happen if and when the handler succeeds, or say Immediately()", what, ErrInHandler)
+	return fmt.Errorf("%s: %w: use the delivery's Send or Publish, which take effect if and when the handler succeeds, or pass Immediately()", what, ErrInHandler)
 }
 
 // closedTo says whether the Client is closed to the caller. While Close drains, handlers still send.
@@ -233,7 +233,7 @@ func (c *Client) checkListenURL(ctx context.Context, db store.DBTX) error {
 		return fmt.Errorf("compare databases: %w", err)
 	}
 	if here != there {
-		return fmt.Errorf("%w: let it lead to database %q and its schema %q, past the pooler", ErrListenURLMismatch, c.pool.Config().ConnConfig.Database, c.config.Schema)
+		return fmt.Errorf("%w: point it to database %q and its schema %q, past the pooler", ErrListenURLMismatch, c.pool.Config().ConnConfig.Database, c.config.Schema)
 	}
 	return nil
 }

@@ -9,25 +9,25 @@ import (
 	"strings"
 )
 
-// Codec turns messages into bodies and back, in one format. A message says its format by its content type; see Config.Codecs.
+// Codec turns messages into bodies and back, in one format. A message names its format with a content type; see Config.Codecs.
 type Codec struct {
-	// ContentType names the format, by a media type such as "application/protobuf". It travels as a header, unless it is
-	// "application/json". Its parameters travel with it, but bodies are recognised without them, and in any case.
-	// Default: none, it must be given. Unit: a media type of at most 200 bytes. Cost: the header's bytes, in each message.
+	// ContentType names the format, with a media type such as "application/protobuf". It travels as a header, unless it is
+	// "application/json". Its parameters travel with it, but bodies are matched without regard to parameters and case.
+	// Default: none, it must be set. Unit: a media type of at most 200 bytes. Cost: the header's bytes, in each message.
 	ContentType string
-	// Match reports whether the Codec also reads bodies of a media type that is not its own, and not that of another Codec:
-	// of a family, such as application/*+json. It is given the media type in lower case, without parameters.
-	// Default: it reads its own only. Cost: its time, for each attempt of a message of such a type.
+	// Match reports whether the Codec also reads bodies of a media type that is neither its own nor that of another Codec,
+	// for a family such as application/*+json. It is given the media type in lower case, without parameters.
+	// Default: it reads only its own. Cost: its time, for each attempt of a message of such a type.
 	Match func(mediaType string) bool
-	// Encodes reports whether the Codec is the one for a message that is sent: the first in Config.Codecs that says so
+	// Encodes reports whether the Codec accepts a message to send: the first one in Config.Codecs that does
 	// encodes it.
-	// Default: it is, for every message. Cost: its time, for each message that is sent.
+	// Default: it accepts every message. Cost: its time, for each message sent.
 	Encodes func(message any) bool
 	// Encode makes the body of a message.
-	// Default: none, it must be given. Cost: its time, for each message that is sent.
+	// Default: none, it must be set. Cost: its time, for each message sent.
 	Encode func(message any) ([]byte, error)
 	// Decode reads a body into a pointer to the message.
-	// Default: none, it must be given. Cost: its time, for each attempt.
+	// Default: none, it must be set. Cost: its time, for each attempt.
 	Decode func(body []byte, into any) error
 }
 

@@ -30,7 +30,7 @@ func TestDocumentedDefaultsAreTrue(t *testing.T) {
 		"HoldLimit":          fmt.Sprintf("%d ms", c.HoldLimit.Milliseconds()),
 		"LeaseTime":          fmt.Sprintf("%v s", c.LeaseTime.Seconds()),
 		"DrainTimeout":       fmt.Sprintf("%v s", c.DrainTimeout.Seconds()),
-		"PollInterval":       fmt.Sprintf("%v s where LISTEN works, which is then only a net; %v s where", sqlq.PollNet.Seconds(), sqlq.PollDeaf.Seconds()),
+		"PollInterval":       fmt.Sprintf("%v s if LISTEN works, as a safety net; %v s if it", sqlq.PollNet.Seconds(), sqlq.PollDeaf.Seconds()),
 		"Codecs":             strings.ToUpper(strings.TrimPrefix(c.CodecTypes()[0], "application/")),
 		"SlowAfter":          fmt.Sprintf("%v s", e.SlowAfter.Seconds()),
 		"Immediate":          fmt.Sprint(r.Immediate),

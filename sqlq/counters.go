@@ -11,7 +11,9 @@ import (
 func (in *instance) newMember() *presence.Member {
 	return &presence.Member{
 		Endpoint: in.endpoint.Name, Concurrency: in.endpoint.Concurrency,
-		Counters: in.counters, Unknown: in.unknown, Suspect: in.suspect, Wake: in.wake,
+		Counters: in.counters,
+		Unknown:  func(leases []store.Lease) []int64 { return in.hand.unknown(in.number(), leases) },
+		Suspect:  in.suspicion.all, Wake: in.wake,
 	}
 }
 
@@ -43,13 +45,8 @@ func (in *instance) tally(now time.Time) (c store.Counters, slow []*delivery) {
 			inTx = append(inTx, d)
 		}
 	}
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	c = store.Counters{Handled: int64(in.done.Handled), Failed: int64(in.done.Retried + in.done.Failed), Expired: int64(in.done.Expired), InHand: in.running()}
-	if since := now.Sub(in.countedAt).Seconds(); !in.countedAt.IsZero() && since > 0 {
-		c.Rate = float32(float64(in.done.Handled-in.counted) / since)
-	}
-	in.countedAt, in.counted = now, in.done.Handled
+	c = in.counts.atHeartbeat(now)
+	c.InHand, _ = in.hand.working(in.hasTx)
 	note := func(d *delivery) {
 		took := now.Sub(d.batch.began)
 		c.Slowest = max(c.Slowest, took)
@@ -58,23 +55,8 @@ func (in *instance) tally(now time.Time) (c store.Counters, slow []*delivery) {
 			slow = append(slow, d)
 		}
 	}
-	plain := func(d *delivery) bool { return d.handler != nil && !d.handler.inTx && isRunning.has(d.state) }
-	for _, d := range in.leases {
-		if plain(d) {
-			note(d)
-		}
-	}
-	for d := range in.removed {
-		if plain(d) {
-			note(d)
-		}
-	}
-	for _, b := range held {
-		for _, d := range b.all {
-			if !d.custody.isSingle() && plain(d) {
-				note(d)
-			}
-		}
+	for _, d := range in.hand.handled(held) {
+		note(d)
 	}
 	for _, d := range inTx {
 		note(d)

@@ -25,9 +25,9 @@ type custody interface {
 
 	// receive notes in a delivery what the custody must know of a fetched message.
 	receive(d *delivery, m *store.Message, w *work)
-	// enter takes a batch in hand, dismiss lets a delivery go. The caller has the instance's mutex.
-	enter(in *instance, b *batch)
-	dismiss(in *instance, d *delivery)
+	// enter takes a batch in hand, dismiss lets a delivery go. The caller has the hand's mutex.
+	enter(h *hand, b *batch)
+	dismiss(h *hand, d *delivery)
 	// begin has the receiver that fetched a batch do its part in handling it, and returns the batch if it is to be held.
 	begin(r *receiver, w *work, b *batch) *batch
 	// isSingle reports whether a delivery is settled by itself, and not with its batch.
@@ -35,9 +35,9 @@ type custody interface {
 	// mayGoBack reports whether an attempt that the end of the drain has interrupted may be undone.
 	mayGoBack() bool
 	// unbegun gives up a message that no handler has begun, handlerEnded takes in that one's handler has ended in time. The
-	// caller has the instance's mutex.
-	unbegun(in *instance, d *delivery)
-	handlerEnded(in *instance, d *delivery)
+	// caller has the hand's mutex.
+	unbegun(h *hand, d *delivery)
+	handlerEnded(h *hand, d *delivery)
 }
 
 // fetching is the part of a custody in the fetch.
@@ -45,15 +45,15 @@ type fetching interface {
 	// needsOwn reports whether a fetch is to have a transaction of its own, and is not to share the round trip of a settle.
 	needsOwn(w *work) bool
 	// prepare asks what must be known before the fetch.
-	prepare(ctx context.Context, r *receiver, w *work) error
+	prepare(ctx context.Context, l *link, w *work) error
 	// queueFetch adds the fetch to a round trip; the transaction has begun.
-	queueFetch(r *receiver, b *pgx.Batch, w *work, where store.Where, bounds store.Bounds, into *[]store.Message)
+	queueFetch(l *link, b *pgx.Batch, w *work, where store.Where, bounds store.Bounds, into *[]store.Message)
 	// stayed deals with messages that the fetch has left in the queue for their size.
-	stayed(r *receiver, in *instance, stay []store.Message)
+	stayed(l *link, in *instance, stay []store.Message)
 	// foundNone ends a fetch that brought nothing.
-	foundNone(ctx context.Context, r *receiver, w *work)
-	// readRest reads what did not come with the fetch: see receiver.readRest.
-	readRest(ctx context.Context, r *receiver, w *work, ms []store.Message) ([]store.Message, map[int64]error, error)
+	foundNone(ctx context.Context, l *link, w *work)
+	// readRest reads what did not come with the fetch: see link.readRest.
+	readRest(ctx context.Context, l *link, w *work, ms []store.Message) ([]store.Message, map[int64]error, error)
 	// gates adds the gates that such messages must pass.
 	gates(in *instance, gates []gate) []gate
 	// unready gives back messages that could not be made ready because of an error.
@@ -75,7 +75,7 @@ type ending interface {
 	queue(s *settlement, b *pgx.Batch) error
 	// store stores the ends of deliveries in a transaction of their own, and notes how they have ended. After an error it has
 	// noted nothing.
-	store(ctx context.Context, r *receiver, in *instance, ds []*delivery) error
+	store(ctx context.Context, l *link, in *instance, ds []*delivery) error
 	// mayFail reports whether the server's refusal may be made the delivery's own failure, mayWait whether its message may be
 	// handled again after a pause.
 	mayFail(d *delivery) bool

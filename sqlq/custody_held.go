@@ -15,43 +15,43 @@ import (
 // transaction. What is written here about one that ends by itself is about batches whose transaction is gone.
 type heldCustody struct{}
 
-func (heldCustody) needsOwn(*work) bool                             { return false }
-func (heldCustody) prepare(context.Context, *receiver, *work) error { return nil }
-func (heldCustody) stayed(*receiver, *instance, []store.Message)    {}
-func (heldCustody) unready(*instance, *work, []store.Message)       {} // they are free with their transaction
-func (heldCustody) source(w *work) store.From                       { return store.From{Queue: w.in.endpoint.Name} }
-func (heldCustody) row(m *store.Message) int64                      { return m.Seq }
-func (heldCustody) enter(*instance, *batch)                         {}
-func (heldCustody) dismiss(*instance, *delivery)                    {}
-func (heldCustody) begin(_ *receiver, _ *work, b *batch) *batch     { return b }
-func (heldCustody) isSingle() bool                                  { return false }
-func (heldCustody) mayGoBack() bool                                 { return true }
-func (heldCustody) handlerEnded(*instance, *delivery)               {}
+func (heldCustody) needsOwn(*work) bool                         { return false }
+func (heldCustody) prepare(context.Context, *link, *work) error { return nil }
+func (heldCustody) stayed(*link, *instance, []store.Message)    {}
+func (heldCustody) unready(*instance, *work, []store.Message)   {} // they are free with their transaction
+func (heldCustody) source(w *work) store.From                   { return store.From{Queue: w.in.endpoint.Name} }
+func (heldCustody) row(m *store.Message) int64                  { return m.Seq }
+func (heldCustody) enter(*hand, *batch)                         {}
+func (heldCustody) dismiss(*hand, *delivery)                    {}
+func (heldCustody) begin(_ *receiver, _ *work, b *batch) *batch { return b }
+func (heldCustody) isSingle() bool                              { return false }
+func (heldCustody) mayGoBack() bool                             { return true }
+func (heldCustody) handlerEnded(*hand, *delivery)               {}
 func (heldCustody) from(in *instance, _ *delivery) store.From {
 	return store.From{Queue: in.endpoint.Name}
 }
 func (heldCustody) key(d *delivery) int64                       { return d.seq }
-func (heldCustody) isPatient(in *instance, ds []*delivery) bool { return in.mayWait(ds) }
+func (heldCustody) isPatient(in *instance, ds []*delivery) bool { return in.refusals.mayWait(ds) }
 func (heldCustody) mayFail(*delivery) bool                      { return true }
 func (heldCustody) mayWait(*delivery) bool                      { return true }
 
-func (heldCustody) queueFetch(r *receiver, b *pgx.Batch, w *work, where store.Where, bounds store.Bounds, into *[]store.Message) {
+func (heldCustody) queueFetch(l *link, b *pgx.Batch, w *work, where store.Where, bounds store.Bounds, into *[]store.Message) {
 	where.After = max(w.after, w.above)
-	r.run.client.store.Ready.Fetch(b, w.in.endpoint.Name, where, min(bounds.Inline, bounds.Body), into)
+	l.run.client.store.Ready.Fetch(b, w.in.endpoint.Name, where, min(bounds.Inline, bounds.Body), into)
 }
 
-func (heldCustody) foundNone(ctx context.Context, r *receiver, _ *work) {
-	if err := r.exec(ctx, `ROLLBACK`); err != nil {
-		r.lost(err)
+func (heldCustody) foundNone(ctx context.Context, l *link, _ *work) {
+	if err := l.exec(ctx, `ROLLBACK`); err != nil {
+		l.lost(err)
 	}
 }
 
-func (heldCustody) readRest(ctx context.Context, r *receiver, w *work, ms []store.Message) ([]store.Message, map[int64]error, error) {
-	return r.readRest(ctx, w, ms, fetchBytes)
+func (heldCustody) readRest(ctx context.Context, l *link, w *work, ms []store.Message) ([]store.Message, map[int64]error, error) {
+	return l.readRest(ctx, w, ms, fetchBytes)
 }
 
 func (heldCustody) gates(in *instance, gates []gate) []gate {
-	if aside := in.setAsides(); aside != nil {
+	if aside := in.refusals.asides(); aside != nil {
 		gates = append(gates, asideGate(aside))
 	}
 	return append(gates, suspectGate{in})
@@ -62,7 +62,7 @@ func (heldCustody) receive(d *delivery, m *store.Message, _ *work) {
 }
 
 // unbegun frees a message with the commit of its batch.
-func (heldCustody) unbegun(in *instance, d *delivery) { in.move(d, freed) }
+func (heldCustody) unbegun(h *hand, d *delivery) { h.move(d, freed) }
 
 func (heldCustody) complete(s *settlement, d *delivery) {
 	if s.holds {
@@ -89,37 +89,37 @@ func (heldCustody) queue(s *settlement, b *pgx.Batch) error {
 }
 
 // store settles a delivery whose batch's transaction is gone, if nobody has taken its row meanwhile.
-func (c heldCustody) store(ctx context.Context, r *receiver, in *instance, ds []*delivery) error {
+func (c heldCustody) store(ctx context.Context, l *link, in *instance, ds []*delivery) error {
 	for _, d := range ds { // one
-		if err := r.conn.BeginReceive(ctx); err != nil {
+		if err := l.conn.BeginReceive(ctx); err != nil {
 			return err
 		}
-		free, err := r.run.client.store.Ready.Relock(ctx, r.conn, in.endpoint.Name, []int64{d.seq})
+		free, err := l.run.client.store.Ready.Relock(ctx, l.conn, in.endpoint.Name, []int64{d.seq})
 		if err != nil {
 			return err
 		}
 		mine := false
 		if len(free) > 0 {
-			if mine, err = r.reclaim(ctx, in, d); err != nil {
-				return errors.Join(err, r.exec(ctx, `ROLLBACK`))
+			if mine, err = l.reclaim(ctx, in, d); err != nil {
+				return errors.Join(err, l.exec(ctx, `ROLLBACK`))
 			}
 		}
 		if !mine {
-			if err := r.exec(ctx, `ROLLBACK`); err != nil {
+			if err := l.exec(ctx, `ROLLBACK`); err != nil {
 				return err
 			}
 			if len(free) == 0 && !d.outcome.removes() { // perhaps by another receiver of this process: not at once again
 				in.setAside(d.seq, firstRefusalPause)
 			}
-			in.step(d, freed)
+			in.hand.step(d, freed)
 			continue
 		}
 		s := newSettlement(in, c, c.from(in, d))
 		s.add(d)
-		if err := r.commit(ctx, in, s); err != nil {
+		if err := l.commit(ctx, in, s); err != nil {
 			return err
 		}
-		in.step(d, settled)
+		in.hand.step(d, settled)
 	}
 	return nil
 }
@@ -127,7 +127,7 @@ func (c heldCustody) store(ctx context.Context, r *receiver, in *instance, ds []
 // putOff leaves messages to whoever fetches them.
 func (heldCustody) putOff(in *instance, ds []*delivery) {
 	for _, d := range ds {
-		in.step(d, freed)
+		in.hand.step(d, freed)
 	}
 }
 
@@ -136,19 +136,5 @@ func (c heldCustody) disconnected(in *instance, ds []*delivery, _ error) { c.put
 
 func (heldCustody) stuck(in *instance, d *delivery, pause time.Duration, _ error) {
 	in.setAside(d.seq, pause)
-	in.step(d, freed)
+	in.hand.step(d, freed)
 }
-
-// heldBatch is the setback of a batch as a whole, whose end shares a round trip with the next fetch.
-type heldBatch struct {
-	r *receiver
-	b *batch
-}
-
-func (h heldBatch) isPatient(in *instance, ds []*delivery) bool { return in.mayWait(ds) }
-
-// putOff leaves the messages of a batch whose transaction is gone to whoever fetches them next.
-func (h heldBatch) putOff(*instance, []*delivery) { h.r.release(h.b) }
-
-// disconnected: whether it was committed is not known. If it was not, the messages are free again and will be handled again.
-func (h heldBatch) disconnected(_ *instance, _ []*delivery, err error) { h.r.abandon(h.b, err) }

@@ -14,21 +14,21 @@ import (
 // process, or leased while their handlers ran.
 type leasedCustody struct{}
 
-func (leasedCustody) stayed(*receiver, *instance, []store.Message) {}
-func (leasedCustody) gates(_ *instance, gates []gate) []gate       { return gates }
+func (leasedCustody) stayed(*link, *instance, []store.Message) {}
+func (leasedCustody) gates(_ *instance, gates []gate) []gate   { return gates }
 func (leasedCustody) source(w *work) store.From {
 	return store.From{Queue: w.in.endpoint.Name, Instance: w.by}
 }
 func (leasedCustody) row(m *store.Message) int64                  { return m.Lease }
-func (leasedCustody) dismiss(in *instance, d *delivery)           { delete(in.leases, d.lease) }
+func (leasedCustody) dismiss(h *hand, d *delivery)                { delete(h.leases, d.lease) }
 func (leasedCustody) isSingle() bool                              { return true }
 func (leasedCustody) mayGoBack() bool                             { return true }
-func (leasedCustody) unbegun(in *instance, d *delivery)           { in.returnUnbegun(d) }
-func (leasedCustody) handlerEnded(in *instance, d *delivery)      { in.queueDecided(d) }
+func (leasedCustody) unbegun(h *hand, d *delivery)                { h.returnUnbegun(d) }
+func (leasedCustody) handlerEnded(h *hand, d *delivery)           { h.queueDecided(d) }
 func (leasedCustody) key(d *delivery) int64                       { return d.lease }
 func (leasedCustody) complete(s *settlement, d *delivery)         { s.keys = append(s.keys, d.lease) }
-func (leasedCustody) isPatient(in *instance, ds []*delivery) bool { return in.mayWait(ds) }
-func (leasedCustody) putOff(in *instance, ds []*delivery)         { in.putOff(ds) }
+func (leasedCustody) isPatient(in *instance, ds []*delivery) bool { return in.refusals.mayWait(ds) }
+func (leasedCustody) putOff(in *instance, ds []*delivery)         { in.hand.putOff(ds) }
 func (leasedCustody) mayFail(d *delivery) bool                    { return !d.goesBack() }
 func (leasedCustody) mayWait(d *delivery) bool                    { return !d.goesBack() }
 
@@ -39,35 +39,33 @@ func (leasedCustody) from(in *instance, d *delivery) store.From {
 // needsOwn: the first fetch asks before how far suspicion goes.
 func (leasedCustody) needsOwn(w *work) bool { return w.upTo == 0 }
 
-func (leasedCustody) prepare(ctx context.Context, r *receiver, w *work) error {
-	return r.learnSuspects(ctx, w)
+func (leasedCustody) prepare(ctx context.Context, l *link, w *work) error {
+	return l.learnSuspects(ctx, w)
 }
 
-func (leasedCustody) queueFetch(r *receiver, b *pgx.Batch, w *work, where store.Where, bounds store.Bounds, into *[]store.Message) {
+func (leasedCustody) queueFetch(l *link, b *pgx.Batch, w *work, where store.Where, bounds store.Bounds, into *[]store.Message) {
 	where.UpTo = w.upTo
-	r.run.client.store.Leases.Fetch(b, w.in.endpoint.Name, w.by, where, bounds, into)
+	l.run.client.store.Leases.Fetch(b, w.in.endpoint.Name, w.by, where, bounds, into)
 	b.Queue(`COMMIT`)
 }
 
-func (leasedCustody) foundNone(ctx context.Context, r *receiver, w *work) {
+func (leasedCustody) foundNone(ctx context.Context, l *link, w *work) {
 	if w.only == "" {
-		r.clearSuspicion(ctx, *w)
+		l.clearSuspicion(ctx, *w)
 	}
 }
 
 // readRest reads all: the fetch has bounded what comes.
-func (leasedCustody) readRest(ctx context.Context, r *receiver, w *work, ms []store.Message) ([]store.Message, map[int64]error, error) {
-	return r.readRest(ctx, w, ms, math.MaxInt)
+func (leasedCustody) readRest(ctx context.Context, l *link, w *work, ms []store.Message) ([]store.Message, map[int64]error, error) {
+	return l.readRest(ctx, w, ms, math.MaxInt)
 }
 
 func (leasedCustody) unready(in *instance, w *work, ms []store.Message) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	for i, d := range newDeliveries(ms) {
+	ds := newDeliveries(ms)
+	for i, d := range ds {
 		d.stored.id, d.custody, d.lease, d.leasedBy = ms[i].ID, leasedCustody{}, ms[i].Lease, w.by
-		in.leases[d.lease] = d
-		in.returnUnbegun(d)
 	}
+	in.hand.giveBackLeased(ds)
 }
 
 func (leasedCustody) receive(d *delivery, m *store.Message, w *work) {
@@ -75,9 +73,9 @@ func (leasedCustody) receive(d *delivery, m *store.Message, w *work) {
 	d.lease, d.leasedBy = m.Lease, w.by
 }
 
-func (leasedCustody) enter(in *instance, b *batch) {
+func (leasedCustody) enter(h *hand, b *batch) {
 	for _, d := range b.all {
-		in.leases[d.lease] = d
+		h.leases[d.lease] = d
 	}
 }
 
@@ -85,7 +83,8 @@ func (leasedCustody) enter(in *instance, b *batch) {
 func (leasedCustody) begin(r *receiver, w *work, b *batch) *batch {
 	for i, d := range b.inTx {
 		if r.run.schedule.isDraining() {
-			r.giveBack(w.in, b.inTx[i:])
+			w.in.hand.giveBackLined(b.inTx[i:])
+			r.run.schedule.kick()
 			break
 		}
 		r.handleLeasedTx(w.in, d)
@@ -108,15 +107,15 @@ func (leasedCustody) queue(s *settlement, b *pgx.Batch) error {
 
 // store settles leased deliveries of one instance number. Those whose lease is gone were given to others while this process was
 // thought dead: nothing of them is stored.
-func (c leasedCustody) store(ctx context.Context, r *receiver, in *instance, ds []*delivery) error {
+func (c leasedCustody) store(ctx context.Context, l *link, in *instance, ds []*delivery) error {
 	leases := make([]int64, len(ds))
 	for i, d := range ds {
 		leases[i] = d.lease
 	}
-	if err := r.conn.BeginReceive(ctx); err != nil {
+	if err := l.conn.BeginReceive(ctx); err != nil {
 		return err
 	}
-	mine, err := r.run.client.store.Leases.Lock(ctx, r.conn, ds[0].leasedBy, leases)
+	mine, err := l.run.client.store.Leases.Lock(ctx, l.conn, ds[0].leasedBy, leases)
 	if err != nil {
 		return err
 	}
@@ -127,39 +126,24 @@ func (c leasedCustody) store(ctx context.Context, r *receiver, in *instance, ds 
 	s := newSettlement(in, c, c.from(in, ds[0]))
 	for _, d := range ds {
 		if !ours[d.lease] {
-			r.run.client.log.Warn("sqlq: a handler finished after its message was given to another receiver", "endpoint", in.endpoint.Name, "message", d.stored.id)
+			l.run.client.log.Warn("sqlq: a handler finished after its message was given to another receiver", "endpoint", in.endpoint.Name, "message", d.stored.id)
 			continue
 		}
 		s.add(d)
 	}
-	if err := r.commit(ctx, in, s); err != nil {
+	if err := l.commit(ctx, in, s); err != nil {
 		return err
 	}
-	in.stored(ds)
+	in.hand.stored(ds)
 	return nil
 }
 
 // disconnected: what was stored is no more theirs when they are settled again.
-func (leasedCustody) disconnected(in *instance, ds []*delivery, _ error) { in.putOff(ds) }
+func (leasedCustody) disconnected(in *instance, ds []*delivery, _ error) { in.hand.putOff(ds) }
 
 // stuck keeps the delivery, leased. A process that ends leaves the lease to others.
 func (leasedCustody) stuck(in *instance, d *delivery, pause time.Duration, _ error) {
 	if !in.keep(d, pause) {
-		in.stored([]*delivery{d})
+		in.hand.stored([]*delivery{d})
 	}
 }
-
-// leasedTx is the setback of a leased delivery whose HandleTx handler has written in the transaction that settles it. Its work is
-// gone with that, so the message goes back.
-type leasedTx struct {
-	leasedCustody
-	r *receiver
-}
-
-func (l leasedTx) putOff(in *instance, ds []*delivery) {
-	for _, d := range ds { // one
-		l.r.loseLeased(in, d)
-	}
-}
-
-func (l leasedTx) disconnected(in *instance, ds []*delivery, _ error) { l.putOff(in, ds) }

@@ -17,38 +17,38 @@ import (
 // one rule: after a commit whose answer was lost nothing is tried again, because it might be stored twice.
 type takenCustody struct{}
 
-func (takenCustody) needsOwn(*work) bool                             { return true }
-func (takenCustody) prepare(context.Context, *receiver, *work) error { return nil }
-func (takenCustody) foundNone(context.Context, *receiver, *work)     {}
-func (takenCustody) gates(_ *instance, gates []gate) []gate          { return gates }
-func (takenCustody) unready(*instance, *work, []store.Message)       {} // nothing is asked of them
-func (takenCustody) source(w *work) store.From                       { return store.From{Queue: w.in.endpoint.Name} }
-func (takenCustody) row(m *store.Message) int64                      { return m.Seq }
-func (takenCustody) dismiss(in *instance, d *delivery)               { delete(in.removed, d) }
-func (takenCustody) begin(*receiver, *work, *batch) *batch           { return nil }
-func (takenCustody) isSingle() bool                                  { return true }
-func (takenCustody) mayGoBack() bool                                 { return false }
-func (takenCustody) unbegun(in *instance, d *delivery)               { in.returnUnbegun(d) }
+func (takenCustody) needsOwn(*work) bool                         { return true }
+func (takenCustody) prepare(context.Context, *link, *work) error { return nil }
+func (takenCustody) foundNone(context.Context, *link, *work)     {}
+func (takenCustody) gates(_ *instance, gates []gate) []gate      { return gates }
+func (takenCustody) unready(*instance, *work, []store.Message)   {} // nothing is asked of them
+func (takenCustody) source(w *work) store.From                   { return store.From{Queue: w.in.endpoint.Name} }
+func (takenCustody) row(m *store.Message) int64                  { return m.Seq }
+func (takenCustody) dismiss(h *hand, d *delivery)                { delete(h.removed, d) }
+func (takenCustody) begin(*receiver, *work, *batch) *batch       { return nil }
+func (takenCustody) isSingle() bool                              { return true }
+func (takenCustody) mayGoBack() bool                             { return false }
+func (takenCustody) unbegun(h *hand, d *delivery)                { h.returnUnbegun(d) }
 func (takenCustody) from(in *instance, _ *delivery) store.From {
 	return store.From{Queue: in.endpoint.Name}
 }
 func (takenCustody) key(d *delivery) int64                 { return d.seq }
 func (takenCustody) complete(s *settlement, _ *delivery)   { s.gone++ }
 func (takenCustody) isPatient(*instance, []*delivery) bool { return true }
-func (takenCustody) putOff(in *instance, ds []*delivery)   { in.putOff(ds) }
+func (takenCustody) putOff(in *instance, ds []*delivery)   { in.hand.putOff(ds) }
 func (takenCustody) mayFail(d *delivery) bool              { return !d.goesBack() && d.outcome.removes() }
 func (takenCustody) mayWait(*delivery) bool                { return false } // it would be handled twice
 
 // queueFetch: what its commit does not answer for is not handled.
-func (takenCustody) queueFetch(r *receiver, b *pgx.Batch, w *work, where store.Where, bounds store.Bounds, into *[]store.Message) {
-	r.run.client.store.Removed.Fetch(b, w.in.endpoint.Name, where, bounds, into)
+func (takenCustody) queueFetch(l *link, b *pgx.Batch, w *work, where store.Where, bounds store.Bounds, into *[]store.Message) {
+	l.run.client.store.Removed.Fetch(b, w.in.endpoint.Name, where, bounds, into)
 	b.Queue(`COMMIT`).Exec(committed)
 }
 
-func (takenCustody) stayed(r *receiver, in *instance, stay []store.Message) { r.failTooLarge(in, stay) }
+func (takenCustody) stayed(l *link, in *instance, stay []store.Message) { l.failTooLarge(in, stay) }
 
 // readRest has nothing to do: the fetch brings messages whole, or leaves them.
-func (takenCustody) readRest(_ context.Context, _ *receiver, _ *work, ms []store.Message) ([]store.Message, map[int64]error, error) {
+func (takenCustody) readRest(_ context.Context, _ *link, _ *work, ms []store.Message) ([]store.Message, map[int64]error, error) {
 	return ms, nil, nil
 }
 
@@ -58,25 +58,22 @@ func (takenCustody) receive(d *delivery, m *store.Message, _ *work) {
 	d.removed = &kept
 }
 
-func (takenCustody) enter(in *instance, b *batch) {
+func (takenCustody) enter(h *hand, b *batch) {
 	for _, d := range b.all {
-		in.removed[d] = struct{}{}
+		h.removed[d] = struct{}{}
 	}
 }
 
 // handlerEnded: what succeeded and sent nothing is done; of the others there is something to be stored.
-func (takenCustody) handlerEnded(in *instance, d *delivery) {
-	switch v := d.outcome.verdict; {
-	case v == expire:
-		in.done.Expired++
-	case v == complete && len(d.out) == 0:
-		in.done.Handled++
-	default:
-		in.queueDecided(d)
+func (takenCustody) handlerEnded(h *hand, d *delivery) {
+	v := d.outcome.verdict
+	if v != expire && (v != complete || len(d.out) > 0) {
+		h.queueDecided(d)
 		return
 	}
-	in.move(d, settled)
-	delete(in.removed, d)
+	h.counts.over(v == expire)
+	h.move(d, settled)
+	delete(h.removed, d)
 }
 
 func (takenCustody) queue(s *settlement, b *pgx.Batch) error {
@@ -107,20 +104,20 @@ func messagesOf(ds []*delivery) []*store.Message {
 var errUnknownOutcome = errors.New("whether it was committed is not known")
 
 // store stores what is left to be stored. The commit goes by itself, so that an error before it means that nothing is stored.
-func (c takenCustody) store(ctx context.Context, r *receiver, in *instance, ds []*delivery) error {
+func (c takenCustody) store(ctx context.Context, l *link, in *instance, ds []*delivery) error {
 	s := newSettlement(in, c, c.from(in, ds[0]))
 	for _, d := range ds {
 		s.add(d)
 	}
 	b := &pgx.Batch{}
-	r.conn.QueueBeginReceive(b)
+	l.conn.QueueBeginReceive(b)
 	if err := s.queue(b); err != nil {
 		return err
 	}
-	if err := r.conn.SendBatch(ctx, b).Close(); err != nil {
+	if err := l.conn.SendBatch(ctx, b).Close(); err != nil {
 		return err
 	}
-	tag, err := r.conn.Exec(ctx, `COMMIT`)
+	tag, err := l.conn.Exec(ctx, `COMMIT`)
 	if session.Lost(err) {
 		return fmt.Errorf("%w: %w", errUnknownOutcome, err)
 	}
@@ -131,21 +128,21 @@ func (c takenCustody) store(ctx context.Context, r *receiver, in *instance, ds [
 		return err
 	}
 	in.count(s)
-	r.run.client.wakes.Wake(s.channels...)
-	in.stored(ds)
+	l.run.client.wakes.Wake(s.channels...)
+	in.hand.stored(ds)
 	return nil
 }
 
 func (takenCustody) disconnected(in *instance, ds []*delivery, err error) {
 	if !errors.Is(err, errUnknownOutcome) {
-		in.putOff(ds)
+		in.hand.putOff(ds)
 		return
 	}
 	for _, d := range ds {
 		in.client.log.Error("sqlq: the connection was lost while the outcome of a message that is handled at most once was being stored: what its handler sent, or its failure, may be lost",
 			"endpoint", in.endpoint.Name, "type", loggedText(d.stored.messageType), "message", d.stored.id, "failure", loggedError(d.err), "err", err)
 	}
-	in.stored(ds)
+	in.hand.stored(ds)
 }
 
 // stuck keeps the delivery. A process that ends loses it.
@@ -155,18 +152,5 @@ func (takenCustody) stuck(in *instance, d *delivery, pause time.Duration, refusa
 	}
 	in.client.log.Error("sqlq: the server refuses to store a message that is handled at most once; it is lost", "endpoint", in.endpoint.Name,
 		"type", loggedText(d.stored.messageType), "message", d.stored.id, "failure", loggedError(d.err), "err", loggedError(refusal))
-	in.stored([]*delivery{d})
-}
-
-// nameLost names in the log the messages that are lost because Run ends while they are in hand: their handlers go on, or the
-// database could not be reached.
-func (r *runner) nameLost() {
-	for _, in := range r.instances {
-		in.mu.Lock()
-		for d := range in.removed {
-			r.client.log.Error("sqlq: a message that is handled at most once is lost with the end of its process", "endpoint", in.endpoint.Name,
-				"type", d.stored.messageType, "message", d.stored.id, "handled", !runs.has(d.state))
-		}
-		in.mu.Unlock()
-	}
+	in.hand.stored([]*delivery{d})
 }

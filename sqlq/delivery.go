@@ -14,10 +14,10 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// Incoming is a received message without its Go type: what a Delivery embeds and middleware sees. Each attempt has it as it
-// was sent, whatever an earlier one has made of its fields.
+// Incoming is a received message without its Go type: what a Delivery embeds and middleware sees. Each attempt gets it as it
+// was sent, whatever an earlier attempt did to its fields.
 type Incoming struct {
-	ID       ID        // which the sender gave it
+	ID       ID        // set by the sender
 	Type     string    // the message type
 	Endpoint string    // that handles it; also the queue that it came from
 	Headers  Headers   // the sender's and the library's; never nil
@@ -25,8 +25,8 @@ type Incoming struct {
 	Attempt  int       // 1 for the first
 	SentAt   time.Time // by the database's clock
 
-	// CorrelationID says what the message is about and ConversationID is the id of the first message of the flow; both
-	// follow along to what handlers send.
+	// CorrelationID says what the message is about, and ConversationID is the id of the first message of the flow. What
+	// handlers send inherits both.
 	CorrelationID  string
 	ConversationID string // see CorrelationID
 
@@ -40,12 +40,12 @@ type Incoming struct {
 	closed bool               // the handler has returned
 }
 
-// Send sends a command when the message is settled: if the handler returns nil, in the same transaction that removes the
-// message, else not at all. Errors are those of Client.Send that can be known without the database; a queue that does
+// Send sends a command when the message is settled: if the handler returns nil, in the transaction that removes the
+// message, otherwise not at all. It returns those errors of Client.Send that are known without the database; a queue that does
 // not exist fails the message when it is settled.
 func (in *Incoming) Send(m Message, options ...SendOption) error { return in.gather(m, false, options) }
 
-// Publish publishes an event when the message is settled, to the queues that are subscribed then; see Send.
+// Publish publishes an event when the message is settled, to the queues subscribed at that time; see Send.
 func (in *Incoming) Publish(m Message, options ...SendOption) error {
 	return in.gather(m, true, options)
 }

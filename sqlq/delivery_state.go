@@ -6,7 +6,7 @@ import (
 )
 
 // deliveryState says where a delivery stands between its fetch and its end. A delivery is in one state at a time and changes it
-// only by instance.move, which holds to the table below.
+// only by hand.move, which holds to the table below.
 //
 //	fetched ─► waiting or lined ─► running ─► decided ─► settled      with its batch
 //	                                 │  ▲       │  ▲
@@ -126,47 +126,4 @@ func (c *stateCounts) String() string {
 		}
 	}
 	return strings.Join(all, ", ")
-}
-
-// panicOnIllegalStep has tests fail where a running process would log.
-var panicOnIllegalStep = false
-
-// move brings a delivery to another state, and everything that is counted by state with it. A step that is not in the table is
-// refused: it is a fault of this package, which the log names once. The caller has the instance's mutex.
-func (in *instance) move(d *delivery, to deliveryState) bool {
-	from := d.state
-	if err := from.next(to); err != nil {
-		in.refuseStep(d, err)
-		return false
-	}
-	d.state = to
-	if from != fetched {
-		in.states[from]--
-	}
-	if !isOver.has(to) {
-		in.states[to]++
-	}
-	if !d.inTx && runs.has(from) && !runs.has(to) {
-		if d.batch.open--; d.batch.open == 0 {
-			close(d.batch.done)
-		}
-	}
-	if d.apart && endsTurn.has(to) {
-		d.apart = false
-		<-in.run.suspect // the next that may have killed a process may run
-	}
-	if isOver.has(to) {
-		in.tellEmpty()
-	}
-	return true
-}
-
-func (in *instance) refuseStep(d *delivery, err error) {
-	if panicOnIllegalStep {
-		panic(fmt.Sprintf("message %v of endpoint %s: %v", d.stored.id, in.endpoint.Name, err))
-	}
-	if in.illegal++; in.illegal == 1 {
-		in.client.log.Error("sqlq: a message was about to take a step that it must not; this is a fault of the library, please report it", "endpoint", in.endpoint.Name,
-			"type", loggedText(d.stored.messageType), "message", d.stored.id, "err", err)
-	}
 }

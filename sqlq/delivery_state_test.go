@@ -11,10 +11,10 @@ import (
 func TestDeliveryStates(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))
-	in := &instance{client: &Client{log: slog.New(slog.DiscardHandler)}, run: &runner{suspect: make(chan struct{}, 1)}}
+	h := &hand{endpoint: &Endpoint{}, log: slog.New(slog.DiscardHandler), turn: make(chan struct{}, 1)}
 	seen := of(fetched)
 	for range 2000 {
-		b := &batch{in: in, done: make(chan struct{})}
+		b := &batch{done: make(chan struct{})}
 		for range 1 + random.IntN(5) {
 			b.all = append(b.all, &delivery{batch: b, inTx: random.IntN(3) == 0})
 		}
@@ -28,17 +28,17 @@ func TestDeliveryStates(t *testing.T) {
 		}
 		for range 200 {
 			d, to := b.all[random.IntN(len(b.all))], deliveryState(random.IntN(deliveryStates+1))
-			from, before := d.state, in.states
+			from, before := d.state, h.states
 			if from == fetched && !d.inTx && to != waiting {
 				to = waiting // the only way in for what a batch counts
 			}
 			if from.next(to) != nil {
-				if panics := refused(func() { in.move(d, to) }); !panics || d.state != from || in.states != before {
+				if panics := refused(func() { h.move(d, to) }); !panics || d.state != from || h.states != before {
 					t.Fatalf("from %s to %s: refused %v, and it is %s", from, stateOf(to), panics, d.state)
 				}
 				continue
 			}
-			if !in.move(d, to) || d.state != to {
+			if !h.move(d, to) || d.state != to {
 				t.Fatalf("from %s to %s: refused", from, to)
 			}
 			seen |= of(to)
@@ -55,14 +55,14 @@ func TestDeliveryStates(t *testing.T) {
 					over++
 				}
 			}
-			if in.states != want || in.states.inHand() != len(b.all)-over-count(b.all, fetched) || b.open != open {
-				t.Fatalf("after %s to %s it counts %v and %d open, want %v and %d", from, to, &in.states, b.open, &want, open)
+			if h.states != want || h.states.inHand() != len(b.all)-over-count(b.all, fetched) || b.open != open {
+				t.Fatalf("after %s to %s it counts %v and %d open, want %v and %d", from, to, &h.states, b.open, &want, open)
 			}
 			if closed := isClosed(b.done); closed != (open == 0) {
 				t.Fatalf("%d are open, the batch is done: %v", open, closed)
 			}
 		}
-		in.states = stateCounts{} // of those that did not get to their end
+		h.states = stateCounts{} // of those that did not get to their end
 	}
 	for s := range deliveryState(deliveryStates) {
 		if !seen.has(s) {
@@ -81,14 +81,15 @@ func TestDeliveryStates(t *testing.T) {
 func TestEndOfADeliveryEndsItsTurn(t *testing.T) {
 	t.Parallel()
 	for s := range deliveryState(deliveryStates) {
-		in := &instance{run: &runner{suspect: make(chan struct{}, 1)}}
-		in.run.suspect <- struct{}{}
+		turn := make(chan struct{}, 1)
+		h := &hand{endpoint: &Endpoint{}, turn: turn}
+		turn <- struct{}{}
 		b := &batch{open: 1, done: make(chan struct{})}
 		for from := range deliveryState(deliveryStates) {
 			if transitions[from].has(s) {
 				d := &delivery{batch: b, state: from, apart: true}
-				in.move(d, s)
-				if free := len(in.run.suspect) == 0; free != endsTurn.has(s) || d.apart == free {
+				h.move(d, s)
+				if free := len(turn) == 0; free != endsTurn.has(s) || d.apart == free {
 					t.Errorf("from %s to %s: its turn has ended: %v", from, s, free)
 				}
 				break

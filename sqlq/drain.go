@@ -20,11 +20,9 @@ func (r *runner) drain(cancelHandlers context.CancelFunc) {
 	r.schedule.drain()
 	for _, in := range r.instances {
 		in.bell.Overflow() // others take over the watch
-		in.mu.Lock()
-		in.drains = true
-		in.mu.Unlock()
-		in.giveBackWaiting()
-		in.releaseKept()
+		in.hand.drain()
+		in.hand.giveBackWaiting()
+		in.hand.releaseKept()
 	}
 	r.schedule.kick()
 	deadline := time.NewTimer(r.client.config.DrainTimeout)
@@ -43,59 +41,16 @@ func (r *runner) drain(cancelHandlers context.CancelFunc) {
 		hurry = nil
 		cancelHandlers()
 		for _, in := range r.instances {
-			in.giveBackAll()
+			in.hand.giveBackAll()
 		}
 		r.schedule.kick()
 		deadline.Reset(heedWithin)
 	}
 }
 
-// giveBackWaiting returns leased and removed messages that have not begun to their queue; held ones go with their batch.
-func (in *instance) giveBackWaiting() {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	for _, b := range in.batches {
-		if b.custody.isSingle() {
-			in.unstart(b)
-		}
-	}
-}
-
-// giveBackAll returns every leased message whose handler has not finished; what the handler does yet is not recorded.
-func (in *instance) giveBackAll() {
-	in.giveBackWaiting()
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.recalls = true
-	for _, d := range in.leases {
-		switch d.state {
-		case lined:
-			in.returnUnbegun(d)
-		case running:
-			in.recall(d)
-		}
-	}
-}
-
-// recall takes a leased message back from its handler, which runs on.
-func (in *instance) recall(d *delivery) {
-	in.client.log.Warn("sqlq: a handler did not finish before the drain ended; its message goes back", "endpoint", in.endpoint.Name, "type", d.stored.messageType, "message", d.stored.id)
-	d.back = true
-	in.move(d, recalled)
-	in.finished = append(in.finished, d)
-}
-
-// returnUnbegun gives a leased or removed message back whose handler has not begun.
-func (in *instance) returnUnbegun(d *delivery) {
-	d.outcome = outcome{verdict: giveBack}
-	in.queueDecided(d)
-}
-
 func (r *runner) inHand() (n int) {
 	for _, in := range r.instances {
-		in.mu.Lock()
-		n += in.inHand()
-		in.mu.Unlock()
+		n += in.hand.count()
 	}
 	return n
 }

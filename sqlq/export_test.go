@@ -52,9 +52,7 @@ func (c *Client) Low(endpoint string) int64 {
 	defer c.mu.Unlock()
 	for _, in := range c.runner.instances {
 		if in.endpoint.Name == endpoint {
-			in.mu.Lock()
-			defer in.mu.Unlock()
-			return in.start.low
+			return in.source.lowest()
 		}
 	}
 	return -1
@@ -66,9 +64,9 @@ func (c *Client) Awaited(endpoint string) int {
 	defer c.mu.Unlock()
 	for _, in := range c.runner.instances {
 		if in.endpoint.Name == endpoint {
-			in.mu.Lock()
-			defer in.mu.Unlock()
-			return len(in.start.writers)
+			in.source.mu.Lock()
+			defer in.source.mu.Unlock()
+			return len(in.source.at.writers)
 		}
 	}
 	return -1
@@ -177,9 +175,7 @@ func (c *Client) Fetching(endpoint string) bool {
 	defer c.mu.Unlock()
 	for _, in := range c.runner.instances {
 		if in.endpoint.Name == endpoint {
-			in.mu.Lock()
-			defer in.mu.Unlock()
-			return in.fetching > 0
+			return in.hand.isFetching()
 		}
 	}
 	return false
@@ -209,8 +205,8 @@ func (c *Client) LifeOf() (timers func() int) {
 	}
 }
 
-// Handlings returns what looks a type's handler up in an endpoint, and says whether there is one, and what counts those of which it
-// keeps a breaker.
+// Handlings returns a function that reports whether an endpoint has a handler for a message type, and one that counts the types for
+// which a breaker is kept.
 func Handlings(e *Endpoint) (lookup func(messageType string) bool, kept func() int) {
 	hs := newHandlings(e)
 	return func(messageType string) bool { return hs.of(messageType) != nil }, func() (n int) {

@@ -20,7 +20,7 @@ import (
 // transaction that stays open for long costs little. This takes for granted that a sequence gives its numbers out one at a time;
 // where it does not, as after ALTER SEQUENCE … CACHE, late messages wait for a look from low.
 //
-// The instance's mutex guards it. Ranges are in order and apart; those that a fetch under way looks for are not among them.
+// The source's mutex guards it. Ranges are in order and apart; those that a fetch under way looks for are not among them.
 type gaps struct {
 	ranges  []gap
 	closed  int64            // numbers up to it never come any more if they were not there
@@ -48,94 +48,47 @@ const (
 )
 
 // lookForGaps adds to a fetch from the hint what it is to look for besides.
-func (s *start) lookForGaps(w *work) {
-	w.closed, w.high, w.epoch, w.rewinds = s.gaps.closed, s.high, s.epoch, s.rewinds
-	if w.leftmost {
+func (s *scattered) lookForGaps(p *stretch) {
+	p.closed, p.high, p.epoch, p.rewinds = s.gaps.closed, s.high, s.epoch, s.rewinds
+	if p.leftmost {
 		return
 	}
-	w.reads = s.gaps.wantsReading(w.began, w.after, w.n)
-	w.gaps = s.gaps.take(w.began, w.after, w.n)
+	p.reads = s.gaps.wantsReading(p.began)
+	p.ranges = s.gaps.take(p.began, p.after, p.n)
 }
 
-// fromStart reports whether the fetch goes on where start says. One by lease, or for a probe, goes from low by itself, and says
-// nothing of what is left for others.
-func (w *work) fromStart() bool { return w.n > 0 && !w.suspects && w.only == "" }
-
-// leaveSuspects leaves out of the gaps what is under suspicion: fetches by lease find that.
-func (w *work) leaveSuspects() {
-	w.gaps = slices.DeleteFunc(w.gaps, func(g gap) bool { return g.to <= w.above })
-	if len(w.gaps) > 0 {
-		w.gaps[0].from = max(w.gaps[0].from, w.above+1)
-	}
-}
-
-// freed has the next fetch find messages that are free again, from seq on: a batch of them, not all that came since.
-func (s *start) freed(seq int64) {
+// open has the next fetch find messages that are free again, from seq on: a batch of them, not all that came since.
+func (s *scattered) open(seq int64) {
 	s.gaps.open(seq, min(max(s.high, s.claimed), seq+mostBatch), time.Now())
 }
 
-// freedRows is freed for the messages of a batch that nobody handled, when it has been settled.
-func (s *start) freedRows(b *batch) {
-	now := time.Now()
-	for _, r := range b.fetched {
-		s.gaps.open(r.from, r.to, now)
-	}
-}
-
-// takeFreed has a fetch from the hint look first for the messages of a batch that is settled in the same round trip without
-// having been begun.
-func (w *work) takeFreed(b *batch) {
-	if !b.freed || w.n == 0 || w.leftmost || w.in != b.in || !w.fromStart() {
-		return
-	}
-	w.in.mu.Lock()
-	defer w.in.mu.Unlock()
-	if w.epoch != w.in.start.epoch {
-		return
-	}
-	var both gaps
-	for _, r := range w.gaps {
-		both.put(r)
-	}
-	for _, r := range b.fetched {
-		both.open(r.from, r.to, w.began)
-	}
-	for _, d := range b.all {
-		if !isUnbegun.has(d.state) {
-			both.remove(d.seq, d.seq)
-		}
-	}
-	w.gaps, b.freed = both.ranges, false
-	w.leaveSuspects()
-}
-
-// fetched takes in which messages a fetch brought; rest says that it left some behind that it could have brought.
-func (s *start) fetched(w *work, got []span, n int, rest bool) {
-	if w.epoch != s.epoch {
+// look takes in which messages a fetch brought; rest says that it left some behind that it could have brought.
+func (s *scattered) look(p *stretch, got []span, n int, rest bool) {
+	if p.epoch != s.epoch {
 		return // it asked another server
 	}
-	now, closed := time.Now(), w.closed
-	if w.reads {
-		closed = max(closed, s.gaps.read(cmp.Or(w.given, w.high), w.writers))
+	now, closed := time.Now(), p.closed
+	if p.reads {
+		closed = max(closed, s.gaps.read(cmp.Or(p.given, p.high), p.writers))
 	}
-	last, whole := w.after, n < w.n && !rest
+	last, whole := p.after, n < p.n && !rest
 	if len(got) > 0 {
 		last = got[len(got)-1].to
 	}
-	for _, r := range w.gaps {
-		if !whole && last <= w.after && r.to > last { // it did not get that far
+	for _, r := range p.ranges {
+		if !whole && last <= p.after && r.to > last { // it did not get that far
 			s.gaps.open(max(r.from, last+1), r.to, now)
 			r.to = last
 		}
 		s.gaps.looked(r, closed, now)
 	}
 	// A fetch answers for its own stretch. The one that nobody has started beyond answers for all that it has seen.
-	passed, stretch := w.after, w.after+int64(w.n)
+	passed, stretch := p.after, p.after+int64(p.n)
 	mine := last
 	switch {
-	case w.leftmost && s.high == 0 && len(got) > 0:
+	case p.leftmost && s.high == 0 && len(got) > 0:
 		passed = got[0].from - 1
-	case w.leftmost:
+	case p.leftmost:
 		passed = max(passed, s.high)
 	case s.claimed > stretch:
 		mine = min(last, stretch)
@@ -147,14 +100,14 @@ func (s *start) fetched(w *work, got []span, n int, rest bool) {
 			passed = r.to
 		}
 	}
-	if w.rewinds != s.rewinds {
+	if p.rewinds != s.rewinds {
 		return
 	}
 	s.high = max(s.high, last)
 	switch {
-	case w.leftmost && whole:
+	case p.leftmost && whole:
 		s.gaps.clear()
-	case !w.leftmost && !whole && passed < stretch: // the gaps took the place of what is beyond the hint, or bodies are large
+	case !p.leftmost && !whole && passed < stretch: // the gaps took the place of what is beyond the hint, or bodies are large
 		if s.claimed <= stretch {
 			s.claimed = passed
 		} else {
@@ -163,23 +116,23 @@ func (s *start) fetched(w *work, got []span, n int, rest bool) {
 	}
 }
 
-// notFetched has what a fetch was to bring fetched by the next.
-func (s *start) notFetched(w *work) {
-	if w.epoch != s.epoch {
+// giveBack has what a fetch was to bring fetched by the next.
+func (s *scattered) giveBack(p *stretch) {
+	if p.epoch != s.epoch {
 		return
 	}
-	if w.reads {
+	if p.reads {
 		s.gaps.reading = false
 	}
-	if w.leftmost {
-		s.high, s.claimed = min(s.high, w.after), 0
+	if p.leftmost {
+		s.high, s.claimed = min(s.high, p.after), 0
 		return
 	}
 	now := time.Now()
-	for _, r := range w.gaps {
+	for _, r := range p.ranges {
 		s.gaps.open(r.from, r.to, now)
 	}
-	s.gaps.open(w.after+1, w.after+int64(w.n), now)
+	s.gaps.open(p.after+1, p.after+int64(p.n), now)
 }
 
 // span is a run of numbers that are all there, both ends included.
@@ -197,9 +150,10 @@ func spansOf(ms []store.Message) (spans []span) {
 	return spans
 }
 
-// wantsReading says whether the fetch of n messages after a seq should bring a reading of who writes, and takes it.
-func (g *gaps) wantsReading(now time.Time, after int64, n int) bool {
-	if g.reading || now.Before(g.next) || len(g.ranges) == 0 && after+int64(n) <= g.closed {
+// wantsReading says whether a fetch should bring a reading of who writes, and takes it. It costs the server as much as some
+// messages do, so it is for numbers that may still be to come only: what is known to be there, or never to come, needs none.
+func (g *gaps) wantsReading(now time.Time) bool {
+	if n := len(g.ranges); g.reading || now.Before(g.next) || n == 0 || g.ranges[n-1].to <= g.closed {
 		return false
 	}
 	g.reading, g.next = true, now.Add(readEvery)

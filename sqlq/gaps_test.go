@@ -147,18 +147,18 @@ func ofSeqs(ranges ...[2]int64) (ms []store.Message) {
 func TestStretchesAndGaps(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	begin := func(s *start, n int) *work {
-		w := &work{n: n, began: time.Now()}
+	begin := func(s *scattered, n int) *stretch {
+		w := &stretch{n: n, began: time.Now()}
 		w.after, w.leftmost, _ = s.after(now, n)
 		s.lookForGaps(w)
 		return w
 	}
-	end := func(s *start, w *work, ranges ...[2]int64) {
+	end := func(s *scattered, w *stretch, ranges ...[2]int64) {
 		ms := ofSeqs(ranges...)
-		s.fetched(w, spansOf(ms), len(ms), false)
+		s.look(w, spansOf(ms), len(ms), false)
 	}
-	fresh := func() *start {
-		return &start{high: 1000, low: 100, known: true, full: true, nextLow: now.Add(time.Hour), lastZero: now}
+	fresh := func() *scattered {
+		return &scattered{high: 1000, low: 100, known: true, full: true, nextLow: now.Add(time.Hour), lastZero: now}
 	}
 
 	s := fresh()
@@ -184,10 +184,10 @@ func TestStretchesAndGaps(t *testing.T) {
 	s = fresh()
 	first, second = begin(s, 10), begin(s, 10)
 	end(s, first, [2]int64{1001, 1010})
-	s.freedRows(&batch{fetched: []span{{1005, 1010}}})
+	s.gaps.open(1005, 1010, now)
 	end(s, second, [2]int64{1011, 1020})
-	if w := begin(s, 10); len(w.gaps) != 1 || w.gaps[0].from != 1005 || w.gaps[0].to != 1010 || w.after != 1020 {
-		t.Errorf("free again: looks for %v and after %d", w.gaps, w.after)
+	if w := begin(s, 10); len(w.ranges) != 1 || w.ranges[0].from != 1005 || w.ranges[0].to != 1010 || w.after != 1020 {
+		t.Errorf("free again: looks for %v and after %d", w.ranges, w.after)
 	}
 
 	// Where they fill the fetch, what is beyond the hint is read by the next.
@@ -195,23 +195,23 @@ func TestStretchesAndGaps(t *testing.T) {
 	s.gaps.open(901, 912, now)
 	w = begin(s, 10)
 	end(s, w, [2]int64{901, 910})
-	if w = begin(s, 10); w.after != 1000 || len(w.gaps) != 1 || w.gaps[0].from != 911 {
-		t.Errorf("after a full fetch: looks for %v and after %d", w.gaps, w.after)
+	if w = begin(s, 10); w.after != 1000 || len(w.ranges) != 1 || w.ranges[0].from != 911 {
+		t.Errorf("after a full fetch: looks for %v and after %d", w.ranges, w.after)
 	}
 	other := begin(s, 10)
 	end(s, w, [2]int64{911, 912}, [2]int64{1001, 1008})
 	end(s, other, [2]int64{1011, 1020})
-	if w = begin(s, 10); w.after != 1020 || len(w.gaps) != 1 || w.gaps[0].from != 1009 || w.gaps[0].to != 1010 {
-		t.Errorf("another fetch had begun beyond: looks for %v and after %d", w.gaps, w.after)
+	if w = begin(s, 10); w.after != 1020 || len(w.ranges) != 1 || w.ranges[0].from != 1009 || w.ranges[0].to != 1010 {
+		t.Errorf("another fetch had begun beyond: looks for %v and after %d", w.ranges, w.after)
 	}
 
 	// A fetch that failed.
 	s = fresh()
 	s.gaps.open(901, 902, now)
 	w, other = begin(s, 10), begin(s, 10)
-	s.notFetched(w)
+	s.giveBack(w)
 	end(s, other, [2]int64{1011, 1020})
-	if w = begin(s, 10); len(w.gaps) != 2 || !slices.Equal([]int64{w.gaps[0].from, w.gaps[0].to, w.gaps[1].from, w.gaps[1].to}, []int64{901, 902, 1001, 1010}) {
-		t.Errorf("after one failed: looks for %v", w.gaps)
+	if w = begin(s, 10); len(w.ranges) != 2 || !slices.Equal([]int64{w.ranges[0].from, w.ranges[0].to, w.ranges[1].from, w.ranges[1].to}, []int64{901, 902, 1001, 1010}) {
+		t.Errorf("after one failed: looks for %v", w.ranges)
 	}
 }

@@ -11,7 +11,7 @@ import (
 type gate interface {
 	// look asks the database what it must know of the messages of a fetch, on the receive connection: in the transaction that
 	// holds them, if they are held.
-	look(ctx context.Context, r *receiver, w *work, ms []store.Message) error
+	look(ctx context.Context, l *link, w *work, ms []store.Message) error
 	// pass reports whether a message may be handled, or decided upon, now. It may note in the delivery what it found.
 	pass(d *delivery) bool
 }
@@ -29,18 +29,18 @@ func (r *receiver) gatesOf(w *work) []gate {
 // asideGate keeps away what was being set aside while it was fetched.
 type asideGate map[int64]int
 
-func (asideGate) look(context.Context, *receiver, *work, []store.Message) error { return nil }
+func (asideGate) look(context.Context, *link, *work, []store.Message) error { return nil }
 
 func (g asideGate) pass(d *delivery) bool { return g[d.seq] == 0 }
 
 // suspectGate keeps messages that may have killed a process from being received but by lease.
 type suspectGate struct{ in *instance }
 
-func (suspectGate) look(context.Context, *receiver, *work, []store.Message) error { return nil }
+func (suspectGate) look(context.Context, *link, *work, []store.Message) error { return nil }
 
 func (g suspectGate) pass(d *delivery) bool {
 	if d.crashes {
-		g.in.suspectUpTo(d.seq)
+		g.in.suspicion.upToSeq(d.seq)
 	}
 	return !d.crashes
 }

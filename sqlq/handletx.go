@@ -8,6 +8,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+// txRun is the run of the HandleTx handlers of a held batch, on its receiver's connection.
+type txRun struct {
+	r  *receiver
+	b  *batch
+	tx *receiveTx
+}
+
 // handleTx runs the HandleTx handlers of a held batch, one after the other on the connection, until they are done or the
 // batch has been held long enough. Those that were not begun are freed by the commit and come again.
 func (r *receiver) handleTx(b *batch) {
@@ -19,64 +26,66 @@ func (r *receiver) handleTx(b *batch) {
 			r.unclaim(b)
 		}
 	}()
-	next := 0
+	run, next := txRun{r, b, tx}, 0
 	despiteExits(func() {
-		for next < len(b.inTx) && r.handleNextTx(b, tx, next) {
+		for next < len(b.inTx) && run.handle(next) {
 			next++
 		}
 	})
 }
 
-// handleNextTx runs one handler of a held batch, and says whether the next may follow.
-func (r *receiver) handleNextTx(b *batch, tx *receiveTx, n int) bool {
+// handle runs one of them, and says whether the next may follow.
+func (run txRun) handle(n int) bool {
+	r, b, tx := run.r, run.b, run.tx
 	d := b.inTx[n]
 	if n > 0 && !d.exited && (time.Since(b.began) > r.run.client.config.HoldLimit/2 || r.run.schedule.isDraining()) {
 		b.freed = true
 		return false
 	}
-	if n > 0 && !d.exited && !b.in.mayJoin(d) {
+	if n > 0 && !d.exited && !b.in.solos.mayJoin(d) {
 		b.freed = true
-		b.in.oneNext()
+		b.in.solos.oneNext()
 		return false
 	}
-	if b.in.opened.Load() > 0 && !d.exited && !b.in.mayRun(d, time.Now()) {
+	if b.in.handlers.anyOpen() && !d.exited && !b.in.handlers.mayRun(d, time.Now()) {
 		b.freed = true
 		return true
 	}
 	if !d.exited {
-		b.in.step(d, running)
+		b.in.hand.step(d, running)
 	}
 	r.handling.Store(d)
-	b.in.handle(d, tx)
+	b.in.handlers.handle(d, tx)
 	r.handling.Store(nil)
 	d.endProbe()
 	switch tx.verdict {
 	case txDecides:
-		b.in.step(d, decided)
+		b.in.hand.step(d, decided)
 		tx.later = true
-		b.in.wentAlone(d)
-		return r.goOnAfter(b, tx, n)
+		b.in.solos.wentAlone(d)
+		return run.goOnAfter(n)
 	case txYields:
-		b.in.step(d, freed)
+		b.in.hand.step(d, freed)
 		b.freed = true
 	case txAgain:
-		b.in.step(d, freed)
+		b.in.hand.step(d, freed)
 		b.freed = true
-		b.in.goAlone(d)
-		return r.goOnAfter(b, tx, n)
+		b.in.solos.goAlone(d)
+		return run.goOnAfter(n)
 	case txLost:
-		b.in.step(d, freed)
-		b.in.lostWith(d)
+		b.in.hand.step(d, freed)
+		b.in.refusals.lostWith(d)
 	case txAborted, txOpen:
-		r.transactionAborted(b, n)
+		run.aborted(n)
 	default:
-		r.transactionEnded(b, n)
+		run.ended(n)
 	}
 	return false
 }
 
 // goOnAfter says whether another handler of the batch may follow the n-th, and if not frees what is left.
-func (r *receiver) goOnAfter(b *batch, tx *receiveTx, n int) bool {
+func (run txRun) goOnAfter(n int) bool {
+	b, tx := run.b, run.tx
 	if tx.mayFollow() {
 		return true
 	}
@@ -84,34 +93,36 @@ func (r *receiver) goOnAfter(b *batch, tx *receiveTx, n int) bool {
 		b.freed = true
 	}
 	if tx.known || tx.touched {
-		b.in.oneNext()
+		b.in.solos.oneNext()
 	}
 	return false
 }
 
-// transactionEnded deals with a handler that ended the receive transaction: it fails at once, and what others of the
+// ended deals with a handler that ended the receive transaction: it fails at once, and what others of the
 // batch did is handled again, because nothing says whether it was committed.
-func (r *receiver) transactionEnded(b *batch, culprit int) {
+func (run txRun) ended(culprit int) {
+	b := run.b
 	d := b.inTx[culprit]
-	b.in.refused(d, errEndedByHandler)
-	b.in.step(d, decided)
+	b.in.handlers.refused(d, errEndedByHandler)
+	b.in.hand.step(d, decided)
 	b.again(culprit)
 }
 
-// transactionAborted deals with a handler that spoilt the transaction before its savepoint stood, or left the connection in
+// aborted deals with a handler that spoilt the transaction before its savepoint stood, or left the connection in
 // use. In front of all others, or where it is known to be its fault, it has failed. Otherwise it runs again, and so do those
 // whose work it undid, one message a transaction.
-func (r *receiver) transactionAborted(b *batch, culprit int) {
-	r.rollback()
+func (run txRun) aborted(culprit int) {
+	b := run.b
+	run.r.rollback()
 	switch d := b.inTx[culprit]; {
-	case d.err != nil && b.in.ctx.Err() != nil:
-		b.in.step(d, freed) // the drain has ended it
+	case d.err != nil && b.in.handlers.ctx.Err() != nil:
+		b.in.hand.step(d, freed) // the drain has ended it
 	case culprit == 0 || b.tx.verdict == txOpen:
-		b.in.refused(d, d.err)
-		b.in.step(d, decided)
+		b.in.handlers.refused(d, d.err)
+		b.in.hand.step(d, decided)
 	default:
-		b.in.step(d, freed)
-		b.in.goAlone(d)
+		b.in.hand.step(d, freed)
+		b.in.solos.goAlone(d)
 	}
 	b.again(culprit)
 }
@@ -119,14 +130,8 @@ func (r *receiver) transactionAborted(b *batch, culprit int) {
 // again has the first n HandleTx messages of a batch whose transaction is gone handled again, one at a time.
 func (b *batch) again(n int) {
 	b.ended = true
-	b.in.goAlone(b.inTx[:n]...)
-	b.in.mu.Lock()
-	defer b.in.mu.Unlock()
-	for _, d := range b.inTx[:n] {
-		if d.state == decided {
-			b.in.move(d, freed)
-		}
-	}
+	b.in.solos.goAlone(b.inTx[:n]...)
+	b.in.hand.undo(b.inTx[:n])
 }
 
 // errEndedByHandler is the error of a handler that ended the receive transaction.
@@ -135,54 +140,57 @@ var errEndedByHandler = Unrecoverable(fmt.Errorf("%w: the handler ended it past 
 // handleLeasedTx runs a HandleTx handler for a message that was leased before, so that its attempt is counted although
 // it may kill the process. Its transaction removes the lease.
 func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
-	if !in.mayRun(d, time.Now()) {
-		r.giveBack(in, []*delivery{d})
+	if !in.handlers.mayRun(d, time.Now()) {
+		in.hand.giveBackLined([]*delivery{d})
+		in.run.schedule.kick()
 		return
 	}
+	leased := leasedTx{l: &r.link, d: d}
 	defer d.endProbe()
-	if !in.beginLined(d) {
+	if !in.hand.beginLined(d) {
 		return // the drain has given it back
 	}
-	known := in.decided(d)
+	known := in.handlers.decided(d)
 	if known {
 		in.client.config.observing.decided(d)
 	} else {
-		if !in.apart(d, r.settleFinished) {
-			if in.endLeasedTx(d) {
-				in.settleLater(d)
+		if !in.handlers.apart.begin(d, func() { settleFinished(&r.link) }) {
+			if in.hand.endLeasedTx(d) {
+				in.hand.settleLater(d)
+				in.run.schedule.kick()
 			}
 			return
 		}
-		defer in.rejoin(d)
+		defer in.handlers.apart.end(d)
 	}
 	ctx, cancel := r.timeout()
 	defer cancel()
-	switch mine, err := r.beginLeased(ctx, d); {
+	switch mine, err := leased.begin(ctx); {
 	case err != nil:
-		if r.giveUpConnection(); in.endLeasedTx(d) {
-			r.giveBackLater(in, d)
+		if r.giveUp(); in.hand.endLeasedTx(d) {
+			leased.giveBack(in)
 		}
 		return
 	case !mine:
-		if in.endLeasedTx(d) {
-			in.forget(d, freed)
+		if in.hand.endLeasedTx(d) {
+			in.hand.forget(d, freed)
 		}
 		return
 	}
 	tx := newReceiveTx(r.run.hardCtx, in, r.conn, d)
 	if !known {
 		r.handling.Store(d)
-		despiteExits(func() { in.attempt(d, tx) })
+		despiteExits(func() { in.handlers.attempt(d, tx) })
 		r.handling.Store(nil)
 	}
 	tx.stop()
-	mine := in.endLeasedTx(d)
+	mine := in.hand.endLeasedTx(d)
 	switch v := tx.verdict; {
 	case v != txDecides && v != txBroken && v != txAborted && v != txOpen:
-		in.lostWith(d)
+		in.refusals.lostWith(d)
 		r.rollback()
 		if mine {
-			r.giveBackLater(in, d)
+			leased.giveBack(in)
 		}
 		return
 	case !mine: // the drain has given it back
@@ -190,134 +198,82 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 		in.run.schedule.kick()
 		return
 	case v == txDecides && d.outcome.verdict != giveBack:
-		r.commitLeased(in, d, tx)
+		leased.commit(in, tx)
 		return
 	case v == txBroken:
-		in.refused(d, errEndedByHandler)
+		in.handlers.refused(d, errEndedByHandler)
 	case v == txAborted || v == txOpen:
 		if d.outcome.verdict != giveBack {
-			in.refused(d, d.err)
+			in.handlers.refused(d, d.err)
 		}
 	}
 	r.rollback()
-	r.settleNow(in, d, nil)
+	settleNow(&r.link, in, d, nil)
 }
 
-// beginLined begins a message that waited for its turn, and says whether it is still to be handled.
-func (in *instance) beginLined(d *delivery) bool {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return d.state == lined && in.move(d, running)
+// leasedTx is the end of a leased delivery whose HandleTx handler writes in the transaction that settles it; and the setback of one
+// whose transaction was lost. Its work is gone with that, so the message goes back.
+type leasedTx struct {
+	l *link
+	d *delivery
 }
 
-// endLeasedTx notes that the handler of a leased message has ended, and says whether the message is the caller's to settle: not if the
-// drain has taken it back.
-func (in *instance) endLeasedTx(d *delivery) (mine bool) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	switch d.state {
-	case running:
-		return in.move(d, decided)
-	case recalled:
-		in.move(d, decided)
-	case returning:
-		in.move(d, settling)
-	case lost:
-		in.move(d, freed)
-	}
-	return false
-}
-
-// step is move for who does not have the mutex.
-func (in *instance) step(d *delivery, to deliveryState) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.move(d, to)
-}
-
-// beginLeased begins a transaction that locks a delivery's lease, and says whether the lease is still the instance's.
-func (r *receiver) beginLeased(ctx context.Context, d *delivery) (mine bool, err error) {
-	if err := r.connect(); err != nil {
+// begin begins a transaction that locks the delivery's lease, and says whether the lease is still the instance's.
+func (t leasedTx) begin(ctx context.Context) (mine bool, err error) {
+	l, d := t.l, t.d
+	if err := l.connect(); err != nil {
 		return false, err
 	}
-	if err := r.conn.BeginReceive(ctx); err != nil {
+	if err := l.conn.BeginReceive(ctx); err != nil {
 		return false, err
 	}
-	leases, err := r.run.client.store.Leases.Lock(ctx, r.conn, d.leasedBy, []int64{d.lease})
+	leases, err := l.run.client.store.Leases.Lock(ctx, l.conn, d.leasedBy, []int64{d.lease})
 	if err != nil {
 		return false, err
 	}
 	if len(leases) == 0 {
-		return false, r.exec(ctx, `ROLLBACK`)
+		return false, l.exec(ctx, `ROLLBACK`)
 	}
 	return true, nil
 }
 
-// commitLeased settles a leased delivery in the transaction in which its HandleTx handler has written.
-func (r *receiver) commitLeased(in *instance, d *delivery, tx *receiveTx) {
+// commit settles the delivery in the transaction in which its handler has written.
+func (t leasedTx) commit(in *instance, tx *receiveTx) {
+	l, d := t.l, t.d
 	s := newSettlement(in, d.custody, d.custody.from(in, d))
 	s.add(d)
-	ctx, cancel := r.timeout()
+	ctx, cancel := l.timeout()
 	defer cancel()
 	b := &pgx.Batch{}
 	tx.queueEnd(b)
-	err := r.conn.SendBatch(ctx, b).Close() // apart from the settle: see receiveTx.end
+	err := l.conn.SendBatch(ctx, b).Close() // apart from the settle: see receiveTx.end
 	if err == nil {
-		err = r.commit(ctx, in, s)
+		err = l.commit(ctx, in, s)
 	}
 	if err == nil {
-		in.forget(d, settled)
+		in.hand.forget(d, settled)
 		tx.noteChange()
-		r.leaveSession(tx)
+		l.leaveSession(tx)
 		return
 	}
-	if refusal, _ := r.judge(in, leasedTx{r: r}, []*delivery{d}, err); refusal != nil {
-		r.settleNow(in, d, refusal)
+	if refusal, _ := l.judge(in, t, []*delivery{d}, err); refusal != nil {
+		settleNow(l, in, d, refusal)
 	}
 }
 
-// loseLeased gives up the connection, and with it what a leased delivery's HandleTx handler has done.
-func (r *receiver) loseLeased(in *instance, d *delivery) {
-	r.giveUpConnection()
-	r.giveBackLater(in, d)
-}
-
-// giveUpConnection gives the connection up without a word: another one may reach another server.
-func (r *receiver) giveUpConnection() {
-	r.disconnect()
-	r.run.restart()
-}
-
-// forget drops a leased delivery that was settled, or is another's.
-func (in *instance) forget(d *delivery, as deliveryState) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.move(d, as)
-	d.custody.dismiss(in, d)
-}
-
-// giveBack returns leased deliveries that will not be handled here to their queue.
-func (r *receiver) giveBack(in *instance, ds []*delivery) {
-	in.mu.Lock()
-	for _, d := range ds {
-		if d.state == lined { // else the drain has done it
-			in.returnUnbegun(d)
-		}
-	}
-	in.mu.Unlock()
+// giveBack has a receiver return the message to its queue once the database answers.
+func (t leasedTx) giveBack(in *instance) {
+	t.d.outcome = outcome{verdict: giveBack}
+	in.hand.settleLater(t.d)
 	in.run.schedule.kick()
 }
 
-// giveBackLater has a receiver return a message that is not handled after all to its queue once the database answers.
-func (r *receiver) giveBackLater(in *instance, d *delivery) {
-	d.outcome = outcome{verdict: giveBack}
-	in.settleLater(d)
+func (t leasedTx) isPatient(in *instance, ds []*delivery) bool { return in.refusals.mayWait(ds) }
+
+// putOff gives up the connection, and with it what the handler has done.
+func (t leasedTx) putOff(in *instance, _ []*delivery) {
+	t.l.giveUp()
+	t.giveBack(in)
 }
 
-// settleLater has a leased delivery, whose end is known, settled by the next receiver that is free.
-func (in *instance) settleLater(d *delivery) {
-	in.mu.Lock()
-	in.queueDecided(d)
-	in.mu.Unlock()
-	in.run.schedule.kick()
-}
+func (t leasedTx) disconnected(in *instance, ds []*delivery, _ error) { t.putOff(in, ds) }

@@ -84,16 +84,15 @@ func statsOf(c *sqlq.Client) (s sqlq.EndpointStats) {
 // eventually waits until the state holds; describe says what was seen last when it does not.
 func eventually(t testing.TB, what string, holds func() (ok bool, describe string)) {
 	t.Helper()
-	deadline, tick := time.NewTimer(patience), time.NewTicker(5*time.Millisecond)
+	began, deadline := time.Now(), time.NewTimer(patience)
 	defer deadline.Stop()
-	defer tick.Stop()
 	for {
 		ok, describe := holds()
 		if ok {
 			return
 		}
 		select {
-		case <-tick.C:
+		case <-time.After(min(max(5*time.Millisecond, time.Since(began)/20), 25*time.Millisecond)): // the longer it takes, the less often it is asked
 		case <-deadline.C:
 			t.Fatalf("%s: not so after %v: %s", what, patience, describe)
 		}

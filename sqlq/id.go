@@ -14,7 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// ID identifies a message, on its whole way: a UUID, of version 7 where the library makes it. In JSON, logs and text it is what
+// ID identifies a message wherever it goes: a UUID, of version 7 if the library makes it. In JSON, logs and text it is what
 // String writes; as a column or parameter of pgx and database/sql it is a uuid, or a text of that form.
 type ID [16]byte
 

@@ -40,7 +40,7 @@ func (g *inboxGate) pass(d *delivery) bool {
 	return true
 }
 
-func (g *inboxGate) look(ctx context.Context, r *receiver, w *work, ms []store.Message) (err error) {
+func (g *inboxGate) look(ctx context.Context, l *link, w *work, ms []store.Message) (err error) {
 	ids := make([][16]byte, len(ms))
 	for i := range ms {
 		ids[i] = ms[i].ID
@@ -52,15 +52,15 @@ func (g *inboxGate) look(ctx context.Context, r *receiver, w *work, ms []store.M
 			leases = append(leases, ms[i].Lease)
 		}
 	}
-	g.claims, err = r.run.client.store.Inbox.Claim(ctx, r.conn, w.in.endpoint.Name, ids, w.in.endpoint.Deduplicate, by, leases)
+	g.claims, err = l.run.client.store.Inbox.Claim(ctx, l.conn, w.in.endpoint.Name, ids, w.in.endpoint.Deduplicate, by, leases)
 	return err
 }
 
 // decideByClaim brings a delivery that may not be handled to its verdict.
-func (in *instance) decideByClaim(d *delivery) {
+func (h *handlers) decideByClaim(d *delivery) {
 	if d.claim == store.Duplicate {
 		d.outcome = outcome{verdict: complete}
-		in.client.log.Debug("sqlq: removed a message whose id was handled before", "endpoint", in.endpoint.Name, "type", d.stored.messageType, "message", d.stored.id)
+		h.client.log.Debug("sqlq: removed a message whose id was handled before", "endpoint", h.endpoint.Name, "type", d.stored.messageType, "message", d.stored.id)
 		return
 	}
 	d.wait(waitElse, errInHandsElse)
@@ -103,7 +103,7 @@ func (i *inboxRider) queueAfter(s *settlement, b *pgx.Batch) {
 
 // reclaim claims the id of a held delivery anew, whose claim went with its transaction, and says whether it is to be settled.
 // If another of its id was handled meanwhile this one is a duplicate after all, and what its handler sent is not stored.
-func (r *receiver) reclaim(ctx context.Context, in *instance, d *delivery) (settle bool, err error) {
+func (l *link) reclaim(ctx context.Context, in *instance, d *delivery) (settle bool, err error) {
 	if d.claim != store.Claimed {
 		return true, nil
 	}
@@ -111,7 +111,7 @@ func (r *receiver) reclaim(ctx context.Context, in *instance, d *delivery) (sett
 		d.claim = store.Unclaimed
 		return true, nil
 	}
-	claims, err := r.run.client.store.Inbox.Claim(ctx, r.conn, in.endpoint.Name, [][16]byte{d.stored.id}, in.endpoint.Deduplicate, 0, nil)
+	claims, err := l.run.client.store.Inbox.Claim(ctx, l.conn, in.endpoint.Name, [][16]byte{d.stored.id}, in.endpoint.Deduplicate, 0, nil)
 	if err != nil {
 		return false, err
 	}
@@ -125,28 +125,28 @@ func (r *receiver) reclaim(ctx context.Context, in *instance, d *delivery) (sett
 }
 
 // claimAnew is reclaim for a delivery whose handler still runs, and which is about to be leased.
-func (r *receiver) claimAnew(ctx context.Context, in *instance, d *delivery) (mine bool, err error) {
-	claims, err := r.run.client.store.Inbox.Claim(ctx, r.conn, in.endpoint.Name, [][16]byte{d.stored.id}, in.endpoint.Deduplicate, 0, nil)
+func (l *link) claimAnew(ctx context.Context, in *instance, d *delivery) (mine bool, err error) {
+	claims, err := l.run.client.store.Inbox.Claim(ctx, l.conn, in.endpoint.Name, [][16]byte{d.stored.id}, in.endpoint.Deduplicate, 0, nil)
 	return claims[d.stored.id] == store.Claimed, err
 }
 
 // unclaim takes back the claims of a batch whose transaction a handler has ended: if it committed, they stand, and would have
 // messages taken for handled that are not. It leaves those alone that others have fetched meanwhile.
-func (r *receiver) unclaim(b *batch) {
+func (l *link) unclaim(b *batch) {
 	if b.in.endpoint.Deduplicate == 0 {
 		return
 	}
-	ctx, cancel := r.timeout()
+	ctx, cancel := l.timeout()
 	defer cancel()
-	if err := r.takeBackClaims(ctx, b); err != nil {
-		r.run.client.log.Error("sqlq: cannot take back the claims on messages whose transaction a handler has ended; if it committed they are taken for handled",
+	if err := l.takeBackClaims(ctx, b); err != nil {
+		l.run.client.log.Error("sqlq: cannot take back the claims on messages whose transaction a handler has ended; if it committed they are taken for handled",
 			"endpoint", b.in.endpoint.Name, "err", err)
-		r.rollback()
+		l.rollback()
 	}
 }
 
-func (r *receiver) takeBackClaims(ctx context.Context, b *batch) error {
-	in, st := b.in, r.run.client.store
+func (l *link) takeBackClaims(ctx context.Context, b *batch) error {
+	in, st := b.in, l.run.client.store
 	ids, seqs := map[int64][16]byte{}, []int64{}
 	for _, d := range b.all {
 		if d.claim == store.Claimed {
@@ -154,10 +154,10 @@ func (r *receiver) takeBackClaims(ctx context.Context, b *batch) error {
 			seqs = append(seqs, d.seq)
 		}
 	}
-	if err := r.conn.BeginReceive(ctx); err != nil {
+	if err := l.conn.BeginReceive(ctx); err != nil {
 		return err
 	}
-	free, err := st.Ready.Relock(ctx, r.conn, in.endpoint.Name, seqs)
+	free, err := st.Ready.Relock(ctx, l.conn, in.endpoint.Name, seqs)
 	if err != nil {
 		return err
 	}
@@ -165,5 +165,5 @@ func (r *receiver) takeBackClaims(ctx context.Context, b *batch) error {
 	for _, seq := range free {
 		s.inbox.claims.Unhandled = append(s.inbox.claims.Unhandled, ids[seq])
 	}
-	return r.commit(ctx, in, s)
+	return l.commit(ctx, in, s)
 }

@@ -23,9 +23,9 @@ func TestDeduplicateRefuses(t *testing.T) {
 	c := open(t, newPool(t), sqlq.Config{})
 	plain := chores(func(context.Context, *sqlq.Delivery[chore]) error { return nil })
 	for want, e := range map[string]sqlq.Endpoint{
-		"is -1ns: a window is":       {Name: "house", Deduplicate: -1, Handlers: plain},
-		"is 744h0m1s: a window is":   {Name: "house", Deduplicate: 31*24*time.Hour + time.Second, Handlers: plain},
-		"AtMostOnce and Deduplicate": {Name: "house", Deduplicate: time.Hour, AtMostOnce: true, Handlers: plain},
+		"is -1ns: it must be from 0":   {Name: "house", Deduplicate: -1, Handlers: plain},
+		"is 744h0m1s: it must be from": {Name: "house", Deduplicate: 31*24*time.Hour + time.Second, Handlers: plain},
+		"AtMostOnce and Deduplicate":   {Name: "house", Deduplicate: time.Hour, AtMostOnce: true, Handlers: plain},
 	} {
 		if err := c.Run(t.Context(), e); !errors.Is(err, sqlq.ErrInvalidEndpoint) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)

@@ -97,10 +97,11 @@ func TestFloodOfLargeBodies(t *testing.T) {
 	}{{"all handlers stuck", 1}, {"one in twenty stuck", 20}} {
 		t.Run(stuck.name, func(t *testing.T) {
 			pool := newPool(t)
-			const flood, slots = 400, 8
+			const flood, slots = 200, 8
 			execSQL(t, pool, `SELECT sqlq.create_queue('bulk')`)
 			execSQL(t, pool, `INSERT INTO sqlq.q_bulk (id, type, headers, body)
-				SELECT sqlq.uuid_v7(), 'post.Bulk', '{"sqlq-content-type":"application/octet-stream"}', decode(repeat('00', 1 << 20), 'hex') FROM generate_series(1, $1::int)`, flood)
+				SELECT sqlq.uuid_v7(), 'post.Bulk', '{"sqlq-content-type":"application/octet-stream"}', body
+				FROM (SELECT decode(repeat('00', 1 << 20), 'hex') AS body OFFSET 0) b, generate_series(1, $1::int)`, flood)
 			c := open(t, pool, sqlq.Config{Codecs: []sqlq.Codec{blobs}, HoldLimit: 20 * time.Millisecond})
 			before := heap()
 			release, began := make(chan struct{}), atomic.Int64{}

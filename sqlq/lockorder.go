@@ -4,13 +4,15 @@ package sqlq
 type (
 	ofSchedule struct{}
 	ofPauses   struct{}
-	ofInstance struct{}
+	ofHand     struct{}
+	ofPart     struct{}
 	ofBreaker  struct{}
 	ofLife     struct{}
 )
 
 func (ofSchedule) rank() int { return 1 }
 func (ofPauses) rank() int   { return 2 }
-func (ofInstance) rank() int { return 3 }
-func (ofBreaker) rank() int  { return 4 }
-func (ofLife) rank() int     { return 5 }
+func (ofHand) rank() int     { return 3 }
+func (ofPart) rank() int     { return 4 }
+func (ofBreaker) rank() int  { return 5 }
+func (ofLife) rank() int     { return 6 }

@@ -3,6 +3,7 @@ package sqlq
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -12,170 +13,18 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// Where a fetch starts. While the server cannot vacuum, because of a long report or an idle transaction, the entries of
-// consumed messages stay in the index, and a fetch from its left end steps over all of them: slower with every message.
-// The same goes for rows that others hold. So a fetch starts from one of
-//
-//   - the hint, the highest seq seen, while full batches come. Fetches under way at the same time have a stretch of seqs
-//     each, because to step over a row that another one holds costs the server more than to take it. What the hint has gone
-//     past and may still turn up is looked for by its number (gaps);
-//   - low, below which no message can be or appear, when a batch from the hint comes back short, every lowEvery, and
-//     always while the queue is nearly empty; by one receiver at a time, and not so often that it takes more than a
-//     twentieth of the time;
-//   - zero, every zeroEvery: low is an optimisation, never a truth. And at once, but not often, when an instance that was woken
-//     after a while finds nothing: the sequence may have been set back. What lies at or below low then shows that it was.
-//
-// The queue's row keeps a low, somewhat behind, for processes that start. It commits with the rest of the database, so a
-// crash or a failover that sets the queue's sequence back sets it back too.
 const (
-	lowEvery   = 100 * time.Millisecond
-	lowShare   = 20
-	lowRarest  = 10 * time.Second // whatever a fetch took: it may have waited for the database
-	zeroEvery  = 30 * time.Second
 	raiseEvery = 250 * time.Millisecond
 	// keepEvery and keepApart bound how often the queue's row is written: it is read by everybody, and cannot be
 	// vacuumed either.
 	keepEvery, keepApart = 5 * time.Second, 10_000
-	// A fetch that finds nothing although somebody woke the instance is no wonder for so long after one that brought
-	// something: that was what it was woken for. Looks from zero for this reason are so far apart, and for none so far.
-	noWonder                = 10 * time.Millisecond
-	doubtEvery, doubtRarest = time.Second, 10 * time.Second
 )
-
-// start is what an instance knows of where to fetch. The instance's mutex guards it.
-type start struct {
-	high     int64 // the highest seq seen
-	claimed  int64 // how far the stretches of fetches under way go, at least
-	low      int64
-	known    bool  // low has been read from the queue's row
-	kept     int64 // what that row has, as far as this process knows
-	full     bool  // the last fetch filled its batch: there is a backlog, the hint will do
-	gaps     gaps  // below high, and not handled by anybody as far as is known
-	nextLow  time.Time
-	lastZero time.Time
-	scanning bool      // a fetch from low or zero is under way
-	active   bool      // messages came since low was last raised
-	epoch    int       // counts resets, so that a raise that began before one is dropped
-	rewinds  int       // likewise counts rewinds, so that a fetch that began before one does not undo it
-	brought  time.Time // when the last fetch that brought something was begun
-	doubted  time.Time // when low was last doubted
-	woken    bool      // somebody woke the instance, and no fetch has brought what for
-	asks     bool      // low is to be doubted again for that, when it may
-
-	// A raise under way: everything up to hi was numbered by transactions that had ended, or are among writers.
-	raising bool
-	hi      int64
-	writers map[string]bool
-}
-
-// after returns the seq to fetch n messages after, and whether that is as far left as a message can be; not ok when
-// another fetch already looks there and there is no other place to look.
-func (s *start) after(now time.Time, n int) (seq int64, leftmost, ok bool) {
-	if s.full && s.high > s.low && (s.scanning || now.Before(s.nextLow) && now.Sub(s.lastZero) < zeroEvery) {
-		seq = max(s.high, s.claimed)
-		s.claimed = seq + int64(n)
-		return seq, false, true
-	}
-	if !s.full {
-		s.claimed = 0
-	}
-	if s.scanning {
-		return 0, false, false
-	}
-	s.scanning = true
-	if s.known && now.Sub(s.lastZero) >= zeroEvery {
-		s.lastZero = now
-		return 0, true, true
-	}
-	return s.low, true, true
-}
-
-// doubts takes in what a fetch brought, and says whether low may be wrong, so that the next one begins at zero. The highest seq
-// shows that it is wrong when that is not above it. What somebody woke the instance for is not given up because low was doubted
-// a moment ago: again is how long from now to ask once more, if not 0.
-func (s *start) doubts(w work, got int, high int64) (doubts bool, again time.Duration) {
-	if got > 0 {
-		s.brought, s.woken = w.began, false
-		if w.after == 0 && high <= s.low {
-			s.reset()
-		}
-		return false, 0
-	}
-	apart := doubtRarest
-	if s.woken {
-		apart = doubtEvery
-	}
-	if !w.leftmost || w.after == 0 || w.began.Sub(s.brought) < noWonder {
-		return false, 0
-	}
-	if soon := apart - w.began.Sub(s.doubted); soon > 0 {
-		if !s.woken || s.asks {
-			return false, 0
-		}
-		s.asks = true
-		return false, soon
-	}
-	s.doubted, s.lastZero, s.woken = w.began, time.Time{}, false
-	return true, 0
-}
-
-// askAgain has the instance look once more for what it was woken for, unless that has been found.
-func (in *instance) askAgain() {
-	in.mu.Lock()
-	asks := in.start.asks && in.start.woken
-	in.start.asks = false
-	in.mu.Unlock()
-	if asks {
-		in.wake()
-	}
-}
-
-// scanned ends a fetch from low or zero.
-func (s *start) scanned(now time.Time, took time.Duration) {
-	s.scanning = false
-	s.nextLow = now.Add(min(max(lowEvery, lowShare*took), lowRarest))
-}
-
-// rewind has the next fetch begin at the left end, and those after it go on from there.
-func (s *start) rewind() {
-	s.high, s.claimed = 0, 0
-	s.rewinds++
-}
-
-// reset forgets what another connection, server or table may have made untrue.
-func (s *start) reset() {
-	*s = start{epoch: s.epoch + 1, scanning: s.scanning}
-}
-
-// learnLow reads where to start before the first fetch of an instance, and after a connection was lost. What keeps it from
-// doing so only makes the fetch slower.
-func (r *receiver) learnLow(ctx context.Context, w *work) {
-	in := w.in
-	in.mu.Lock()
-	known, epoch := in.start.known, in.start.epoch
-	in.mu.Unlock()
-	if known || !w.leftmost {
-		return
-	}
-	low, err := r.run.client.store.Low.Read(ctx, r.conn, in.endpoint.Name)
-	if err != nil {
-		low = 0
-	}
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if s := &in.start; s.epoch == epoch {
-		s.known, s.low, s.kept, s.lastZero = true, low, low, time.Now()
-		w.after = low
-	}
-}
 
 // restart has all instances fetch from the left end again: a connection was lost, so the server may be another one, or
 // have crashed and set a sequence back.
 func (r *runner) restart() {
 	for _, in := range r.instances {
-		in.mu.Lock()
-		in.start.reset()
-		in.mu.Unlock()
+		in.source.forget()
 	}
 }
 
@@ -214,13 +63,12 @@ func (r *raiser) raiseInTime(ctx context.Context, c *session.Conn) (again time.D
 func (r *raiser) raise(ctx context.Context, c *session.Conn) error {
 	var noted, idle []*instance
 	for _, in := range r.run.instances {
-		in.mu.Lock()
-		if in.start.raising {
+		switch raising, moved := in.source.raises(); {
+		case raising:
 			noted = append(noted, in)
-		} else if in.start.active {
+		case moved:
 			idle = append(idle, in)
 		}
-		in.mu.Unlock()
 	}
 	if err := r.finishRaise(ctx, c, noted); err != nil {
 		return fmt.Errorf("raise where fetches start: %w", err)
@@ -265,16 +113,9 @@ func (r *raiser) beginRaise(ctx context.Context, c *session.Conn, ins []*instanc
 	}
 	var setBack []string
 	for i, in := range ins {
-		in.mu.Lock()
-		switch s := &in.start; {
-		case s.epoch != epochs[i]:
-		case his[i] < s.low:
-			s.reset()
+		if in.source.beginRaise(epochs[i], his[i], store.TransactionsOn(writers, tables[i])) {
 			setBack = append(setBack, queues[i])
-		default:
-			s.raising, s.active, s.hi, s.writers = true, false, his[i], store.TransactionsOn(writers, tables[i])
 		}
-		in.mu.Unlock()
 	}
 	for _, queue := range setBack { // what is kept is to be forgotten before the sequence has passed it
 		if _, err := st.Low.Read(ctx, c, queue); err != nil {
@@ -304,18 +145,11 @@ func (r *raiser) finishRaise(ctx context.Context, c *session.Conn, ins []*instan
 	var queues []string
 	var lows, firsts []int64
 	for i, in := range ins {
-		in.mu.Lock()
-		for tx := range in.start.writers {
-			if !store.TransactionsOn(writers, tables[i])[tx] {
-				delete(in.start.writers, tx)
-			}
-		}
 		if tables[i] == 0 {
-			in.start.reset()
-		} else if in.start.epoch == epochs[i] && len(in.start.writers) == 0 {
-			ready, queues, lows = append(ready, in), append(queues, in.endpoint.Name), append(lows, in.start.low)
+			in.source.forget()
+		} else if low, has := in.source.mayRaise(epochs[i], store.TransactionsOn(writers, tables[i])); has {
+			ready, queues, lows = append(ready, in), append(queues, in.endpoint.Name), append(lows, low)
 		}
-		in.mu.Unlock()
 	}
 	if len(ready) == 0 {
 		return nil
@@ -327,15 +161,7 @@ func (r *raiser) finishRaise(ctx context.Context, c *session.Conn, ins []*instan
 		return err
 	}
 	for i, in := range ready {
-		in.mu.Lock()
-		if s := &in.start; s.epoch == epochs[i] {
-			s.raising = false
-			s.low = s.hi
-			if firsts[i] > 0 && firsts[i] <= s.hi {
-				s.low = firsts[i] - 1
-			}
-		}
-		in.mu.Unlock()
+		in.source.raise(epochs[i], firsts[i])
 	}
 	return r.keepLow(ctx, c, ready)
 }
@@ -348,12 +174,9 @@ func (r *raiser) keepLow(ctx context.Context, c *session.Conn, ins []*instance) 
 	var queues []string
 	var lows []int64
 	for _, in := range ins {
-		in.mu.Lock()
-		if s := &in.start; s.low >= s.kept+keepApart {
-			s.kept = s.low
-			queues, lows = append(queues, in.endpoint.Name), append(lows, s.low)
+		if low, has := in.source.keep(); has {
+			queues, lows = append(queues, in.endpoint.Name), append(lows, low)
 		}
-		in.mu.Unlock()
 	}
 	if len(queues) == 0 {
 		return nil
@@ -379,10 +202,7 @@ func (r *raiser) keepLast(c *session.Conn) {
 // raises says whether any instance has something to raise.
 func (r *runner) raises() bool {
 	for _, in := range r.instances {
-		in.mu.Lock()
-		wants := in.start.active || in.start.raising
-		in.mu.Unlock()
-		if wants {
+		if raising, moved := in.source.raises(); raising || moved {
 			return true
 		}
 	}
@@ -400,9 +220,69 @@ func namesOf(ins []*instance) []string {
 func epochsOf(ins []*instance) []int {
 	epochs := make([]int, len(ins))
 	for i, in := range ins {
-		in.mu.Lock()
-		epochs[i] = in.start.epoch
-		in.mu.Unlock()
+		epochs[i] = in.source.era()
 	}
 	return epochs
+}
+
+// raises reports whether a raise of low is under way, and whether messages have come since the last one began.
+func (s *source) raises() (raising, moved bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.at.raising, s.at.active
+}
+
+// era counts how often the source has begun anew.
+func (s *source) era() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.at.epoch
+}
+
+// beginRaise notes the highest number that was given out, and who wrote then. It reports whether somebody has set the sequence back.
+func (s *source) beginRaise(epoch int, hi int64, writers map[string]bool) (setBack bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch at := &s.at; {
+	case at.epoch != epoch:
+	case hi < at.low:
+		at.reset()
+		return true
+	default:
+		at.raising, at.active, at.hi, at.writers = true, false, hi, writers
+	}
+	return false
+}
+
+// mayRaise takes in who still writes, and reports whether all have ended whom a raise waits for; then it returns the low from
+// which on to look for the first message.
+func (s *source) mayRaise(epoch int, writing map[string]bool) (low int64, may bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.at.writers, func(tx string, _ bool) bool { return !writing[tx] })
+	return s.at.low, s.at.epoch == epoch && len(s.at.writers) == 0
+}
+
+// raise ends a raise: low goes up to the first message that there is, or to what had been given out.
+func (s *source) raise(epoch int, first int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at := &s.at; at.epoch == epoch {
+		at.raising = false
+		at.low = at.hi
+		if first > 0 && first <= at.hi {
+			at.low = first - 1
+		}
+	}
+}
+
+// keep returns low if it is to be written to the queue's row, because it has gone up far enough.
+func (s *source) keep() (low int64, has bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.at.low < s.at.kept+keepApart {
+		return 0, false
+	}
+	s.at.kept = s.at.low
+	return s.at.low, true
 }

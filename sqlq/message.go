@@ -5,16 +5,16 @@ import (
 	"strings"
 )
 
-// Message is what a service sends to another: a command, or, with the method IsEvent, an [Event].
+// Message is what one service sends to another: a command or, with the method IsEvent, an [Event].
 type Message interface {
 	// MessageType names the message on the wire, for example "sales.PlaceOrder": 1 to 200 ASCII letters, digits and
-	// . _ / : -, beginning with a letter or digit. Keep it stable, whatever becomes of the Go type. It is called on zero
+	// . _ / : -, beginning with a letter or digit. Keep it stable even if you rename the Go type. It is called on zero
 	// values (and nil pointers), so it must not read fields.
 	MessageType() string
 }
 
 // Event is a Message that says what has happened, in the past tense ("sales.OrderPlaced"). It is published to every
-// queue that subscribed to it; a Message that is no Event is a command, and is sent to the one queue that its type is
+// queue that has subscribed to it. A Message that is not an Event is a command, and is sent to the one queue that its type is
 // routed to.
 type Event interface {
 	Message
@@ -22,9 +22,9 @@ type Event interface {
 	IsEvent()
 }
 
-// Headers are the strings that travel beside a body. Names are ASCII letters, digits, dots, hyphens and underscores, up
-// to 100 of them; those that begin with "sqlq-" are the library's own. Values are UTF-8 text without NUL. A message has at
-// most 100 headers, whose names and values are at most 64 KiB (65,536 bytes) together: every receiver reads them with every
+// Headers are strings that travel with a body. Names are up to 100 ASCII letters, digits, dots, hyphens and underscores;
+// those that begin with "sqlq-" are reserved for the library. Values are UTF-8 text without NUL. A message has at
+// most 100 headers, whose names and values are at most 64 KiB (65,536 bytes) together, because receivers read them with every
 // message.
 type Headers map[string]string
 

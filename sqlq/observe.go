@@ -12,72 +12,72 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// Observer is told what a Client does, so that spans, metrics and test probes can be made of it. A func that is nil costs nothing,
-// and a Config without an Observer neither.
+// Observer is called with what a Client does, for spans, metrics and test probes. A func that is nil costs nothing,
+// and neither does a Config without an Observer.
 //
-// They are called by the library's own goroutines, at the same time for different messages, and outside of its locks. What they take
-// is taken from the messages: a handler waits for Begun and Decided, and while Fetched and Settled run a receive connection stands
-// still, with the rows of its batch locked. So they must be quick, and must not send. They must not end their goroutine. A panic is
-// caught, and logged once for each func; it changes nothing of what becomes of a message.
+// The funcs are called on the library's own goroutines, concurrently for different messages, and outside of its locks. Messages wait
+// for them: a handler waits for Begun and Decided, and while Fetched and Settled run, a receive connection is
+// idle, with the rows of its batch locked. So they must be fast, must not send, and must not end their goroutine. A panic is
+// recovered, and logged once for each func; it does not change what happens to a message.
 //
-// In order, for one message: Sending, then Sent or Published; at the receiver Fetched, then for each attempt Begun and Decided, and
-// after the commit Settled. An attempt has exactly one Decided for its Begun, on the same goroutine unless the handler has ended that
-// one. Further ones come without a Begun: where the verdict is known without the handler (an unknown type, a time to live that has
-// passed), and where the server refuses to settle what was decided; of several the last counts.
+// The order for one message is: Sending, then Sent or Published; in the receiver Fetched, then Begun and Decided for each attempt, and
+// Settled after the commit. Each Begun is followed by exactly one Decided, on the same goroutine unless the handler has ended
+// it. Further calls of Decided come without a Begun: when the outcome is known without the handler (an unknown type, a time to live
+// that has passed), and when the server refuses to settle what was decided; the last one counts.
 type Observer struct {
-	// Sending is called before a message is stored, after the SendMiddleware. What it adds to Headers, a trace context for example,
-	// travels with the message, and is checked as the sender's headers are. The context that it returns is that of the statement
-	// that stores the message, where it is not shared with other sends, and of Sent or Published. It is to be derived from ctx.
+	// Sending is called before a message is stored, after the SendMiddleware. What it adds to Headers, for example a trace context,
+	// travels with the message, and is checked like the sender's headers. The context that it returns must be derived from ctx. It is
+	// used for the statement that stores the message, unless that is shared with other sends, and for Sent or Published.
 	Sending func(ctx context.Context, m ObservedSend) context.Context
-	// Sent is called when a command is stored, or is not, with Err. What a handler sends through its delivery is stored when its
-	// message is settled: then Sent says that it has been gathered.
+	// Sent is called when a command was stored, or could not be, with Err. What a handler sends through its delivery is stored when its
+	// message is settled; for it Sent is called when it has been gathered.
 	Sent func(ctx context.Context, m ObservedSend)
-	// Published is Sent for an event.
+	// Published is like Sent, for an event.
 	Published func(ctx context.Context, m ObservedSend)
 
-	// Fetched is called when a fetch has brought messages.
+	// Fetched is called when a fetch has returned messages.
 	Fetched func(ctx context.Context, f ObservedFetch)
 	// Begun is called before each attempt, immediate retries included, outside of all middleware. The handler and its middleware get
-	// the context that it returns, which is to be derived from ctx. A HandleTx handler's statements have it, too, where the handler
-	// passes it on.
+	// the context that it returns, which must be derived from ctx. So do the statements of a HandleTx handler, if it
+	// passes the context on.
 	Begun func(ctx context.Context, a ObservedAttempt) context.Context
-	// Decided is called when it is known what becomes of a message after an attempt. ctx is the handler's, or where it did not come
-	// to the handler that of Begun; it may have ended. Look in it for a value of your own: middleware has put others over it.
+	// Decided is called when the outcome of an attempt is known. ctx is the handler's or, if the handler was not reached,
+	// that of Begun; it may have ended. Use a key of your own to find a value in it: middleware may have added others.
 	Decided func(ctx context.Context, a ObservedAttempt)
-	// Settled is called when verdicts have been committed. Messages of an endpoint that is AtMostOnce and that were handled without
+	// Settled is called when outcomes have been committed. Messages of an AtMostOnce endpoint that were handled without
 	// sending anything need no settling.
 	Settled func(ctx context.Context, s ObservedSettle)
-	// Leased is called when messages whose handlers outlast Config.HoldLimit have been leased.
+	// Leased is called when messages whose handlers run for longer than Config.HoldLimit have been leased.
 	Leased func(ctx context.Context, l ObservedLease)
 
 	// Woken is called when an endpoint that may be asleep is woken.
 	Woken func(ctx context.Context, w ObservedWake)
-	// LeaderGained is called when this process begins to do the housekeeping of its schema, LeaderLost when it does so no more: it
-	// has handed the lead over, or lost its connection.
+	// LeaderGained is called when this process becomes the leader, which does the housekeeping of its schema, and LeaderLost when it
+	// no longer is: it has handed over the lead, or lost its connection.
 	LeaderGained, LeaderLost func(ctx context.Context, l ObservedLead)
 }
 
 // ObservedSend is a message on its way out.
 type ObservedSend struct {
-	ID      ID      // by which it is known on its whole way
+	ID      ID      // stays the same wherever the message goes
 	Type    string  // the message type
 	Event   bool    // it is published, not sent
-	Queue   string  // where a command goes; "" of an event
+	Queue   string  // where a command goes; "" for an event
 	Size    int     // of the body, in bytes
-	Headers Headers // the sender's; to be added to in Sending, nil afterwards
+	Headers Headers // the sender's; Sending may add to them; nil afterwards
 
-	Batch    int    // how many messages the call stores together: 1, but of SendMany and SendBatch; 0 in Sending
+	Batch    int    // how many messages the call stores together: 1, except for SendMany and SendBatch; 0 in Sending
 	Gathered bool   // a handler sends it through its delivery: it is stored when that is settled
-	Endpoint string // of that handler; ""
-	Handling ID     // the message that it handles; zero
+	Endpoint string // of the handler that sends it; "" outside of handlers
+	Handling ID     // the message which that handler handles; zero outside of handlers
 	Err      error  // why it was not stored; nil in Sending
 }
 
-// ObservedFetch is what one fetch has brought.
+// ObservedFetch is the result of one fetch.
 type ObservedFetch struct {
 	Endpoint string // whose queue it was
 	Messages int    // at least 1
-	ByLease  bool   // they were leased at once, as after a crash of a process
+	ByLease  bool   // they were leased at once, for example after a crash
 }
 
 // ObservedAttempt is one attempt to handle a message.
@@ -85,68 +85,68 @@ type ObservedAttempt struct {
 	Endpoint string    // that handles it; also the queue
 	ID       ID        // of the message
 	Type     string    // the message type
-	Headers  Headers   // as Incoming has them; not to be changed
+	Headers  Headers   // as in Incoming; do not change them
 	SentAt   time.Time // by the database's clock
 	Size     int       // of the body, in bytes
-	Attempt  int       // 1 for the first; in Decided 0 where none was made
+	Attempt  int       // 1 for the first; 0 in Decided if none was made
 	InTx     bool      // the handler was made by HandleTx
 
-	Outcome Outcome       // what becomes of it; "" in Begun
-	Delay   time.Duration // of OutcomeRetry and OutcomeWait: until it comes again; 0: at once
-	Err     error         // what the attempt failed with; nil in Begun
+	Outcome Outcome       // what happens to the message; "" in Begun
+	Delay   time.Duration // for OutcomeRetry and OutcomeWait: until it comes back; 0: at once
+	Err     error         // the error of the attempt; nil in Begun
 }
 
-// Outcome is what becomes of a message after an attempt.
+// Outcome is what happens to a message after an attempt.
 type Outcome string
 
-// What can become of a message.
+// The outcomes.
 const (
 	OutcomeComplete  Outcome = "complete"  // handled; it is removed
-	OutcomeRetry     Outcome = "retry"     // it failed and is tried again, at once or after Delay
+	OutcomeRetry     Outcome = "retry"     // it failed, and is retried at once or after Delay
 	OutcomeFail      Outcome = "fail"      // it failed, and goes to the error table
-	OutcomeWait      Outcome = "wait"      // it comes again after Delay, and this was no attempt
+	OutcomeWait      Outcome = "wait"      // it comes back after Delay, and no attempt was counted
 	OutcomeExpired   Outcome = "expired"   // its time to live has passed; it is removed
-	OutcomeDuplicate Outcome = "duplicate" // a message of its id was handled within the window; it is removed
-	OutcomeUndone    Outcome = "undone"    // the attempt was undone and nothing is decided: it comes again, or the next Decided says what becomes of it
+	OutcomeDuplicate Outcome = "duplicate" // a message with its id was handled within the window; it is removed
+	OutcomeUndone    Outcome = "undone"    // the attempt was undone and nothing is decided: it comes back, or the next Decided has the outcome
 )
 
 // ObservedSettle is what one transaction has settled.
 type ObservedSettle struct {
 	Endpoint   string        // whose messages they are
 	Handled    int           // removed, because their handlers have succeeded
-	Retried    int           // moved among the delayed, to be tried again
-	Waiting    int           // likewise, without an attempt
+	Retried    int           // moved to the delayed table for a retry
+	Waiting    int           // likewise, without counting an attempt
 	Failed     int           // moved to the error table
 	Expired    int           // removed, because their time to live had passed
 	Duplicates int           // removed, because their id was handled before
-	Leased     int           // handed over to their lease, because their handlers go on
+	Leased     int           // leased, because their handlers go on
 	Sent       int           // stored, because handlers sent or published them
-	Took       time.Duration // from the gathering of the verdicts until the commit was answered
+	Took       time.Duration // from gathering the outcomes until the commit was answered
 }
 
-// ObservedLease is how many messages have been leased together.
+// ObservedLease is a number of messages that were leased together.
 type ObservedLease struct {
-	Endpoint string // whose handlers run for long
+	Endpoint string // whose handlers are slow
 	Messages int    // at least 1
 }
 
-// ObservedWake is who has woken an endpoint.
+// ObservedWake says what has woken an endpoint.
 type ObservedWake struct {
-	Endpoint string  // that looks for messages now
+	Endpoint string  // the endpoint, which now looks for messages
 	By       WokenBy // what has woken it
 }
 
-// WokenBy is by what an endpoint was woken.
+// WokenBy says what has woken an endpoint.
 type WokenBy string
 
 // What wakes an endpoint.
 const (
-	WokenByNotification WokenBy = "notification" // of another process
-	WokenByThisProcess  WokenBy = "process"      // which has sent a message itself
-	WokenByPolling      WokenBy = "polling"      // which has found messages
+	WokenByNotification WokenBy = "notification" // from another process
+	WokenByThisProcess  WokenBy = "process"      // this process has sent a message itself
+	WokenByPolling      WokenBy = "polling"      // polling has found messages
 )
 
-// ObservedLead is the lead of a schema.
+// ObservedLead identifies the lead of a schema.
 type ObservedLead struct {
 	Schema string // whose housekeeping it is
 }

@@ -6,7 +6,7 @@ import (
 )
 
 // SendOption changes how one message is sent or published: [To], [Delay], [At], [ExpiresIn], [WithHeader], [WithID],
-// [WithCorrelationID], [WithReceipt], [Immediately]. What does not fit is an error of the send.
+// [WithCorrelationID], [WithReceipt], [Immediately]. The send returns an error for invalid ones.
 type SendOption func(*sendOptions)
 
 type sendOptions struct {
@@ -25,35 +25,34 @@ type sendOptions struct {
 	receipt     *Receipt
 }
 
-// To sends a command to a queue whatever its route says. An event cannot be sent to one queue.
+// To sends a command to a queue, whatever its route says. An event cannot be sent to one queue.
 // Default: the command's route. Unit: the name of a queue. Cost: none.
 func To(queue string) SendOption {
 	return func(o *sendOptions) { o.to, o.addressed = queue, true }
 }
 
-// Delay defers the message: it is handled d after the send, by the database's clock. 0 to 100 years. An event goes to
-// those subscribed at the time of publishing.
+// Delay defers the message by d, 0 to 100 years, counted from the send by the database's clock. An event goes to the
+// queues that are subscribed when it is published.
 // Default: at once. Cost: the message is written twice, to the delayed table and to its queue.
 func Delay(d time.Duration) SendOption {
 	return func(o *sendOptions) { o.delay, o.delayed = d, true }
 }
 
-// At defers the message to a point in time, now to 100 years ahead; up to a minute ago counts as now, because clocks
-// differ. The database's clock decides when it has come. At and Delay together are ErrInvalidTime.
+// At defers the message to a point in time, from now to 100 years ahead. Up to a minute ago counts as now, because clocks
+// differ. The message is due by the database's clock. At and Delay together are ErrInvalidTime.
 // Default: at once. Unit: a point in time. Cost: that of Delay.
 func At(t time.Time) SendOption { return func(o *sendOptions) { o.at, o.timed = t, true } }
 
-// ExpiresIn gives the message a time to live, counted from the send by the database's clock. It is not handled later, also not
-// when it ran out between two attempts: the message is removed, and counted (EndpointStats.Expired). One that would run out
+// ExpiresIn gives the message a time to live, counted from the send by the database's clock. After that the message is not handled,
+// not even for another attempt: it is removed, and counted (EndpointStats.Expired). A time to live that ends
 // before the time of Delay or At is ErrInvalidTime.
 // Default: it does not expire. Unit: duration, more than 0, at most 100 years. Cost: none.
 func ExpiresIn(d time.Duration) SendOption {
 	return func(o *sendOptions) { o.ttl, o.expires = d, true }
 }
 
-// WithHeader adds a header; of two with the same name the last one counts. See [Headers] for what may be in one.
-// Default: only the library's own. Unit: a name and a text. Cost: its bytes, in the message and in what it leaves
-// behind.
+// WithHeader adds a header; of two with the same name the last one counts. See [Headers] for what is allowed.
+// Default: only the library's own. Unit: a name and a text. Cost: its bytes, in the message and in the WAL.
 func WithHeader(name, value string) SendOption {
 	return func(o *sendOptions) {
 		if o.headers == nil {
@@ -63,22 +62,22 @@ func WithHeader(name, value string) SendOption {
 	}
 }
 
-// WithID gives the message its id, for senders that may send the same message twice, because they do not know whether the
-// first time succeeded. Both are stored; an endpoint with a window (Endpoint.Deduplicate) handles one of them.
+// WithID sets the message's id, for senders that may send the same message twice, because they do not know whether the
+// first send succeeded. Both are stored; an endpoint with a window (Endpoint.Deduplicate) handles one of them.
 // Default: a new UUIDv7. Unit: a UUID. Cost: none.
 func WithID(id ID) SendOption { return func(o *sendOptions) { o.id = id } }
 
-// WithCorrelationID sets what the message is about, an order number for example. It follows along to the messages that
-// its handlers send.
+// WithCorrelationID sets what the message is about, for example an order number. Messages that its handlers send
+// inherit it.
 // Default: the first message's id. Unit: UTF-8 text of at most 1,000 bytes. Cost: its bytes, in each of these messages.
 func WithCorrelationID(id string) SendOption { return func(o *sendOptions) { o.correlation = id } }
 
-// Immediately lets Client.Send and its like be called inside of a handler: the message is sent whether the handler
-// succeeds or not, and once for each attempt.
+// Immediately allows Client.Send, SendMany, SendBatch and Publish inside a handler: the message is sent whether or not the
+// handler succeeds, and once for each attempt.
 // Default: such a call is refused with ErrInHandler. Unit: on or off. Cost: a transaction of its own.
 func Immediately() SendOption { return func(o *sendOptions) { o.immediately = true } }
 
-// receiptOf returns where a receipt is wanted; nil: nowhere.
+// receiptOf returns where the options want a receipt; nil: they do not.
 func receiptOf(options []SendOption) *Receipt {
 	if len(options) == 0 {
 		return nil
@@ -98,7 +97,7 @@ func collect(options []SendOption) (o sendOptions, err error) {
 		return o, fmt.Errorf("%w: delay %v: it must be from 0 to 100 years", ErrInvalidTime, o.delay)
 	}
 	if o.timed && o.delayed {
-		return o, fmt.Errorf("%w: both Delay and At: give one", ErrInvalidTime)
+		return o, fmt.Errorf("%w: both Delay and At: use one", ErrInvalidTime)
 	}
 	// A minute of grace, for clocks that differ: what is due already is handled at once.
 	if d := time.Until(o.at); o.timed && (d < -time.Minute || d > maxDelay) {

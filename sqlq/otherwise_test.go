@@ -118,16 +118,16 @@ func TestRawEndpointsRefused(t *testing.T) {
 		says string
 		e    sqlq.Endpoint
 	}{
-		{"or Otherwise", sqlq.Endpoint{}},
+		{"or set Otherwise", sqlq.Endpoint{}},
 		{"without a message type", sqlq.Endpoint{Handlers: []sqlq.Handler{raw("")}}},
 		{`message type "no type"`, sqlq.Endpoint{Handlers: []sqlq.Handler{raw("no type")}}},
 		{`two handlers for message type "post.Letter"`, sqlq.Endpoint{Handlers: []sqlq.Handler{letters, raw("post.Letter")}}},
 		{`Otherwise is a handler for message type "post.A"`, sqlq.Endpoint{Otherwise: raw("post.A")}},
 		{`Otherwise is a handler for message type "post.Letter"`, sqlq.Endpoint{Otherwise: letters}},
 		{"made by HandleRawTx", sqlq.Endpoint{AtMostOnce: true, Otherwise: rawTx}},
-		{`"post.A", and nothing handles it`, sqlq.Endpoint{Handlers: []sqlq.Handler{letters}, Subscribe: []string{"post.A"}}},
+		{`"post.A", but nothing handles it`, sqlq.Endpoint{Handlers: []sqlq.Handler{letters}, Subscribe: []string{"post.A"}}},
 		{`message type "a b"`, sqlq.Endpoint{Otherwise: raw(""), Subscribe: []string{"a b"}}},
-		{`"post.Letter", whose handler is one for a command`, sqlq.Endpoint{Handlers: []sqlq.Handler{letters}, Subscribe: []string{"post.Letter"}}},
+		{`"post.Letter", whose handler is for a command`, sqlq.Endpoint{Handlers: []sqlq.Handler{letters}, Subscribe: []string{"post.Letter"}}},
 		{`"post.Routed" is routed to queue "office"`, sqlq.Endpoint{Handlers: []sqlq.Handler{raw("post.Routed")}, Subscribe: []string{"post.Routed"}}},
 		{`"post.Routed", which is routed to queue "office"`, sqlq.Endpoint{Otherwise: raw(""), Subscribe: []string{"post.Routed"}}},
 	} {

@@ -3,6 +3,7 @@ package sqlq
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -65,14 +66,7 @@ func (r *runner) learnPaused(reading int, paused []store.Paused) {
 
 // pause ends the instance's looking for messages.
 func (in *instance) pause(mark *store.Paused) {
-	in.mu.Lock()
-	was := in.paused
-	in.paused = true
-	if !was {
-		nudge(in.short) // no fetch will come back to end a look
-	}
-	in.mu.Unlock()
-	if was {
+	if in.lookout.setPaused(true) {
 		return
 	}
 	in.bell.Interrupt()
@@ -81,18 +75,47 @@ func (in *instance) pause(mark *store.Paused) {
 
 // resume has the instance look for messages again.
 func (in *instance) resume() {
-	in.mu.Lock()
-	was := in.paused
-	in.paused = false
-	in.mu.Unlock()
-	if was {
+	if in.lookout.setPaused(false) {
 		in.client.log.Info("sqlq: the queue is resumed", "endpoint", in.endpoint.Name)
 		in.wake()
 	}
 }
 
-func (in *instance) isPaused() bool {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.paused
+// setPaused pauses or resumes, and reports whether it was paused before.
+func (l *lookout) setPaused(paused bool) (was bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if was, l.paused = l.paused, paused; paused && !was {
+		nudge(l.short) // no fetch will come back to end a look
+	}
+	return was
+}
+
+func (l *lookout) isPaused() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.paused
+}
+
+// missing has the instance wait before it fetches again, because its queue is not there.
+func (in *instance) missing(err error) {
+	if in.lookout.notYet(time.Now().Add(time.Second)) {
+		in.client.log.Error("sqlq: cannot receive; trying every second", "endpoint", in.endpoint.Name, "err", err)
+	}
+	in.run.life.after(time.Second+time.Millisecond, in.run.schedule.kick)
+}
+
+// present notes that the queue is there.
+func (in *instance) present() {
+	if !in.lookout.notYet(time.Time{}) {
+		in.run.listener.Refresh()
+	}
+}
+
+// notYet has nothing fetched before a time, zero for at once, and reports whether nothing forbade it until now.
+func (l *lookout) notYet(before time.Time) (free bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	free, l.notBefore = l.notBefore.IsZero(), before
+	return free
 }

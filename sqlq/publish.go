@@ -7,9 +7,9 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/sending"
 )
 
-// Publish publishes an event: a copy goes into every queue that is subscribed to its type at this moment, in one
-// transaction. An event without subscribers is stored nowhere, and that is no error. A subscription that was committed
-// before the call gets its copy. Errors: ErrNotEvent, ErrInHandler, those of the options, and the database's.
+// Publish publishes an event: every queue that is subscribed to its type at this moment gets a copy, in one
+// transaction. An event without subscribers is not stored anywhere, which is not an error. A subscription that was committed
+// before the call gets a copy. Errors: ErrNotEvent, ErrInHandler, those of the options, and those of the database.
 func (c *Client) Publish(ctx context.Context, m Message, options ...SendOption) error {
 	if err := c.usable(ctx, about("publish", m), options); err != nil {
 		return err
@@ -20,7 +20,7 @@ func (c *Client) Publish(ctx context.Context, m Message, options ...SendOption) 
 }
 
 // PublishTx publishes an event as part of the caller's transaction; see Publish and SendTx. In a REPEATABLE READ or
-// SERIALIZABLE transaction the subscriptions are those that its snapshot shows.
+// SERIALIZABLE transaction its snapshot decides which subscriptions there are.
 func (c *Client) PublishTx(ctx context.Context, tx DBTX, m Message, options ...SendOption) error {
 	if c.closedTo(ctx) {
 		return fmt.Errorf("%s: %w", about("publish", m), ErrClosed)

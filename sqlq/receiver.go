@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"sync/atomic"
 	"time"
 
@@ -27,20 +26,15 @@ const (
 	fetchInline = 32 << 10
 )
 
-// receiver is one receive connection and the goroutine that owns it. That goroutine alone uses the fields that are not atomic, with
-// cut for a channel; a HandleTx handler's goroutine (despiteExits) uses conn while it waits. It goes round: settle the batch in hand and fetch
-// the next, in one round trip; let the handlers run while the transaction holds the rows; settle.
+// receiver is a link and the goroutine that owns it. That goroutine alone uses the fields that are not atomic, with
+// cut for a channel; a HandleTx handler's goroutine (despiteExits) uses the link while it waits. It goes round: settle the batch in
+// hand and fetch the next, in one round trip; let the handlers run while the transaction holds the rows; settle.
 type receiver struct {
-	run     *runner
-	spare   bool // does only what others cannot do, because they run HandleTx handlers
-	conn    *conn
-	cut     chan struct{} // settle what is finished, somebody needs the connection
-	retry   session.Backoff
-	trouble session.Backoff          // after a settle that the server could not do
-	pid     atomic.Uint32            // of the connection's session; 0: none
-	socket  atomic.Pointer[net.Conn] // instead, where the session is a pooler's
-	fetch   []store.Message          // room for what a fetch brings, used again
-	gates   []gate                   // likewise, for what it must pass
+	link
+	spare bool            // does only what others cannot do, because they run HandleTx handlers
+	cut   chan struct{}   // settle what is finished, somebody needs the connection
+	fetch []store.Message // room for what a fetch brings, used again
+	gates []gate          // likewise, for what it must pass
 
 	held     atomic.Pointer[batch]    // whose handlers run; nil: none
 	handling atomic.Pointer[delivery] // whose HandleTx handler runs; nil: none
@@ -73,7 +67,7 @@ func (r *receiver) serve(w work) {
 			if !r.conn.IsClosed() {
 				r.unclaim(held)
 			}
-			r.abandon(held, errLostTransaction)
+			r.endOf(held).abandon(errLostTransaction)
 			held = nil
 			continue
 		}
@@ -93,7 +87,7 @@ func (r *receiver) serve(w work) {
 			}
 		}
 		if len(w.finished) > 0 {
-			r.settleAll(w.in, w.finished)
+			settleAll(&r.link, w.in, w.finished)
 			w.finished = nil
 		}
 		if err := r.connect(); err != nil {
@@ -113,16 +107,18 @@ func (r *receiver) serve(w work) {
 	}
 }
 
+func (r *receiver) endOf(b *batch) heldBatch { return heldBatch{&r.link, b} }
+
 // errLostTransaction is what became of a batch whose connection died, or whose transaction ended, while it was held.
 var errLostTransaction = errors.New("the receive transaction is gone")
 
 // putBack returns work that was not begun.
 func (r *receiver) putBack(w work) {
 	if len(w.finished) > 0 {
-		w.in.putOff(w.finished)
+		w.in.hand.putOff(w.finished)
 	}
 	if w.n > 0 {
-		w.in.notFetched(w)
+		w.notFetched()
 		w.in.endFetch(w, false)
 	}
 }
@@ -134,7 +130,7 @@ func (r *receiver) round(held *batch, w *work) (*batch, error) {
 	ctx, cancel := r.timeout()
 	defer cancel()
 	if held != nil && held.ended {
-		r.settleEnded(held)
+		r.endOf(held).settleEnded()
 		held = nil
 		if err := r.connect(); err != nil {
 			return nil, err
@@ -156,10 +152,10 @@ func (r *receiver) round(held *batch, w *work) (*batch, error) {
 	}
 	ms := r.fetch[:0]
 	if held == nil && w.n > 0 {
-		r.learnLow(ctx, w)
+		w.in.source.learnLow(ctx, r.conn, r.run.client.store, w.in.endpoint.Name, &w.stretch)
 	}
 	if w.n > 0 {
-		if err := w.custody.prepare(ctx, r, w); err != nil {
+		if err := w.custody.prepare(ctx, &r.link, w); err != nil {
 			return nil, err
 		}
 		r.queueFetch(pipeline, w, &ms)
@@ -169,11 +165,11 @@ func (r *receiver) round(held *batch, w *work) (*batch, error) {
 		err = r.conn.SendBatch(ctx, pipeline).Close()
 	}
 	if held != nil {
-		r.settledBatch(held, s, committed, err)
+		r.endOf(held).settled(s, committed, err)
 		if committed && held.tx != nil {
 			held.tx.noteChange()
 		}
-		held.in.release(held, settled)
+		held.release(settled)
 		if !committed {
 			r.putBack(*w)
 			return nil, nil
@@ -196,7 +192,7 @@ func (r *receiver) round(held *batch, w *work) (*batch, error) {
 
 // queueSettle adds the end of a held batch to a round trip; settled is set when it has been committed.
 func (r *receiver) queueSettle(pipeline *pgx.Batch, held *batch, settled *bool) (*settlement, error) {
-	s := r.settlementOf(held)
+	s := r.endOf(held).settlement()
 	if held.tx != nil {
 		held.tx.queueEnd(pipeline)
 	}
@@ -219,12 +215,10 @@ func (r *receiver) queueFetch(pipeline *pgx.Batch, w *work, into *[]store.Messag
 		st.Low.Given(pipeline, queue, &w.given)
 		st.Tables.WritersOf(pipeline, queue, &w.writers)
 	}
-	where := store.Where{After: w.after, Limit: w.n, Leave: w.leave}
-	for _, g := range w.gaps {
-		where.From, where.To = append(where.From, g.from), append(where.To, g.to)
-	}
+	where := w.where()
+	where.Leave = w.leave
 	bounds := store.Bounds{Inline: max(fetchWanted/w.n, fetchInline), Total: fetchBytes, Body: r.run.client.config.MaxBody}
-	w.custody.queueFetch(r, pipeline, w, where, bounds, into)
+	w.custody.queueFetch(&r.link, pipeline, w, where, bounds, into)
 }
 
 // take makes a batch of fetched messages and hands it to the instance.
@@ -234,18 +228,18 @@ func (r *receiver) take(ctx context.Context, w *work, ms []store.Message) (*batc
 	numbers, rest := spansOf(ms), len(stay) > 0
 	w.in.fetched(w, ms, numbers, rest)
 	w.in.client.config.observing.fetched(w, ms)
-	w.custody.stayed(r, w.in, stay)
+	w.custody.stayed(&r.link, w.in, stay)
 	if len(ms) == 0 {
 		w.in.endFetch(*w, false)
-		w.custody.foundNone(ctx, r, w)
+		w.custody.foundNone(ctx, &r.link, w)
 		return nil, nil
 	}
 	whole := len(ms)
-	ms, tooLarge, err := w.custody.readRest(ctx, r, w, ms)
+	ms, tooLarge, err := w.custody.readRest(ctx, &r.link, w, ms)
 	gates := r.gatesOf(w)
 	defer clear(gates)
 	for i := 0; i < len(gates) && err == nil; i++ {
-		err = gates[i].look(ctx, r, w, ms)
+		err = gates[i].look(ctx, &r.link, w, ms)
 	}
 	if err != nil {
 		w.custody.unready(w.in, w, ms)
@@ -300,7 +294,7 @@ func (r *receiver) hold(b *batch) {
 // failed deals with an error of a round that settled what was held, or held nothing.
 func (r *receiver) failed(w work, err error) {
 	if w.n > 0 {
-		w.in.notFetched(w)
+		w.notFetched()
 		w.in.endFetch(w, false)
 		w.in.wake()
 	}

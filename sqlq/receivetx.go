@@ -82,7 +82,7 @@ const (
 // newReceiveTx begins the handlers' part of a receive transaction; first is the delivery that is handled first.
 func newReceiveTx(base context.Context, in *instance, c *conn, first *delivery) *receiveTx {
 	tx := &receiveTx{base: base, in: in, conn: c, watched: in.client.settings.watched()}
-	tx.look, tx.alone = in.howToLook(first)
+	tx.look, tx.alone = in.solos.howToLook(first)
 	tx.ping = time.AfterFunc(pingEvery, tx.keepAlive)
 	return tx
 }
@@ -116,7 +116,7 @@ func (tx *receiveTx) run(d *delivery) error {
 	if d.exited {
 		d.exited = false
 	} else {
-		err = tx.in.invoke(d, tx.handOut(d))
+		err = tx.in.handlers.invoke(d, tx.handOut(d))
 	}
 	tx.takeBack()
 	defer tx.mu.Unlock()
@@ -139,7 +139,7 @@ func (tx *receiveTx) run(d *delivery) error {
 		err = fmt.Errorf("%w (return it, or undo the statement with a transaction of its own, tx.Begin): %w", ErrSQLErrorIgnored, session.ServerSaid(tx.failure))
 	}
 	if tx.touched {
-		tx.in.learnApart(d.stored.messageType)
+		tx.in.solos.learnApart(d.stored.messageType)
 	}
 	displaced := tx.touched && tx.workers > 0
 	if err == nil && !displaced {
@@ -167,7 +167,7 @@ func (tx *receiveTx) run(d *delivery) error {
 	}
 	var named *retryAfter
 	switch {
-	case tx.waited && tx.limited || tx.deadlock && (tx.limited || tx.in.mayWait([]*delivery{d})):
+	case tx.waited && tx.limited || tx.deadlock && (tx.limited || tx.in.refusals.mayWait([]*delivery{d})):
 		tx.verdict = txYields
 	case displaced || tx.workers > 0 && !errors.As(err, &named) && !errors.Is(err, ErrUndecodable):
 		tx.verdict = txAgain
@@ -180,7 +180,7 @@ func (tx *receiveTx) handOut(d *delivery) *handlerTx {
 	tx.mu.Lock()
 	defer tx.mu.Unlock()
 	tx.begun, tx.waited, tx.deadlock, tx.failure, tx.verdict, tx.nested = false, false, false, nil, txDecides, 0
-	tx.known = tx.in.isApart(d.stored.messageType)
+	tx.known = tx.in.solos.isApart(d.stored.messageType)
 	tx.handed = &handlerTx{receiveTx: tx}
 	return tx.handed
 }

@@ -7,19 +7,19 @@ import (
 	"time"
 )
 
-// RetryPolicy says how often and when a failed message is tried again before it goes to the error table. The zero value
-// is the default: each round has one attempt and 2 immediate retries, and after the first round four more follow,
+// RetryPolicy says how often and when a failed message is retried before it goes to the error table. The zero value
+// is the default: each round is one attempt and 2 immediate retries, and four more rounds follow the first,
 // delayed by 2, 4, 8 and 16 s: 15 attempts in about half a minute.
 type RetryPolicy struct {
-	// Immediate is how often a message is tried again at once, in each round.
-	// Default: 2. Unit: retries; −1: none. Cost: an attempt each, while the message's slot is taken.
+	// Immediate is the number of immediate retries in each round.
+	// Default: 2. Unit: retries; −1: none. Cost: an attempt each, during which the message occupies a slot.
 	Immediate int
 	// Delays are the pauses before the rounds after the first one. Empty and not nil: none.
 	// Default: 2, 4, 8 and 16 s. Unit: durations, 0 to 100 years. Cost: more and longer: a message that cannot be handled
-	// ends in the error table later. Each moves it to the delayed table and back.
+	// reaches the error table later. Each one moves it to the delayed table and back.
 	Delays []time.Duration
-	// Jitter spreads each delay by up to this share of it, so that what failed together does not come back together.
-	// Default: 0.2. Unit: a share, up to 1; −1: none. Cost: none.
+	// Jitter varies each delay randomly by up to this fraction of it, so that messages that failed together do not come back together.
+	// Default: 0.2. Unit: a fraction, up to 1; −1: none. Cost: none.
 	Jitter float64
 }
 
@@ -46,15 +46,15 @@ func (p RetryPolicy) withDefaults() RetryPolicy {
 
 func (p RetryPolicy) validate() error {
 	if p.Jitter > 1 || math.IsNaN(p.Jitter) {
-		return fmt.Errorf("RetryPolicy.Jitter is %v: it is a share of the delay, up to 1", p.Jitter)
+		return fmt.Errorf("RetryPolicy.Jitter is %v: it must be a fraction of the delay, at most 1", p.Jitter)
 	}
 	for _, d := range p.Delays {
 		if d < 0 || d > maxDelay {
-			return fmt.Errorf("RetryPolicy.Delays has %v: a delay is from 0 to 100 years", d)
+			return fmt.Errorf("RetryPolicy.Delays has %v: a delay must be from 0 to 100 years", d)
 		}
 	}
 	if p.attempts() > math.MaxInt16 {
-		return fmt.Errorf("RetryPolicy has %d attempts: %d is the most; lower Immediate, or give fewer Delays", p.attempts(), math.MaxInt16)
+		return fmt.Errorf("RetryPolicy has %d attempts: the maximum is %d; lower Immediate, or use fewer Delays", p.attempts(), math.MaxInt16)
 	}
 	return nil
 }

@@ -60,10 +60,10 @@ func TestSlowMessagesAreGivenBackByAndBy(t *testing.T) {
 	keepHouse(t, pool, sqlq.Config{LeaseTime: 2 * time.Second})
 	execSQL(t, pool, dueNow, "the_quick", 1)
 	eventuallyCount(t, pool, 1, `SELECT count(*) FROM sqlq.q_the_quick`) // it leads
-	execSQL(t, pool, ended, "slow", 300)
+	execSQL(t, pool, ended, "slow", 150)                                 // 3 s in all: of several heartbeats
 	execSQL(t, pool, ended, "the_quick", 1)
 	eventuallyCount(t, pool, 2, `SELECT count(*) FROM sqlq.q_the_quick`)
-	eventuallyCount(t, pool, 300, `SELECT count(*) FROM sqlq.q_slow`)
+	eventuallyCount(t, pool, 150, `SELECT count(*) FROM sqlq.q_slow`)
 	if n := count(t, pool, `SELECT count(*) FROM sqlq.leased`); n != 0 {
 		t.Errorf("%d are leased still", n)
 	}

@@ -17,10 +17,11 @@ import (
 //
 // Locks are taken in this order, each while those before it may be held and none of those after it:
 //
-//	Client.mu, schedule.mu, pauses.mu, listener.mu, instance.mu, breaker.mu, life.mu
+//	Client.mu, schedule.mu, pauses.mu, the listener's, hand.mu, one part's, breaker.mu, life.mu
 //
-// Built with the tag lockorder the package checks that (lockorder_on.go). instance.alone comes before all of them: it is held while a handler runs. Of two locks of one kind none is held while the other
-// is taken. No lock is held during a round trip to the database, but receiveTx.mu, which is the connection's.
+// The parts are those of an instance: lookout, source, suspicion, solos, refusals, counts, and handlings, which its handlers have.
+// Built with the tag lockorder the package checks the order (lockorder_on.go). apart.alone comes before all of them: it is held while a handler runs. Of two locks of one
+// kind, or of two parts, none is held while the other is taken. No lock is held during a round trip to the database, but receiveTx.mu, which is the connection's.
 type runner struct {
 	client    *Client
 	instances []*instance
@@ -44,12 +45,12 @@ type runner struct {
 }
 
 // Run handles the messages of the endpoints until ctx ends, then drains: it stops fetching, lets running handlers finish
-// for up to Config.DrainTimeout, settles what they did, gives the rest back, and returns nil. It makes queues that are
-// missing, where the role may, and subscribes them to the events that the endpoints handle; both are committed before
-// the first message is handled. A lost database is waited for, not returned. Close cuts the drain short.
+// for up to Config.DrainTimeout, settles what they did, gives the rest back, and returns nil. It creates missing queues,
+// if the role may, and subscribes them to the events that the endpoints handle; both are committed before
+// the first message is handled. If the database is lost, Run waits for it instead of returning. Close cuts the drain short.
 //
 // Errors, before any message is handled: ErrInvalidEndpoint, ErrTooFewConnections, ErrPermissionDenied, ErrHidden,
-// ErrListenURLMismatch, ErrAlreadyRunning, ErrClosed, and the database's.
+// ErrListenURLMismatch, ErrAlreadyRunning, ErrClosed, and those of the database.
 func (c *Client) Run(ctx context.Context, endpoints ...Endpoint) error {
 	endpoints, err := c.validated(endpoints)
 	if err != nil {
@@ -71,9 +72,9 @@ func (c *Client) Run(ctx context.Context, endpoints ...Endpoint) error {
 	return r.serve(ctx, endpoints)
 }
 
-// Prepare does what Run does before it handles messages, and no more: it makes the endpoints' queues, where they are
-// missing and the role may, subscribes them to the events that they handle, and routes their commands. Who sends before
-// or while Run starts calls it first, so that no message finds its queue missing and no event its subscription.
+// Prepare does what Run does before it handles messages, and no more: it creates the endpoints' queues, if they are
+// missing and the role may, subscribes them to the events that they handle, and routes their commands. Call it first if you send before
+// or while Run starts, so that every queue and subscription exists by then.
 func (c *Client) Prepare(ctx context.Context, endpoints ...Endpoint) error {
 	endpoints, err := c.validated(endpoints)
 	if err != nil {
@@ -187,10 +188,10 @@ func (c *Client) prepareQueue(ctx context.Context, e Endpoint) error {
 		}
 	}
 	if session.State(err) == session.InsufficientPrivilege {
-		return fmt.Errorf("make queue %q: %w (let a role that may make it run: sqlq queue create %s --schema %s): %w", e.Name, ErrPermissionDenied, e.Name, shellWord(c.config.Schema), err)
+		return fmt.Errorf("create queue %q: %w (have a role that may create it run: sqlq queue create %s --schema %s): %w", e.Name, ErrPermissionDenied, e.Name, shellWord(c.config.Schema), err)
 	}
 	if err != nil {
-		return fmt.Errorf("make queue %q: %w", e.Name, session.Unreachable(err))
+		return fmt.Errorf("create queue %q: %w", e.Name, session.Unreachable(err))
 	}
 	if !may {
 		return fmt.Errorf("receive from queue %q: %w (%s)", e.Name, ErrPermissionDenied, c.grant("consumer", e.Name))
@@ -254,7 +255,11 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 	r.drain(cancelHandlers)
 	r.schedule.close()
 	defer c.config.messages.flush()
-	defer r.nameLost()
+	defer func() {
+		for _, in := range r.instances {
+			in.hand.nameLost()
+		}
+	}()
 	if !waitFor(&receivers, endWithin) {
 		cancelHard()
 		c.log.Error("sqlq: a handler ignores that its context has ended; leaving it behind")
@@ -277,11 +282,9 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 func (r *runner) endLife() {
 	within := endWithin
 	for _, in := range r.instances {
-		in.mu.Lock()
-		if in.busy > 0 {
+		if slots, _ := in.hand.working(false); slots > 0 {
 			within = 0
 		}
-		in.mu.Unlock()
 	}
 	if !r.life.end(within) {
 		r.client.log.Error("sqlq: handlers ignore that their context has ended; leaving them behind")
@@ -305,7 +308,7 @@ func (r *runner) equip(endpoints []Endpoint) {
 	c.mu.Unlock()
 	r.schedule.instances, r.schedule.receivers = instances, c.config.ReceiveConnections
 	for range c.config.ReceiveConnections {
-		r.receivers = append(r.receivers, &receiver{run: r, cut: make(chan struct{}, 1)})
+		r.receivers = append(r.receivers, &receiver{link: link{run: r}, cut: make(chan struct{}, 1)})
 	}
 	for _, in := range instances {
 		if in.hasTx {
@@ -314,7 +317,7 @@ func (r *runner) equip(endpoints []Endpoint) {
 	}
 	if needsSpare(endpoints) {
 		r.schedule.spare = make(chan struct{}, 1)
-		r.receivers = append(r.receivers, &receiver{run: r, spare: true, cut: make(chan struct{}, 1)})
+		r.receivers = append(r.receivers, &receiver{link: link{run: r}, spare: true, cut: make(chan struct{}, 1)})
 	}
 }
 

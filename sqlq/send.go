@@ -20,19 +20,19 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// DBTX is a transaction of the caller's: a pgx.Tx, a pgx connection on which one was begun, or what SQLTx makes of one of
-// database/sql.
+// DBTX is the caller's transaction: a pgx.Tx, a pgx connection on which one was begun, or a transaction of database/sql through
+// SQLTx.
 type DBTX interface {
 	// QueryRow runs a statement that returns at most one row, as in pgx.
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// Send sends a command to the queue that its type is routed to. When it returns nil the message is committed. Sends that
-// come at the same time share transactions, so many goroutines sending are quick.
+// Send sends a command to the queue that its type is routed to. When it returns nil the message is committed. Concurrent
+// sends share transactions (group commit), so sending from many goroutines is fast.
 //
 // Errors: ErrNoRoute, ErrIsEvent, ErrNoQueue, ErrInvalidName, ErrInvalidTime, ErrHeadersTooLarge, ErrEncode, ErrBodyTooLarge,
-// ErrInHandler, ErrPermissionDenied, ErrClosed, and the database's; with those named here the message was not stored, while after a
-// lost connection, or the end of ctx, nobody knows.
+// ErrInHandler, ErrPermissionDenied, ErrClosed, and those of the database. With those named here the message was not stored. After a
+// lost connection, or if ctx ends, the outcome is unknown.
 func (c *Client) Send(ctx context.Context, m Message, options ...SendOption) error {
 	if err := c.usable(ctx, about("send", m), options); err != nil {
 		return err
@@ -43,8 +43,8 @@ func (c *Client) Send(ctx context.Context, m Message, options ...SendOption) err
 }
 
 // SendTx sends a command as part of the caller's transaction: it is sent if and when that commits. The transaction is
-// the outbox. Errors are those of Send, and ErrNoTransaction; one of the database's has ended the transaction, as any
-// failed statement does.
+// the outbox. It returns the errors of Send, and ErrNoTransaction. An error of the database has aborted the transaction, as with any
+// failed statement.
 func (c *Client) SendTx(ctx context.Context, tx DBTX, m Message, options ...SendOption) error {
 	if c.closedTo(ctx) {
 		return fmt.Errorf("%s: %w", about("send", m), ErrClosed)
@@ -90,18 +90,18 @@ func checkTransaction(tx DBTX) error {
 
 func inTransaction(c *pgx.Conn) bool { return c.IsClosed() || c.PgConn().TxStatus() != 'I' } // a closed one has its own error
 
-// SendMany sends commands, each to its queue, in one transaction: all of them or none. The options count for each
-// message; WithID and WithReceipt are refused. It is the quickest way to send thousands. Errors are those of Send; that
-// of one message says which it is. For events, and options of their own, see SendBatch.
+// SendMany sends commands, each to its queue, in one transaction: all of them or none. The options apply to each
+// message; WithID and WithReceipt are refused. It is the fastest way to send thousands. It returns the errors of Send; an error about
+// one message says which. For events, or options for each message, see SendBatch.
 func (c *Client) SendMany(ctx context.Context, ms []Message, options ...SendOption) error {
 	if err := c.usable(ctx, "send many", options); err != nil {
 		return err
 	}
 	switch o, _ := collect(options); {
 	case o.id != (ID{}):
-		return errors.New("send many: WithID would give every message the same id: let each get its own, or give each its own with SendBatch")
+		return errors.New("send many: WithID would give every message the same id: leave it out, or use SendBatch, where each message has its own options")
 	case o.receipt != nil:
-		return errors.New("send many: WithReceipt is for one message: SendBatch returns the receipts of many")
+		return errors.New("send many: WithReceipt is for a single message: use SendBatch, which returns a receipt for each")
 	}
 	b := &enclosed{client: c, n: len(ms), all: make([]sending.Envelope, 0, len(ms))}
 	for i, m := range ms {
@@ -130,7 +130,7 @@ func about(verb string, m Message) string {
 	}
 	messageType := m.MessageType()
 	if rawOf(m) != nil && checkTypeName(messageType) != nil {
-		return verb // nobody knows what it is
+		return verb // its type may be anything
 	}
 	return verb + " " + messageType
 }
@@ -339,7 +339,7 @@ func (c *Client) route(m Message, publish bool, to string) (string, error) {
 	queue := c.routes.byType[m.MessageType()]
 	c.routes.mu.RUnlock()
 	if queue = cmp.Or(queue, c.routes.otherwise); queue == "" {
-		return "", fmt.Errorf("%w: add its type to Config.Routes, give To(queue), or run its endpoint in this process", ErrNoRoute)
+		return "", fmt.Errorf("%w: add its type to Config.Routes, use To(queue), or run its endpoint in this process", ErrNoRoute)
 	}
 	return queue, nil
 }

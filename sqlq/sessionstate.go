@@ -87,15 +87,15 @@ func (n *settingNames) learn(names []string) {
 }
 
 // learnSettings asks the database once which custom settings its functions set. Without an answer those stay unknown.
-func (r *receiver) learnSettings() {
-	c := r.run.client
-	if !slices.ContainsFunc(r.run.instances, func(in *instance) bool { return in.hasTx }) {
+func (l *link) learnSettings() {
+	c := l.run.client
+	if !slices.ContainsFunc(l.run.instances, func(in *instance) bool { return in.hasTx }) {
 		return
 	}
 	c.settings.inquire.Do(func() {
-		ctx, cancel := r.timeout()
+		ctx, cancel := l.timeout()
 		defer cancel()
-		names, err := c.store.Sessions.SettingsInFunctions(ctx, r.conn)
+		names, err := c.store.Sessions.SettingsInFunctions(ctx, l.conn)
 		if err != nil {
 			c.log.Debug("sqlq: cannot read which settings the functions of the database make", "err", err)
 		}
@@ -143,17 +143,31 @@ func (w *watched) queueRestore(b *pgx.Batch, before string, pooled bool) {
 	store.RestoreSettings(b, names, values)
 }
 
+// solos says which HandleTx messages of an instance have transactions of their own. mu guards all of it; it is one of the last in
+// the order of locks.
+type solos struct {
+	mu         ranked[ofPart]
+	apartUntil map[string]time.Time // message types whose HandleTx handlers change the session
+	alone      map[ID]struct{}      // messages that are to have a transaction of their own when they come again
+	batches    int                  // with HandleTx handlers
+	one        int                  // so many messages are to be received one at a time, after an error that named no culprit
+}
+
+func newSolos() solos {
+	return solos{apartUntil: map[string]time.Time{}, alone: map[ID]struct{}{}}
+}
+
 // howToLook says how much of the session is looked at around a batch that begins with a delivery, and whether that is to have the
 // transaction to itself.
-func (in *instance) howToLook(first *delivery) (how store.Look, alone bool) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	_, alone = in.goesAlone[first.ID]
-	in.txBatches++
+func (s *solos) howToLook(first *delivery) (how store.Look, alone bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, alone = s.alone[first.ID]
+	s.batches++
 	switch {
-	case time.Now().Before(in.apartUntil[first.Type]):
+	case time.Now().Before(s.apartUntil[first.Type]):
 		return store.LookWhole, alone
-	case alone || in.txBatches <= thoroughFirst || in.txBatches%thoroughEvery == 0:
+	case alone || s.batches <= thoroughFirst || s.batches%thoroughEvery == 0:
 		return store.LookThorough, alone
 	}
 	return store.LookQuick, false
@@ -163,63 +177,83 @@ func (in *instance) howToLook(first *delivery) (how store.Look, alone bool) {
 const apartFor = 10 * time.Minute
 
 // learnApart has messages of a type run in transactions of their own from now on.
-func (in *instance) learnApart(messageType string) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.apartUntil[messageType] = time.Now().Add(apartFor)
+func (s *solos) learnApart(messageType string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.apartUntil[messageType] = time.Now().Add(apartFor)
 }
 
-func (in *instance) isApart(messageType string) bool {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return len(in.apartUntil) > 0 && time.Now().Before(in.apartUntil[messageType])
+func (s *solos) isApart(messageType string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.apartUntil) > 0 && time.Now().Before(s.apartUntil[messageType])
 }
 
 // goAlone has messages run each in a transaction of its own when they come again; wentAlone forgets that.
-func (in *instance) goAlone(ds ...*delivery) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
+func (s *solos) goAlone(ds ...*delivery) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, d := range ds {
-		if len(in.goesAlone) > 10_000 {
-			clear(in.goesAlone)
+		if len(s.alone) > mostRemembered {
+			clear(s.alone)
 		}
-		in.goesAlone[d.stored.id] = struct{}{}
-		in.one++
+		s.alone[d.stored.id] = struct{}{}
+		s.one++
 	}
 }
 
-func (in *instance) wentAlone(d *delivery) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	delete(in.goesAlone, d.stored.id)
+func (s *solos) wentAlone(d *delivery) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.alone, d.stored.id)
 }
 
 // mayJoin says whether a message may run behind others in their transaction.
-func (in *instance) mayJoin(d *delivery) bool {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if len(in.goesAlone) > 0 {
-		if _, first := in.goesAlone[d.stored.id]; first {
+func (s *solos) mayJoin(d *delivery) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.alone) > 0 {
+		if _, first := s.alone[d.stored.id]; first {
 			return false
 		}
 	}
-	if len(in.apartUntil) == 0 {
+	if len(s.apartUntil) == 0 {
 		return true
 	}
-	return !time.Now().Before(in.apartUntil[d.stored.messageType])
+	return !time.Now().Before(s.apartUntil[d.stored.messageType])
 }
 
 // oneNext has the next fetches bring one message each: while messages have transactions of their own, what else a fetch brings
 // would only be freed again.
-func (in *instance) oneNext() {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.one = max(in.one, 2)
+func (s *solos) oneNext() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.one = max(s.one, 2)
+}
+
+// isOneNext reports whether the next fetch is to bring one message.
+func (s *solos) isOneNext() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.one > 0
+}
+
+// came notes how many messages a fetch brought.
+func (s *solos) came(messages int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.one = max(0, s.one-messages)
 }
 
 // leaves says whether more of the session than settings may be left behind the transaction, which is looked at when it has ended.
 func (tx *receiveTx) leaves() bool {
 	return tx.replace || tx.known || tx.touched
+}
+
+// mayLackRole reports whether a settle may have been refused because a function of the handler's has changed the role: the server
+// is asked that only where a transaction is looked at thoroughly, before it settles.
+func (tx *receiveTx) mayLackRole(refusal error) bool {
+	return tx.look == store.LookQuick && session.State(refusal) == session.InsufficientPrivilege
 }
 
 // noteChange learns, after the commit of a transaction with one handler in it, whether that has changed the session without its
@@ -239,27 +273,27 @@ func (tx *receiveTx) noteChange() {
 		tx.in.client.log.Info("sqlq: the handler changes the session, by a function or trigger; its messages have transactions of their own",
 			"endpoint", tx.in.endpoint.Name, "type", tx.worker, "changes", tx.watched.changed(expected, tx.after))
 	}
-	tx.in.learnApart(tx.worker)
+	tx.in.solos.learnApart(tx.worker)
 }
 
 // leaveSession looks at the session after a transaction whose handlers change it, and closes a connection on which something
 // is left that others would meet. Through a transaction pooler the session is another's by now.
-func (r *receiver) leaveSession(tx *receiveTx) {
-	if tx == nil || r.conn == nil || r.conn.IsClosed() {
+func (l *link) leaveSession(tx *receiveTx) {
+	if tx == nil || l.conn == nil || l.conn.IsClosed() {
 		return
 	}
-	if !tx.leaves() || r.conn.Pooled {
+	if !tx.leaves() || l.conn.Pooled {
 		return
 	}
 	if !tx.replace && tx.look == store.LookWhole {
-		ctx, cancel := r.timeout()
+		ctx, cancel := l.timeout()
 		defer cancel()
 		var now string
 		b := &pgx.Batch{}
 		store.ReadState(b, tx.watched.state[tx.look], &now)
-		if err := r.conn.SendBatch(ctx, b).Close(); err == nil && now == tx.before {
+		if err := l.conn.SendBatch(ctx, b).Close(); err == nil && now == tx.before {
 			return
 		}
 	}
-	r.disconnect()
+	l.disconnect()
 }

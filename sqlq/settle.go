@@ -14,7 +14,7 @@ import (
 // message waits. While the server is in trouble that is nobody's failure, and they wait for it; and when the connection is lost
 // the custody knows what that means.
 type settler struct {
-	r       *receiver
+	l       *link
 	in      *instance
 	custody custody
 	lost    error // of the connection
@@ -37,7 +37,7 @@ func (s *settler) settle(ds []*delivery) {
 // end follows when there is nothing more to settle.
 func (s *settler) end() {
 	if s.lost != nil {
-		s.r.unreachable(fmt.Errorf("settle messages of queue %q: %w", s.in.endpoint.Name, s.lost))
+		s.l.unreachable(fmt.Errorf("settle messages of queue %q: %w", s.in.endpoint.Name, s.lost))
 	}
 }
 
@@ -45,7 +45,7 @@ func (s *settler) end() {
 func (s *settler) refused(d *delivery, refusal error) {
 	one := []*delivery{d}
 	if s.custody.mayFail(d) {
-		s.in.refused(d, s.in.unsettled(d, refusal))
+		s.in.handlers.refused(d, s.in.client.unsettled(d, refusal))
 		if refusal = s.try(one); refusal == nil {
 			return
 		}
@@ -65,7 +65,7 @@ func (s *settler) refused(d *delivery, refusal error) {
 // try stores the ends of deliveries together. It returns the server's refusal; after anything else they have been taken care of.
 func (s *settler) try(ds []*delivery) (refusal error) {
 	if !s.away {
-		if err := s.r.connect(); err != nil {
+		if err := s.l.connect(); err != nil {
 			s.lost, s.away = err, true
 		}
 	}
@@ -73,48 +73,45 @@ func (s *settler) try(ds []*delivery) (refusal error) {
 		s.custody.putOff(s.in, ds)
 		return nil
 	}
-	ctx, cancel := s.r.timeout()
+	ctx, cancel := s.l.timeout()
 	defer cancel()
-	refusal, lost := s.r.judge(s.in, s.custody, ds, s.custody.store(ctx, s.r, s.in, ds))
+	refusal, lost := s.l.judge(s.in, s.custody, ds, s.custody.store(ctx, s.l, s.in, ds))
 	if lost != nil {
 		s.lost = lost
-		s.r.giveUpConnection()
+		s.l.giveUp()
 	}
 	return refusal
 }
 
 // judge says what the result of storing the ends of deliveries means for them. It returns the server's refusal, of which the
 // caller takes care; or why the connection was lost.
-func (r *receiver) judge(in *instance, back setback, ds []*delivery, err error) (refusal, lost error) {
+func (l *link) judge(in *instance, back setback, ds []*delivery, err error) (refusal, lost error) {
 	switch {
 	case err == nil:
-		r.trouble.Reset()
+		l.trouble.Reset()
 	case session.Lost(err):
 		back.disconnected(in, ds, err)
 		return nil, err
 	case session.Troubled(err) && back.isPatient(in, ds):
-		r.rollback()
+		l.rollback()
 		back.putOff(in, ds)
-		r.troubled(in, err)
+		l.troubled(in, err)
 	default:
-		r.rollback()
+		l.rollback()
 		return err, nil
 	}
 	return nil, nil
 }
 
 // settleFinished settles what has left its batch and is finished, of all instances.
-func (r *receiver) settleFinished() {
-	for _, in := range r.run.instances {
-		in.mu.Lock()
-		ds := in.takeFinished()
-		in.mu.Unlock()
-		r.settleAll(in, ds)
+func settleFinished(l *link) {
+	for _, in := range l.run.instances {
+		settleAll(l, in, in.hand.toSettle())
 	}
 }
 
 // settleAll settles deliveries that have left their batch. An instance that was thought dead goes on under another number.
-func (r *receiver) settleAll(in *instance, ds []*delivery) {
+func settleAll(l *link, in *instance, ds []*delivery) {
 	type group struct {
 		custody  custody
 		leasedBy int32
@@ -125,7 +122,7 @@ func (r *receiver) settleAll(in *instance, ds []*delivery) {
 		groups[g] = append(groups[g], d)
 	}
 	for g, ds := range groups {
-		s := settler{r: r, in: in, custody: g.custody}
+		s := settler{l: l, in: in, custody: g.custody}
 		s.settle(ds)
 		s.end()
 	}
@@ -133,9 +130,9 @@ func (r *receiver) settleAll(in *instance, ds []*delivery) {
 
 // settleNow settles a delivery that has just ended on this connection; it does not wait for the next receiver. With a refusal, the
 // server has refused its end already.
-func (r *receiver) settleNow(in *instance, d *delivery, refusal error) {
-	in.step(d, settling)
-	s := settler{r: r, in: in, custody: d.custody}
+func settleNow(l *link, in *instance, d *delivery, refusal error) {
+	in.hand.step(d, settling)
+	s := settler{l: l, in: in, custody: d.custody}
 	if refusal != nil {
 		s.refused(d, refusal)
 	} else {
@@ -146,32 +143,13 @@ func (r *receiver) settleNow(in *instance, d *delivery, refusal error) {
 
 // troubled waits before a settle is tried again that the server could not do for reasons of its own. That is nobody's
 // failure, and no attempt is counted.
-func (r *receiver) troubled(in *instance, err error) {
-	r.run.client.log.Warn("sqlq: the server cannot settle messages now, trying again", "endpoint", in.endpoint.Name, "err", err)
-	r.trouble.Wait(r.run.hardCtx)
-}
-
-// maxTroubled is how often the server may be in trouble over the settle of a message. Then the message may be the reason: it
-// fails by itself.
-const maxTroubled = 10
-
-// mayWait says whether none of the deliveries has had the server in trouble too often, and notes that it has once more.
-func (in *instance) mayWait(ds []*delivery) bool {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if len(in.troubles) > 10_000 {
-		clear(in.troubles)
-	}
-	may := true
-	for _, d := range ds {
-		in.troubles[d.stored.id]++
-		may = may && in.troubles[d.stored.id] <= maxTroubled
-	}
-	return may
+func (l *link) troubled(in *instance, err error) {
+	l.run.client.log.Warn("sqlq: the server cannot settle messages now, trying again", "endpoint", in.endpoint.Name, "err", err)
+	l.trouble.Wait(l.run.hardCtx)
 }
 
 // unsettled says why the server refused to settle a delivery: for what its handler sent, or what it wrote.
-func (in *instance) unsettled(d *delivery, err error) error {
+func (c *Client) unsettled(d *delivery, err error) error {
 	err = session.ServerSaid(err)
 	if d.err != nil {
 		return fmt.Errorf("%w (the server refused to store this at first: %w)", d.err, err)
@@ -179,24 +157,24 @@ func (in *instance) unsettled(d *delivery, err error) error {
 	queues := queuesOf(d.out)
 	switch state := session.State(err); {
 	case state == session.UndefinedTable && len(queues) > 0:
-		return fmt.Errorf("settle: %w: the handler sent to %s (%s, then replay the message): %w", ErrNoQueue, quoted(queues), in.client.createQueue(queues), err)
+		return fmt.Errorf("settle: %w: the handler sent to %s (%s, then replay the message): %w", ErrNoQueue, quoted(queues), c.createQueue(queues), err)
 	case state == session.InsufficientPrivilege && len(d.out) > 0:
-		return fmt.Errorf("settle: %w for what the handler sent (%s): %w", ErrPermissionDenied, in.client.grant("producer", queues...), err)
+		return fmt.Errorf("settle: %w for what the handler sent (%s): %w", ErrPermissionDenied, c.grant("producer", queues...), err)
 	}
 	return fmt.Errorf("settle: the server refuses what the handler did: %w", err)
 }
 
 // commit settles and ends the open transaction, then wakes whom it sent to.
-func (r *receiver) commit(ctx context.Context, in *instance, s *settlement) error {
+func (l *link) commit(ctx context.Context, in *instance, s *settlement) error {
 	b := &pgx.Batch{}
 	if err := s.queue(b); err != nil {
 		return err
 	}
 	b.Queue(`COMMIT`).Exec(committed)
-	if err := r.conn.SendBatch(ctx, b).Close(); err != nil {
+	if err := l.conn.SendBatch(ctx, b).Close(); err != nil {
 		return err
 	}
 	in.count(s)
-	r.run.client.wakes.Wake(s.channels...)
+	l.run.client.wakes.Wake(s.channels...)
 	return nil
 }

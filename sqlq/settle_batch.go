@@ -11,55 +11,57 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// settlementOf ends a held batch as far as it is: what is finished is settled, what runs is leased, what has not begun
+// heldBatch is the end of a held batch on its connection, in a transaction that it may share with the next fetch; and the setback of
+// the batch as a whole.
+type heldBatch struct {
+	l *link
+	b *batch
+}
+
+// settlement ends a held batch as far as it is: what is finished is settled, what runs is leased, what has not begun
 // is freed by the commit.
-func (r *receiver) settlementOf(b *batch) *settlement {
-	in := b.in
+func (h heldBatch) settlement() *settlement {
+	b, in := h.b, h.b.in
 	s := newSettlement(in, b.custody, b.custody.from(in, nil))
 	s.by = in.number()
 	s.holds = len(b.inTx) == 0 // a HandleTx handler had the connection: who knows what it did
 	if s.holds {
 		s.rows = make([]pgtype.TID, 0, len(b.all))
 	}
-	s.running = in.cut(b)
-	in.mu.Lock()
-	defer in.mu.Unlock()
+	s.running = b.cut()
 	for _, d := range s.running {
 		s.attempts = append(s.attempts, max(0, d.made()-1)) // those that have ended
 	}
-	for _, d := range b.all {
-		switch d.state {
-		case decided:
+	b.ends(func(d *delivery, decided bool, how howEnds) {
+		if decided {
 			s.add(d)
-		case leasing, leasingDecided:
-			s.ride(d, goesOn)
-		default:
-			s.ride(d, notHandled)
+		} else {
+			s.ride(d, how)
 		}
-	}
+	})
 	return s
 }
 
-// settledBatch takes in how the settle of a held batch went.
-func (r *receiver) settledBatch(b *batch, s *settlement, committed bool, err error) {
-	in := b.in
+// settled takes in how the settle of a held batch went.
+func (h heldBatch) settled(s *settlement, committed bool, err error) {
+	b, in := h.b, h.b.in
 	if committed {
-		r.trouble.Reset()
+		h.l.trouble.Reset()
 		in.count(s)
 		in.leased(s.running, s.leases, s.by)
 		if b.freed {
 			in.freed(b)
 			switch {
-			case r.run.schedule.isDraining():
+			case h.l.run.schedule.isDraining():
 				in.bell.CallOthers()
 			case !in.hasRoom():
 				in.bell.Overflow()
 			}
 		}
-		r.run.client.wakes.Wake(s.channels...)
+		h.l.run.client.wakes.Wake(s.channels...)
 		return
 	}
-	refusal, _ := r.judge(in, heldBatch{r, b}, in.finishedOf(b), err)
+	refusal, _ := h.l.judge(in, h, b.finished(), err)
 	if refusal == nil {
 		return
 	}
@@ -67,8 +69,8 @@ func (r *receiver) settledBatch(b *batch, s *settlement, committed bool, err err
 	// violated. Nothing tells whose fault it is. Other receivers are to leave the messages alone until each is settled: they
 	// would have the handlers run again at once.
 	in.leased(s.running, nil, 0)
-	finished := in.finishedOf(b)
-	in.reserve(finished)
+	finished := b.finished()
+	in.refusals.reserve(finished)
 	changed := b.tx != nil && b.tx.changed
 	for _, d := range s.running { // perhaps it was the lease that was refused: not again while the handler runs
 		pause := firstRefusalPause
@@ -78,71 +80,73 @@ func (r *receiver) settledBatch(b *batch, s *settlement, committed bool, err err
 		in.setAside(d.seq, pause)
 	}
 	if changed {
-		r.run.client.log.Info("sqlq: HandleTx handlers have changed settings of the session, or left temporary objects, by a function or trigger; the messages of their batch run again one by one", "endpoint", in.endpoint.Name)
+		h.l.run.client.log.Info("sqlq: HandleTx handlers have changed settings of the session, or left temporary objects, by a function or trigger; the messages of their batch run again one by one", "endpoint", in.endpoint.Name)
 	} else {
-		r.sayRefused(in, refusal)
+		h.sayRefused(refusal)
 	}
-	r.settleOneByOne(b, finished, refusal)
+	h.settleOneByOne(finished, refusal)
 }
 
 // sayRefused says of a batch that the server refused to settle it: now and then, and how many others there were.
-func (r *receiver) sayRefused(in *instance, err error) {
-	in.mu.Lock()
-	others, say := in.refusals.batches.may(time.Now())
-	in.mu.Unlock()
-	if say {
-		r.run.client.log.Warn("sqlq: cannot settle a batch, settling its messages one by one", "endpoint", in.endpoint.Name, "others", others, "err", loggedError(err))
+func (h heldBatch) sayRefused(err error) {
+	in := h.b.in
+	if others, say := in.refusals.refusedBatch(); say {
+		in.client.log.Warn("sqlq: cannot settle a batch, settling its messages one by one", "endpoint", in.endpoint.Name, "others", others, "err", loggedError(err))
 	}
 }
 
 // settleOneByOne settles the finished deliveries of a batch whose transaction is gone, each in its own. They are reserved, and
 // not so any more when it returns. Successful HandleTx handlers lost their work: they run again, one message a transaction; in
 // a batch of one that fails the message.
-func (r *receiver) settleOneByOne(b *batch, finished []*delivery, refused error) {
-	in, again := b.in, []*delivery(nil)
-	s := settler{r: r, in: in, custody: b.custody}
+func (h heldBatch) settleOneByOne(finished []*delivery, refused error) {
+	b, in, again := h.b, h.b.in, []*delivery(nil)
+	s := settler{l: h.l, in: in, custody: b.custody}
 	for i, d := range finished {
 		switch {
 		case d.handler == nil || !d.handler.inTx || d.outcome.verdict != complete:
 			s.settle(finished[i : i+1])
-		case len(b.all) == 1 && refused != nil:
+		case len(b.all) == 1 && refused != nil && !b.tx.mayLackRole(refused):
 			s.refused(d, refused)
 		default:
 			again = append(again, d)
-			in.step(d, freed)
+			in.hand.step(d, freed)
 		}
 	}
 	s.end()
-	in.goAlone(again...)
-	in.unreserve(finished)
+	in.solos.goAlone(again...)
+	in.refusals.unreserve(finished)
 	in.freed(b)
 }
 
-// finishedOf returns the deliveries of a batch that have their verdict and are still the batch's to settle.
-func (in *instance) finishedOf(b *batch) (finished []*delivery) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	for _, d := range b.all {
-		if d.state == decided && d.outcome.verdict != giveBack {
-			finished = append(finished, d)
-		}
-	}
-	return finished
-}
-
 // abandon gives a batch up together with its connection. Its messages are free again, as soon as the server has noticed.
-func (r *receiver) abandon(b *batch, err error) {
-	in, seq := b.in, b.all[0].seq // release empties the batch
-	r.release(b)
+func (h heldBatch) abandon(err error) {
+	in, seq := h.b.in, h.b.all[0].seq // release empties the batch
+	h.release()
 	in.lookAgain(seq)
-	r.lost(fmt.Errorf("settle queue %q: %w", b.in.endpoint.Name, err))
+	h.l.lost(fmt.Errorf("settle queue %q: %w", in.endpoint.Name, err))
 }
 
 // release leaves the messages of a batch whose transaction is gone to whoever fetches them next.
-func (r *receiver) release(b *batch) {
-	b.in.leased(b.in.cut(b), nil, 0)
+func (h heldBatch) release() {
+	b := h.b
+	b.in.leased(b.cut(), nil, 0)
 	b.in.freed(b)
-	b.in.release(b, freed)
+	b.release(freed)
+}
+
+func (h heldBatch) isPatient(in *instance, ds []*delivery) bool { return in.refusals.mayWait(ds) }
+
+// putOff leaves the messages of a batch whose transaction is gone to whoever fetches them next.
+func (h heldBatch) putOff(*instance, []*delivery) { h.release() }
+
+// disconnected: whether it was committed is not known. If it was not, the messages are free again and will be handled again.
+func (h heldBatch) disconnected(_ *instance, _ []*delivery, err error) { h.abandon(err) }
+
+// leased takes in the leases of deliveries that were cut, none where they were lost with their transaction.
+func (in *instance) leased(cut []*delivery, leases map[int64]int64, by int32) {
+	in.hand.leased(cut, leases, by)
+	in.client.config.observing.leased(in, leases)
+	in.run.schedule.kick()
 }
 
 // lookAgainAfter is when an instance looks again for messages whose connection was lost. The first look may come while the
@@ -159,45 +163,46 @@ func (in *instance) lookAgain(seq int64) {
 
 // settleEnded settles a batch whose transaction a HandleTx handler has ended or spoilt. Its rows are free, those too whose
 // handlers still run: these are leased at once, in a transaction of its own, unless others have been faster.
-func (r *receiver) settleEnded(b *batch) {
-	in := b.in
-	cut := in.cut(b)
-	mine := append(in.finishedOf(b), cut...)
-	in.reserve(mine)
-	leases, by, err := r.leaseAnew(in, cut)
+func (h heldBatch) settleEnded() {
+	b, in := h.b, h.b.in
+	cut := b.cut()
+	mine := append(b.finished(), cut...)
+	in.refusals.reserve(mine)
+	leases, by, err := h.leaseAnew(cut)
 	if err != nil {
-		r.run.client.log.Warn("sqlq: cannot lease messages whose handlers run, and whose transaction another handler has ended; others may handle them too",
+		h.l.run.client.log.Warn("sqlq: cannot lease messages whose handlers run, and whose transaction another handler has ended; others may handle them too",
 			"endpoint", in.endpoint.Name, "messages", len(cut), "err", loggedError(err))
-		if r.rollback(); session.Lost(err) {
-			r.giveUpConnection()
+		if h.l.rollback(); session.Lost(err) {
+			h.l.giveUp()
 		}
 	}
 	in.leased(cut, leases, by)
-	finished := in.finishedOf(b)
-	in.reserve(finished)
-	r.settleOneByOne(b, finished, nil)
-	in.unreserve(mine)
-	in.release(b, settled)
+	finished := b.finished()
+	in.refusals.reserve(finished)
+	h.settleOneByOne(finished, nil)
+	in.refusals.unreserve(mine)
+	b.release(settled)
 }
 
 // leaseAnew leases deliveries that run and that nothing holds any more, if they are free. It returns their leases, by seq.
-func (r *receiver) leaseAnew(in *instance, ds []*delivery) (leases map[int64]int64, by int32, err error) {
+func (h heldBatch) leaseAnew(ds []*delivery) (leases map[int64]int64, by int32, err error) {
+	l, in := h.l, h.b.in
 	if len(ds) == 0 {
 		return nil, 0, nil
 	}
-	if err := r.connect(); err != nil {
+	if err := l.connect(); err != nil {
 		return nil, 0, err
 	}
-	ctx, cancel := r.timeout()
+	ctx, cancel := l.timeout()
 	defer cancel()
-	if err := r.conn.BeginReceive(ctx); err != nil {
+	if err := l.conn.BeginReceive(ctx); err != nil {
 		return nil, 0, err
 	}
 	seqs := make([]int64, len(ds))
 	for i, d := range ds {
 		seqs[i] = d.seq
 	}
-	free, err := r.run.client.store.Ready.Relock(ctx, r.conn, in.endpoint.Name, seqs)
+	free, err := l.run.client.store.Ready.Relock(ctx, l.conn, in.endpoint.Name, seqs)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -207,7 +212,7 @@ func (r *receiver) leaseAnew(in *instance, ds []*delivery) (leases map[int64]int
 	for _, d := range ds {
 		mine := slices.Contains(free, d.seq)
 		if mine && d.claim == store.Claimed {
-			if mine, err = r.claimAnew(ctx, in, d); err != nil {
+			if mine, err = l.claimAnew(ctx, in, d); err != nil {
 				return nil, 0, err
 			}
 		}
@@ -216,7 +221,7 @@ func (r *receiver) leaseAnew(in *instance, ds []*delivery) (leases map[int64]int
 			s.ride(d, goesOn)
 		}
 	}
-	if err := r.commit(ctx, in, s); err != nil {
+	if err := l.commit(ctx, in, s); err != nil {
 		return nil, 0, err
 	}
 	return s.leases, s.by, nil
@@ -224,23 +229,17 @@ func (r *receiver) leaseAnew(in *instance, ds []*delivery) (leases map[int64]int
 
 // freed has the instance look for messages of a batch that are free again: whoever looked meanwhile found them locked.
 func (in *instance) freed(b *batch) {
-	in.mu.Lock()
-	in.start.freedRows(b)
-	in.mu.Unlock()
+	in.source.freedSpans(b.fetched...)
 	in.wake()
 }
 
 // lookFromLow has the instance go through the queue again from its left end: what fetches left out may be handled now.
 func (in *instance) lookFromLow() {
-	in.mu.Lock()
-	in.start.rewind()
-	in.mu.Unlock()
+	in.source.goLeft()
 	in.wake()
 }
 
 func (in *instance) freedFrom(seq int64) {
-	in.mu.Lock()
-	in.start.freed(seq)
-	in.mu.Unlock()
+	in.source.freed(seq)
 	in.wake()
 }

@@ -37,7 +37,7 @@ type settlement struct {
 	channels []string // to notify after the commit
 
 	running  []*delivery     // to be leased, their handlers go on
-	attempts []int           // of running, noted under the instance's lock: immediate retries count on
+	attempts []int           // of running, that have ended when the batch is cut: immediate retries count on
 	by       int32           // the instance that leases them
 	leases   map[int64]int64 // of running, by seq, once queued and run
 }
@@ -130,15 +130,6 @@ func (in *instance) count(s *settlement) {
 	for _, d := range s.failed {
 		in.client.config.messages.say(d.ctx, slog.LevelError, "sqlq: message failed", in.endpoint.Name, d.stored.messageType, d.err, "message", d.stored.id, "attempts", d.made())
 	}
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	for _, d := range s.failed {
-		delete(in.refusals.times, d.stored.id)
-	}
-	in.done.Handled += uint64(len(s.keys) + len(s.rows) + s.gone - s.inbox.duplicates - s.expired)
-	in.done.Expired += uint64(s.expired)
-	in.done.Duplicates += uint64(s.inbox.duplicates)
-	in.done.Retried += uint64(len(s.retries) - s.waits)
-	in.done.Failed += uint64(len(s.failures))
-	in.done.Leased += uint64(len(s.leases))
+	in.refusals.over(s.failed)
+	in.counts.settled(s)
 }

@@ -17,7 +17,7 @@ import (
 
 // readRest reads the headers and bodies that were too large to come with the fetch, up to so many bytes together; what is left then is
 // left to the next fetch. Those that exceed the limits, and those under suspicion, are not read. After an error it returns all messages.
-func (r *receiver) readRest(ctx context.Context, w *work, ms []store.Message, most int) (read []store.Message, tooLarge map[int64]error, err error) {
+func (l *link) readRest(ctx context.Context, w *work, ms []store.Message, most int) (read []store.Message, tooLarge map[int64]error, err error) {
 	total, whole := 0, true
 	for i := range ms {
 		if ms[i].Body != nil {
@@ -33,7 +33,7 @@ func (r *receiver) readRest(ctx context.Context, w *work, ms []store.Message, mo
 		m := &ms[i]
 		keep := true
 		if (m.Body == nil || m.Unread()) && !isSuspect(m) {
-			err := r.exceeds(ctx, w, m)
+			err := l.exceeds(ctx, w, m)
 			switch {
 			case errors.Is(err, pgx.ErrNoRows): // the lease has gone to somebody else
 				keep = false
@@ -49,7 +49,7 @@ func (r *receiver) readRest(ctx context.Context, w *work, ms []store.Message, mo
 			default:
 				if total += m.Size; total > most && total > m.Size {
 					keep, total = false, total-m.Size
-				} else if err := r.readMessage(ctx, w, m); err != nil {
+				} else if err := l.readMessage(ctx, w, m); err != nil {
 					return append(read, ms[i:]...), nil, err
 				}
 			}
@@ -63,15 +63,15 @@ func (r *receiver) readRest(ctx context.Context, w *work, ms []store.Message, mo
 }
 
 // exceeds returns an error for a message that must not be read. Of headers that were left behind the size is not known yet.
-func (r *receiver) exceeds(ctx context.Context, w *work, m *store.Message) error {
+func (l *link) exceeds(ctx context.Context, w *work, m *store.Message) error {
 	sizes := store.Sizes{Body: m.Size}
 	if m.Unread() {
 		var err error
-		if sizes, err = r.run.client.store.InHand.Sizes(ctx, r.conn, w.custody.source(w), w.custody.row(m)); err != nil {
+		if sizes, err = l.run.client.store.InHand.Sizes(ctx, l.conn, w.custody.source(w), w.custody.row(m)); err != nil {
 			return err
 		}
 	}
-	return r.run.client.tooLarge(sizes)
+	return l.run.client.tooLarge(sizes)
 }
 
 // tooLarge says which limit of what is received a message of such sizes exceeds.
@@ -85,8 +85,8 @@ func (c *Client) tooLarge(s store.Sizes) error {
 	return nil
 }
 
-func (r *receiver) readMessage(ctx context.Context, w *work, m *store.Message) (err error) {
-	m.Headers, m.Body, err = r.run.client.store.InHand.Rest(ctx, r.conn, w.custody.source(w), w.custody.row(m))
+func (l *link) readMessage(ctx context.Context, w *work, m *store.Message) (err error) {
+	m.Headers, m.Body, err = l.run.client.store.InHand.Rest(ctx, l.conn, w.custody.source(w), w.custody.row(m))
 	return err
 }
 
@@ -97,9 +97,9 @@ func isSuspect(m *store.Message) bool {
 }
 
 // readBody reads the body of a message that was under suspicion when it was leased.
-func (in *instance) readBody(ctx context.Context, db store.DBTX, d *delivery) (err error) {
+func (a *apart) readBody(ctx context.Context, db store.DBTX, d *delivery) (err error) {
 	if d.stored.body == nil {
-		_, d.stored.body, err = in.client.store.InHand.Rest(ctx, db, d.custody.from(in, d), d.lease)
+		_, d.stored.body, err = a.client.store.InHand.Rest(ctx, db, d.custody.from(d.batch.in, d), d.lease)
 		d.Body = d.stored.body
 	}
 	return err
@@ -118,44 +118,44 @@ func withoutStaying(ms []store.Message) (taken, stay []store.Message) {
 // failTooLarge moves those of the messages that an endpoint which is AtMostOnce has left in its queue to the error table that
 // exceed the limits, each in a transaction of its own. The others wait for the next fetch. What the server refuses to move is
 // left alone for a while.
-func (r *receiver) failTooLarge(in *instance, stay []store.Message) {
+func (l *link) failTooLarge(in *instance, stay []store.Message) {
 	for i := range stay {
 		d := &delivery{custody: heldCustody{}, seq: stay[i].Seq} // of a long type there is no handler
-		err := r.failOneTooLarge(in, d)
+		err := l.failOneTooLarge(in, d)
 		switch {
 		case err == nil:
 		case session.Lost(err):
 			return // the next statement shows it
 		default:
-			r.rollback()
+			l.rollback()
 			in.setAside(d.seq, in.refusedAgain(d, err))
 		}
 	}
 }
 
-func (r *receiver) failOneTooLarge(in *instance, d *delivery) error {
-	ctx, cancel := r.timeout()
+func (l *link) failOneTooLarge(in *instance, d *delivery) error {
+	ctx, cancel := l.timeout()
 	defer cancel()
-	st, from := r.run.client.store, d.custody.from(in, d)
-	if err := r.conn.BeginReceive(ctx); err != nil {
+	st, from := l.run.client.store, d.custody.from(in, d)
+	if err := l.conn.BeginReceive(ctx); err != nil {
 		return err
 	}
-	free, err := st.Ready.Relock(ctx, r.conn, in.endpoint.Name, []int64{d.seq})
+	free, err := st.Ready.Relock(ctx, l.conn, in.endpoint.Name, []int64{d.seq})
 	if err != nil || len(free) == 0 {
-		return errors.Join(err, r.exec(ctx, `ROLLBACK`))
+		return errors.Join(err, l.exec(ctx, `ROLLBACK`))
 	}
-	sizes, err := st.InHand.Sizes(ctx, r.conn, from, d.seq)
+	sizes, err := st.InHand.Sizes(ctx, l.conn, from, d.seq)
 	if err != nil {
 		return err
 	}
-	reason := r.run.client.tooLarge(sizes)
+	reason := l.run.client.tooLarge(sizes)
 	if reason == nil && !sizes.LongType {
-		return r.exec(ctx, `ROLLBACK`) // it waits for its turn
+		return l.exec(ctx, `ROLLBACK`) // it waits for its turn
 	}
 	d.broken = reason
 	d.stored.id, d.stored.messageType, d.Endpoint = ID(sizes.ID), sizes.Type, in.endpoint.Name
-	in.decided(d)
+	in.handlers.decided(d)
 	s := newSettlement(in, d.custody, from)
 	s.add(d)
-	return r.commit(ctx, in, s)
+	return l.commit(ctx, in, s)
 }

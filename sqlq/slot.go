@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -13,89 +14,103 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// startSlot starts a goroutine that handles messages until there are none. The caller has the instance's mutex.
-func (in *instance) startSlot() {
-	in.busy++
-	in.run.life.goroutines.Add(1)
-	go in.slot(nil)
+// slots are the goroutines that handle messages, from whichever batch has some, until there are none; there are as many as the
+// endpoint's Concurrency while there is work. How many are at work is counted in the hand.
+type slots struct {
+	hand     *hand
+	handlers *handlers
+	life     *life
+	isIdle   func() bool // reports whether slots stand idle although the queue may hold messages; called with the hand's mutex
+	kick     func()      // says that the instance may want something
+}
+
+// start starts so many, as far as there may be more. The caller has the hand's mutex.
+func (s *slots) start(n int) {
+	for range min(n, s.hand.endpoint.Concurrency-s.hand.busy) {
+		s.hand.busy++
+		s.life.goroutines.Add(1)
+		go s.slot(nil)
+	}
+}
+
+// startMore starts so many, at most, for messages that wait.
+func (s *slots) startMore(most int) {
+	s.hand.mu.Lock()
+	defer s.hand.mu.Unlock()
+	s.start(min(most, s.hand.states[waiting]))
 }
 
 // slot handles messages until there are none. A handler may end its goroutine before; then another goes on with exited, the
 // delivery that it had.
-func (in *instance) slot(exited *delivery) {
+func (s *slots) slot(exited *delivery) {
 	d, began := exited, time.Now()
 	defer func() {
 		if d != nil && d.exited {
-			go in.slot(d)
+			go s.slot(d)
 			return
 		}
-		in.run.life.goroutines.Done()
+		s.life.goroutines.Done()
 	}()
 	if exited != nil {
-		exited.exited = false
-		exited.end()
-		if in.ctx.Err() != nil && exited.batch.custody.mayGoBack() {
-			exited.outcome = outcome{verdict: giveBack}
-			in.client.config.observing.undone(exited)
-		} else {
-			in.refused(exited, errGoexit)
-		}
+		s.handlers.goexit(exited)
 	}
-	for d = in.take(exited, 0); d != nil; {
-		in.handle(d, nil)
+	for d = s.take(exited, 0); d != nil; {
+		s.handlers.handle(d, nil)
 		now := time.Now()
-		d, began = in.take(d, now.Sub(began)), now
+		d, began = s.take(d, now.Sub(began)), now
 	}
 }
 
 // take ends a finished delivery that took so long, if one is given, and returns the next; nil ends the slot.
-func (in *instance) take(finished *delivery, took time.Duration) *delivery {
-	in.mu.Lock()
-	var kick bool
+func (s *slots) take(finished *delivery, took time.Duration) *delivery {
+	h := s.hand
+	h.mu.Lock()
 	if finished != nil {
-		learn(&in.mean, took)
-		in.ended++
-		in.finish(finished)
+		h.pace.took(took)
+		h.finish(finished)
 	}
-	d := in.next()
+	d := s.next()
 	if d == nil {
-		in.busy--
-		in.tellEmpty()
+		h.busy--
+		h.tellEmpty()
 	}
-	kick = len(in.finished) > 0 || in.idle()
-	in.mu.Unlock()
+	kick := len(h.finished) > 0 || h.isIdle() && s.isIdle()
+	h.mu.Unlock()
 	if kick {
-		in.run.schedule.kick()
+		s.kick()
 	}
 	return d
 }
 
-func (in *instance) next() *delivery {
-	if in.opened.Load() > 0 {
-		return in.nextAllowed(time.Now())
+// next takes the next message that waits. The caller has the hand's mutex.
+func (s *slots) next() *delivery {
+	h := s.hand
+	if s.handlers.anyOpen() {
+		return s.nextAllowed(time.Now())
 	}
-	for len(in.batches) > 0 {
-		b := in.batches[0]
+	for len(h.batches) > 0 {
+		b := h.batches[0]
 		if len(b.waiting) == 0 {
-			in.batches = in.batches[1:]
+			h.batches = h.batches[1:]
 			continue
 		}
 		d := b.waiting[0]
 		b.waiting[0], b.waiting = nil, b.waiting[1:] // a batch does not keep what has been handled
-		in.move(d, running)
+		h.move(d, running)
 		return d
 	}
 	return nil
 }
 
 // nextAllowed is next while messages of some type fail one after the other. What may not run is freed at the hold limit.
-func (in *instance) nextAllowed(now time.Time) *delivery {
-	in.batches = slices.DeleteFunc(in.batches, func(b *batch) bool { return len(b.waiting) == 0 })
-	for _, b := range in.batches {
+func (s *slots) nextAllowed(now time.Time) *delivery {
+	h := s.hand
+	h.batches = slices.DeleteFunc(h.batches, func(b *batch) bool { return len(b.waiting) == 0 })
+	for _, b := range h.batches {
 		for i, d := range b.waiting {
-			if in.mayRun(d, now) {
+			if s.handlers.mayRun(d, now) {
 				b.waiting = slices.Delete(b.waiting, i, i+1)
-				in.move(d, running)
+				h.move(d, running)
 				return d
 			}
 		}
@@ -103,62 +118,62 @@ func (in *instance) nextAllowed(now time.Time) *delivery {
 	return nil
 }
 
-// finish records a handled delivery; a leased one is to be settled by the next receiver that is free.
-func (in *instance) finish(d *delivery) {
-	d.endProbe()
-	switch d.state {
-	case leasing:
-		in.move(d, leasingDecided)
-	case recalled:
-		in.move(d, decided) // it is queued already
-	case returning:
-		in.move(d, settling)
-	case lost:
-		in.move(d, freed)
-		in.client.log.Warn("sqlq: a handler finished after its message was given to another receiver", "endpoint", in.endpoint.Name, "message", d.stored.id)
-	default:
-		in.move(d, decided)
-		d.custody.handlerEnded(in, d)
-	}
+// handlers are an endpoint's handlers, by message type, and bring a delivery to its verdict: the slot's goroutine does, or the
+// receiver's on whose connection it runs. Its fields are unchanged once the instance is made, but for byType and
+// the breakers, which have locks of their own.
+type handlers struct {
+	client   *Client
+	endpoint *Endpoint
+	ctx      context.Context // of the handlers
+	life     *life
+	hand     *hand
+	refusals *refusals
+	byType   *handlings
+	opened   atomic.Int32 // breakers that are open
+	apart    apart
+
+	slowed    func() // a breaker has opened
+	recovered func() // one has closed
+	probe     func() // it is time for a probe
 }
 
 // goesBack reports whether a delivery that is to be settled has no verdict.
 func (d *delivery) goesBack() bool { return d.back || d.outcome.verdict == giveBack }
 
 // handle brings a delivery to its verdict. tx is for HandleTx.
-func (in *instance) handle(d *delivery, tx *receiveTx) {
-	if !d.exited && in.decided(d) {
-		in.client.config.observing.decided(d)
+func (h *handlers) handle(d *delivery, tx *receiveTx) {
+	if !d.exited && h.decided(d) {
+		h.client.config.observing.decided(d)
 		return
 	}
-	if !in.apart(d, nil) {
+	if !h.apart.begin(d, nil) {
 		return
 	}
-	defer in.rejoin(d)
-	in.attempt(d, tx)
+	defer h.apart.end(d)
+	h.attempt(d, tx)
 }
 
 // decided says whether the verdict on a delivery is known without its handler.
-func (in *instance) decided(d *delivery) bool {
-	policy := in.endpoint.Retry
+func (h *handlers) decided(d *delivery) bool {
+	policy := h.endpoint.Retry
 	switch {
 	case !d.expires.IsZero() && !time.Now().Before(d.expires):
 		d.outcome = outcome{verdict: expire}
 		if d.made() > 0 {
-			in.client.config.messages.say(d.ctx, slog.LevelWarn, "sqlq: the time to live of a message ran out before its next attempt", in.endpoint.Name, d.stored.messageType, nil, "message", d.stored.id, "attempts", d.made())
+			h.client.config.messages.say(d.ctx, slog.LevelWarn, "sqlq: the time to live of a message ran out before its next attempt", h.endpoint.Name, d.stored.messageType, nil, "message", d.stored.id, "attempts", d.made())
 		}
 		return true
 	case d.claim > store.Claimed:
-		in.decideByClaim(d)
+		h.decideByClaim(d)
 		return true
 	case d.broken != nil:
 		d.err = d.broken
 	case d.handler == nil:
-		d.err = fmt.Errorf("%w %q in endpoint %q: add one, or replay the message to the endpoint that has", ErrUnknownType, loggedText(d.stored.messageType), in.endpoint.Name)
-		if in.awaitHandler(d) {
+		d.err = fmt.Errorf("%w %q in endpoint %q: add one, or replay the message to the endpoint that has", ErrUnknownType, loggedText(d.stored.messageType), h.endpoint.Name)
+		if h.awaitHandler(d) {
 			return true
 		}
-	case d.handler.inTx && in.timesLost(d) >= maxLost:
+	case d.handler.inTx && h.refusals.timesLost(d) >= maxLost:
 		d.err = fmt.Errorf("%w, %d times: read to the end what it asks for, and leave no rows open for longer than 10 s; the server's log says what ended the connection", ErrConnectionLost, maxLost)
 	case d.crashes && d.made() >= policy.attempts():
 		d.err = fmt.Errorf("%w, %s times: find out why (out of memory, os.Exit, a panic in a goroutine of the handler's?), then replay it", ErrCrashed, d.Headers[headerCrashes])
@@ -169,18 +184,18 @@ func (in *instance) decided(d *delivery) bool {
 		d.attempts.Add(1)
 	}
 	d.outcome = policy.decide(d.made(), Unrecoverable(d.err), 0)
-	in.failed(d)
+	h.failed(d)
 	return true
 }
 
 // awaitHandler has a message whose type has no handler here wait for a process that has one, if it has not waited long enough.
 // How long it did is counted in a header, by its pauses: they double from a second to a minute.
-func (in *instance) awaitHandler(d *delivery) bool {
+func (h *handlers) awaitHandler(d *delivery) bool {
 	waited, err := time.ParseDuration(d.Headers[headerWaited])
 	if err != nil || waited < 0 {
 		waited = 0
 	}
-	left := in.endpoint.UnknownWait - waited
+	left := h.endpoint.UnknownWait - waited
 	if left <= 0 {
 		return false
 	}
@@ -189,14 +204,14 @@ func (in *instance) awaitHandler(d *delivery) bool {
 	headers[headerWaited] = (waited + pause).String()
 	text := encodeHeaders(headers)
 	d.waited = &text
-	d.wait(pause, fmt.Errorf("%w; it waits for a process that has, for up to %v", d.err, in.endpoint.UnknownWait))
+	d.wait(pause, fmt.Errorf("%w; it waits for a process that has, for up to %v", d.err, h.endpoint.UnknownWait))
 	return true
 }
 
 // attempt runs the handler of a delivery to its verdict, immediate retries included. It does not return when the handler
 // ends its goroutine; with a tx it goes on when it is called again.
-func (in *instance) attempt(d *delivery, tx *receiveTx) {
-	policy := in.endpoint.Retry
+func (h *handlers) attempt(d *delivery, tx *receiveTx) {
+	policy := h.endpoint.Retry
 	for {
 		if !d.exited {
 			d.begin(int(d.attempts.Add(1)))
@@ -204,68 +219,62 @@ func (in *instance) attempt(d *delivery, tx *receiveTx) {
 		if tx != nil {
 			began := time.Now()
 			d.err = tx.run(d)
-			in.tookTx(time.Since(began))
+			h.hand.tookTx(time.Since(began))
 		} else {
-			d.err = in.invoke(d, nil)
+			d.err = h.invoke(d, nil)
 		}
 		d.out = d.end()
 		if tx != nil && tx.verdict != txDecides {
-			in.client.config.observing.undone(d)
+			h.client.config.observing.undone(d)
 			return // the batch ends here, the message is neither handled nor failed
 		}
-		if d.err != nil && in.ctx.Err() != nil && d.batch.custody.mayGoBack() {
+		if d.err != nil && h.ctx.Err() != nil && d.batch.custody.mayGoBack() {
 			d.outcome = outcome{verdict: giveBack}
-			in.client.config.observing.undone(d)
+			h.client.config.observing.undone(d)
 			return
 		}
-		d.outcome = policy.decide(d.made(), d.err, in.client.config.rand())
-		in.client.config.observing.decided(d)
+		d.outcome = policy.decide(d.made(), d.err, h.client.config.rand())
+		h.client.config.observing.decided(d)
 		if d.outcome.verdict != retryNow {
 			break
 		}
 	}
 	if d.err == nil {
 		if d.handler.success() {
-			in.recovered()
+			h.opened.Add(-1)
+			h.recovered()
 		}
 		return
 	}
 	d.out = nil
-	in.failed(d)
+	h.failed(d)
+}
+
+// goexit ends a delivery whose handler has ended its goroutine.
+func (h *handlers) goexit(d *delivery) {
+	d.exited = false
+	d.end()
+	if h.ctx.Err() != nil && d.batch.custody.mayGoBack() {
+		d.outcome = outcome{verdict: giveBack}
+		h.client.config.observing.undone(d)
+	} else {
+		h.refused(d, errGoexit)
+	}
 }
 
 // refused makes the server's refusal, or the loss of its transaction, a delivery's own failure. A retry at once waits
 // for the mover, so that the attempt is written down.
-func (in *instance) refused(d *delivery, err error) {
+func (h *handlers) refused(d *delivery, err error) {
 	d.err, d.out = err, nil
-	if d.outcome = in.endpoint.Retry.decide(d.made(), err, in.client.config.rand()); d.outcome.verdict == retryNow {
+	if d.outcome = h.endpoint.Retry.decide(d.made(), err, h.client.config.rand()); d.outcome.verdict == retryNow {
 		d.outcome = outcome{verdict: retryLater}
 	}
-	in.client.config.observing.decided(d)
-	in.failed(d)
-}
-
-// maxLost is how often the receive connection may be lost under one HandleTx handler. Losing the database is nobody's
-// failure, but a handler that never keeps its connection must not come back for ever.
-const maxLost = 5
-
-func (in *instance) lostWith(d *delivery) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if len(in.lostUnder) > 1000 {
-		clear(in.lostUnder)
-	}
-	in.lostUnder[d.stored.id]++
-}
-
-func (in *instance) timesLost(d *delivery) int {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.lostUnder[d.stored.id]
+	h.client.config.observing.decided(d)
+	h.failed(d)
 }
 
 // failed records a failed attempt. What no handler has seen says nothing about the endpoint's health.
-func (in *instance) failed(d *delivery) {
+func (h *handlers) failed(d *delivery) {
 	if d.broken != nil || errors.Is(d.err, ErrUndecodable) || errors.Is(d.err, ErrUnknownType) || errors.Is(d.err, ErrCrashed) {
 		return
 	}
@@ -273,45 +282,28 @@ func (in *instance) failed(d *delivery) {
 		return
 	}
 	now := time.Now()
-	if d.handler.failure(now, d.made() > 1+in.endpoint.Retry.Immediate || d.failedBefore()) {
-		in.slowed()
-		in.client.log.WarnContext(d.ctx, "sqlq: messages of a type fail one after the other; slowing it to one probe at a time", "endpoint", in.endpoint.Name, "type", d.stored.messageType, "err", loggedError(d.err))
+	if d.handler.failure(now, d.made() > 1+h.endpoint.Retry.Immediate || d.failedBefore()) {
+		h.opened.Add(1)
+		h.slowed()
+		h.client.log.WarnContext(d.ctx, "sqlq: messages of a type fail one after the other; slowing it to one probe at a time", "endpoint", h.endpoint.Name, "type", d.stored.messageType, "err", loggedError(d.err))
 	}
-	d.handler.arm(now, &in.run.life, in.probe)
+	d.handler.arm(now, h.life, h.probe)
 }
 
 // invoke calls the handler inside of its middleware. It does not return when the handler ends its goroutine.
-func (in *instance) invoke(d *delivery, tx pgx.Tx) error {
+func (h *handlers) invoke(d *delivery, tx pgx.Tx) error {
 	d.exited = true
 	err := call(func() error {
 		handle := func(ctx context.Context, incoming *Incoming) error { return d.handler.run(ctx, tx, incoming) }
-		for i := len(in.endpoint.Middleware) - 1; i >= 0; i-- {
-			handle = in.endpoint.Middleware[i](handle)
+		for i := len(h.endpoint.Middleware) - 1; i >= 0; i-- {
+			handle = h.endpoint.Middleware[i](handle)
 		}
-		outer := in.client.config.HandleMiddleware
+		outer := h.client.config.HandleMiddleware
 		for i := len(outer) - 1; i >= 0; i-- {
 			handle = outer[i](handle)
 		}
-		return handle(in.client.config.observing.begun(in.ctx, d), &d.Incoming)
+		return handle(h.client.config.observing.begun(h.ctx, d), &d.Incoming)
 	})
 	d.exited = false
 	return err
-}
-
-// tookTx learns how long HandleTx handlers take; take does it for the others.
-func (in *instance) tookTx(d time.Duration) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	learn(&in.meanTx, d)
-	in.endedTx = time.Now()
-}
-
-// learn moves a mean towards what another handler took. One that took much longer than the others says little of them, and
-// may just have waited for the processor: it counts for nine times the mean at most.
-func learn(mean *time.Duration, took time.Duration) {
-	if *mean == 0 {
-		*mean = max(took, 1)
-	} else {
-		*mean += (min(took, 9*max(*mean, 100*time.Microsecond)) - *mean) / 8
-	}
 }

@@ -7,10 +7,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// SQLTx lets SendTx, PublishTx and SendBatchTx take part in a transaction of database/sql, of any driver for PostgreSQL: a *sql.Tx, or
-// what a query layer puts around one, if it passes statements on as they are: a *sqlx.Tx, the DBTX of sqlc, the
-// Statement.ConnPool of gorm. A bun.Tx does not, because bun has placeholders of its own: pass the *sql.Tx that it holds,
-// tx.Tx. A *sql.DB is no transaction: SendTx refuses it.
+// SQLTx lets SendTx, PublishTx and SendBatchTx take part in a transaction of database/sql, with any PostgreSQL driver: a *sql.Tx,
+// or the wrapper of a query layer, if it passes statements on unchanged: a *sqlx.Tx, the DBTX of sqlc, the
+// Statement.ConnPool of gorm. A bun.Tx does not, because bun has its own placeholders: pass the *sql.Tx inside it,
+// tx.Tx. A *sql.DB is not a transaction: SendTx refuses it.
 func SQLTx(tx interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }) DBTX {

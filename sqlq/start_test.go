@@ -10,7 +10,7 @@ import (
 func TestWhereFetchesStart(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	s := &start{high: 1000, low: 100, known: true, full: true, nextLow: now.Add(lowEvery), lastZero: now}
+	s := &scattered{high: 1000, low: 100, known: true, full: true, nextLow: now.Add(lowEvery), lastZero: now}
 	expect := func(what string, after int64, leftmost bool) {
 		t.Helper()
 		if a, l, ok := s.after(now, 500); a != after || l != leftmost || !ok {
@@ -23,13 +23,13 @@ func TestWhereFetchesStart(t *testing.T) {
 	expect("the third", 2000, false)
 	s.high = 3100 // with gaps between the seqs the second reached far
 	expect("the fourth", 3100, false)
-	s.freed(2001)
-	w := work{began: time.Now(), after: 3600, n: 500}
-	if s.lookForGaps(&w); len(w.gaps) != 1 || w.gaps[0].from != 2001 || w.gaps[0].to != 3600 {
-		t.Errorf("rows are free again: it looks for %v", w.gaps)
+	s.open(2001)
+	w := stretch{began: time.Now(), after: 3600, n: 500}
+	if s.lookForGaps(&w); len(w.ranges) != 1 || w.ranges[0].from != 2001 || w.ranges[0].to != 3600 {
+		t.Errorf("rows are free again: it looks for %v", w.ranges)
 	}
-	if s.lookForGaps(&w); len(w.gaps) > 0 {
-		t.Errorf("while that is under way another looks for %v", w.gaps)
+	if s.lookForGaps(&w); len(w.ranges) > 0 {
+		t.Errorf("while that is under way another looks for %v", w.ranges)
 	}
 	s.claimed = 3600
 
@@ -40,18 +40,18 @@ func TestWhereFetchesStart(t *testing.T) {
 	if _, _, ok := s.after(now, 500); ok {
 		t.Error("two look from low at a time")
 	}
-	s.scanned(now, time.Second) // a long time, so the next will be long in coming
+	s.endScan(now, time.Second) // a long time, so the next will be long in coming
 	expect("a short batch", 100, true)
 	s.full = true // by the one from low
-	s.scanned(now, time.Second)
+	s.endScan(now, time.Second)
 	now = now.Add(2 * lowEvery)
 	expect("a backlog again", 3100, false)
 	now = now.Add(lowRarest)
 	expect("at last", 100, true)
-	s.scanned(now, 0)
+	s.endScan(now, 0)
 	now = now.Add(zeroEvery)
 	expect("from zero", 0, true)
-	s.scanned(now, 0)
+	s.endScan(now, 0)
 
 	s.reset()
 	expect("another connection", 0, true)
@@ -62,25 +62,25 @@ func TestWhereFetchesStart(t *testing.T) {
 func TestWakeRightAfterADoubt(t *testing.T) {
 	t.Parallel()
 	began := time.Now()
-	s := &start{low: 100, known: true}
-	empty := work{began: began, after: 100, n: 500, leftmost: true}
-	if doubts, _ := s.doubts(empty, 0, 0); !doubts {
+	s := &scattered{low: 100, known: true}
+	empty := stretch{began: began, after: 100, n: 500, leftmost: true}
+	if doubts, _ := s.doubts(&empty, 0, 0); !doubts {
 		t.Fatal("an empty fetch after a long time does not doubt low")
 	}
 	empty.began = began.Add(300 * time.Millisecond)
-	if doubts, again := s.doubts(empty, 0, 0); doubts || again != 0 {
+	if doubts, again := s.doubts(&empty, 0, 0); doubts || again != 0 {
 		t.Errorf("nobody woke it, but it doubts %v, again in %v", doubts, again)
 	}
 	s.woken = true
-	if doubts, again := s.doubts(empty, 0, 0); doubts || again != 700*time.Millisecond {
+	if doubts, again := s.doubts(&empty, 0, 0); doubts || again != 700*time.Millisecond {
 		t.Errorf("woken right after a doubt it doubts %v, again in %v; want in 700ms", doubts, again)
 	}
-	if doubts, again := s.doubts(empty, 0, 0); doubts || again != 0 {
+	if doubts, again := s.doubts(&empty, 0, 0); doubts || again != 0 {
 		t.Errorf("woken twice it doubts %v, again in %v", doubts, again)
 	}
 	s.asks = false // it is time
 	empty.began = began.Add(doubtEvery)
-	if doubts, again := s.doubts(empty, 0, 0); !doubts || again != 0 {
+	if doubts, again := s.doubts(&empty, 0, 0); !doubts || again != 0 {
 		t.Errorf("after %v it doubts %v, again in %v", doubtEvery, doubts, again)
 	}
 }

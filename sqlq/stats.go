@@ -1,27 +1,30 @@
 package sqlq
 
 import (
+	"time"
+
+	"github.com/sqlq/sqlq/sqlq/internal/store"
 	"github.com/sqlq/sqlq/sqlq/internal/wakeup"
 )
 
-// Stats says how the endpoints of a Client's Run stand, and what they have done since it began.
+// Stats reports the state of a Client's endpoints, and what they have done since Run began.
 type Stats struct {
-	// Listening says that LISTEN works, so that senders wake the endpoints. Otherwise they poll: see Config.PollInterval.
+	// Listening reports whether LISTEN works, so that senders wake the endpoints. Otherwise they poll: see Config.PollInterval.
 	Listening bool
-	// Endpoints are those of Run, in its order; none while it does not run.
+	// Endpoints are the endpoints given to Run, in their order; empty while it does not run.
 	Endpoints []EndpointStats
 }
 
-// EndpointStats is how one endpoint of this process stands, and counts what it has done.
+// EndpointStats is the state of one endpoint of this process, and counts what it has done.
 type EndpointStats struct {
 	Name string // of the endpoint
 	// Waits is how the endpoint learns of the next message.
 	Waits Waits
-	// Running counts handlers under way, Waiting messages in hand whose handlers have not begun.
+	// Running counts running handlers, Waiting messages in hand whose handlers have not begun.
 	Running, Waiting int
 
-	// Fetches counts statements that looked for messages, Received the messages that they brought. Received includes
-	// messages that were freed again unhandled.
+	// Fetches counts statements that fetched messages, Received the messages that they returned, including
+	// those that were released again unhandled.
 	Fetches, Received uint64
 	// Wakes counts notifications by senders and by other processes.
 	Wakes uint64
@@ -29,32 +32,32 @@ type EndpointStats struct {
 	// error table.
 	Handled, Retried, Failed uint64
 	// Expired counts messages that were removed without being handled, or handled again, because their time to live had
-	// passed when they were received. Those that the leading process sweeps up elsewhere are in its log only.
+	// passed when they were received. Those that the leading process sweeps are only in its log.
 	Expired uint64
-	// Duplicates counts messages that were removed without being handled, because one of the same id was handled within
+	// Duplicates counts messages that were removed without being handled, because one with the same id was handled within
 	// Endpoint.Deduplicate.
 	Duplicates uint64
-	// Leased counts messages that moved to the leased table because they still ran at the hold limit.
+	// Leased counts messages that moved to the leased table because their handlers were still running at the hold limit.
 	Leased uint64
 }
 
-// Waits is how an endpoint learns of the next message.
+// Waits says how an endpoint learns of the next message.
 type Waits string
 
 const (
-	// Awake: it looks by itself, because there are messages, or were a moment ago; senders need not notify.
+	// Awake: it looks by itself, because there are messages, or were a moment ago. Senders need not notify it.
 	Awake Waits = "awake"
 	// Notified: it sleeps, and senders wake it.
 	Notified Waits = "notified"
-	// OnCall: it sleeps, and the process that senders wake calls it when there is more than that one can do.
+	// OnCall: it sleeps, and the process that senders wake calls it when there is more than that process can handle.
 	OnCall Waits = "on call"
-	// Polls: LISTEN does not work; it looks every Config.PollInterval.
+	// Polls: LISTEN does not work, so it looks every Config.PollInterval.
 	Polls Waits = "polls"
-	// Paused: an operator has paused its queue. It takes no message, and does not look for any, until the queue is resumed.
+	// Paused: an operator has paused its queue. It does not look for messages until the queue is resumed.
 	Paused Waits = "paused"
 )
 
-// Stats returns how the Client's endpoints stand at this moment. It asks nothing of the database.
+// Stats returns the current state of the Client's endpoints, without asking the database.
 func (c *Client) Stats() Stats {
 	c.mu.Lock()
 	r := c.runner
@@ -68,9 +71,11 @@ func (c *Client) Stats() Stats {
 	}
 	s := Stats{Listening: r.listener.Hears()}
 	for _, in := range instances {
-		e := in.stats()
+		e := in.counts.now()
+		e.Name = in.endpoint.Name
+		e.Running, e.Waiting = in.hand.working(in.hasTx)
 		switch how := in.bell.Rests(); {
-		case in.isPaused():
+		case in.lookout.isPaused():
 			e.Waits = Paused
 		case !s.Listening || in.bell.IsRefused():
 			e.Waits = Polls
@@ -86,19 +91,67 @@ func (c *Client) Stats() Stats {
 	return s
 }
 
-func (in *instance) stats() EndpointStats {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	e := in.done
-	e.Name = in.endpoint.Name
-	e.Running, e.Waiting = in.running(), in.states[waiting]
-	return e
+// counts is what an instance has done since Run began. mu guards all of it; it is one of the last in the order of locks.
+type counts struct {
+	mu        ranked[ofPart]
+	done      EndpointStats
+	handled   uint64 // by countedAt, the last heartbeat
+	countedAt time.Time
 }
 
-// running counts the handlers under way.
-func (in *instance) running() int {
-	if in.hasTx {
-		return in.busy + in.busyTx - in.fetching // the others' connections are still fetching
+// woken counts a notification.
+func (c *counts) woken() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.done.Wakes++
+}
+
+// fetched counts a fetch that brought so many messages.
+func (c *counts) fetched(messages int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.done.Fetches++
+	c.done.Received += uint64(messages)
+}
+
+// over counts a message that is done without a settle.
+func (c *counts) over(expired bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if expired {
+		c.done.Expired++
+	} else {
+		c.done.Handled++
 	}
-	return in.busy
+}
+
+// settled counts what a settlement has committed.
+func (c *counts) settled(s *settlement) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.done.Handled += uint64(len(s.keys) + len(s.rows) + s.gone - s.inbox.duplicates - s.expired)
+	c.done.Expired += uint64(s.expired)
+	c.done.Duplicates += uint64(s.inbox.duplicates)
+	c.done.Retried += uint64(len(s.retries) - s.waits)
+	c.done.Failed += uint64(len(s.failures))
+	c.done.Leased += uint64(len(s.leases))
+}
+
+// now returns what was counted.
+func (c *counts) now() EndpointStats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.done
+}
+
+// atHeartbeat returns what was counted as the instance table has it, with the rate since the call before.
+func (c *counts) atHeartbeat(now time.Time) (n store.Counters) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n = store.Counters{Handled: int64(c.done.Handled), Failed: int64(c.done.Retried + c.done.Failed), Expired: int64(c.done.Expired)}
+	if since := now.Sub(c.countedAt).Seconds(); !c.countedAt.IsZero() && since > 0 {
+		n.Rate = float32(float64(c.done.Handled-c.handled) / since)
+	}
+	c.countedAt, c.handled = now, c.done.Handled
+	return n
 }

@@ -3,50 +3,62 @@ package sqlq
 import (
 	"context"
 	"math"
+	"sync"
 	"time"
 
 	"github.com/sqlq/sqlq/sqlq/internal/session"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// apart keeps a message that may have killed a process apart from all others of the instance while its handler runs, and
+// apart keeps messages that may have killed a process apart from all others of their instance.
+type apart struct {
+	client  *Client
+	ctx     context.Context // of the handlers
+	hand    *hand
+	turnOf  chan struct{} // filled while such a message is in hand, of the whole process
+	refused func(*delivery, error) time.Duration
+
+	alone sync.RWMutex // held for writing by such a message, for reading by others, while their handlers run
+}
+
+// begin keeps a message that may have killed a process apart from all others of the instance while its handler runs, and
 // from others of its kind in the whole process until it is settled, so that another death points at it alone. The attempt
 // is counted beforehand, because nobody may be left to do it. It waits until the message may run, and returns false when
-// it may not; else rejoin must follow. A receiver settles what is finished while it waits, by meanwhile: the message that
+// it may not; else end must follow. A receiver settles what is finished while it waits, by meanwhile: the message that
 // it waits for may be among it, and all other receivers may be waiting too.
-func (in *instance) apart(d *delivery, meanwhile func()) bool {
+func (a *apart) begin(d *delivery, meanwhile func()) bool {
 	if !d.crashes {
-		in.alone.RLock()
+		a.alone.RLock()
 		return true
 	}
-	if !in.turn(d, meanwhile) {
+	if !a.turn(d, meanwhile) {
 		d.outcome = outcome{verdict: giveBack}
 		return false
 	}
-	in.alone.Lock()
-	ctx, cancel := context.WithTimeout(in.ctx, 30*time.Second)
+	a.alone.Lock()
+	ctx, cancel := context.WithTimeout(a.ctx, 30*time.Second)
 	defer cancel()
 	var mine bool
-	err := session.OnPool(ctx, in.client.pool, func(db store.DBTX) (err error) {
-		if mine, err = in.client.store.Leases.BeginAlone(ctx, db, d.leasedBy, d.lease); err == nil && mine {
-			err = in.readBody(ctx, db, d)
+	err := session.OnPool(ctx, a.client.pool, func(db store.DBTX) (err error) {
+		if mine, err = a.client.store.Leases.BeginAlone(ctx, db, d.leasedBy, d.lease); err == nil && mine {
+			err = a.readBody(ctx, db, d)
 		}
 		return err
 	})
 	if err == nil && mine {
 		return true
 	}
-	in.alone.Unlock()
+	a.alone.Unlock()
 	if err == nil || session.Lost(err) || session.Troubled(err) {
 		d.outcome = outcome{verdict: giveBack}
 	} else { // it would come back at once
-		d.wait(in.refusedAgain(d, err), refusalOf(err))
+		d.wait(a.refused(d, err), refusalOf(err))
 	}
 	return false
 }
 
 // turn waits until no other message is in hand that may have killed a process; false when handlers are to end.
-func (in *instance) turn(d *delivery, meanwhile func()) bool {
+func (a *apart) turn(d *delivery, meanwhile func()) bool {
 	var again <-chan time.Time
 	if meanwhile != nil {
 		tick := time.NewTicker(5 * time.Millisecond)
@@ -55,15 +67,13 @@ func (in *instance) turn(d *delivery, meanwhile func()) bool {
 	}
 	for {
 		select {
-		case in.run.suspect <- struct{}{}:
-			in.mu.Lock()
-			d.apart = d.state == running
-			in.mu.Unlock()
-			if !d.apart { // the drain has given it back, so nobody would end its turn
-				<-in.run.suspect
+		case a.turnOf <- struct{}{}:
+			mine := a.hand.goApart(d)
+			if !mine {
+				<-a.turnOf
 			}
-			return d.apart
-		case <-in.ctx.Done():
+			return mine
+		case <-a.ctx.Done():
 			return false
 		case <-again:
 			meanwhile()
@@ -71,20 +81,26 @@ func (in *instance) turn(d *delivery, meanwhile func()) bool {
 	}
 }
 
-// rejoin ends what apart began.
-func (in *instance) rejoin(d *delivery) {
+// end ends what begin began.
+func (a *apart) end(d *delivery) {
 	if d.crashes {
-		in.alone.Unlock()
+		a.alone.Unlock()
 	} else {
-		in.alone.RUnlock()
+		a.alone.RUnlock()
 	}
 }
 
 // suspicion is what an instance knows of messages that may have killed a process. What the dead one had held is free again,
 // and has a seq up to the last one that was given out when its death became known: so far the instance receives by lease,
 // and what comes behind as ever. It ends as soon as no message is left there. What the dead one had leased comes back with
-// a mark, and wherever it is found it is left to a fetch by lease. The instance's mutex guards it.
+// a mark, and wherever it is found it is left to a fetch by lease.
+//
+// mu guards what is below it; it is one of the last in the order of locks.
 type suspicion struct {
+	life   *life
+	ranOut func() // has messages received as ever that are still there: fetches have gone past them
+
+	mu      ranked[ofPart]
 	until   time.Time // zero: there is none
 	known   bool      // upTo is; until then nothing is received but by lease
 	upTo    int64     // the last seq under suspicion
@@ -102,52 +118,27 @@ const (
 	suspectEvery = 100 * time.Millisecond
 )
 
-// suspect has the instance receive by lease what there is, because a process of its endpoint died with messages in hand.
-func (in *instance) suspect() {
-	in.mu.Lock()
-	defer in.mu.Unlock()
+// all has the instance receive by lease what there is, because a process of its endpoint died with messages in hand.
+func (s *suspicion) all() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	now := time.Now()
-	in.suspicion.begin(now)
-	in.suspicion.known = false
-	in.timeSuspicion(now)
+	s.begin(now)
+	s.known = false
+	s.time(now)
 }
 
-// timeSuspicion sees to the end of a suspicion whose time runs out.
-func (in *instance) timeSuspicion(now time.Time) {
-	if s := &in.suspicion; !s.timed {
-		s.timed = true
-		in.run.life.after(s.until.Sub(now), in.suspicionRanOut)
-	}
-}
-
-// suspicionRanOut has messages received as ever that are still there: fetches have gone past them.
-func (in *instance) suspicionRanOut() {
-	in.mu.Lock()
-	now, s := time.Now(), &in.suspicion
-	s.timed = false
-	again, over := s.holds(now), !s.until.IsZero()
-	if again {
-		in.timeSuspicion(now)
-	} else {
-		s.until = time.Time{}
-	}
-	in.mu.Unlock()
-	if !again && over {
-		in.lookFromLow()
-	}
-}
-
-// suspectUpTo has the instance receive messages up to a seq by lease: there are marked ones.
-func (in *instance) suspectUpTo(seq int64) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	s, now := &in.suspicion, time.Now()
+// upToSeq has the instance receive messages up to a seq by lease: there are marked ones.
+func (s *suspicion) upToSeq(seq int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
 	if !s.holds(now) {
 		s.known, s.upTo = true, 0
 	}
 	s.begin(now)
 	s.upTo = max(s.upTo, seq)
-	in.timeSuspicion(now)
+	s.time(now)
 }
 
 func (s *suspicion) begin(now time.Time) {
@@ -157,60 +148,124 @@ func (s *suspicion) begin(now time.Time) {
 
 func (s *suspicion) holds(now time.Time) bool { return now.Before(s.until) }
 
-// suspicious says whether some messages are under suspicion.
-func (in *instance) suspicious() bool {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.suspicion.holds(time.Now())
+// time sees to the end of a suspicion whose time runs out.
+func (s *suspicion) time(now time.Time) {
+	if !s.timed {
+		s.timed = true
+		s.life.after(s.until.Sub(now), s.timeIsUp)
+	}
+}
+
+func (s *suspicion) timeIsUp() {
+	s.mu.Lock()
+	now := time.Now()
+	s.timed = false
+	again, over := s.holds(now), !s.until.IsZero()
+	if again {
+		s.time(now)
+	} else {
+		s.until = time.Time{}
+	}
+	s.mu.Unlock()
+	if !again && over {
+		s.ranOut()
+	}
+}
+
+// suspected is a suspicion as it stands at a moment.
+type suspected struct {
+	holds   bool
+	mayLook bool // a fetch by lease may begin
+	rests   bool // and may bring something
+	known   bool
+	upTo    int64
+	epoch   int
+}
+
+// at returns how it stands.
+func (s *suspicion) at(now time.Time) suspected {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	holds := s.holds(now)
+	return suspected{holds: holds, mayLook: holds && !s.looking && !now.Before(s.next), rests: holds && s.rest, known: s.known, upTo: s.upTo, epoch: s.epoch}
+}
+
+// look notes that a fetch by lease begins, lookEnds that it has ended.
+func (s *suspicion) look() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.looking = true
+}
+
+func (s *suspicion) lookEnds() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.looking = false
+}
+
+// fetched takes in whether a fetch by lease has left messages behind.
+func (s *suspicion) fetched(epoch int, rest bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.epoch != epoch {
+		return
+	}
+	if s.rest = rest; !rest {
+		s.next = time.Now().Add(suspectEvery)
+	}
+}
+
+// lookAgain has the next fetch by lease begin at once.
+func (s *suspicion) lookAgain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rest, s.next = true, time.Time{}
+}
+
+// goesUpTo notes how far the suspicion goes.
+func (s *suspicion) goesUpTo(epoch int, seq int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.epoch == epoch {
+		s.known, s.upTo = true, max(s.upTo, seq)
+	}
+}
+
+// end ends a suspicion, if it is still that one.
+func (s *suspicion) end(epoch int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.epoch == epoch {
+		s.until = time.Time{}
+	}
 }
 
 // learnSuspects reads how far suspicion goes, before the first fetch by lease. A role that may not read it suspects all
 // messages.
-func (r *receiver) learnSuspects(ctx context.Context, w *work) error {
-	in := w.in
+func (l *link) learnSuspects(ctx context.Context, w *work) error {
 	if w.upTo > 0 {
 		return nil
 	}
-	last, err := r.run.client.store.Ready.LastGiven(ctx, r.conn, in.endpoint.Name)
+	last, err := l.run.client.store.Ready.LastGiven(ctx, l.conn, w.in.endpoint.Name)
 	if session.State(err) == session.InsufficientPrivilege {
 		last, err = math.MaxInt64, nil
 	}
 	if err != nil {
 		return err
 	}
-	in.mu.Lock()
-	defer in.mu.Unlock()
 	w.upTo = max(last, 1)
-	if s := &in.suspicion; s.epoch == w.doubt {
-		s.known, s.upTo = true, max(s.upTo, last)
-	}
+	w.in.suspicion.goesUpTo(w.doubt, last)
 	return nil
 }
 
-// fetchedSuspects takes in how many messages a fetch by lease brought, and whether it left some for their size.
-func (in *instance) fetchedSuspects(w work, got int, rest bool) {
-	if got > 0 {
-		in.fetches++
-		in.start.active = true
-	}
-	if s := &in.suspicion; s.epoch == w.doubt {
-		if s.rest = got >= w.n || rest; !s.rest {
-			s.next = time.Now().Add(suspectEvery)
-		}
-	}
-}
-
 // clearSuspicion ends the suspicion when no message is left there, which a fetch by lease that brought nothing makes likely.
-func (r *receiver) clearSuspicion(ctx context.Context, w work) {
-	in := w.in
-	left, err := r.run.client.store.Ready.Any(ctx, r.conn, in.endpoint.Name, w.after, w.upTo)
+func (l *link) clearSuspicion(ctx context.Context, w work) {
+	left, err := l.run.client.store.Ready.Any(ctx, l.conn, w.in.endpoint.Name, w.after, w.upTo)
 	if err != nil {
-		r.lost(err)
+		l.lost(err)
 		return
 	}
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if !left && in.suspicion.epoch == w.doubt {
-		in.suspicion.until = time.Time{}
+	if !left {
+		w.in.suspicion.end(w.doubt)
 	}
 }

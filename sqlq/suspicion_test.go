@@ -15,31 +15,30 @@ func TestSuspicionThatRunsOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rung := 0
 		in := &instance{run: &runner{}, bell: wakeup.NewBell(wakeup.Bell{Rung: func(wakeup.Reason) { rung++ }})}
+		in.suspicion.life, in.suspicion.ranOut = &in.run.life, in.lookFromLow
 		defer in.run.life.end(time.Second)
-		in.start.high = 1000
+		in.source.at.high = 1000
 		looks := func(when string, want int) {
 			t.Helper()
 			synctest.Wait()
-			in.mu.Lock()
-			defer in.mu.Unlock()
-			if in.start.rewinds != want || rung != want {
-				t.Errorf("%s: it looks again for the %d. time and was woken %d times, want %d", when, in.start.rewinds, rung, want)
+			in.source.mu.Lock()
+			defer in.source.mu.Unlock()
+			if in.source.at.rewinds != want || rung != want {
+				t.Errorf("%s: it looks again for the %d. time and was woken %d times, want %d", when, in.source.at.rewinds, rung, want)
 			}
 		}
-		in.suspect()
+		in.suspicion.all()
 		time.Sleep(suspicionTime / 2)
-		in.suspectUpTo(900)
+		in.suspicion.upToSeq(900)
 		time.Sleep(suspicionTime * 3 / 4)
 		looks("it was renewed", 0)
 		time.Sleep(suspicionTime)
 		looks("it has run out", 1)
-		if in.start.high != 0 {
-			t.Errorf("the next fetch begins at %d", in.start.high)
+		if in.source.at.high != 0 {
+			t.Errorf("the next fetch begins at %d", in.source.at.high)
 		}
-		in.suspect()
-		in.mu.Lock()
-		in.suspicion.until = time.Time{} // as clearSuspicion does
-		in.mu.Unlock()
+		in.suspicion.all()
+		in.suspicion.end(in.suspicion.at(time.Now()).epoch) // as clearSuspicion does
 		time.Sleep(2 * suspicionTime)
 		looks("another was cleared", 1)
 	})

@@ -46,7 +46,7 @@ func graphileSubjects() []subject {
 	}
 }
 
-// graphileVersion is the pinned one.
+// graphileVersion is the pinned version.
 func graphileVersion() string {
 	var pinned struct{ Dependencies map[string]string }
 	text, err := graphileFiles.ReadFile("graphile/package.json")
@@ -59,13 +59,13 @@ func graphileVersion() string {
 	return "v" + pinned.Dependencies["graphile-worker"]
 }
 
-// fetched is a folder with graphile-worker and the program that runs it.
+// fetched is a folder with graphile-worker and the script that runs it.
 type fetched struct{ dir string }
 
-// fetchGraphile installs what package-lock.json says, and nothing else, in the rig's folder.
+// fetchGraphile installs exactly what package-lock.json pins, in the rig's folder.
 func fetchGraphile(ctx context.Context, l *rig) (*fetched, error) {
 	if !l.npm {
-		return nil, fmt.Errorf("%w: graphile-worker is fetched by npm, when -npm asks for that", errNotHere)
+		return nil, fmt.Errorf("%w: graphile-worker is fetched with npm, which needs the flag -npm", errNotHere)
 	}
 	for _, program := range []string{"node", "npm"} {
 		if _, err := exec.LookPath(program); err != nil {
@@ -129,7 +129,7 @@ func (g *graphileSystem) sendMany(ctx context.Context, os []Order) error {
 }
 
 func (g *graphileSystem) receive(ctx context.Context, in *inbox) (func(context.Context) error, error) {
-	cmd := g.node(context.WithoutCancel(ctx), g.how) // it ends with its standard input, also when this process dies
+	cmd := g.node(context.WithoutCancel(ctx), g.how) // it ends with its standard input, even if this process dies
 	input, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err

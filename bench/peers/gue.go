@@ -41,7 +41,7 @@ func gueSubjects() []subject {
 
 const gueQueue, gueType = "orders", "place_order"
 
-// gueTable makes the table that gue's documentation asks its users for (migrations/schema.sql of its module).
+// gueTable creates the table that gue's documentation asks for (migrations/schema.sql of its module).
 const gueTable = `
 	CREATE TABLE gue_jobs (
 		job_id text PRIMARY KEY,
@@ -113,7 +113,7 @@ func (g *gueSystem) receive(ctx context.Context, in *inbox) (func(context.Contex
 	options := []gue.WorkerPoolOption{
 		gue.WithPoolQueue(gueQueue),
 		gue.WithPoolLogger(gueslog.New(g.at.rig.log)),
-		gue.WithPoolGracefulShutdown(nil), // else the end of the context rolls back what is in hand
+		gue.WithPoolGracefulShutdown(nil), // otherwise the end of the context rolls back what is in hand
 	}
 	if g.poll > 0 {
 		options = append(options, gue.WithPoolPollInterval(g.poll), gue.WithPoolPollStrategy(gue.RunAtPollStrategy))

@@ -1,12 +1,12 @@
-// Command peers measures sqlq beside what a team would pick instead: River, gue, Watermill-SQL, and where they are to be
-// had graphile-worker and RabbitMQ. All of them in one run, on one throw-away server with fsync on, in turns, with the
-// same bodies and through their public APIs.
+// Command peers measures sqlq against what a team might pick instead: River, gue, Watermill-SQL and, if they are
+// available, graphile-worker and RabbitMQ. It measures all of them in one run, interleaved, on one throw-away server with fsync on,
+// with the same bodies and through their public APIs.
 //
 //	go run .                    # about ten minutes; Markdown
 //	go run . -short             # a minute, to see that everything works
 //	go run . -o json -only sqlq,river
 //
-// README.md says how each is set and why that is fair.
+// README.md says how each is configured, and why that is fair.
 package main
 
 import (
@@ -29,7 +29,7 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run returns the exit code: 0, 1 after a failure, 2 when the arguments are wrong.
+// run returns the exit code: 0, 1 after a failure, 2 if the arguments are wrong.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var o options
 	if err := o.parse(args, stderr); errors.Is(err, flag.ErrHelp) {
@@ -95,9 +95,9 @@ func (o *options) parse(args []string, stderr io.Writer) error {
 	case flags.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	case o.output != "md" && o.output != "json":
-		err = fmt.Errorf("-o %s: it is md or json", o.output)
+		err = fmt.Errorf("-o %s: it must be md or json", o.output)
 	case o.size.Rounds < 1 || o.size.Backlog < 100:
-		err = errors.New("-rounds is at least 1, -n at least 100")
+		err = errors.New("-rounds must be at least 1, and -n at least 100")
 	default:
 		err = unknown
 	}
@@ -107,7 +107,7 @@ func (o *options) parse(args []string, stderr io.Writer) error {
 	return err
 }
 
-// compare measures what was asked for, and stops and removes all that it started.
+// compare measures what was asked for, and stops and removes everything that it started.
 func compare(ctx context.Context, o options, log *slog.Logger, say func(string, ...any)) (r *report, err error) {
 	began := time.Now()
 	loadBefore := loadAverage()
@@ -133,7 +133,7 @@ func compare(ctx context.Context, o options, log *slog.Logger, say func(string, 
 	return r, err
 }
 
-// available parts the subjects into those that can be measured here and the others.
+// available divides the subjects into those that can be measured here and the others.
 func (l *rig) available(ctx context.Context, all []subject) (present []subject, missing []absent) {
 	for _, s := range all {
 		if s.available == nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/sqlq/sqlq/internal/lab"
 )
 
-// row is one of the things measured.
+// row is one of the measured quantities.
 type row string
 
 const (
@@ -27,7 +27,7 @@ const (
 
 var allRows = []row{rowDrain, rowSend16, rowSendMany, rowWAL, rowP50, rowP99}
 
-// results holds what was measured: by subject and row, a value a round.
+// results contains what was measured: by subject and row, a value per round.
 type results map[string]map[row]lab.Series
 
 func (r results) add(s subject, what row, value float64) {
@@ -53,7 +53,7 @@ var passes = []pass{
 	{"latency", []row{rowP50, rowP99}, (*rig).latency},
 }
 
-// run measures the subjects in rounds: every pass goes round all of them before the next begins. A system that fails is
+// run measures the subjects in rounds: each pass measures all of them before the next begins. A system that fails is
 // left out from then on, and has no figures.
 func (l *rig) run(ctx context.Context, all []subject) (into results, failed []absent, err error) {
 	into = results{}
@@ -82,8 +82,8 @@ func (l *rig) run(ctx context.Context, all []subject) (into results, failed []ab
 	return into, failed, nil
 }
 
-// backlog sends a backlog in batches and then has it drained. The drain counts from the first call of a handler to the
-// last, which leaves out how long a receiver takes to start, and to settle what was handled at the end.
+// backlog sends a backlog in batches and then drains it. The drain counts from the first handler call to the
+// last, which leaves out the time that a receiver takes to start, and to settle what was handled at the end.
 func (l *rig) backlog(ctx context.Context, s subject, sys system, url string, into results) error {
 	n := l.size.Backlog
 	first := l.ids(n)
@@ -106,7 +106,7 @@ func (l *rig) backlog(ctx context.Context, s subject, sys system, url string, in
 	if wal[1], err = l.wal(ctx); err != nil {
 		return err
 	}
-	// As autovacuum would have done by and by: the planner is to know the table.
+	// As autovacuum would have done by then, so that the planner knows the table.
 	if err := lab.Execute(ctx, url, `ANALYZE`); err != nil {
 		return err
 	}
@@ -133,7 +133,7 @@ func (l *rig) backlog(ctx context.Context, s subject, sys system, url string, in
 	return nil
 }
 
-// receive runs the system's receiver until the inbox is full, or for a time, and stops it. It returns whether the inbox
+// receive runs the system's receiver until the inbox is full or the time is over, and stops it. It reports whether the inbox
 // is full.
 func (l *rig) receive(ctx context.Context, sys system, in *inbox, within time.Duration) (full bool, err error) {
 	stop, err := sys.receive(ctx, in)
@@ -166,14 +166,14 @@ func (in *inbox) wait(ctx context.Context, within time.Duration) (full bool, err
 	}
 }
 
-// nothingLeft complains when a system whose receiver has ended has orders yet, though all were handled.
+// nothingLeft returns an error if a system whose receiver has ended still has orders, although all were handled.
 func (l *rig) nothingLeft(ctx context.Context, sys system) error {
 	left, err := sys.left(ctx)
 	if err != nil {
 		return fmt.Errorf("count what is left: %w", err)
 	}
 	if left > 0 {
-		return fmt.Errorf("%d orders are left, though all were handled", left)
+		return fmt.Errorf("%d orders are left, although all were handled", left)
 	}
 	return nil
 }
@@ -183,7 +183,7 @@ const (
 	warmSends = 5 // of each sender, before the clock starts
 )
 
-// senders sends single orders from 16 goroutines. Nobody receives.
+// senders sends single orders from 16 goroutines, without a receiver.
 func (l *rig) senders(ctx context.Context, s subject, sys system, _ string, into results) error {
 	rate, _, _, err := l.sendFrom16(ctx, sys)
 	if err != nil {
@@ -193,11 +193,11 @@ func (l *rig) senders(ctx context.Context, s subject, sys system, _ string, into
 	return nil
 }
 
-// sendFrom16 returns the rate, the id of the first order that was sent, and how many were in all.
+// sendFrom16 returns the rate, the id of the first order sent, and how many were sent in all.
 func (l *rig) sendFrom16(ctx context.Context, sys system) (rate float64, first int64, n int, err error) {
 	const warm = senders * warmSends
 	first = l.ids(warm + l.size.SendMost)
-	var called atomic.Int64 // how often, by which the ids go
+	var called atomic.Int64 // how many calls, which determines the ids
 	sendOne := func() (more bool, err error) {
 		i := called.Add(1)
 		if i > int64(warm+l.size.SendMost) {
@@ -231,8 +231,8 @@ func (l *rig) sendFrom16(ctx context.Context, sys system) (rate float64, first i
 	return float64(n-warm) / took.Seconds(), first, n, err
 }
 
-// latency sends single orders at a steady rate to a receiver that has nothing else to do, and takes the time from the
-// call of send to the handler. The pauses vary, so that they do not keep step with anybody's polling.
+// latency sends single orders at a steady rate to a receiver that has nothing else to do, and measures the time from the
+// call of send to the handler. The pauses vary, so that they are not in step with any polling.
 func (l *rig) latency(ctx context.Context, s subject, sys system, _ string, into results) error {
 	times, err := l.latencies(ctx, sys, max(l.size.LatencyFor, 2*s.poll))
 	if err != nil {

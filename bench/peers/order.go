@@ -10,7 +10,7 @@ import (
 
 // Order is the message that every system carries: 200 bytes of JSON.
 type Order struct {
-	ID       int64  `json:"id"` // from firstID, all of the same length
+	ID       int64  `json:"id"` // from firstID on, all of the same length
 	Customer string `json:"customer"`
 	Address  string `json:"address"`
 	Item     string `json:"item"`
@@ -19,10 +19,10 @@ type Order struct {
 	Note     string `json:"note"`
 }
 
-// MessageType is the name under which sqlq carries it.
+// MessageType is its type in sqlq.
 func (Order) MessageType() string { return "shop.PlaceOrder" }
 
-// Kind is the name under which River carries it.
+// Kind is its kind in River.
 func (Order) Kind() string { return "place_order" }
 
 const (
@@ -40,7 +40,7 @@ func newOrder(id int64) Order {
 func encode(o Order) []byte {
 	body, err := json.Marshal(o)
 	if err != nil {
-		panic(fmt.Sprintf("an order cannot be encoded: %v", err)) // it is numbers and strings
+		panic(fmt.Sprintf("an order cannot be encoded: %v", err)) // cannot happen: it has only numbers and strings
 	}
 	return body
 }
@@ -54,27 +54,27 @@ func orders(first int64, n int) []Order {
 	return all
 }
 
-// inbox takes down which of the expected orders were handled, when, and how often. Handlers call it from any goroutine.
+// inbox records which of the expected orders were handled, when, and how often. Handlers call it from any goroutine.
 type inbox struct {
 	first int64          // the lowest id that is expected
 	at    []atomic.Int64 // when each was first handled, in Unix nanoseconds; 0: not yet
 
 	distinct  atomic.Int64
 	again     atomic.Int64 // deliveries beyond the first
-	strangers atomic.Int64 // ids that nobody sent
+	strangers atomic.Int64 // ids that were never sent
 
 	full chan struct{} // closed once every expected order was handled
 
 	failing sync.Once
-	failed  chan struct{} // closed when the system cannot go on
-	err     error         // why, to be read once failed is closed
+	failed  chan struct{} // closed when the system has broken down
+	err     error         // the reason, to be read after failed is closed
 }
 
 func newInbox(first int64, n int) *inbox {
 	return &inbox{first: first, at: make([]atomic.Int64, n), full: make(chan struct{}), failed: make(chan struct{})}
 }
 
-// handled says that the order was handled at a time.
+// handled records that the order was handled at a time.
 func (in *inbox) handled(id int64, at time.Time) {
 	i := id - in.first
 	if i < 0 || i >= int64(len(in.at)) {
@@ -90,7 +90,7 @@ func (in *inbox) handled(id int64, at time.Time) {
 	}
 }
 
-// fail says that the receiver has broken down.
+// fail records that the receiver has broken down.
 func (in *inbox) fail(err error) {
 	in.failing.Do(func() { in.err = err; close(in.failed) })
 }
@@ -111,7 +111,7 @@ func (in *inbox) span() (n int, d time.Duration) {
 	return n, time.Duration(last - first)
 }
 
-// check complains about what was handled more than once, and about what nobody sent.
+// check returns an error if orders were handled more than once, or were never sent.
 func (in *inbox) check() error {
 	if again, strangers := in.again.Load(), in.strangers.Load(); again > 0 || strangers > 0 {
 		return fmt.Errorf("%d orders were handled again, %d were never sent", again, strangers)

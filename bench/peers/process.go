@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// guardScript runs a program that does not outlive this one. It is given a folder, and then the program with its
-// arguments. When its standard input ends, which the kernel brings about if this process dies of whatever cause, all of
-// its process group is told to end, and then made to; the folder is removed.
+// guardScript runs a program that does not outlive this one. Its arguments are a folder, and then the program with its
+// arguments. When its standard input ends, which the kernel ensures however this process dies, it terminates its whole
+// process group, then kills it, and removes the folder.
 //
 //go:embed guard.sh
 var guardScript string
@@ -21,7 +21,7 @@ type process struct {
 	cmd   *exec.Cmd
 	leash *os.File
 	ended chan struct{}
-	log   string // the file that has what it said
+	log   string // the file with its output
 }
 
 // guarded starts a program that keeps its files in folder. log is a file, which may be in it.
@@ -47,7 +47,7 @@ func guarded(folder, log string, env []string, program string, args ...string) (
 	p := &process{cmd: cmd, leash: leash, ended: make(chan struct{}), log: log}
 	go func() {
 		defer close(p.ended)
-		_ = cmd.Wait() // it ends by a signal
+		_ = cmd.Wait() // a signal ends it
 	}()
 	return p, nil
 }
@@ -59,13 +59,13 @@ func (p *process) stop() error {
 	case <-p.ended:
 		return nil
 	case <-time.After(30 * time.Second):
-		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // not waited for yet, so the id is still its own
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // it was not waited for yet, so the id is still its own
 		<-p.ended
 		return fmt.Errorf("%s did not end by itself", p.cmd.Args[5])
 	}
 }
 
-// said returns the end of what the program said, for an error.
+// said returns the end of the program's output, for an error.
 func (p *process) said() string {
 	text, err := os.ReadFile(p.log)
 	if err != nil {

@@ -52,8 +52,8 @@ type broker struct {
 	process *process
 }
 
-// findBroker returns the script that starts the server. Debian's in the PATH insists on a user and on folders; the one
-// that it wraps takes all from the environment.
+// findBroker returns the script that starts the server. Debian's script in the PATH insists on a user and on folders; the one
+// that it wraps takes everything from the environment.
 func findBroker() (string, error) {
 	found, err := exec.LookPath("rabbitmq-server")
 	if err != nil {
@@ -66,7 +66,7 @@ func findBroker() (string, error) {
 	return found, nil
 }
 
-// startBroker starts the server on free ports of 127.0.0.1 and returns when it takes connections.
+// startBroker starts the server on free ports of 127.0.0.1 and returns when it accepts connections.
 func startBroker(ctx context.Context, l *rig) (*broker, error) {
 	script, err := findBroker()
 	if err != nil {
@@ -112,7 +112,7 @@ func startBroker(ctx context.Context, l *rig) (*broker, error) {
 		"ERL_EPMD_ADDRESS=127.0.0.1",
 		"ERL_EPMD_PORT=" + strconv.Itoa(ports[2]),
 	}
-	// Erlang's port mapper would stay behind as a daemon. One that runs already, in our process group, goes with it.
+	// Erlang's port mapper would stay behind as a daemon. One that is started before, in our process group, ends with the group.
 	const both = `if command -v epmd >/dev/null; then epmd & fi; exec "$0"`
 	p, err := guarded(dir, filepath.Join(l.temp, "rabbitmq.log"), env, "/bin/sh", "-c", both, script)
 	if err != nil {
@@ -137,7 +137,7 @@ func (b *broker) ready(ctx context.Context) error {
 		case <-b.process.ended:
 			return errors.New("it ended at once")
 		case <-ctx.Done():
-			return fmt.Errorf("it takes no connection: %w", err)
+			return fmt.Errorf("it accepts no connection: %w", err)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
@@ -194,7 +194,7 @@ func (r *rabbitSystem) open(_ context.Context, at place) (err error) {
 	return nil
 }
 
-// declare makes the queue, or looks at it.
+// declare creates the queue, or inspects it.
 func (r *rabbitSystem) declare(how func(name string, durable, autoDelete, exclusive, noWait bool, args amqp.Table) (amqp.Queue, error)) (amqp.Queue, error) {
 	return how(r.queue, true, false, false, false, amqp.Table{"x-queue-type": r.kind})
 }
@@ -286,9 +286,9 @@ func (r *rabbitSystem) receive(ctx context.Context, in *inbox) (func(context.Con
 		}
 	})
 	return func(context.Context) error {
-		err := ch.Cancel("peers", false) // what was delivered is handled yet; then the deliveries end
+		err := ch.Cancel("peers", false) // what was delivered is still handled; then the deliveries end
 		handler.Wait()
-		// The broker answers when it has come to the acknowledgements before.
+		// The broker answers when it has processed the acknowledgements before it.
 		return errors.Join(err, ch.Close(), conn.Close())
 	}, nil
 }

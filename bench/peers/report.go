@@ -14,7 +14,7 @@ import (
 	"github.com/sqlq/sqlq/internal/lab"
 )
 
-// report is what a run found. In the JSON every figure of a system is the median of its rounds.
+// report is the result of a run. In the JSON every figure of a system is the median of its rounds.
 type report struct {
 	Server     string              `json:"server"`
 	Settings   []setting           `json:"settings"`
@@ -45,7 +45,7 @@ type measured struct {
 	P50      *float64 `json:"p50_ms,omitempty"`
 	P99      *float64 `json:"p99_ms,omitempty"`
 
-	Rounds map[row]lab.Series `json:"rounds"` // of which these are the medians
+	Rounds map[row]lab.Series `json:"rounds"` // the values whose medians these are
 }
 
 // absent is a system that is not measured.
@@ -54,10 +54,10 @@ type absent struct {
 	Title string `json:"title"`
 	Why   string `json:"why"`
 
-	failed bool // it is here, but did not work
+	failed bool // it is available, but did not work
 }
 
-// failure says which systems were to be measured and could not.
+// failure returns an error that names the systems that should have been measured and could not be.
 func (r *report) failure() error {
 	var errs []error
 	for _, m := range r.Missing {
@@ -68,14 +68,14 @@ func (r *report) failure() error {
 	return errors.Join(errs...)
 }
 
-// ratio is one that the project holds itself to: sqlq ÷ another.
+// ratio is a target of the project: sqlq ÷ another system.
 type ratio struct {
 	key    string
 	row    row
 	other  string
 	title  string
 	target float64
-	least  bool // the target is the least that it may be; else the most
+	least  bool // the target is a minimum; otherwise a maximum
 }
 
 var ratios = []ratio{
@@ -129,13 +129,13 @@ func (r *report) write(w io.Writer, format string) error {
 	return err
 }
 
-// tables are the rows as people read them.
+// tables are the rows for people to read.
 var tables = []struct {
 	row   row
 	title string
 	note  string
 	unit  string
-	less  bool // is better
+	less  bool // less is better
 }{
 	{rowDrain, "Drain of a backlog", "A handler that decodes its message and does nothing else. From the first handled to the last.", "messages/s", false},
 	{rowSend16, "Single sends from 16 goroutines", "Each in a transaction of its own, committed when the call returns. Nobody receives.", "messages/s", false},
@@ -205,7 +205,7 @@ func (r *report) markdown() string {
 	return b.String()
 }
 
-// behind lists where sqlq is not the best.
+// behind lists the rows in which sqlq is not the best.
 func (r *report) behind(p func(format string, args ...any)) {
 	var lines []string
 	for _, t := range tables {

@@ -25,12 +25,12 @@ type rig struct {
 	npm    bool                             // graphile-worker may be fetched
 	server *devpg.Server
 	admin  *pgxpool.Pool
-	temp   string // a folder for what else must be written; removed at the end
+	temp   string // a folder for other files; removed at the end
 
 	broker  *broker  // RabbitMQ; nil: not started
 	fetched *fetched // graphile-worker; nil: not fetched
 
-	databases int   // made so far
+	databases int   // created so far
 	nextID    int64 // of orders
 }
 
@@ -38,10 +38,10 @@ type rig struct {
 type sizes struct {
 	Rounds     int           `json:"rounds"`
 	Backlog    int           `json:"backlog"`      // messages that are sent in batches and then drained
-	Batch      int           `json:"batch"`        // messages in a call that sends many
+	Batch      int           `json:"batch"`        // messages per call that sends many
 	DrainFor   time.Duration `json:"drain_for_ns"` // a drain that takes longer is cut off
 	SendFor    time.Duration `json:"send_for_ns"`  // how long 16 goroutines send
-	SendMost   int           `json:"-"`            // and how many messages at most
+	SendMost   int           `json:"-"`            // how many messages they send at most
 	Rate       float64       `json:"rate"`         // messages a second of the latency row
 	LatencyFor time.Duration `json:"latency_for_ns"`
 }
@@ -53,8 +53,8 @@ var (
 		SendMost: 1_000_000, Rate: 150, LatencyFor: time.Second}
 )
 
-// settings of the server. Only the rig checkpoints, before each measurement, so that no checkpoint falls into one and
-// another does without. All that makes a commit durable is on, as it is by default.
+// settings of the server. Only the rig checkpoints, before each measurement, so that no checkpoint happens during some measurements
+// and not during others. Everything that makes a commit durable is on, as it is by default.
 var settings = map[string]string{
 	"checkpoint_timeout": "1h",
 	"max_wal_size":       "8GB",
@@ -81,7 +81,7 @@ func openRig(ctx context.Context, size sizes, log *slog.Logger, say func(string,
 	return l, err
 }
 
-// close stops all that was started and removes all that was written.
+// close stops everything that was started and removes everything that was written.
 func (l *rig) close() error {
 	var errs []error
 	if l.broker != nil {
@@ -123,20 +123,20 @@ func (l *rig) with(ctx context.Context, s subject, f func(ctx context.Context, s
 	return f(ctx, sys, url)
 }
 
-// ids sets n ids aside and returns the first.
+// ids reserves n ids and returns the first.
 func (l *rig) ids(n int) int64 {
 	first := l.nextID
 	l.nextID += int64(n)
 	return first
 }
 
-// wal returns how many bytes of WAL the server has written since it was made.
+// wal returns how many bytes of WAL the server has written so far.
 func (l *rig) wal(ctx context.Context) (n int64, err error) {
 	err = l.admin.QueryRow(ctx, `SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint`).Scan(&n)
 	return n, err
 }
 
-// setting is one of the server's, as it says itself.
+// setting is a setting of the server, as the server reports it.
 type setting struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
@@ -151,13 +151,13 @@ func (l *rig) settings(ctx context.Context) ([]setting, error) {
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[setting])
 }
 
-// folder makes a folder in the rig's.
+// folder creates a folder in the rig's.
 func (l *rig) folder(name string) (string, error) {
 	path := filepath.Join(l.temp, name)
 	return path, os.Mkdir(path, 0o700)
 }
 
-// loadAverage returns the machine's load over the last minute; empty where the system does not tell.
+// loadAverage returns the machine's load over the last minute, or "" if the system does not report it.
 func loadAverage() string {
 	text, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
@@ -172,7 +172,7 @@ func count(ctx context.Context, pool *pgxpool.Pool, sql string) (n int, err erro
 	return n, err
 }
 
-// background runs a receiver that ends with its context, and returns what stops it. One that ends before has failed.
+// background runs a receiver that ends with its context, and returns a func that stops it. If it ends before, it has failed.
 func background(ctx context.Context, in *inbox, release func(), run func(context.Context) error) func(context.Context) error {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan error, 1)

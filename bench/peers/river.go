@@ -68,7 +68,7 @@ func (r *riverSystem) open(ctx context.Context, at place) (err error) {
 		return err
 	}
 	config := r.config()
-	config.Queues = nil // it only inserts
+	config.Queues = nil // this client only inserts
 	r.sender, err = river.NewClient(riverpgxv5.New(r.pool), config)
 	return err
 }
@@ -124,7 +124,7 @@ func (r *riverSystem) receive(ctx context.Context, in *inbox) (func(context.Cont
 	river.AddWorker(config.Workers, &riverWorker{in: in})
 	client, err := river.NewClient(riverpgxv5.New(pool), config)
 	if err == nil {
-		err = client.Start(context.WithoutCancel(ctx)) // its end would cancel the jobs; stop ends it
+		err = client.Start(context.WithoutCancel(ctx)) // the end of ctx would cancel the jobs; stop ends it instead
 	}
 	if err != nil {
 		pool.Close()

@@ -64,7 +64,7 @@ func (s *sqlqSystem) sendMany(ctx context.Context, os []Order) error {
 }
 
 func (s *sqlqSystem) receive(ctx context.Context, in *inbox) (func(context.Context) error, error) {
-	// A client of its own: one that also sends would be woken without the database.
+	// A separate client: one that also sends would be woken without the database.
 	pool, err := lab.NewPool(ctx, s.at.url, 4, nil)
 	if err != nil {
 		return nil, err

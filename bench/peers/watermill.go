@@ -85,7 +85,7 @@ func (w *watermillSystem) open(ctx context.Context, at place) (err error) {
 	if w.pool, err = lab.NewPool(ctx, at.url, sendConns, nil); err != nil {
 		return err
 	}
-	subscriber, err := w.subscriber(w.pool) // it makes the tables, those of the publisher too
+	subscriber, err := w.subscriber(w.pool) // it creates the tables, including those of the publisher
 	if err != nil {
 		return err
 	}
@@ -128,7 +128,7 @@ func (w *watermillSystem) receive(ctx context.Context, in *inbox) (func(context.
 		pool.Close()
 		return nil, err
 	}
-	messages, err := subscriber.Subscribe(context.WithoutCancel(ctx), watermillTopic) // its end would roll back what is in hand
+	messages, err := subscriber.Subscribe(context.WithoutCancel(ctx), watermillTopic) // the end of ctx would roll back what is in hand
 	if err != nil {
 		pool.Close()
 		return nil, err
@@ -162,7 +162,7 @@ func (w *watermillSystem) receive(ctx context.Context, in *inbox) (func(context.
 	}, nil
 }
 
-// settled waits, after the last order, until it is acknowledged in the database. A subscriber that is closed before may
+// settled waits, after the last order, until it is acknowledged in the database. A subscriber that is closed before that may
 // forget the acknowledgement, and deliver the order again.
 func (w *watermillSystem) settled(ctx context.Context, in *inbox) error {
 	select {

@@ -18,7 +18,7 @@ The large backlog is made of messages that the library sent, multiplied inside t
 	N: 5_000_000, NUsage: "messages that wait",
 	ConcurrencyUsage: "messages handled at a time (default 4 × cores)",
 	Duration:         60 * time.Second,
-	run:              runBacklog,
+	run:              func(ctx context.Context, l *rig) (Result, error) { return backlogRun{l}.run(ctx) },
 }
 
 type backlogResult struct {
@@ -36,9 +36,12 @@ type backlogResult struct {
 	IndexBytes      int64    `json:"index_bytes"`
 }
 
-func runBacklog(ctx context.Context, l *rig) (Result, error) {
+// backlogRun is a run of `sqlq bench backlog`.
+type backlogRun struct{ *rig }
+
+func (l backlogRun) run(ctx context.Context) (Result, error) {
 	const large, small = "large", "small"
-	if err := l.queues(ctx, large, small); err != nil {
+	if err := l.db.queues(ctx, large, small); err != nil {
 		return nil, err
 	}
 	r := &backlogResult{Waiting: max(10, l.N)}
@@ -47,14 +50,14 @@ func runBacklog(ctx context.Context, l *rig) (Result, error) {
 		return nil, err
 	}
 	var err error
-	if r.TableBytes, r.IndexBytes, err = l.sizes(ctx, large); err != nil {
+	if r.TableBytes, r.IndexBytes, err = l.stats.sizes(ctx, large); err != nil {
 		return nil, err
 	}
 	var rates, smallRates, memory, smallMemory lab.Series
 	waiting := r.Waiting
 	r.Rounds, err = l.rounds(ctx, enoughRounds, func(n int) error {
 		take := func(queue string, rates, memory *lab.Series) (int64, error) {
-			receipt, err := l.receive(ctx, 1, spec{Queues: []string{queue}, Handler: counting}, int64(r.Handled))
+			receipt, err := l.receivers.receive(ctx, 1, spec{Queues: []string{queue}, Handler: counting}, int64(r.Handled))
 			*rates = append(*rates, receipt.rate())
 			*memory = append(*memory, float64(receipt.PeakMemory)/(1<<20))
 			return receipt.Handled, err
@@ -70,7 +73,7 @@ func runBacklog(ctx context.Context, l *rig) (Result, error) {
 			waiting -= int(handled)
 			return err
 		}, func() error {
-			if err := l.empty(ctx, small); err != nil {
+			if err := l.db.empty(ctx, small); err != nil {
 				return err
 			}
 			if err := l.fill(ctx, small, r.Handled); err != nil {
@@ -90,9 +93,9 @@ func runBacklog(ctx context.Context, l *rig) (Result, error) {
 }
 
 // fillLarge makes a backlog of messages that equal what the library sends.
-func (l *rig) fillLarge(ctx context.Context, queue string, n int) error {
+func (l backlogRun) fillLarge(ctx context.Context, queue string, n int) error {
 	seed := min(n, 10_000)
-	if err := l.empty(ctx, floorQueue); err != nil {
+	if err := l.db.empty(ctx, floorQueue); err != nil {
 		return err
 	}
 	if err := l.fill(ctx, floorQueue, seed); err != nil {
@@ -100,7 +103,7 @@ func (l *rig) fillLarge(ctx context.Context, queue string, n int) error {
 	}
 	for sent := 0; sent < n; {
 		l.progress("filling queue %s: %s of %s", queue, lab.Thousands(int64(sent)), lab.Thousands(int64(n)))
-		tag, err := l.pool.Exec(ctx, fmt.Sprintf(`
+		tag, err := l.db.pool.Exec(ctx, fmt.Sprintf(`
 			INSERT INTO %s (id, type, headers, body)
 			SELECT gen_random_uuid(), type, headers, body FROM %s CROSS JOIN generate_series(1, 20) LIMIT $1`,
 			table(queue), table(floorQueue)), n-sent)
@@ -110,7 +113,7 @@ func (l *rig) fillLarge(ctx context.Context, queue string, n int) error {
 		sent += int(tag.RowsAffected())
 	}
 	l.progress("checkpoint")
-	return l.checkpoint(ctx)
+	return l.db.checkpoint(ctx)
 }
 
 // Tables implements Result.

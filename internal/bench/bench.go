@@ -12,13 +12,14 @@
 //
 // # What it leaves
 //
-// Everything is in the schema sqlq_bench, which is dropped at the end, also after a failure or Ctrl-C (rig.go).
+// Everything is in the schema sqlq_bench, which is dropped at the end, also after a failure or Ctrl-C (database.go).
 //
 // # Where things are
 //
 // A file is a benchmark: send.go, drain.go, exactlyonce.go, latency.go, slots.go, fairness.go, horizon.go, notify.go,
-// scale.go, backlog.go, idle.go. Shared are rig.go (the database), child.go and receive.go (receiving processes), message.go (what
-// is sent), server.go (what the server says of itself), cpu.go (what it costs the machine), statistics.go and report.go.
+// scale.go, backlog.go, idle.go. Shared are rig.go (what a run has), database.go (where it takes place), receivers.go, child.go and
+// receive.go (receiving processes), message.go (what is sent), server.go (what the server says of itself), cpu.go (what it costs the
+// machine), statistics.go and report.go.
 package bench
 
 import (

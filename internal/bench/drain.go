@@ -26,7 +26,7 @@ With --guarantee at-most-once or deduplicate the endpoint has Endpoint.AtMostOnc
 	ConcurrencyUsage: "messages handled at a time (default 4 × cores)",
 	Duration:         30 * time.Second,
 	Guarantees:       true,
-	run:              runDrain,
+	run:              func(ctx context.Context, l *rig) (Result, error) { return drainRun{l}.run(ctx) },
 }
 
 type drainResult struct {
@@ -59,16 +59,19 @@ type drainRound struct {
 	connections int64
 }
 
-func runDrain(ctx context.Context, l *rig) (Result, error) {
+// drainRun is a run of `sqlq bench drain`.
+type drainRun struct{ *rig }
+
+func (l drainRun) run(ctx context.Context) (Result, error) {
 	const queue = "drain"
 	r := &drainResult{Messages: l.N, Guarantee: cmp.Or(l.Guarantee, AtLeastOnce)}
-	if err := l.queues(ctx, queue); err != nil {
+	if err := l.db.queues(ctx, queue); err != nil {
 		return nil, err
 	}
 	var rates, floors, sends, receives, images, memory, cpu, databaseCPU lab.Series
 	var err error
 	r.Rounds, err = l.rounds(ctx, enoughRounds, func(n int) error {
-		d, err := l.drainRound(ctx, queue, n)
+		d, err := l.round(ctx, queue, n)
 		if err != nil {
 			return err
 		}
@@ -80,7 +83,7 @@ func runDrain(ctx context.Context, l *rig) (Result, error) {
 		cpu = append(cpu, each(float64(d.receipt.CPU.Nanoseconds())/1000))
 		databaseCPU = append(databaseCPU, each(float64(d.databaseCPU.Nanoseconds())/1000))
 		r.Connections = max(r.Connections, d.connections)
-		r.DeadTuples, err = l.deadTuples(ctx, queue)
+		r.DeadTuples, err = l.stats.deadTuples(ctx, queue)
 		return err
 	})
 	if err != nil {
@@ -95,28 +98,28 @@ func runDrain(ctx context.Context, l *rig) (Result, error) {
 	return r, nil
 }
 
-// drainRound fills both tables and empties them, in turn the one or the other first.
-func (l *rig) drainRound(ctx context.Context, queue string, n int) (d drainRound, err error) {
-	if err := l.empty(ctx, queue, floorQueue); err != nil {
+// round fills both tables and empties them, in turn the one or the other first.
+func (l drainRun) round(ctx context.Context, queue string, n int) (d drainRound, err error) {
+	if err := l.db.empty(ctx, queue, floorQueue); err != nil {
 		return d, err
 	}
-	if err := l.checkpoint(ctx); err != nil {
+	if err := l.db.checkpoint(ctx); err != nil {
 		return d, err
 	}
-	sent := walSpan{rig: l}
+	sent := walSpan{pool: l.db.pool}
 	if err := sent.of(ctx, func() error { return l.fill(ctx, queue, l.N) }); err != nil {
 		return d, err
 	}
-	if err := l.copyQueue(ctx, queue, floorQueue); err != nil {
+	if err := l.db.copyQueue(ctx, queue, floorQueue); err != nil {
 		return d, err
 	}
-	received := walSpan{rig: l}
+	received := walSpan{pool: l.db.pool}
 	err = alternate(n, func() error {
 		return received.of(ctx, func() error {
-			before := l.cpu.read()
+			before := l.stats.cpu.read()
 			var err error
 			d.receipt, d.connections, err = l.drain(ctx, queue)
-			d.databaseCPU, _ = l.cpu.read().since(before, nil)
+			d.databaseCPU, _ = l.stats.cpu.read().since(before, nil)
 			return err
 		})
 	}, func() error {
@@ -129,21 +132,21 @@ func (l *rig) drainRound(ctx context.Context, queue string, n int) (d drainRound
 }
 
 // drain has one process handle what is in a queue, sees that all of it was, and counts the process's connections.
-func (l *rig) drain(ctx context.Context, queue string) (r receipts, connections int64, err error) {
-	all, err := l.employ(ctx, 1, spec{Queues: []string{queue}, Handler: counting, Guarantee: l.Guarantee})
+func (l drainRun) drain(ctx context.Context, queue string) (r receipts, connections int64, err error) {
+	all, err := l.receivers.employ(ctx, 1, spec{Queues: []string{queue}, Handler: counting, Guarantee: l.Guarantee})
 	if err != nil {
 		return r, 0, err
 	}
-	if err := l.awaitHandled(ctx, all, int64(l.N)); err != nil {
+	if err := l.receivers.awaitHandled(ctx, all, int64(l.N)); err != nil {
 		return r, 0, err
 	}
-	if connections, err = l.sessions(ctx); err != nil {
+	if connections, err = l.stats.sessions(ctx); err != nil {
 		return r, 0, err
 	}
-	if r, err = l.dismiss(ctx, all); err != nil {
+	if r, err = l.receivers.dismiss(ctx, all); err != nil {
 		return r, 0, err
 	}
-	left, err := l.holds(ctx, table(queue))
+	left, err := l.db.holds(ctx, table(queue))
 	if err == nil && (left > 0 || r.Handled != int64(l.N)) {
 		err = fmt.Errorf("of %d messages %d were handled and %d are left", l.N, r.Handled, left)
 	}
@@ -151,9 +154,9 @@ func (l *rig) drain(ctx context.Context, queue string) (r receipts, connections 
 }
 
 // deleteReturning deletes the rows of the floor's table, and returns how many a second the client had read.
-func (l *rig) deleteReturning(ctx context.Context, n int) (rate float64, err error) {
+func (l drainRun) deleteReturning(ctx context.Context, n int) (rate float64, err error) {
 	l.progress("floor: one DELETE … RETURNING")
-	pool, conns, err := l.connectAll(ctx, 1)
+	pool, conns, err := l.db.connectAll(ctx, 1)
 	if err != nil {
 		return 0, err
 	}

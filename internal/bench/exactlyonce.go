@@ -27,7 +27,7 @@ message a transaction. At the end it is checked that each message had its effect
 	N: 30_000, NUsage: "messages handled in a round",
 	ConcurrencyUsage: "messages handled at a time (default 4 × cores)",
 	Duration:         30 * time.Second,
-	run:              runExactlyOnce,
+	run:              func(ctx context.Context, l *rig) (Result, error) { return exactlyOnceRun{l}.run(ctx) },
 }
 
 // What the handlers and the floors do.
@@ -58,18 +58,21 @@ type exactlyOnceResult struct {
 	Deadlocks     int64   `json:"deadlocks"`
 }
 
-func runExactlyOnce(ctx context.Context, l *rig) (Result, error) {
+// exactlyOnceRun is a run of `sqlq bench exactlyonce`.
+type exactlyOnceRun struct{ *rig }
+
+func (l exactlyOnceRun) run(ctx context.Context) (Result, error) {
 	const queue = "exactlyonce"
-	if err := l.queues(ctx, queue); err != nil {
+	if err := l.db.queues(ctx, queue); err != nil {
 		return nil, err
 	}
-	_, err := l.pool.Exec(ctx, `
+	_, err := l.db.pool.Exec(ctx, `
 		CREATE TABLE `+schema+`.effect (n bigint PRIMARY KEY, note text NOT NULL);
 		CREATE TABLE `+schema+`.hot (id bigint PRIMARY KEY, n bigint NOT NULL)`)
 	if err != nil {
 		return nil, err
 	}
-	deadlocks, err := l.deadlocks(ctx)
+	deadlocks, err := l.stats.deadlocks(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +99,7 @@ func runExactlyOnce(ctx context.Context, l *rig) (Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	after, err := l.deadlocks(ctx)
+	after, err := l.stats.deadlocks(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -108,34 +111,34 @@ func runExactlyOnce(ctx context.Context, l *rig) (Result, error) {
 }
 
 // handleTx measures the library, and checks the effects of its handlers.
-func (l *rig) handleTx(ctx context.Context, queue string, kind handlerKind, n int) (float64, error) {
+func (l exactlyOnceRun) handleTx(ctx context.Context, queue string, kind handlerKind, n int) (float64, error) {
 	if err := l.prepareEffects(ctx, queue); err != nil {
 		return 0, err
 	}
 	if err := l.fill(ctx, queue, n); err != nil {
 		return 0, err
 	}
-	receipt, err := l.receive(ctx, 1, spec{Queues: []string{queue}, Handler: kind}, int64(n))
+	receipt, err := l.receivers.receive(ctx, 1, spec{Queues: []string{queue}, Handler: kind}, int64(n))
 	if err != nil {
 		return 0, err
 	}
 	return receipt.rate(), l.checkEffects(ctx, queue, kind, n)
 }
 
-func (l *rig) prepareEffects(ctx context.Context, queue string) error {
-	if err := l.empty(ctx, queue); err != nil {
+func (l exactlyOnceRun) prepareEffects(ctx context.Context, queue string) error {
+	if err := l.db.empty(ctx, queue); err != nil {
 		return err
 	}
-	_, err := l.pool.Exec(ctx, fmt.Sprintf(`
+	_, err := l.db.pool.Exec(ctx, fmt.Sprintf(`
 		TRUNCATE %[1]s.effect, %[1]s.hot;
 		INSERT INTO %[1]s.hot SELECT id, 0 FROM generate_series(0, %[2]d) id`, schema, hotRows-1))
 	return err
 }
 
 // checkEffects sees that each message had its effect once, and is gone.
-func (l *rig) checkEffects(ctx context.Context, queue string, kind handlerKind, n int) error {
+func (l exactlyOnceRun) checkEffects(ctx context.Context, queue string, kind handlerKind, n int) error {
 	var effects, left int64
-	err := l.pool.QueryRow(ctx, fmt.Sprintf(`
+	err := l.db.pool.QueryRow(ctx, fmt.Sprintf(`
 		SELECT CASE WHEN $1 THEN (SELECT coalesce(sum(n), 0) FROM %[1]s.hot) ELSE (SELECT count(*) FROM %[1]s.effect) END::bigint,
 			(SELECT count(*) FROM %[2]s)`, schema, table(queue)), kind == updating).Scan(&effects, &left)
 	if err == nil && (effects != int64(n) || left != 0) {
@@ -149,11 +152,11 @@ const receiveConnections = 4
 
 // transactions measures the floor: the statements of the handler and the deletion of the message, so many messages a
 // transaction, on as many connections as the receiver has.
-func (l *rig) transactions(ctx context.Context, kind handlerKind, n, each int) (float64, error) {
+func (l exactlyOnceRun) transactions(ctx context.Context, kind handlerKind, n, each int) (float64, error) {
 	if err := l.prepareEffects(ctx, floorQueue); err != nil {
 		return 0, err
 	}
-	pool, conns, err := l.connectAll(ctx, receiveConnections)
+	pool, conns, err := l.db.connectAll(ctx, receiveConnections)
 	if err != nil {
 		return 0, err
 	}

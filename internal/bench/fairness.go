@@ -30,7 +30,7 @@ A message that was early has no lag. All messages count, those too that are hand
 	N: 100_000, NUsage: "messages waiting or in hand at which senders pause",
 	ConcurrencyUsage: "messages handled at a time in each process (default 4 × cores)",
 	Duration:         20 * time.Second,
-	run:              runFairness,
+	run:              func(ctx context.Context, l *rig) (Result, error) { return fairnessRun{l}.run(ctx) },
 }
 
 const (
@@ -61,15 +61,18 @@ type committed struct {
 	at    time.Time
 }
 
-func runFairness(ctx context.Context, l *rig) (Result, error) {
-	if err := l.queues(ctx, fairnessQueue); err != nil {
+// fairnessRun is a run of `sqlq bench fairness`.
+type fairnessRun struct{ *rig }
+
+func (l fairnessRun) run(ctx context.Context) (Result, error) {
+	if err := l.db.queues(ctx, fairnessQueue); err != nil {
 		return nil, err
 	}
-	all, err := l.employ(ctx, fairnessProcesses, spec{Queues: []string{fairnessQueue}, Handler: ordering, Sleep: fairnessHandler})
+	all, err := l.receivers.employ(ctx, fairnessProcesses, spec{Queues: []string{fairnessQueue}, Handler: ordering, Sleep: fairnessHandler})
 	if err != nil {
 		return nil, err
 	}
-	if err := l.awaitInstances(ctx, all, fairnessProcesses); err != nil {
+	if err := l.receivers.awaitInstances(ctx, all, fairnessProcesses); err != nil {
 		return nil, err
 	}
 	batches, backlogMin, err := l.saturate(ctx, all)
@@ -77,10 +80,10 @@ func runFairness(ctx context.Context, l *rig) (Result, error) {
 		return nil, err
 	}
 	messages := int64(len(batches) * fairnessBatch)
-	if err := l.awaitHandled(ctx, all, messages); err != nil {
+	if err := l.receivers.awaitHandled(ctx, all, messages); err != nil {
 		return nil, err
 	}
-	receipt, err := l.dismiss(ctx, all)
+	receipt, err := l.receivers.dismiss(ctx, all)
 	if err != nil {
 		return nil, err
 	}
@@ -102,8 +105,8 @@ func runFairness(ctx context.Context, l *rig) (Result, error) {
 }
 
 // saturate sends for as long as Options.Duration says, and returns what was committed.
-func (l *rig) saturate(ctx context.Context, all crew) (batches []committed, backlogMin int64, err error) {
-	pool, conns, err := l.connectAll(ctx, fairnessSenders)
+func (l fairnessRun) saturate(ctx context.Context, all crew) (batches []committed, backlogMin int64, err error) {
+	pool, conns, err := l.db.connectAll(ctx, fairnessSenders)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -147,7 +150,7 @@ func (l *rig) saturate(ctx context.Context, all crew) (batches []committed, back
 }
 
 // sendOpenly sends a batch in a transaction that stays open for a while.
-func (l *rig) sendOpenly(ctx context.Context, conn *pgxpool.Conn, first int64) error {
+func (l fairnessRun) sendOpenly(ctx context.Context, conn *pgxpool.Conn, first int64) error {
 	bodies := make([]string, fairnessBatch)
 	for i := range bodies {
 		bodies[i] = string(newNote(first+int64(i), 0, l.Size).body())

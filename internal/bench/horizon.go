@@ -24,7 +24,7 @@ The ratio at a batch limit is the lower of those with one and with four processe
 	N: 500_000, NUsage: "messages consumed while the transaction is open",
 	ConcurrencyUsage: "messages handled at a time in each process (default 4 × cores)",
 	Duration:         30 * time.Second,
-	run:              runHorizon,
+	run:              func(ctx context.Context, l *rig) (Result, error) { return horizonRun{l}.run(ctx) },
 }
 
 type horizonResult struct {
@@ -51,8 +51,11 @@ type horizonCell struct {
 
 const horizonQueue = "horizon"
 
-func runHorizon(ctx context.Context, l *rig) (Result, error) {
-	if err := l.queues(ctx, horizonQueue); err != nil {
+// horizonRun is a run of `sqlq bench horizon`.
+type horizonRun struct{ *rig }
+
+func (l horizonRun) run(ctx context.Context) (Result, error) {
+	if err := l.db.queues(ctx, horizonQueue); err != nil {
 		return nil, err
 	}
 	r := &horizonResult{Backlog: max(1, l.N/5)}
@@ -61,13 +64,13 @@ func runHorizon(ctx context.Context, l *rig) (Result, error) {
 			r.Cells = append(r.Cells, horizonCell{BatchLimit: limit, Processes: processes})
 		}
 	}
-	if err := l.horizonFree(ctx, r); err != nil {
+	if err := l.measureFree(ctx, r); err != nil {
 		return nil, err
 	}
-	if err := l.horizonHeld(ctx, r); err != nil {
+	if err := l.measureHeld(ctx, r); err != nil {
 		return nil, err
 	}
-	if err := l.horizonFree(ctx, r); err != nil {
+	if err := l.measureFree(ctx, r); err != nil {
 		return nil, err
 	}
 	lowest := map[int]float64{}
@@ -83,13 +86,13 @@ func runHorizon(ctx context.Context, l *rig) (Result, error) {
 	return r, nil
 }
 
-// horizonFree measures each cell with nothing held, on an empty table.
-func (l *rig) horizonFree(ctx context.Context, r *horizonResult) error {
+// measureFree measures each cell with nothing held, on an empty table.
+func (l horizonRun) measureFree(ctx context.Context, r *horizonResult) error {
 	for i := range r.Cells {
-		if err := l.empty(ctx, horizonQueue); err != nil {
+		if err := l.db.empty(ctx, horizonQueue); err != nil {
 			return err
 		}
-		rate, err := l.horizonDrain(ctx, &r.Cells[i], r.Backlog)
+		rate, err := l.drain(ctx, &r.Cells[i], r.Backlog)
 		if err != nil {
 			return err
 		}
@@ -98,12 +101,12 @@ func (l *rig) horizonFree(ctx context.Context, r *horizonResult) error {
 	return nil
 }
 
-// horizonHeld measures each cell twice while the horizon is held, once in this and once in the other order.
-func (l *rig) horizonHeld(ctx context.Context, r *horizonResult) error {
-	if err := l.empty(ctx, horizonQueue); err != nil {
+// measureHeld measures each cell twice while the horizon is held, once in this and once in the other order.
+func (l horizonRun) measureHeld(ctx context.Context, r *horizonResult) error {
+	if err := l.db.empty(ctx, horizonQueue); err != nil {
 		return err
 	}
-	release, err := l.holdHorizon(ctx)
+	release, err := l.hold(ctx)
 	if err != nil {
 		return err
 	}
@@ -111,7 +114,7 @@ func (l *rig) horizonHeld(ctx context.Context, r *horizonResult) error {
 	if err := l.fill(ctx, horizonQueue, l.N); err != nil {
 		return err
 	}
-	receipt, err := l.receive(ctx, 1, spec{Queues: []string{horizonQueue}, Handler: counting}, int64(l.N))
+	receipt, err := l.receivers.receive(ctx, 1, spec{Queues: []string{horizonQueue}, Handler: counting}, int64(l.N))
 	if err != nil {
 		return err
 	}
@@ -119,7 +122,7 @@ func (l *rig) horizonHeld(ctx context.Context, r *horizonResult) error {
 	order := []int{0, 1, 2, 3}
 	for range 2 {
 		for _, i := range order {
-			rate, err := l.horizonDrain(ctx, &r.Cells[i], r.Backlog)
+			rate, err := l.drain(ctx, &r.Cells[i], r.Backlog)
 			if err != nil {
 				return err
 			}
@@ -127,25 +130,25 @@ func (l *rig) horizonHeld(ctx context.Context, r *horizonResult) error {
 		}
 		slices.Reverse(order)
 	}
-	if r.TableBytes, r.IndexBytes, err = l.sizes(ctx, horizonQueue); err != nil {
+	if r.TableBytes, r.IndexBytes, err = l.stats.sizes(ctx, horizonQueue); err != nil {
 		return err
 	}
-	r.DeadTuples, err = l.deadTuples(ctx, horizonQueue)
+	r.DeadTuples, err = l.stats.deadTuples(ctx, horizonQueue)
 	return err
 }
 
-// horizonDrain fills the queue and measures how fast a cell's processes empty it.
-func (l *rig) horizonDrain(ctx context.Context, c *horizonCell, n int) (float64, error) {
+// drain fills the queue and measures how fast a cell's processes empty it.
+func (l horizonRun) drain(ctx context.Context, c *horizonCell, n int) (float64, error) {
 	if err := l.fill(ctx, horizonQueue, n); err != nil {
 		return 0, err
 	}
-	receipt, err := l.receive(ctx, c.Processes, spec{Queues: []string{horizonQueue}, Handler: counting, BatchLimit: c.BatchLimit}, int64(n))
+	receipt, err := l.receivers.receive(ctx, c.Processes, spec{Queues: []string{horizonQueue}, Handler: counting, BatchLimit: c.BatchLimit}, int64(n))
 	return receipt.rate(), err
 }
 
-// holdHorizon opens a transaction with an XID and a snapshot, and returns what ends it.
-func (l *rig) holdHorizon(ctx context.Context) (release func(), err error) {
-	pool, err := l.connect(ctx, 1)
+// hold opens a transaction with an XID and a snapshot, and returns what ends it.
+func (l horizonRun) hold(ctx context.Context) (release func(), err error) {
+	pool, err := l.db.connect(ctx, 1)
 	if err != nil {
 		return nil, err
 	}

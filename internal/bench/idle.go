@@ -18,7 +18,7 @@ time on either side. The floor is an idle database.`,
 	ConcurrencyUsage: "messages handled at a time in each endpoint (default 4 × cores)",
 	Duration:         32 * time.Second, // the net under the wake-ups is a poll every 30 s
 	statements:       true,
-	run:              runIdle,
+	run:              func(ctx context.Context, l *rig) (Result, error) { return idleRun{l}.run(ctx) },
 }
 
 type idleResult struct {
@@ -35,16 +35,19 @@ type idleResult struct {
 	PeakRSSMiB          *float64 `json:"peak_rss_mib"`
 }
 
-func runIdle(ctx context.Context, l *rig) (Result, error) {
+// idleRun is a run of `sqlq bench idle`.
+type idleRun struct{ *rig }
+
+func (l idleRun) run(ctx context.Context) (Result, error) {
 	r := &idleResult{Queues: max(1, l.N)}
-	counts := l.statements(ctx)
+	counts := l.stats.statements(ctx)
 	r.Counted = counts.what
-	if l.cpu == nil {
+	if l.stats.cpu == nil {
 		l.note("The server's processes cannot be seen from here, so their processor time is not known.")
 	}
 	var err error
 	l.progress("an idle database")
-	_, r.FloorPerSecond, r.FloorDatabaseCPU, err = l.watchIdle(ctx, counts, l.Duration/8)
+	_, r.FloorPerSecond, r.FloorDatabaseCPU, err = l.watch(ctx, counts, l.Duration/8)
 	if err != nil {
 		return nil, err
 	}
@@ -52,14 +55,14 @@ func runIdle(ctx context.Context, l *rig) (Result, error) {
 	for i := range r.Queues {
 		queues = append(queues, fmt.Sprintf("idle%d", i+1))
 	}
-	if err := l.queues(ctx, queues...); err != nil {
+	if err := l.db.queues(ctx, queues...); err != nil {
 		return nil, err
 	}
-	all, err := l.employ(ctx, 1, spec{Queues: queues, Handler: idling})
+	all, err := l.receivers.employ(ctx, 1, spec{Queues: queues, Handler: idling})
 	if err != nil {
 		return nil, err
 	}
-	if err := l.awaitInstances(ctx, all, len(queues)); err != nil {
+	if err := l.receivers.awaitInstances(ctx, all, len(queues)); err != nil {
 		return nil, err
 	}
 	l.progress("%d queues fall asleep", len(queues))
@@ -69,7 +72,7 @@ func runIdle(ctx context.Context, l *rig) (Result, error) {
 	l.progress("%d idle queues", len(queues))
 	receiver := all[0].PID()
 	before, known := readStat(receiver)
-	r.Seconds, r.StatementsPerSecond, r.DatabaseCPU, err = l.watchIdle(ctx, counts, l.Duration)
+	r.Seconds, r.StatementsPerSecond, r.DatabaseCPU, err = l.watch(ctx, counts, l.Duration)
 	if err != nil {
 		return nil, err
 	}
@@ -77,10 +80,10 @@ func runIdle(ctx context.Context, l *rig) (Result, error) {
 		v := round(milliseconds(after.used-before.used)/r.Seconds, 2)
 		r.ReceiverCPU = &v
 	}
-	if r.Connections, err = l.sessions(ctx); err != nil {
+	if r.Connections, err = l.stats.sessions(ctx); err != nil {
 		return nil, err
 	}
-	receipt, err := l.dismiss(ctx, all)
+	receipt, err := l.receivers.dismiss(ctx, all)
 	if err != nil {
 		return nil, err
 	}
@@ -88,11 +91,11 @@ func runIdle(ctx context.Context, l *rig) (Result, error) {
 	return r, nil
 }
 
-// watchIdle looks how many statements a second the database executes for a while, and how many milliseconds of processor
+// watch looks how many statements a second the database executes for a while, and how many milliseconds of processor
 // time a second its server uses.
-func (l *rig) watchIdle(ctx context.Context, counts counter, d time.Duration) (seconds, perSecond float64, cpu *float64, err error) {
-	before := l.cpu.read()
-	callsBefore, err := counts.count(ctx, l.pool)
+func (l idleRun) watch(ctx context.Context, counts counter, d time.Duration) (seconds, perSecond float64, cpu *float64, err error) {
+	before := l.stats.cpu.read()
+	callsBefore, err := counts.count(ctx, l.db.pool)
 	if err != nil {
 		return 0, 0, nil, err
 	}
@@ -100,13 +103,13 @@ func (l *rig) watchIdle(ctx context.Context, counts counter, d time.Duration) (s
 	if err := lab.SleepUntil(ctx, began.Add(d)); err != nil {
 		return 0, 0, nil, err
 	}
-	callsAfter, err := counts.count(ctx, l.pool)
+	callsAfter, err := counts.count(ctx, l.db.pool)
 	if err != nil {
 		return 0, 0, nil, err
 	}
 	seconds = time.Since(began).Seconds()
-	if l.cpu != nil {
-		total, _ := l.cpu.read().since(before, nil)
+	if l.stats.cpu != nil {
+		total, _ := l.stats.cpu.read().since(before, nil)
 		v := round(milliseconds(total)/seconds, 2)
 		cpu = &v
 	}

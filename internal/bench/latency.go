@@ -30,7 +30,7 @@ measured by the server's clock, which decides.`,
 	ConcurrencyUsage: "messages handled at a time (default 4 × cores)",
 	Duration:         24 * time.Second,
 	Delayed:          true,
-	run:              runLatency,
+	run:              func(ctx context.Context, l *rig) (Result, error) { return latencyRun{l}.run(ctx) },
 }
 
 // idleRate is how many messages a second arrive at receivers that have nothing else to do.
@@ -50,13 +50,16 @@ type latencyResult struct {
 	Loaded        Percentiles `json:"loaded"`
 }
 
-func runLatency(ctx context.Context, l *rig) (Result, error) {
+// latencyRun is a run of `sqlq bench latency`.
+type latencyRun struct{ *rig }
+
+func (l latencyRun) run(ctx context.Context) (Result, error) {
 	const queue = "latency"
-	if err := l.queues(ctx, queue); err != nil {
+	if err := l.db.queues(ctx, queue); err != nil {
 		return nil, err
 	}
 	if l.Delayed {
-		return l.runDelayed(ctx, queue)
+		return l.measureDelayed(ctx, queue)
 	}
 	r := &latencyResult{Rounds: 4}
 	window := l.Duration / time.Duration(2*r.Rounds+2) // the loaded one is twice as long
@@ -92,18 +95,18 @@ type prober struct {
 }
 
 // probe starts a receiving process and a sender, and sends a few messages that do not count, so that both are warm.
-func (l *rig) probe(ctx context.Context, queue string) (p *prober, err error) {
-	if err := l.empty(ctx, queue); err != nil {
+func (l latencyRun) probe(ctx context.Context, queue string) (p *prober, err error) {
+	if err := l.db.empty(ctx, queue); err != nil {
 		return nil, err
 	}
-	p = &prober{rig: l}
-	if p.crew, err = l.employ(ctx, 1, spec{Queues: []string{queue}, Handler: counting}); err != nil {
+	p = &prober{rig: l.rig}
+	if p.crew, err = l.receivers.employ(ctx, 1, spec{Queues: []string{queue}, Handler: counting}); err != nil {
 		return nil, err
 	}
-	if p.pool, err = l.connect(ctx, 4); err != nil {
+	if p.pool, err = l.db.connect(ctx, 4); err != nil {
 		return nil, err
 	}
-	if p.client, err = l.client(ctx, p.pool, queue, sqlq.Config{}); err != nil {
+	if p.client, err = l.db.client(ctx, p.pool, queue, sqlq.Config{}); err != nil {
 		p.pool.Close()
 		return nil, err
 	}
@@ -124,15 +127,15 @@ func (p *prober) send(ctx context.Context, at int64, options ...sqlq.SendOption)
 // end waits until everything has arrived, and returns how long it took.
 func (p *prober) end(ctx context.Context) ([]time.Duration, error) {
 	defer p.pool.Close()
-	if err := p.rig.awaitHandled(ctx, p.crew, p.sent); err != nil {
+	if err := p.rig.receivers.awaitHandled(ctx, p.crew, p.sent); err != nil {
 		return nil, err
 	}
-	receipt, err := p.rig.dismiss(ctx, p.crew)
+	receipt, err := p.rig.receivers.dismiss(ctx, p.crew)
 	return receipt.Took, err
 }
 
 // sendPaced measures the library at a steady rate.
-func (l *rig) sendPaced(ctx context.Context, queue string, window time.Duration) ([]time.Duration, error) {
+func (l latencyRun) sendPaced(ctx context.Context, queue string, window time.Duration) ([]time.Duration, error) {
 	p, err := l.probe(ctx, queue)
 	if err != nil {
 		return nil, err
@@ -146,12 +149,12 @@ func (l *rig) sendPaced(ctx context.Context, queue string, window time.Duration)
 }
 
 // notifyPaced measures the floor at the same rate.
-func (l *rig) notifyPaced(ctx context.Context, window time.Duration) ([]time.Duration, error) {
+func (l latencyRun) notifyPaced(ctx context.Context, window time.Duration) ([]time.Duration, error) {
 	const channel = schema + "_floor"
-	if err := l.empty(ctx, floorQueue); err != nil {
+	if err := l.db.empty(ctx, floorQueue); err != nil {
 		return nil, err
 	}
-	all, err := l.hire(ctx, 1, spec{Handler: floorReceive, Channel: channel})
+	all, err := l.receivers.hire(ctx, 1, spec{Handler: floorReceive, Channel: channel})
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +163,7 @@ func (l *rig) notifyPaced(ctx context.Context, window time.Duration) ([]time.Dur
 	if err := all.await(ctx, func() bool { return all.said() > ready }, "the floor's receiver does not listen"); err != nil {
 		return nil, err
 	}
-	pool, conns, err := l.connectAll(ctx, 1)
+	pool, conns, err := l.db.connectAll(ctx, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -185,22 +188,22 @@ func (l *rig) notifyPaced(ctx context.Context, window time.Duration) ([]time.Dur
 	if _, err := pace(ctx, idleRate, window, func() error { return send(time.Now().UnixNano()) }); err != nil {
 		return nil, err
 	}
-	if err := l.awaitHandled(ctx, all, sent); err != nil {
+	if err := l.receivers.awaitHandled(ctx, all, sent); err != nil {
 		return nil, err
 	}
-	receipt, err := l.dismiss(ctx, all)
+	receipt, err := l.receivers.dismiss(ctx, all)
 	return receipt.Took, err
 }
 
 // sendLoaded measures the library at half of the rate at which it drains a backlog here and now.
-func (l *rig) sendLoaded(ctx context.Context, queue string, window time.Duration, r *latencyResult) error {
-	if err := l.empty(ctx, queue); err != nil {
+func (l latencyRun) sendLoaded(ctx context.Context, queue string, window time.Duration, r *latencyResult) error {
+	if err := l.db.empty(ctx, queue); err != nil {
 		return err
 	}
 	if err := l.fill(ctx, queue, l.N); err != nil {
 		return err
 	}
-	drained, err := l.receive(ctx, 1, spec{Queues: []string{queue}, Handler: counting}, int64(l.N))
+	drained, err := l.receivers.receive(ctx, 1, spec{Queues: []string{queue}, Handler: counting}, int64(l.N))
 	if err != nil {
 		return err
 	}
@@ -242,7 +245,7 @@ func (l *rig) sendLoaded(ctx context.Context, queue string, window time.Duration
 }
 
 // load sends so many messages a second, in portions of 5 ms, and returns how many it sent.
-func (l *rig) load(ctx context.Context, client *sqlq.Client, perSecond float64, d time.Duration) (sent int64, err error) {
+func (l latencyRun) load(ctx context.Context, client *sqlq.Client, perSecond float64, d time.Duration) (sent int64, err error) {
 	const every = 5 * time.Millisecond
 	portion := notes(0, max(1, int(perSecond*every.Seconds())), l.Size)
 	began := time.Now()
@@ -287,10 +290,10 @@ type delayedResult struct {
 	ClockOffset float64     `json:"clock_offset_ms"` // how far the server's clock is ahead
 }
 
-// runDelayed measures how late delayed messages are.
-func (l *rig) runDelayed(ctx context.Context, queue string) (Result, error) {
+// measureDelayed measures how late delayed messages are.
+func (l latencyRun) measureDelayed(ctx context.Context, queue string) (Result, error) {
 	const perSecond, atLeast, atMost = 100, 200 * time.Millisecond, 2 * time.Second
-	offset, err := l.clockOffset(ctx)
+	offset, err := l.stats.clockOffset(ctx)
 	if err != nil {
 		return nil, err
 	}

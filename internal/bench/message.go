@@ -77,12 +77,12 @@ const fillChunk = 5_000
 
 // fill puts n messages into a queue, through the library.
 func (l *rig) fill(ctx context.Context, queue string, n int) error {
-	pool, err := l.connect(ctx, 2)
+	pool, err := l.db.connect(ctx, 2)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
-	client, err := l.client(ctx, pool, queue, sqlq.Config{})
+	client, err := l.db.client(ctx, pool, queue, sqlq.Config{})
 	if err != nil {
 		return err
 	}
@@ -91,17 +91,6 @@ func (l *rig) fill(ctx context.Context, queue string, n int) error {
 		if err := client.SendMany(ctx, notes(int64(sent), min(fillChunk, n-sent), l.Size)); err != nil {
 			return fmt.Errorf("fill queue %q: %w", queue, err)
 		}
-	}
-	return nil
-}
-
-// copyQueue puts rows into one queue's table that equal those of another's, in the same order.
-func (l *rig) copyQueue(ctx context.Context, from, to string) error {
-	_, err := l.pool.Exec(ctx, fmt.Sprintf(`
-		INSERT INTO %s (id, sent_at, expires_at, attempt, type, headers, body)
-		SELECT id, sent_at, expires_at, attempt, type, headers, body FROM %s ORDER BY seq`, table(to), table(from)))
-	if err != nil {
-		return fmt.Errorf("fill the floor's table: %w", err)
 	}
 	return nil
 }

@@ -24,7 +24,7 @@ wake. Each is measured against the same with notifications off (Config.NoNotify)
 	N: 50_000, NUsage: "messages in the backlog of the busy receivers",
 	Concurrency: 16, ConcurrencyUsage: "senders",
 	Duration: 28 * time.Second,
-	run:      runNotify,
+	run:      func(ctx context.Context, l *rig) (Result, error) { return notifyRun{l}.run(ctx) },
 }
 
 type notifyResult struct {
@@ -43,9 +43,12 @@ type notifyResult struct {
 
 const notifyQueue = "notify"
 
-func runNotify(ctx context.Context, l *rig) (Result, error) {
+// notifyRun is a run of `sqlq bench notify`.
+type notifyRun struct{ *rig }
+
+func (l notifyRun) run(ctx context.Context) (Result, error) {
 	const rounds = 4
-	if err := l.queues(ctx, notifyQueue); err != nil {
+	if err := l.db.queues(ctx, notifyQueue); err != nil {
 		return nil, err
 	}
 	window := l.Duration / (4 * rounds)
@@ -81,14 +84,14 @@ func runNotify(ctx context.Context, l *rig) (Result, error) {
 }
 
 // sendTx measures transactions that send one message each, and returns how many notifications each brought.
-func (l *rig) sendTx(ctx context.Context, e *ear, config sqlq.Config, window time.Duration) (rate, heard float64, err error) {
-	pool, conns, err := l.connectAll(ctx, l.Concurrency)
+func (l notifyRun) sendTx(ctx context.Context, e *ear, config sqlq.Config, window time.Duration) (rate, heard float64, err error) {
+	pool, conns, err := l.db.connectAll(ctx, l.Concurrency)
 	if err != nil {
 		return 0, 0, err
 	}
 	defer pool.Close()
 	defer release(conns)
-	client, err := l.client(ctx, l.pool, notifyQueue, config) // SendTx does not use its pool
+	client, err := l.db.client(ctx, l.db.pool, notifyQueue, config) // SendTx does not use its pool
 	if err != nil {
 		return 0, 0, err
 	}
@@ -109,15 +112,15 @@ func (l *rig) sendTx(ctx context.Context, e *ear, config sqlq.Config, window tim
 }
 
 // whileBusy calls f while a process is working off a backlog.
-func (l *rig) whileBusy(ctx context.Context, f func(*ear) error) error {
+func (l notifyRun) whileBusy(ctx context.Context, f func(*ear) error) error {
 	const handlers, each = 16, 5 * time.Millisecond
-	if err := l.empty(ctx, notifyQueue); err != nil {
+	if err := l.db.empty(ctx, notifyQueue); err != nil {
 		return err
 	}
 	if err := l.fill(ctx, notifyQueue, l.N); err != nil {
 		return err
 	}
-	all, err := l.employ(ctx, 1, spec{Queues: []string{notifyQueue}, Handler: sleeping, Sleep: each, Concurrency: handlers})
+	all, err := l.receivers.employ(ctx, 1, spec{Queues: []string{notifyQueue}, Handler: sleeping, Sleep: each, Concurrency: handlers})
 	if err != nil {
 		return err
 	}
@@ -127,16 +130,16 @@ func (l *rig) whileBusy(ctx context.Context, f func(*ear) error) error {
 	if err := l.listening(ctx, false, f); err != nil {
 		return err
 	}
-	if left, err := l.holds(ctx, table(notifyQueue)); err != nil || left == 0 {
+	if left, err := l.db.holds(ctx, table(notifyQueue)); err != nil || left == 0 {
 		return fmt.Errorf("the busy receivers had nothing left to do: give a larger -n (%w)", err)
 	}
-	_, err = l.dismiss(ctx, all)
+	_, err = l.receivers.dismiss(ctx, all)
 	return err
 }
 
 // whileAsleep calls f while senders find the queue's receivers asleep, whatever they send.
-func (l *rig) whileAsleep(ctx context.Context, f func(*ear) error) error {
-	if err := l.empty(ctx, notifyQueue); err != nil {
+func (l notifyRun) whileAsleep(ctx context.Context, f func(*ear) error) error {
+	if err := l.db.empty(ctx, notifyQueue); err != nil {
 		return err
 	}
 	return l.listening(ctx, true, f)
@@ -147,8 +150,8 @@ type ear struct{ heard atomic.Int64 }
 
 // listening calls f while a session listens to the queue's channel and, asleep, holds the flag that sleeping receivers
 // hold: see queue_lock_key in the migrations.
-func (l *rig) listening(ctx context.Context, asleep bool, f func(*ear) error) error {
-	pool, conns, err := l.connectAll(ctx, 1)
+func (l notifyRun) listening(ctx context.Context, asleep bool, f func(*ear) error) error {
+	pool, conns, err := l.db.connectAll(ctx, 1)
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ the same each time. Each number of processes is measured twice, upwards and then
 	ConcurrencyUsage: "messages handled at a time in each process (default 4 × cores)",
 	Duration:         30 * time.Second,
 	statements:       true,
-	run:              runScale,
+	run:              func(ctx context.Context, l *rig) (Result, error) { return scaleRun{l}.run(ctx) },
 }
 
 type scaleResult struct {
@@ -49,13 +49,16 @@ type scaleStep struct {
 
 const scaleQueue = "scale"
 
-func runScale(ctx context.Context, l *rig) (Result, error) {
-	if err := l.queues(ctx, scaleQueue); err != nil {
+// scaleRun is a run of `sqlq bench scale`.
+type scaleRun struct{ *rig }
+
+func (l scaleRun) run(ctx context.Context) (Result, error) {
+	if err := l.db.queues(ctx, scaleQueue); err != nil {
 		return nil, err
 	}
-	counts := l.statements(ctx)
+	counts := l.stats.statements(ctx)
 	r := &scaleResult{Rate: max(1, l.N), Counted: counts.what}
-	if l.cpu == nil {
+	if l.stats.cpu == nil {
 		l.note("The server's processes cannot be seen from here, so their processor time is not known.")
 	}
 	for _, n := range []int{1, 2, 4, 8, 16} {
@@ -67,7 +70,7 @@ func runScale(ctx context.Context, l *rig) (Result, error) {
 			if pass == 1 {
 				i = len(r.Steps) - 1 - i
 			}
-			if err := l.scaleTo(ctx, counts, &r.Steps[i], float64(r.Rate), window); err != nil {
+			if err := l.measure(ctx, counts, &r.Steps[i], float64(r.Rate), window); err != nil {
 				return nil, err
 			}
 		}
@@ -82,33 +85,33 @@ func runScale(ctx context.Context, l *rig) (Result, error) {
 	return r, nil
 }
 
-// scaleTo measures with a number of processes.
-func (l *rig) scaleTo(ctx context.Context, counts counter, s *scaleStep, rate float64, window time.Duration) error {
+// measure measures with a number of processes.
+func (l scaleRun) measure(ctx context.Context, counts counter, s *scaleStep, rate float64, window time.Duration) error {
 	const perProcess = receiveConnections + 4 // to listen, to keep house, and of the pool
-	if free, err := l.capacity(ctx); err != nil || free < int64(s.Processes*perProcess+senders) {
+	if free, err := l.stats.capacity(ctx); err != nil || free < int64(s.Processes*perProcess+senders) {
 		if err == nil {
 			l.note("The server has no connections for %d processes: raise max_connections.", s.Processes)
 		}
 		return err
 	}
 	l.progress("%d processes: starting", s.Processes)
-	if err := l.empty(ctx, scaleQueue); err != nil {
+	if err := l.db.empty(ctx, scaleQueue); err != nil {
 		return err
 	}
-	all, err := l.employ(ctx, s.Processes, spec{Queues: []string{scaleQueue}, Handler: counting})
+	all, err := l.receivers.employ(ctx, s.Processes, spec{Queues: []string{scaleQueue}, Handler: counting})
 	if err != nil {
 		return err
 	}
-	if err := l.awaitInstances(ctx, all, s.Processes); err != nil {
+	if err := l.receivers.awaitInstances(ctx, all, s.Processes); err != nil {
 		return err
 	}
-	pool, conns, err := l.connectAll(ctx, senders)
+	pool, conns, err := l.db.connectAll(ctx, senders)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
 	release(conns)
-	client, err := l.client(ctx, pool, scaleQueue, sqlq.Config{})
+	client, err := l.db.client(ctx, pool, scaleQueue, sqlq.Config{})
 	if err != nil {
 		return err
 	}
@@ -118,23 +121,23 @@ func (l *rig) scaleTo(ctx context.Context, counts counter, s *scaleStep, rate fl
 		return err
 	}
 	l.progress("%d processes: measuring", s.Processes)
-	callsBefore, err := counts.count(ctx, l.pool)
+	callsBefore, err := counts.count(ctx, l.db.pool)
 	if err != nil {
 		return err
 	}
-	before := l.cpu.read()
+	before := l.stats.cpu.read()
 	began := time.Now()
 	n, err := l.sendSteadily(ctx, client, rate, window, true)
 	if err != nil {
 		return err
 	}
 	s.rates = append(s.rates, perSecondOf(n, time.Since(began)))
-	if err := l.awaitHandled(ctx, all, sent+n); err != nil {
+	if err := l.receivers.awaitHandled(ctx, all, sent+n); err != nil {
 		return err
 	}
-	if l.cpu != nil {
-		used := l.cpu.read()
-		roles, err := l.roles(ctx)
+	if l.stats.cpu != nil {
+		used := l.stats.cpu.read()
+		roles, err := l.stats.roles(ctx)
 		if err != nil {
 			return err
 		}
@@ -144,15 +147,15 @@ func (l *rig) scaleTo(ctx context.Context, counts counter, s *scaleStep, rate fl
 			s.byRole[role] = append(s.byRole[role], float64(d.Microseconds())/float64(n))
 		}
 	}
-	callsAfter, err := counts.count(ctx, l.pool)
+	callsAfter, err := counts.count(ctx, l.db.pool)
 	if err != nil {
 		return err
 	}
 	s.calls = append(s.calls, float64(callsAfter-callsBefore)/float64(n))
-	if s.Sessions, err = l.sessions(ctx); err != nil {
+	if s.Sessions, err = l.stats.sessions(ctx); err != nil {
 		return err
 	}
-	receipt, err := l.dismiss(ctx, all)
+	receipt, err := l.receivers.dismiss(ctx, all)
 	s.took = append(s.took, receipt.Took...)
 	return err
 }
@@ -162,7 +165,7 @@ const senders = 4
 
 // sendSteadily sends at a rate for a while, from a few goroutines, and returns how many messages. Timed ones say when
 // they were sent.
-func (l *rig) sendSteadily(ctx context.Context, client *sqlq.Client, rate float64, d time.Duration, timed bool) (int64, error) {
+func (l scaleRun) sendSteadily(ctx context.Context, client *sqlq.Client, rate float64, d time.Duration, timed bool) (int64, error) {
 	var counts [senders]int64
 	err := lab.InParallel(senders, func(i int) (err error) {
 		counts[i], err = pace(ctx, rate/senders, d, func() error {

@@ -56,7 +56,7 @@ type sendRate struct {
 
 func runSend(ctx context.Context, l *rig) (Result, error) {
 	const queue = "send"
-	if err := l.queues(ctx, queue); err != nil {
+	if err := l.db.queues(ctx, queue); err != nil {
 		return nil, err
 	}
 	goroutines := []int{1, 16, 64}
@@ -65,7 +65,7 @@ func runSend(ctx context.Context, l *rig) (Result, error) {
 	}
 	const rounds = 3
 	window := l.Duration / time.Duration(rounds*2*(len(goroutines)+1))
-	s, err := l.newSender(ctx, queue, slices.Max(goroutines))
+	s, err := newSender(ctx, l, queue, slices.Max(goroutines))
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +76,7 @@ func runSend(ctx context.Context, l *rig) (Result, error) {
 		measure := func(what string, into func(rate float64), f func() (float64, error)) func() error {
 			return func() error {
 				l.progress("round %d of %d: %s", n+1, rounds, what)
-				if err := l.empty(ctx, queue, floorQueue); err != nil {
+				if err := l.db.empty(ctx, queue, floorQueue); err != nil {
 					return err
 				}
 				rate, err := f()
@@ -122,13 +122,13 @@ type sender struct {
 }
 
 // newSender opens as many connections as there will be goroutines, and all of them now.
-func (l *rig) newSender(ctx context.Context, queue string, most int) (*sender, error) {
-	pool, conns, err := l.connectAll(ctx, max(2, most))
+func newSender(ctx context.Context, l *rig, queue string, most int) (*sender, error) {
+	pool, conns, err := l.db.connectAll(ctx, max(2, most))
 	if err != nil {
 		return nil, err
 	}
 	release(conns)
-	client, err := l.client(ctx, pool, queue, sqlq.Config{})
+	client, err := l.db.client(ctx, pool, queue, sqlq.Config{})
 	if err != nil {
 		pool.Close()
 		return nil, err

@@ -2,14 +2,12 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -50,7 +48,7 @@ func (s Server) String() string {
 
 // walSpan counts the WAL that the server writes during something, whoever writes it.
 type walSpan struct {
-	rig    *rig
+	pool   *pgxpool.Pool
 	bytes  int64
 	images int64 // of whole pages, which follow a checkpoint
 }
@@ -69,7 +67,7 @@ func (w *walSpan) of(ctx context.Context, f func() error) error {
 }
 
 func (w *walSpan) position(ctx context.Context) (bytes, images int64, err error) {
-	err = w.rig.pool.QueryRow(ctx, `
+	err = w.pool.QueryRow(ctx, `
 		SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint, wal_fpi FROM pg_stat_wal`).Scan(&bytes, &images)
 	if err != nil {
 		return 0, 0, fmt.Errorf("read the WAL position: %w", err)
@@ -77,39 +75,34 @@ func (w *walSpan) position(ctx context.Context) (bytes, images int64, err error)
 	return bytes, images, nil
 }
 
-// checkpoint makes a checkpoint, where the role may.
-func (l *rig) checkpoint(ctx context.Context) error {
-	const insufficientPrivilege = "42501"
-	_, err := l.pool.Exec(ctx, `CHECKPOINT`)
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) && pg.Code == insufficientPrivilege {
-		l.note("The role may not CHECKPOINT: when the last one was changes how many full-page images the WAL has.")
-		return nil
-	}
-	return err
+// statistics is what the server says of itself while a benchmark runs.
+type statistics struct {
+	*journal
+	pool *pgxpool.Pool
+	cpu  *accounting // nil: the server's processes are not on this machine
 }
 
 // deadTuples is what the statistics say of a queue's table, once those who wrote have ended and so have told.
-func (l *rig) deadTuples(ctx context.Context, queue string) (n int64, err error) {
-	err = l.pool.QueryRow(ctx, `SELECT n_dead_tup FROM pg_stat_all_tables WHERE relid = $1::text::regclass`, table(queue)).Scan(&n)
+func (s *statistics) deadTuples(ctx context.Context, queue string) (n int64, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT n_dead_tup FROM pg_stat_all_tables WHERE relid = $1::text::regclass`, table(queue)).Scan(&n)
 	return n, err
 }
 
 // sizes returns the bytes of a queue's table, without and with the bodies stored apart, and of its index.
-func (l *rig) sizes(ctx context.Context, queue string) (heap, index int64, err error) {
-	err = l.pool.QueryRow(ctx, `SELECT pg_table_size($1::text::regclass), pg_indexes_size($1::text::regclass)`, table(queue)).Scan(&heap, &index)
+func (s *statistics) sizes(ctx context.Context, queue string) (heap, index int64, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT pg_table_size($1::text::regclass), pg_indexes_size($1::text::regclass)`, table(queue)).Scan(&heap, &index)
 	return heap, index, err
 }
 
 // deadlocks counts those of the database.
-func (l *rig) deadlocks(ctx context.Context) (n int64, err error) {
-	err = l.pool.QueryRow(ctx, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`).Scan(&n)
+func (s *statistics) deadlocks(ctx context.Context) (n int64, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`).Scan(&n)
 	return n, err
 }
 
 // sessions counts the connections that receiving processes have.
-func (l *rig) sessions(ctx context.Context) (n int64, err error) {
-	err = l.pool.QueryRow(ctx, `
+func (s *statistics) sessions(ctx context.Context) (n int64, err error) {
+	err = s.pool.QueryRow(ctx, `
 		SELECT count(*) FROM pg_stat_activity
 		WHERE datname = current_database() AND (application_name = $1 OR application_name IN ('sqlq receive', 'sqlq listen', 'sqlq keep'))`,
 		receiverName).Scan(&n)
@@ -117,20 +110,20 @@ func (l *rig) sessions(ctx context.Context) (n int64, err error) {
 }
 
 // capacity is how many more connections the server takes.
-func (l *rig) capacity(ctx context.Context) (n int64, err error) {
-	err = l.pool.QueryRow(ctx, `
+func (s *statistics) capacity(ctx context.Context) (n int64, err error) {
+	err = s.pool.QueryRow(ctx, `
 		SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
 			- (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')`).Scan(&n)
 	return n, err
 }
 
 // clockOffset is how far the server's clock is ahead of this machine's: the least uncertain of a few looks.
-func (l *rig) clockOffset(ctx context.Context) (offset time.Duration, err error) {
+func (s *statistics) clockOffset(ctx context.Context) (offset time.Duration, err error) {
 	best := time.Hour
 	for range 20 {
 		var there time.Time
 		before := time.Now()
-		if err := l.pool.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&there); err != nil {
+		if err := s.pool.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&there); err != nil {
 			return 0, fmt.Errorf("read the server's clock: %w", err)
 		}
 		if took := time.Since(before); took < best {
@@ -140,12 +133,6 @@ func (l *rig) clockOffset(ctx context.Context) (offset time.Duration, err error)
 	return offset, nil
 }
 
-// makeCounter makes pg_stat_statements usable on our own server.
-func (l *rig) makeCounter(ctx context.Context) {
-	// Where it does not work, statements says so.
-	_, _ = l.pool.Exec(ctx, `CREATE EXTENSION pg_stat_statements SCHEMA `+schema)
-}
-
 // counter counts what the database is asked to do.
 type counter struct {
 	sql  string
@@ -153,9 +140,9 @@ type counter struct {
 }
 
 // statements finds out how statements can be counted: by pg_stat_statements where it works, else only transactions can.
-func (l *rig) statements(ctx context.Context) counter {
+func (s *statistics) statements(ctx context.Context) counter {
 	var in string
-	err := l.pool.QueryRow(ctx, `
+	err := s.pool.QueryRow(ctx, `
 		SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
 		WHERE e.extname = 'pg_stat_statements'`).Scan(&in)
 	if err == nil {
@@ -164,11 +151,11 @@ func (l *rig) statements(ctx context.Context) counter {
 			SELECT coalesce(sum(calls), 0)::bigint FROM %s s
 			WHERE s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND s.query NOT LIKE '%%pg_stat%%'`,
 			pgx.Identifier{in, "pg_stat_statements"}.Sanitize())}
-		if _, err = c.count(ctx, l.pool); err == nil {
+		if _, err = c.count(ctx, s.pool); err == nil {
 			return c
 		}
 	}
-	l.note("Statements could not be counted, because the server has no pg_stat_statements: transactions were.")
+	s.note("Statements could not be counted, because the server has no pg_stat_statements: transactions were.")
 	return counter{what: "transactions", sql: `SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()`}
 }
 
@@ -180,8 +167,8 @@ func (c counter) count(ctx context.Context, pool *pgxpool.Pool) (n int64, err er
 }
 
 // roles returns what each server process is for, by process id: the application's name, or the kind of process.
-func (l *rig) roles(ctx context.Context) (map[int]string, error) {
-	rows, err := l.pool.Query(ctx, `SELECT pid, CASE WHEN backend_type = 'client backend' THEN application_name ELSE backend_type END FROM pg_stat_activity`)
+func (s *statistics) roles(ctx context.Context) (map[int]string, error) {
+	rows, err := s.pool.Query(ctx, `SELECT pid, CASE WHEN backend_type = 'client backend' THEN application_name ELSE backend_type END FROM pg_stat_activity`)
 	if err != nil {
 		return nil, fmt.Errorf("read the server's processes: %w", err)
 	}

@@ -18,7 +18,7 @@ the system wakes sleepers a little late.`,
 	N: 0, NUsage: "messages in the backlog (default more than can be handled)",
 	Concurrency: 100, ConcurrencyUsage: "messages handled at a time",
 	Duration: 20 * time.Second,
-	run:      runSlots,
+	run:      func(ctx context.Context, l *rig) (Result, error) { return slotsRun{l}.run(ctx) },
 }
 
 type slotsResult struct {
@@ -38,7 +38,10 @@ type slotsRate struct {
 	Utilisation float64 `json:"utilisation"`
 }
 
-func runSlots(ctx context.Context, l *rig) (Result, error) {
+// slotsRun is a run of `sqlq bench slots`.
+type slotsRun struct{ *rig }
+
+func (l slotsRun) run(ctx context.Context) (Result, error) {
 	r := &slotsResult{}
 	warm := min(time.Second, l.Duration/10)
 	for _, c := range []struct {
@@ -64,12 +67,12 @@ func runSlots(ctx context.Context, l *rig) (Result, error) {
 }
 
 // sleepers measures the rate of sleeping handlers over a window that begins when they have been warm for a while.
-func (l *rig) sleepers(ctx context.Context, kind handlerKind, mean, warm, window time.Duration) (r slotsRate, err error) {
+func (l slotsRun) sleepers(ctx context.Context, kind handlerKind, mean, warm, window time.Duration) (r slotsRate, err error) {
 	const queue = "slots"
-	if err := l.queues(ctx, queue); err != nil {
+	if err := l.db.queues(ctx, queue); err != nil {
 		return r, err
 	}
-	if err := l.empty(ctx, queue); err != nil {
+	if err := l.db.empty(ctx, queue); err != nil {
 		return r, err
 	}
 	ceiling := float64(l.Concurrency) / mean.Seconds()
@@ -80,7 +83,7 @@ func (l *rig) sleepers(ctx context.Context, kind handlerKind, mean, warm, window
 	if err := l.fill(ctx, queue, backlog); err != nil {
 		return r, err
 	}
-	all, err := l.employ(ctx, 1, spec{Queues: []string{queue}, Handler: kind, Sleep: mean})
+	all, err := l.receivers.employ(ctx, 1, spec{Queues: []string{queue}, Handler: kind, Sleep: mean})
 	if err != nil {
 		return r, err
 	}
@@ -100,7 +103,7 @@ func (l *rig) sleepers(ctx context.Context, kind handlerKind, mean, warm, window
 		from = all[0].first() // the backlog was over before it was warm
 	}
 	rate := perSecondOf(to.handled-from.handled, to.at.Sub(from.at))
-	receipt, err := l.dismiss(ctx, all)
+	receipt, err := l.receivers.dismiss(ctx, all)
 	if err != nil {
 		return r, err
 	}

@@ -60,7 +60,7 @@ func startContainer(ctx context.Context, o Options, inst installation) (*Server,
 	if err := c.run(addr, runArgs(c.name, addr, o, settings, inst.image)); err != nil {
 		return nil, fmt.Errorf("start %s: %w", inst, err)
 	}
-	s := &Server{address: addr, box: c}
+	s := &Server{address: addr, cheapCheckpoints: !o.Durable, box: c}
 	v, err := awaitContainer(ctx, s.URL(""), c)
 	if err == nil {
 		err = v.checkMajor(o.Major)

@@ -68,6 +68,8 @@ type Server struct {
 	origin  string
 	address address
 
+	cheapCheckpoints bool // it flushes nothing to a disk
+
 	folder *folder    // nil if the server is not ours, or is in a container
 	box    *container // the container, if it is in one
 	inst   installation
@@ -158,7 +160,7 @@ func launch(ctx context.Context, o Options, inst installation, f *folder, as acc
 	if err := f.write("data/postgresql.conf", conf); err != nil {
 		return nil, fmt.Errorf("configure the server: %w", err)
 	}
-	s := &Server{version: inst.version, origin: inst.String(), address: addr, folder: f, inst: inst, as: as}
+	s := &Server{version: inst.version, origin: inst.String(), address: addr, cheapCheckpoints: !o.Durable, folder: f, inst: inst, as: as}
 	if err := s.run(ctx, run); err != nil {
 		return nil, err
 	}

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// layers are the runtime's packages from top to bottom. A package knows only those of lower rows.
+// layers are the runtime's packages from top to bottom. A package imports only those of lower rows.
 var layers = [][]string{
 	{"sqlq"},
 	{"sqlq/internal/sending", "sqlq/internal/wakeup", "sqlq/internal/presence", "sqlq/internal/handmade"},
@@ -18,7 +18,7 @@ var layers = [][]string{
 	{"sqlq/internal/store", "migrations"},
 }
 
-// layerOf returns the row of a package; -1: it has none.
+// layerOf returns the row of a package, -1 if it has none.
 func layerOf(dir string) int {
 	return slices.IndexFunc(layers, func(row []string) bool { return slices.Contains(row, dir) })
 }
@@ -43,7 +43,7 @@ func arrowsOf(all []pkg) (arrows map[string][2]string) {
 
 var drawn = regexp.MustCompile(`(?m)^ +(\w+) --> ([\w &]+)$`)
 
-// The picture in docs/design.md has the arrows that there are, and none points up or sideways.
+// The picture in docs/design.md shows exactly the imports there are, and none points up or sideways.
 func TestArrowsAreAsDrawn(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile(filepath.Join(root, "docs", "design.md"))

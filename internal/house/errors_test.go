@@ -181,7 +181,7 @@ func testsOf(t *testing.T, dir string) map[string]string {
 // exitCodes returns the values of the constants exit… of the command line.
 func exitCodes(t *testing.T) (codes []string) {
 	t.Helper()
-	for _, found := range regexp.MustCompile(`(?m)^\s+exit[A-Z]\w*\s*= (\d+)`).FindAllSubmatch(read(t, "cmd", "sqlq", "main.go"), -1) {
+	for _, found := range regexp.MustCompile(`(?m)^\s+exit[A-Z]\w*\s*= (\d+)`).FindAllSubmatch(read(t, "internal", "cli", "main.go"), -1) {
 		codes = append(codes, string(found[1]))
 	}
 	return codes

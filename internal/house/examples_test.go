@@ -2,24 +2,36 @@ package house
 
 import (
 	"bytes"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/sqlq/sqlq/internal/devpg/pgtest"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
+func TestMain(m *testing.M) {
+	code := pgtest.Run(m)
+	if dir := builtIn.Load(); dir != nil {
+		if err := os.RemoveAll(*dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
+	}
+	os.Exit(code)
+}
 
 // TestExamples runs everything in examples/ the way its package comment says, and compares what it prints with its output.txt.
 // A program either runs by itself, on a database of its own, or is part of a story in several terminals.
 func TestExamples(t *testing.T) {
 	t.Parallel()
-	var programs []pkg
+	var mains []pkg
 	stories := map[string]*story{} // by folder
 	inStory := map[string]bool{}   // folders of programs that are part of a story
 	for _, p := range own(t) {
@@ -32,16 +44,16 @@ func TestExamples(t *testing.T) {
 				inStory[program] = true
 			}
 		}
-		if p.files[0].tree.Name.Name == "main" {
-			programs = append(programs, p)
+		if p.isProgram() {
+			mains = append(mains, p)
 		}
 	}
-	if len(programs) < 5 || len(stories) == 0 {
-		t.Fatalf("found %d programs and %d stories", len(programs), len(stories))
+	if len(mains) < 5 || len(stories) == 0 {
+		t.Fatalf("found %d programs and %d stories", len(mains), len(stories))
 	}
 
-	bin := buildExamples(t, programs)
-	for _, p := range programs {
+	bin := programs(t)
+	for _, p := range mains {
 		if inStory[p.dir] {
 			continue
 		}
@@ -72,26 +84,49 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-// buildExamples builds sqlq and the programs into one folder, each under its own name.
-func buildExamples(t *testing.T, programs []pkg) (bin string) {
+// programs returns the folder with sqlq and the programs of examples/, each under its own name, which are built once.
+func programs(t *testing.T) (bin string) {
 	t.Helper()
-	bin = t.TempDir()
-	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", bin+string(filepath.Separator), "./cmd/sqlq")
+	bin, err := builtOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bin
+}
+
+var builtOnce = sync.OnceValues(func() (bin string, err error) {
+	all, err := ownOnce()
+	if err != nil {
+		return "", err
+	}
+	if bin, err = os.MkdirTemp("", "sqlq-house-"); err != nil {
+		return "", err
+	}
+	builtIn.Store(&bin)
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", bin+string(filepath.Separator), "./cmd/sqlq")
 	build.Dir = root
 	names := map[string]string{"sqlq": "cmd/sqlq"}
-	for _, p := range programs {
+	for _, p := range all {
+		if !strings.HasPrefix(p.dir, "examples/") || !p.isProgram() {
+			continue
+		}
 		name := path.Base(p.dir)
 		if other := names[name]; other != "" {
-			t.Fatalf("%s and %s have the same program name", other, p.dir)
+			return "", fmt.Errorf("%s and %s have the same program name", other, p.dir)
 		}
 		names[name] = p.dir
 		build.Args = append(build.Args, "./"+p.dir)
 	}
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", build, err, out)
+		return "", fmt.Errorf("%s: %w\n%s", build, err, out)
 	}
-	return bin
-}
+	return bin, nil
+})
+
+// builtIn is the folder of programs, which TestMain removes.
+var builtIn atomic.Pointer[string]
+
+func (p pkg) isProgram() bool { return len(p.files) > 0 && p.files[0].tree.Name.Name == "main" }
 
 // TestExamplesAreShort checks that every file of an example has fewer than a hundred lines, and that the README lists each example.
 func TestExamplesAreShort(t *testing.T) {

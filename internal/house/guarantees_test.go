@@ -13,7 +13,7 @@ var (
 	testFunc = regexp.MustCompile(`(?m)^func (Test[A-Z]\w*)\(`)
 )
 
-// A promise is worth as much as its test: every test that docs/guarantees.md names exists.
+// A promise is worth as much as its test: every test named in docs/guarantees.md exists.
 func TestGuaranteesNameTestsThatExist(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "guarantees.md"))

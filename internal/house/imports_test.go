@@ -11,9 +11,9 @@ import (
 
 const pgxPath = "github.com/jackc/pgx/v5"
 
-// mayImport says what packages may import beside the standard library: packages of this module by their folder, others
-// by path, with all below. A package of the library, which is all in sqlq/ and migrations/, must be here. Tests may
-// import what they like.
+// mayImport says what packages may import besides the standard library: packages of this module by folder, others
+// by path, including everything below. Every package of the library, that is, of sqlq/ and migrations/, must be listed here. Tests may
+// import anything.
 var mayImport = map[string][]string{
 	"migrations":              {},
 	"sqlq":                    {"sqlq/internal/presence", "sqlq/internal/sending", "sqlq/internal/session", "sqlq/internal/wakeup", "sqlq/internal/store", "sqlq/internal/handmade", "migrations", pgxPath},
@@ -28,6 +28,7 @@ var mayImport = map[string][]string{
 	"sqlq/ops":                {"sqlq", "sqlq/internal/store", "sqlq/ops/internal/query", pgxPath},
 	"sqlq/ops/internal/query": {"sqlq/internal/store", pgxPath},
 
+	"cmd/sqlq":              {"internal/cli"},
 	"internal/devpg":        {pgxPath, "golang.org/x/sys"},
 	"internal/devpg/pgtest": {"internal/devpg", "sqlq/migrate", pgxPath},
 	"internal/lab":          {pgxPath},
@@ -35,7 +36,7 @@ var mayImport = map[string][]string{
 	"testdata":              {},
 }
 
-// isLibrary says whether other modules link the package.
+// isLibrary reports whether other modules link the package.
 func isLibrary(dir string) bool {
 	return dir == "migrations" || dir == "sqlq" || strings.HasPrefix(dir, "sqlq/")
 }
@@ -54,6 +55,8 @@ func importFaults(all []pkg) (faults []string) {
 				switch {
 				case local && (within == "cmd" || strings.HasPrefix(within, "cmd/")):
 					faults = append(faults, fmt.Sprintf("%s imports %s: nothing imports cmd", f.name, within))
+				case local && within == "internal/cli" && p.dir != "cmd/sqlq":
+					faults = append(faults, fmt.Sprintf("%s imports %s: only cmd/sqlq does", f.name, within))
 				case !ruled || standard(imported) || local && slices.Contains(allowed, within):
 				case local || !slices.ContainsFunc(allowed, func(a string) bool { return imported == a || strings.HasPrefix(imported, a+"/") }):
 					faults = append(faults, fmt.Sprintf("%s imports %s: package %s may import %s", f.name, imported, p.dir, orNothing(allowed)))
@@ -64,7 +67,7 @@ func importFaults(all []pkg) (faults []string) {
 	return faults
 }
 
-// standard says whether a package is of the standard library: no host name in front.
+// standard reports whether a package belongs to the standard library: its path has no host name in front.
 func standard(imported string) bool {
 	first, _, _ := strings.Cut(imported, "/")
 	return !strings.Contains(first, ".")
@@ -77,22 +80,22 @@ func orNothing(allowed []string) string {
 	return "only the standard library and " + strings.Join(allowed, ", ")
 }
 
-// statement matches SQL that reads or writes tables, or calls a server's function.
+// statement matches SQL that reads or writes tables, or calls a function of the server.
 var statement = regexp.MustCompile(`\b(SELECT\s+\S|INSERT INTO|DELETE FROM|UPDATE\s+\S+\s+SET|TRUNCATE|LOCK TABLE|(CREATE|DROP|ALTER) (TABLE|SCHEMA|INDEX|FUNCTION|DATABASE|ROLE)|pg_[a-z_]+\()`)
 
 // onTables matches SQL on tables.
 var onTables = regexp.MustCompile(`(?s)\b(SELECT\s.*\sFROM\s|INSERT INTO|DELETE FROM|UPDATE\s+\S+\s+SET|TRUNCATE|LOCK TABLE)`)
 
-// querying are the methods of pgx with which statements are run.
+// querying are the methods of pgx that run statements.
 var querying = []string{"Exec", "Query", "QueryRow", "SendBatch", "CopyFrom", "Begin", "BeginTx", "BeginFunc", "BeginTxFunc"}
 
-// sqlFaults lists SQL that is not where it belongs: the command line has none at all, and that of the library is in the
-// store, but for what opens, divides and ends transactions.
+// sqlFaults lists SQL in the wrong place: the command line must have none at all, and the library only in the
+// store, except for statements that begin, divide and end transactions.
 func sqlFaults(all []pkg) (faults []string) {
 	for _, p := range all {
 		forbidden := onTables
 		switch {
-		case p.dir == "cmd/sqlq":
+		case p.dir == "internal/cli":
 			forbidden = statement
 		case p.dir == "sqlq/internal/store" || p.dir != "sqlq" && p.dir != "sqlq/ops" && !strings.HasPrefix(p.dir, "sqlq/internal/"):
 			continue
@@ -103,7 +106,7 @@ func sqlFaults(all []pkg) (faults []string) {
 					faults = append(faults, fmt.Sprintf("%s: SQL (%.40q): package %s has none; put it into sqlq/internal/store", at, sql, p.dir))
 				}
 			})
-			if p.dir != "cmd/sqlq" {
+			if p.dir != "internal/cli" {
 				continue
 			}
 			f.calls(func(at, name string) {
@@ -116,7 +119,7 @@ func sqlFaults(all []pkg) (faults []string) {
 	return faults
 }
 
-// docFaults lists packages that do not say what they are.
+// docFaults lists packages without a package comment.
 func docFaults(all []pkg) (faults []string) {
 	for _, p := range all {
 		if p.doc == "" {
@@ -168,11 +171,14 @@ func TestRulesFindFaults(t *testing.T) {
 		{"ops imports migrations", "sqlq/ops/a.go", `import "github.com/sqlq/sqlq/migrations"`, importFaults, 1},
 		{"new package of the library", "sqlq/sqlqotel/a.go", ``, importFaults, 1},
 		{"somebody imports cmd", "internal/demo/a.go", `import "github.com/sqlq/sqlq/cmd/sqlq"`, importFaults, 1},
+		{"somebody imports the command line", "internal/demo/a.go", `import "github.com/sqlq/sqlq/internal/cli"`, importFaults, 1},
+		{"main imports the command line", "cmd/sqlq/a.go", `import "github.com/sqlq/sqlq/internal/cli"`, importFaults, 0},
+		{"main imports something else", "cmd/sqlq/a.go", `import "github.com/sqlq/sqlq/sqlq/ops"`, importFaults, 1},
 		{"fault on another platform", "sqlq/a_windows.go", pq, importFaults, 1},
 
-		{"command with SQL", "cmd/sqlq/a.go", "const q = `\n\tSELECT 1`", sqlFaults, 1},
-		{"command that queries", "cmd/sqlq/a.go", `func f(c interface{ Exec(string) }, q string) { c.Exec(q) }`, sqlFaults, 1},
-		{"command that says select", "cmd/sqlq/a.go", `const q = "select a queue to delete from, or update it"`, sqlFaults, 0},
+		{"command with SQL", "internal/cli/a.go", "const q = `\n\tSELECT 1`", sqlFaults, 1},
+		{"command that queries", "internal/cli/a.go", `func f(c interface{ Exec(string) }, q string) { c.Exec(q) }`, sqlFaults, 1},
+		{"command that says select", "internal/cli/a.go", `const q = "select a queue to delete from, or update it"`, sqlFaults, 0},
 		{"library with SQL on a table", "sqlq/a.go", "const q = `DELETE FROM x`", sqlFaults, 1},
 		{"package below the library with SQL on a table", "sqlq/internal/session/a.go", "const q = `DELETE FROM x`", sqlFaults, 1},
 		{"library with a savepoint", "sqlq/a.go", "const q = `SAVEPOINT x`", sqlFaults, 0},

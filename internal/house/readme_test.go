@@ -194,7 +194,7 @@ func drawing(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, doc, found := strings.Cut(file.Doc.Text(), "# The way a message goes\n\n")
+	_, doc, found := strings.Cut(file.Doc.Text(), "# The path of a message\n\n")
 	if !found {
 		t.Fatal("sqlq/doc.go has no diagram of the flow")
 	}
@@ -244,12 +244,7 @@ type shell struct {
 
 func newShell(t *testing.T, url string) shell {
 	t.Helper()
-	bin := t.TempDir()
-	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", filepath.Join(bin, "sqlq"), "./cmd/sqlq")
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", build, err, out)
-	}
+	bin := programs(t)
 	return shell{bin: bin, env: append(os.Environ(), "DATABASE_URL="+url, "SQLQ_DATABASE_URL="+url, "SQLQ_SCHEMA="+pgtest.Schema,
 		"PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))}
 }

@@ -12,10 +12,10 @@ import (
 const (
 	storeDir = "sqlq/internal/store"
 	opsDir   = "sqlq/ops"
-	namesFor = storeDir + "/names.go" // what the operators' SQL names and quotes as the runtime's does
+	namesFor = storeDir + "/names.go" // names and quoting, which the operators' SQL shares with the runtime's
 )
 
-// storeFaults lists functions and methods of the store that the runtime does not call: SQL that only operators run is in
+// storeFaults lists functions and methods of the store that the runtime does not call: SQL that only operators run belongs in
 // sqlq/ops/internal/query.
 func storeFaults(all []pkg) (faults []string) {
 	nouns := map[string]bool{} // the fields of store.Schema: what they have is called by both names
@@ -24,7 +24,7 @@ func storeFaults(all []pkg) (faults []string) {
 			nouns = fieldsOf(p, "Schema")
 		}
 	}
-	named := map[string]bool{} // by anybody but operators
+	named := map[string]bool{} // outside of the operators' packages
 	for _, p := range all {
 		if p.dir == opsDir || strings.HasPrefix(p.dir, opsDir+"/") {
 			continue
@@ -91,7 +91,7 @@ func fieldsOf(p pkg, of string) map[string]bool {
 	return fields
 }
 
-// maxMethods is how many methods a type of the operators' packages may have: a type with more is several things.
+// maxMethods is how many methods a type of the operators' packages may have; one with more should be several types.
 const maxMethods = 40
 
 // methodFaults lists types of the operators' packages with too many methods.

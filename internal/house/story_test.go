@@ -64,7 +64,7 @@ func (s *story) programs() (dirs []string) {
 	return dirs
 }
 
-// execution is a step that is done or under way.
+// execution is a step that is done or running.
 type execution struct {
 	step
 	want    string // expected output, from the golden file

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -78,6 +79,14 @@ func (s source) calls(visit func(at, name string)) {
 // packages finds the packages of the module in fsys, without nested modules and hidden folders.
 func packages(t *testing.T, fsys fs.FS) []pkg {
 	t.Helper()
+	all, err := readPackages(fsys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func readPackages(fsys fs.FS) ([]pkg, error) {
 	byDir := map[string]*pkg{}
 	err := fs.WalkDir(fsys, ".", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
@@ -108,14 +117,14 @@ func packages(t *testing.T, fsys fs.FS) []pkg {
 		return p.add(fsys, name)
 	})
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	var all []pkg
 	for _, p := range byDir {
 		all = append(all, *p)
 	}
 	slices.SortFunc(all, func(a, b pkg) int { return strings.Compare(a.dir, b.dir) })
-	return all
+	return all, nil
 }
 
 func (p *pkg) add(fsys fs.FS, name string) error {
@@ -138,12 +147,17 @@ func (p *pkg) add(fsys fs.FS, name string) error {
 	return nil
 }
 
-// module's own packages.
+// own returns the module's own packages, which nobody changes.
 func own(t *testing.T) []pkg {
 	t.Helper()
-	all := packages(t, os.DirFS(root))
+	all, err := ownOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if len(all) < 10 {
 		t.Fatalf("found only %d packages below %s", len(all), root)
 	}
 	return all
 }
+
+var ownOnce = sync.OnceValues(func() ([]pkg, error) { return readPackages(os.DirFS(root)) })

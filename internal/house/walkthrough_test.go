@@ -10,11 +10,10 @@ import (
 	"testing"
 )
 
-// mostCrossed is how many files of the runtime a message crosses at most from Send to the error table, by docs/walkthrough.md.
-// It is to become 15.
+// mostCrossed is how many files of the runtime a message may cross from Send to the error table, according to docs/walkthrough.md.
 const mostCrossed = 15
 
-// crossing are the sections of docs/walkthrough.md in which the message itself goes through the files.
+// crossing are the sections of docs/walkthrough.md in which the message itself passes through the files.
 var crossing = []string{"1. Sent", "3. Fetched", "4. Handled", "6. Failed"}
 
 // stop is a row of a table of docs/walkthrough.md.
@@ -68,7 +67,7 @@ func walkthrough(t *testing.T) []stop {
 	return steps
 }
 
-// Every file and function that the walkthrough names is there.
+// Every file and function named in the walkthrough exists.
 func TestWalkthroughIsTrue(t *testing.T) {
 	t.Parallel()
 	functions := functionsOf(own(t))
@@ -82,7 +81,7 @@ func TestWalkthroughIsTrue(t *testing.T) {
 	}
 }
 
-// A message must not cross the whole house on its way from Send to the error table.
+// A message crosses only a few files on its way from Send to the error table.
 func TestWalkthroughCrossesFewFiles(t *testing.T) {
 	t.Parallel()
 	var files []string

@@ -13,25 +13,25 @@ import (
 	"time"
 )
 
-// kindVariable marks a process that Start has started, and says of what kind it is.
+// kindVariable marks a process started by Start, and contains its kind.
 const kindVariable = "SQLQ_LAB_CHILD"
 
-// Child is the other end of a Process: the process itself, which is told things and says things.
+// Child is the other end of a Process: the process itself, which is told things and reports things.
 type Child struct {
 	in    *bufio.Reader
-	leash time.Duration // how long the process may go on when its input has ended; 0: for as long as it likes
+	leash time.Duration // how long the process may go on after its input has ended; 0: no limit
 
 	mu  sync.Mutex
 	out io.Writer
 }
 
-// NewChild is the child that is told things on in and says things on out.
+// NewChild returns a child that is told things on in and reports things on out.
 func NewChild(in io.Reader, out io.Writer) *Child {
 	return &Child{in: bufio.NewReader(in), out: out}
 }
 
-// Be runs f and exits, in a process of a kind. In any other process it does nothing: the main of a program that is started
-// again as a child calls it first.
+// Be runs f and exits if this process is of that kind. Otherwise it does nothing. The main of a program that starts itself
+// as a child calls it first.
 func Be(kind string, f func(*Child) error) {
 	if os.Getenv(kindVariable) != kind {
 		return
@@ -57,14 +57,14 @@ func (c *Child) Spec(into any) error {
 	return nil
 }
 
-// Word waits for the next line of the input; false: it has ended.
+// Word waits for the next line of the input; false: the input has ended.
 func (c *Child) Word() (word string, more bool) {
 	line, err := c.in.ReadString('\n')
 	return strings.TrimSuffix(line, "\n"), err == nil
 }
 
-// Listen calls heard with each further word; nil: with none. The context that it returns ends with the input, which ends
-// when the parent dismisses the process, or has died.
+// Listen calls heard, unless it is nil, with each further line. The context that it returns ends with the input, which ends
+// when the parent dismisses the process or dies.
 func (c *Child) Listen(ctx context.Context, heard func(word string)) (context.Context, context.CancelFunc) {
 	ctx, end := context.WithCancel(ctx)
 	go func() {
@@ -86,8 +86,8 @@ func (c *Child) Listen(ctx context.Context, heard func(word string)) (context.Co
 	return ctx, end
 }
 
-// Tell says something to the parent, in a single write: of a short line a pipe takes all or nothing, even if the process is
-// killed. A parent that has died hears nothing, and then the input ends too.
+// Tell reports something to the parent, in a single write: a pipe takes all of a short line or nothing, even if the process is
+// killed. If the parent has died the line is lost, and the input ends too.
 func (c *Child) Tell(v any) {
 	line, err := json.Marshal(v)
 	if err != nil {

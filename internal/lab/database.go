@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// NewPool opens a pool of up to n connections with settings of theirs, such as application_name. It connects when it is used.
+// NewPool opens a pool of up to n connections with the given settings, such as application_name. It connects on first use.
 func NewPool(ctx context.Context, url string, n int, settings map[string]string) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -22,7 +22,7 @@ func NewPool(ctx context.Context, url string, n int, settings map[string]string)
 	return pgxpool.NewWithConfig(ctx, config)
 }
 
-// Execute runs statements, each by itself, on a connection of their own.
+// Execute runs statements one by one on a separate connection.
 func Execute(ctx context.Context, url string, statements ...string) error {
 	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
@@ -37,7 +37,7 @@ func Execute(ctx context.Context, url string, statements ...string) error {
 	return nil
 }
 
-// Waiting is an SQL expression: how many messages are to be handled yet, in the queues, delayed or leased. The schema is sqlq.
+// Waiting returns an SQL expression: how many messages have not been handled yet, in the queues, delayed or leased. The schema is sqlq.
 func Waiting(queues ...string) string {
 	all := []string{count("delayed"), count("leased")}
 	for _, q := range queues {
@@ -53,8 +53,8 @@ type Querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// Lie calls f with each message that lies anywhere: in a queue, delayed, leased or error, which is the place, and of which queue
-// it is. The messages' bodies are JSON objects in which field is the number of the message. The schema is sqlq.
+// Lie calls f with each stored message, its place (ready, delayed, leased or error) and its queue.
+// The messages' bodies are JSON objects in which field is the number of the message. The schema is sqlq.
 func Lie(ctx context.Context, db Querier, field string, queues []string, f func(place, queue string, number int64)) error {
 	var all []string
 	of := func(place, table, queue string) {

@@ -10,8 +10,8 @@ import (
 type Log struct {
 	mu      sync.Mutex
 	first   []string
-	last    []string // after the first
-	skipped int      // between them
+	last    []string // the last lines, after the first ones
+	skipped int      // how many lines between the two
 }
 
 const (
@@ -34,7 +34,7 @@ func (l *Log) add(line string) {
 	}
 }
 
-// First is the first line; "" if there is none.
+// First returns the first line; "" if there is none.
 func (l *Log) First() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -44,7 +44,7 @@ func (l *Log) First() string {
 	return l.first[0]
 }
 
-// String is what was kept.
+// String returns what was kept.
 func (l *Log) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

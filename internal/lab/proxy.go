@@ -13,7 +13,7 @@ import (
 )
 
 // Proxy forwards connections to a server, and can be told to do it badly. What it swallows never arrives if the connection is
-// cut in the end; if it is let go, everything arrives late, as over a network that was only slow.
+// cut afterwards; if the connection is let go, everything arrives late, as over a slow network.
 type Proxy struct {
 	listener net.Listener
 	network  string // of the server
@@ -33,17 +33,17 @@ type Link struct {
 	end            sync.Once
 
 	mu       sync.Mutex
-	hole     chan struct{} // not nil: nothing gets through until it is closed
+	hole     chan struct{} // if not nil, nothing gets through until it is closed
 	trap     Trap
 	released func()
 }
 
-// Trap is what a connection waits for, to become a black hole at that moment.
+// Trap is an event at which a connection becomes a black hole.
 type Trap int
 
 const (
 	noTrap    Trap = iota
-	OnCommit       // the answer to a COMMIT, or to a statement that committed by itself: done, and the client is not told
+	OnCommit       // the answer to a COMMIT, or to a statement that committed by itself: it is done, but the client does not learn of it
 	OnRequest      // the next request, which does not arrive
 )
 
@@ -63,7 +63,7 @@ func NewProxy(of string) (*Proxy, error) {
 	return p, nil
 }
 
-// URL is a URL of the server changed to lead through the proxy.
+// URL returns a URL of the server, changed to lead through the proxy.
 func (p *Proxy) URL(of string) (string, error) {
 	u, err := url.Parse(of)
 	if err != nil {
@@ -96,7 +96,7 @@ func (p *Proxy) accept() {
 	}
 }
 
-// Close cuts all connections, and returns when nothing is forwarded any more.
+// Close cuts all connections, and returns when all forwarding has ended.
 func (p *Proxy) Close() {
 	p.listener.Close()
 	for _, c := range p.Links() {
@@ -105,7 +105,7 @@ func (p *Proxy) Close() {
 	p.loops.Wait()
 }
 
-// Links are the connections at this moment.
+// Links returns the current connections.
 func (p *Proxy) Links() (all []*Link) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -151,11 +151,11 @@ func (c *Link) forward(from, to net.Conn, answers bool) {
 	}
 }
 
-// committed are the ends of answers that say that something was committed: the tag of COMMIT, and ReadyForQuery outside of
+// committed are the endings of answers that report a commit: the tag of COMMIT, and ReadyForQuery outside of
 // a transaction, which ends the answer to any statement there.
 var committed = [][]byte{[]byte("COMMIT\x00"), []byte("Z\x00\x00\x00\x05I")}
 
-// pass waits while the connection is a black hole; false when it was cut. A trap is sprung here.
+// pass waits while the connection is a black hole; false means that it was cut. Traps are sprung here.
 func (c *Link) pass(piece []byte, answer bool) bool {
 	c.mu.Lock()
 	sprung := c.trap == OnRequest && !answer
@@ -180,7 +180,7 @@ func (c *Link) pass(piece []byte, answer bool) bool {
 	}
 }
 
-// Swallow makes the connection a black hole until LetGo or Cut.
+// Swallow makes the connection a black hole until LetGo or Cut is called.
 func (c *Link) Swallow() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -196,7 +196,7 @@ func (c *Link) Set(t Trap, sprung func()) {
 	c.trap, c.released = t, sprung
 }
 
-// LetGo ends a black hole, and disarms a trap; what was withheld arrives late.
+// LetGo ends a black hole and disarms a trap; what was withheld arrives late.
 func (c *Link) LetGo() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -207,10 +207,10 @@ func (c *Link) LetGo() {
 	}
 }
 
-// Ended is closed when the connection has ended.
+// Ended returns a channel that is closed when the connection has ended.
 func (c *Link) Ended() <-chan struct{} { return c.ended }
 
-// Cut ends the connection at once on both sides, as a reset does.
+// Cut ends the connection at once on both sides, like a reset.
 func (c *Link) Cut() {
 	c.end.Do(func() {
 		c.proxy.mu.Lock()

@@ -7,10 +7,10 @@ import (
 	"os"
 )
 
-// errSignal: this system does not have the signals of Unix.
+// errSignal is returned because this system lacks the signals of Unix.
 var errSignal = errors.New("processes cannot be frozen here")
 
-// KillSelf ends this process. It does not return.
+// KillSelf kills this process. It does not return.
 func KillSelf() { os.Exit(9) }
 
 // freeze is not possible here.
@@ -19,7 +19,7 @@ func freeze(*os.Process) error { return errSignal }
 // thaw is not possible here.
 func thaw(*os.Process) error { return errSignal }
 
-// terminate kills a process: here it cannot be asked to shut down.
+// terminate kills a process, which cannot be asked to shut down here.
 func terminate(p *os.Process) error { return p.Kill() }
 
 // dump is not possible here.

@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// Series are measurements of one thing, one a round.
+// Series are measurements of one thing, one per round.
 type Series []float64
 
-// Median is the middle measurement, or the mean of the two in the middle; 0 of none.
+// Median returns the middle measurement, or the mean of the two in the middle; 0 if there are none.
 func (s Series) Median() float64 {
 	if len(s) == 0 {
 		return 0
@@ -21,7 +21,7 @@ func (s Series) Median() float64 {
 	return sorted[len(sorted)/2]
 }
 
-// Percentile is the least of some durations that at least p percent of them do not exceed; 0 of none. They must be sorted.
+// Percentile returns the smallest of the durations that at least p percent of them do not exceed; 0 if there are none. They must be sorted.
 func Percentile(sorted []time.Duration, p int) time.Duration {
 	if len(sorted) == 0 {
 		return 0
@@ -29,7 +29,7 @@ func Percentile(sorted []time.Duration, p int) time.Duration {
 	return sorted[max(0, (len(sorted)*p+99)/100-1)]
 }
 
-// Milliseconds is a duration as reports in JSON have it.
+// Milliseconds returns a duration as JSON reports show it.
 func Milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 // Thousands writes a number with commas.

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Sleep waits for a while. It returns the cause when ctx ends first.
+// Sleep waits for a while. If ctx ends first it returns the cause.
 func Sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -19,7 +19,7 @@ func Sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// SleepUntil waits until a time; not at all if that is over.
+// SleepUntil waits until a time, or not at all if that has passed.
 func SleepUntil(ctx context.Context, t time.Time) error {
 	d := time.Until(t)
 	if d <= 0 {
@@ -28,7 +28,7 @@ func SleepUntil(ctx context.Context, t time.Time) error {
 	return Sleep(ctx, d)
 }
 
-// InParallel calls f with the numbers from 0 to n-1 at the same time, and returns when all calls have, with their errors.
+// InParallel calls f concurrently with the numbers from 0 to n-1, and returns when all calls have returned, with their errors.
 func InParallel(n int, f func(i int) error) error {
 	errs := make([]error, n)
 	var all sync.WaitGroup

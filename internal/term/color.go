@@ -5,7 +5,7 @@ import (
 	"os"
 )
 
-// ColorMode says whether text is coloured. It is a flag's value.
+// ColorMode says whether text is coloured. It is the value of a flag.
 type ColorMode string
 
 // Modes.
@@ -28,10 +28,10 @@ func (m *ColorMode) Set(text string) error {
 		*m = ColorMode(text)
 		return nil
 	}
-	return errors.New("there are auto, always and never")
+	return errors.New("it must be auto, always or never")
 }
 
-// Style is how a terminal shows text: the numbers of an SGR escape sequence (ECMA-48).
+// Style says how a terminal shows text: the numbers of an SGR escape sequence (ECMA-48).
 type Style string
 
 // Styles.
@@ -46,10 +46,10 @@ const (
 	Cyan    Style = "36"
 )
 
-// Palette puts text into styles, or leaves it as it is. The zero value does that.
+// Palette applies styles to text, or leaves it as it is, as the zero value does.
 type Palette struct{ colored bool }
 
-// NewPalette is a palette for an output that is a terminal, or none. In the mode ColorAuto it has colours on a terminal, unless
+// NewPalette returns a palette for an output, which may be a terminal. In the mode ColorAuto it has colours on a terminal, unless
 // NO_COLOR is set (no-color.org) or the terminal is dumb.
 func NewPalette(mode ColorMode, terminal bool) Palette {
 	return Palette{mode == ColorAlways || mode == ColorAuto && terminal && os.Getenv("NO_COLOR") == "" && !Dumb()}
@@ -58,7 +58,7 @@ func NewPalette(mode ColorMode, terminal bool) Palette {
 // Colored reports whether the palette has colours.
 func (p Palette) Colored() bool { return p.colored }
 
-// Paint puts text into a style.
+// Paint applies a style to text.
 func (p Palette) Paint(s Style, text string) string {
 	if s == Plain || text == "" || !p.colored {
 		return text

@@ -6,22 +6,22 @@ import (
 	"strings"
 )
 
-// Status is a line of a terminal that is written again and again, to show how far something is. It uses no escape sequences, so
-// that it works on any terminal. The zero value shows nothing.
+// Status is a line of a terminal that is overwritten again and again, to show progress. It uses no escape sequences, so
+// it works on any terminal. The zero value shows nothing.
 type Status struct {
-	To    io.Writer // a terminal; nil: nobody is looking
+	To    io.Writer // a terminal; nil: show nothing
 	Width int       // columns of the terminal; 0: unknown
 
-	shown int // cells of what stands there
+	shown int // cells of the text on the screen
 }
 
-// Show writes a text in place of the last one, cut to the terminal's width.
+// Show replaces the last text by this one, cut to the terminal's width.
 func (s *Status) Show(format string, args ...any) {
 	if s.To == nil {
 		return
 	}
 	text := fmt.Sprintf(format, args...)
-	if s.Width > 0 { // a longer one would leave its beginning behind
+	if s.Width > 0 { // the beginning of a longer one would stay on the screen
 		text = Cut(text, s.Width-1)
 	}
 	width := Width(text)
@@ -29,7 +29,7 @@ func (s *Status) Show(format string, args ...any) {
 	s.shown = width
 }
 
-// End wipes the line out. The cursor is at its beginning.
+// End clears the line, and leaves the cursor at its beginning.
 func (s *Status) End() {
 	if s.To != nil && s.shown > 0 {
 		fmt.Fprintf(s.To, "\r%*s\r", s.shown, "")

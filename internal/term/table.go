@@ -14,25 +14,25 @@ type Table struct {
 	Rows    [][]string
 
 	Palette Palette
-	Head    Style  // of the columns' names; default Bold
+	Head    Style  // of the column names; default Bold
 	Indent  string // before each line
 
-	LeftOut []string // the columns that the last Print had no room for
+	LeftOut []string // the columns for which the last Print had no room
 }
 
-// Column is one of a Table.
+// Column is a column of a Table.
 type Column struct {
 	Name  string
 	Right bool // aligned to the right, as numbers are
-	Cut   bool // gives way where the terminal is too narrow
-	Spare int  // above 0: left out where that is not enough, the highest first
-	Least int  // how far it gives way while a spare column can be left out instead, in cells; default 12
+	Cut   bool // may be cut if the terminal is too narrow
+	Spare int  // above 0: may be left out if cutting is not enough, the highest first
+	Least int  // the width below which it is not cut while a spare column can be left out instead, in cells; default 12
 
-	// Style is how a cell looks where colours are wanted; nil: plain. It has no part in the widths.
+	// Style returns how a cell looks if there are colours; nil: plain. It does not affect the widths.
 	Style func(cell string) Style
 }
 
-// Some is the style of a column of counts in which anything but none stands out.
+// Some is the style of a column of counts in which anything but zero stands out.
 func Some(s Style) func(cell string) Style {
 	return func(cell string) Style {
 		if cell == "0" || cell == "~0" || cell == "-" || cell == "" {
@@ -42,13 +42,13 @@ func Some(s Style) func(cell string) Style {
 	}
 }
 
-// Add adds a row. Cells may hold anything: what a terminal would obey is shown instead.
+// Add adds a row. Cells may contain anything: control characters are shown, not obeyed.
 func (t *Table) Add(cells ...string) { t.Rows = append(t.Rows, cells) }
 
 const columnGap = "  "
 
-// Print prints the table with the columns' names above, and nothing if it has no rows. A width other than 0 is that of the
-// terminal, into which it is made to fit.
+// Print prints the table below the column names, or nothing if it has no rows. If width is not 0, the table is made to fit
+// a terminal of that width.
 func (t *Table) Print(w io.Writer, width int) error {
 	if len(t.Rows) == 0 {
 		return nil
@@ -75,15 +75,15 @@ func (t *Table) Print(w io.Writer, width int) error {
 	return err
 }
 
-// Layout is where the cells of a line stand.
+// Layout says where the cells of a line are.
 type Layout struct {
 	Widths []int // of the columns, in cells of the terminal
 	Right  []bool
-	Gap    string // blanks between columns
+	Gap    string // between columns
 }
 
-// Line lays out cells, each of which is on one line already: they are cut to their columns, and then painted by look. There are
-// no blanks at the end.
+// Line lays out cells, none of which contains a line end: they are cut to their columns, and then painted by look. It has no
+// trailing blanks.
 func (l Layout) Line(cells []string, look func(i int, cell string) string) string {
 	var out strings.Builder
 	gap := "" // before the next cell
@@ -102,7 +102,7 @@ func (l Layout) Line(cells []string, look func(i int, cell string) string) strin
 	return out.String()
 }
 
-// lines are the names and the rows, each cell on one line.
+// lines returns the names and the rows, each cell without line ends.
 func (t *Table) lines() [][]string {
 	names := make([]string, len(t.Columns))
 	for i, c := range t.Columns {
@@ -119,8 +119,8 @@ func (t *Table) lines() [][]string {
 	return lines
 }
 
-// fit returns the columns that are shown, and how wide each is. While they take more than width those that may be cut give
-// way, the widest first; then spare ones are left out.
+// fit returns the columns to show, and how wide each is. While they take more than width, those that may be cut become narrower,
+// the widest first; then spare ones are left out.
 func (t *Table) fit(lines [][]string, width int) (shown, widths []int) {
 	width = max(0, width-len(t.Indent))
 	full := make([]int, len(t.Columns))
@@ -159,7 +159,7 @@ func (t *Table) fit(lines [][]string, width int) (shown, widths []int) {
 	}
 }
 
-// narrowest is how far a column is cut; last: there is no spare one to be left out.
+// narrowest returns how far a column may be cut; last means that no spare one can be left out.
 func (t *Table) narrowest(i int, last bool) int {
 	least := 12
 	if c := t.Columns[i]; c.Least > 0 && !last {
@@ -168,7 +168,7 @@ func (t *Table) narrowest(i int, last bool) int {
 	return max(least, Width(t.Columns[i].Name))
 }
 
-// painted puts a cell into its style; line 0 holds the names of the columns.
+// painted applies a cell's style; line 0 contains the column names.
 func (t *Table) painted(line, i int, cell string) string {
 	switch {
 	case line == 0:

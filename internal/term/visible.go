@@ -7,13 +7,13 @@ import (
 	"unicode/utf8"
 )
 
-// OneLine makes text from outside fit to stand in a line of a terminal: white space becomes single blanks, and the rest Visible.
+// OneLine makes text from outside safe for one line of a terminal: white space becomes single blanks, and the rest Visible.
 func OneLine(text string) string {
 	return Visible(strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == ' ' || r == '\n' || r == '\t' || r == '\r' }), " "))
 }
 
-// Visible shows by their numbers the characters that a terminal would obey, those that nobody would see, and bytes that are no
-// UTF-8. Line ends and tabs stay, and joiners do where they join: in emoji, and in scripts that need them.
+// Visible replaces control characters, invisible characters and bytes that are not UTF-8 by their numbers. Line ends and tabs stay,
+// and so do joiners where they join: in emoji, and in scripts that need them.
 func Visible(text string) string {
 	if !strings.ContainsFunc(text, unseen) && utf8.ValidString(text) {
 		return text
@@ -39,21 +39,21 @@ func Visible(text string) string {
 	return b.String()
 }
 
-// Obeyed reports whether a character does something to a terminal, or to the order in which it shows others; not so line ends and
-// tabs.
+// Obeyed reports whether a character controls the terminal, or the order in which it shows other characters. Line ends and tabs do
+// not count.
 func Obeyed(r rune) bool {
 	return unicode.In(r, unicode.Cc, unicode.Bidi_Control) && r != '\n' && r != '\t'
 }
 
-// unseen reports whether nobody would see the character.
+// unseen reports whether the character is invisible.
 func unseen(r rune) bool {
 	return Obeyed(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp)
 }
 
-// isJoiner reports whether a character does nothing but join its neighbours, or keep them from it.
+// isJoiner reports whether a character only joins its neighbours, or keeps them from joining.
 func isJoiner(r rune) bool { return r == '\u200c' || r == '\u200d' }
 
-// isJoined reports whether a neighbour of a joiner is one that may need it.
+// isJoined reports whether a neighbour of a joiner may need it.
 func isJoined(r rune) bool {
 	return r > unicode.MaxLatin1 && r != utf8.RuneError && unicode.IsGraphic(r) && !unicode.IsSpace(r)
 }

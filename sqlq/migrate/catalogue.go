@@ -1,11 +1,11 @@
 package migrate
 
-// catalogue describes everything in a schema by lines that are the same for every version of the server: $1 is the
-// schema. Names are printed without it, because it is the search_path, and where they are not it is replaced. at is the
-// place of a line: the object, what the line is about, and a name in it; kind is shape, body of a function, comment or grant.
+// catalogue describes everything in a schema in lines that are the same for every server version. $1 is the
+// schema; it must be the search_path, so that names are printed without it, and is replaced where they are printed with it. at is the
+// place of a line: the object, what the line is about, and a name in it. kind is shape, body (of a function), comment or grant.
 //
-// Left out is what versions differ in: not-null constraints, which are constraints of their own from 18 on and columns
-// say anyway, and the owner's own privileges, of which there are more from 17 on.
+// It leaves out what differs between versions: not-null constraints, which are constraints of their own from 18 on and are shown
+// with their columns anyway, and the owner's own privileges, of which there are more from 17 on.
 const catalogue = `
 WITH space AS (
 	SELECT oid FROM pg_namespace WHERE nspname = $1

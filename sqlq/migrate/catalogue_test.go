@@ -1,6 +1,7 @@
 package migrate_test
 
 import (
+	"encoding/json"
 	"flag"
 	"os"
 	"strings"
@@ -12,8 +13,8 @@ import (
 	"github.com/sqlq/sqlq/sqlq/migrate"
 )
 
-// golden is what the catalogue of a migrated schema with one queue, "example", says.
-const golden = "../../testdata/schema.golden"
+// golden is what the catalogue of a migrated schema with one queue, "example", says; stored is what Validate needs of it.
+const golden, stored = "../../testdata/schema.golden", "shape.jsonl"
 
 var update = flag.Bool("update", false, "rewrite "+golden)
 
@@ -29,6 +30,33 @@ func describe(t *testing.T, conn *pgx.Conn, schema string) string {
 		t.Fatal(err)
 	}
 	return strings.Join(texts(t, tx.Conn(), `SELECT text FROM (`+migrate.Catalogue+`) c WHERE kind <> 'body' ORDER BY at COLLATE "C", text COLLATE "C"`, schema), "\n") + "\n"
+}
+
+// shapeLines returns what Validate compares of a schema, as it is stored.
+func shapeLines(t *testing.T, conn *pgx.Conn, schema string) string {
+	t.Helper()
+	tx, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(t.Context())
+	if _, err := tx.Exec(t.Context(), `SET LOCAL search_path = `+pgx.Identifier{schema}.Sanitize()); err != nil {
+		t.Fatal(err)
+	}
+	rows, _ := tx.Query(t.Context(), `SELECT at::text[] || text FROM (`+migrate.Described+`) d`, schema)
+	lines, err := pgx.CollectRows(rows, pgx.RowTo[[]string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	for _, line := range lines {
+		if err := e.Encode(line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b.String()
 }
 
 // bodies returns what the functions of a schema do.
@@ -84,16 +112,18 @@ func TestUpDownUpMakesTheGoldenSchema(t *testing.T) {
 	}
 
 	first := up()
-	if *update {
-		if err := os.WriteFile(golden, []byte(first), 0o644); err != nil {
+	for file, is := range map[string]string{golden: first, stored: shapeLines(t, conn, "sqlq")} {
+		if *update {
+			if err := os.WriteFile(file, []byte(is), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(file)
+		if err != nil {
 			t.Fatal(err)
 		}
+		sameLines(t, is, string(want), "the schema", file+" (-update rewrites it)")
 	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	sameLines(t, first, string(want), "the schema", golden+" (-update rewrites it)")
 
 	if _, err := m.Down(t.Context(), 0); err != nil {
 		t.Fatal(err)

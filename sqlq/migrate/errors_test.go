@@ -52,16 +52,16 @@ func TestErrorsAreWords(t *testing.T) {
 		kind error // nil: none that a caller can name
 		text string
 	}{
-		{"no connection string", migrate.Up(ctx, "postgres://u:secret@h:port/d", "sqlq"), nil, "migrate schema \"sqlq\" up: the connection string is none: cannot parse `postgres://u:xxxxx@h:port/d`: invalid port"},
-		{"no name", migrate.Up(ctx, empty, ""), nil, `no schema is named; sqlq's default is "sqlq"`},
-		{"a long name", migrate.Up(ctx, empty, strings.Repeat("s", 64)), nil, fmt.Sprintf(`schema name %q has 64 bytes: PostgreSQL cuts off what is beyond 63; take a shorter one`, strings.Repeat("s", 64))},
-		{"a name of PostgreSQL's", migrate.Up(ctx, empty, "pg_temp"), nil, `schema name "pg_temp" is not allowed: PostgreSQL takes it for another one; take one that does not begin with pg_ or $`},
+		{"no connection string", migrate.Up(ctx, "postgres://u:secret@h:port/d", "sqlq"), nil, "migrate schema \"sqlq\" up: invalid connection string: cannot parse `postgres://u:xxxxx@h:port/d`: invalid port"},
+		{"no name", migrate.Up(ctx, empty, ""), nil, `no schema is named; name one, sqlq's default is "sqlq"`},
+		{"a long name", migrate.Up(ctx, empty, strings.Repeat("s", 64)), nil, fmt.Sprintf(`schema name %q has 64 bytes, and PostgreSQL would cut it to 63; use a shorter one`, strings.Repeat("s", 64))},
+		{"a name of PostgreSQL's", migrate.Up(ctx, empty, "pg_temp"), nil, `schema name "pg_temp" is not allowed, because it has a special meaning in PostgreSQL; use one that does not begin with pg_ or $`},
 		{"a newer schema", up(migrator(t, url, "sqlq")), migrate.ErrNewerSchema, `migrate schema "sqlq" up: the schema is newer than this program: schema "sqlq" has version N+1, this program knows N; use a newer sqlq`},
 		{"validate a newer schema", validate(migrator(t, url, "sqlq")), migrate.ErrNewerSchema, `validate schema "sqlq": the schema is newer than this program: it has version N+1, this program knows N; use a newer sqlq`},
-		{"validate nothing", validate(migrator(t, empty, "sqlq")), migrate.ErrNoSchema, `validate schema "sqlq": the schema has no sqlq tables: make them with Up, or: sqlq migrate up`},
-		{"a role that may not", up(limited), nil, `migrate schema "sqlq" up: create schema "sqlq" (let the owner of database "DATABASE" run: GRANT CREATE ON DATABASE "DATABASE" TO "ROLE"): ERROR: permission denied for database DATABASE (SQLSTATE 42501)`},
-		{"a table in the way", up(migrator(t, empty, "taken")), nil, `migrate schema "taken" up: 00013_messages.sql failed and changed nothing (what came before it stands; mend the cause and migrate again): ERROR: relation "delayed" already exists (SQLSTATE 42P07)`},
-		{"versions that are none", script(0, 99), nil, `script from version 0 to 99: there are versions 0 and 11 to N`},
+		{"validate nothing", validate(migrator(t, empty, "sqlq")), migrate.ErrNoSchema, `validate schema "sqlq": the schema has no sqlq tables: create them with Up, or: sqlq migrate up`},
+		{"a role that may not", up(limited), nil, `migrate schema "sqlq" up: create schema "sqlq" (have the owner of database "DATABASE" run: GRANT CREATE ON DATABASE "DATABASE" TO "ROLE"): ERROR: permission denied for database DATABASE (SQLSTATE 42501)`},
+		{"a table in the way", up(migrator(t, empty, "taken")), nil, `migrate schema "taken" up: 00013_messages.sql failed and changed nothing (earlier migrations stay applied; fix the cause and migrate again): ERROR: relation "delayed" already exists (SQLSTATE 42P07)`},
+		{"versions that are none", script(0, 99), nil, `script from version 0 to 99: there are only versions 0 and 11 to N`},
 	} {
 		if c.err == nil || c.kind != nil && !errors.Is(c.err, c.kind) {
 			t.Errorf("%s: %v, want %v", c.what, c.err, c.kind)

@@ -1,12 +1,12 @@
 // Package migrate brings a database schema to the version that sqlq needs.
 //
-// [Up] does it in one call, as a service may when it starts; several that start at once wait for each other. A [Migrator]
-// goes up and down, says how the schema stands, and compares it with what the migrations make. [Script] returns SQL for
-// psql or a migration tool of your own. The command line has the same as `sqlq migrate`.
+// [Up] does it in one call. A service may call it when it starts; several that start at once wait for each other. A [Migrator]
+// migrates up and down, reports the version of the schema, and compares the schema with what the migrations create. [Script] returns
+// SQL for psql or for your own migration tool. On the command line the same is available as `sqlq migrate`.
 //
-// It is apart from package sqlq so that only programs that migrate link goose. The files that it applies are in package
-// migrations; goose keeps its record in the table sqlq_migration of the same schema, so several schemas of one
-// database have each their own, and a schema that holds an application's tables too keeps that one's goose_db_version.
+// It is a package of its own so that only programs that migrate link goose. The files that it applies are in package
+// migrations. Goose keeps its record in the table sqlq_migration of the same schema. So each schema of a database has its own
+// record, and the goose_db_version of an application whose tables share the schema is left alone.
 package migrate
 
 import (
@@ -26,17 +26,17 @@ import (
 	"github.com/sqlq/sqlq/migrations"
 )
 
-// ErrNewerSchema is returned by Up, Down and Validate when the schema was migrated by a newer release than this one; by Up only if
-// it does not serve this one any more. Use that release.
+// ErrNewerSchema is returned by Up, Down and Validate when a newer release has migrated the schema; by Up only if the schema
+// no longer serves this one. Use that release.
 var ErrNewerSchema = errors.New("the schema is newer than this program")
 
-// ErrOneConnection is returned by Up and Down when a second connection is not to be had within 15 seconds, as through a
-// pooler that gives out one: the first one waits in a transaction so that nobody else migrates meanwhile. Connect past the
-// pooler, or let it have more.
-var ErrOneConnection = errors.New("migrating takes two connections at a time, and the second one was not to be had; connect past the pooler, or let it have more (PgBouncer: default_pool_size)")
+// ErrOneConnection is returned by Up and Down when no second connection is available within 15 seconds, for example through a
+// pooler that has only one. The first connection stays in a transaction so that no other process migrates in the meantime. Connect
+// past the pooler, or give it more connections.
+var ErrOneConnection = errors.New("migrating takes two connections at a time, and no second one was available; connect past the pooler, or give it more (PgBouncer: default_pool_size)")
 
-// ErrEncoding is returned by Up when the database's encoding is neither UTF8 nor SQL_ASCII, so that not every header could be
-// stored. Take a database that was made with ENCODING 'UTF8'.
+// ErrEncoding is returned by Up when the database's encoding is neither UTF8 nor SQL_ASCII, because it could not store every
+// header. Use a database created with ENCODING 'UTF8'.
 var ErrEncoding = errors.New("the database's encoding is neither UTF8 nor SQL_ASCII")
 
 // Migrator applies migrations to one schema.
@@ -45,19 +45,19 @@ type Migrator struct {
 	config   *pgx.ConnConfig
 	db       *sql.DB
 	provider *goose.Provider
-	patience time.Duration // for a second connection
+	patience time.Duration // how long to wait for a second connection
 }
 
 // Step is one migration that was applied or rolled back.
 type Step struct {
-	Version  int64         // the number that the file begins with
+	Version  int64         // the number at the start of the file name
 	Name     string        // file name without folder
 	Duration time.Duration // how long it took
 }
 
-// State tells of one known migration whether it is applied.
+// State says whether a migration that this program knows is applied.
 type State struct {
-	Version   int64     // the number that the file begins with
+	Version   int64     // the number at the start of the file name
 	Name      string    // file name without folder
 	AppliedAt time.Time // zero: pending
 }
@@ -67,7 +67,7 @@ type State struct {
 func Up(ctx context.Context, connString, schema string) error {
 	config, err := pgx.ParseConfig(connString)
 	if err != nil {
-		return fmt.Errorf("migrate schema %q up: the connection string is none: %w", schema, err)
+		return fmt.Errorf("migrate schema %q up: invalid connection string: %w", schema, err)
 	}
 	m, err := New(config, schema)
 	if err != nil {
@@ -77,7 +77,7 @@ func Up(ctx context.Context, connString, schema string) error {
 	return errors.Join(err, m.Close())
 }
 
-// New returns a Migrator for a schema; any name that PostgreSQL leaves to its users will do. It does not connect yet.
+// New returns a Migrator for a schema, which may have any name that PostgreSQL does not reserve. It does not connect yet.
 // Close it after use.
 func New(config *pgx.ConnConfig, schema string) (*Migrator, error) {
 	if err := checkSchemaName(schema); err != nil {
@@ -85,7 +85,7 @@ func New(config *pgx.ConnConfig, schema string) (*Migrator, error) {
 	}
 	config = config.Copy()
 	if config.DefaultQueryExecMode != pgx.QueryExecModeSimpleProtocol {
-		config.DefaultQueryExecMode = pgx.QueryExecModeExec // prepared statements are a session's too
+		config.DefaultQueryExecMode = pgx.QueryExecModeExec // prepared statements would need a session of our own
 	}
 	readableText(config)
 	db := stdlib.OpenDB(*config)
@@ -96,8 +96,8 @@ func New(config *pgx.ConnConfig, schema string) (*Migrator, error) {
 	return &Migrator{schema: schema, config: config, db: db, provider: provider, patience: 15 * time.Second}, nil
 }
 
-// readableText has the server send points in time, which the record has, in the form that pgx reads. These two every pooler
-// passes on.
+// readableText makes the server send the times in the record in the format that pgx parses. Every pooler passes on these two
+// settings.
 func readableText(config *pgx.ConnConfig) {
 	own := map[string]string{"client_encoding": "UTF8", "datestyle": "ISO"}
 	maps.DeleteFunc(config.RuntimeParams, func(name, _ string) bool {
@@ -107,27 +107,27 @@ func readableText(config *pgx.ConnConfig) {
 	maps.Copy(config.RuntimeParams, own)
 }
 
-// checkSchemaName refuses names under which the tables would end up in another schema than the one named.
+// checkSchemaName rejects names that would put the tables into another schema than the one named.
 func checkSchemaName(schema string) error {
-	const longest = 63 // bytes: NAMEDATALEN of every PostgreSQL that is not built to order
+	const longest = 63 // bytes: NAMEDATALEN - 1, unless PostgreSQL was built with another one
 	switch {
 	case schema == "":
-		return errors.New("no schema is named; sqlq's default is \"sqlq\"")
+		return errors.New("no schema is named; name one, sqlq's default is \"sqlq\"")
 	case len(schema) > longest:
-		return fmt.Errorf("schema name %q has %d bytes: PostgreSQL cuts off what is beyond %d; take a shorter one", schema, len(schema), longest)
+		return fmt.Errorf("schema name %q has %d bytes, and PostgreSQL would cut it to %d; use a shorter one", schema, len(schema), longest)
 	case schema == "$user", strings.HasPrefix(schema, "pg_"), strings.ContainsRune(schema, 0):
-		return fmt.Errorf("schema name %q is not allowed: PostgreSQL takes it for another one; take one that does not begin with pg_ or $", schema)
+		return fmt.Errorf("schema name %q is not allowed, because it has a special meaning in PostgreSQL; use one that does not begin with pg_ or $", schema)
 	}
 	return nil
 }
 
-// Close ends the Migrator's connections.
+// Close closes the Migrator's connections.
 func (m *Migrator) Close() error { return m.db.Close() }
 
-// Up creates the schema where it is missing and applies what is pending, in order, and returns what it applied. Another
-// process that migrates the same schema meanwhile is waited for. A newer schema that still serves this program is left as it is.
-// Roles that were granted something get what has come since. Each migration is a transaction: after an error the
-// earlier ones stand, the failed one left nothing, and Up can be called again.
+// Up creates the schema if it is missing, applies the pending migrations in order, and returns those it applied. It waits for
+// any other process that is migrating the same schema. A newer schema that still serves this program is left as it is.
+// Roles that were granted something get the privileges on what is new. Each migration is a transaction: after an error the
+// earlier ones stay applied, the failed one has changed nothing, and Up can be called again.
 func (m *Migrator) Up(ctx context.Context) ([]Step, error) {
 	var steps []Step
 	err := m.alone(ctx, func() error {
@@ -144,7 +144,7 @@ func (m *Migrator) Up(ctx context.Context) ([]Step, error) {
 		case has.oldest > migrations.Latest():
 			return has.refuseNewer(m.schema)
 		case has.version > migrations.Latest():
-			return nil // it serves this program: a process of the old release may start again while the new one is rolled out
+			return nil // it serves this program: old processes may restart while the new release is rolled out
 		}
 		results, err := m.provider.Up(ctx)
 		steps, err = outcome(results, err)
@@ -156,8 +156,8 @@ func (m *Migrator) Up(ctx context.Context) ([]Step, error) {
 	return steps, nil
 }
 
-// Down rolls the schema back to a version, 0 for empty. Messages in tables that a migration made go with them. The
-// schema itself and goose's record stay.
+// Down rolls the schema back to a version, 0 for empty. Tables that a rolled-back migration created are dropped with their messages.
+// The schema itself and goose's record stay.
 func (m *Migrator) Down(ctx context.Context, to int64) ([]Step, error) {
 	var steps []Step
 	err := m.alone(ctx, func() error {
@@ -211,7 +211,7 @@ func (m *Migrator) checkEncoding(ctx context.Context) error {
 		return fmt.Errorf("ask for the encoding: %w", err)
 	}
 	if encoding != "UTF8" && encoding != "SQL_ASCII" {
-		return fmt.Errorf("%w: database %q has %s; make one with ENCODING 'UTF8'", ErrEncoding, m.config.Database, encoding)
+		return fmt.Errorf("%w: database %q has %s; use one created with ENCODING 'UTF8'", ErrEncoding, m.config.Database, encoding)
 	}
 	return nil
 }
@@ -227,7 +227,7 @@ func (m *Migrator) createSchema(ctx context.Context) error {
 	_, err := m.db.ExecContext(ctx, `CREATE SCHEMA `+pgx.Identifier{m.schema}.Sanitize())
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) && pg.Code == "42501" { // insufficient_privilege
-		return fmt.Errorf("create schema %q (let the owner of database %q run: GRANT CREATE ON DATABASE %s TO %s): %w", m.schema, m.config.Database,
+		return fmt.Errorf("create schema %q (have the owner of database %q run: GRANT CREATE ON DATABASE %s TO %s): %w", m.schema, m.config.Database,
 			pgx.Identifier{m.config.Database}.Sanitize(), pgx.Identifier{m.config.User}.Sanitize(), err)
 	}
 	if err != nil {
@@ -236,8 +236,8 @@ func (m *Migrator) createSchema(ctx context.Context) error {
 	return nil
 }
 
-// alone runs f while this process alone migrates the schema. The lock belongs to a transaction on a connection of its
-// own, so it ends with the process, and works through a transaction pooler too.
+// alone runs f while no other process migrates the schema. The lock belongs to a transaction on a connection of its
+// own, so it is released when the process ends, and works through a transaction pooler too.
 func (m *Migrator) alone(ctx context.Context, f func() error) error {
 	conn, err := pgx.ConnectConfig(ctx, m.config)
 	if err != nil {
@@ -255,7 +255,7 @@ func (m *Migrator) alone(ctx context.Context, f func() error) error {
 	})
 }
 
-// second sees that there is a second connection while the first is in a transaction.
+// second checks that a second connection is available while the first is in a transaction.
 func (m *Migrator) second(ctx context.Context) error {
 	bounded, cancel := context.WithTimeout(ctx, m.patience)
 	defer cancel()
@@ -267,7 +267,7 @@ func (m *Migrator) second(ctx context.Context) error {
 	return nil
 }
 
-// outcome returns what goose has done, also when it stopped half-way, and says which migration failed.
+// outcome returns the migrations that goose ran, even if it stopped halfway, and says which one failed.
 func outcome(results []*goose.MigrationResult, err error) ([]Step, error) {
 	var partial *goose.PartialError
 	if !errors.As(err, &partial) {
@@ -278,7 +278,7 @@ func outcome(results []*goose.MigrationResult, err error) ([]Step, error) {
 	if errors.As(err, &pg) {
 		err = pg // goose repeats the file and its statement
 	}
-	return stepsOf(partial.Applied), fmt.Errorf("%s failed and changed nothing (what came before it stands; mend the cause and migrate again): %w", partial.Failed.Source.Path, err)
+	return stepsOf(partial.Applied), fmt.Errorf("%s failed and changed nothing (earlier migrations stay applied; fix the cause and migrate again): %w", partial.Failed.Source.Path, err)
 }
 
 func stepsOf(results []*goose.MigrationResult) []Step {

@@ -10,24 +10,24 @@ import (
 	"github.com/sqlq/sqlq/migrations"
 )
 
-// ErrPreRelease is returned by all methods of a Migrator when the schema was made by a release before the first one, whose
-// migrations were others. The error says what to do.
+// ErrPreRelease is returned by all methods of a Migrator when the schema was made by a pre-release, whose migrations were
+// different. The error says what to do.
 var ErrPreRelease = errors.New("the schema was made by a release before the first one, and cannot be migrated")
 
-// recordTable is goose's record, and formerRecord the one of the earliest releases before the first.
+// recordTable is goose's record, formerRecord that of the earliest pre-releases.
 const (
 	recordTable  = "sqlq_migration"
 	formerRecord = "goose_db_version"
 )
 
-// versions are what is recorded of a schema.
+// versions is what the record says about a schema.
 type versions struct {
-	recorded bool  // there is a record
-	version  int64 // the highest that is applied; 0: none
-	oldest   int64 // the oldest programs that a newer schema serves; 0: the schema is not newer
+	recorded bool  // whether there is a record
+	version  int64 // the highest one applied; 0: none
+	oldest   int64 // the version of the oldest program that a newer schema serves; 0: the schema is not newer
 }
 
-// look reads what is recorded, and refuses a schema of a release before the first.
+// look reads the record, and refuses the schema of a pre-release.
 func (m *Migrator) look(ctx context.Context) (v versions, err error) {
 	var former bool
 	own := recordIn(m.schema)
@@ -45,13 +45,13 @@ func (m *Migrator) look(ctx context.Context) (v versions, err error) {
 		err = m.db.QueryRowContext(ctx, `SELECT `+m.name("oldest_library")+`()`).Scan(&v.oldest)
 	}
 	if err == nil && (former || v.version > 0 && v.version < migrations.First()) {
-		return v, fmt.Errorf("%w: let its programs handle what is waiting, or export it with that release; then DROP SCHEMA %s CASCADE and migrate up again, or take another schema",
+		return v, fmt.Errorf("%w: let its programs handle what is waiting, or export it with that release; then DROP SCHEMA %s CASCADE and migrate up again, or use another schema",
 			ErrPreRelease, m.name())
 	}
 	return v, err
 }
 
-// refuseNewer refuses a schema that this program does not know, whether it serves this program or not.
+// refuseNewer refuses a schema newer than this program, whether or not it serves this program.
 func (v versions) refuseNewer(schema string) error {
 	if latest := migrations.Latest(); v.version > latest {
 		return fmt.Errorf("%w: schema %q has version %d, this program knows %d; use a newer sqlq", ErrNewerSchema, schema, v.version, latest)
@@ -59,7 +59,7 @@ func (v versions) refuseNewer(schema string) error {
 	return nil
 }
 
-// name quotes a name in the schema, or that of the schema itself.
+// name returns a quoted name in the schema, or the quoted name of the schema itself.
 func (m *Migrator) name(in ...string) string {
 	return pgx.Identifier(append([]string{m.schema}, in...)).Sanitize()
 }

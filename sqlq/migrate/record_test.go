@@ -108,7 +108,7 @@ func TestPreReleaseIsRefused(t *testing.T) {
 			_, status := m.Status(t.Context())
 			_, validate := m.Validate(t.Context())
 			for what, err := range map[string]error{"Up": up, "Down": down, "Status": status, "Validate": validate} {
-				if !errors.Is(err, migrate.ErrPreRelease) || !strings.Contains(err.Error(), `DROP SCHEMA "sqlq" CASCADE and migrate up again, or take another schema`) {
+				if !errors.Is(err, migrate.ErrPreRelease) || !strings.Contains(err.Error(), `DROP SCHEMA "sqlq" CASCADE and migrate up again, or use another schema`) {
 					t.Errorf("%s: %v, want ErrPreRelease and what to do", what, err)
 				}
 			}

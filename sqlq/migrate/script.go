@@ -12,13 +12,13 @@ import (
 	"github.com/sqlq/sqlq/migrations"
 )
 
-// Script returns the SQL that makes the schema from nothing, for psql or another migration tool. It ends with the rows
+// Script returns the SQL that creates the schema from nothing, for psql or another migration tool. It also writes the rows
 // that goose would have recorded, because the library reads the schema's version there.
 func Script(schema string) (string, error) { return ScriptBetween(schema, 0, migrations.Latest()) }
 
-// ScriptBetween returns the SQL that brings the schema from a version to another, 0 for none: up, or, where to is the lower
-// one, down, which removes tables with the messages in them. Like Script it keeps goose's record. It does not look which
-// version the schema has: run it in one transaction, so that one that does not fit changes nothing.
+// ScriptBetween returns the SQL that brings the schema from one version to another, 0 for none: up or, if to is the lower
+// one, down, which drops tables with the messages in them. Like Script it keeps goose's record. Run the script in one transaction, so
+// that it changes nothing if the schema has another version than from.
 func ScriptBetween(schema string, from, to int64) (string, error) {
 	if err := checkSchemaName(schema); err != nil {
 		return "", err
@@ -26,7 +26,7 @@ func ScriptBetween(schema string, from, to int64) (string, error) {
 	first, latest := migrations.First(), migrations.Latest()
 	for _, version := range []int64{from, to} {
 		if version != 0 && (version < first || version > latest) {
-			return "", fmt.Errorf("script from version %d to %d: there are versions 0 and %d to %d", from, to, first, latest)
+			return "", fmt.Errorf("script from version %d to %d: there are only versions 0 and %d to %d", from, to, first, latest)
 		}
 	}
 	all, err := files()
@@ -39,7 +39,7 @@ func ScriptBetween(schema string, from, to int64) (string, error) {
 	if from == 0 {
 		fmt.Fprintf(&b, "CREATE SCHEMA IF NOT EXISTS %s;\n", name)
 	}
-	// Not SET LOCAL: outside of a transaction it does nothing, and the tables would be strewn over another schema.
+	// Not SET LOCAL: outside of a transaction it does nothing, and the tables would end up in another schema.
 	fmt.Fprintf(&b, "DO $$ BEGIN PERFORM set_config('sqlq.search_path', current_setting('search_path'), false); END $$;\nSET search_path = %s;\n", name)
 	if from == 0 {
 		// A schema that was rolled back has the record already.
@@ -52,7 +52,7 @@ DECLARE
     have bigint := (SELECT max(version_id) FROM sqlq_migration WHERE is_applied);
 BEGIN
     IF have IS DISTINCT FROM %d THEN
-        RAISE EXCEPTION 'the schema has version %%, and this goes on from %d', have;
+        RAISE EXCEPTION 'the schema has version %%, and this script starts from %d', have;
     END IF;
 END $$;
 `, from, from)
@@ -79,7 +79,7 @@ type file struct {
 	up, down string
 }
 
-// files returns the migrations in their order.
+// files returns the migrations in order.
 func files() (all []file, err error) {
 	names, err := fs.Glob(migrations.FS, "*.sql")
 	if err != nil {
@@ -101,7 +101,7 @@ func files() (all []file, err error) {
 	return all, nil
 }
 
-// plain takes goose's annotations out.
+// plain removes goose's annotations.
 func plain(text string) string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -17,20 +16,21 @@ import (
 	"github.com/sqlq/sqlq/migrations"
 )
 
-// ErrNoSchema is returned by Validate when no migration is applied to the schema. Up makes it.
+// ErrNoSchema is returned by Validate when no migration is applied to the schema. Call Up first.
 var ErrNoSchema = errors.New("the schema has no sqlq tables")
 
-// Difference is something in a schema that is not as the migrations make it.
+// Difference is something in a schema that differs from what the migrations create.
 type Difference struct {
 	Object string // "q_sales", "error", "function send(…)", …: the table, sequence or function
-	Want   string // what the migrations make; "": nothing
+	Want   string // what the migrations create; "": nothing
 	Have   string // what is there; "": nothing
 }
 
 // Validate compares the schema with what the migrations up to its version make: tables and their options, columns, keys,
 // indexes, triggers, policies, sequences, functions, and what everybody (PUBLIC) may do; of each queue too. Comments and the
-// privileges of roles are left out. It makes a second schema to compare with, in a transaction that it rolls back, so it
-// needs the right to make schemas, and changes nothing. Errors: ErrNoSchema, ErrNewerSchema, ErrPreRelease, and those of the
+// privileges of roles are left out. It makes a second schema to compare with, in a transaction that it rolls back, and changes
+// nothing. On a standby, and for a role that may not make schemas, it compares with what the program has stored of the newest
+// version; of an older one only the primary and the right to make schemas can tell. Errors: ErrNoSchema, ErrNewerSchema, ErrPreRelease, and those of the
 // database.
 func (m *Migrator) Validate(ctx context.Context) ([]Difference, error) {
 	different, err := m.validate(ctx)
@@ -46,40 +46,66 @@ func (m *Migrator) validate(ctx context.Context) ([]Difference, error) {
 	case err != nil:
 		return nil, fmt.Errorf("read its version: %w", err)
 	case has.version == 0:
-		return nil, fmt.Errorf("%w: make them with Up, or: sqlq migrate up", ErrNoSchema)
+		return nil, fmt.Errorf("%w: create them with Up, or: sqlq migrate up", ErrNoSchema)
 	case has.version > migrations.Latest():
 		return nil, fmt.Errorf("%w: it has version %d, this program knows %d; use a newer sqlq", ErrNewerSchema, has.version, migrations.Latest())
-	}
-	pattern := fmt.Sprintf("sqlq_validate_%016x", rand.Uint64())
-	script, err := ScriptBetween(pattern, 0, has.version)
-	if err != nil {
-		return nil, err
 	}
 	conn, err := pgx.ConnectConfig(ctx, m.config)
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	tx, err := conn.Begin(ctx)
+	want, err := m.made(ctx, conn, has.version)
 	if err != nil {
-		return nil, fmt.Errorf("begin: %w", err)
+		return nil, err
 	}
-	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-	// The first migrations know no queues.
-	script += fmt.Sprintf(`DO $$ BEGIN PERFORM %s('%s'); EXCEPTION WHEN undefined_function THEN END $$;`, pgx.Identifier{pattern, "create_queue"}.Sanitize(), exampleQueue)
-	if _, err := conn.PgConn().Exec(ctx, script).ReadAll(); err != nil {
-		return nil, m.noPattern(err)
-	}
-	want, err := shapeOf(ctx, tx, pattern)
+	var have shape
+	err = undone(ctx, conn, func(tx pgx.Tx) (err error) {
+		have, err = shapeOf(ctx, tx, m.schema)
+		return err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("read what the migrations make: %w", err)
-	}
-	have, err := shapeOf(ctx, tx, m.schema)
-	if err != nil {
-		return nil, fmt.Errorf("read what is there: %w", err)
+		return nil, fmt.Errorf("read the schema: %w", err)
 	}
 	return compare(want, have), nil
 }
+
+// made returns the shape of what the migrations up to a version make: read from a schema that is made for it and rolled back, so
+// that it is what this server makes of them; where nothing can be made, the stored shape of the newest version.
+func (m *Migrator) made(ctx context.Context, conn *pgx.Conn, version int64) (want shape, err error) {
+	pattern := fmt.Sprintf("sqlq_validate_%016x", rand.Uint64())
+	script, err := ScriptBetween(pattern, 0, version)
+	if err != nil {
+		return want, err
+	}
+	// The first migrations know no queues.
+	script += fmt.Sprintf(`DO $$ BEGIN PERFORM %s('%s'); EXCEPTION WHEN undefined_function THEN END $$;`, pgx.Identifier{pattern, "create_queue"}.Sanitize(), exampleQueue)
+	err = undone(ctx, conn, func(tx pgx.Tx) error {
+		if _, err := conn.PgConn().Exec(ctx, script).ReadAll(); err != nil {
+			return m.noPattern(err)
+		}
+		if want, err = shapeOf(ctx, tx, pattern); err != nil {
+			return fmt.Errorf("read what the migrations make: %w", err)
+		}
+		return nil
+	})
+	if errors.Is(err, errNoPattern) && version == migrations.Latest() {
+		return storedShape()
+	}
+	return want, err
+}
+
+// undone runs f in a transaction that is rolled back.
+func undone(ctx context.Context, conn *pgx.Conn, f func(pgx.Tx) error) error {
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	return errors.Join(f(tx), tx.Rollback(context.WithoutCancel(ctx)))
+}
+
+// errNoPattern says that no schema can be made here to compare with.
+var errNoPattern = errors.New("the schema is not of this program's version, and nothing can be made here to compare with")
 
 // noPattern says why there is nothing to compare with, and where there would be.
 func (m *Migrator) noPattern(err error) error {
@@ -87,67 +113,13 @@ func (m *Migrator) noPattern(err error) error {
 	if errors.As(err, &pg) {
 		switch pg.Code {
 		case "25006": // read_only_sql_transaction
-			return fmt.Errorf("nothing can be made here to compare with, as on a standby; connect to the primary, whose schema is the same: %w", err)
+			return fmt.Errorf("%w, as on a standby; connect to the primary, whose schema is the same: %w", errNoPattern, err)
 		case "42501": // insufficient_privilege
-			return fmt.Errorf("make a schema to compare with, which is rolled back: role %q needs for that: GRANT CREATE ON DATABASE %s TO %s: %w",
+			return fmt.Errorf("%w: role %q needs for that: GRANT CREATE ON DATABASE %s TO %s: %w", errNoPattern,
 				m.config.User, pgx.Identifier{m.config.Database}.Sanitize(), pgx.Identifier{m.config.User}.Sanitize(), err)
 		}
 	}
-	return fmt.Errorf("make a schema to compare with: %w", err)
-}
-
-// exampleQueue is the queue that all are compared with.
-const exampleQueue = "example"
-
-// shape is what a schema looks like: a line for each place in it.
-type shape struct {
-	lines  map[place]string
-	queues map[string]map[place]string // of each queue, with its name taken out
-}
-
-type place struct{ object, part string }
-
-// shapeOf reads the shape of a schema.
-func shapeOf(ctx context.Context, tx pgx.Tx, schema string) (shape, error) {
-	s, named := shape{map[place]string{}, map[string]map[place]string{}}, map[string]*regexp.Regexp{}
-	if _, err := tx.Exec(ctx, `SET LOCAL search_path = `+pgx.Identifier{schema}.Sanitize()); err != nil {
-		return s, err
-	}
-	rows, err := tx.Query(ctx, `SELECT at, text FROM (`+catalogue+`) c WHERE kind IN ('shape', 'body') OR kind = 'grant' AND at[3] = 'PUBLIC'`, schema)
-	if err != nil {
-		return s, err
-	}
-	var at []string
-	var text string
-	_, err = pgx.ForEachRow(rows, []any{&at, &text}, func() error {
-		p := place{at[0], strings.Join(at[1:], " ")}
-		if words := strings.Fields(text); len(words) > 3 && words[0] == "table" && words[2] == "column" {
-			p.part = "column " + words[3] // not its number
-		}
-		queue, is := queueOf(strings.TrimPrefix(strings.TrimPrefix(at[0], "table "), "sequence "))
-		if !is {
-			s.lines[p] = text
-			return nil
-		}
-		if s.queues[queue] == nil {
-			s.queues[queue] = map[place]string{}
-		}
-		if named[queue] == nil { // its table, key and sequence, quoted or not
-			named[queue] = regexp.MustCompile(fmt.Sprintf(`"([qks])_%[1]s"|\b([qks])_%[1]s`, regexp.QuoteMeta(queue)))
-		}
-		anonymous := func(text string) string { return named[queue].ReplaceAllString(text, "${1}${2}_*") }
-		s.queues[queue][place{anonymous(p.object), anonymous(p.part)}] = anonymous(text)
-		return nil
-	})
-	return s, err
-}
-
-// queueOf returns the queue that a table or sequence belongs to.
-func queueOf(object string) (queue string, is bool) {
-	if queue, is = strings.CutPrefix(object, "q_"); !is {
-		queue, is = strings.CutPrefix(object, "s_")
-	}
-	return queue, is
+	return fmt.Errorf("create a schema to compare with: %w", err)
 }
 
 func compare(want, have shape) (different []Difference) {

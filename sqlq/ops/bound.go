@@ -19,7 +19,7 @@ type bound struct {
 
 func wholeBatch(rows int) bound { return bound{rows: rows, bytes: batchBytes, full: rows} }
 
-// of returns so many rows in the proportion that is left of a whole batch, at least one.
+// of scales a number of rows by the part of a whole batch that the bound still allows; at least one row.
 func (b bound) of(rows int) int { return max(1, int(int64(rows)*int64(b.rows)/int64(b.full))) }
 
 // shrinkAfter makes the bound smaller after an error that says that a batch took too long, and reports whether it is to be

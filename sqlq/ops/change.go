@@ -132,7 +132,7 @@ func (o Failed) apply(ctx context.Context, tx pgx.Tx, c *change, locked []query.
 	return nil
 }
 
-// lostQueue says whether a batch failed because a queue was dropped meanwhile. From then on its messages are left out.
+// lostQueue reports whether a batch failed because a queue was dropped in the meantime. From then on its messages are left out.
 func (o Failed) lostQueue(ctx context.Context, c *change, queues []string) bool {
 	lost := false
 	for _, queue := range queues {

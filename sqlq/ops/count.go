@@ -41,8 +41,8 @@ func share(all, n, least, most int) int { return max(least, min(most, all/max(n,
 
 // Count is a number of messages.
 type Count struct {
-	N         int64 // how many
-	Estimated bool  // N comes from a sample of the table
+	N         int64 `json:"count"`     // how many
+	Estimated bool  `json:"estimated"` // N comes from a sample of the table
 }
 
 // count makes all counts of queues, in their order.

@@ -44,9 +44,39 @@ type DelayedMessage struct {
 	Body      []byte          // as the sender encoded it
 }
 
-// List returns the delayed messages that a filter chooses, those that are due first at the front unless it says
-// Newest. Only times are found by an index: everything else looks at the messages one after the other, in chunks, so a
-// filter that fits few of very many takes its time; named ones are looked for at about 0.1 s a million.
+// delayedJSON is a delayed message without what can be large.
+type delayedJSON struct {
+	Number    int64      `json:"number"`
+	ID        string     `json:"id"`
+	Queue     string     `json:"queue"`
+	Type      string     `json:"type"`
+	Why       Why        `json:"why"`
+	DueAt     time.Time  `json:"due_at"`
+	DueIn     float64    `json:"due_in_seconds"`
+	SentAt    time.Time  `json:"sent_at"`
+	ExpiresAt *time.Time `json:"expires_at"`
+	Attempts  int        `json:"attempts"`
+	Error     string     `json:"error,omitempty"`
+}
+
+// MarshalJSON writes the message as sqlq delayed ls -o json does; one that has its body, with headers and body, as sqlq delayed show
+// -o json.
+func (m DelayedMessage) MarshalJSON() ([]byte, error) {
+	short := delayedJSON{m.Number, m.ID, m.Queue, m.Type, m.Why, timeAsJSON(m.DueAt), m.DueIn.Seconds(), timeAsJSON(m.SentAt),
+		optionalTime(m.ExpiresAt), m.Attempts, m.Error}
+	if m.Body == nil {
+		return encode(short)
+	}
+	return encode(struct {
+		delayedJSON
+		Headers json.RawMessage `json:"headers"`
+		bodyJSON
+	}{short, headersAsJSON(m.Headers), bodyAsJSON(m.Body)})
+}
+
+// List returns the delayed messages that a filter chooses, in the order of their due times, or the latest first if its Order is Newest.
+// Only times have an index: any other condition is checked on one message after the other, in chunks, so that a filter that
+// matches few of very many is slow. Names are searched at about 0.1 s per million messages.
 func (o Delayed) List(ctx context.Context, f Filter) ([]DelayedMessage, error) {
 	chosen, err := o.delayedFilter(ctx, f)
 	if err != nil {
@@ -103,13 +133,13 @@ type NoDelayedError struct {
 	Missing []string // the numbers and ids that were named
 }
 
-// Error says what happened, where, and what to do.
+// Error says what happened, where, and what to do about it.
 func (e *NoDelayedError) Error() string {
 	return "not among the delayed (see: sqlq delayed ls): " + strings.Join(e.Missing, ", ")
 }
 
-// Count says how many delayed messages a filter chooses, at least where they are more than CountLimit, and returns
-// up to sample of them. Names that are not there are a *NoDelayedError, together with the rest.
+// Count returns the number of delayed messages that a filter chooses, more: there are more than CountLimit, which is then the number,
+// and up to sample of them. Names that do not exist are a *NoDelayedError, together with the other results.
 func (o Delayed) Count(ctx context.Context, f Filter, sample int) (n int64, more bool, first []DelayedMessage, err error) {
 	if f.Limit <= 0 || f.Limit > CountLimit {
 		f.Limit, more = CountLimit, true
@@ -161,7 +191,8 @@ func (o Delayed) eachDelayed(ctx context.Context, f Filter, chosen query.Filter,
 	return nil
 }
 
-// delayedFilter returns the filter as the store wants it, after the database has read what is in its languages.
+// delayedFilter translates the filter for queries on delayed messages, after the database has checked its regular expression and
+// jsonpath.
 func (o Delayed) delayedFilter(ctx context.Context, f Filter) (query.Filter, error) {
 	if err := f.checkNames("delayed"); err != nil {
 		return query.Filter{}, err

@@ -228,6 +228,16 @@ type DelayedPreview struct {
 	UpTo     Snapshot         // for ChangeOptions.UpTo
 }
 
+// MarshalJSON writes the preview as sqlq delayed cancel --dry-run -o json does.
+func (v DelayedPreview) MarshalJSON() ([]byte, error) {
+	return encode(struct {
+		DryRun bool             `json:"dry_run"`
+		Chosen int64            `json:"chosen"`
+		More   bool             `json:"more"`
+		Sample []DelayedMessage `json:"sample"`
+	}{true, v.Messages, v.More, listed(v.Sample)})
+}
+
 // PreviewCancel says what Cancel would do.
 func (o Delayed) PreviewCancel(ctx context.Context, f Filter, opts ChangeOptions) (DelayedPreview, error) {
 	return o.previewDelayed(ctx, f, opts)

@@ -23,12 +23,38 @@ type Check struct {
 	Took     time.Duration // how long it looked
 }
 
-// Diagnosis is all that Doctor looked at.
-type Diagnosis struct {
-	Checks []Check // in the order in which they were made
+// Result says in a word what came of the check: ok, skipped, or the severity of its worst finding.
+func (c Check) Result() string {
+	result := "ok"
+	if c.NotRun != "" {
+		result = "skipped"
+	}
+	for _, s := range []Severity{SeverityNote, SeverityWarning, SeverityProblem} {
+		if slices.ContainsFunc(c.Findings, func(f Finding) bool { return f.Severity == s }) {
+			result = string(s)
+		}
+	}
+	return result
 }
 
-// Count returns how many findings of a severity are left, those that Fix has mended left out.
+// MarshalJSON writes the check as sqlq doctor -o json does.
+func (c Check) MarshalJSON() ([]byte, error) {
+	return encode(struct {
+		Name     string    `json:"check"`
+		About    string    `json:"about"`
+		Result   string    `json:"result"`
+		NotRun   string    `json:"skipped,omitempty"`
+		Took     float64   `json:"seconds"`
+		Findings []Finding `json:"findings"`
+	}{c.Name, c.About, c.Result(), c.NotRun, c.Took.Seconds(), listed(c.Findings)})
+}
+
+// Diagnosis is all that Doctor looked at.
+type Diagnosis struct {
+	Checks []Check `json:"checks"` // in the order in which they were made
+}
+
+// Count returns how many findings of a severity are left, without those that Fix has fixed.
 func (d *Diagnosis) Count(s Severity) (n int64) {
 	for _, c := range d.Checks {
 		for _, f := range c.Findings {
@@ -40,7 +66,7 @@ func (d *Diagnosis) Count(s Severity) (n int64) {
 	return n
 }
 
-// Fixable returns the findings that Fix can mend, and has not yet.
+// Fixable returns the findings that Doctor.Fix can fix and has not fixed yet.
 func (d *Diagnosis) Fixable() (fixable []*Finding) {
 	for i := range d.Checks {
 		for j := range d.Checks[i].Findings {
@@ -123,7 +149,7 @@ type examination struct {
 	version   int64 // of the schema; 0: it has none
 	served    bool  // the schema is newer than what is wanted, and will do
 	queues    []string
-	mayMend   bool // mark instances, give leases back, move messages
+	mayFix    bool // mark instances, give leases back, move messages
 	health    []query.TableHealth
 	healthOf  error
 }
@@ -234,11 +260,11 @@ func (e *examination) look(ctx context.Context) (err error) {
 			e.served = err == nil && oldest <= e.WantVersion
 		}
 	}
-	lacks, err := e.store.Lacks(ctx, e.pool, mending, nil)
+	lacks, err := e.store.Lacks(ctx, e.pool, fixPrivileges, nil)
 	if err != nil {
 		return fmt.Errorf("ask what role %q may do: %w", e.server.Role, err)
 	}
-	e.mayMend = e.may && len(lacks) == 0
+	e.mayFix = e.may && len(lacks) == 0
 	e.health, e.healthOf = e.store.TablesHealth(ctx, e.pool)
 	for _, h := range e.health {
 		if name, is := strings.CutPrefix(h.Table, "q_"); is {
@@ -268,7 +294,7 @@ func (e *examination) lacks(n need) string {
 	return ""
 }
 
-// missing says whether there is no schema, or one without tables.
+// missing reports whether there is no schema, or one without tables.
 func (e *examination) missing() bool {
 	return !e.exists || e.may && e.version == 0 && len(e.health) == 0
 }
@@ -297,23 +323,23 @@ type cannotCheckError struct{ why string }
 
 func (e *cannotCheckError) Error() string { return e.why }
 
-// Fix mends what is fixable in a diagnosis, each by itself, and sets what it did. It is written down as an operation. An error
-// stops none of the others; it returns all of them.
+// Fix fixes what is fixable in a diagnosis, each finding on its own, and sets Fixed. Each fix is recorded as an operation. An error
+// does not stop the others; all errors are returned.
 func (o Doctor) Fix(ctx context.Context, d *Diagnosis) error {
 	var failures []error
 	done := map[string]string{}
 	for _, f := range d.Fixable() {
-		if did, is := done[f.fixing]; is {
+		if did, is := done[f.fixName]; is {
 			f.Fixed = did
 			continue
 		}
-		id, err := o.begin(ctx, kindMend, map[string]string{"finding": f.What}, query.Operation{})
+		id, err := o.begin(ctx, kindFix, map[string]string{"finding": f.What}, query.Operation{})
 		if err != nil {
 			return errors.Join(append(failures, err)...)
 		}
-		did, err := f.fix(ctx)
+		did, err := f.apply(ctx)
 		if err == nil {
-			f.Fixed, done[f.fixing] = did, did
+			f.Fixed, done[f.fixName] = did, did
 		} else {
 			err = fmt.Errorf("%s: %w", f.What, err)
 		}
@@ -322,8 +348,17 @@ func (o Doctor) Fix(ctx context.Context, d *Diagnosis) error {
 	return errors.Join(failures...)
 }
 
-// mending are the privileges that Fix needs.
-var mending = []query.Privilege{
+// PreviewFix marks the findings of a diagnosis that Fix would fix, and returns them. It changes nothing and does not query the database.
+func (o Doctor) PreviewFix(d *Diagnosis) []*Finding {
+	fixable := d.Fixable()
+	for _, f := range fixable {
+		f.WouldFix = true
+	}
+	return fixable
+}
+
+// fixPrivileges are the privileges that Fix needs.
+var fixPrivileges = []query.Privilege{
 	{Name: "EXECUTE", On: "function", Object: "recover_leased"}, {Name: "EXECUTE", On: "function", Object: "move_due"},
 	{Name: "UPDATE", On: "column", Object: "instance", Column: "crashed_at"}, {Name: "INSERT", On: "table", Object: "operation"},
 }

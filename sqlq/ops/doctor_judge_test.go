@@ -30,10 +30,10 @@ func TestJudgeHolders(t *testing.T) {
 		{query.Holder{Kind: "session", Holds: true, Open: 2 * time.Hour}, "transaction-long", `problem a transaction has been open for 2h0m0s`},
 	} {
 		f, is := e.holder(c.h, "cost")
-		got := string(f.Severity) + " " + f.What + " | " + f.Mend
+		got := string(f.Severity) + " " + f.What + " | " + f.Fix
 		severity, text, _ := strings.Cut(c.want, " ")
-		what, mend, _ := strings.Cut(text, " | ")
-		if is != (c.want != "") || is && (string(f.Severity) != severity || !strings.Contains(f.What, what) || !strings.Contains(f.Mend, mend)) {
+		what, fix, _ := strings.Cut(text, " | ")
+		if is != (c.want != "") || is && (string(f.Severity) != severity || !strings.Contains(f.What, what) || !strings.Contains(f.Fix, fix)) {
 			t.Errorf("%+v: %v %s, want %s", c.h, is, got, c.want)
 		}
 		if is && (f.Code != c.code || f.Subject.Name != c.h.Name && f.Subject != (Subject{"session", fmt.Sprint(c.h.PID)})) {
@@ -50,7 +50,7 @@ func TestJudgeWraparound(t *testing.T) {
 		if len(found) == 0 && want == "" {
 			continue
 		}
-		if len(found) != 1 || found[0].Severity != want || !strings.Contains(found[0].What, `queue "sales"`) || !strings.Contains(found[0].Mend, "FREEZE") {
+		if len(found) != 1 || found[0].Severity != want || !strings.Contains(found[0].What, `queue "sales"`) || !strings.Contains(found[0].Fix, "FREEZE") {
 			t.Errorf("at age %d: %+v, want %q", age, found, want)
 			continue
 		}

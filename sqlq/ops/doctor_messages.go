@@ -35,7 +35,7 @@ func (e *examination) checkInstances(ctx context.Context) (found []Finding, err 
 		case i.Silent > i.LeaseTime:
 			found = append(found, problem(foundInstanceSilent, Subject{"instance", fmt.Sprint(i.ID)}, fmt.Sprintf("%s has crashed, or is cut off: it last said %s ago that it lives, and its lease time is %s",
 				name, i.Silent.Round(time.Second), i.LeaseTime),
-				"no running instance has noticed, so what it had leased is not given back", "start an endpoint, of any name, or as an operator: "+e.doctorFix()).by(e.mayMend, "recover", e.recover))
+				"no running instance has noticed, so what it had leased is not given back", "start an endpoint, of any name, or as an operator: "+e.doctorFix()).by(e.mayFix, "recover", e.recover))
 		default:
 			if versions[i.Endpoint] == nil {
 				versions[i.Endpoint] = map[string]bool{}
@@ -109,7 +109,7 @@ func (e *examination) checkLeases(ctx context.Context) (found []Finding, err err
 			found = append(found, problem(foundLeasesOfDroppedQueue, Subject{"queue", o.Queue}, what+"; the queue is gone", "nobody handles them, and nothing can give them back", "sqlq queue create "+shellWord(o.Queue)+inSchema(e.store.Name())+", then as an operator: "+e.doctorFix()))
 			continue
 		}
-		found = append(found, problem(foundLeasesOrphaned, Subject{"queue", o.Queue}, what, "nobody handles them until an instance runs that gives them back", "start an endpoint, of any name, or as an operator: "+e.doctorFix()).by(e.mayMend, "recover", e.recover))
+		found = append(found, problem(foundLeasesOrphaned, Subject{"queue", o.Queue}, what, "nobody handles them until an instance runs that gives them back", "start an endpoint, of any name, or as an operator: "+e.doctorFix()).by(e.mayFix, "recover", e.recover))
 	}
 	return found, err
 }
@@ -119,7 +119,7 @@ func (e *examination) checkDelayed(ctx context.Context) (found []Finding, err er
 	for _, o := range overdue {
 		found = append(found, problem(foundDelayedOverdue, Subject{"queue", o.Queue}, fmt.Sprintf("queue %q: %s overdue, the first for %s, and nobody moves them",
 			o.Queue, atLeast(o.N, leasesSeen, "delayed message"), o.Oldest.Round(time.Second)),
-			"the leading instance moves what is due; none runs, or it may not", "start an endpoint, of any name, or as an operator: "+e.doctorFix()).by(e.mayMend, "move", e.moveDue))
+			"the leading instance moves what is due; none runs, or it may not", "start an endpoint, of any name, or as an operator: "+e.doctorFix()).by(e.mayFix, "move", e.moveDue))
 	}
 	return found, err
 }

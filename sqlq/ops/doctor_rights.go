@@ -9,7 +9,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
-// marks are the privileges by which a role is taken for one of a kind, where nobody says what it is for: no other kind
+// marks are the privileges by which a role is taken for one of a kind, if its purpose is not given: no other kind
 // has them, but operators what producers have.
 var marks = []query.Privilege{
 	{Kind: "operator", Name: "DELETE", On: "table", Object: "error"},

@@ -86,7 +86,7 @@ func (e *examination) checkPooler(ctx context.Context) ([]Finding, error) {
 		"give endpoints Config.ListenURL, or this command --database-url, with an address that leads past the pooler; sending through it is fine. Where endpoints have one: sqlq doctor --listen-url URL")}, nil
 }
 
-// Pooled says whether a transaction pooler stands between this program and the database.
+// Pooled reports whether a transaction pooler stands between this program and the database.
 func (o *Ops) Pooled(ctx context.Context) (bool, error) {
 	e := &examination{core: o.core, DoctorOptions: DoctorOptions{}.withDefaults()}
 	bounded, cancel := context.WithTimeout(ctx, e.Within)

@@ -233,11 +233,11 @@ func (e *examination) wraparound(h query.TableHealth) (found []Finding) {
 func (e *examination) checkIndexes(ctx context.Context) (found []Finding, err error) {
 	broken, err := e.store.BrokenIndexes(ctx, e.pool)
 	for _, b := range broken {
-		kind, mend, what := foundIndexInvalid, e.store.ReindexSQL(b.Index), "reads that rely on it go through the whole table"
+		kind, fix, what := foundIndexInvalid, e.store.ReindexSQL(b.Index), "reads that rely on it go through the whole table"
 		if strings.Contains(b.Index, "_ccnew") || strings.Contains(b.Index, "_ccold") {
-			kind, mend, what = foundIndexLeftOver, e.store.DropIndexSQL(b.Index), "it is left over from a REINDEX that did not end, and every write pays for it"
+			kind, fix, what = foundIndexLeftOver, e.store.DropIndexSQL(b.Index), "it is left over from a REINDEX that did not end, and every write pays for it"
 		}
-		found = append(found, problem(kind, Subject{"index", b.Index}, fmt.Sprintf("index %s of %s is not valid", b.Index, tableName(b.Table)), what, mend).inSQL())
+		found = append(found, problem(kind, Subject{"index", b.Index}, fmt.Sprintf("index %s of %s is not valid", b.Index, tableName(b.Table)), what, fix).inSQL())
 	}
 	return found, err
 }

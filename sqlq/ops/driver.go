@@ -14,28 +14,28 @@ import (
 // rateBatches is into how many batches a second a rate is divided.
 const rateBatches = 20
 
-// ChangeOptions says how changes work that go by batches. The zero value is good.
+// ChangeOptions are the options of changes that run in batches. The zero value has the defaults.
 type ChangeOptions struct {
-	// Limit changes at most so many, in the order of the filter.
+	// Limit is the maximum number of messages to change, in the order of the filter.
 	// Default: that of the filter. Unit: messages. Cost: none.
 	Limit int
 
-	// Rate is how many messages are changed at most, evenly, for receivers that cannot take them all at once.
-	// Default: 0, as fast as it goes. Unit: messages a second. Cost: the slower, the longer it takes.
+	// Rate is the maximum number of messages per second, spread evenly, for receivers that cannot take them all at once.
+	// Default: 0, no limit. Unit: messages per second. Cost: the lower, the longer the change takes.
 	Rate float64
 
-	// UpTo is the snapshot of a preview: what came after it is left alone, and where more would be changed than it saw, nothing
-	// is, and the error is a *ChangedSincePreviewError.
+	// UpTo is the snapshot of a preview: messages that came later are left alone. If more messages would be changed than the preview
+	// saw, none is changed, and the error is a *ChangedSincePreviewError.
 	// Default: a snapshot is taken when the change begins. Unit: a snapshot. Cost: the messages are counted again.
 	UpTo Snapshot
 
 	// Began is called with the number of the operation before anything is changed, so that it can be watched and cancelled. It is
-	// not called where nothing is chosen.
-	// Default: nobody is told. Cost: its time.
+	// not called if the filter chooses nothing.
+	// Default: none. Cost: the time of the call.
 	Began func(operation int64)
 
 	// Progress is called after each batch.
-	// Default: nobody is told. Cost: its time.
+	// Default: none. Cost: the time of the call.
 	Progress func(Progress)
 }
 
@@ -50,7 +50,7 @@ func (opts ChangeOptions) narrow(f Filter) (Filter, error) {
 	return f, nil
 }
 
-// Progress says how far something has come that takes a while.
+// Progress says how far a change or a search has come.
 type Progress struct {
 	Operation int64  // the number of the operation; 0: it only looks
 	Kind      string // of Operation; "": it only looks
@@ -60,7 +60,7 @@ type Progress struct {
 	At, UpTo  int64  // of failed messages: it has come to the number At, and ends at UpTo; else 0
 }
 
-// Snapshot says what was there when a preview looked. It can be written as JSON, for a form that asks whether to go on.
+// Snapshot identifies what a preview saw. It can be encoded as JSON, for a form that asks for confirmation.
 type Snapshot struct {
 	Number   int64     `json:"number"`   // messages with higher numbers came later
 	At       time.Time `json:"at"`       // by the clock of the database: moments that are counted from now are counted from then
@@ -98,7 +98,7 @@ func (o *core) began(ctx context.Context, s Snapshot) (time.Time, error) {
 	return now, nil
 }
 
-// running is an operation that goes by batches, in the hands of this process.
+// running is an operation that this process performs in batches.
 type running struct {
 	id     int64
 	kind   string
@@ -107,7 +107,7 @@ type running struct {
 	opts   ChangeOptions
 }
 
-// start writes down that an operation begins, and tells its number. filter is what it was told.
+// start records that an operation begins, and passes its number to Began. filter is what the operation was given.
 func (o *core) start(ctx context.Context, r *running, filter any, op query.Operation, after query.Place) (err error) {
 	op.Wanted = r.wanted
 	if r.id, err = o.beginIn(ctx, o.pool, r.kind, filter, op, after); err == nil && r.opts.Began != nil {
@@ -130,7 +130,7 @@ type step struct {
 // doing is what changes messages in a transaction, from where the operation has come to: up to most of them.
 type doing func(tx pgx.Tx, at query.OperationPlace, most int64, b bound) (step, error)
 
-// perform runs an operation by batches of up to whole messages, and writes down how it ended. It returns how many messages it
+// perform runs an operation in batches of up to whole messages, and records how it ended. It returns the number of messages that it
 // changed, also together with an error.
 func (o *core) perform(ctx context.Context, r running, whole int, do doing, again func(error) (bool, error)) (changed int64, err error) {
 	changed, err = o.batches(ctx, r, whole, do, again)
@@ -152,7 +152,7 @@ func (o *core) batches(ctx context.Context, r running, whole int, do doing, agai
 			total = at.Done + s.n
 			return s.n, s.after, err
 		})
-		if errors.Is(err, errEnded) { // by somebody else who went on with it
+		if errors.Is(err, errEnded) { // by another process that continued it
 			return changed, nil
 		}
 		if b.shrinkAfter(err) {
@@ -188,8 +188,8 @@ func (o *core) batches(ctx context.Context, r running, whole int, do doing, agai
 	}
 }
 
-// conclude writes down how an operation ended that has changed so many messages, and says how to go on with one that was
-// interrupted. It returns how many messages were changed, also together with an error.
+// conclude records how an operation ended that has changed a number of messages, and says how to resume it if it was interrupted. It
+// returns that number, also together with an error.
 func (o *core) conclude(ctx context.Context, r running, changed int64, err error) (int64, error) {
 	if err == nil {
 		return changed, o.end(ctx, r.id, nil)
@@ -212,12 +212,12 @@ func (o *core) conclude(ctx context.Context, r running, changed int64, err error
 	return changed, stopped
 }
 
-// errEnded ends an operation that somebody else has brought to its end meanwhile.
+// errEnded ends an operation that another process has finished or cancelled in the meantime.
 var errEnded = errors.New("the operation has ended")
 
 // inOperation runs a batch of an operation in a transaction of its own, and writes down in it how many messages it changed and
-// the place that it came to. The operation is locked first: whoever goes on with it after a crash waits until the crashed
-// batch is committed or undone, and several that go on with the same operation take turns, from the place that do is given.
+// the place that it came to. The operation is locked first: a process that resumes it after a crash waits until the crashed
+// batch has committed or rolled back, and several that resume it take turns, each from the place that do is given.
 func (o *core) inOperation(ctx context.Context, id int64, do func(tx pgx.Tx, at query.OperationPlace) (changed int64, after query.Place, err error)) error {
 	return pgx.BeginTxFunc(ctx, o.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite}, func(tx pgx.Tx) error {
 		at, err := o.store.LockOperation(ctx, tx, id)
@@ -250,7 +250,7 @@ func (o *core) inOperation(ctx context.Context, id int64, do func(tx pgx.Tx, at 
 
 // pacer spreads messages evenly over time. After a delay it does not catch up: that would be a burst.
 type pacer struct {
-	rate  float64   // a second; 0: as fast as it goes
+	rate  float64   // messages per second; 0: no limit
 	next  time.Time // when more may be taken
 	began time.Time // when more were
 }

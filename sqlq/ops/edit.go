@@ -25,12 +25,12 @@ type Edit struct {
 	Body []byte
 }
 
-// Edit gives a failed message other headers, another body, or both, and says whether anything changed: JSON that is
+// Edit gives a failed message other headers, another body, or both, and reports whether anything changed: JSON that is
 // only laid out differently has not. m is the message as Failed.Show returned it. The original goes into the message's
 // history, see History. The new headers and body must be such as could be sent, and a body that was JSON must be JSON
 // again; a *BodyError or the database says what is wrong.
 //
-// Nothing is changed when somebody else has edited the message since: ErrChanged; or replayed or deleted it: *NoFailedError.
+// Nothing is changed if the message was edited in the meantime: ErrChanged; or replayed or deleted: *NoFailedError.
 func (o Failed) Edit(ctx context.Context, m FailedMessage, e Edit) (changed bool, err error) {
 	edited, err := o.PreviewEdit(ctx, m, e)
 	if err != nil {

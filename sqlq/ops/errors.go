@@ -11,32 +11,32 @@ import (
 	"github.com/sqlq/sqlq/sqlq"
 )
 
-// ErrFilterEmpty is returned by what changes failed messages for a filter that chooses every failed message and does not say All.
+// ErrFilterEmpty is returned by changes of failed messages whose filter chooses every failed message and does not set All.
 var ErrFilterEmpty = errors.New("the filter chooses every failed message: name a queue, a type, a group or messages, or say that all are meant")
 
-// ErrChanged is returned by Failed.Edit when the message is not any more what it was when it was read.
+// ErrChanged is returned by Failed.Edit when the message has changed since it was read.
 var ErrChanged = errors.New("somebody else has edited the message meanwhile; look at it and edit it again")
 
-// ChangedSincePreviewError is returned by what changes messages up to the Snapshot of a preview, when more would be changed now
+// ChangedSincePreviewError is returned by a change that is limited to the Snapshot of a preview, when it would change more messages
 // than the preview saw. Nothing was done.
 type ChangedSincePreviewError struct {
 	Previewed int64 // messages that the preview saw
 	Now       int64 // messages that would be changed now
 }
 
-// Error says what happened, where, and what to do.
+// Error says what happened, where, and what to do about it.
 func (e *ChangedSincePreviewError) Error() string {
 	return fmt.Sprintf("the preview saw %s, now there are %d: nothing was done; look at them again", plural(e.Previewed, "message"), e.Now)
 }
 
-// NoQueueError is returned when a queue is named that is not there. It is a sqlq.ErrNoQueue.
+// NoQueueError is returned for a queue that does not exist. It is a sqlq.ErrNoQueue.
 type NoQueueError struct {
 	Queue  string   // that was named
 	Schema string   // in which it was looked for
-	Near   []string // existing queues with names like it, or all of them where they are few
+	Near   []string // existing queues with similar names, or all queues if they are few
 }
 
-// Error says what happened, where, and what to do.
+// Error says what happened, where, and what to do about it.
 func (e *NoQueueError) Error() string {
 	text := fmt.Sprintf("queue %q does not exist in schema %q", e.Queue, e.Schema)
 	switch len(e.Near) {
@@ -86,15 +86,15 @@ func shellWord(word string) string {
 	return "$'" + quoted.String() + "'"
 }
 
-// NoFailedError is returned when failed messages are named, by number or id, that are not there to be worked on. What was
-// asked for is done for the others.
+// NoFailedError is returned when some of the named failed messages cannot be changed, because they do not exist or have the wrong
+// status. The others are changed all the same.
 type NoFailedError struct {
 	Missing  []string // not in the error table
-	Archived []string // there, but archived, and such were not asked for
-	Failed   []string // there, but not archived, which Unarchive leaves alone
+	Archived []string // archived, which the filter does not choose
+	Failed   []string // not archived, which Unarchive leaves alone
 }
 
-// Error says what happened, where, and what to do.
+// Error says what happened, where, and what to do about it.
 func (e *NoFailedError) Error() string {
 	var parts []string
 	if e.Missing != nil {
@@ -109,13 +109,13 @@ func (e *NoFailedError) Error() string {
 	return strings.Join(parts, "; ")
 }
 
-// QueueGoneError is returned by Replay when chosen messages belong to queues that do not exist any more. They stay in the
-// error table; the others were replayed.
+// QueueGoneError is returned by Replay when chosen messages belong to queues that no longer exist. They stay in the error table; the
+// others were replayed.
 type QueueGoneError struct {
 	Queues []string // that do not exist
 }
 
-// Error says what happened, where, and what to do.
+// Error says what happened, where, and what to do about it.
 func (e *QueueGoneError) Error() string {
 	words := ""
 	for _, queue := range e.Queues {
@@ -125,18 +125,18 @@ func (e *QueueGoneError) Error() string {
 		quoted(e.Queues), words)
 }
 
-// InterruptedError is returned when a change that goes by batches stopped before its end: by Replay, Archive, Unarchive,
-// Delete, Move, Purge, Cancel, Reschedule and Operations.Resume. What it has done stays done, and Operations.Resume goes on with
-// the rest, unless Err is ErrCancelled.
+// InterruptedError is returned when a change that runs in batches stopped before its end: by Replay, Archive, Unarchive, Delete,
+// Move, Purge, Cancel, Reschedule and Operations.Resume. What it has done stays done, and Operations.Resume does the rest, unless
+// Err is ErrCancelled.
 type InterruptedError struct {
 	Operation int64  // its number, for Operations.Resume
 	Kind      string // one of OperationKinds
 	Done      int64  // messages that it has changed
-	Wanted    *int64 // how many it was to change; nil: they were too many to be counted
+	Wanted    *int64 // messages that it was to change; nil: too many to count
 	Err       error  // why: the end of the context, a lost connection, ErrCancelled, …
 }
 
-// Error says what happened, where, and what to do.
+// Error says what happened, where, and what to do about it.
 func (e *InterruptedError) Error() string {
 	text := fmt.Sprintf("%s stopped after %s", e.Kind, counted(e.Done, e.Wanted))
 	if errors.Is(e.Err, ErrCancelled) {
@@ -151,15 +151,15 @@ func (e *InterruptedError) Error() string {
 // Unwrap returns Err.
 func (e *InterruptedError) Unwrap() error { return e.Err }
 
-// ErrCancelled is why an operation stopped that Operations.Cancel has ended. What it has done stays done.
+// ErrCancelled is why an operation stopped that was ended with Operations.Cancel. What it has done stays done.
 var ErrCancelled = errors.New("somebody has cancelled it")
 
-// NoOperationError is returned when an operation is named that is not there.
+// NoOperationError is returned for an operation that does not exist.
 type NoOperationError struct {
 	ID int64 // that was named
 }
 
-// Error says what happened, where, and what to do.
+// Error says what happened, where, and what to do about it.
 func (e *NoOperationError) Error() string {
 	return fmt.Sprintf("there is no operation %d; list them with: sqlq operation ls", e.ID)
 }
@@ -182,7 +182,7 @@ type BodyError struct {
 	Err    error // what is wrong with it
 }
 
-// Error says what happened, where, and what to do.
+// Error says what happened, where, and what to do about it.
 func (e *BodyError) Error() string {
 	if e.Line > 0 {
 		return fmt.Sprintf("line %d: %v", e.Line, e.Err)
@@ -196,7 +196,7 @@ func (e *BodyError) Error() string {
 // Unwrap returns Err.
 func (e *BodyError) Unwrap() error { return e.Err }
 
-func quoted(names []string) string {
+func quoted[T ~string](names []T) string {
 	q := make([]string, len(names))
 	for i, n := range names {
 		q[i] = fmt.Sprintf("%q", n)
@@ -215,7 +215,7 @@ func (o *core) noQueue(ctx context.Context, queue string, err error) error {
 	return o.unknownQueue(ctx, queue)
 }
 
-// mustExist returns a *NoQueueError for a queue that is not there.
+// mustExist returns a *NoQueueError if a queue does not exist.
 func (o *core) mustExist(ctx context.Context, queue string) error {
 	exists, err := o.store.QueueExists(ctx, o.pool, queue)
 	if err != nil {
@@ -227,7 +227,7 @@ func (o *core) mustExist(ctx context.Context, queue string) error {
 	return nil
 }
 
-// unknownQueue returns the *NoQueueError for a queue that is not there.
+// unknownQueue returns the *NoQueueError for a queue that does not exist.
 func (o *core) unknownQueue(ctx context.Context, queue string) error {
 	names, err := o.store.Queues.Names(ctx, o.pool)
 	if err != nil {
@@ -236,7 +236,7 @@ func (o *core) unknownQueue(ctx context.Context, queue string) error {
 	return &NoQueueError{Queue: queue, Schema: o.store.Name(), Near: near(queue, names)}
 }
 
-// near returns those names that somebody who wrote name may have meant: all of them when they are few.
+// near returns the names that a mistyped name may stand for: all of them if they are few.
 func near(name string, names []string) []string {
 	found := alike(name, names)
 	if found == nil && len(names) <= 8 {

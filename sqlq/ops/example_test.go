@@ -12,7 +12,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops"
 )
 
-// What failed, in which groups, and, when the fault is mended, back to the queue with it.
+// What failed, in which groups, and, when the fault is fixed, back to the queue with it.
 func Example() {
 	ctx := context.Background()
 	pool, end := failedOrders()

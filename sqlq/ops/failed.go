@@ -10,8 +10,8 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
-// FailedMessage is a message in the error table. What Failed.List returns has no Headers, Body, Chain and Stack, which can
-// be large; Failed.Show fills in all.
+// FailedMessage is a message in the error table. Failed.List leaves out Headers, Body, Chain and Stack, which can be large;
+// Failed.Show fills them in.
 type FailedMessage struct {
 	Number        int64           // by which it can be named
 	ID            string          // of the message
@@ -36,8 +36,70 @@ type FailedMessage struct {
 	Stack         string          // of a panic; "": it was not one
 }
 
-// List returns the failed messages that a filter chooses, in its order. Naming a queue that neither exists nor has
-// failed messages is a *NoQueueError. See Failed.Each for many.
+// failedJSON is a failed message without what can be large.
+type failedJSON struct {
+	Number        int64      `json:"number"`
+	ID            string     `json:"id"`
+	Status        Status     `json:"status"`
+	Queue         string     `json:"queue"`
+	Endpoint      string     `json:"endpoint"`
+	Host          string     `json:"host"`
+	Type          string     `json:"type"`
+	Attempts      int        `json:"attempts"`
+	Replays       int        `json:"replays"`
+	SentAt        time.Time  `json:"sent_at"`
+	ExpiresAt     *time.Time `json:"expires_at"`
+	FirstFailedAt time.Time  `json:"first_failed_at"`
+	FailedAt      time.Time  `json:"failed_at"`
+	ArchivedAt    *time.Time `json:"archived_at"`
+	ErrorType     string     `json:"error_type"`
+	Error         string     `json:"error"`
+	Group         string     `json:"group"`
+}
+
+// wholeFailedJSON is a failed message with all that was kept of it.
+type wholeFailedJSON struct {
+	failedJSON
+	Headers json.RawMessage `json:"headers"`
+	Chain   []string        `json:"chain"`
+	Stack   string          `json:"stack,omitempty"`
+	bodyJSON
+}
+
+func (m FailedMessage) inShort() failedJSON {
+	return failedJSON{m.Number, m.ID, m.Status, m.Queue, m.Endpoint, m.Host, m.Type, m.Attempts, m.Replays, timeAsJSON(m.SentAt),
+		optionalTime(m.ExpiresAt), timeAsJSON(m.FirstFailedAt), timeAsJSON(m.FailedAt), optionalTime(m.ArchivedAt), m.ErrorType, m.Error, m.Group}
+}
+
+func (m FailedMessage) whole() wholeFailedJSON {
+	return wholeFailedJSON{m.inShort(), headersAsJSON(m.Headers), m.Chain, m.Stack, bodyAsJSON(m.Body)}
+}
+
+// MarshalJSON writes the message as sqlq error ls -o json does; one that has its body, with headers, chain, stack and body, as a line
+// of sqlq error export, which Ready.Import reads.
+func (m FailedMessage) MarshalJSON() ([]byte, error) {
+	if m.Body == nil {
+		return encode(m.inShort())
+	}
+	return encode(m.whole())
+}
+
+// FailedDetail is a failed message as Failed.Show returns it, with what operators did to it, as Ops.History does.
+type FailedDetail struct {
+	FailedMessage
+	History []Past // the first thing first
+}
+
+// MarshalJSON writes the message and its history as sqlq error show -o json does.
+func (d FailedDetail) MarshalJSON() ([]byte, error) {
+	return encode(struct {
+		wholeFailedJSON
+		History []Past `json:"history"`
+	}{d.whole(), listed(d.History)})
+}
+
+// List returns the failed messages that a filter chooses, in its order. A queue that neither exists nor has failed messages is a
+// *NoQueueError. For many messages use Failed.Each.
 func (o Failed) List(ctx context.Context, f Filter) ([]FailedMessage, error) {
 	var failed []FailedMessage
 	err := o.Each(ctx, f, EachOptions{}, func(m FailedMessage) error {
@@ -47,13 +109,13 @@ func (o Failed) List(ctx context.Context, f Filter) ([]FailedMessage, error) {
 	return failed, err
 }
 
-// EachOptions says how Failed.Each works. The zero value is good.
+// EachOptions has the options of Failed.Each. The zero value has the defaults.
 type EachOptions struct {
 	// Whole fills in Headers, Body, Chain and Stack, too.
 	// Default: off. Cost: all of their bytes are read.
 	Whole bool
 	// Progress is called every now and then.
-	// Default: nobody is told. Cost: its time.
+	// Default: none. Cost: the time of the call.
 	Progress func(Progress)
 }
 
@@ -66,12 +128,11 @@ const (
 )
 
 // Each calls each for the failed messages that a filter chooses, in its order, and ends with the first error of each.
-// It reads them by and by, in short statements, so that it needs little memory and holds nobody up, however many there are
-// and however rare those that fit: what changes meanwhile may or may not be seen. Messages that fail after it began are
-// left out.
+// It reads them in short statements, so that it needs little memory and blocks no one, however many messages there are and however few
+// match. Changes that are made in the meantime may or may not be seen. Messages that fail after it began are left out.
 //
-// A filter whose regular expression or jsonpath is wrong is a *FilterError, naming a queue that neither exists nor has
-// failed messages a *NoQueueError.
+// A filter with an invalid regular expression or jsonpath is a *FilterError, a queue that neither exists nor has failed messages a
+// *NoQueueError.
 func (o Failed) Each(ctx context.Context, f Filter, opts EachOptions, each func(FailedMessage) error) error {
 	chosen, err := o.choose(ctx, f)
 	if err != nil {

@@ -35,9 +35,9 @@ const (
 	Oldest Order = "oldest" // first
 )
 
-// Filter chooses messages: those that fit every field that is set. It means the same for failed messages, delayed ones
-// and those of a queue, as far as they have what it asks for: only failed messages have a Group and a Status, and a message
-// that waits in a queue has no Error.
+// Filter chooses messages: those that match every field that is set. Zero fields match everything. It means the same for failed
+// messages, delayed messages and those in a queue, except that only failed messages have a Group and a Status, and that a message
+// waiting in a queue has no Error.
 //
 // Names, Queue, Type, Group, Status, Since, Until are found by an index, however many messages there are. Error, Headers,
 // Body and Attempts look at each message that those leave.
@@ -54,13 +54,13 @@ type Filter struct {
 	Attempts Range             // how many were made
 	Status   Status            // of failed messages; default: StatusFailed
 	Order    Order             // default: Newest for failed messages, Oldest for others
-	Limit    int               // at most so many, in that order; 0: no limit
+	Limit    int               // maximum number, in that order; 0: no limit
 
-	// All must be set for what changes or removes messages to take a filter that chooses all of them.
+	// All must be set for a change that is meant for every message: changes refuse a filter that chooses all of them by accident.
 	All bool
 }
 
-// FilterError is returned for a filter that cannot be understood. Nothing was done.
+// FilterError is returned for a filter that cannot be parsed. Nothing was done.
 type FilterError struct {
 	Field string // which field of the filter; "": the caller knows
 	Text  string // as it was written
@@ -68,7 +68,7 @@ type FilterError struct {
 	Why   string // what is wrong there
 }
 
-// Error says what happened, where, and what to do.
+// Error says what happened, where, and what to do about it.
 func (e *FilterError) Error() string {
 	field := e.Field
 	if field != "" {
@@ -78,13 +78,13 @@ func (e *FilterError) Error() string {
 	return fmt.Sprintf("%s%q: %s\n  %s\n  %s^", field, e.Text, e.Why, e.Text, strings.Repeat(" ", runes))
 }
 
-// ChoosesAll says whether the filter leaves nothing out. A status does not count: most messages have the same.
+// ChoosesAll reports whether the filter matches every message. Its Status does not count: most messages have the same.
 func (f Filter) ChoosesAll() bool {
 	return len(f.Names) == 0 && f.Queue == "" && f.Type == "" && f.Group == "" && f.Error == "" && f.Since == (Moment{}) && f.Until == (Moment{}) &&
 		len(f.Headers) == 0 && f.Body == "" && f.Attempts == (Range{})
 }
 
-// chosen returns the filter as the store wants it, for failed messages.
+// chosen translates the filter for queries on failed messages.
 func (f Filter) chosen() (query.Filter, error) {
 	switch f.Status {
 	case "":
@@ -101,7 +101,7 @@ func (f Filter) chosen() (query.Filter, error) {
 	return chosen, err
 }
 
-// choose returns the filter as the store wants it, for failed messages, after the database has read what is in its languages.
+// choose translates the filter for queries on failed messages, after the database has checked its regular expression and jsonpath.
 func (o *core) choose(ctx context.Context, f Filter) (query.Filter, error) {
 	chosen, err := f.chosen()
 	if err != nil {
@@ -124,8 +124,7 @@ func (o *core) choose(ctx context.Context, f Filter) (query.Filter, error) {
 	return chosen, nil
 }
 
-// chooseReady returns the filter as the store wants it, for the messages of a queue, after the database has read what is in its
-// languages.
+// chooseReady translates the filter for queries on the messages of a queue, after the database has checked its jsonpath.
 func (o *core) chooseReady(ctx context.Context, f Filter) (query.Filter, error) {
 	chosen, err := f.chosenReady()
 	if err != nil {
@@ -134,10 +133,10 @@ func (o *core) chooseReady(ctx context.Context, f Filter) (query.Filter, error) 
 	return chosen, o.try(ctx, chosen)
 }
 
-// seenQueues is among how many queues that may be seen each is looked through by itself.
+// seenQueues is the number of visible queues up to which each is searched on its own.
 const seenQueues = 20
 
-// chosenDelayed returns the filter as the store wants it, for delayed messages.
+// chosenDelayed translates the filter for queries on delayed messages.
 func (f Filter) chosenDelayed() (query.Filter, error) {
 	if f.Group != "" || f.Status != "" {
 		return query.Filter{}, errors.New("only failed messages have a group and a status")
@@ -145,7 +144,7 @@ func (f Filter) chosenDelayed() (query.Filter, error) {
 	return f.chosenOthers()
 }
 
-// chosenReady returns the filter as the store wants it, for the messages of a queue, whose table it is read from.
+// chosenReady translates the filter for queries on the messages of a queue; which queue, the table says.
 func (f Filter) chosenReady() (query.Filter, error) {
 	if f.Error != "" {
 		return query.Filter{}, errors.New("a message that waits in its queue has no error; those that failed are in the error table, those to be retried among the delayed")
@@ -221,8 +220,8 @@ func (f Filter) limit() int {
 	return f.Limit
 }
 
-// try has the database read the parts of a filter that are in its languages, so that a mistake in them is told before
-// anything is done, and with its place.
+// try lets the database check the regular expression and the jsonpath of a filter, so that a mistake in them is reported before
+// anything is done, with its position.
 func (o *core) try(ctx context.Context, f query.Filter) error {
 	for _, part := range []struct {
 		field, text string
@@ -244,8 +243,8 @@ func (o *core) try(ctx context.Context, f query.Filter) error {
 	return nil
 }
 
-// placeIn returns where a text goes wrong, according to an error message that quotes what it stumbled over; its end where
-// the message does not say.
+// placeIn returns the position of a mistake in a text, according to an error message that quotes it; the end of the text if the
+// message quotes nothing.
 func placeIn(text, message string) int {
 	if _, quoted, found := strings.Cut(message, `at or near "`); found {
 		if end := strings.LastIndexByte(quoted, '"'); end >= 0 {

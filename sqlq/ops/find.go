@@ -16,22 +16,37 @@ type Place string
 const (
 	PlaceReady    Place = "ready"    // in its queue, or held by a receiver at this moment
 	PlaceDelayed  Place = "delayed"  // it waits for its time
-	PlaceLeased   Place = "leased"   // an instance has it by lease
+	PlaceLeased   Place = "leased"   // an instance holds a lease on it
 	PlaceFailed   Place = "failed"   // in the error table
 	PlaceArchived Place = "archived" // likewise, and kept there
 )
 
 // Copy is a message in a place. An event has a copy for each queue that was subscribed to it.
 type Copy struct {
-	Place    Place     `json:"place"`    // where it is
-	Queue    string    `json:"queue"`    // whose it is
-	Number   int64     `json:"number"`   // by which it can be named there: seq, number or lease
-	Type     string    `json:"type"`     // the message type
-	Attempts int       `json:"attempts"` // that have ended
-	SentAt   time.Time `json:"sent_at"`  // by the clock of the database
-	At       time.Time `json:"at"`       // when it failed, is due or was leased; of a ready one: when it was sent
-	Instance int       `json:"instance"` // of a leased one: the number of the instance that has it; else 0
-	Error    string    `json:"error"`    // with which its last attempt failed; "": none is known
+	Place    Place     // where it is
+	Queue    string    // whose it is
+	Number   int64     // by which it can be named there: seq, number or lease
+	Type     string    // the message type
+	Attempts int       // that have ended
+	SentAt   time.Time // by the clock of the database
+	At       time.Time // when it failed, is due or was leased; of a ready one: when it was sent
+	Instance int       // of a leased message: the number of the instance that holds the lease; else 0
+	Error    string    // with which its last attempt failed; "": none is known
+}
+
+// MarshalJSON writes the copy as sqlq find -o json does.
+func (c Copy) MarshalJSON() ([]byte, error) {
+	return encode(struct {
+		Place    Place     `json:"place"`
+		Queue    string    `json:"queue"`
+		Number   int64     `json:"number"`
+		Type     string    `json:"type"`
+		Attempts int       `json:"attempts"`
+		SentAt   time.Time `json:"sent_at"`
+		At       time.Time `json:"at"`
+		Instance int       `json:"instance"`
+		Error    string    `json:"error"`
+	}{c.Place, c.Queue, c.Number, c.Type, c.Attempts, timeAsJSON(c.SentAt), timeAsJSON(c.At), c.Instance, c.Error})
 }
 
 // Found is where a message is.
@@ -42,20 +57,30 @@ type Found struct {
 	Unlooked []Unseen // where it could not be looked for: it may be there
 }
 
-// Unseen is a place that could not be looked through.
+// MarshalJSON writes it as sqlq find -o json does.
+func (f Found) MarshalJSON() ([]byte, error) {
+	return encode(struct {
+		ID       string   `json:"id"`
+		Copies   []Copy   `json:"copies"`
+		History  []Past   `json:"history"`
+		Unlooked []Unseen `json:"not_looked_at"`
+	}{f.ID, listed(f.Copies), listed(f.History), listed(f.Unlooked)})
+}
+
+// Unseen is a place that could not be searched.
 type Unseen struct {
 	Place Place  `json:"place"` // where it was not looked for
 	Queue string `json:"queue"` // "": of all queues
 	Why   string `json:"why"`   // for want of a privilege, or of time
 }
 
-// FindOptions says how Find works. The zero value is good.
+// FindOptions has the options of Find. The zero value has the defaults.
 type FindOptions struct {
 	// Queue is the only queue to look into.
 	// Default: all. Unit: the name of a queue. Cost: none.
 	Queue string
-	// Budget is how long the ready messages may be looked through, for whose ids there is no index: some two million a second. Queues
-	// that it does not suffice for are in Found.Unlooked.
+	// Budget is the time for searching the ready messages, whose ids have no index: some two million messages per second. Queues for
+	// which it is too short are in Found.Unlooked.
 	// Default: 3 s. Cost: longer: the database reads for so long.
 	Budget time.Duration
 }
@@ -63,8 +88,8 @@ type FindOptions struct {
 // findRows is how many ready messages one statement looks at.
 const findRows = 100_000
 
-// Find says where the message of that id is now: all its copies, also where there are several. What is in none of these places was
-// handled, was never stored, or has expired. While it looks a message may move from one place to the next, and be missed.
+// Find returns all copies of the message with that id and where they are now. A message that is in none of these places was handled,
+// was never stored, or has expired. A message that moves from one place to another during the search may be missed.
 func (o *Ops) Find(ctx context.Context, id string, opts FindOptions) (found Found, err error) {
 	if found.ID, err = parseID(id); err != nil {
 		return found, err

@@ -18,8 +18,8 @@ const (
 // Subject is what a finding is about, for programs: what has the same Code and Subject as before is the same matter, however its
 // text and severity have changed. The zero value is the database as a whole.
 type Subject struct {
-	Kind string // "queue", "table", "role", … as FindingKind.Subjects lists them
-	Name string // a queue's or a role's as it is called, an instance's number, a session's process id
+	Kind string `json:"kind"` // "queue", "table", "role", … as FindingKind.Subjects lists them
+	Name string `json:"name"` // a queue's or a role's as it is called, an instance's number, a session's process id
 }
 
 // Finding is something that Doctor found.
@@ -29,13 +29,34 @@ type Finding struct {
 	Subject  Subject  // what it is about
 	What     string   // what is the case, with names and numbers
 	Why      string   // why that matters
-	Mend     string   // the command that mends it, or what to do; "": nothing needs doing
-	SQL      bool     // Mend is SQL
-	Fixable  bool     // Fix can do it
-	Fixed    string   // what Fix did; "": nothing yet
+	Fix      string   // the command that fixes it, or what to do; "": nothing needs doing
+	SQL      bool     // Fix is SQL
+	Fixable  bool     // Doctor.Fix can do it
+	Fixed    string   // what Doctor.Fix did; "": nothing yet
+	WouldFix bool     // Doctor.PreviewFix says that Doctor.Fix would do it
 
-	fix    func(ctx context.Context) (did string, err error)
-	fixing string // what else the same fix mends has the same
+	apply   func(ctx context.Context) (did string, err error)
+	fixName string // findings that the same call fixes have the same
+}
+
+// MarshalJSON writes the finding as sqlq doctor -o json does; a finding about the database as a whole has no subject.
+func (f Finding) MarshalJSON() ([]byte, error) {
+	var subject *Subject
+	if f.Subject != (Subject{}) {
+		subject = &f.Subject
+	}
+	return encode(struct {
+		Severity Severity `json:"severity"`
+		Code     string   `json:"code"`
+		Subject  *Subject `json:"subject,omitempty"`
+		What     string   `json:"what"`
+		Why      string   `json:"why"`
+		Fix      string   `json:"fix,omitempty"`
+		SQL      bool     `json:"fix_is_sql,omitempty"`
+		Fixable  bool     `json:"fixable"`
+		Fixed    string   `json:"fixed,omitempty"`
+		WouldFix bool     `json:"would_fix,omitempty"`
+	}{f.Severity, f.Code, subject, f.What, f.Why, f.Fix, f.SQL, f.Fixable, f.Fixed, f.WouldFix})
 }
 
 // ofTable is a table as a subject: the queue, where it is a queue's.
@@ -46,27 +67,27 @@ func ofTable(table string) Subject {
 	return Subject{"table", table}
 }
 
-func problem(k FindingKind, of Subject, what, why, mend string) Finding {
-	return Finding{Severity: SeverityProblem, Code: k.Code, Subject: of, What: what, Why: why, Mend: mend}
+func problem(k FindingKind, of Subject, what, why, fix string) Finding {
+	return Finding{Severity: SeverityProblem, Code: k.Code, Subject: of, What: what, Why: why, Fix: fix}
 }
 
-func warning(k FindingKind, of Subject, what, why, mend string) Finding {
-	return Finding{Severity: SeverityWarning, Code: k.Code, Subject: of, What: what, Why: why, Mend: mend}
+func warning(k FindingKind, of Subject, what, why, fix string) Finding {
+	return Finding{Severity: SeverityWarning, Code: k.Code, Subject: of, What: what, Why: why, Fix: fix}
 }
 
-func note(k FindingKind, of Subject, what, why, mend string) Finding {
-	return Finding{Severity: SeverityNote, Code: k.Code, Subject: of, What: what, Why: why, Mend: mend}
+func note(k FindingKind, of Subject, what, why, fix string) Finding {
+	return Finding{Severity: SeverityNote, Code: k.Code, Subject: of, What: what, Why: why, Fix: fix}
 }
 
-// inSQL says that what mends a finding is SQL.
+// inSQL marks the fix of a finding as SQL.
 func (f Finding) inSQL() Finding {
 	f.SQL = true
 	return f
 }
 
-// by says that Fix can mend a finding, where the role may, and how. What one call mends for several findings has one name.
+// by says how Doctor.Fix fixes a finding, where the role may. Findings that one call fixes together have the same name.
 func (f Finding) by(may bool, name string, fix func(ctx context.Context) (did string, err error)) Finding {
-	f.Fixable, f.fixing, f.fix = may, name, fix
+	f.Fixable, f.fixName, f.apply = may, name, fix
 	return f
 }
 

@@ -45,7 +45,7 @@ type NoRoleError struct {
 	Near []string // roles with names like it
 }
 
-// Error says what happened, where, and what to do.
+// Error says what happened, where, and what to do about it.
 func (e *NoRoleError) Error() string {
 	text := fmt.Sprintf("role %q does not exist on this server", e.Role)
 	if len(e.Near) > 0 {

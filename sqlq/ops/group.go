@@ -24,18 +24,85 @@ const (
 // listedGroups is how many groups are looked up one by one where their messages cannot all be counted.
 const listedGroups = 500
 
-// Group is failures of one fault: the same error at the same place.
+// GroupBy is what the messages of a group share.
+type GroupBy string
+
+const (
+	ByFault     GroupBy = "fault"      // FailedMessage.Group: the same error at the same place
+	ByType      GroupBy = "type"       // the message type
+	ByQueue     GroupBy = "queue"      // the queue that they came from
+	ByHost      GroupBy = "host"       // the host of the last attempt
+	ByErrorType GroupBy = "error-type" // the Go type of the innermost error, or the kind of failure
+)
+
+// GroupBys are all that failed messages can be grouped by.
+var GroupBys = []GroupBy{ByFault, ByType, ByQueue, ByHost, ByErrorType}
+
+// column is where that stands in the error table; "": nowhere.
+func (by GroupBy) column() query.GroupColumn {
+	switch by {
+	case ByFault:
+		return query.GroupByFingerprint
+	case ByType:
+		return query.GroupByType
+	case ByQueue:
+		return query.GroupByQueue
+	case ByHost:
+		return query.GroupByHost
+	case ByErrorType:
+		return query.GroupByErrorType
+	}
+	return ""
+}
+
+// Group is failed messages that have something in common: the fault, unless GroupsBy was asked for something else.
 type Group struct {
-	Group     string    // as in Filter.Group
+	By        GroupBy   // what they share
+	Group     string    // its value: with ByFault as in Filter.Group
 	Count     Count     // of the messages that the filter chooses
 	Archived  int64     // so many of them are archived
 	Queues    []string  // their queues, in order
 	Types     []string  // their types, in order
 	FirstAt   time.Time // the first of them failed
 	LastAt    time.Time // the last of them failed
-	Number    int64     // one of them, a late one
+	Number    int64     // one of them, a late one; with ByFault the others failed alike
 	ErrorType string    // its
 	Error     string    // its; the first thousand characters
+}
+
+// Status is that of its messages: failed, archived, or both.
+func (g Group) Status() string {
+	switch g.Archived {
+	case 0:
+		return string(StatusFailed)
+	case g.Count.N:
+		return string(StatusArchived)
+	}
+	return "both"
+}
+
+// MarshalJSON writes the group as sqlq error groups -o json does: unless its messages share the fault, with what they share.
+func (g Group) MarshalJSON() ([]byte, error) {
+	by := g.By
+	if by == ByFault {
+		by = ""
+	}
+	return encode(struct {
+		By        GroupBy   `json:"by,omitempty"`
+		Group     string    `json:"group"`
+		Count     int64     `json:"count"`
+		Estimated bool      `json:"estimated"`
+		Archived  int64     `json:"archived"`
+		Status    string    `json:"status"`
+		Queues    []string  `json:"queues"`
+		Types     []string  `json:"types"`
+		FirstAt   time.Time `json:"first_failed_at"`
+		LastAt    time.Time `json:"last_failed_at"`
+		Number    int64     `json:"number"`
+		ErrorType string    `json:"error_type"`
+		Error     string    `json:"error"`
+	}{by, g.Group, g.Count.N, g.Count.Estimated, g.Archived, g.Status(), g.Queues, g.Types, timeAsJSON(g.FirstAt), timeAsJSON(g.LastAt), g.Number,
+		g.ErrorType, g.Error})
 }
 
 // Groups returns the failed messages that a filter chooses by group, the largest group first; with Order Newest that
@@ -44,6 +111,16 @@ type Group struct {
 // more than 500 groups, and with a filter that asks for more than status, group and times, a small group may be missing that
 // has not failed lately. Errors are those of Failed.Each.
 func (o Failed) Groups(ctx context.Context, f Filter) ([]Group, error) {
+	return o.GroupsBy(ctx, ByFault, f)
+}
+
+// GroupsBy is Groups for messages that have something else in common than the fault. Where counts are estimated it has no index to
+// find small groups by: those may be missing that have not failed lately.
+func (o Failed) GroupsBy(ctx context.Context, by GroupBy, f Filter) ([]Group, error) {
+	column := by.column()
+	if column == "" {
+		return nil, fmt.Errorf("failed messages cannot be grouped by %q: there are %s", by, quoted(GroupBys))
+	}
 	chosen, err := o.choose(ctx, f)
 	if err != nil {
 		return nil, err
@@ -53,7 +130,7 @@ func (o Failed) Groups(ctx context.Context, f Filter) ([]Group, error) {
 	expected, err := o.store.ExpectFailed(ctx, o.pool, chosen)
 	if err == nil && expected <= countedAtMost {
 		exact, err = o.within(ctx, groupWithin, func(tx pgx.Tx) (err error) {
-			parts, err = o.store.GroupFailed(ctx, tx, chosen)
+			parts, err = o.store.GroupFailed(ctx, tx, column, chosen)
 			return err
 		})
 	}
@@ -62,8 +139,8 @@ func (o Failed) Groups(ctx context.Context, f Filter) ([]Group, error) {
 	}
 	var groups []Group
 	if exact {
-		groups = joinGroups(parts, false)
-	} else if groups, err = o.estimateGroups(ctx, f, chosen); err != nil {
+		groups = joinGroups(by, parts, false)
+	} else if groups, err = o.estimateGroups(ctx, by, f, chosen); err != nil {
 		return nil, fmt.Errorf("estimate groups of failed messages: %w", err)
 	}
 	if len(groups) == 0 {
@@ -76,13 +153,13 @@ func (o Failed) Groups(ctx context.Context, f Filter) ([]Group, error) {
 
 // estimateGroups makes the groups from a sample, and looks them up one by one where that is quick: then none is missing, and
 // the small ones are counted.
-func (o Failed) estimateGroups(ctx context.Context, f Filter, chosen query.Filter) ([]Group, error) {
-	parts, err := o.store.EstimateGroups(ctx, o.pool, chosen)
+func (o Failed) estimateGroups(ctx context.Context, by GroupBy, f Filter, chosen query.Filter) ([]Group, error) {
+	parts, err := o.store.EstimateGroups(ctx, o.pool, by.column(), chosen)
 	if err != nil {
 		return nil, err
 	}
-	groups := joinGroups(parts, true)
-	if chosen.Scans() || chosen.Queues != nil || f.Queue != "" || f.Type != "" || len(f.Names) > 0 {
+	groups := joinGroups(by, parts, true)
+	if by != ByFault || chosen.Scans() || chosen.Queues != nil || f.Queue != "" || f.Type != "" || len(f.Names) > 0 {
 		return groups, nil
 	}
 	var upTo int64
@@ -99,9 +176,9 @@ func (o Failed) estimateGroups(ctx context.Context, f Filter, chosen query.Filte
 	}
 	more := map[string]bool{} // there are more than were counted
 	for _, p := range parts {
-		more[p.Fingerprint] = more[p.Fingerprint] || p.N >= upTo
+		more[p.Key] = more[p.Key] || p.N >= upTo
 	}
-	groups = joinGroups(parts, false)
+	groups = joinGroups(by, parts, false)
 	for i, g := range groups {
 		e := estimated[g.Group]
 		delete(estimated, g.Group)
@@ -128,13 +205,13 @@ func union(a, b []string) []string {
 }
 
 // joinGroups makes a group of its parts in each queue, type and status.
-func joinGroups(parts []query.FailedGroup, estimated bool) []Group {
+func joinGroups(by GroupBy, parts []query.FailedGroup, estimated bool) []Group {
 	at := map[string]*Group{}
 	for _, p := range parts {
-		g := at[p.Fingerprint]
+		g := at[p.Key]
 		if g == nil {
-			g = &Group{Group: p.Fingerprint, Count: Count{Estimated: estimated}, FirstAt: p.FirstAt, LastAt: p.LastAt}
-			at[p.Fingerprint] = g
+			g = &Group{By: by, Group: p.Key, Count: Count{Estimated: estimated}, FirstAt: p.FirstAt, LastAt: p.LastAt}
+			at[p.Key] = g
 		}
 		g.Count.N += p.N
 		if p.Status == string(StatusArchived) {

@@ -53,18 +53,18 @@ func TestGroupsEstimated(t *testing.T) {
 	s := query.New("sqlq")
 	for _, f := range []query.Filter{{}, {Status: "failed"}, {Status: "archived"}, {Status: "failed", Queue: "sales", Error: "Timeout"},
 		{Headers: [][2]string{{"tenant", "north"}}, Body: "$.amount"}} {
-		exact, err := s.GroupFailed(t.Context(), d.pool, f)
+		exact, err := s.GroupFailed(t.Context(), d.pool, query.GroupByFingerprint, f)
 		if err != nil {
 			t.Fatal(err)
 		}
-		estimated, err := s.EstimateGroups(t.Context(), d.pool, f)
+		estimated, err := s.EstimateGroups(t.Context(), d.pool, query.GroupByFingerprint, f)
 		if err != nil {
 			t.Fatal(err)
 		}
 		each := func(groups []query.FailedGroup) map[string]int64 {
 			n := map[string]int64{}
 			for _, g := range groups {
-				n[strings.Join([]string{g.Fingerprint, g.Queue, g.Type, g.Status, g.FirstAt.String(), g.LastAt.String(), fmt.Sprint(g.Seq)}, " ")] += g.N
+				n[strings.Join([]string{g.Key, g.Queue, g.Type, g.Status, g.FirstAt.String(), g.LastAt.String(), fmt.Sprint(g.Seq)}, " ")] += g.N
 			}
 			return n
 		}
@@ -88,7 +88,7 @@ func TestGroupsListed(t *testing.T) {
 	s := query.New("sqlq")
 	for _, f := range []query.Filter{{}, {Status: "failed"}, {Status: "archived"}, {Status: "failed", Fingerprint: "g1"}, {Fingerprint: "none"},
 		{Since: query.Moment{At: at(t, "2026-01-01T10:03:00Z").At}, Until: query.Moment{At: at(t, "2026-01-01T10:08:00Z").At}}} {
-		all, err := s.GroupFailed(t.Context(), d.pool, f)
+		all, err := s.GroupFailed(t.Context(), d.pool, query.GroupByFingerprint, f)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -98,7 +98,7 @@ func TestGroupsListed(t *testing.T) {
 		}
 		want, got := map[string]group{}, map[string]group{}
 		for _, g := range all {
-			w, there := want[g.Fingerprint+g.Status]
+			w, there := want[g.Key+g.Status]
 			if !there || g.FirstAt.Before(w.first) {
 				w.first = g.FirstAt
 			}
@@ -106,14 +106,14 @@ func TestGroupsListed(t *testing.T) {
 				w.last = g.LastAt
 			}
 			w.n += g.N
-			want[g.Fingerprint+g.Status] = w
+			want[g.Key+g.Status] = w
 		}
 		listed, upTo, err := s.ListGroups(t.Context(), d.pool, f, 100)
 		if err != nil || upTo < 100 && len(listed) > 0 {
 			t.Fatalf("%+v: counted up to %d, err %v", f, upTo, err)
 		}
 		for _, g := range listed {
-			got[g.Fingerprint+g.Status] = group{g.N, g.FirstAt, g.LastAt}
+			got[g.Key+g.Status] = group{g.N, g.FirstAt, g.LastAt}
 		}
 		if fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("%+v: listed %v, want %v", f, got, want)
@@ -160,5 +160,44 @@ func TestCountFailed(t *testing.T) {
 	}
 	if c, err := d.Failed.Count(t.Context(), ops.Filter{}); err != nil || c.N != ops.CountLimit+2 || !c.Estimated { // the sample is the whole table
 		t.Errorf("more: %v, err %v", c, err)
+	}
+}
+
+// Failed messages are grouped by what a page asks for, exactly and by an estimate.
+func TestGroupsBy(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	d.create("sales", "billing")
+	d.fail("sales", "g1", 3)
+	d.fail("sales", "g2", 1)
+	d.fail("billing", "g1", 2)
+	d.exec(`UPDATE sqlq.error SET type = 'T2', host = 'h2', error_type = '*net.OpError' WHERE seq IN (1, 2)`)
+	for by, want := range map[ops.GroupBy]string{
+		ops.ByFault: "g1:5 g2:1 ", ops.ByQueue: "sales:4 billing:2 ", ops.ByType: "sales.PlaceOrder:4 T2:2 ", ops.ByHost: "h1:4 h2:2 ",
+		ops.ByErrorType: "*errors.errorString:4 *net.OpError:2 ",
+	} {
+		groups, err := d.Failed.GroupsBy(t.Context(), by, ops.Filter{})
+		got := ""
+		for _, g := range groups {
+			got += fmt.Sprintf("%s:%d ", g.Group, g.Count.N)
+			if g.By != by || g.ErrorType == "" || g.Number == 0 || len(g.Queues) == 0 {
+				t.Errorf("by %s: %+v", by, g)
+			}
+		}
+		if err != nil || got != want {
+			t.Errorf("by %s: %q, %v, want %q", by, got, err, want)
+		}
+	}
+	for _, by := range []query.GroupColumn{query.GroupByQueue, query.GroupByType, query.GroupByHost, query.GroupByErrorType} {
+		estimated, err := query.New("sqlq").EstimateGroups(t.Context(), d.pool, by, query.Filter{Status: "failed"})
+		if err != nil || len(estimated) == 0 {
+			t.Errorf("estimated by %s: %v, %v", by, estimated, err)
+		}
+	}
+	if _, err := d.as("viewer", "sales").Failed.GroupsBy(t.Context(), ops.ByHost, ops.Filter{}); err != nil {
+		t.Errorf("as a viewer: %v", err)
+	}
+	if _, err := d.Failed.GroupsBy(t.Context(), "headers", ops.Filter{}); err == nil {
+		t.Error("they are grouped by headers")
 	}
 }

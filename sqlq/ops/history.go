@@ -27,6 +27,37 @@ type Past struct {
 	Body     []byte          // of an edit; nil: it was not changed
 }
 
+// MarshalJSON writes it as sqlq error show -o json and sqlq find -o json do: of an edit with what it replaced.
+func (p Past) MarshalJSON() ([]byte, error) {
+	type before struct {
+		Headers   json.RawMessage `json:"headers"`
+		*bodyJSON                 // nil: the body stayed
+	}
+	past := struct {
+		At        time.Time  `json:"at"`
+		What      string     `json:"what"`
+		Operation int64      `json:"operation"`
+		Role      string     `json:"role"`
+		OSUser    string     `json:"os_user"`
+		Host      string     `json:"host"`
+		Reason    string     `json:"reason,omitempty"`
+		Queue     string     `json:"queue"`
+		Attempts  int        `json:"attempts,omitempty"`
+		FailedAt  *time.Time `json:"failed_at,omitempty"`
+		FailedOn  string     `json:"failed_on,omitempty"`
+		Error     string     `json:"error,omitempty"`
+		Before    *before    `json:"before,omitempty"`
+	}{timeAsJSON(p.At), p.What, p.Operation, p.Role, p.OSUser, p.Host, p.Reason, p.Queue, p.Attempts, optionalTime(p.FailedAt), p.FailedOn, p.Error, nil}
+	if p.What == kindEdit {
+		past.Before = &before{Headers: headersAsJSON(p.Headers)}
+		if p.Body != nil {
+			body := bodyAsJSON(p.Body)
+			past.Before.bodyJSON = &body
+		}
+	}
+	return encode(past)
+}
+
 // historyLimit is how much History returns at most.
 const historyLimit = 1000
 

@@ -26,7 +26,7 @@ const maxLine = MaxBody/3*4 + 4<<20
 // maxLeftOut is how many of the lines that it left out Import names.
 const maxLeftOut = 1000
 
-// ImportOptions says how Import works. The zero value is good.
+// ImportOptions has the options of Import. The zero value has the defaults.
 type ImportOptions struct {
 	// Continue leaves damaged lines out, instead of ending at the first.
 	// Default: off. Cost: the messages of damaged lines are missing.
@@ -37,21 +37,21 @@ type ImportOptions struct {
 	// DryRun reads and checks all, and stores nothing.
 	// Default: off. Cost: the reading.
 	DryRun bool
-	// Skip passes over so many lines first: to go on where another Import ended.
+	// Skip is the number of lines to skip first, to continue where another Import ended.
 	// Default: 0. Unit: lines. Cost: they are read, not checked.
 	Skip int64
 	// Progress is called after each batch.
-	// Default: nobody is told. Cost: its time.
+	// Default: none. Cost: the time of the call.
 	Progress func(Progress)
 }
 
 // Imported says what Import did.
 type Imported struct {
-	Ready   int64        // messages that are in the queue now; with DryRun: would be
-	Delayed int64        // likewise among the delayed
-	UpTo    int64        // all lines up to this were dealt with; for Skip
-	LeftOut int64        // damaged lines, with Continue
-	Damaged []*LineError // the first 1,000 of them
+	Ready   int64        `json:"ready_imported"`    // messages that are in the queue now; with DryRun: would be
+	Delayed int64        `json:"delayed_imported"`  // likewise among the delayed
+	UpTo    int64        `json:"lines_done"`        // all lines up to this were dealt with; for Skip
+	LeftOut int64        `json:"left_out"`          // damaged lines, with Continue
+	Damaged []*LineError `json:"damaged,omitempty"` // the first 1,000 of them
 }
 
 // LineError is a line that Import cannot read.
@@ -60,8 +60,11 @@ type LineError struct {
 	Err  error // what is wrong with it
 }
 
-// Error says what happened, where, and what to do.
+// Error says what happened, where, and what to do about it.
 func (e *LineError) Error() string { return fmt.Sprintf("line %d: %v", e.Line, e.Err) }
+
+// MarshalJSON writes the text of the error.
+func (e *LineError) MarshalJSON() ([]byte, error) { return encode(e.Error()) }
 
 // Unwrap returns Err.
 func (e *LineError) Unwrap() error { return e.Err }

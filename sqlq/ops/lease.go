@@ -17,20 +17,38 @@ import (
 // releaseBatch is how many messages one transaction of Leases.Release moves.
 const releaseBatch = 1000
 
-// Lease is a leased message: a slow one in the hands of an instance, or any that is received for a while after a crash.
+// Lease is a leased message: one whose handler is slow, or, for a while after a crash, any message that is being handled.
 type Lease struct {
 	Number   int64         // by which it can be named
 	Message  string        // id
 	Type     string        // the message type
 	Queue    string        // from which it came
-	Instance int           // the number of the instance that has it
+	Instance int           // the number of the instance that holds it
 	Host     string        // of the instance; "": nothing is known of it any more
 	PID      int           // its process there
 	State    InstanceState // of the instance
 	Attempt  int           // attempts that have ended
 	SentAt   time.Time     // by the database's clock
-	LeasedAt time.Time     // since when the instance has it by lease
+	LeasedAt time.Time     // when the instance acquired the lease
 	For      time.Duration // since then, by the clock of the database
+}
+
+// MarshalJSON writes the lease as sqlq lease ls -o json does.
+func (l Lease) MarshalJSON() ([]byte, error) {
+	return encode(struct {
+		Number   int64         `json:"lease"`
+		Message  string        `json:"id"`
+		Type     string        `json:"type"`
+		Queue    string        `json:"queue"`
+		Attempt  int           `json:"attempts"`
+		SentAt   time.Time     `json:"sent_at"`
+		LeasedAt time.Time     `json:"leased_at"`
+		For      float64       `json:"leased_seconds"`
+		Instance int           `json:"instance"`
+		State    InstanceState `json:"instance_state"`
+		Host     string        `json:"host"`
+		PID      int           `json:"pid"`
+	}{l.Number, l.Message, l.Type, l.Queue, l.Attempt, timeAsJSON(l.SentAt), timeAsJSON(l.LeasedAt), l.For.Seconds(), l.Instance, l.State, l.Host, l.PID})
 }
 
 // LeaseFilter chooses leased messages: those that fit every field that is set.
@@ -40,7 +58,7 @@ type LeaseFilter struct {
 	Type     string        // "": of all
 	Instance int           // 0: of all
 	Age      time.Duration // leased for at least that long
-	Limit    int           // at most so many; 0: no limit. Leases.Release has none.
+	Limit    int           // maximum number; 0: no limit. Leases.Release has none.
 }
 
 func (f LeaseFilter) chosen() (query.LeaseFilter, error) {
@@ -59,33 +77,53 @@ func (f LeaseFilter) chosen() (query.LeaseFilter, error) {
 	return chosen, nil
 }
 
-// ChoosesAll says whether the filter chooses every leased message.
+// ChoosesAll reports whether the filter chooses every leased message.
 func (f LeaseFilter) ChoosesAll() bool {
 	return len(f.Names) == 0 && f.Queue == "" && f.Type == "" && f.Instance == 0 && f.Age == 0
 }
 
-// NoLeaseError is returned when messages are named that are not leased. What was asked for is done for the others.
+// NoLeaseError is returned when some of the named messages are not leased. The others are released all the same.
 type NoLeaseError struct {
 	Missing []string // the numbers and ids that were named
 }
 
-// Error says what happened, where, and what to do.
+// Error says what happened, where, and what to do about it.
 func (e *NoLeaseError) Error() string {
 	return "not leased (see: sqlq lease ls): " + strings.Join(e.Missing, ", ")
 }
 
-// List returns the leased messages that a filter chooses, those that were leased first in front. Naming a queue that is not
-// there is a *NoQueueError.
+// List returns the leased messages that a filter chooses, the oldest lease first. A queue that does not exist is a *NoQueueError.
 func (o Leases) List(ctx context.Context, f LeaseFilter) ([]Lease, error) {
+	return o.list(ctx, f, nil, Filter{Limit: f.Limit}.limit())
+}
+
+// Page returns a page of the leased messages that a filter chooses, in the order of List: the first Limit of them, default 50,
+// behind opts.After. There are no more of them than handlers run: opts.Budget does not matter.
+func (o Leases) Page(ctx context.Context, f LeaseFilter, opts PageOptions) (page Page[Lease], err error) {
+	var after *query.LeaseKey
+	if opts.After != "" {
+		at, number, err := opts.After.read('l')
+		if err != nil {
+			return page, err
+		}
+		after = &query.LeaseKey{LeasedAt: at, Lease: number}
+	}
+	size := Filter{Limit: f.Limit}
+	leases, err := o.list(ctx, f, after, size.pageSize()+1)
+	return wholePage(leases, size, func(l Lease) Cursor { return cursor('l', l.LeasedAt, l.Number) }), err
+}
+
+func (o Leases) list(ctx context.Context, f LeaseFilter, after *query.LeaseKey, limit int) ([]Lease, error) {
 	chosen, err := f.chosen()
 	if err != nil {
 		return nil, err
 	}
-	leased, err := o.store.ListLeased(ctx, o.pool, chosen, Filter{Limit: f.Limit}.limit())
+	chosen.After = after
+	leased, err := o.store.ListLeased(ctx, o.pool, chosen, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list leased messages: %w", err)
 	}
-	if len(leased) == 0 {
+	if len(leased) == 0 && after == nil {
 		return nil, o.checkQueue(ctx, f.Queue)
 	}
 	leases := make([]Lease, len(leased))
@@ -110,8 +148,8 @@ func (o Leases) PreviewRelease(ctx context.Context, f LeaseFilter) ([]Lease, err
 
 // Released says what Leases.Release did.
 type Released struct {
-	Released int64 // messages that are in their queues again
-	Busy     int64 // left, because they are being settled, or handled in a transaction
+	Released int64 `json:"released"` // messages that are in their queues again
+	Busy     int64 `json:"busy"`     // left, because they are being settled, or handled in a transaction
 }
 
 // Release puts the leased messages that a filter chooses back into their queues, and returns how many, also together
@@ -122,8 +160,8 @@ type Released struct {
 // A message of an instance that lives is handled twice, unless its handler has not begun: the running handler is not
 // stopped. What it returns is dropped, and so is what it sends through its delivery.
 //
-// It works in batches, and can be called again when it was interrupted. Messages that are named and not leased are told of
-// by a *NoLeaseError; the others are released all the same.
+// It works in batches, and can be called again when it was interrupted. Named messages that are not leased are
+// a *NoLeaseError; the others are released all the same.
 func (o Leases) Release(ctx context.Context, f LeaseFilter) (released Released, err error) {
 	chosen, err := f.chosen()
 	if err != nil {

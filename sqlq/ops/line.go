@@ -22,7 +22,7 @@ import (
 //	body (JSON), or body_encoding "base64" and body as such a string
 //
 // A body comes back byte for byte: it stands in the line as it is if it is JSON without white space between its parts, so
-// that whoever reads the line and writes it again, number by number, leaves it alone; everything else is base64.
+// that a program that parses the line and writes it again leaves it unchanged; everything else is base64.
 func AppendLine(b []byte, m Message) ([]byte, error) {
 	headers := m.Headers
 	switch {
@@ -59,7 +59,7 @@ func AppendLine(b []byte, m Message) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// verbatim says whether a body can stand in a line as it is.
+// verbatim reports whether a body can stand in a line as it is.
 func verbatim(body []byte) bool {
 	if !utf8.Valid(body) || !json.Valid(body) || mayNestDeep(body) {
 		return false

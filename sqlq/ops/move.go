@@ -44,7 +44,7 @@ func (o Ready) PreviewMove(ctx context.Context, from, to string, f Filter, opts 
 	if err := o.mustExist(ctx, to); err != nil {
 		return Preview{}, err
 	}
-	return o.previewTake(ctx, from, f, opts)
+	return o.previewTake(ctx, kindMove, from, f, opts)
 }
 
 // moveAgain returns what does the rest of a Move.

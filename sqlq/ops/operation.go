@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,22 +16,22 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
-// Actor is who operates, for the record that every change leaves in the operation table. The database role is known there
-// anyway.
+// Actor is the person or program that makes a change, for the record of every change in the operation table. The database role is
+// recorded in any case.
 type Actor struct {
-	OSUser string // as the machine knows them
-	Host   string // the machine
-	Reason string // why, in the operator's words
+	OSUser string // the user name on that machine
+	Host   string // the machine's name
+	Reason string // the reason, in the operator's words
 }
 
-// By returns an Ops that does the same in the name of an actor.
+// By returns an Ops whose changes are recorded for an actor.
 func (o *Ops) By(a Actor) *Ops {
 	by := *o.core
 	by.actor = a
 	return by.ops()
 }
 
-// Kinds of operations. The first eight go by batches and can be resumed.
+// Kinds of operations. The first eight run in batches and can be resumed.
 const (
 	kindReplay     = "replay"
 	kindArchive    = "archive"
@@ -47,22 +49,22 @@ const (
 	kindRelease    = "release" // of leases
 	kindGrant      = "grant"
 	kindRevoke     = "revoke"
-	kindMend       = "mend" // what doctor found
+	kindFix        = "fix" // what doctor found
 )
 
 // OperationKinds are the kinds of operations that there are.
 var OperationKinds = []string{kindReplay, kindArchive, kindUnarchive, kindDelete, kindEdit, kindPurge, kindDrop, kindMove, kindImport, kindPause,
-	kindResume, kindCancel, kindReschedule, kindRelease, kindSubscribe, kindUnsubscribe, kindGrant, kindRevoke, kindMend}
+	kindResume, kindCancel, kindReschedule, kindRelease, kindSubscribe, kindUnsubscribe, kindGrant, kindRevoke, kindFix}
 
 // OperationStatus says how an operation stands.
 type OperationStatus string
 
 const (
 	OperationRunning     OperationStatus = statusRunning     // a process works on it
-	OperationStalled     OperationStatus = "stalled"         // it runs by the record, and has done nothing for a while: its process is dead or frozen
+	OperationStalled     OperationStatus = "stalled"         // recorded as running, without progress for a while: its process is dead or frozen
 	OperationDone        OperationStatus = statusDone        // it has reached its end
 	OperationInterrupted OperationStatus = statusInterrupted // it stopped before its end; most can be resumed
-	OperationCancelled   OperationStatus = statusCancelled   // somebody has ended it
+	OperationCancelled   OperationStatus = statusCancelled   // it was ended with Operations.Cancel
 )
 
 // As they stand in the table.
@@ -92,12 +94,35 @@ type Operation struct {
 	Error     string          // what ended it early
 }
 
-// Resumable says whether Operations.Resume can go on with it.
+// MarshalJSON writes the operation as sqlq operation show -o json does.
+func (op Operation) MarshalJSON() ([]byte, error) {
+	return encode(struct {
+		ID        int64           `json:"operation"`
+		Kind      string          `json:"kind"`
+		Status    OperationStatus `json:"status"`
+		Filter    json.RawMessage `json:"filter"`
+		Queue     *string         `json:"queue"`
+		Wanted    *int64          `json:"wanted"`
+		Done      int64           `json:"done"`
+		Role      string          `json:"role"`
+		OSUser    string          `json:"os_user"`
+		Host      string          `json:"host"`
+		Reason    string          `json:"reason"`
+		BeganAt   time.Time       `json:"began_at"`
+		UpdatedAt time.Time       `json:"updated_at"`
+		EndedAt   *time.Time      `json:"ended_at"`
+		Error     string          `json:"error,omitempty"`
+		Resumable bool            `json:"resumable"`
+	}{op.ID, op.Kind, op.Status, op.Filter, optionalText(op.Queue), op.Wanted, op.Done, op.Role, op.OSUser, op.Host, op.Reason, timeAsJSON(op.BeganAt),
+		timeAsJSON(op.UpdatedAt), optionalTime(op.EndedAt), op.Error, op.Resumable()})
+}
+
+// Resumable reports whether Operations.Resume can continue it.
 func (op Operation) Resumable() bool {
 	return goesByBatches(op.Kind) && (op.Status == OperationInterrupted || op.Status == OperationStalled)
 }
 
-// Cancellable says whether Operations.Cancel can end it.
+// Cancellable reports whether Operations.Cancel can end it.
 func (op Operation) Cancellable() bool {
 	return op.Status == OperationRunning || op.Status == OperationStalled || op.Status == OperationInterrupted
 }
@@ -114,35 +139,83 @@ func goesByBatches(kind string) bool {
 type OperationFilter struct {
 	Status OperationStatus // "": any
 	Kind   string          // such as replay; "": any
-	Queue  string          // what was changed, where messages went, or which they were of; "": any
-	User   string          // who: the user of their machine, or the role of the database; "": anybody
+	Queue  string          // the queue that was changed, that messages went to, or that they were of; "": any
+	User   string          // the actor's OSUser, or the database role; "": any
 	Since  Moment          // that began then or later
 	Until  Moment          // that began before then
-	After  int64           // those before that one, which was the last of a page; 0: from the last on
-	Limit  int             // at most so many; default: 50
+	Limit  int             // maximum number; default: 50
 }
 
 // List returns the operations that a filter chooses, the last one first. How long they are kept is for the
 // endpoints' processes to say.
 func (o Operations) List(ctx context.Context, f OperationFilter) ([]Operation, error) {
+	if f.Limit <= 0 {
+		f.Limit = pageSize
+	}
+	return o.list(ctx, f, 0)
+}
+
+// Page returns a page of the operations that a filter chooses, the last one first: the first Limit of them, default 50, behind
+// opts.After. Its cursors are numbers of operations. opts.Budget does not matter.
+func (o Operations) Page(ctx context.Context, f OperationFilter, opts PageOptions) (page Page[Operation], err error) {
+	var before int64
+	if opts.After != "" {
+		if before, err = strconv.ParseInt(string(opts.After), 10, 64); err != nil {
+			return page, opts.After.wrong()
+		}
+	}
+	size := Filter{Limit: f.Limit}
+	f.Limit = size.pageSize() + 1
+	operations, err := o.list(ctx, f, before)
+	return wholePage(operations, size, func(op Operation) Cursor { return Cursor(strconv.FormatInt(op.ID, 10)) }), err
+}
+
+// list returns the operations that a filter chooses, up to its limit, those before a number; 0: from the last on.
+func (o Operations) list(ctx context.Context, f OperationFilter, before int64) ([]Operation, error) {
 	switch f.Status {
 	case "", OperationRunning, OperationStalled, OperationDone, OperationInterrupted, OperationCancelled:
 	default:
 		return nil, fmt.Errorf("status %q is unknown: it is running, stalled, done, interrupted or cancelled", f.Status)
 	}
-	if f.Limit <= 0 {
-		f.Limit = 50
+	chosen := query.OperationFilter{Status: string(f.Status), Kind: f.Kind, Queue: f.Queue, User: f.User, Since: f.Since.stored(),
+		Until: f.Until.stored(), Before: before}
+	atOnce := f.Limit
+	if f.Queue != "" { // some that are read may be left out
+		atOnce = max(atOnce, 200)
 	}
-	list, err := o.store.ListOperations(ctx, o.pool, query.OperationFilter{Status: string(f.Status), Kind: f.Kind, Queue: f.Queue, User: f.User,
-		Since: f.Since.stored(), Until: f.Until.stored(), Before: f.After}, f.Limit)
-	if err != nil {
-		return nil, fmt.Errorf("list operations: %w", err)
+	operations := []Operation{}
+	for {
+		list, err := o.store.ListOperations(ctx, o.pool, chosen, atOnce)
+		if err != nil {
+			return nil, fmt.Errorf("list operations: %w", err)
+		}
+		for _, op := range list {
+			if op := operation(op); (f.Queue == "" || op.isOf(f.Queue)) && len(operations) < f.Limit {
+				operations = append(operations, op)
+			}
+		}
+		if len(list) < atOnce || len(operations) == f.Limit {
+			return operations, nil
+		}
+		chosen.Before = list[len(list)-1].ID
 	}
-	operations := make([]Operation, len(list))
-	for i, op := range list {
-		operations[i] = operation(op)
+}
+
+// isOf reports whether an operation is about a queue: the one that it changed or sent messages to, or one that it was told.
+func (op Operation) isOf(queue string) bool {
+	if op.Queue == queue {
+		return true
 	}
-	return operations, nil
+	var told struct { // encoding/json finds a member whatever its case
+		Queue  json.RawMessage
+		Queues json.RawMessage
+	}
+	if json.Unmarshal(op.Filter, &told) != nil {
+		return false
+	}
+	var one string
+	var several []string
+	return json.Unmarshal(told.Queue, &one) == nil && one == queue || json.Unmarshal(told.Queues, &several) == nil && slices.Contains(several, queue)
 }
 
 // Show returns one operation; a *NoOperationError when there is none of that number.
@@ -154,8 +227,8 @@ func (o Operations) Show(ctx context.Context, id int64) (Operation, error) {
 	return operation(op), nil
 }
 
-// Cancel ends an operation: one that runs stops before its next batch, one that was interrupted cannot be resumed
-// any more. What it has done stays done.
+// Cancel ends an operation: a running one stops before its next batch, an interrupted one can no longer be resumed. What it has done
+// stays done.
 func (o Operations) Cancel(ctx context.Context, id int64) (Operation, error) {
 	op, err := o.readOperation(ctx, id)
 	if err != nil {
@@ -297,8 +370,8 @@ func (o *core) begin(ctx context.Context, kind string, filter any, op query.Oper
 	return o.beginIn(ctx, o.pool, kind, filter, op, query.Place{})
 }
 
-// beginIn is begin as part of a transaction, or of an operation that leaves alone what lies up to a place. Without that, whoever
-// goes on with it would take other messages.
+// beginIn is begin as part of a transaction, or of an operation that leaves alone what lies up to a place. The place is recorded,
+// because a process that resumes the operation would otherwise choose other messages.
 func (o *core) beginIn(ctx context.Context, db store.DBTX, kind string, filter any, op query.Operation, after query.Place) (id int64, err error) {
 	if op.Filter, err = json.Marshal(filter); err != nil {
 		return 0, fmt.Errorf("write the filter of the operation down: %w", err)

@@ -1,4 +1,4 @@
-// Package ops is the operator's API of sqlq: look at queues and failed messages, and mend them. The command line is made
+// Package ops is the operator's API of sqlq: look at queues and failed messages, and fix what is wrong. The command line is made
 // of it, and so can be a page or a tool of your own.
 //
 //	o := ops.New(pool, "sqlq")
@@ -28,30 +28,34 @@
 // [Leases.List] and [Leases.Release] for those in the hands of an instance, [Instances.List] for the instances.
 // [Ops.Find] says where a message is.
 //
-// [Failed.Page], [Delayed.Page] and [Ready.Page] are lists page by page, with cursors, and with an end to searches that no index
-// serves. What a preview saw is what is changed, where its UpTo is given to the change.
+// [Failed.Page], [Delayed.Page], [Ready.Page], [Leases.Page], [Instances.Page] and [Operations.Page] return lists page by page, with
+// cursors, and with a time budget for searches that no index serves. A change that is given the UpTo of a preview changes what the
+// preview saw, and nothing else.
+//
+// The types of this package encode themselves as the JSON that the command line prints with -o json.
 //
 // [Failed.Groups] shows the faults, [Failed.List] and [Failed.Each] the failed messages, [Failed.Show] one of them with all
 // that is known of it, and [Ops.History] what was done to it. [Failed.Replay] sends them back to their queues, or to another one;
 // [Failed.Archive], [Failed.Unarchive], [Failed.Delete] and [Failed.Edit] do the rest.
 //
-// # Who may, who did, what is wrong
+// # Rights, operations, diagnosis
 //
-// [Roles.Grant] and [Roles.Revoke] say what a database role may do, [Roles.Rights] what this one may. Every change is written down: [Ops.By] says in whose name,
-// [Operations.List] lists what was done, and [Operations.Resume] and [Operations.Cancel] go on with a long one, or end it.
-// [Doctor.Examine] finds what keeps messages from flowing, and [Doctor.Fix] mends what can be mended safely.
+// [Roles.Grant] and [Roles.Revoke] set what a database role may do, [Roles.Rights] returns what the role of this connection may do.
+// Every change is recorded: [Ops.By] names its author, [Operations.List] lists the changes, and [Operations.Resume] and
+// [Operations.Cancel] continue or end a long one.
+// [Doctor.Examine] finds what keeps messages from flowing, and [Doctor.Fix] fixes what can be fixed safely.
 //
-// # What others wrote and set
+// # Data and settings of others
 //
-// How the pool's sessions are set (DateStyle, bytea_output, …) does not matter. A time that is infinite in the database is the
+// The settings of the pool's sessions (DateStyle, bytea_output, …) do not matter. A time that is infinite in the database is the
 // end of the year 9999, or the beginning of the year 1. Texts, headers and bodies are as their writers left them: escape them
 // for where you show them.
 //
-// # What it costs the database
+// # Cost to the database
 //
 // Nothing here counts or moves without a bound: counts are exact up to CountLimit and estimated above, and what changes
-// many messages does so in batches, each a transaction of its own. A call that is interrupted says how far it came:
-// [Operations.Resume] does the rest, or the same call again where that cannot.
+// many messages does so in batches, each in a transaction of its own. A call that is interrupted returns how far it came:
+// [Operations.Resume] does the rest, or, where that is not possible, the same call again.
 //
 // # Errors
 //
@@ -80,12 +84,12 @@ type Ops struct {
 	Ready      Ready      // messages that wait in a queue
 	Delayed    Delayed    // messages that wait for their time
 	Failed     Failed     // messages in the error table
-	Leases     Leases     // messages in the hands of an instance, by lease
+	Leases     Leases     // messages that instances hold by lease
 	Instances  Instances  // processes that handle messages
 	Routes     Routes     // where messages go: subscriptions and endpoints
-	Operations Operations // what operators did and do
+	Operations Operations // the changes that operators made and are making
 	Roles      Roles      // what database roles may do
-	Doctor     Doctor     // what is wrong, and mending it
+	Doctor     Doctor     // what is wrong, and how to fix it
 
 	*core
 }
@@ -114,7 +118,7 @@ type (
 	Doctor struct{ *core }
 )
 
-// core is what all of them have: the database, and in whose name they operate.
+// core is what all of them share: the database, and the actor for whom changes are recorded.
 type core struct {
 	pool  pool
 	store *query.Schema
@@ -150,7 +154,7 @@ func (o *Ops) OldestProgram(ctx context.Context) (int64, error) {
 	return oldest, nil
 }
 
-// within runs f in a read-only transaction each of whose statements may take d, 0: as long as it likes. It returns false when one took longer.
+// within runs f in a read-only transaction in which each statement may take d; 0: no limit. It returns false when one took longer.
 func (o *core) within(ctx context.Context, d time.Duration, f func(tx pgx.Tx) error) (bool, error) {
 	err := pgx.BeginTxFunc(ctx, o.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		if err := o.store.LimitStatements(ctx, tx, d); err != nil {
@@ -164,7 +168,7 @@ func (o *core) within(ctx context.Context, d time.Duration, f func(tx pgx.Tx) er
 	return err == nil, err
 }
 
-// rolledBack runs f in a transaction of which nothing stays.
+// rolledBack runs f in a transaction that is always rolled back.
 func (o *core) rolledBack(ctx context.Context, f func(tx pgx.Tx) error) error {
 	tx, err := o.pool.Begin(ctx)
 	if err != nil {

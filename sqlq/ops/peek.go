@@ -32,10 +32,34 @@ type Message struct {
 	Error     string          // with which the last attempt failed
 }
 
+// messageJSON is a ready message without what can be large.
+type messageJSON struct {
+	Seq       int64      `json:"seq"`
+	ID        string     `json:"id"`
+	Type      string     `json:"type"`
+	SentAt    time.Time  `json:"sent_at"`
+	ExpiresAt *time.Time `json:"expires_at"`
+	Attempt   int        `json:"attempt"`
+}
+
+// MarshalJSON writes a ready message as sqlq queue peek -o json does; one without its body has no headers either. See AppendLine for
+// lines that Ready.Import reads.
+func (m Message) MarshalJSON() ([]byte, error) {
+	short := messageJSON{m.Seq, m.ID, m.Type, timeAsJSON(m.SentAt), optionalTime(m.ExpiresAt), m.Attempt}
+	if m.Body == nil {
+		return encode(short)
+	}
+	return encode(struct {
+		messageJSON
+		Headers json.RawMessage `json:"headers"`
+		bodyJSON
+	}{short, headersAsJSON(m.Headers), bodyAsJSON(m.Body)})
+}
+
 // Looking says how those work that look through a queue. The zero value is good.
 type Looking struct {
 	// Progress is called now and then.
-	// Default: nobody is told. Cost: its time.
+	// Default: none. Cost: the time of the call.
 	Progress func(Progress)
 }
 
@@ -46,7 +70,7 @@ func (l Looking) tell(looked, found int64) {
 }
 
 // List returns the ready messages of a queue that a filter chooses, without taking them, the oldest first unless the filter
-// says otherwise; those that a receiver holds at this moment are among them. It keeps all that it returns in memory: give the
+// says otherwise. Messages that a receiver holds at this moment are among them. It keeps all that it returns in memory: give the
 // filter a Limit, or use Ready.Each.
 func (o Ready) List(ctx context.Context, queue string, f Filter, l Looking) ([]Message, error) {
 	var messages []Message

@@ -22,12 +22,31 @@ const (
 // Preview is what a change of messages would do, had it begun at this moment. Nothing is changed, locked or written down;
 // messages may come, or be changed by others, before the change itself begins: with UpTo it leaves alone what came later.
 type Preview struct {
+	Kind     string          // what it would do, one of OperationKinds
 	Messages Count           // how many it would change; of a purge: of those that are ready
 	Delayed  Count           // of a purge with PurgeOptions.Delayed: how many delayed messages it would remove
 	Sample   []FailedMessage // of failed messages: the first of them, or some where looking for the first would take too long
 	Gone     []string        // queues that are gone, of which messages would stay
 	Unnamed  *NoFailedError  // names that are not there; nil: all are
 	UpTo     Snapshot        // for ChangeOptions.UpTo
+}
+
+// MarshalJSON writes the preview as sqlq error replay --dry-run -o json does; of a purge of delayed messages, too, with their number.
+func (v Preview) MarshalJSON() ([]byte, error) {
+	var missing []string
+	if v.Unnamed != nil {
+		missing = v.Unnamed.Missing
+	}
+	return encode(struct {
+		DryRun    bool            `json:"dry_run"`
+		Kind      string          `json:"would"`
+		Messages  int64           `json:"messages"`
+		Estimated bool            `json:"estimated"`
+		Delayed   int64           `json:"delayed_messages,omitempty"`
+		Gone      []string        `json:"gone_queues,omitempty"`
+		Missing   []string        `json:"missing,omitempty"`
+		Sample    []FailedMessage `json:"sample"`
+	}{true, v.Kind, v.Messages.N, v.Messages.Estimated || v.Delayed.Estimated, v.Delayed.N, v.Gone, missing, listed(v.Sample)})
 }
 
 // PreviewReplay says what Replay would do. It takes some hundred milliseconds at most, however many messages there are.
@@ -55,6 +74,7 @@ func (o Failed) preview(ctx context.Context, kind string, f Filter, opts ReplayO
 	if err != nil {
 		return v, err
 	}
+	v.Kind = kind
 	v.Unnamed, _ = p.unnamed.(*NoFailedError)
 	n, sure, err := o.countPlan(ctx, p, countWithin)
 	if err != nil {

@@ -22,7 +22,7 @@ type Purged struct {
 	Delayed int64 // messages that were delayed
 }
 
-// PurgeOptions says how Purge works. The zero value is good.
+// PurgeOptions has the options of Purge. The zero value has the defaults.
 type PurgeOptions struct {
 	// Delayed removes the queue's delayed messages as well. The filter chooses among them by its own columns: its times
 	// are due times. A filter that names numbers or has a limit, which mean ready messages, is refused with it.
@@ -89,7 +89,7 @@ func (o Ready) PreviewPurge(ctx context.Context, queue string, f Filter, opts Pu
 	if err := f.checkPurge(opts); err != nil {
 		return v, err
 	}
-	if v, err = o.previewTake(ctx, queue, f, opts.ChangeOptions); err != nil || !opts.Delayed {
+	if v, err = o.previewTake(ctx, kindPurge, queue, f, opts.ChangeOptions); err != nil || !opts.Delayed {
 		return v, err
 	}
 	f.Queue = queue

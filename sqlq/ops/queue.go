@@ -23,7 +23,7 @@ type Queue struct {
 	OldestAge *time.Duration // see OldestAt
 
 	// In is how many messages a second arrive, from two readings of the queue's sequence that the leading instance takes
-	// ten seconds apart; nil: not known, because nobody reads. Besides those that are sent it counts those that come back: from
+	// ten seconds apart; nil: not known, because no instance runs. It counts messages that are sent, and those that come back: from
 	// the delayed, from leases and by replays. Out is how many its instances complete, as of their last heartbeats.
 	In  *float64
 	Out float64 // see In
@@ -57,6 +57,65 @@ type QueueInstance struct {
 	HeartbeatAt time.Time // its last
 }
 
+// queueJSON is a queue as sqlq queue ls -o json shows it.
+type queueJSON struct {
+	Name      string     `json:"queue"`
+	Ready     int64      `json:"ready"`
+	Delayed   int64      `json:"delayed"`
+	Leased    int64      `json:"leased"`
+	Failed    int64      `json:"failed"`
+	Estimated []string   `json:"estimated,omitempty"` // the counts that are estimates
+	OldestAt  *time.Time `json:"oldest_sent_at"`
+	OldestAge *float64   `json:"oldest_age_seconds"`
+	In        *float64   `json:"in_per_second"`
+	Out       float64    `json:"out_per_second"`
+	Instances int        `json:"instances"`
+	PausedAt  *time.Time `json:"paused_at"`
+	PausedBy  string     `json:"paused_by,omitempty"`
+}
+
+func (q Queue) asJSON() queueJSON {
+	shown := queueJSON{q.Name, q.Ready.N, q.Delayed.N, q.Leased.N, q.Failed.N, nil, optionalTime(q.OldestAt), optionalSeconds(q.OldestAge), q.In, q.Out,
+		q.Instances, optionalTime(q.PausedAt), q.PausedBy}
+	for i, c := range []Count{q.Ready, q.Delayed, q.Leased, q.Failed} {
+		if c.Estimated {
+			shown.Estimated = append(shown.Estimated, []string{"ready", "delayed", "leased", "failed"}[i])
+		}
+	}
+	return shown
+}
+
+// MarshalJSON writes the queue as sqlq queue ls -o json does: counts as numbers, and which of them are estimates.
+func (q Queue) MarshalJSON() ([]byte, error) { return encode(q.asJSON()) }
+
+// MarshalJSON writes the queue as sqlq queue show -o json does.
+func (q QueueDetail) MarshalJSON() ([]byte, error) {
+	return encode(struct {
+		queueJSON
+		CreatedAt  time.Time       `json:"created_at"`
+		Subscribed []string        `json:"subscribed"`
+		Size       int64           `json:"table_bytes"`
+		Dead       int64           `json:"dead_rows"`
+		Low        int64           `json:"low"`
+		Running    []QueueInstance `json:"running"`
+	}{q.asJSON(), timeAsJSON(q.CreatedAt), q.Subscribed, q.Size, q.Dead, q.Low, listed(q.Running)})
+}
+
+// MarshalJSON writes the instance as sqlq queue show -o json does.
+func (i QueueInstance) MarshalJSON() ([]byte, error) {
+	return encode(struct {
+		Number      int       `json:"number"`
+		Host        string    `json:"host"`
+		PID         int       `json:"pid"`
+		Version     string    `json:"version"`
+		Concurrency int       `json:"concurrency"`
+		InHand      int       `json:"in_hand"`
+		Rate        float64   `json:"out_per_second"`
+		StartedAt   time.Time `json:"started_at"`
+		HeartbeatAt time.Time `json:"heartbeat_at"`
+	}{i.Number, i.Host, i.PID, i.Version, i.Concurrency, i.InHand, i.Rate, timeAsJSON(i.StartedAt), timeAsJSON(i.HeartbeatAt)})
+}
+
 // Create makes a queue; false: it was there already.
 func (o Queues) Create(ctx context.Context, name string) (made bool, err error) {
 	made, err = o.store.Queues.Create(ctx, o.pool, name)
@@ -66,7 +125,7 @@ func (o Queues) Create(ctx context.Context, name string) (made bool, err error) 
 	return made, nil
 }
 
-// PreviewCreate says whether Queues.Create would make a queue, and changes nothing: it makes it and rolls that back. Its errors
+// PreviewCreate reports whether Queues.Create would make a queue, and changes nothing: it makes it and rolls that back. Its errors
 // are those of Queues.Create.
 func (o Queues) PreviewCreate(ctx context.Context, name string) (would bool, err error) {
 	err = o.rolledBack(ctx, func(tx pgx.Tx) error {
@@ -116,8 +175,8 @@ func (o Routes) TypeNames(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
-// NearTypes returns the message types, among those of TypeNames, that somebody who wrote name may have meant; nil: it is one of
-// them, or none is like it.
+// NearTypes returns the message types, among those of TypeNames, that a mistyped name may stand for; nil: the name is one of them, or
+// none is similar.
 func (o Routes) NearTypes(ctx context.Context, name string) ([]string, error) {
 	names, err := o.TypeNames(ctx)
 	if err != nil || slices.Contains(names, name) {

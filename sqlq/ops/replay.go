@@ -12,7 +12,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
-// ReplayOptions says how Replay works. The zero value is good.
+// ReplayOptions has the options of Replay. The zero value has the defaults.
 type ReplayOptions struct {
 	// To is the queue that the messages go to.
 	// Default: each to the one it came from. Unit: the name of a queue. Cost: none.
@@ -28,12 +28,12 @@ type ReplayOptions struct {
 //
 // It works in batches, each a transaction that moves the messages, adds to their history and says in the operation table
 // how far it came: a message is in the error table or in its queue, whatever happens. Two that run at once share the
-// messages, each is replayed once; a message that somebody else holds at that moment is passed over. One that was interrupted
+// messages, and each is replayed once; a message that another transaction has locked at that moment is skipped. One that was interrupted
 // returns an *InterruptedError, and Operations.Resume does the rest, also after a crash. When nothing is chosen, no operation is
 // written down.
 //
-// Messages whose queue is gone stay and are told of by a *QueueGoneError, messages that are named and not there by a
-// *NoFailedError; the others are replayed all the same.
+// Messages whose queue is gone stay and are reported by a *QueueGoneError, named messages that do not exist by a *NoFailedError; the
+// others are replayed all the same.
 func (o Failed) Replay(ctx context.Context, f Filter, opts ReplayOptions) (replayed int64, err error) {
 	if opts.To != "" {
 		if err := o.mustExist(ctx, opts.To); err != nil {

@@ -9,9 +9,9 @@ import (
 	"github.com/sqlq/sqlq/sqlq/ops/internal/query"
 )
 
-// Resume goes on with an operation that was interrupted or has stalled, as it was begun: with its filter, its
-// snapshot, its limit and its rate, after the last message that it changed. It returns how the operation stands then, also
-// together with an error, which is one of those of Replay. That somebody else goes on with it at the same time does no harm.
+// Resume continues an operation that was interrupted or has stalled, with its filter, snapshot, limit and rate, after the last
+// message that it changed. It returns the state of the operation then, also together with an error, which is one of those of
+// Replay. Two processes may resume the same operation at the same time.
 func (o Operations) Resume(ctx context.Context, id int64, progress func(Progress)) (Operation, error) {
 	op, err := o.readOperation(ctx, id)
 	if err != nil {
@@ -37,7 +37,7 @@ func (o Operations) Resume(ctx context.Context, id int64, progress func(Progress
 	return operation(op), err
 }
 
-// PreviewResume returns an operation that Operations.Resume would go on with, and changes nothing; its error is that of
+// PreviewResume returns an operation that Operations.Resume would continue, and changes nothing; its error is that of
 // Operations.Resume.
 func (o Operations) PreviewResume(ctx context.Context, id int64) (Operation, error) {
 	op, err := o.readOperation(ctx, id)

@@ -32,11 +32,36 @@ type Route struct {
 	Endpoints   map[string]int // running instances of each queue named above; one that is missing has none
 }
 
+// MarshalJSON writes the route as sqlq route explain -o json does, with the number of running instances of each of its Queues.
+func (r Route) MarshalJSON() ([]byte, error) {
+	instances := map[string]int{}
+	for _, queue := range r.Queues() {
+		instances[queue] = r.Endpoints[queue]
+	}
+	return encode(struct {
+		Type        string         `json:"type"`
+		Subscribers []Subscription `json:"subscribed"`
+		Waiting     []TypeSeen     `json:"waiting"`
+		Failed      []TypeSeen     `json:"failed"`
+		Named       *string        `json:"named"`
+		Instances   map[string]int `json:"instances"`
+	}{r.Type, listed(r.Subscribers), listed(r.Waiting), listed(r.Failed), optionalText(r.Named), instances})
+}
+
 // TypeSeen is a queue in which messages of a type were seen.
 type TypeSeen struct {
 	Queue  string    // in which it was seen
 	N      int       // how many, among those looked at
 	LastAt time.Time // when the last was sent, or failed
+}
+
+// MarshalJSON writes it as sqlq route explain -o json does.
+func (s TypeSeen) MarshalJSON() ([]byte, error) {
+	return encode(struct {
+		Queue  string    `json:"queue"`
+		N      int       `json:"count"`
+		LastAt time.Time `json:"last_at"`
+	}{s.Queue, s.N, timeAsJSON(s.LastAt)})
 }
 
 // Queues returns all queues that the route speaks of, the surest first.

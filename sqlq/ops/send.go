@@ -86,8 +86,8 @@ func (o *Ops) PreviewSend(ctx context.Context, queue string, m Outgoing, bodies 
 
 // Published is an event that Publish stored.
 type Published struct {
-	ID     string // of the event
-	Copies int    // one for each subscribed queue
+	ID     string `json:"id"`     // of the event
+	Copies int    `json:"copies"` // one for each subscribed queue
 }
 
 // ErrNoSubscriber is returned by Publish for an event that no queue is subscribed to. Nothing was stored. Subscribe makes a

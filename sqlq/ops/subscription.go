@@ -24,6 +24,16 @@ type Subscription struct {
 	Instances int       // running processes that handle the queue's messages
 }
 
+// MarshalJSON writes the subscription as sqlq subscription ls -o json does.
+func (s Subscription) MarshalJSON() ([]byte, error) {
+	return encode(struct {
+		Type      string    `json:"type"`
+		Queue     string    `json:"queue"`
+		Since     time.Time `json:"since"`
+		Instances int       `json:"instances"`
+	}{s.Type, s.Queue, timeAsJSON(s.Since), s.Instances})
+}
+
 // List returns the subscriptions of a type and a queue, by type and queue; "" is every one. A queue that is not
 // there is a *NoQueueError.
 func (o Routes) List(ctx context.Context, messageType, queue string) ([]Subscription, error) {
@@ -57,7 +67,7 @@ func (o Routes) Subscribe(ctx context.Context, messageType, queue string) (added
 	return added, nil
 }
 
-// PreviewSubscribe says whether Subscribe would add a subscription, and changes nothing. Its errors are those of Subscribe.
+// PreviewSubscribe reports whether Subscribe would add a subscription, and changes nothing. Its errors are those of Subscribe.
 func (o Routes) PreviewSubscribe(ctx context.Context, messageType, queue string) (would bool, err error) {
 	if err := o.mustExist(ctx, queue); err != nil {
 		return false, err

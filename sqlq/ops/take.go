@@ -45,7 +45,7 @@ func (o Ready) prepareTake(ctx context.Context, kind, queue string, f Filter, op
 }
 
 // previewTake says what taking the messages that a filter chooses out of a queue would do.
-func (o Ready) previewTake(ctx context.Context, queue string, f Filter, opts ChangeOptions) (v Preview, err error) {
+func (o Ready) previewTake(ctx context.Context, kind, queue string, f Filter, opts ChangeOptions) (v Preview, err error) {
 	t, err := o.prepareTake(ctx, "", queue, f, opts)
 	if err != nil {
 		return v, err
@@ -53,7 +53,7 @@ func (o Ready) previewTake(ctx context.Context, queue string, f Filter, opts Cha
 	if v.Messages, err = o.countTake(ctx, t); err != nil {
 		return v, err
 	}
-	v.UpTo = Snapshot{Number: t.span.UpTo, At: t.at}
+	v.Kind, v.UpTo = kind, Snapshot{Number: t.span.UpTo, At: t.at}
 	if n := v.Messages.N; !v.Messages.Estimated {
 		v.UpTo.Messages = &n
 	}

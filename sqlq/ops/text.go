@@ -13,8 +13,8 @@ import (
 )
 
 // PinText has the connections of a pool that is yet to be made send text in the form that pgx reads, whatever the settings of
-// the server, database and role are: datestyle, intervalstyle, bytea_output and the like. Whoever gives New a pool in one of
-// pgx's modes that read text (exec, simple_protocol) wants it. The session's settings are changed, but those of the order of
+// the server, database and role are: datestyle, intervalstyle, bytea_output and the like. Use it for a pool in one of pgx's modes
+// that read text (exec, simple_protocol). The session's settings are changed, but those of the order of
 // day and month and of the time zone are not; behind a transaction pooler only what every pooler passes on. It goes in front of
 // an AfterConnect that is set already.
 func PinText(config *pgxpool.Config) {

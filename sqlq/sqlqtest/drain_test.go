@@ -300,7 +300,7 @@ func TestSettle(t *testing.T) {
 		t.Errorf("settled, with %d of 20 handled", handled.Load())
 	}
 	h.Send(t, placeOrder{Order: 1})
-	says(t, fake(t, func(t sqlqtest.TB) { h.Drain(t) }), "runs already", "use Wait")
+	says(t, fake(t, func(t sqlqtest.TB) { h.Drain(t) }), "already running", "use Wait")
 	h.Send(t, &charge{20})
 	h.Wait(t, "own")
 	stop()

@@ -43,7 +43,10 @@ const Schema = "sqlq"
 //
 // Tests with a database wait more than they compute, so more of them run at a time than there are processors, unless -parallel
 // says how many.
-func Main(m *testing.M) {
+func Main(m *testing.M) { os.Exit(Run(m)) }
+
+// Run is Main for a TestMain that has something to do before it exits with the code that Run returns.
+func Run(m *testing.M) int {
 	flag.Parse()
 	if cores := runtime.GOMAXPROCS(0); !parallelGiven() {
 		_ = flag.Set("test.parallel", strconv.Itoa(min(3*cores, max(cores, 8))))
@@ -61,7 +64,7 @@ func Main(m *testing.M) {
 			code = max(code, 1)
 		}
 	}
-	os.Exit(code)
+	return code
 }
 
 func parallelGiven() (given bool) {
@@ -106,6 +109,8 @@ var server = sync.OnceValues(func() (*devpg.Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Compiling a test's own counts costs more than it saves. (The library's sessions have jit off, which tests see for themselves.)
+	o.Settings = map[string]string{"jit_above_cost": "-1"}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // long enough for a download
 	defer cancel()
 	s, err := devpg.Start(ctx, o)

@@ -1,5 +1,5 @@
 // Report reads the output of `go test -json` and prints what a person wants to see: go test's own line for each package, the
-// output of each test that failed, and each test that was skipped.
+// output of each test that failed, each test that was skipped, and at the end how many there were and which took longest.
 //
 //	go test -json ./... | go run ./internal/house/report -skips .ci/skips
 //
@@ -10,6 +10,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -62,6 +63,7 @@ type event struct {
 	Package string
 	Test    string
 	Output  string
+	Elapsed float64 // seconds
 }
 
 // name is the event's test as the list of skips names it.
@@ -72,6 +74,7 @@ func (e event) name() string {
 // report prints the events and reports whether everything passed.
 func report(events io.Reader, out io.Writer, allowed map[string]bool) bool {
 	ran, well := 0, true
+	var sum summary
 	running := map[event]*strings.Builder{} // what each unfinished test has printed, by Package and Test
 	lines := bufio.NewScanner(events)
 	lines.Buffer(nil, 64<<20)
@@ -98,6 +101,7 @@ func report(events io.Reader, out io.Writer, allowed map[string]bool) bool {
 		case "build-fail":
 			well = false
 		case "pass", "fail", "skip":
+			sum.add(e)
 			if e.Test == "" {
 				well = well && e.Action != "fail"
 				printUnfinished(out, running, e.Package, e.Action == "fail")
@@ -131,7 +135,40 @@ func report(events io.Reader, out io.Writer, allowed map[string]bool) bool {
 		fmt.Fprintln(out, "report: no test ran")
 		return false
 	}
+	fmt.Fprintln(out, sum)
 	return well
+}
+
+// summary counts tests, without those that are part of another.
+type summary struct {
+	passed, failed, skipped int
+	all                     []event
+}
+
+func (s *summary) add(e event) {
+	if e.Test == "" || strings.Contains(e.Test, "/") {
+		return
+	}
+	switch e.Action {
+	case "pass":
+		s.passed++
+	case "fail":
+		s.failed++
+	case "skip":
+		s.skipped++
+	}
+	s.all = append(s.all, e)
+}
+
+// String says what was found, with the tests that took longest.
+func (s summary) String() string {
+	const longest = 5
+	slices.SortStableFunc(s.all, func(a, b event) int { return cmp.Compare(b.Elapsed, a.Elapsed) })
+	text := fmt.Sprintf("%d tests passed, %d failed, %d were skipped; the longest:", s.passed, s.failed, s.skipped)
+	for _, e := range s.all[:min(longest, len(s.all))] {
+		text += fmt.Sprintf(" %s %.0f s", e.name(), e.Elapsed)
+	}
+	return text
 }
 
 // printUnfinished prints the output of a package's tests that did not finish because the process ended.

@@ -11,7 +11,7 @@ func TestReport(t *testing.T) {
 	t.Parallel()
 	const passed = `{"Action":"run","Package":"github.com/sqlq/sqlq/x","Test":"TestA"}
 {"Action":"output","Package":"github.com/sqlq/sqlq/x","Test":"TestA","Output":"chatter\n"}
-{"Action":"pass","Package":"github.com/sqlq/sqlq/x","Test":"TestA"}
+{"Action":"pass","Package":"github.com/sqlq/sqlq/x","Test":"TestA","Elapsed":1.6}
 {"Action":"output","Package":"github.com/sqlq/sqlq/x","Output":"PASS\n"}
 {"Action":"output","Package":"github.com/sqlq/sqlq/x","Output":"ok  \tgithub.com/sqlq/sqlq/x\t0.1s\n"}
 {"Action":"pass","Package":"github.com/sqlq/sqlq/x"}
@@ -26,10 +26,10 @@ func TestReport(t *testing.T) {
 		says         []string
 		silent       []string
 	}{
-		{name: "passed", events: passed, well: true, says: []string{"ok  \tgithub.com/sqlq/sqlq/x\t0.1s\n"}, silent: []string{"chatter", "PASS"}},
+		{name: "passed", events: passed, well: true, says: []string{"ok  \tgithub.com/sqlq/sqlq/x\t0.1s\n", "1 tests passed, 0 failed, 0 were skipped; the longest: x.TestA 2 s\n"}, silent: []string{"chatter", "PASS"}},
 		{name: "failed", events: passed + `{"Action":"output","Package":"p","Test":"TestF","Output":"--- FAIL: TestF\n"}
 {"Action":"fail","Package":"p","Test":"TestF"}
-{"Action":"fail","Package":"p"}`, says: []string{"--- FAIL: TestF\n"}, silent: []string{"chatter"}},
+{"Action":"fail","Package":"p"}`, says: []string{"--- FAIL: TestF\n", "1 tests passed, 1 failed"}, silent: []string{"chatter"}},
 		{name: "died", events: passed + `{"Action":"run","Package":"p","Test":"TestD"}
 {"Action":"output","Package":"p","Test":"TestD","Output":"panic: no\n"}
 {"Action":"output","Package":"p","Output":"FAIL\tp\t0.1s\n"}

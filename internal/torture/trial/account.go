@@ -3,7 +3,6 @@ package trial
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -64,7 +63,7 @@ func (t *trial) account(ctx context.Context) (*Result, error) {
 	}
 	a.result.Problems = t.problems
 	if a.offender != nil {
-		a.result.Timeline = t.timeline(ctx, a, *a.offender, a.why)
+		a.result.Timeline = a.timeline(ctx, *a.offender, a.why)
 	}
 	return a.result, nil
 }
@@ -99,7 +98,7 @@ func (a *accountant) read(ctx context.Context) error {
 		var w where
 		var f failure
 		err := row.Scan(&w.queue, &w.k, &f.attempts, &f.message, &f.at)
-		f.at = a.trial.here(f.at)
+		f.at = a.here(f.at)
 		a.failures[w] = append(a.failures[w], f)
 		return err
 	}, `SELECT queue, (convert_from(body, 'UTF8')::json->>'K')::bigint, attempts, message, failed_at FROM sqlq.error ORDER BY seq`)
@@ -281,7 +280,7 @@ func (a *accountant) repeats(ctx context.Context) error {
 		}
 		for i := 1; i < len(at); i++ {
 			a.result.Repeated++
-			if !a.trial.faults.explains(a.trial.nameOf(runs[i-1]), a.trial.here(at[i-1]).Add(-grace), a.trial.here(at[i])) {
+			if !a.trial.faults.explains(a.trial.faults.nameOf(runs[i-1]), a.here(at[i-1]).Add(-grace), a.here(at[i])) {
 				a.result.Unexplained++
 				a.blame(w, "it was repeated, and no fault explains it")
 			}
@@ -291,17 +290,4 @@ func (a *accountant) repeats(ctx context.Context) error {
 }
 
 // here returns what the clock of the processes showed at a time by the server's.
-func (t *trial) here(there time.Time) time.Time { return there.Add(-t.options.Skew) }
-
-// nameOf returns the name of the process with a number.
-func (t *trial) nameOf(run int) string {
-	suffix := fmt.Sprintf("#%d", run)
-	t.faults.mu.Lock()
-	defer t.faults.mu.Unlock()
-	for _, i := range t.faults.incidents {
-		if strings.HasSuffix(i.on, suffix) {
-			return i.on
-		}
-	}
-	return suffix
-}
+func (a *accountant) here(there time.Time) time.Time { return there.Add(-a.trial.options.Skew) }

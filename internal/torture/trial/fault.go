@@ -84,6 +84,19 @@ func (f *faults) explains(process string, from, to time.Time) bool {
 	return false
 }
 
+// nameOf returns the name of the process with a number.
+func (f *faults) nameOf(run int) string {
+	suffix := fmt.Sprintf("#%d", run)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, i := range f.incidents {
+		if strings.HasSuffix(i.on, suffix) {
+			return i.on
+		}
+	}
+	return suffix
+}
+
 // struckSince says whether anything was done to anybody since a time, but for poison, which has receivers of its own.
 func (f *faults) struckSince(when time.Time) bool {
 	f.mu.Lock()

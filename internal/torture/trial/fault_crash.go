@@ -10,7 +10,9 @@ import (
 )
 
 // crashFaults takes the server down as a whole, and up again.
-func (t *trial) crashFaults() lane {
+type crashFaults struct{ *trial }
+
+func (t crashFaults) lane() lane {
 	return lane{name: "crashes", shortest: 4 * time.Second, pause: 9 * time.Second, faults: []fault{
 		{"backend_crash", t.crashBackend},
 		{"server_crash", t.down("SIGKILL of all its processes", func(ctx context.Context) error { return t.site.server.Crash(ctx) })},
@@ -20,7 +22,7 @@ func (t *trial) crashFaults() lane {
 }
 
 // down has the server end in a way, leaves it down for a moment, and starts it again.
-func (t *trial) down(how string, end func(context.Context) error) func(context.Context, *rand.Rand, string) bool {
+func (t crashFaults) down(how string, end func(context.Context) error) func(context.Context, *rand.Rand, string) bool {
 	return func(ctx context.Context, r *rand.Rand, kind string) bool {
 		t.room.Lock()
 		defer t.room.Unlock()
@@ -41,7 +43,7 @@ func (t *trial) down(how string, end func(context.Context) error) func(context.C
 }
 
 // crashBackend kills a server process, after which the server ends all others and recovers.
-func (t *trial) crashBackend(ctx context.Context, r *rand.Rand, kind string) bool {
+func (t crashFaults) crashBackend(ctx context.Context, r *rand.Rand, kind string) bool {
 	t.room.Lock()
 	defer t.room.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)

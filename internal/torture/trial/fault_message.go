@@ -8,7 +8,7 @@ import (
 
 // messageFaults sends a message of each bad kind in turn, among neighbours that are not bad. The pause is about what it takes to
 // see the end of one.
-func (t *trial) messageFaults(poisoner *insider, shortest, pause time.Duration) lane {
+func messageFaults(poisoner *insider, shortest, pause time.Duration) lane {
 	const neighbours = 8
 	l := lane{name: "messages", shortest: shortest, pause: pause}
 	for _, do := range []deed{exits, kills, crashes, gorges, hangs, panicEver, differs} {
@@ -19,7 +19,7 @@ func (t *trial) messageFaults(poisoner *insider, shortest, pause time.Duration) 
 			bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
 			_ = poisoner.enter(b, func() error { // the ledger has the error
-				t.faults.struck(kind, poisonQueue, "sent, from %d on", b.First)()
+				poisoner.trial.faults.struck(kind, poisonQueue, "sent, from %d on", b.First)()
 				return poisoner.sendBatch(bounded, b)
 			})
 			return true

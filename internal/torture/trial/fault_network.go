@@ -9,14 +9,16 @@ import (
 )
 
 // networkFaults troubles connections that go through a proxy.
-func (t *trial) networkFaults() lane {
+type networkFaults struct{ *trial }
+
+func (t networkFaults) lane() lane {
 	return lane{name: "network", shortest: 200 * time.Millisecond, pause: 1500 * time.Millisecond, faults: []fault{
 		{"net_delay", t.delayNetwork}, {"net_cut", t.cutConnection}, {"net_cut_all", t.cutAll}, {"net_black_hole", t.blackHole},
 		{"net_commit_hang", t.hangAt(lab.OnCommit)}, {"net_commit_hang", t.hangAt(lab.OnCommit)}, {"net_request_hang", t.hangAt(lab.OnRequest)},
 	}}
 }
 
-func (t *trial) delayNetwork(ctx context.Context, r *rand.Rand, kind string) bool {
+func (t networkFaults) delayNetwork(ctx context.Context, r *rand.Rand, kind string) bool {
 	p := t.site.proxies[r.IntN(len(t.site.proxies))]
 	d, lasts := between(r, 2*time.Millisecond, 150*time.Millisecond), between(r, 500*time.Millisecond, 3*time.Second)
 	p.Slow(d)
@@ -29,7 +31,7 @@ func (t *trial) delayNetwork(ctx context.Context, r *rand.Rand, kind string) boo
 	return true
 }
 
-func (t *trial) cutConnection(_ context.Context, r *rand.Rand, kind string) bool {
+func (t networkFaults) cutConnection(_ context.Context, r *rand.Rand, kind string) bool {
 	c, ok := t.site.proxied(r)
 	if ok {
 		c.Cut()
@@ -38,7 +40,7 @@ func (t *trial) cutConnection(_ context.Context, r *rand.Rand, kind string) bool
 	return ok
 }
 
-func (t *trial) cutAll(_ context.Context, r *rand.Rand, kind string) bool {
+func (t networkFaults) cutAll(_ context.Context, r *rand.Rand, kind string) bool {
 	all := t.site.proxies[r.IntN(len(t.site.proxies))].Links()
 	for _, c := range all {
 		c.Cut()
@@ -50,7 +52,7 @@ func (t *trial) cutAll(_ context.Context, r *rand.Rand, kind string) bool {
 }
 
 // blackHole swallows what goes over some connections; then they are cut, or everything arrives late.
-func (t *trial) blackHole(ctx context.Context, r *rand.Rand, kind string) bool {
+func (t networkFaults) blackHole(ctx context.Context, r *rand.Rand, kind string) bool {
 	all := t.site.proxies[r.IntN(len(t.site.proxies))].Links()
 	if len(all) == 0 {
 		return false
@@ -65,7 +67,7 @@ func (t *trial) blackHole(ctx context.Context, r *rand.Rand, kind string) bool {
 	return true
 }
 
-func (t *trial) endHole(ctx context.Context, r *rand.Rand, kind string, all []*lab.Link) {
+func (t networkFaults) endHole(ctx context.Context, r *rand.Rand, kind string, all []*lab.Link) {
 	x := r.Float64()
 	d, cut := 200*time.Millisecond+time.Duration(10*x*x*float64(time.Second)), r.IntN(2) == 0
 	how := "then late"
@@ -86,7 +88,7 @@ func (t *trial) endHole(ctx context.Context, r *rand.Rand, kind string, all []*l
 }
 
 // hangAt has a connection hang at its next commit, or its next request.
-func (t *trial) hangAt(at lab.Trap) func(context.Context, *rand.Rand, string) bool {
+func (t networkFaults) hangAt(at lab.Trap) func(context.Context, *rand.Rand, string) bool {
 	return func(ctx context.Context, r *rand.Rand, kind string) bool {
 		c, ok := t.site.proxied(r)
 		if !ok {

@@ -9,7 +9,9 @@ import (
 )
 
 // processFaults kills, freezes and restarts processes.
-func (t *trial) processFaults() lane {
+type processFaults struct{ *trial }
+
+func (t processFaults) lane() lane {
 	on := func(role string, strike func(ctx context.Context, r *rand.Rand, kind string, p *post) bool) func(context.Context, *rand.Rand, string) bool {
 		return func(ctx context.Context, r *rand.Rand, kind string) bool {
 			posts := t.crew.of(role)
@@ -29,7 +31,7 @@ func (p *post) occupant() (name string) {
 	return name
 }
 
-func (t *trial) killPost(_ context.Context, _ *rand.Rand, kind string, p *post) bool {
+func (t processFaults) killPost(_ context.Context, _ *rand.Rand, kind string, p *post) bool {
 	name := p.occupant()
 	if name == "" || !p.kill() {
 		return false
@@ -38,7 +40,7 @@ func (t *trial) killPost(_ context.Context, _ *rand.Rand, kind string, p *post) 
 	return true
 }
 
-func (t *trial) freezePost(ctx context.Context, r *rand.Rand, kind string, p *post) bool {
+func (t processFaults) freezePost(ctx context.Context, r *rand.Rand, kind string, p *post) bool {
 	name := p.occupant()
 	x := r.Float64()
 	d := time.Second + time.Duration(19*x*x*x*float64(time.Second)) // some are long
@@ -55,7 +57,7 @@ func (t *trial) freezePost(ctx context.Context, r *rand.Rand, kind string, p *po
 	return true
 }
 
-func (t *trial) restartPost(_ context.Context, _ *rand.Rand, kind string, p *post) bool {
+func (t processFaults) restartPost(_ context.Context, _ *rand.Rand, kind string, p *post) bool {
 	name := p.occupant()
 	if name == "" || !p.stop(false) {
 		return false
@@ -65,7 +67,7 @@ func (t *trial) restartPost(_ context.Context, _ *rand.Rand, kind string, p *pos
 }
 
 // endLeader asks the process that leads to end, as a rolling deployment does.
-func (t *trial) endLeader(ctx context.Context, _ *rand.Rand, kind string) bool {
+func (t processFaults) endLeader(ctx context.Context, _ *rand.Rand, kind string) bool {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	var pid int

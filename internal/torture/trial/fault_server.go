@@ -16,13 +16,15 @@ import (
 )
 
 // sessionFaults ends sessions, now and then several in a second.
-func (t *trial) sessionFaults() lane {
+type sessionFaults struct{ *trial }
+
+func (t sessionFaults) lane() lane {
 	return lane{name: "sessions", shortest: 100 * time.Millisecond, pause: 2 * time.Second, faults: []fault{
 		{"terminate_backend", t.terminateSessions(1)}, {"terminate_backend", t.terminateSessions(6)}, {"cancel_statement", t.cancelStatements},
 	}}
 }
 
-func (t *trial) terminateSessions(most int) func(context.Context, *rand.Rand, string) bool {
+func (t sessionFaults) terminateSessions(most int) func(context.Context, *rand.Rand, string) bool {
 	return func(ctx context.Context, r *rand.Rand, kind string) bool {
 		for range 1 + r.IntN(most) {
 			if n := t.signalSessions(ctx, `pg_terminate_backend`, `true`); n > 0 {
@@ -34,7 +36,7 @@ func (t *trial) terminateSessions(most int) func(context.Context, *rand.Rand, st
 	}
 }
 
-func (t *trial) cancelStatements(ctx context.Context, r *rand.Rand, kind string) bool {
+func (t sessionFaults) cancelStatements(ctx context.Context, r *rand.Rand, kind string) bool {
 	if n := t.signalSessions(ctx, `pg_cancel_backend`, `state = 'active'`); n > 0 {
 		t.faults.struck(kind, everybody, "a statement")()
 		return true
@@ -42,7 +44,7 @@ func (t *trial) cancelStatements(ctx context.Context, r *rand.Rand, kind string)
 	return false
 }
 
-func (t *trial) signalSessions(ctx context.Context, function, where string) (n int) {
+func (t sessionFaults) signalSessions(ctx context.Context, function, where string) (n int) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	_ = t.site.admin.QueryRow(ctx, `SELECT count(`+function+`(pid)) FROM (
@@ -51,7 +53,9 @@ func (t *trial) signalSessions(ctx context.Context, function, where string) (n i
 }
 
 // administratorFaults is what administrators do.
-func (t *trial) administratorFaults() lane {
+type administratorFaults struct{ *trial }
+
+func (t administratorFaults) lane() lane {
 	faults := []fault{
 		{"statement_timeout", t.settings("statement_timeout", "15ms", "40ms", "100ms")},
 		{"lock_timeout", t.lockTimeout},
@@ -75,7 +79,7 @@ func (t *trial) administratorFaults() lane {
 }
 
 // settings changes a setting for all sessions, or for those of the role that begin, for a second or two.
-func (t *trial) settings(name string, values ...string) func(context.Context, *rand.Rand, string) bool {
+func (t administratorFaults) settings(name string, values ...string) func(context.Context, *rand.Rand, string) bool {
 	return func(ctx context.Context, r *rand.Rand, kind string) bool {
 		value, d := values[r.IntN(len(values))], between(r, 500*time.Millisecond, 2*time.Second)
 		set, reset := `ALTER SYSTEM SET `+name+` = '`+value+`'`, `ALTER SYSTEM RESET `+name
@@ -86,7 +90,7 @@ func (t *trial) settings(name string, values ...string) func(context.Context, *r
 	}
 }
 
-func (t *trial) whileSet(ctx context.Context, kind, set, reset string, f func()) bool {
+func (t administratorFaults) whileSet(ctx context.Context, kind, set, reset string, f func()) bool {
 	const reload = `SELECT pg_reload_conf()`
 	apply := func(ctx context.Context, sql string) error {
 		if err := t.site.insist(ctx, sql); err != nil {
@@ -106,13 +110,13 @@ func (t *trial) whileSet(ctx context.Context, kind, set, reset string, f func())
 }
 
 // lockTimeout has statements give up their wait for a lock soon, while there is something to wait for.
-func (t *trial) lockTimeout(ctx context.Context, r *rand.Rand, kind string) bool {
+func (t administratorFaults) lockTimeout(ctx context.Context, r *rand.Rand, kind string) bool {
 	return t.whileSet(ctx, kind, `ALTER SYSTEM SET lock_timeout = '10ms'`, `ALTER SYSTEM RESET lock_timeout`, func() {
 		t.holdLock(ctx, r)
 	})
 }
 
-func (t *trial) lockTable(ctx context.Context, r *rand.Rand, kind string) bool {
+func (t administratorFaults) lockTable(ctx context.Context, r *rand.Rand, kind string) bool {
 	over := t.faults.struck(kind, everybody, "for a while")
 	defer over()
 	t.holdLock(ctx, r)
@@ -120,9 +124,9 @@ func (t *trial) lockTable(ctx context.Context, r *rand.Rand, kind string) bool {
 }
 
 // holdLock locks a table against everybody.
-func (t *trial) holdLock(ctx context.Context, r *rand.Rand) {
+func (t administratorFaults) holdLock(ctx context.Context, r *rand.Rand) {
 	mode := []string{"ACCESS EXCLUSIVE", "EXCLUSIVE", "SHARE"}[r.IntN(3)]
-	table, d := t.table(r), between(r, 300*time.Millisecond, 2*time.Second)
+	table, d := anyTable(r), between(r, 300*time.Millisecond, 2*time.Second)
 	err := pgx.BeginFunc(ctx, t.site.admin, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `LOCK TABLE `+table+` IN `+mode+` MODE`); err != nil {
 			return err
@@ -136,10 +140,10 @@ func (t *trial) holdLock(ctx context.Context, r *rand.Rand) {
 // fillDisk leaves no room on the disk on which the queues' tables lie, where they have one of their own. That stops only who
 // needs another page, so besides a table refuses every row, in the same words. (When it is the WAL that finds no room the whole
 // server goes down, which server_crash does.)
-func (t *trial) fillDisk(ctx context.Context, r *rand.Rand, kind string) bool {
+func (t administratorFaults) fillDisk(ctx context.Context, r *rand.Rand, kind string) bool {
 	t.room.Lock()
 	defer t.room.Unlock()
-	table, d := t.table(r), between(r, 300*time.Millisecond, 1500*time.Millisecond)
+	table, d := anyTable(r), between(r, 300*time.Millisecond, 1500*time.Millisecond)
 	if t.site.disk != nil {
 		if err := t.site.disk.fill(); err != nil {
 			t.problem("fill the disk: %v", err)
@@ -164,8 +168,8 @@ func (t *trial) fillDisk(ctx context.Context, r *rand.Rand, kind string) bool {
 
 // migrate changes a table as the migrations of a later release may, while processes of this one run: it gains a column and
 // an index, which stay for a moment.
-func (t *trial) migrate(ctx context.Context, r *rand.Rand, kind string) bool {
-	table, d := t.table(r), between(r, 300*time.Millisecond, 1500*time.Millisecond)
+func (t administratorFaults) migrate(ctx context.Context, r *rand.Rand, kind string) bool {
+	table, d := anyTable(r), between(r, 300*time.Millisecond, 1500*time.Millisecond)
 	up := `BEGIN; ALTER TABLE ` + table + ` ADD COLUMN later_release text DEFAULT 'x'; CREATE INDEX ON ` + table + ` (later_release); COMMIT`
 	if _, err := t.site.admin.Exec(ctx, up, pgx.QueryExecModeSimpleProtocol); err != nil {
 		return false
@@ -179,8 +183,8 @@ func (t *trial) migrate(ctx context.Context, r *rand.Rand, kind string) bool {
 	return true
 }
 
-// table returns a table of the library's.
-func (t *trial) table(r *rand.Rand) string {
+// anyTable returns a table of the library's.
+func anyTable(r *rand.Rand) string {
 	all := []string{"sqlq.delayed", "sqlq.leased", "sqlq.error", "sqlq.instance", "sqlq.queue"}
 	for _, q := range queues {
 		all = append(all, "sqlq.q_"+q)
@@ -188,9 +192,9 @@ func (t *trial) table(r *rand.Rand) string {
 	return all[r.IntN(len(all))]
 }
 
-func (t *trial) maintain(command string) func(context.Context, *rand.Rand, string) bool {
+func (t administratorFaults) maintain(command string) func(context.Context, *rand.Rand, string) bool {
 	return func(ctx context.Context, r *rand.Rand, kind string) bool {
-		table := t.table(r)
+		table := anyTable(r)
 		over := t.faults.struck(kind, everybody, command, table)
 		defer over()
 		_, err := t.site.admin.Exec(ctx, fmt.Sprintf(command, table))
@@ -202,7 +206,7 @@ func (t *trial) maintain(command string) func(context.Context, *rand.Rand, strin
 }
 
 // longTransaction holds a snapshot back, as a report does.
-func (t *trial) longTransaction(ctx context.Context, r *rand.Rand, kind string) bool {
+func (t administratorFaults) longTransaction(ctx context.Context, r *rand.Rand, kind string) bool {
 	d := between(r, 2*time.Second, 15*time.Second)
 	over := t.faults.struck(kind, everybody, "%v", d.Round(time.Millisecond))
 	t.lasting(func() {
@@ -217,7 +221,7 @@ func (t *trial) longTransaction(ctx context.Context, r *rand.Rand, kind string) 
 }
 
 // takeConnections opens connections until the server refuses more, and keeps them for a moment.
-func (t *trial) takeConnections(ctx context.Context, r *rand.Rand, kind string) bool {
+func (t administratorFaults) takeConnections(ctx context.Context, r *rand.Rand, kind string) bool {
 	d := between(r, 300*time.Millisecond, 1500*time.Millisecond)
 	over := t.faults.struck(kind, everybody, "%v", d.Round(time.Millisecond))
 	defer over()
@@ -248,7 +252,7 @@ func (t *trial) takeConnections(ctx context.Context, r *rand.Rand, kind string) 
 }
 
 // dump runs pg_dump, which locks all tables and holds a snapshot back.
-func (t *trial) dump(ctx context.Context, _ *rand.Rand, kind string) bool {
+func (t administratorFaults) dump(ctx context.Context, _ *rand.Rand, kind string) bool {
 	over := t.faults.struck(kind, everybody, "")
 	defer over()
 	var said strings.Builder

@@ -28,7 +28,7 @@ func (s stranger) faults() lane {
 		{"giant_due", s.sendGiants},
 		{"infinite_times", s.insertInfiniteTimes},
 		{"forged_headers", s.insertForgedHeaders},
-		{"lock_table_long", s.trial.lockTableLong},
+		{"lock_table_long", s.lockTableLong},
 	}}
 }
 
@@ -219,19 +219,19 @@ func (s stranger) insertForgedHeaders(ctx context.Context, r *rand.Rand, kind st
 }
 
 // lockTableLong keeps a queue's table from everybody for ten seconds, while all else goes on.
-func (t *trial) lockTableLong(ctx context.Context, r *rand.Rand, kind string) bool {
-	table, d := t.table(r), 10*time.Second
-	over := t.faults.struck(kind, everybody, "%s for %v", table, d)
-	t.lasting(func() {
+func (s stranger) lockTableLong(ctx context.Context, r *rand.Rand, kind string) bool {
+	table, d := anyTable(r), 10*time.Second
+	over := s.trial.faults.struck(kind, everybody, "%s for %v", table, d)
+	s.trial.lasting(func() {
 		defer over()
-		err := pgx.BeginFunc(ctx, t.site.admin, func(tx pgx.Tx) error {
+		err := pgx.BeginFunc(ctx, s.trial.site.admin, func(tx pgx.Tx) error {
 			if _, err := tx.Exec(ctx, `LOCK TABLE `+table+` IN ACCESS EXCLUSIVE MODE`); err != nil {
 				return err
 			}
 			_ = lab.Sleep(ctx, d)
 			return nil
 		})
-		t.faults.happened(everybody, "%s was locked for %v: %v", table, d, err)
+		s.trial.faults.happened(everybody, "%s was locked for %v: %v", table, d, err)
 	})
 	return true
 }

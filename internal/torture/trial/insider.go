@@ -22,7 +22,7 @@ type insider struct {
 }
 
 // newInsider connects as a role, with the keys of a process of a number.
-func (t *trial) newInsider(ctx context.Context, who, role string, run int) (*insider, error) {
+func newInsider(ctx context.Context, t *trial, who, role string, run int) (*insider, error) {
 	pool, err := lab.NewPool(ctx, t.site.urlOf(role, nil), 4, nil)
 	if err != nil {
 		return nil, err

@@ -44,9 +44,14 @@ type crew struct {
 	closing chan struct{}
 	loops   sync.WaitGroup
 	stopped sync.Once
+
+	mu   sync.Mutex
+	gone map[string]bool // retired roles
 }
 
-func newCrew(t *trial) *crew { return &crew{trial: t, closing: make(chan struct{})} }
+func newCrew(t *trial) *crew {
+	return &crew{trial: t, closing: make(chan struct{}), gone: map[string]bool{}}
+}
 
 // add fills a new post.
 func (c *crew) add(role, name string, via *lab.Proxy, rate int) {
@@ -83,6 +88,29 @@ func (c *crew) close() {
 	c.loops.Wait()
 }
 
+// retire has the processes of a role end, for good.
+func (c *crew) retire(role string) {
+	c.mu.Lock()
+	c.gone[role] = true
+	c.mu.Unlock()
+	late := time.Now().Add(patienceWithStop + 10*time.Second)
+	for some := true; some && time.Now().Before(late); time.Sleep(20 * time.Millisecond) {
+		some = false
+		for _, p := range c.of(role) {
+			if p.occupant() != "" { // also one that was started a moment ago
+				some = true
+				p.stop(true)
+			}
+		}
+	}
+}
+
+func (c *crew) retired(role string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.gone[role]
+}
+
 // fill keeps the post filled until the crew closes, or the role is retired.
 func (p *post) fill() {
 	for !p.crew.closed() {
@@ -99,7 +127,7 @@ func (p *post) fill() {
 		}
 		p.mu.Lock()
 		p.process = nil
-		retired := p.crew.trial.retired(p.role)
+		retired := p.crew.retired(p.role)
 		p.mu.Unlock()
 		if retired {
 			return
@@ -119,7 +147,7 @@ func (p *post) start() (*process, error) {
 		Spec: spec{Role: p.role, Name: pr.name(), URL: t.site.url(p.via), Run: pr.run, Seed: t.options.Seed,
 			Trace: filepath.Join(t.dir, fmt.Sprintf("trace-%d", pr.run)), Rate: p.rate},
 		Said:   pr.hear,
-		Logged: func(text string) { t.journal(pr.name(), text) },
+		Logged: func(text string) { t.keep(pr.name(), text) },
 		Ended:  func(exit error) { t.faults.happened(pr.name(), "ended: %v", exit) },
 	})
 	if err := pr.Start(); err != nil {

@@ -21,16 +21,16 @@ type moment struct {
 }
 
 // timeline tells the story of one message: its sending, its attempts, its effects, and the faults near them.
-func (t *trial) timeline(ctx context.Context, a *accountant, w where, why string) string {
-	moments := t.sending(w)
-	moments = append(moments, t.attempts(w)...)
+func (a *accountant) timeline(ctx context.Context, w where, why string) string {
+	moments := a.sending(w)
+	moments = append(moments, a.attempts(w)...)
 	_ = a.each(ctx, func(row pgx.CollectableRow) error {
 		var at time.Time
 		var run, attempt int
 		if err := row.Scan(&at, &run, &attempt); err != nil {
 			return err
 		}
-		moments = append(moments, moment{t.here(at), fmt.Sprintf("effect of attempt %d in %s", attempt, t.nameOf(run))})
+		moments = append(moments, moment{a.here(at), fmt.Sprintf("effect of attempt %d in %s", attempt, a.trial.faults.nameOf(run))})
 		return nil
 	}, `SELECT at, run, attempt FROM effect WHERE queue = $1 AND k = $2 UNION ALL SELECT at, run, attempt FROM effect_tx WHERE queue = $1 AND k = $2`, w.queue, w.k)
 	for _, f := range a.failures[w] {
@@ -42,7 +42,7 @@ func (t *trial) timeline(ctx context.Context, a *accountant, w where, why string
 	byTime := func(a, b moment) int { return a.at.Compare(b.at) }
 	slices.SortFunc(moments, byTime)
 	var faults []moment
-	for _, i := range t.near(moments) {
+	for _, i := range a.near(moments) {
 		kind := i.kind
 		if kind == "" {
 			kind = "-"
@@ -60,14 +60,14 @@ func (t *trial) timeline(ctx context.Context, a *accountant, w where, why string
 }
 
 // near returns what happened within a second of any of the moments.
-func (t *trial) near(moments []moment) (found []incident) {
+func (a *accountant) near(moments []moment) (found []incident) {
 	type identity struct {
 		on, text string
 		at       time.Time
 	}
 	seen := map[identity]bool{}
 	for _, m := range moments {
-		for _, i := range t.faults.within(m.at.Add(-time.Second), m.at.Add(time.Second)) {
+		for _, i := range a.trial.faults.within(m.at.Add(-time.Second), m.at.Add(time.Second)) {
 			id := identity{i.on, i.text, i.began}
 			if !seen[id] && len(found) < 150 {
 				seen[id] = true
@@ -78,10 +78,10 @@ func (t *trial) near(moments []moment) (found []incident) {
 	return found
 }
 
-func (t *trial) sending(w where) (moments []moment) {
-	t.ledger.mu.Lock()
-	defer t.ledger.mu.Unlock()
-	for _, b := range t.ledger.batches {
+func (a *accountant) sending(w where) (moments []moment) {
+	a.trial.ledger.mu.Lock()
+	defer a.trial.ledger.mu.Unlock()
+	for _, b := range a.trial.ledger.batches {
 		if w.k < b.First || w.k >= b.First+key(b.N) {
 			continue
 		}
@@ -101,8 +101,8 @@ func (t *trial) sending(w where) (moments []moment) {
 }
 
 // attempts reads what handlers noted of a message.
-func (t *trial) attempts(w where) (moments []moment) {
-	files, _ := filepath.Glob(filepath.Join(t.dir, "trace-*"))
+func (a *accountant) attempts(w where) (moments []moment) {
+	files, _ := filepath.Glob(filepath.Join(a.trial.dir, "trace-*"))
 	for _, name := range files {
 		f, err := os.Open(name)
 		if err != nil {
@@ -116,7 +116,7 @@ func (t *trial) attempts(w where) (moments []moment) {
 				continue
 			}
 			ms, _ := strconv.ParseInt(at, 10, 64)
-			moments = append(moments, moment{time.UnixMilli(ms), "handler in " + t.nameOf(run) + ", attempt " + rest})
+			moments = append(moments, moment{time.UnixMilli(ms), "handler in " + a.trial.faults.nameOf(run) + ", attempt " + rest})
 		}
 		f.Close()
 	}

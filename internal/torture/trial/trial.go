@@ -37,6 +37,7 @@ type Options struct {
 
 // trial is a trial under way.
 type trial struct {
+	*journal
 	options    Options
 	room       sync.Mutex // held while the disk is full, and while the server recovers, which it cannot without room
 	site       *site
@@ -46,14 +47,7 @@ type trial struct {
 	dir        string // of the traces
 	background sync.WaitGroup
 	holding    atomic.Bool // senders wait
-
-	mu       sync.Mutex
-	journals sync.Mutex
-	gone     map[string]bool // retired roles
-	problems []string
-	skips    []string
-	slowest  time.Duration // stop of a process
-	replayed int64
+	replayed   int64
 }
 
 // Run runs a trial. The result says what was wrong; an error means that there is no result.
@@ -64,7 +58,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	if o.Rate == 0 {
 		o.Rate = 1300
 	}
-	t := &trial{options: o, ledger: newLedger(), faults: newFaults(), gone: map[string]bool{}}
+	t := &trial{options: o, journal: &journal{to: o.Log, processes: o.Journal}, ledger: newLedger(), faults: newFaults()}
 	t.crew = newCrew(t)
 	var err error
 	if t.dir, err = os.MkdirTemp("", "sqlq-torture-"); err != nil {
@@ -130,7 +124,7 @@ func (t *trial) run(ctx context.Context) error {
 		return ctx.Err()
 	}
 	t.log("the faults are over; %d messages were acknowledged", t.ledger.acknowledged())
-	t.retire(senderRole)
+	t.crew.retire(senderRole)
 	if err := t.drain(ctx); err != nil {
 		return err
 	}
@@ -145,15 +139,15 @@ func (t *trial) lanes(ctx context.Context) (lanes []lane, end func(), err error)
 	if t.options.Scenario == Calm {
 		return nil, end, nil
 	}
-	p, err := t.newInsider(ctx, "the trial", role, poisonerRun)
+	p, err := newInsider(ctx, t, "the trial", role, poisonerRun)
 	if err != nil {
 		return nil, end, err
 	}
 	end = p.pool.Close
 	if t.options.Scenario == Poison {
-		return []lane{t.messageFaults(p, 500*time.Millisecond, 1500*time.Millisecond)}, end, nil
+		return []lane{messageFaults(p, 500*time.Millisecond, 1500*time.Millisecond)}, end, nil
 	}
-	inside, err := t.newInsider(ctx, "a stranger", strangerRole, strangerRun)
+	inside, err := newInsider(ctx, t, "a stranger", strangerRole, strangerRun)
 	if err != nil {
 		return nil, end, err
 	}
@@ -161,8 +155,8 @@ func (t *trial) lanes(ctx context.Context) (lanes []lane, end func(), err error)
 	if t.options.Skew == 0 {
 		t.skip("clocks that differ by hours: that is a trial of its own, see -skew")
 	}
-	return []lane{t.processFaults(), t.networkFaults(), t.sessionFaults(), t.administratorFaults(), t.crashFaults(), stranger{inside}.faults(),
-		t.messageFaults(p, 2*time.Second, 3*time.Second)}, end, nil
+	return []lane{processFaults{t}.lane(), networkFaults{t}.lane(), sessionFaults{t}.lane(), administratorFaults{t}.lane(), crashFaults{t}.lane(), stranger{inside}.faults(),
+		messageFaults(p, 2*time.Second, 3*time.Second)}, end, nil
 }
 
 // places counts the messages that wait, in a queue, delayed or leased.
@@ -198,29 +192,6 @@ func (t *trial) watch(ctx context.Context) {
 			}
 		}
 	}
-}
-
-// retire has the processes of a role end, for good.
-func (t *trial) retire(role string) {
-	t.mu.Lock()
-	t.gone[role] = true
-	t.mu.Unlock()
-	late := time.Now().Add(patienceWithStop + 10*time.Second)
-	for some := true; some && time.Now().Before(late); time.Sleep(20 * time.Millisecond) {
-		some = false
-		for _, p := range t.crew.of(role) {
-			if p.occupant() != "" { // also one that was started a moment ago
-				some = true
-				p.stop(true)
-			}
-		}
-	}
-}
-
-func (t *trial) retired(role string) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.gone[role]
 }
 
 // patienceWithDrain is longer than it takes an instance to give back leases that it has let go of, because the server
@@ -287,40 +258,4 @@ func (t *trial) replay(ctx context.Context) (int64, error) {
 	n, err := ops.New(t.site.admin, "sqlq").Failed.Replay(ctx, ops.Filter{Names: names}, ops.ReplayOptions{})
 	t.replayed += n
 	return n, err
-}
-
-func (t *trial) problem(format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	t.log("PROBLEM: %s", text)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.problems = append(t.problems, text)
-}
-
-func (t *trial) skip(what string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.skips = append(t.skips, what)
-}
-
-func (t *trial) stopTook(d time.Duration) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.slowest = max(t.slowest, d)
-}
-
-func (t *trial) log(format string, args ...any) {
-	if t.options.Log != nil {
-		fmt.Fprintf(t.options.Log, "%s %s\n", time.Now().Format("15:04:05.000"), fmt.Sprintf(format, args...))
-	}
-}
-
-// journal keeps what a process logs.
-func (t *trial) journal(who, text string) {
-	if t.options.Journal == nil {
-		return
-	}
-	t.journals.Lock()
-	defer t.journals.Unlock()
-	fmt.Fprintf(t.options.Journal, "%s %s %s\n", time.Now().Format("15:04:05.000"), who, text)
 }

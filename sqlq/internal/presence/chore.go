@@ -10,13 +10,13 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/session"
 )
 
-// chore is a low-priority piece of housekeeping, which the process that leads does every so often.
+// chore is a low-priority piece of housekeeping, which the leading process does every so often.
 type chore struct {
-	what  string // it does, as the log says it
+	what  string // what it does, for the log
 	every time.Duration
-	// run does a bounded piece. again is the pause before the next one while there is more, else finished.
+	// run does a bounded piece. again is the pause before the next piece, or finished if there is none.
 	run func(ctx context.Context) (again time.Duration, err error)
-	// optional says how a role does without that lacks the privilege, which an older grant_role did not give; empty: it cannot.
+	// optional says what follows if the role lacks the privilege, which an older grant_role did not give; empty: it needs it.
 	optional string
 
 	next time.Time
@@ -26,7 +26,7 @@ type chore struct {
 // finished is returned by a chore that has nothing left to do until its next turn.
 const finished time.Duration = -1
 
-// chores are the chores of a Keeper, and how far those are that go on from where they were. Only its goroutine uses them.
+// chores are the chores of a Keeper, and the progress of those that continue where they stopped. Only its goroutine uses them.
 type chores struct {
 	keeper *Keeper
 	all    []*chore
@@ -34,10 +34,10 @@ type chores struct {
 	sweeping   sweeping
 	forgetting round
 	archiving  round
-	failing    map[string]bool // work that was said to fail
+	failing    map[string]bool // work whose failure was logged
 }
 
-// newChores returns the chores. The first sweep is not at once: in a process that starts others are more urgent.
+// newChores returns the chores. The first sweep is not immediate: a starting process has more urgent work.
 func newChores(k *Keeper) *chores {
 	c := &chores{keeper: k, sweeping: newSweeping(), forgetting: wholeRound(forgetRows), archiving: wholeRound(forgetRows), failing: map[string]bool{}}
 	c.all = []*chore{
@@ -54,7 +54,7 @@ func newChores(k *Keeper) *chores {
 	return c
 }
 
-// run does, in the process that leads, the chores that are due.
+// run does the chores that are due, in the leading process.
 func (c *chores) run(ctx context.Context) error {
 	if !c.keeper.Leads() {
 		c.sweeping.unswept = nil
@@ -82,7 +82,7 @@ func (c *chores) run(ctx context.Context) error {
 	return nil
 }
 
-// pause returns how long the chores can wait for their next turn.
+// pause returns how long to wait until the next chore is due.
 func (c *chores) pause() time.Duration {
 	if len(c.sweeping.unswept) > 0 {
 		return 10 * time.Millisecond
@@ -90,7 +90,7 @@ func (c *chores) pause() time.Duration {
 	return time.Hour
 }
 
-// goOn says once of a chore that it fails because of what it works on, until it succeeds; other errors it returns.
+// goOn logs, once until it succeeds, that a chore fails because of what it works on; it returns other errors.
 func (c *chores) goOn(err error, what string) error {
 	switch {
 	case err == nil:
@@ -104,11 +104,11 @@ func (c *chores) goOn(err error, what string) error {
 	return nil
 }
 
-// readTraffic takes a reading of how much arrives in the queues, from which the rates are made that operators see.
+// readTraffic records how many messages have arrived in the queues, from which operators see rates.
 func (c *chores) readTraffic(ctx context.Context) (again time.Duration, err error) {
 	err = c.keeper.bounded(ctx, func(tx pgx.Tx) error { return c.keeper.Store.Queues.ReadTraffic(ctx, tx) })
 	if state := session.State(err); state == session.LockNotAvailable || state == session.ForeignKeyViolation {
-		err = nil // somebody is dropping a queue, and the next reading will do
+		err = nil // a queue is being dropped; the next reading will do
 	}
 	return finished, err
 }

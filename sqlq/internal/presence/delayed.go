@@ -17,15 +17,15 @@ import (
 const (
 	// lateness is how overdue a delayed message must be before a process that does not lead moves it.
 	lateness = 2 * time.Second
-	// moveOverlap is how far before the last moved message the next look begins: what commits later may be due earlier.
+	// moveOverlap is how far before the last moved message the next look begins: a message that commits later may be due earlier.
 	moveOverlap = 200 * time.Millisecond
-	// apartPause and apartPauseMost are how long a queue is left alone whose messages cannot be moved.
+	// apartPause and apartPauseMost are how long a queue whose messages cannot be moved is left alone, at first and at most.
 	apartPause, apartPauseMost = time.Second, 30 * time.Second
 )
 
-// mover is what the housekeeping remembers of moving due messages, which goes in rounds over all queues. A queue that takes
-// more than its share, because its messages are large, slow to move or cannot be moved at all, is put apart: it has rounds
-// of its own then, in turn with those of all others.
+// mover is the state of moving due messages, which is done in rounds over all queues. A queue that takes
+// more than its share, because its messages are large, slow to move or cannot be moved at all, is put apart: it then gets rounds
+// of its own, alternating with those of all others.
 type mover struct {
 	keeper *Keeper
 	round  round
@@ -34,10 +34,10 @@ type mover struct {
 	apart  map[string]*apart
 }
 
-// apart is a queue whose due messages are moved apart from the others', until none are due.
+// apart is a queue whose due messages are moved separately, until none are due.
 type apart struct {
 	round
-	next  time.Time     // not before
+	next  time.Time     // not to be tried before
 	pause time.Duration // after the last failure
 }
 
@@ -45,7 +45,7 @@ func newMover(k *Keeper) *mover {
 	return &mover{keeper: k, round: wholeRound(roundRows), apart: map[string]*apart{}}
 }
 
-// moveDue moves due messages, in the process that leads, and returns when to look again.
+// moveDue moves due messages, in the leading process, and returns when to look again.
 func (m *mover) moveDue(ctx context.Context) (time.Duration, error) {
 	if !m.keeper.Leads() {
 		return time.Hour, nil
@@ -73,7 +73,7 @@ func (m *mover) moveDue(ctx context.Context) (time.Duration, error) {
 	}
 }
 
-// moveOthers moves a round of due messages of the queues that are not apart, and returns when to look again: 0 when there may
+// moveOthers moves a round of due messages of the queues that are not apart, and returns when to look again: 0 if there may
 // be more.
 func (m *mover) moveOthers(ctx context.Context, from time.Time) (pause time.Duration, err error) {
 	aside := slices.Sorted(maps.Keys(m.apart))
@@ -88,7 +88,7 @@ func (m *mover) moveOthers(ctx context.Context, from time.Time) (pause time.Dura
 	}
 	began := time.Now()
 	moved, err := m.moveRound(ctx, from, m.round, aside, false)
-	if isFaultOfWork(err) || err != nil && ctx.Err() != nil { // of which queue is not known: the first may be the one, or else the next
+	if isFaultOfWork(err) || err != nil && ctx.Err() != nil { // the queue at fault is unknown: try the first, then the next
 		m.round.shrink()
 		m.apart[queue] = &apart{round: firstRound()}
 	}
@@ -103,25 +103,25 @@ func (m *mover) moveOthers(ctx context.Context, from time.Time) (pause time.Dura
 		if q.LastDue.After(m.moved) && q.N > 0 {
 			m.moved = q.LastDue
 		}
-		if q.N == 0 { // somebody has its table
+		if q.N == 0 { // its table is locked
 			m.apart[q.Queue] = &apart{round: firstRound()}
 			m.leaveFor(q.Queue, errTableLocked)
 		}
 	}
-	if more { // more than the bytes allow: the others do not wait for all of those of the largest
+	if more { // more than the bytes allow: the other queues must not wait for the largest
 		largest := slices.MaxFunc(moved, func(a, b store.Moved) int { return cmp.Compare(a.Bytes, b.Bytes) })
 		if m.apart[largest.Queue] == nil {
 			m.apart[largest.Queue] = &apart{round: wholeRound(roundRows)}
 		}
 	}
 	if len(moved) == 0 {
-		return time.Second / 10, nil // others hold what is due
+		return time.Second / 10, nil // other sessions hold what is due
 	}
 	return 0, nil
 }
 
-// moveApart moves a round of due messages of the queue that is apart and has waited longest, and returns when one can be moved
-// again: 0 when there may be more.
+// moveApart moves a round of due messages of the apart queue that has waited longest, and returns when such a queue can be tried
+// again: 0 if there may be more.
 func (m *mover) moveApart(ctx context.Context) (pause time.Duration, err error) {
 	var queue string
 	var a *apart
@@ -157,10 +157,10 @@ func (m *mover) moveApart(ctx context.Context) (pause time.Duration, err error) 
 	return 0, nil
 }
 
-// errTableLocked is why the messages of a queue are left alone for a while.
-var errTableLocked = errors.New("somebody holds a lock on the queue's table for long")
+// errTableLocked is a reason to leave the messages of a queue alone for a while.
+var errTableLocked = errors.New("another session has held a lock on the queue's table for long")
 
-// leaveFor leaves the due messages of a queue that is apart alone for a while, longer each time, and says so the first time.
+// leaveFor leaves the due messages of an apart queue alone for a while, longer each time, and logs that the first time.
 func (m *mover) leaveFor(queue string, why error) {
 	a := m.apart[queue]
 	if a.pause == 0 {
@@ -170,7 +170,7 @@ func (m *mover) leaveFor(queue string, why error) {
 	a.next = time.Now().Add(a.pause)
 }
 
-// moveRound moves due messages from a due time on: of all queues but some, or, apart, of those only.
+// moveRound moves due messages from a due time on: those of all queues except some or, if apart is set, those of these queues only.
 func (m *mover) moveRound(ctx context.Context, from time.Time, r round, queues []string, apart bool) (moved []store.Moved, err error) {
 	err = m.keeper.bounded(ctx, func(tx pgx.Tx) (err error) {
 		moved, err = m.keeper.Store.Delayed.MoveDue(ctx, tx, from, r.rows, r.bytes, queues, apart)
@@ -187,10 +187,10 @@ func (m *mover) moveRound(ctx context.Context, from time.Time, r round, queues [
 	return moved, nil
 }
 
-// DueSoon has the mover look at once.
+// DueSoon makes the mover look at once.
 func (k *Keeper) DueSoon() { k.nudge() }
 
-// nudge ends the pause, or keeps the next from beginning.
+// nudge ends the current pause, or else the next one as soon as it begins.
 func (k *Keeper) nudge() {
 	select {
 	case k.kick <- struct{}{}:

@@ -13,7 +13,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// beat says that the instances live, learns of crashes, and looks after what a leader would have done.
+// beat records that the instances are alive, learns of crashes, and checks whether the leader's work is left undone.
 func (k *Keeper) beat(ctx context.Context) error {
 	st := k.Store
 	b := &pgx.Batch{}
@@ -42,7 +42,7 @@ func (k *Keeper) beat(ctx context.Context) error {
 			k.mayNot("write down what its instances have done, so operators do not see it; grant it consumer again", err)
 			return nil
 		}
-		k.mayNotCount.Store(false) // that was not why
+		k.mayNotCount.Store(false) // that was not the reason
 	}
 	if err != nil {
 		return fmt.Errorf("heartbeat: %w", err)
@@ -71,7 +71,7 @@ func (k *Keeper) beat(ctx context.Context) error {
 	return nil
 }
 
-// reregister gives instances that were thought dead a new number; their leases went to others.
+// reregister gives new numbers to instances that were taken for dead; their leases went to others.
 func (k *Keeper) reregister(ctx context.Context, alive []int32) error {
 	known := map[int32]bool{}
 	for _, id := range alive {
@@ -92,20 +92,20 @@ func (k *Keeper) reregister(ctx context.Context, alive []int32) error {
 	if renewed == 0 {
 		return nil
 	}
-	k.Refresh() // the session of a process that was thought dead is ended by others; its lock may be a new one
+	k.Refresh() // others end the session of a process that was taken for dead; its lock may be a new one
 	return nil
 }
 
-// register makes the instance's record. Its process's lock, which shows that it lives, bears the number of the first that it
-// registered, and is taken before anybody can see the record and miss the lock. Where somebody else has that lock already, the
-// record says that there is none, and the heartbeat alone shows that the instance lives.
+// register creates the instance's record. The lock that shows that its process is alive is keyed by the number of the first instance that
+// the process registered, and is taken before any other session can see the record and miss the lock. If another session already has
+// that lock, the record says that there is none, and only the heartbeat shows that the instance is alive.
 func (k *Keeper) register(ctx context.Context, m *Member) error {
 	record := store.Instance{
 		Endpoint: m.Endpoint, Host: k.Host, PID: os.Getpid(), Version: k.Version,
 		Concurrency: m.Concurrency, Process: k.process.Load(), LeaseTime: k.LeaseTime,
 	}
 	record.SessionLock = !k.conn.Pooled && (record.Process == 0 || k.alive)
-	// A context that ended during the commit would leave a record that nobody ends.
+	// A context that ended during the commit would leave a record that is never ended.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	var id int32
@@ -137,10 +137,10 @@ func (k *Keeper) register(ctx context.Context, m *Member) error {
 	return nil
 }
 
-var errAliveTaken = errors.New("another session has the lock that shows that the process lives")
+var errAliveTaken = errors.New("another session has the lock that shows that the process is alive")
 
 // giveBackUnknown returns messages to their queues that are leased in this process's name although it does not have
-// them: the connection was lost after the commit that leased them, and before its answer.
+// them: the connection was lost after the commit that leased them, before the answer arrived.
 func (k *Keeper) giveBackUnknown(ctx context.Context, leases []store.Lease) error {
 	for _, m := range k.members {
 		ids := m.Unknown(leases)
@@ -151,14 +151,14 @@ func (k *Keeper) giveBackUnknown(ctx context.Context, leases []store.Lease) erro
 		b := &pgx.Batch{}
 		k.Store.Leases.GiveBack(b, m.Endpoint, m.Number(), ids, func(channel string) { channels = append(channels, channel) })
 		if err := k.conn.SendBatch(ctx, b).Close(); err != nil {
-			return fmt.Errorf("give back leases that nobody has: %w", err)
+			return fmt.Errorf("give back leases that this process does not know: %w", err)
 		}
 		k.Wake(channels...)
 	}
 	return nil
 }
 
-// learn makes instances suspicious for a while after a crash of their endpoint that is news.
+// learn makes instances suspicious for a while after a new crash of their endpoint.
 func (k *Keeper) learn(crashes []store.Crash) {
 	for _, crash := range crashes {
 		if !crash.At.After(k.crashes[crash.Endpoint]) {
@@ -173,7 +173,7 @@ func (k *Keeper) learn(crashes []store.Crash) {
 	}
 }
 
-// drained records that the instances ended in order, with what they have done.
+// drained records that the instances shut down cleanly, with what they have done.
 func (k *Keeper) drained(ctx context.Context, db store.DBTX) error {
 	st := k.Store
 	if !k.mayNotCount.Load() {
@@ -185,7 +185,7 @@ func (k *Keeper) drained(ctx context.Context, db store.DBTX) error {
 	return st.Instances.Drained(ctx, db, k.numbers())
 }
 
-// counters returns what the instances have done and are doing.
+// counters returns the counters of the instances.
 func (k *Keeper) counters() []store.Counters {
 	now := time.Now()
 	var all []store.Counters

@@ -1,6 +1,6 @@
-// Package presence shows that the instances of a process live and does the housekeeping: heartbeats, and, in the one process that
-// leads, moving due messages, giving back what crashed instances had leased, and chores of low priority. It knows of an instance
-// what its Member says.
+// Package presence shows that the instances of a process are alive and does the housekeeping: heartbeats and, in the one process that
+// leads, moving due messages, giving back what crashed instances had leased, and low-priority chores. All that it knows about an
+// instance is in its Member.
 package presence
 
 import (
@@ -19,26 +19,26 @@ import (
 )
 
 const (
-	// crashMemory is how old a crash may be to make a starting instance suspicious.
+	// crashMemory is how old a crash may be to still make a starting instance suspicious.
 	crashMemory = time.Hour
 )
 
 // Config is what a Keeper works with. Its functions are called from the Keeper's goroutine.
 type Config struct {
 	Store     *store.Schema
-	Pool      *pgxpool.Pool // the program's: for what must be written down when the Keeper's connection is lost
+	Pool      *pgxpool.Pool // the program's, for what must be recorded when the Keeper's connection is lost
 	Log       *slog.Logger
 	Connector *session.Connector
 	Outage    *session.Outage
 
-	LeaseTime     time.Duration // after so long without a heartbeat an instance is thought dead
-	StrandedAfter time.Duration // how old a lease that its instance does not know must be to be given back
+	LeaseTime     time.Duration // without a heartbeat for this long, an instance is taken for dead
+	StrandedAfter time.Duration // a lease that its instance does not know is given back at this age
 	KeepArchived  time.Duration // how long archived messages are kept; 0: for ever
 	Host, Version string        // of the running program
 
-	CheckDatabase func(ctx context.Context, db store.DBTX) error // refuses a connection that leads to another database
-	Led           func(leads bool)                               // told when this process begins to lead, and when it ends
-	Lost          func()                                         // the connection was lost: the next may reach another server
+	CheckDatabase func(ctx context.Context, db store.DBTX) error // returns an error for a connection that leads to another database
+	Led           func(leads bool)                               // called when this process begins to lead, and when it stops
+	Lost          func()                                         // called when the connection was lost: the next one may reach another server
 	Wake          func(channels ...string)                       // wakes the receivers that listen on channels
 	Flush         func(ctx context.Context)                      // waits until they have been woken
 
@@ -46,42 +46,42 @@ type Config struct {
 	LearnPaused  func(reading int, paused []store.Paused)
 	LearnHidden  func(hidden []store.Hidden)
 
-	Hears   func() bool // reports whether the listening session works, which hears when the lead is free
-	Refresh func()      // has that session begin anew: numbers of instances have changed
+	Hears   func() bool // reports whether the listening session works, and so hears when the lead becomes free
+	Refresh func()      // makes that session start over, because instance numbers have changed
 
-	Raise   func(ctx context.Context, c *session.Conn) (again time.Duration, err error) // moves on where fetches start; again: when next
-	KeepLow func(c *session.Conn)                                                       // writes that down for the process that starts in its place
+	Raise   func(ctx context.Context, c *session.Conn) (again time.Duration, err error) // raises the place where fetches start; again is when to do so next
+	KeepLow func(c *session.Conn)                                                       // stores that place for the next process to start
 }
 
-// Keeper owns the connection of a process that keeps house: heartbeats, and, in the one process that leads, moving due
-// messages, giving back what crashed instances had, and the chores. Leading is a session lock, so that a dead leader is followed
-// at the next heartbeat of another (but see tryLead), and one that ends in order at once, because it says so; that a frozen one
-// gets nothing done is noticed by the others, who then do it once.
+// Keeper owns the housekeeping connection of a process: heartbeats and, in the one process that leads, moving due
+// messages, giving back what crashed instances had, and the chores. The leader holds a session lock. So a dead leader is replaced
+// at the next heartbeat of another process (but see tryLead), and one that shuts down cleanly is replaced at once, because it says so. The
+// others notice if a frozen leader gets nothing done, and then do it once.
 type Keeper struct {
 	Config
 	members   []*Member
 	conn      *session.Conn
 	connected time.Time
-	process   atomic.Int32      // the number of the lock that shows that the process lives; 0: there is none
+	process   atomic.Int32      // the number of the lock that shows that the process is alive; 0: there is none
 	alive     bool              // the connection holds that lock
-	tried     time.Time         // when it last tried to take that or to lead, between heartbeats
+	tried     time.Time         // when it last tried to take that lock or to lead, between heartbeats
 	byAge     bool              // it leads as the oldest instance, because a stranger has the leader's lock
-	strangers session.Strangers // with the leader's lock
-	claimants session.Strangers // with the lock that shows that the process lives
+	strangers session.Strangers // that hold the leader's lock
+	claimants session.Strangers // that hold the lock that shows that the process is alive
 
-	mu     sync.Mutex // guards leads and vacant; the fields above and below are of the goroutine that runs Start, Keep and End, but for the atomic ones
+	mu     sync.Mutex // guards leads and vacant; all other fields, except the atomic ones, belong to the goroutine that runs Start, Keep and End
 	leads  bool
-	vacant bool // whoever led has said that it does no more
+	vacant bool // the leader has said that it no longer leads
 
-	kick    chan struct{}        // filled when there is something to look for at once
-	crashes map[string]time.Time // the latest known of each endpoint
+	kick    chan struct{}        // filled when there is something to do at once
+	crashes map[string]time.Time // the latest known crash of each endpoint
 	mover   *mover
 	chores  *chores
 
-	unrecovered bool             // there is more to give back of what ended instances had leased
-	smallRounds map[string]round // of queues in which giving back took too long
+	unrecovered bool             // there are more messages of ended instances to give back
+	smallRounds map[string]round // for queues in which giving back took too long
 
-	mayNotCount atomic.Bool // the role lacks the privilege to write down what its instances have done
+	mayNotCount atomic.Bool // the role lacks the privilege to record the counters of its instances
 }
 
 // New returns a Keeper that does nothing yet.
@@ -92,10 +92,10 @@ func New(config Config) *Keeper {
 	return k
 }
 
-// Use has the Keeper keep house for these. It is called once, before Start.
+// Use makes the Keeper do the housekeeping for these members. It is called once, before Start.
 func (k *Keeper) Use(members []*Member) { k.members = members }
 
-// Process returns the number of the lock that shows that the process lives; 0: there is none.
+// Process returns the number of the lock that shows that the process is alive; 0: there is none.
 func (k *Keeper) Process() int32 { return k.process.Load() }
 
 // Start registers the instances and gives back what dead ones had, before the first message is fetched.
@@ -126,8 +126,8 @@ func (k *Keeper) Start(ctx context.Context) error {
 	return k.beat(ctx)
 }
 
-// Keep does the housekeeping until stop ends. What is under way then is finished, unless ctx ends: cut off, it might leave the
-// record of an instance that nobody ends, and the connection, whose locks show that the instances live.
+// Keep does the housekeeping until stop ends. Work in progress is then finished, unless ctx ends: if it were cut off, it might leave the
+// record of an instance that is never ended, or lose the connection, whose locks show that the instances are alive.
 func (k *Keeper) Keep(ctx, stop context.Context) {
 	var retry session.Backoff
 	every := min(k.LeaseTime/3, 5*time.Second)
@@ -138,7 +138,7 @@ func (k *Keeper) Keep(ctx, stop context.Context) {
 		if !k.pause(stop, pause) {
 			return
 		}
-		// Bounded, so that no piece of work can keep the heartbeat waiting until this process is thought dead.
+		// Each piece of work is bounded, so that none can delay the heartbeat until this process is taken for dead.
 		bounded, cancel := context.WithTimeout(ctx, k.LeaseTime/2)
 		err := k.connect(bounded)
 		if err == nil && !time.Now().Before(beat) {
@@ -176,7 +176,7 @@ func (k *Keeper) Keep(ctx, stop context.Context) {
 		if stop.Err() != nil {
 			return
 		}
-		beat = time.Now() // at once: the lead went with the connection
+		beat = time.Now() // at once, because the lead was lost with the connection
 		k.Lost()
 		if k.Outage.Begin(session.Keep, err) {
 			k.Outage.Wait(stop, &retry)
@@ -187,7 +187,7 @@ func (k *Keeper) Keep(ctx, stop context.Context) {
 	}
 }
 
-// pause waits for d or a kick; false when ctx ended.
+// pause waits for d or a kick; false if ctx ended.
 func (k *Keeper) pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -200,18 +200,18 @@ func (k *Keeper) pause(ctx context.Context, d time.Duration) bool {
 	return ctx.Err() == nil
 }
 
-// lackedEvery is the pause between attempts to get what a connection lacks, where nothing tells when it is free.
+// lackedEvery is the pause between attempts to get what a connection lacks, if no notification says when it is free.
 const lackedEvery = time.Second
 
-// lacks reports whether there is something to try for between heartbeats: the lock that shows that the process lives, or the
-// lead, where the listener does not hear when that is free.
+// lacks reports whether there is something to try for between heartbeats: the lock that shows that the process is alive, or the
+// lead, if the listener cannot hear when that becomes free.
 func (k *Keeper) lacks() bool {
 	return k.lacksAlive() || k.claimants.HasTold() || !k.Leads() && !k.Hears()
 }
 
 func (k *Keeper) lacksAlive() bool { return k.process.Load() != 0 && !k.alive && !k.conn.Pooled }
 
-// tryAgain tries for what the connection lacks.
+// tryAgain tries to get what the connection lacks.
 func (k *Keeper) tryAgain(ctx context.Context) error {
 	k.mu.Lock()
 	vacant := k.vacant
@@ -234,7 +234,7 @@ func (k *Keeper) tryAgain(ctx context.Context) error {
 	return k.tryLead(ctx, false)
 }
 
-// tellOfClaimants says who has the lock that shows that this process lives, if it does not.
+// tellOfClaimants logs which session has the lock that shows that this process is alive, if another one has it.
 func (k *Keeper) tellOfClaimants(ctx context.Context) error {
 	if !k.lacksAlive() && !k.claimants.HasTold() || time.Since(k.claimants.Looked) < session.StrangersEvery {
 		return nil
@@ -253,8 +253,8 @@ func (k *Keeper) tellOfClaimants(ctx context.Context) error {
 	return nil
 }
 
-// End hands over the lead, records that the instances ended in order, and wakes others for the messages that were given back.
-// Only then does it let go of the lock that shows that they live. It waits until pending wake-ups have been sent.
+// End hands over the lead, records that the instances shut down cleanly, and wakes others for the messages that were given back.
+// Only then does it release the lock that shows that they are alive. It waits until pending wake-ups have been sent.
 func (k *Keeper) End() {
 	defer k.disconnect()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -270,13 +270,14 @@ func (k *Keeper) End() {
 	if err != nil {
 		k.Log.Warn("sqlq: cannot record the end of this instance; others will take it for crashed", "err", err)
 	}
-	if k.conn != nil && !k.conn.IsClosed() { // by the connection on which low was found: another server might not have got so far
+	if k.conn != nil && !k.conn.IsClosed() { // on the connection on which low was found: another server might be behind
 		k.KeepLow(k.conn)
 	}
 	k.Flush(ctx)
 }
 
-// onOwn runs statements on the keeper's connection, and where it is lost on the pool's: the program may have those busy.
+// onOwn runs statements on the keeper's connection, or on one of the pool if that is lost. The pool comes second because the program
+// may have all of its connections in use.
 func (k *Keeper) onOwn(ctx context.Context, run func(db store.DBTX) error) error {
 	if k.conn != nil && !k.conn.IsClosed() {
 		if err := run(k.conn); err == nil || !session.Lost(err) || ctx.Err() != nil {
@@ -299,14 +300,14 @@ func (k *Keeper) connect(ctx context.Context) (err error) {
 	return k.holdAlive(ctx)
 }
 
-// holdAlive tries to take the lock that shows that the process lives, if it has one and the connection does not hold it.
+// holdAlive tries to take the lock that shows that the process is alive, if it has one and the connection does not hold it.
 func (k *Keeper) holdAlive(ctx context.Context) (err error) {
 	process := k.process.Load()
 	if process == 0 || k.alive || k.conn.Pooled {
 		return nil
 	}
 	if k.alive, err = k.Store.Instances.TryAlive(ctx, k.conn, process); err != nil {
-		return fmt.Errorf("show that the process lives: %w", err)
+		return fmt.Errorf("take the lock that shows that the process is alive: %w", err)
 	}
 	return nil
 }
@@ -321,7 +322,7 @@ func (k *Keeper) disconnect() {
 	k.conn = nil
 }
 
-// mayNot says once that the role lacks a privilege that an endpoint can do without, and what follows.
+// mayNot logs once that the role lacks a privilege that an endpoint can do without, and what follows.
 func (k *Keeper) mayNot(what string, err error) {
 	k.Log.Warn("sqlq: this role may not "+what, "schema", k.Store.Name(), "err", err)
 }

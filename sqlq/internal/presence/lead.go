@@ -14,7 +14,7 @@ func (k *Keeper) Leads() bool {
 	return k.leads
 }
 
-// LeadIsVacant has the keeper try to lead at once.
+// LeadIsVacant makes the keeper try to lead at once.
 func (k *Keeper) LeadIsVacant() {
 	k.mu.Lock()
 	k.vacant = true
@@ -22,9 +22,9 @@ func (k *Keeper) LeadIsVacant() {
 	k.nudge()
 }
 
-// tryLead makes this process the leader if nobody else is: with the session lock, or, without a session or where a stranger
-// has that lock, as the oldest instance that lives, which is asked for each time. Late says that something was left undone.
-// Where some processes lead in one way and some in the other there may be two leaders; they do everything once all the same.
+// tryLead makes this process the leader if there is none: with the session lock or, without a session or if a stranger
+// has that lock, as the oldest living instance, which is checked each time. late says that something was left undone.
+// If some processes lead one way and some the other, there may be two leaders; everything is still done once.
 func (k *Keeper) tryLead(ctx context.Context, late bool) (err error) {
 	st, leads := k.Store, k.Leads()
 	switch {
@@ -42,7 +42,7 @@ func (k *Keeper) tryLead(ctx context.Context, late bool) (err error) {
 	return nil
 }
 
-// lead notes whether this process leads, and tells of a change.
+// lead notes whether this process leads, and reports changes.
 func (k *Keeper) lead(leads bool) {
 	k.mu.Lock()
 	did := k.leads
@@ -53,11 +53,11 @@ func (k *Keeper) lead(leads bool) {
 	}
 }
 
-// leaderEvery is the pause between looks whether a stranger has the leader's lock, while nothing is left undone.
+// leaderEvery is the pause between checks whether a stranger has the leader's lock, while nothing is left undone.
 const leaderEvery = time.Minute
 
-// tryLeadByAge says whether this process leads when it has the leader's lock or not: then it does if a stranger has it, and
-// one of its instances is the oldest.
+// tryLeadByAge reports whether this process leads: it does if it has the leader's lock, or if a stranger has that lock and
+// one of this process's instances is the oldest.
 func (k *Keeper) tryLeadByAge(ctx context.Context, has, late bool) (leads bool, err error) {
 	st := k.Store
 	if !has && !late && !k.byAge && time.Since(k.strangers.Looked) < leaderEvery || has && !k.strangers.HasTold() {
@@ -83,7 +83,7 @@ func (k *Keeper) tryLeadByAge(ctx context.Context, has, late bool) (leads bool, 
 	return st.Lead.Eldest(ctx, k.conn, k.numbers())
 }
 
-// handOver gives back the lead, if this process has it, and tells the others, of which one takes it at once. When that fails
+// handOver gives up the lead, if this process has it, and tells the others, one of which takes it at once. If that fails
 // they notice at their next heartbeats.
 func (k *Keeper) handOver(ctx context.Context) {
 	if !k.Leads() {
@@ -93,7 +93,7 @@ func (k *Keeper) handOver(ctx context.Context) {
 	st := k.Store
 	if k.conn != nil && !k.conn.IsClosed() && !k.conn.Pooled && !k.byAge {
 		if _, err := st.Lead.Leave(ctx, k.conn); err != nil {
-			k.disconnect() // with which the lock goes
+			k.disconnect() // which releases the lock
 		}
 	}
 	err := k.onOwn(ctx, func(db store.DBTX) error {

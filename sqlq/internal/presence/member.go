@@ -7,24 +7,24 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// Member is an instance of this process: its part in an endpoint, with a record in the instance table. The fields are what the
-// housekeeping must know of it; they are set before it is given to a Keeper.
+// Member is an instance of an endpoint in this process, with a record in the instance table. Its fields are what the
+// housekeeping needs to know about it; set them before giving it to a Keeper.
 type Member struct {
 	Endpoint    string
 	Concurrency int
 
-	Counters func(now time.Time) store.Counters // what it has done and is doing, without its number
-	Unknown  func(leases []store.Lease) []int64 // which of the leases in its name it does not have
-	Suspect  func()                             // a process of its endpoint has died with messages in hand
-	Wake     func()                             // there may be messages
+	Counters func(now time.Time) store.Counters // returns its counters, without its number
+	Unknown  func(leases []store.Lease) []int64 // returns which of the leases in its name it does not have
+	Suspect  func()                             // called when a process of its endpoint has died with messages in hand
+	Wake     func()                             // called when there may be messages
 
 	number atomic.Int32 // in the instance table; written by the Keeper
 }
 
-// Number returns the instance's number in the instance table, which changes if it was thought dead; 0: it has none yet.
+// Number returns the instance's number in the instance table, which changes if it was taken for dead; 0: it has none yet.
 func (m *Member) Number() int32 { return m.number.Load() }
 
-// numbers are the members' numbers.
+// numbers returns the members' numbers.
 func (k *Keeper) numbers() []int32 {
 	var ids []int32
 	for _, m := range k.members {
@@ -33,7 +33,7 @@ func (k *Keeper) numbers() []int32 {
 	return ids
 }
 
-// endpoints are the names of the members' endpoints.
+// endpoints returns the names of the members' endpoints.
 func (k *Keeper) endpoints() []string {
 	var names []string
 	for _, m := range k.members {

@@ -11,8 +11,8 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// recover marks instances that died, and puts what they had leased back into the queues. The marks are committed first: what
-// is leased by an instance that is marked is given back by whoever looks next, so a death in between costs nothing.
+// recover marks dead instances, and puts what they had leased back into the queues. The marks are committed first: whichever process looks
+// next gives back what a marked instance had leased, so a death in between costs nothing.
 func (k *Keeper) recover(ctx context.Context) error {
 	st := k.Store
 	var dead []store.Dead
@@ -30,7 +30,7 @@ func (k *Keeper) recover(ctx context.Context) error {
 		k.Log.Warn("sqlq: an instance crashed; its messages go to others", "endpoint", d.Endpoint, "host", d.Host, "pid", d.PID)
 		freed = append(freed, d.Endpoint)
 		if d.At.After(k.crashes[d.Endpoint]) {
-			k.crashes[d.Endpoint] = d.At // the heartbeat would learn of it once more
+			k.crashes[d.Endpoint] = d.At // or the heartbeat would learn of it again
 		}
 		for _, m := range k.members {
 			if m.Endpoint == d.Endpoint {
@@ -42,9 +42,9 @@ func (k *Keeper) recover(ctx context.Context) error {
 	if len(dead) == 0 {
 		return k.giveBack(ctx)
 	}
-	// Before what may fail: nobody would do it again.
+	// This comes before anything that may fail, because it would not be done again.
 	if err := st.Instances.EndListeners(ctx, k.conn, string(session.Listen), ids); err != nil {
-		return fmt.Errorf("end the listening of instances that are thought dead: %w", err)
+		return fmt.Errorf("end the listening sessions of dead instances: %w", err)
 	}
 	if err := st.Wakeups.Wake(ctx, k.conn, freed); err != nil {
 		return fmt.Errorf("wake the queues of crashed instances: %w", err)
@@ -52,7 +52,7 @@ func (k *Keeper) recover(ctx context.Context) error {
 	return k.giveBack(ctx)
 }
 
-// giveBack puts what ended instances had leased back into the queues, a round of each queue in turn. What does not fit in
+// giveBack puts what ended instances had leased back into the queues, a round of each queue in turn. What does not fit
 // between two heartbeats is left for the next call, which comes at once (unrecovered).
 func (k *Keeper) giveBack(ctx context.Context) error {
 	st := k.Store
@@ -92,7 +92,7 @@ func (k *Keeper) giveBack(ctx context.Context) error {
 	return nil
 }
 
-// giveBackRound gives back a round of one queue, and reports whether there is more that can be given back now.
+// giveBackRound gives back a round of one queue, and reports whether more can be given back now.
 func (k *Keeper) giveBackRound(ctx context.Context, queue string, r *round) (more bool, err error) {
 	began := time.Now()
 	var recovered []store.Recovered
@@ -101,7 +101,7 @@ func (k *Keeper) giveBackRound(ctx context.Context, queue string, r *round) (mor
 		return err
 	})
 	if isFaultOfWork(err) {
-		if r.isLeast() { // at the next heartbeat again
+		if r.isLeast() { // try again at the next heartbeat
 			k.Log.Warn("sqlq: messages of crashed instances cannot be given back; they are tried again, and other queues go on", "queue", queue, "err", err)
 			return false, nil
 		}

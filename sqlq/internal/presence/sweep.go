@@ -13,21 +13,21 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// sweepRows is how many rows of a queue one piece of a sweep reads, and sweepFor how long a sweep goes on before other work has
+// sweepRows is how many rows of a queue one piece of a sweep reads, and sweepFor how long a sweep runs before other work gets
 // its turn.
 const sweepRows, sweepFor = 20_000, 100 * time.Millisecond
 
-// sweeping is how far the sweep for expired messages is.
+// sweeping is the progress of the sweep for expired messages.
 type sweeping struct {
-	unswept []string         // queues that the sweep under way has still to look at
-	upTo    map[string]int64 // where the sweep of each queue goes on
-	pieces  map[string]round // of queues in which a whole piece took too long
+	unswept []string         // queues that the current sweep has not reached yet
+	upTo    map[string]int64 // where the sweep of each queue continues
+	pieces  map[string]round // for queues in which a whole piece took too long
 }
 
 func newSweeping() sweeping { return sweeping{upTo: map[string]int64{}, pieces: map[string]round{}} }
 
 // sweep removes expired messages, a piece of each queue, and records of instances that ended long ago. It stops after a while
-// and goes on from there with the next call, so that it comes to the end of the queues however many there are.
+// and continues there with the next call, so that it reaches the last queue however many there are.
 func (c *chores) sweep(ctx context.Context) (again time.Duration, err error) {
 	st, s := c.keeper.Store, &c.sweeping
 	if len(s.unswept) == 0 {
@@ -59,7 +59,7 @@ func (c *chores) sweep(ctx context.Context) (again time.Duration, err error) {
 	return finished, nil
 }
 
-// SweepOnce connects and makes one whole sweep, as the process that leads does, in turns that may each take no longer than within.
+// SweepOnce connects and makes one whole sweep, as the leading process does, in turns that take no longer than within.
 // It is for tests.
 func (k *Keeper) SweepOnce(ctx context.Context, within time.Duration) error {
 	if err := k.connect(ctx); err != nil {
@@ -92,7 +92,7 @@ func (c *chores) sweepPiece(ctx context.Context, queue string) (again bool, err 
 		return err
 	})
 	switch state := session.State(err); {
-	case state == session.UndefinedTable || state == session.LockNotAvailable: // it has been dropped, or somebody has it for long
+	case state == session.UndefinedTable || state == session.LockNotAvailable: // it has been dropped, or its table has been locked for long
 		return false, nil
 	case isFaultOfWork(err):
 		if piece.isLeast() {

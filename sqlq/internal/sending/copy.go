@@ -9,10 +9,10 @@ import (
 )
 
 // CopyFrom is the number of messages to one queue from which COPY is worth its second round trip. With 200 bytes each it
-// breaks even with unnest at some 200 to 400; of 10,000 it stores half as many again in the same time.
+// breaks even with unnest at about 200 to 400; with 10,000 it is half as fast again.
 const CopyFrom = 300
 
-// copied splits off the messages to queues that get so many of them that COPY is the quickest.
+// copied splits off the messages to queues that get so many of them that COPY is fastest.
 func copied(all []Envelope) (queues []string, byQueue map[string][]store.Outgoing, rest []Envelope) {
 	if len(all) < CopyFrom {
 		return nil, nil, all
@@ -40,14 +40,14 @@ func copied(all []Envelope) (queues []string, byQueue map[string][]store.Outgoin
 	return queues, byQueue, rest
 }
 
-// copyAll stores the messages of some queues by COPY and the rest by statements, all of them in one transaction, and
-// returns the channels to notify. On an error nothing is stored, or, after a lost connection, the outcome is unknown.
+// copyAll stores the messages of some queues by COPY and the rest by statements, all in one transaction, and
+// returns the channels to notify. After an error nothing is stored or, if the connection was lost, the outcome is unknown.
 func (s *Sender) copyAll(ctx context.Context, queues []string, byQueue map[string][]store.Outgoing, rest []Envelope) (channels []string, err error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Release() // with a transaction left open it is closed, which rolls back
+	defer conn.Release() // if a transaction is still open, this closes the connection, which rolls it back
 	defer func() {
 		if err != nil && !conn.Conn().IsClosed() {
 			_, _ = conn.Exec(ctx, `ROLLBACK`) // only so that the connection can be kept

@@ -10,9 +10,9 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/session"
 )
 
-// Bounds of a group commit, and for how many idle routes groups are kept.
+// Limits of a group commit, and for how many idle routes groups are kept.
 const (
-	maxCommits    = 2 // at a time; the second only beside one that is slow
+	maxCommits    = 2 // in flight; the second one only while the first is slow
 	slowCommit    = 10 * time.Millisecond
 	maxGroup      = 1_000
 	maxGroupBytes = 16 << 20
@@ -20,25 +20,25 @@ const (
 	maxIdleGroups = 1_000
 )
 
-// group lets sends along one route that happen at the same time share a transaction. While one commits, further sends gather;
-// the next commit takes all of them. No send waits for company: one that finds nothing under way commits at once, alone. Each
-// route has its own group, so that a locked table holds up no other queue's commands, and no event that its queue is not
-// subscribed to.
+// group lets concurrent sends along one route share a transaction (group commit). While a commit is in flight, further sends gather;
+// the next commit takes all of them. No send waits for others to arrive: if no commit is in flight it commits at once, alone. Each
+// route has its own group, so that a locked table blocks only its own queue's commands, and the events to which its queue is
+// subscribed.
 //
-// There is one commit at a time, because a statement costs the server and the driver far more than a message in it does: two at
-// a time halve each other's size and so do twice the work. Only when a commit is slow, on a connection that hangs for example,
-// is there another beside it, so that one of them alone does not hold up the rest.
+// Only one commit is in flight at a time, because a statement costs the server and the driver far more than a message in it: two at
+// a time would each be half the size, and do twice the work. Only when a commit is slow, for example on a hanging connection,
+// a second one may start, so that a single slow commit does not block the rest.
 type group struct {
 	sender   *Sender
 	mu       sync.Mutex
 	waiting  []*request
-	underWay *commit // nil: none but slow ones
-	slow     int     // how many besides have been under way for longer than slowCommit
-	watched  bool    // a timer is set that looks whether the one under way is slow
-	gone     bool    // forgotten while idle: there may be others for the route by now
+	inFlight *commit // the one in flight; nil: none, or only slow ones
+	slow     int     // how many more have been in flight for longer than slowCommit
+	watched  bool    // a timer is set that checks whether the one in flight is slow
+	gone     bool    // forgotten while idle: there may be another group for the route by now
 }
 
-// route is what messages have in common that share commits: the queue of commands, or the type of events, whose copies go
+// route is what messages that share commits have in common: the queue of commands, or the type of events, whose copies go
 // to the same queues.
 type route struct {
 	queue, event string
@@ -51,7 +51,7 @@ func routeOf(e *Envelope) route {
 	return route{queue: e.Queue}
 }
 
-// commit is one under way.
+// commit is a commit in flight.
 type commit struct {
 	began time.Time
 }
@@ -59,17 +59,17 @@ type commit struct {
 // request is one send that waits for, or is in, a commit.
 type request struct {
 	Envelope
-	result chan error // gets the result, once
+	result chan error // receives the result, once
 }
 
-// groups are the groups of every route that messages were sent along lately. Routes may come and go, such as queues
-// that are made for one conversation each, so those that are idle are forgotten when there are many.
+// groups are the groups of all routes that were used recently. Routes may come and go, for example queues
+// created for one conversation each, so idle ones are forgotten when there are many.
 type groups struct {
 	byRoute sync.Map // route → *group; read without a lock by every send
 
 	mu     sync.Mutex
 	n      int // in byRoute
-	forget int // at how many the idle ones are forgotten
+	forget int // the number of groups at which idle ones are forgotten
 }
 
 // along returns the group of a route, locked.
@@ -93,7 +93,7 @@ func (gs *groups) add(r route, s *Sender) any {
 	defer gs.mu.Unlock()
 	if gs.n >= max(gs.forget, maxIdleGroups) {
 		gs.forgetIdle()
-		gs.forget = 2 * gs.n // those that are left are busy: not to be looked through for each new route
+		gs.forget = 2 * gs.n // those left are busy; do not scan them again for each new route
 	}
 	g, there := gs.byRoute.LoadOrStore(r, &group{sender: s})
 	if !there {
@@ -102,13 +102,13 @@ func (gs *groups) add(r route, s *Sender) any {
 	return g
 }
 
-// forgetIdle forgets groups in which nothing waits and nothing commits. Holds gs.mu.
+// forgetIdle forgets groups in which nothing waits and nothing commits. The caller holds gs.mu.
 func (gs *groups) forgetIdle() {
 	gs.byRoute.Range(func(r, found any) bool {
 		g := found.(*group)
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		if len(g.waiting) == 0 && g.underWay == nil && g.slow == 0 {
+		if len(g.waiting) == 0 && g.inFlight == nil && g.slow == 0 {
 			g.gone = true
 			gs.byRoute.Delete(r)
 			gs.n--
@@ -117,8 +117,8 @@ func (gs *groups) forgetIdle() {
 	})
 }
 
-// Send stores one message, in a transaction with whatever else is being sent at the moment, and returns the
-// message's own result. When ctx ends before the message was taken along it is not sent; later the outcome is unknown.
+// Send stores one message, in a transaction shared with whatever else is being sent at the moment, and returns the
+// message's own result. If ctx ends before a commit has taken the message, it is not sent; later the outcome is unknown.
 func (s *Sender) Send(ctx context.Context, e Envelope) error {
 	g := s.groups.along(routeOf(&e), s)
 	if len(g.waiting) == 0 && g.isFree() {
@@ -153,18 +153,18 @@ func (s *Sender) Send(ctx context.Context, e Envelope) error {
 	}
 }
 
-// isFree reports whether a commit may begin now. Holds g.mu.
-func (g *group) isFree() bool { return g.underWay == nil && g.slow < maxCommits }
+// isFree reports whether a commit may begin now. The caller holds g.mu.
+func (g *group) isFree() bool { return g.inFlight == nil && g.slow < maxCommits }
 
-// begin begins a commit. Holds g.mu.
+// begin begins a commit. The caller holds g.mu.
 func (g *group) begin() *commit {
-	g.underWay = &commit{began: time.Now()}
+	g.inFlight = &commit{began: time.Now()}
 	g.watch(slowCommit)
-	return g.underWay
+	return g.inFlight
 }
 
-// watch looks after a while whether the commit under way has become slow, and if so lets another begin. One timer serves
-// many commits: to set one for each would cost as much as a message. Holds g.mu.
+// watch checks after a while whether the commit in flight has become slow, and if so lets another begin. One timer serves
+// many commits: setting one for each would cost as much as a message. The caller holds g.mu.
 func (g *group) watch(after time.Duration) {
 	if g.watched {
 		return
@@ -174,37 +174,37 @@ func (g *group) watch(after time.Duration) {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		g.watched = false
-		if g.underWay == nil {
+		if g.inFlight == nil {
 			return
 		}
-		if left := slowCommit - time.Since(g.underWay.began); left > 0 {
+		if left := slowCommit - time.Since(g.inFlight.began); left > 0 {
 			g.watch(left)
 			return
 		}
-		g.underWay = nil
+		g.inFlight = nil
 		g.slow++
 		g.beginNext()
 	})
 }
 
-// end ends a commit and lets the next begin. Holds g.mu.
+// end ends a commit and lets the next begin. The caller holds g.mu.
 func (g *group) end(this *commit) {
-	if g.underWay == this {
-		g.underWay = nil
+	if g.inFlight == this {
+		g.inFlight = nil
 	} else {
 		g.slow--
 	}
 	g.beginNext()
 }
 
-// beginNext begins the commit of those that have waited the longest, if it may. Holds g.mu.
+// beginNext begins a commit of the requests that have waited the longest, if one may begin. The caller holds g.mu.
 func (g *group) beginNext() {
 	if len(g.waiting) > 0 && g.isFree() {
 		go g.run(g.begin(), g.next())
 	}
 }
 
-// next takes out those that have waited the longest. Holds g.mu.
+// next removes and returns the requests that have waited the longest. The caller holds g.mu.
 func (g *group) next() []*request {
 	n, size := 0, 0
 	for n < len(g.waiting) && n < maxGroup && (n == 0 || size+len(g.waiting[n].Body) <= maxGroupBytes) {
@@ -216,13 +216,13 @@ func (g *group) next() []*request {
 	return next
 }
 
-// run commits, and goes on with those that have gathered meanwhile, until none have or another commit has begun beside it.
+// run commits, and continues with the requests that have gathered meanwhile, until there are none or another commit has begun.
 func (g *group) run(this *commit, requests []*request) {
 	for {
 		g.sender.commitAll(requests)
 		g.letJoin()
 		g.mu.Lock()
-		if len(g.waiting) == 0 || g.underWay != this {
+		if len(g.waiting) == 0 || g.inFlight != this {
 			g.end(this)
 			g.mu.Unlock()
 			return
@@ -233,9 +233,9 @@ func (g *group) run(this *commit, requests []*request) {
 	}
 }
 
-// letJoin lets goroutines that are ready to run go first, as long as that brings new requests: the senders that the last
-// commit has just released may send again at once, and would otherwise find that the next one has begun almost empty.
-// It waits for none that is not about to run.
+// letJoin lets goroutines that are ready to run go first, as long as that brings new requests. The senders that the last
+// commit has just released may send again at once; otherwise the next commit would begin almost empty, without them.
+// It does not wait for goroutines that are not about to run.
 func (g *group) letJoin() {
 	const turns = 3
 	for range turns {
@@ -253,10 +253,10 @@ func (g *group) gathered() int {
 	return len(g.waiting)
 }
 
-// commitAll stores messages together. When the server refuses that, each is tried by itself, so that one sender's mistake
-// does not fail the others; after a lost connection the outcome is unknown, and each sender gets that error.
+// commitAll stores messages together. If the server refuses that, each is tried by itself, so that one sender's mistake
+// does not fail the others. After a lost connection the outcome is unknown, and each sender gets that error.
 func (s *Sender) commitAll(requests []*request) {
-	// No sender's context may end the others' send, and a network that hangs must not hold up the next commit for ever.
+	// No sender's context may cancel the send of others, and a hanging network must not block the next commit for ever.
 	ctx, cancel := context.WithTimeout(context.Background(), commitTime)
 	defer cancel()
 	all := make([]Envelope, len(requests))
@@ -275,9 +275,9 @@ func (s *Sender) commitAll(requests []*request) {
 	}
 }
 
-// storeOne stores one message by itself. A subscriber whose queue is dropped at that moment is nothing to the publisher.
+// storeOne stores one message by itself. If a subscriber's queue is dropped at that moment, the publisher gets no error.
 func (s *Sender) storeOne(ctx context.Context, e Envelope) error {
-	const patience = 5 // subscribers that go one after the other
+	const patience = 5 // subscribers that disappear one after another
 	err := s.SendAll(ctx, []Envelope{e})
 	for i := 0; i < patience && e.Queue == "" && session.State(err) == session.UndefinedTable; i++ {
 		err = s.SendAll(ctx, []Envelope{e})
@@ -285,14 +285,14 @@ func (s *Sender) storeOne(ctx context.Context, e Envelope) error {
 	return err
 }
 
-// Gathered returns how many senders to a queue wait for the commit under way. It is for tests.
+// Gathered returns how many senders to a queue wait for the commit in flight. It is for tests.
 func (s *Sender) Gathered(queue string) int {
 	g := s.groups.along(route{queue: queue}, s)
 	defer g.mu.Unlock()
 	return len(g.waiting)
 }
 
-// RoutesKept returns for how many routes groups are kept. It is for tests.
+// RoutesKept returns how many routes have a group. It is for tests.
 func (s *Sender) RoutesKept() (n int) {
 	s.groups.byRoute.Range(func(any, any) bool { n++; return true })
 	return n

@@ -1,6 +1,6 @@
-// Package sending stores messages and wakes those who receive them: one at a time, many in a statement or by COPY, and, from
-// goroutines that send at the same time, in transactions that they share (group commit). It is given messages that are encoded
-// and checked, and returns the database's errors as they are.
+// Package sending stores messages and wakes their receivers: one message at a time, many in a statement or by COPY, and, for
+// goroutines that send at the same time, in shared transactions (group commit). Its messages are already encoded
+// and checked, and it returns the database's errors as they are.
 package sending
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// Envelope is an encoded message and where it goes.
+// Envelope is an encoded message and its destination.
 type Envelope struct {
 	store.Outgoing
 	Queue  string // "": published
@@ -34,8 +34,8 @@ func New(st *store.Schema, pool *pgxpool.Pool, wakes *Wakes) *Sender {
 	return &Sender{store: st, pool: pool, wakes: wakes}
 }
 
-// SendAll stores messages in one transaction and wakes their receivers. What a connection refuses because it was opened
-// while the server was read-only, another one may take.
+// SendAll stores messages in one transaction and wakes their receivers. If a connection refuses because it was opened
+// while the server was read-only, another one is tried.
 func (s *Sender) SendAll(ctx context.Context, all []Envelope) error {
 	err := s.storeOnce(ctx, all)
 	if session.State(err) == session.ReadOnlySession && s.readOnly.Drop(ctx, s.pool) {
@@ -87,7 +87,7 @@ func (s *Sender) storeOnce(ctx context.Context, all []Envelope) error {
 	var channels []string
 	batch := &pgx.Batch{}
 	s.Queue(batch, all, func(channel string) { channels = append(channels, channel) })
-	// A round trip outside of a transaction is one.
+	// A round trip outside of a transaction is a transaction.
 	if err := s.pool.SendBatch(ctx, batch).Close(); err != nil {
 		return err
 	}
@@ -95,14 +95,14 @@ func (s *Sender) storeOnce(ctx context.Context, all []Envelope) error {
 	return nil
 }
 
-// Bounds of a statement that stores many messages: PostgreSQL takes parameters of up to 1 GiB, and everything in one
-// would stand in memory several times over.
+// Limits of a statement that stores many messages: PostgreSQL accepts parameters of up to 1 GiB, and a statement's contents
+// are in memory several times over.
 const (
 	chunkMessages = 5_000
 	chunkBytes    = 16 << 20
 )
 
-// oneStatement returns the messages and their queue where one statement can store all; else "".
+// oneStatement returns the messages and their queue if one statement can store all of them, otherwise "".
 func oneStatement(all []Envelope) (queue string, ms []store.Outgoing) {
 	if len(all) > chunkMessages {
 		return "", nil
@@ -120,9 +120,9 @@ func oneStatement(all []Envelope) (queue string, ms []store.Outgoing) {
 	return all[0].Queue, ms
 }
 
-// Queue adds the statements that store messages to a round trip: one for each queue and one for all events, or one for each type of
-// events where copies are counted, because what a statement stores of several types it counts together; delayed messages apart. then
-// gets the channels to notify after the commit.
+// Queue adds the statements that store messages to a round trip: one for each queue and one for all events, and others for delayed
+// messages. If copies are counted, events of each type have a statement of their own, because a statement counts the copies of
+// all its events together. then is called with the channels to notify after the commit.
 func (s *Sender) Queue(batch *pgx.Batch, all []Envelope, then func(channel string)) {
 	type destination struct {
 		route

@@ -14,21 +14,21 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// Wakes wakes sleeping receivers of committed messages. Wake-ups that happen at the same time share a NOTIFY: each takes a lock
-// that the whole server has one of. While one is under way, further ones gather.
+// Wakes wakes the sleeping receivers of committed messages. Concurrent wake-ups share a NOTIFY, because each NOTIFY takes a
+// server-wide lock. While one is in flight, further ones gather.
 type Wakes struct {
 	notify    func(channels []string)
 	receivers atomic.Pointer[Receivers] // nil: this process only sends
 
 	mu       sync.Mutex
-	next     *wakeUp // that gathers; nil: nobody has asked for one
-	underWay bool
+	next     *wakeUp // the one that gathers; nil: none was asked for
+	inFlight bool
 }
 
-// Receivers are those of this process, as the session knows them that listens for them.
+// Receivers are the receivers of this process, as known by the session that listens for them.
 type Receivers struct {
-	Wake   func(channel string) bool    // wakes one that sleeps on a channel, if there is one and it would fetch
-	Notify func(channels []string) bool // has channels notified soon; false where that cannot be relied on
+	Wake   func(channel string) bool    // wakes one that sleeps on a channel, if there is one that would fetch
+	Notify func(channels []string) bool // arranges for channels to be notified soon; false if that cannot be relied on
 }
 
 type wakeUp struct {
@@ -36,7 +36,7 @@ type wakeUp struct {
 	done     chan struct{}
 }
 
-// NewWakes returns wake-ups that go through the pool.
+// NewWakes returns a Wakes that notifies through the pool.
 func NewWakes(st *store.Schema, pool *pgxpool.Pool, log *slog.Logger) *Wakes {
 	return &Wakes{notify: func(channels []string) {
 		// No caller's context may cancel a statement that others share.
@@ -48,16 +48,16 @@ func NewWakes(st *store.Schema, pool *pgxpool.Pool, log *slog.Logger) *Wakes {
 	}}
 }
 
-// Through has wake-ups go to the receivers of this process first, and through the session that listens for them. nil: there
-// are none any more.
+// Through makes wake-ups go to the receivers of this process first, and notify on the session that listens for them. nil: there
+// are no longer any.
 func (w *Wakes) Through(r *Receivers) { w.receivers.Store(r) }
 
-// Wake wakes those who sleep on channels; "" is none. A receiver of this process that sleeps on the queue is enough; for others
-// it notifies, apart from every transaction that writes. A failure loses no message: polling finds it.
+// Wake wakes the receivers that sleep on channels; "" is skipped. It wakes a receiver of this process if one sleeps on the queue;
+// otherwise it notifies, outside of any transaction that writes. If that fails no message is lost: polling finds it.
 //
-// In a process that handles messages it does not wait: the listener notifies, on its own connection, or, where that cannot
-// be relied on, a goroutine does on the pool's. So no receiver stands still when the program has its pool busy. Run does not
-// return before all is done. A process that only sends may end right afterwards; there it returns when it has notified.
+// In a process that handles messages it does not wait: the listener notifies on its own connection or, if that cannot
+// be relied on, a goroutine does on one of the pool. So receivers are not blocked while the program's pool is exhausted. Run does not
+// return before all of this is done. A process that only sends may end right afterwards, so there Wake returns when it has notified.
 func (w *Wakes) Wake(channels ...string) {
 	r := w.receivers.Load()
 	channels = slices.DeleteFunc(channels, func(channel string) bool { return channel == "" || r != nil && r.Wake(channel) })
@@ -65,7 +65,7 @@ func (w *Wakes) Wake(channels ...string) {
 	case len(channels) == 0:
 	case r == nil:
 		w.wake(channels)
-	case !r.Notify(slices.Clone(channels)): // so that the callers' need not be on the heap
+	case !r.Notify(slices.Clone(channels)): // so that the caller's slice need not be on the heap
 		w.Ask(channels)
 	}
 }
@@ -79,17 +79,17 @@ func (w *Wakes) wake(channels []string) {
 	<-mine.done
 }
 
-// Ask has channels notified, and does not wait.
+// Ask arranges for channels to be notified, and does not wait.
 func (w *Wakes) Ask(channels []string) {
 	if mine, run := w.gather(channels); run {
 		go w.run(mine)
 	}
 }
 
-// Flush returns when what was asked for before has been done, or when ctx ends.
+// Flush returns when everything asked for before is done, or when ctx ends.
 func (w *Wakes) Flush(ctx context.Context) {
 	w.mu.Lock()
-	if !w.underWay {
+	if !w.inFlight {
 		w.mu.Unlock()
 		return
 	}
@@ -104,7 +104,7 @@ func (w *Wakes) Flush(ctx context.Context) {
 	}
 }
 
-// gather adds channels to the next wake-up; run: it is the caller's to run, because none is under way.
+// gather adds channels to the next wake-up; run means that the caller must run it, because none is in flight.
 func (w *Wakes) gather(channels []string) (mine *wakeUp, run bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -113,10 +113,10 @@ func (w *Wakes) gather(channels []string) (mine *wakeUp, run bool) {
 	}
 	mine = w.next
 	mine.channels = append(mine.channels, channels...)
-	if w.underWay {
+	if w.inFlight {
 		return mine, false
 	}
-	w.underWay, w.next = true, nil
+	w.inFlight, w.next = true, nil
 	return mine, true
 }
 
@@ -130,10 +130,10 @@ func (w *Wakes) run(this *wakeUp) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.next == nil {
-		w.underWay = false
+		w.inFlight = false
 		return
 	}
 	next := w.next
 	w.next = nil
-	go w.run(next) // those who gathered wait for it; this one has its result
+	go w.run(next) // its callers wait for that; this wake-up has its result
 }

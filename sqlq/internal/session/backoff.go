@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Backoff waits between attempts: 50 ms, doubling to 5 s or to mostBackoff, with jitter, so that the processes of a fleet do
-// not come back all at once.
+// Backoff waits between attempts: 50 ms, doubling up to 5 s or to mostBackoff, with jitter, so that the processes of a fleet do
+// not all retry at once.
 type Backoff struct{ d time.Duration }
 
 // Wait returns at once when ctx ends.
@@ -25,5 +25,5 @@ func (b *Backoff) WaitFor(ctx context.Context, news <-chan struct{}, most time.D
 	}
 }
 
-// Reset begins anew: an attempt has succeeded.
+// Reset starts from the shortest wait again, after an attempt has succeeded.
 func (b *Backoff) Reset() { b.d = 0 }

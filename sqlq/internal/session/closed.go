@@ -9,8 +9,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Closed returns a connection that is closed: for a caller that asks for one when there is none. pgx makes no other, so
-// it is made with a server that only greets.
+// Closed returns a closed connection, for a caller that asks for one when there is none. pgx has no other way to make one, so
+// it is connected to a fake server that only greets, and then closed.
 var Closed = sync.OnceValue(func() *pgx.Conn {
 	config, err := pgx.ParseConfig("host=closed user=closed sslmode=disable")
 	if err != nil {

@@ -14,19 +14,19 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// The library's own connections are made like those of the program's pool: the same server, user, way there (DialFunc,
-// LookupFunc, TLS, AfterNetConnect, OAuthTokenProvider), the same choice among hosts (ValidateConnect), and what the program
-// does before and after it connects (BeforeConnect, AfterConnect), because that is where passwords that change, tokens, roles
-// and types come from. What the program has set for its own use of a connection could come between the library and the
+// The library's own connections are made like those of the program's pool: the same server and user, reached the same way
+// (DialFunc, LookupFunc, TLS, AfterNetConnect, OAuthTokenProvider), the same choice among hosts (ValidateConnect), and the same hooks
+// before and after connecting (BeforeConnect, AfterConnect), because changing passwords, tokens, roles and types come from there.
+// Whatever the program has set for its own use of a connection could get between the library and the
 // server, and is not taken over: see dropOwn.
 
-// hookWithin bounds each of the pool's BeforeConnect and AfterConnect, which may ask other machines.
+// hookWithin limits each call of the pool's BeforeConnect and AfterConnect, which may contact other machines.
 const hookWithin = 30 * time.Second
 
-// leastCached is the least number of statements that a connection keeps prepared or described: the library runs a few dozen.
+// leastCached is the minimum number of statements that a connection caches, prepared or described: the library runs a few dozen.
 const leastCached = 512
 
-// config is how the library's own connections for a purpose are made, and what is done with each after that.
+// config returns how to make the library's own connections for a purpose, and what to do with each afterwards.
 func (c *Connector) config(ctx context.Context, why Purpose) (config *pgx.ConnConfig, afterConnect func(context.Context, *pgx.Conn) error, err error) {
 	pool := c.Pool.Config() // a copy
 	config, afterConnect = pool.ConnConfig, pool.AfterConnect
@@ -54,9 +54,9 @@ func (c *Connector) config(ctx context.Context, why Purpose) (config *pgx.ConnCo
 	return config, afterConnect, nil
 }
 
-// connectWithin bounds an attempt to connect to one host, where the pool does not say. With several hosts it is short: they
-// are tried in turn, the first may be a machine that is gone and answers nothing, and the one that has taken over for it
-// is to be found within seconds.
+// connectWithin limits an attempt to connect to one host, unless the pool has a limit of its own. With several hosts it is short: they
+// are tried in turn, the first may be a dead machine that does not answer, and the one that has taken over
+// must be found within seconds.
 func connectWithin(config *pgx.ConnConfig) time.Duration {
 	if HasSeveralHosts(config) {
 		return 3 * time.Second
@@ -66,7 +66,7 @@ func connectWithin(config *pgx.ConnConfig) time.Duration {
 
 // HasSeveralHosts reports whether a configuration names more than one server.
 func HasSeveralHosts(config *pgx.ConnConfig) bool {
-	for _, f := range config.Fallbacks { // those of the first host are other ways to reach it, with TLS and without
+	for _, f := range config.Fallbacks { // a fallback may also be the first host again, with or without TLS
 		if f.Host != config.Host || f.Port != config.Port {
 			return true
 		}
@@ -74,18 +74,18 @@ func HasSeveralHosts(config *pgx.ConnConfig) bool {
 	return false
 }
 
-// dropOwn takes out of a configuration what the program has set for its own use: callbacks that would keep notifications and
-// errors from the library or let a connection live on that the server has ended, and limits and caches that do not fit its
+// dropOwn removes from a configuration what the program has set for its own use: callbacks that would hide notifications and
+// errors from the library, or keep a connection that the server has ended, and limits and caches that do not fit the library's
 // statements.
 func (c *Connector) dropOwn(config *pgx.ConnConfig, why Purpose) {
 	config.Tracer = c.handlerTracer(config.Tracer, why)
 	config.OnNotice = nil
-	config.OnNotification = func(*pgconn.PgConn, *pgconn.Notification) {} // pgx would gather them without end
+	config.OnNotification = func(*pgconn.PgConn, *pgconn.Notification) {} // pgx would collect them for ever
 	if why == Listen {
-		config.OnNotification = nil // pgx gathers them for WaitForNotification
+		config.OnNotification = nil // pgx collects them for WaitForNotification
 	}
 	config.OnPgError = func(_ *pgconn.PgConn, err *pgconn.PgError) bool {
-		return err.Severity != "FATAL" && err.SeverityUnlocalized != "FATAL" // of which the connection is closed
+		return err.Severity != "FATAL" && err.SeverityUnlocalized != "FATAL" // after which the connection is closed
 	}
 	config.BuildFrontend = pgproto3.NewFrontend
 	config.MaxProtocolMessageBodyLen = 0
@@ -95,13 +95,13 @@ func (c *Connector) dropOwn(config *pgx.ConnConfig, why Purpose) {
 		if why != Receive {
 			return &pgconn.DeadlineContextWatcherHandler{Conn: pg.Conn()}
 		}
-		// A handler whose context ends during a statement loses the statement, not the connection with its neighbours' work.
+		// A handler whose context ends during a statement loses the statement, but not the connection with the work of other handlers.
 		return &pgconn.CancelRequestContextWatcherHandler{Conn: pg, DeadlineDelay: 5 * time.Second}
 	}
 }
 
-// setParameters asks for what must hold from the first answer on, or cannot be set later, through a transaction pooler: those
-// of these names every pooler passes on. The names of settings are the same in any case.
+// setParameters sets, as startup parameters, what must hold from the first answer on or cannot be set later through a transaction
+// pooler: every pooler passes on the ones used there. Names of settings are case-insensitive.
 func setParameters(config *pgx.ConnConfig, why Purpose) {
 	own := map[string]string{"application_name": string(why), "client_encoding": "UTF8"}
 	if why != Receive {

@@ -24,15 +24,15 @@ const (
 	Keep    Purpose = "sqlq keep"
 )
 
-// settings are what a connection asks for beyond the role's and database's own. A server that does not know one, or
-// does not allow it, is left as it is.
+// settings are what a connection sets in addition to the role's and the database's own. One that the server does not know, or
+// refuses, is left out.
 //
-// Handlers' SQL runs on receive connections, so there only the form of what comes back is set (which pgx must be able to read
-// in the modes that use text), and nothing that changes what a statement means: "ISO" alone leaves the order of day and month.
+// Handlers' SQL runs on receive connections, so these set only the format of results (which pgx must be able to parse
+// in the modes that use text), and nothing that changes the meaning of a statement: "ISO" alone keeps the order of day and month.
 var settings = map[Purpose][][2]string{
 	Receive: append([][2]string{
 		{"default_transaction_isolation", "read committed"},
-		// A frozen client would hold its rows for as long as the server waits for it.
+		// A frozen client would keep its rows locked for as long as the server waits for it.
 		{"idle_in_transaction_session_timeout", "10s"},
 		{"client_connection_check_interval", "5s"},
 		{"jit", "off"},
@@ -51,27 +51,27 @@ var (
 	text = [][2]string{{"intervalstyle", "postgres"}, {"timezone", "UTC"}, {"extra_float_digits", "1"}, {"standard_conforming_strings", "on"}}
 )
 
-// plans are the settings under which a fetch is planned: a queue's statistics are wrong most of the time, and its
-// primary key is right always. HandleTx handlers run with the server's own instead.
+// plans are the planner settings for fetches: a queue's statistics are wrong most of the time, and its
+// primary key is always the right index. HandleTx handlers run with the server's own instead.
 var plans = []string{"enable_seqscan", "enable_bitmapscan", "enable_sort", "plan_cache_mode"}
 
-// FetchPlans are the values of plans that a receive connection has.
+// FetchPlans are the values of plans on a receive connection.
 var FetchPlans = []string{"off", "off", "off", "force_generic_plan"}
 
 // Conn is a connection of the library's own.
 type Conn struct {
 	*pgx.Conn
-	OwnPlans []string // what the server had for plans
-	Pooled   bool     // through a transaction pooler: the session is not this connection's
+	OwnPlans []string // the server's own values of plans
+	Pooled   bool     // whether it goes through a transaction pooler, so that it has no session of its own
 }
 
-// Connector makes the library's own connections. Its fields are set before its first use.
+// Connector makes the library's own connections. Set its fields before the first use.
 type Connector struct {
-	Pool      *pgxpool.Pool                  // the program's, like whose connections they are made
-	ListenURL string                         // where those lead that are not for receiving; empty: where the pool leads
-	OfHandler func(ctx context.Context) bool // reports whether a statement is run with the context of a handler
+	Pool      *pgxpool.Pool                  // the program's; connections are made like its own
+	ListenURL string                         // for connections other than those for receiving; empty: the pool's
+	OfHandler func(ctx context.Context) bool // reports whether the context of a statement is a handler's
 
-	pooled sync.Map // connection strings that lead through a transaction pooler
+	pooled sync.Map // the connection strings that lead through a transaction pooler
 }
 
 // Connect makes a connection for a purpose.
@@ -94,8 +94,8 @@ func (c *Connector) Connect(ctx context.Context, why Purpose) (*Conn, error) {
 	return own, nil
 }
 
-// setUp learns whether the session is the connection's own, has the program set up what it sets up on those of its pool, and
-// then, so that it counts, makes the library's settings, if the session is its own.
+// setUp finds out whether the connection has a session of its own, runs the pool's AfterConnect, and then, if
+// it has, applies the library's settings; they come last so that they win.
 func (c *Conn) setUp(ctx context.Context, by *Connector, config *pgx.ConnConfig, afterConnect func(context.Context, *pgx.Conn) error, why Purpose) error {
 	pid, _, err := meet(ctx, c.PgConn())
 	if err != nil {
@@ -121,7 +121,7 @@ func (c *Conn) setUp(ctx context.Context, by *Connector, config *pgx.ConnConfig,
 	return nil
 }
 
-// prepareAs runs the pool's AfterConnect. What it listens for is the program's own connections' to hear.
+// prepareAs runs the pool's AfterConnect. Channels that it listens on are dropped again: they are for the program's own connections.
 func (c *Conn) prepareAs(ctx context.Context, afterConnect func(context.Context, *pgx.Conn) error) error {
 	hook, cancel := context.WithTimeout(ctx, hookWithin)
 	defer cancel()
@@ -140,7 +140,7 @@ func (c *Conn) prepareAs(ctx context.Context, afterConnect func(context.Context,
 	return nil
 }
 
-// set makes settings those of the session, as far as the server knows and allows them: together, and where it refuses
+// set applies settings to the session, as far as the server knows and allows them: all together, and if it refuses
 // that, one by one.
 func (c *Conn) set(ctx context.Context, settings [][2]string) error {
 	var names, values []string
@@ -159,6 +159,6 @@ func (c *Conn) set(ctx context.Context, settings [][2]string) error {
 	return nil
 }
 
-// SetPlans gives a HandleTx handler the planner as the server has it, and takes it back, to the end of the transaction.
+// SetPlans gives a HandleTx handler the server's own planner settings, or takes them back, until the end of the transaction.
 const SetPlans = `SELECT set_config('enable_seqscan', $1, true), set_config('enable_bitmapscan', $2, true),
 	set_config('enable_sort', $3, true), set_config('plan_cache_mode', $4, true)`

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// limitUnacknowledged has a connection fail when what was sent is not acknowledged for so long.
+// limitUnacknowledged makes a connection fail when data that it sent is not acknowledged for that long.
 func limitUnacknowledged(c *net.TCPConn, d time.Duration) error {
 	const tcpUserTimeout = 18 // of Linux's tcp.h; package syscall lacks it
 	raw, err := c.SyscallConn()

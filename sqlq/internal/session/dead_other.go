@@ -7,5 +7,5 @@ import (
 	"time"
 )
 
-// limitUnacknowledged is for Linux only. Elsewhere a statement ends after the time that the library allows it.
+// limitUnacknowledged does nothing: it is for Linux only. Elsewhere the library's own time limits end a statement.
 func limitUnacknowledged(*net.TCPConn, time.Duration) error { return nil }

@@ -11,27 +11,27 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Outage is what a Run knows of the database being out of reach. It has the log say that once for the process, and once that
-// it is over, whichever of its connections find out, and lets those that wait try again when one has succeeded.
+// Outage tracks whether a Run can reach the database. An outage is logged once per process when it begins and once when
+// it ends, whichever connections notice; and when one connection succeeds, those that wait retry at once.
 type Outage struct {
 	log  *slog.Logger
-	open atomic.Bool // some purpose is lost; read without the lock by what happens often
+	open atomic.Bool // some purpose is lost; frequent callers read it without the lock
 
 	mu    sync.Mutex
-	lost  map[Purpose]time.Time // what has no connection, and since when; receivers have one as soon as one of them has
+	lost  map[Purpose]time.Time // purposes without a connection, and since when; receivers count as connected when one of them is
 	since time.Time
-	ended time.Time // of the one before
+	ended time.Time // when the previous outage ended
 	said  bool
 	news  chan struct{} // closed when a connection works again
 }
 
 const (
-	// sameOutage is how soon after an outage a connection that is lost belongs to it: it may have found out late. Only if that
-	// lasts for longer than quietly is it said.
+	// sameOutage is how long after an outage a lost connection still counts as part of it: it may have noticed late. That
+	// is logged only if it lasts for longer than quietly.
 	sameOutage = 10 * time.Second
 	quietly    = time.Second
-	// mostBackoff is the longest wait between attempts to reach a database that is away: short, because what waits for it
-	// waits that much longer. Attempts are made by a handful of connections of each process.
+	// mostBackoff is the longest wait between attempts to reach a database that is away. It is short, because it adds to the
+	// time that messages wait, and only a handful of connections of each process make attempts.
 	mostBackoff = 500 * time.Millisecond
 )
 
@@ -40,8 +40,8 @@ func NewOutage(log *slog.Logger) *Outage {
 	return &Outage{log: log, lost: map[Purpose]time.Time{}, news: make(chan struct{})}
 }
 
-// Begin notes that a connection was lost or could not be made. It returns false for what is no sign that the database is
-// out of reach: an answer of the server, or a statement that took too long. The caller says that.
+// Begin notes that a connection was lost or could not be made. It returns false for errors that do not mean that the database is
+// out of reach: an answer of the server, or a statement that took too long. Those are for the caller to log.
 func (o *Outage) Begin(why Purpose, err error) bool {
 	if !Lost(err) || errors.Is(err, ErrDeaf) {
 		o.End(why, time.Now())
@@ -66,8 +66,8 @@ func (o *Outage) Begin(why Purpose, err error) bool {
 	return true
 }
 
-// End notes that a connection works: the database has answered what was asked at that time. If it was asked before another
-// connection for the same purpose was lost, that says nothing. It is called often, and costs nothing when none was lost.
+// End notes that a connection works: the database has answered a request made at that time. If a connection for the same purpose
+// was lost after the request, the answer does not count. End is called often, and is cheap when no connection was lost.
 func (o *Outage) End(why Purpose, asked time.Time) {
 	if !o.open.Load() {
 		return
@@ -90,7 +90,7 @@ func (o *Outage) End(why Purpose, asked time.Time) {
 	}
 }
 
-// Wait lets a moment pass before the next attempt: less, if another connection succeeds meanwhile, or ctx ends.
+// Wait waits before the next attempt. It returns earlier if another connection succeeds, or ctx ends.
 func (o *Outage) Wait(ctx context.Context, b *Backoff) {
 	o.mu.Lock()
 	news := o.news

@@ -10,8 +10,8 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// OnPool runs a statement of the library's own on a connection of the pool. One that is lost, or that has become read-only
-// because it was opened while the server was, is taken out of the pool, and another is tried.
+// OnPool runs one of the library's own statements on a connection of the pool. If the connection is lost, or read-only
+// because it was opened while the server was, it is removed from the pool, and another is tried.
 func OnPool(ctx context.Context, pool *pgxpool.Pool, run func(db store.DBTX) error) error {
 	var err error
 	for range 1 + pool.Config().MaxConns {
@@ -20,7 +20,7 @@ func OnPool(ctx context.Context, pool *pgxpool.Pool, run func(db store.DBTX) err
 			return err
 		}
 		if err = run(conn); Lost(err) {
-			_ = conn.Conn().Close(ctx) // so the pool does not keep it
+			_ = conn.Conn().Close(ctx) // so that the pool does not keep it
 		}
 		conn.Release()
 		if err == nil || !Lost(err) || ctx.Err() != nil {
@@ -30,14 +30,14 @@ func OnPool(ctx context.Context, pool *pgxpool.Pool, run func(db store.DBTX) err
 	return err
 }
 
-// ReadOnly finds connections of the program's pool that no longer say the truth. The zero value is ready.
+// ReadOnly finds connections of the program's pool that are still read-only although the server no longer is. The zero value is ready to use.
 type ReadOnly struct {
-	looked atomic.Int64 // when Drop last did, in nanoseconds since 1970
+	looked atomic.Int64 // when Drop last looked, in nanoseconds since 1970
 }
 
-// Drop takes those idle connections out of the pool that stay read-only although the server may not be any more, and
-// reports whether there were some: sessions keep the default that they began with. Once a second at most, because on a server
-// that is read-only all are.
+// Drop removes idle connections from the pool that are read-only, and reports whether there were any: a session keeps the default
+// that it began with, even if the server has become writable since. It does so at most once a second, because on a read-only server
+// all connections are read-only.
 func (r *ReadOnly) Drop(ctx context.Context, pool *pgxpool.Pool) bool {
 	last := r.looked.Load()
 	if now := time.Now().UnixNano(); now-last < int64(time.Second) || !r.looked.CompareAndSwap(last, now) {

@@ -14,27 +14,27 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// Transaction poolers. PgBouncer and its like, in transaction mode, give each transaction whichever server connection is
-// free. What belongs to a session then lands on a stranger's: a setting changes another program's statements, a session
-// lock stays on a server connection that is forgotten, LISTEN succeeds and nothing is ever delivered. So the library
-// finds out before it does any of these, on each of its own connections:
+// Transaction poolers. PgBouncer and the like, in transaction mode, give each transaction whichever server connection is
+// free. So anything that belongs to a session ends up on a shared one: a setting changes another program's statements, a session
+// lock stays behind on some server connection, LISTEN succeeds but nothing is ever delivered. So the library
+// detects poolers before it does any of these, on each of its own connections. Behind one:
 //
-//   - receive connections make their settings at the beginning of each transaction, to its end;
-//   - nobody listens, endpoints poll;
-//   - instances are registered without a session lock, so their heartbeat alone says that they live;
-//   - the oldest of the living instances leads, instead of the one that has the session lock.
+//   - receive connections apply their settings at the beginning of each transaction, for that transaction;
+//   - no process listens, and endpoints poll;
+//   - instances are registered without a session lock, so only their heartbeats show that they are alive;
+//   - the oldest living instance leads, instead of the one that has the session lock.
 //
 // Config.ListenURL leads past the pooler for the connections that need a session. Sending needs none: a sender's probe
 // takes a lock and gives it back within one statement.
 
-// ErrPooled is why an instance does not listen.
+// ErrPooled is the reason why an instance does not listen.
 var ErrPooled = errors.New("a transaction pooler, such as PgBouncer, stands between this process and the database; LISTEN does not work through it")
 
-// ErrDeaf is why a session that could listen is not relied upon.
+// ErrDeaf is the reason why a session that listens is not relied upon.
 var ErrDeaf = errors.New("LISTEN succeeds but no notification arrives; is there a transaction pooler in between?")
 
-// beginHeld begins a receive transaction through a transaction pooler, with the settings that a session of its own would
-// have: see settings and plans.
+// beginHeld begins a receive transaction through a transaction pooler, with the settings that a connection with a session of its
+// own would have: see settings and plans.
 const (
 	beginHeld = `BEGIN ISOLATION LEVEL READ COMMITTED`
 	setHeld   = `SELECT set_config('idle_in_transaction_session_timeout', '10s', true), set_config('jit', 'off', true),
@@ -44,7 +44,7 @@ const (
 	beginKept = beginHeld + `; SET LOCAL idle_in_transaction_session_timeout = '10s'; SET LOCAL enable_seqscan = off; SET LOCAL jit = off`
 )
 
-// QueueBeginReceive begins a receive transaction, in a round trip.
+// QueueBeginReceive adds the beginning of a receive transaction to a round trip.
 func (c *Conn) QueueBeginReceive(b *pgx.Batch) {
 	if !c.Pooled {
 		b.Queue(`BEGIN`)
@@ -64,7 +64,7 @@ func (c *Conn) BeginReceive(ctx context.Context) error {
 	return err
 }
 
-// Keeping are the options of the housekeeping's transactions.
+// Keeping returns the options of housekeeping transactions.
 func (c *Conn) Keeping() pgx.TxOptions {
 	if c.Pooled {
 		return pgx.TxOptions{BeginQuery: beginKept}
@@ -72,8 +72,8 @@ func (c *Conn) Keeping() pgx.TxOptions {
 	return pgx.TxOptions{}
 }
 
-// KeepingWithin is Keeping, for a transaction of which the server ends a statement that takes longer than d, with 57014: the
-// connection, and what it holds, is kept.
+// KeepingWithin is like Keeping, for a transaction in which the server cancels a statement that takes longer than d, with 57014. The
+// connection, and the locks that it holds, are kept.
 func (c *Conn) KeepingWithin(d time.Duration) pgx.TxOptions {
 	begin := beginHeld
 	if c.Pooled {
@@ -82,7 +82,7 @@ func (c *Conn) KeepingWithin(d time.Duration) pgx.TxOptions {
 	return pgx.TxOptions{BeginQuery: begin + fmt.Sprintf(`; SET LOCAL statement_timeout = %d`, d.Milliseconds())}
 }
 
-// meet asks the server for its process id and what it has for plans. It sets nothing, and prepares nothing.
+// meet asks the server for its process id and its values of plans. It sets nothing, and prepares nothing.
 func meet(ctx context.Context, pg *pgconn.PgConn) (pid uint32, OwnPlans []string, err error) {
 	sql := `SELECT pg_backend_pid()`
 	for _, name := range plans {
@@ -106,11 +106,11 @@ func meet(ctx context.Context, pg *pgconn.PgConn) (pid uint32, OwnPlans []string
 	return uint32(n), OwnPlans, nil
 }
 
-// askWithin bounds the asking of both connections.
+// askWithin limits the time for asking both connections.
 const askWithin = 5 * time.Second
 
-// isPooled says whether transactions on a connection may run in different sessions: see store.Pooled. What is known of a
-// place is not asked again.
+// isPooled reports whether transactions on a connection may run in different sessions: see store.Pooled. The answer is cached for each
+// connection string.
 func (c *Connector) isPooled(ctx context.Context, config *pgx.ConnConfig, pg *pgconn.PgConn, pid uint32) (bool, error) {
 	if pid == pg.PID() {
 		return false, nil
@@ -131,9 +131,9 @@ func (c *Connector) isPooled(ctx context.Context, config *pgx.ConnConfig, pg *pg
 	return pooled, nil
 }
 
-// HasUnsafeExecMode reports whether the pool has the one mode in which a pooler can mix up statements, and goes through one:
-// describe_exec sends a statement and its parameters in two round trips, and what was sent in between by others may be what
-// the parameters meet. See pgx.QueryExecModeDescribeExec.
+// HasUnsafeExecMode reports whether the pool goes through a pooler and uses the one mode in which a pooler can mix up statements:
+// describe_exec sends a statement and its parameters in two round trips, and another client's statement may get in
+// between. See pgx.QueryExecModeDescribeExec.
 func HasUnsafeExecMode(ctx context.Context, pool *pgxpool.Pool) (bool, error) {
 	if pool.Config().ConnConfig.DefaultQueryExecMode != pgx.QueryExecModeDescribeExec {
 		return false, nil
@@ -148,7 +148,7 @@ func HasUnsafeExecMode(ctx context.Context, pool *pgxpool.Pool) (bool, error) {
 	return err == nil && pid != pg.PID(), err
 }
 
-// ExplainPooler adds to the errors of a pooler that does not keep prepared statements apart what to do about them.
+// ExplainPooler adds advice to the errors of a pooler that does not keep its clients' prepared statements apart.
 func ExplainPooler(err error) error {
 	switch State(err) {
 	case UnknownStatement, DuplicateStatement:

@@ -21,10 +21,10 @@ const (
 	UnknownStatement      = "26000"
 	DuplicateStatement    = "42P05"
 	IdleInTransaction     = "25P03" // idle_in_transaction_session_timeout
-	ReadOnlySession       = "25006" // of a standby, or of a session that began while the role was read-only: another may not be
+	ReadOnlySession       = "25006" // from a standby, or from a session that began while the role was read-only: another session may not be
 )
 
-// ServerSaid is the server's answer without what pgx says about the round trip that it came in.
+// ServerSaid returns the server's answer without what pgx adds about the round trip.
 func ServerSaid(err error) error {
 	var batch pgx.ErrPreprocessingBatch
 	if errors.As(err, &batch) {
@@ -33,7 +33,7 @@ func ServerSaid(err error) error {
 	return err
 }
 
-// Unreachable adds to the error of a connection that could not be made what to look at.
+// Unreachable adds to the error of a failed connection attempt what to check.
 func Unreachable(err error) error {
 	var refused *pgconn.ConnectError
 	if errors.As(err, &refused) {
@@ -42,7 +42,7 @@ func Unreachable(err error) error {
 	return err
 }
 
-// State returns the SQLSTATE of the server's answer, "" where an error is none.
+// State returns the SQLSTATE of the server's answer, or "" if the error is not one.
 func State(err error) string {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
@@ -51,8 +51,8 @@ func State(err error) string {
 	return ""
 }
 
-// Lost reports whether an error means that the connection is of no more use, so that nothing can be said of the
-// message itself: anything that is not an answer of the server, and the answers with which it ends a session.
+// Lost reports whether an error means that the connection is no longer usable, so that it says nothing about the
+// message: anything that is not an answer of the server, and the answers with which the server ends a session.
 func Lost(err error) bool {
 	if err == nil {
 		return false
@@ -65,8 +65,8 @@ func Lost(err error) bool {
 		pg.Code == IdleInTransaction || pg.Code == ReadOnlySession
 }
 
-// Troubled reports whether an error means that the server could not do what it was asked for reasons of its own: it lacks
-// memory, disk or connections, an administrator's limit ended the statement, or somebody holds a lock for too long.
+// Troubled reports whether an error means that the server could not do what it was asked, for reasons of its own: it is out of
+// memory, disk or connections, an administrator's limit ended the statement, or a lock is held for too long.
 func Troubled(err error) bool {
 	state := State(err)
 	return strings.HasPrefix(state, "53") || strings.HasPrefix(state, "58") || state == LockNotAvailable || state == QueryCanceled

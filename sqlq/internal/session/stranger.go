@@ -8,18 +8,18 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// StrangersEvery is the pause between looks for strangers, while a lock is refused that others may have with good reason.
+// StrangersEvery is the pause between checks for strangers, while a lock is refused that others may rightly hold.
 const StrangersEvery = 10 * time.Second
 
-// Strangers are sessions that hold locks of the library's, and of which it was said. Each goroutine that is refused locks has
+// Strangers are sessions that hold the library's locks and were reported in the log. Each goroutine that is refused locks has
 // its own.
 type Strangers struct {
 	Log    *slog.Logger
-	Looked time.Time // when last
+	Looked time.Time // when they were last checked
 	told   map[store.Stranger]bool
 }
 
-// Tell says once of each that it holds a lock, and what that costs, and once that it does not any more.
+// Tell logs once for each that it holds a lock, and what that costs, and once that it no longer does.
 func (s *Strangers) Tell(found []store.Stranger, costs func(store.Stranger) string) {
 	here := map[store.Stranger]bool{}
 	for _, f := range found {
@@ -40,7 +40,7 @@ func (s *Strangers) Tell(found []store.Stranger, costs func(store.Stranger) stri
 	s.told = here
 }
 
-// HasTold reports whether some of which it was said hold locks still, as far as is known.
+// HasTold reports whether some that were logged still hold locks, as far as is known.
 func (s *Strangers) HasTold() bool { return len(s.told) > 0 }
 
 func attrsOf(f store.Stranger) []any {

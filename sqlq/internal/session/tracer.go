@@ -6,18 +6,18 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// handlerTracer is the program's tracer on a receive connection: it sees what HandleTx handlers run, and nothing of what the
+// handlerTracer is the program's tracer on a receive connection: it sees what HandleTx handlers run, and nothing that the
 // library runs there for itself.
 type handlerTracer struct {
 	pgx.QueryTracer
-	batch   pgx.BatchTracer // each nil where the program's tracer is none
+	batch   pgx.BatchTracer // each is nil if the program's tracer does not implement it
 	copying pgx.CopyFromTracer
 	prepare pgx.PrepareTracer
 
 	ofHandler func(ctx context.Context) bool
 }
 
-// handlerTracer returns nil where there is nothing to trace.
+// handlerTracer returns nil if there is nothing to trace.
 func (c *Connector) handlerTracer(tracer pgx.QueryTracer, why Purpose) pgx.QueryTracer {
 	if tracer == nil || why != Receive {
 		return nil

@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// Attend decides when an endpoint looks for messages. While fetches bring something, receivers go on by themselves; it
-// steps in when one comes back short: look again a moment later, for as long as most looks bring something, then sleep
-// until somebody sends. One that is woken again as soon as it has fallen asleep, a few times in a row, spares the
-// senders the waking and looks by itself for a while. While its queue is paused it does nothing but wait for the end of
-// that, and nobody wakes it for messages.
+// Attend decides when an endpoint looks for messages. While fetches bring something, receivers go on by themselves. When one
+// comes back short, Attend looks again a moment later, for as long as most looks bring something, and then sleeps
+// until a message is sent. An endpoint that is woken as soon as it has fallen asleep, a few times in a row, polls by itself for
+// a while, which saves its senders the wake-ups. While its queue is paused it only waits for the end of the
+// pause, and messages do not wake it.
 func (b *Bell) Attend(ctx context.Context) {
 	l := b.listener
-	naps := 0 // short ones in a row
+	naps := 0 // consecutive short sleeps
 	for ctx.Err() == nil {
 		if b.IsPaused() {
 			l.leave(b)
@@ -34,10 +34,10 @@ func (b *Bell) Attend(ctx context.Context) {
 					patience -= 2
 				}
 			}
-			if b.IsPaused() { // which woke it, perhaps in one of these looks
+			if b.IsPaused() { // the pause woke it, perhaps during one of these looks
 				continue
 			}
-			// Whoever inserted before senders notify was noted or has committed: this look sees the latter.
+			// A sender that inserted before senders began to notify was noted, or has committed: then this look finds its message.
 			if how = l.sleep(ctx, b); how == Watching && (b.Look(ctx) > 1 || l.rests(b) != Watching) {
 				continue
 			}
@@ -50,8 +50,8 @@ func (b *Bell) Attend(ctx context.Context) {
 	}
 }
 
-// pollPause is how long an endpoint sleeps at most. While somebody wakes it, the listener polls for all endpoints. But
-// what a frozen or cut-off process holds comes free when the server ends its sessions, and nobody notifies then.
+// pollPause returns how long an endpoint sleeps at most. While it can be woken, the listener polls for all endpoints. But
+// what a frozen or cut-off process holds becomes free when the server ends its sessions, and that sends no notification.
 func (b *Bell) pollPause(how Rest) time.Duration {
 	if how != Deaf && !b.IsSuspicious() {
 		return time.Hour
@@ -60,10 +60,10 @@ func (b *Bell) pollPause(how Rest) time.Duration {
 	if every := b.listener.PollInterval; every > 0 && (every < d || b.listener.onlyPolls()) {
 		d = every
 	}
-	return d/2 + time.Duration(b.listener.Rand()*float64(d)) // the processes of a fleet, spread
+	return d/2 + time.Duration(b.listener.Rand()*float64(d)) // spreads out the processes of a fleet
 }
 
-// wokenWithin reports whether somebody rang, or interrupted the wait, within d.
+// wokenWithin reports whether the bell was rung, or the wait interrupted, within d.
 func (b *Bell) wokenWithin(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -2,27 +2,27 @@ package wakeup
 
 import "context"
 
-// Bell is how an endpoint of this process is woken. Its fields are what the listening session must know of the endpoint; they are
-// set before it is given to a Listener. Rung may be called with the Listener's mutex held: it must not call its
+// Bell wakes an endpoint of this process. Its fields are what the listening session needs to know about the endpoint; set them
+// before giving the Bell to a Listener. Rung may be called with the Listener's mutex held, so it must not call the Listener's
 // methods.
 type Bell struct {
-	Queue string // that the endpoint receives from
+	Queue string // from which the endpoint receives
 
 	Rung         func(why Reason)              // notes that there may be something to fetch
-	Look         func(ctx context.Context) int // fetches until the end of the queue is in sight; how many fetches brought something
+	Look         func(ctx context.Context) int // fetches until the end of the queue is in sight, and returns how many fetches brought something
 	HasRoom      func() bool                   // reports whether a message that arrives now would be handled at once
 	IsPaused     func() bool                   // reports whether an operator has paused the queue
-	IsSuspicious func() bool                   // reports whether a process has died that may hold messages still: nobody notifies of those
+	IsSuspicious func() bool                   // reports whether a dead process may still hold messages; their release sends no notification
 
 	listener *Listener
-	woken    chan struct{} // filled when somebody rings
+	woken    chan struct{} // filled when the bell is rung
 }
 
-// Reason is why a bell is rung.
+// Reason says why a bell is rung.
 type Reason int
 
 const (
-	Called   Reason = iota // something has changed, or another process calls
+	Called   Reason = iota // something has changed, or another process has called
 	Notified               // a sender has committed something
 	Found                  // polling has found messages
 	Sent                   // a sender of this process has committed something
@@ -34,13 +34,13 @@ func NewBell(b Bell) *Bell {
 	return &b
 }
 
-// Ring has the endpoint look for messages.
+// Ring makes the endpoint look for messages.
 func (b *Bell) Ring(why Reason) {
 	b.Rung(why)
 	b.Interrupt()
 }
 
-// Interrupt ends the wait of Attend, if it waits, or keeps the next one from beginning.
+// Interrupt ends the current wait of Attend, or else the next one as soon as it begins.
 func (b *Bell) Interrupt() {
 	select {
 	case b.woken <- struct{}{}:
@@ -48,15 +48,15 @@ func (b *Bell) Interrupt() {
 	}
 }
 
-// Overflow says that there may be more in the queue than the endpoint can do: it leaves the watch to others, and calls them.
+// Overflow notes that the queue may contain more than the endpoint can handle: it leaves the watch to others, and calls them.
 func (b *Bell) Overflow() { b.listener.overflow(b) }
 
-// CallOthers wakes the endpoint's receivers in other processes, on whatever connection there is: there are messages that this
-// one leaves to them.
+// CallOthers wakes the endpoint's receivers in other processes, on whatever connection is available, for messages that this
+// process leaves to them.
 func (b *Bell) CallOthers() { b.listener.wakeOthers(b) }
 
 // Rests returns how the endpoint sleeps.
 func (b *Bell) Rests() Rest { return b.listener.rests(b) }
 
-// IsRefused reports whether the endpoint would sleep and cannot, because others have the sleeper's lock.
+// IsRefused reports whether the endpoint wants to sleep and cannot, because others have the sleeper's lock.
 func (b *Bell) IsRefused() bool { return b.listener.isRefused(b) }

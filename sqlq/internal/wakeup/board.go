@@ -8,63 +8,63 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// board is what the Listener's goroutine and others tell each other: how the endpoints wish to stand towards senders and how they
-// do, what is to be notified, and whether the session can be relied on. mu guards all of it but bells; a Bell's Rung is called
-// with mu held, so the endpoint's own mutex is taken after it, never before it.
+// board is what the Listener's goroutine and others tell each other: the state towards senders that each endpoint wants and the one it
+// has, which channels to notify, and whether the session can be relied on. mu guards all of it except bells. A Bell's Rung is called
+// with mu held, so the endpoint's own mutex is taken after mu, never before.
 type board struct {
 	bells     []*Bell // set once
 	mu        sync.Mutex
-	connected bool               // and LISTEN was seen to work
-	round     int                // the number of the round under way; 0: none, it waits
+	connected bool               // connected, and LISTEN was seen to work
+	round     int                // the number of the current round; 0: none, it waits
 	rounds    int                // the number of the last round
-	late      bool               // the round under way takes so long that nobody may rely on it
-	wakes     []string           // channels to be notified
-	interrupt context.CancelFunc // of the wait
+	late      bool               // the current round takes so long that endpoints must not rely on it
+	wakes     []string           // channels to notify
+	interrupt context.CancelFunc // ends the wait
 	poked     bool               // there is something to do
 	byChannel map[string]*Bell
 	tables    map[*Bell]store.TableID
 	posts     map[*Bell]*post
 	delayed   string // channel of the delayed messages
-	lead      string // channel of the processes that lead no more
-	queues    string // channel of the registry: new, paused and resumed queues
-	changed   bool   // queues were made, paused or resumed: see what that is to ours
-	stale     bool   // begin anew
+	lead      string // channel on which a process says that it no longer leads
+	queues    string // channel of the registry: queues created, paused or resumed
+	changed   bool   // queues were created, paused or resumed: compare with ours
+	stale     bool   // start over with a new session
 }
 
-// Rest is how an endpoint sleeps.
+// Rest says how an endpoint sleeps.
 type Rest int
 
 const (
-	Deaf     Rest = iota // it does not, or nobody can wake it: only polling helps
+	Deaf     Rest = iota // it does not sleep, or cannot be woken: only polling helps
 	Watching             // senders notify it
-	OnCall               // another process is notified, and calls it when it has more than it can do
+	OnCall               // another process is notified, and calls this one when it has more than it can handle
 )
 
-// wish is how an endpoint wants to stand towards senders.
+// wish is the state towards senders that an endpoint wants.
 type wish int
 
 const (
-	awake  wish = iota // looks by itself, and keeps the watch if it has it
-	asleep             // keeps the watch if it is free, else is on call
-	away               // leaves the watch to others
+	awake  wish = iota // it looks by itself, and keeps the watch if it has it
+	asleep             // it takes the watch if that is free, and otherwise is on call
+	away               // it leaves the watch to others
 )
 
-// post is how an endpoint stands towards its queue's senders: what it wishes, and what the session holds for it. The
+// post is an endpoint's state towards its queue's senders: what it wants, and what the session holds for it. The
 // listener's mutex guards it; only the listener's goroutine changes what the session holds.
 type post struct {
 	bell   *Bell
 	wish   wish
-	asking chan struct{} // closed when the wish to sleep is granted or withdrawn; nil: it has been
+	asking chan struct{} // closed when the wish to sleep is granted or withdrawn; nil: no wish is pending
 
 	watch bool            // the session holds the watch, and listens on the queue's channel
-	flag  bool            // and the sleeper's lock
+	flag  bool            // the session also holds the sleeper's lock
 	noted map[string]bool // transactions that were writing when it fell asleep
 
-	refusals int       // how often in a row the sleeper's lock was refused
-	refused  time.Time // when first
-	again    time.Time // when to try next
+	refusals int       // how many times in a row the sleeper's lock was refused
+	refused  time.Time // the first of these times
+	again    time.Time // when to try again
 
-	call   bool // others are to be called
+	call   bool // the others must be called
 	called time.Time
 }
 
@@ -73,7 +73,7 @@ func (p *post) wishFor(w wish) {
 	p.answer()
 }
 
-// answer lets the endpoint that waits for its wish to sleep go on, granted or not.
+// answer releases an endpoint that waits for its wish to sleep, whether it was granted or not.
 func (p *post) answer() {
 	if p.asking != nil {
 		close(p.asking)
@@ -89,12 +89,12 @@ func (p *post) rests() Rest {
 	case p.flag:
 		return Watching
 	case p.watch:
-		return Deaf // the sleeper's lock was refused, so senders do not see that it sleeps
+		return Deaf // the sleeper's lock was refused, so senders cannot see that it sleeps
 	}
 	return OnCall
 }
 
-// refuse notes that the sleeper's lock was refused. Mostly a sender has it, for microseconds.
+// refuse notes that the sleeper's lock was refused. Usually a sender has it, for microseconds.
 func (p *post) refuse(now time.Time) {
 	if p.refusals == 0 {
 		p.refused = now
@@ -103,7 +103,7 @@ func (p *post) refuse(now time.Time) {
 	p.again = now.Add(min(time.Millisecond<<min(p.refusals, 10), time.Second))
 }
 
-// poke ends the wait, or keeps the next from beginning.
+// poke ends the current wait, or else the next one as soon as it begins.
 func (b *board) poke() {
 	b.poked = true
 	if b.interrupt != nil {
@@ -111,14 +111,14 @@ func (b *board) poke() {
 	}
 }
 
-// Hears reports whether the listener is connected, so that others can tell it something.
+// Hears reports whether the listener is connected, so that it hears notifications.
 func (b *board) Hears() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.connected && !b.late
 }
 
-// registryChanged has the listener compare.
+// registryChanged makes the listener compare the registry.
 func (b *board) registryChanged() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -126,7 +126,7 @@ func (b *board) registryChanged() {
 	b.poke()
 }
 
-// Refresh has the listener begin anew: other tables, or other instance numbers.
+// Refresh makes the listener start over, because tables or instance numbers have changed.
 func (b *board) Refresh() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -134,7 +134,7 @@ func (b *board) Refresh() {
 	b.poke()
 }
 
-// Notify has channels notified soon, on the listener's connection; false where that cannot be relied on.
+// Notify arranges for channels to be notified soon, on the listener's connection; false if that cannot be relied on.
 func (b *board) Notify(channels []string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -152,7 +152,7 @@ func (b *board) rests(bell *Bell) Rest {
 	return b.howRests(bell)
 }
 
-// howRests is rests for those who hold mu. While the listener is late it wakes nobody.
+// howRests returns how the endpoint sleeps; a late listener wakes no endpoint. The caller holds mu.
 func (b *board) howRests(bell *Bell) Rest {
 	if b.late {
 		return Deaf
@@ -160,7 +160,7 @@ func (b *board) howRests(bell *Bell) Rest {
 	return b.posts[bell].rests()
 }
 
-// isRefused reports whether the endpoint would sleep and cannot, because others have the sleeper's lock.
+// isRefused reports whether the endpoint wants to sleep and cannot, because others have the sleeper's lock.
 func (b *board) isRefused(bell *Bell) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -168,7 +168,7 @@ func (b *board) isRefused(bell *Bell) bool {
 	return p != nil && p.wish == asleep && p.watch && p.refusals > 0
 }
 
-// keepsWatch reports whether the session keeps the watch over the queue that a channel is for.
+// keepsWatch reports whether the session keeps the watch over the queue of a channel.
 func (b *board) keepsWatch(channel string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -176,7 +176,7 @@ func (b *board) keepsWatch(channel string) bool {
 	return bell != nil && b.posts[bell] != nil && b.posts[bell].watch
 }
 
-// rouse spares the senders: the endpoint looks by itself for a while, and keeps the watch, so that nobody else does.
+// rouse lets the endpoint poll by itself for a while, which saves senders the wake-ups. It keeps the watch, so that no other process takes it.
 func (b *board) rouse(bell *Bell) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -186,7 +186,7 @@ func (b *board) rouse(bell *Bell) {
 	}
 }
 
-// leave leaves the watch to others, without calling them: the endpoint's queue is paused.
+// leave leaves the watch to others without calling them, because the endpoint's queue is paused.
 func (b *board) leave(bell *Bell) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -196,7 +196,7 @@ func (b *board) leave(bell *Bell) {
 	}
 }
 
-// overflow says that there may be more in the queue than the endpoint can do: it leaves the watch to others, and calls
+// overflow notes that the queue may contain more than the endpoint can handle: it leaves the watch to others, and calls
 // them.
 func (b *board) overflow(bell *Bell) {
 	b.mu.Lock()
@@ -206,14 +206,14 @@ func (b *board) overflow(bell *Bell) {
 		return
 	}
 	if p.wish == asleep {
-		defer bell.Ring(Called) // it must not go on sleeping as if others would wake it
+		defer bell.Ring(Called) // it must not go on sleeping as if it could still be woken
 	}
 	p.wishFor(away)
 	p.call = true
 	b.poke()
 }
 
-// which returns the endpoints whose posts are as asked for, always in the same order.
+// which returns the endpoints whose posts satisfy the condition, always in the same order.
 func (b *board) which(is func(*post) bool) (bells []*Bell) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -245,7 +245,7 @@ func (b *board) tablesOf(bells []*Bell) []store.TableID {
 	return tables
 }
 
-// each calls do with each bell and its post.
+// each calls do for each bell and its post.
 func (b *board) each(do func(bell *Bell, p *post)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -254,7 +254,7 @@ func (b *board) each(do func(bell *Bell, p *post)) {
 	}
 }
 
-// noteChanged has the next round compare the registry with what is known of it.
+// noteChanged makes the next round compare the registry with what is known of it.
 func (b *board) noteChanged() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package wakeup lets the endpoints of a process sleep and wakes them: by one session that listens for all of them, by the watch
-// that one of all processes keeps over a queue, and by polling under it. It knows of an endpoint what its Bell says.
+// Package wakeup lets the endpoints of a process sleep and wakes them. One session listens for all of them, one of all processes
+// keeps the watch over each queue, and polling is the safety net. All that it knows about an endpoint is in its Bell.
 package wakeup
 
 import (
@@ -16,50 +16,50 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// Listener is the one connection of a process that listens, for all queues. Its goroutine owns the session and all that
-// the session holds; others say what they wish for and wait until it is so. The goroutine never waits for a lock that
-// others can hold for long, and whenever it takes long all the same, endpoints poll by themselves.
+// Listener is the one connection of a process that listens, for all queues. Its goroutine owns the session and everything that
+// the session holds; others ask for a state and wait until it is reached. The goroutine never waits for a lock that
+// others can hold for long. If it is slow in spite of that, endpoints poll by themselves.
 type Listener struct {
 	Config
 	board
-	silent    bool              // it was said that LISTEN does not work
-	pooled    atomic.Bool       // nothing but polling is possible
-	strangers session.Strangers // with locks that keep receivers from sleeping
-	stoodBy   time.Time         // when those on call last tried to take the watch
+	silent    bool              // it was logged that LISTEN does not work
+	pooled    atomic.Bool       // only polling is possible
+	strangers session.Strangers // that hold locks which keep receivers from sleeping
+	stoodBy   time.Time         // when endpoints on call last tried to take the watch
 }
 
 var errStale = errors.New("what to listen for has changed")
 
-// Config is what a Listener works with. Its functions may be called from any goroutine; IsDraining with the Listener's mutex held.
+// Config is what a Listener works with. Its functions may be called from any goroutine, and IsDraining with the Listener's mutex held.
 type Config struct {
 	Store     *store.Schema
-	Pool      *pgxpool.Pool // the program's: for what the session cannot do
+	Pool      *pgxpool.Pool // the program's, for what the session cannot do
 	Log       *slog.Logger
 	Connector *session.Connector
 	Outage    *session.Outage
 
-	HasListenURL bool          // connections that listen lead elsewhere than the pool
+	HasListenURL bool          // listening connections do not go where the pool's go
 	PollInterval time.Duration // 0: the defaults
-	StandbyEvery time.Duration // how often one on call tries to take the watch
+	StandbyEvery time.Duration // how often an endpoint on call tries to take the watch
 	Rand         func() float64
 
 	IsDraining      func() bool
-	Lost            func()                                           // the connection was lost: the next may reach another server
-	ReadPaused      func(ctx context.Context, c *session.Conn) error // learns which queues are paused
-	NotifyOtherwise func(channels []string)                          // notifies channels, not on this session; does not wait
+	Lost            func()                                           // called when the connection was lost: the next one may reach another server
+	ReadPaused      func(ctx context.Context, c *session.Conn) error // reads which queues are paused
+	NotifyOtherwise func(channels []string)                          // notifies channels on another connection; does not wait
 
-	Process      func() int32 // the number of the lock that shows that the process lives; 0: it has none
+	Process      func() int32 // returns the number of the lock that shows that the process is alive; 0: it has none
 	Leads        func() bool  // reports whether this process moves due messages
-	DueSoon      func()       // there is a delayed message that is due before others
-	LeadIsVacant func()       // the process that led does so no more
+	DueSoon      func()       // called when a delayed message is due earlier than all others
+	LeadIsVacant func()       // called when the leading process has stopped leading
 }
 
-// New returns a Listener that does not listen yet.
+// New returns a Listener, which does not listen yet.
 func New(config Config) *Listener {
 	return &Listener{Config: config, strangers: session.Strangers{Log: config.Log}}
 }
 
-// Use has the Listener listen for these. It is called once, before Listen and before the bells are used.
+// Use makes the Listener listen for these bells. It is called once, before Listen and before the bells are used.
 func (l *Listener) Use(bells []*Bell) {
 	l.bells = bells
 	for _, b := range bells {
@@ -67,7 +67,7 @@ func (l *Listener) Use(bells []*Bell) {
 	}
 }
 
-// Listen keeps a connection until ctx ends.
+// Listen maintains a connection until ctx ends.
 func (l *Listener) Listen(ctx context.Context) {
 	var retry session.Backoff
 	for ctx.Err() == nil {
@@ -80,7 +80,7 @@ func (l *Listener) Listen(ctx context.Context) {
 		if errors.Is(err, session.ErrPooled) {
 			l.Outage.End(session.Listen, time.Now())
 			l.onlyPoll(ctx)
-			select { // it may have been mistaken, or be taken away
+			select { // the detection may be wrong, or the pooler may go away
 			case <-ctx.Done():
 			case <-time.After(lookForPooler):
 			}
@@ -98,7 +98,7 @@ func (l *Listener) Listen(ctx context.Context) {
 	}
 }
 
-// heard says that LISTEN works: at the beginning, and when it did not.
+// heard logs that LISTEN works: at the start, and when it had not worked before.
 func (l *Listener) heard() {
 	level := slog.LevelDebug
 	if l.silent {
@@ -109,7 +109,7 @@ func (l *Listener) heard() {
 	l.Log.Log(context.Background(), level, "sqlq: listening; senders wake the endpoints", "endpoints", namesOf(l.bells))
 }
 
-// session makes a connection that listens, tests it, and keeps it until it is lost. Then it returns why.
+// session opens a connection that listens, tests it, and keeps it until it is lost. It returns the reason.
 func (l *Listener) session(ctx context.Context, retry *session.Backoff) error {
 	settingUp, cancel := context.WithTimeout(ctx, setUpWithin)
 	defer cancel()
@@ -143,16 +143,16 @@ func (l *Listener) session(ctx context.Context, retry *session.Backoff) error {
 	l.heard()
 	l.mu.Lock()
 	l.connected = true
-	l.changed = true // what was notified before goes for pauses too
+	l.changed = true // notifications about pauses may have been missed too
 	l.mu.Unlock()
 	for _, bell := range l.bells {
-		bell.Ring(Called) // whatever was notified meanwhile went unheard
+		bell.Ring(Called) // notifications in the meantime were missed
 	}
 	return l.attend(ctx, s)
 }
 
-// compare looks whether queues were paused or resumed, and begins anew when the queue of an endpoint is another table than
-// it was: dropped and made again.
+// compare checks whether queues were paused or resumed, and starts over if the queue of an endpoint has another table than
+// before, because it was dropped and created again.
 func (l *Listener) compare(ctx context.Context, c *session.Conn) error {
 	l.mu.Lock()
 	changed := l.changed
@@ -162,7 +162,7 @@ func (l *Listener) compare(ctx context.Context, c *session.Conn) error {
 		return nil
 	}
 	if err := l.ReadPaused(ctx, c); session.State(err) == session.LockNotAvailable {
-		time.AfterFunc(time.Second, l.registryChanged) // somebody has locked the registry
+		time.AfterFunc(time.Second, l.registryChanged) // the registry is locked
 		return nil
 	} else if err != nil {
 		return err
@@ -181,7 +181,7 @@ func (l *Listener) compare(ctx context.Context, c *session.Conn) error {
 	return nil
 }
 
-// subscribe listens for calls to all queues, for delayed messages, for the end of whoever leads, and for new, paused and
+// subscribe listens for calls to all queues, for delayed messages, for a leader that steps down, and for new, paused and
 // resumed queues.
 func (l *Listener) subscribe(ctx context.Context, c *session.Conn) error {
 	st := l.Store
@@ -194,7 +194,7 @@ func (l *Listener) subscribe(ctx context.Context, c *session.Conn) error {
 	for i, bell := range l.bells {
 		table := found[i]
 		if table == 0 {
-			continue // dropped while we run; its receivers say so
+			continue // dropped while we run, which its receivers log
 		}
 		tables[bell], posts[bell] = table, &post{bell: bell}
 		byChannel[table.Channel()], byChannel[table.CallChannel()] = bell, bell
@@ -215,8 +215,8 @@ func (l *Listener) subscribe(ctx context.Context, c *session.Conn) error {
 	return nil
 }
 
-// notifyFromElsewhere notifies the listening connection from another session: one of the program's pool, or, where the program
-// has them all in use, one of its own.
+// notifyFromElsewhere notifies the listening connection from another session: one of the program's pool or, if all of
+// those are in use, a new one.
 func (l *Listener) notifyFromElsewhere(ctx context.Context) error {
 	soon, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
@@ -232,8 +232,8 @@ func (l *Listener) notifyFromElsewhere(ctx context.Context) error {
 	return l.Store.Wakeups.Notify(ctx, c, []string{l.delayed})
 }
 
-// selfTest sees that a notification from another session arrives. Behind a transaction pooler that was not recognised as
-// one LISTEN succeeds and nothing ever comes.
+// selfTest checks that a notification from another session arrives. Behind a transaction pooler that was not recognised as
+// one, LISTEN succeeds and nothing ever arrives.
 func (l *Listener) selfTest(ctx context.Context, c *session.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -246,7 +246,7 @@ func (l *Listener) selfTest(ctx context.Context, c *session.Conn) error {
 			return fmt.Errorf("%w: %w", session.ErrDeaf, err)
 		}
 		if n == nil {
-			continue // something else arrived
+			continue // another notification arrived
 		}
 		l.notified(n.Channel)
 		if n.Channel == l.delayed {
@@ -255,7 +255,7 @@ func (l *Listener) selfTest(ctx context.Context, c *session.Conn) error {
 	}
 }
 
-// wait waits for a notification, a request, or the time to look again.
+// wait waits for a notification, for a request, or until it is time to look again.
 func (l *Listener) wait(ctx context.Context, c *session.Conn, pause time.Duration) error {
 	waiting, cancel := context.WithTimeout(ctx, pause)
 	defer cancel()
@@ -278,7 +278,7 @@ func (l *Listener) wait(ctx context.Context, c *session.Conn, pause time.Duratio
 	l.mu.Unlock()
 	switch {
 	case err == nil:
-		if n != nil && n.PID != c.PgConn().PID() { // else it is this process's own call
+		if n != nil && n.PID != c.PgConn().PID() { // otherwise it is this process's own call
 			l.notified(n.Channel)
 		}
 		return nil

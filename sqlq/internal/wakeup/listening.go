@@ -8,28 +8,28 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/session"
 )
 
-// Bounds of what the listener does with its session between two waits.
+// Time limits of the listener's work between two waits.
 const (
-	// listenerLate is after how long endpoints no longer rely on the listener, and poll until it has come back.
+	// listenerLate is the time after which endpoints no longer rely on a round of the listener, and poll until it has ended.
 	listenerLate = time.Second
-	// listenerLost is after how long its connection is given up.
+	// listenerLost is the time after which its connection is given up.
 	listenerLost = 10 * time.Second
-	// setUpWithin bounds the making of the connection, and what comes before it is relied on.
+	// setUpWithin limits the opening of the connection, and everything before it can be relied on.
 	setUpWithin = time.Minute
-	// listenerLocks is how long the session waits for a lock on a table, as the server writes it.
+	// listenerLocks is how long the session waits for a lock on a table, in the server's notation.
 	listenerLocks = "100ms"
 )
 
-// listening is a session that listens, as its goroutine sees it.
+// listening is a listening session, used only by the listener's goroutine.
 type listening struct {
 	c     *session.Conn
 	poll  time.Time     // when to poll next
-	look  time.Duration // the last pause between looks for writing transactions; 0: none was looked for
-	alive bool          // it holds the lock that shows that the process lives
-	tried time.Time     // when it last tried to take that
+	look  time.Duration // the last pause between checks of writing transactions; 0: there were none to check
+	alive bool          // it holds the lock that shows that the process is alive
+	tried time.Time     // when it last tried to take that lock
 }
 
-// attend does on a session that listens what endpoints wish for and senders ask for, until it is lost.
+// attend does what endpoints and senders ask for, on a listening session, until it is lost.
 func (l *Listener) attend(ctx context.Context, s *listening) error {
 	for {
 		pause, err := l.bounded(ctx, s)
@@ -42,7 +42,7 @@ func (l *Listener) attend(ctx context.Context, s *listening) error {
 	}
 }
 
-// bounded makes a round. While it takes too long, endpoints poll instead of relying on it, and in the end it loses the
+// bounded runs a round. If it takes too long, endpoints poll instead of relying on it, and finally it loses the
 // connection.
 func (l *Listener) bounded(ctx context.Context, s *listening) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, listenerLost)
@@ -61,13 +61,13 @@ func (l *Listener) bounded(ctx context.Context, s *listening) (time.Duration, er
 	if l.late {
 		l.late = false
 		for _, bell := range l.bells {
-			defer bell.Ring(Called) // to rely on it again
+			defer bell.Ring(Called) // so that it relies on the listener again
 		}
 	}
 	return pause, err
 }
 
-// beLate switches all endpoints to polling, and notify by other means, until a round ends.
+// beLate switches all endpoints to polling, and notifications to other connections, until a round ends.
 func (l *Listener) beLate(round int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -87,7 +87,7 @@ func (l *Listener) beLate(round int) {
 	}
 }
 
-// makeRound does all there is to do, and returns for how long to wait then. The poll comes first: it is the net under the rest.
+// makeRound does everything there is to do, and returns how long to wait afterwards. The poll comes first, because it is the safety net for the rest.
 func (l *Listener) makeRound(ctx context.Context, s *listening) (pause time.Duration, err error) {
 	if time.Until(s.poll) <= 0 {
 		if err := l.poll(ctx, s.c); err != nil {
@@ -133,15 +133,15 @@ func (l *Listener) makeRound(ctx context.Context, s *listening) (pause time.Dura
 	return pause, nil
 }
 
-// aliveAgain is the pause between attempts to take the lock that shows that the process lives.
+// aliveAgain is the pause between attempts to take the lock that shows that the process is alive.
 const aliveAgain = time.Second
 
-// holdAlive tries to take the lock that shows that the process lives, if it has one.
+// holdAlive tries to take the lock that shows that the process is alive, if it has one.
 func (l *Listener) holdAlive(ctx context.Context, s *listening) (err error) {
 	s.tried = time.Now()
 	if process := l.Process(); process != 0 && !s.alive {
 		if s.alive, err = l.Store.Instances.TryAlive(ctx, s.c, process); err != nil {
-			return fmt.Errorf("show that the process lives: %w", err)
+			return fmt.Errorf("take the lock that shows that the process is alive: %w", err)
 		}
 	}
 	return nil

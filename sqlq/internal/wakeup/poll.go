@@ -9,15 +9,15 @@ import (
 )
 
 const (
-	// pollNet is the default of Config.PollInterval where LISTEN works.
+	// pollNet is the default of Config.PollInterval if LISTEN works.
 	PollNet = 30 * time.Second
-	// pollDeaf is the default of Config.PollInterval where LISTEN does not work.
+	// pollDeaf is the default of Config.PollInterval if LISTEN does not work.
 	PollDeaf = time.Second
-	// lookForPooler is how often a process that polls because of a transaction pooler looks whether it is still there.
+	// lookForPooler is how often a process that polls because of a transaction pooler checks whether it is still there.
 	lookForPooler = 5 * time.Minute
 )
 
-// onlyPoll says once that endpoints poll, and why.
+// onlyPoll logs once that endpoints poll, and why.
 func (l *Listener) onlyPoll(ctx context.Context) {
 	if l.pooled.Swap(true) {
 		return
@@ -34,12 +34,12 @@ func (l *Listener) onlyPoll(ctx context.Context) {
 	l.Log.Warn("sqlq: polling for messages instead of being woken", "err", session.ErrPooled, "every", every, "advice", advice, "endpoints", namesOf(l.bells))
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if delayed, _, err := l.Store.Tables.Shared(ctx, l.Pool); err == nil { // so that this process's own mover is told
+	if delayed, _, err := l.Store.Tables.Shared(ctx, l.Pool); err == nil { // so that this process's own mover is woken
 		l.hear(delayed.Channel())
 	}
 }
 
-// onlyPolls says that nothing but polling is possible, so that Config.PollInterval counts, whatever it is.
+// onlyPolls reports whether only polling is possible, so that Config.PollInterval applies, whatever its value.
 func (l *Listener) onlyPolls() bool { return l.pooled.Load() }
 
 func (l *Listener) pollInterval() time.Duration {
@@ -49,7 +49,7 @@ func (l *Listener) pollInterval() time.Duration {
 	return PollNet
 }
 
-// poll is the net under the wake-ups: one statement for all queues that sleep.
+// poll is the safety net for wake-ups: one statement for all queues whose endpoints sleep.
 func (l *Listener) poll(ctx context.Context, c *session.Conn) error {
 	waiting, err := l.waiting(ctx, c, l.which(func(p *post) bool { return p.rests() != Deaf }))
 	if err != nil {
@@ -62,8 +62,8 @@ func (l *Listener) poll(ctx context.Context, c *session.Conn) error {
 	return nil
 }
 
-// waiting returns those of the endpoints in whose queues there are messages, held ones included. A table that somebody has
-// locked is passed over: nobody could receive from it.
+// waiting returns the endpoints whose queues contain messages, held ones included. A locked table is skipped: no receiver could
+// fetch from it.
 func (l *Listener) waiting(ctx context.Context, c *session.Conn, bells []*Bell) (has []*Bell, err error) {
 	st := l.Store
 	for range 2 {
@@ -94,7 +94,7 @@ func (l *Listener) waiting(ctx context.Context, c *session.Conn, bells []*Bell) 
 		}
 		bells = free
 	}
-	return nil, nil // the locks change too quickly; there is a next time
+	return nil, nil // the locks change too quickly; the next poll will do
 }
 
 func namesOf(bells []*Bell) []string {

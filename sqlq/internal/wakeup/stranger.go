@@ -9,16 +9,16 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// tellOfStrangers says who keeps receivers from sleeping, and returns when to look for that.
+// tellOfStrangers logs which sessions keep receivers from sleeping, and returns when to check that.
 func (l *Listener) tellOfStrangers(ctx context.Context, s *listening) (time.Duration, error) {
 	st, now := &l.strangers, time.Now()
 	regular := st.Looked.Add(session.StrangersEvery)
 	next := now.Add(time.Hour)
-	refused, standBy := map[string]bool{}, map[string]bool{} // queues whose sleeper's lock and whose watch others have
+	refused, standBy := map[string]bool{}, map[string]bool{} // queues whose sleeper's lock, and whose watch, others have
 	l.each(func(bell *Bell, p *post) {
 		due := next
 		switch {
-		case p.refusals > 0 && p.wish == asleep: // mostly to a sender's probe, which is over by then
+		case p.refusals > 0 && p.wish == asleep: // mostly because of a sender's probe, which is over by then
 			if due = p.refused.Add(listenerLate); !due.After(st.Looked) {
 				due = regular
 			}

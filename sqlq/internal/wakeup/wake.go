@@ -9,7 +9,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/session"
 )
 
-// wakeOthers wakes an endpoint's receivers in other processes: there are messages that this one leaves to them.
+// wakeOthers wakes an endpoint's receivers in other processes, for messages that this one leaves to them.
 func (l *Listener) wakeOthers(bell *Bell) {
 	if l.Hears() {
 		l.overflow(bell)
@@ -24,8 +24,8 @@ func (l *Listener) wakeOthers(bell *Bell) {
 	}()
 }
 
-// Wake wakes an endpoint of this process that sleeps on a channel; false where there is none, or where it would not
-// fetch any more.
+// Wake wakes an endpoint of this process that sleeps on a channel; false if there is none, or if it would no longer
+// fetch.
 func (l *Listener) Wake(channel string) bool {
 	l.mu.Lock()
 	bell := l.byChannel[channel]
@@ -43,7 +43,7 @@ func (l *Listener) Wake(channel string) bool {
 	return false
 }
 
-// sendWakes notifies the channels that are to be notified.
+// sendWakes notifies the requested channels.
 func (l *Listener) sendWakes(ctx context.Context, c *session.Conn) error {
 	l.mu.Lock()
 	channels := l.wakes
@@ -56,7 +56,7 @@ func (l *Listener) sendWakes(ctx context.Context, c *session.Conn) error {
 	channels = slices.Compact(channels)
 	for _, channel := range channels {
 		if l.keepsWatch(channel) {
-			l.notified(channel) // of its own notifications it takes no notice
+			l.notified(channel) // it ignores notifications from its own session
 		}
 	}
 	if err := l.Store.Wakeups.Notify(ctx, c, channels); err != nil {

@@ -11,33 +11,33 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// The watch. If every sleeping process were notified of every message, a queue would cost the more the more processes
-// receive from it. So of the processes that sleep on a queue one keeps the watch: it holds the queue's watch lock, which
-// only one session can, listens on the queue's channel, and while it sleeps it holds the sleeper's lock, shared. Senders
-// that insert afterwards see the sleeper's lock and notify. Whoever inserted before holds the table's lock until its
-// transaction ends; those are noted, and looked for until they have ended. So no message waits for the poll, and senders
+// The watch. If every sleeping process were notified of every message, a queue would cost more with each process that
+// receives from it. So of the processes that sleep on a queue, one keeps the watch: it holds the queue's watch lock, which
+// only one session can hold, listens on the queue's channel, and while it sleeps it holds the sleeper's lock, shared. Senders
+// that insert afterwards see the sleeper's lock and notify. A transaction that inserted before holds the table's lock until it
+// ends; such transactions are noted, and checked until they have ended. So no message waits for the poll, and senders
 // to a queue whose watch is awake do not notify at all.
 //
-// The others are on call: they do not hear the senders. Whoever is awake and has more than it can do gives up the watch,
-// if it has it, and calls them; each looks, and the first that finds nothing more to do takes the watch. If the process
-// with the watch dies or freezes nobody is called, so those on call try to take the watch, and see whether messages
-// wait, every second.
+// The others are on call: they do not hear the senders. A process that is awake and has more than it can handle gives up the
+// watch, if it has it, and calls them; each looks, and the first that finds nothing more to do takes the watch. If the process
+// with the watch dies or freezes it calls no one, so every second those on call try to take the watch, and check whether
+// messages are waiting.
 //
-// Every role of the database can take these locks too, and keep them. So nobody waits for one: where the sleeper's lock is
-// refused the endpoint does not sleep, but looks every second, and where the watch is refused it is on call.
+// Every role of the database can take these locks too, and keep them. So the library never waits for one: if the sleeper's lock is
+// refused the endpoint does not sleep, but looks every second, and if the watch is refused it is on call.
 const (
-	// linger is the pause between looks of an endpoint that finds its queue empty but does not sleep yet. A look in vain
-	// costs two of its patience, another gives one back.
+	// linger is the pause between looks of an endpoint that finds its queue empty but does not sleep yet. A look that finds nothing
+	// costs two points of its patience, one that finds something gives one back.
 	linger      = time.Millisecond
 	maxPatience = 3
-	// maxNaps is how many sleeps in a row, each shorter than shortNap, make an endpoint look by itself for a while instead.
+	// maxNaps is how many sleeps in a row, each shorter than shortNap, make an endpoint poll by itself for a while instead.
 	maxNaps  = 4
 	shortNap = linger / 2
-	// callEvery bounds how often an endpoint calls others.
+	// callEvery limits how often an endpoint calls others.
 	callEvery = 50 * time.Millisecond
 )
 
-// sleep lets the endpoint sleep, and says how. When it returns watching, senders notify it from now on.
+// sleep lets the endpoint sleep, and returns how. If that is Watching, senders notify it from now on.
 func (l *Listener) sleep(ctx context.Context, bell *Bell) Rest {
 	l.mu.Lock()
 	p := l.posts[bell]
@@ -57,7 +57,7 @@ func (l *Listener) sleep(ctx context.Context, bell *Bell) Rest {
 	return l.rests(bell)
 }
 
-// grant makes what the session holds what the endpoints wish for, so far as others let it, and returns when to try again.
+// grant takes and releases locks until the session holds what the endpoints want, as far as others allow it, and returns when to try again.
 func (l *Listener) grant(ctx context.Context, c *session.Conn) (again time.Duration, err error) {
 	if err := l.release(ctx, c); err != nil {
 		return 0, err
@@ -74,7 +74,7 @@ func (l *Listener) grant(ctx context.Context, c *session.Conn) (again time.Durat
 	defer l.mu.Unlock()
 	again = time.Hour
 	for bell, p := range l.posts {
-		// Who withdrew the wish meanwhile, and has it again, may have been called in between: it cannot go on call yet.
+		// An endpoint that withdrew its wish and then renewed it may have been called in between: it cannot go on call yet.
 		if p.asking != nil && (p.flag || p.asking == asking[bell]) {
 			p.answer()
 		}
@@ -85,7 +85,7 @@ func (l *Listener) grant(ctx context.Context, c *session.Conn) (again time.Durat
 	return again, nil
 }
 
-// release gives back the locks of those that are awake, and the watch of those that are away.
+// release releases the sleeper's locks of endpoints that are awake, and the watch of those that are away.
 func (l *Listener) release(ctx context.Context, c *session.Conn) error {
 	flags := l.which(func(p *post) bool { return p.flag && p.wish != asleep })
 	watches := l.which(func(p *post) bool { return p.watch && p.wish == away })
@@ -138,7 +138,7 @@ func (l *Listener) takeWatch(ctx context.Context, c *session.Conn, bells []*Bell
 	if len(has) == 0 {
 		return nil
 	}
-	// Committed before the sleeper's lock is taken: whoever sees that lock is heard.
+	// This commits before the sleeper's lock is taken, so a sender that sees that lock is heard.
 	if _, err := c.PgConn().Exec(ctx, sql).ReadAll(); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
@@ -146,9 +146,9 @@ func (l *Listener) takeWatch(ctx context.Context, c *session.Conn, bells []*Bell
 	return nil
 }
 
-// raiseFlags has senders notify those that have the watch and want to sleep, where the sleeper's lock is free, and notes
-// who was writing to their queues. Whoever does not wait for it is woken, to look once more: what was committed before the
-// flag was up notified nobody.
+// raiseFlags takes the sleeper's lock for endpoints that have the watch and want to sleep, if it is free, so that senders notify
+// them, and notes which transactions were writing to their queues. An endpoint that does not wait for it is woken, to look once more:
+// what was committed before the lock was taken sent no notification.
 func (l *Listener) raiseFlags(ctx context.Context, c *session.Conn) error {
 	now := time.Now()
 	bells := l.which(func(p *post) bool { return p.wish == asleep && p.watch && !p.flag && !now.Before(p.again) })
@@ -174,7 +174,7 @@ func (l *Listener) raiseFlags(ctx context.Context, c *session.Conn) error {
 		p.refusals, p.again = 0, time.Time{}
 		p.flag, p.noted = true, store.TransactionsOn(writers, l.tables[bell])
 		if p.wish != asleep {
-			l.poke() // not any more
+			l.poke() // it no longer wants that
 		} else if p.asking == nil {
 			defer bell.Ring(Called)
 		}
@@ -182,7 +182,7 @@ func (l *Listener) raiseFlags(ctx context.Context, c *session.Conn) error {
 	return nil
 }
 
-// callOthers calls the receivers of other processes for endpoints that have more than they can do, after they have left
+// callOthers calls the receivers of other processes for endpoints that have more than they can handle, after they have left
 // the watch, and returns when to do so again.
 func (l *Listener) callOthers(ctx context.Context, c *session.Conn) (time.Duration, error) {
 	now, pause := time.Now(), time.Hour
@@ -202,7 +202,7 @@ func (l *Listener) callOthers(ctx context.Context, c *session.Conn) (time.Durati
 	return pause, nil
 }
 
-// standBy tries to take the watch for those on call, has them look where messages wait although somebody else has it,
+// standBy tries to take the watch for endpoints on call, makes them look if messages are waiting although another process has it,
 // and returns when to do so again.
 func (l *Listener) standBy(ctx context.Context, c *session.Conn) (time.Duration, error) {
 	every := l.StandbyEvery

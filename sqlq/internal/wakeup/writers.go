@@ -11,11 +11,11 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// lookAgainMin and lookAgainMax bound the pauses between looks for transactions that were writing when the endpoint
+// lookAgainMin and lookAgainMax limit the pauses between checks of transactions that were writing when the endpoint
 // fell asleep.
 const lookAgainMin, lookAgainMax = 2 * time.Millisecond, 50 * time.Millisecond
 
-// look wakes endpoints for which a noted transaction has ended, and returns when to look again; 0: nothing to look for.
+// look wakes endpoints for which a noted transaction has ended, and returns when to check again; 0: there is nothing to check.
 func (l *Listener) look(ctx context.Context, c *session.Conn, last time.Duration) (time.Duration, error) {
 	bells := l.which(func(p *post) bool { return len(p.noted) > 0 })
 	if len(bells) == 0 {

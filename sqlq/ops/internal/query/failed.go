@@ -63,8 +63,8 @@ type FailedScan struct {
 	Oldest bool       // from the oldest on; else from the newest
 	After  *FailedKey // from there on; nil: from the beginning
 	UpTo   int64      // no higher numbers; 0: all
-	Look   int        // at so many messages that the indexes find, at most
-	Limit  int        // return at most so many of them
+	Look   int        // maximum number of messages to look at, of those that the indexes find
+	Limit  int        // maximum number of them to return
 	Sizes  bool       // return how long bodies are, too
 }
 
@@ -128,7 +128,7 @@ func (s failedQueries) NextFailed(ctx context.Context, db DBTX, f Filter, o Fail
 	return chunk, err
 }
 
-// columnsFor returns the columns that lists and a filter take. Who may not read headers and bodies can do without them.
+// columnsFor returns the columns that lists and a filter read. Headers and bodies, which a viewer may not read, only if the filter does.
 func columnsFor(f Filter) string {
 	columns := strings.Replace(failedColumns, `id::text`, `id`, 1)
 	if f.Body != "" {

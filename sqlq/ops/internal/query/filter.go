@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Filter chooses messages in the error table, among the delayed, or in a queue. Empty fields choose nothing away; a
-// message must fit all others.
+// Filter chooses messages in the error table, among the delayed, or in a queue. Zero fields match everything; a message
+// must match all others.
 type Filter struct {
 	Status       string // of the error table: failed or archived
 	Queue        string
@@ -55,7 +55,7 @@ var (
 	filteredReady   = filtered{time: "sent_at", attempts: "attempt"}
 )
 
-// Scans says whether the filter looks at messages that no index leads to.
+// Scans reports whether the filter looks at messages that no index leads to.
 func (f Filter) Scans() bool {
 	return f.MinAttempts != nil || f.MaxAttempts != nil || f.Error != "" || f.Pattern != "" || len(f.Headers) > 0 || f.Body != ""
 }

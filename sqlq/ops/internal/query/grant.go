@@ -16,7 +16,7 @@ func (s roleQueries) GrantRole(ctx context.Context, db DBTX, role, kind string, 
 	return err
 }
 
-// GrantRoleSQL is the statement that GrantRole runs, for a tool of somebody's own.
+// GrantRoleSQL is the statement that GrantRole runs, for tools that run it themselves.
 func (s roleQueries) GrantRoleSQL(role, kind string, queues []string, bodies bool, events []string) string {
 	sql := fmt.Sprintf(`SELECT %s(%s, %s`, s.table("grant_role"), literal(role), literal(kind))
 	if queues != nil {

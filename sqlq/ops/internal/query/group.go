@@ -8,26 +8,37 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// FailedGroup is failures of one fault, of one queue, type and status.
+// FailedGroup is failures that share the value of a column, of one queue, type and status.
 type FailedGroup struct {
-	Fingerprint string
-	Queue       string
-	Type        string
-	Status      string
-	N           int64
-	FirstAt     time.Time // by failed_at
-	LastAt      time.Time
-	Seq         int64 // number of one of them, a late one
+	Key     string // the value
+	Queue   string
+	Type    string
+	Status  string
+	N       int64
+	FirstAt time.Time // by failed_at
+	LastAt  time.Time
+	Seq     int64 // number of one of them, a late one
 }
 
-const groupColumns = `fingerprint, queue, type, status, count(*), min(failed_at), max(failed_at), max(seq)`
+// GroupColumn is a column of the error table by which failed messages are grouped.
+type GroupColumn string
 
-// GroupFailed counts the failed messages that a filter chooses by group, queue, type and status. It reads each of them:
+// The columns by which failed messages can be grouped.
+const (
+	GroupByFingerprint GroupColumn = "fingerprint"
+	GroupByQueue       GroupColumn = "queue"
+	GroupByType        GroupColumn = "type"
+	GroupByHost        GroupColumn = "host"
+	GroupByErrorType   GroupColumn = "error_type"
+)
+
+// GroupFailed counts the failed messages that a filter chooses by a column, queue, type and status. It reads each of them:
 // 200,000 take about 0.1 s. Limit the statement. Locks nothing.
-func (s failedQueries) GroupFailed(ctx context.Context, db DBTX, f Filter) ([]FailedGroup, error) {
+func (s failedQueries) GroupFailed(ctx context.Context, db DBTX, by GroupColumn, f Filter) ([]FailedGroup, error) {
 	indexed, scanned, args := s.where(filteredError, f)
 	rows, err := db.Query(ctx, fmt.Sprintf(`
-		SELECT %s FROM %s WHERE %s AND %s GROUP BY fingerprint, queue, type, status`, groupColumns, s.table("error"), indexed, scanned), args...)
+		SELECT %[1]s, queue, type, status, count(*), min(failed_at), max(failed_at), max(seq)
+		FROM %[2]s WHERE %[3]s AND %[4]s GROUP BY %[1]s, queue, type, status`, by, s.table("error"), indexed, scanned), args...)
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +47,7 @@ func (s failedQueries) GroupFailed(ctx context.Context, db DBTX, f Filter) ([]Fa
 
 // EstimateGroups estimates what GroupFailed counts, from a sample of a thousand pages. What failed last is read besides,
 // so that a new fault is not missed: a bounded effort. Locks nothing. Relies on the index (status, failed_at, seq).
-func (s failedQueries) EstimateGroups(ctx context.Context, db DBTX, f Filter) ([]FailedGroup, error) {
+func (s failedQueries) EstimateGroups(ctx context.Context, db DBTX, by GroupColumn, f Filter) ([]FailedGroup, error) {
 	indexed, scanned, args := s.where(filteredError, f)
 	ofStatus := `true`
 	if f.Status != "" {
@@ -44,14 +55,14 @@ func (s failedQueries) EstimateGroups(ctx context.Context, db DBTX, f Filter) ([
 	}
 	newest := s.inOrder(f, columnsFor(f), ofStatus, `DESC`, `5000`)
 	rows, err := db.Query(ctx, fmt.Sprintf(`
-		SELECT fingerprint, queue, type, status, max(n)::bigint, min(first), max(last), max(seq) FROM (
-			SELECT %[1]s FROM %[2]s WHERE %[3]s AND %[4]s GROUP BY fingerprint, queue, type, status
+		SELECT key, queue, type, status, max(n)::bigint, min(first), max(last), max(seq) FROM (
+			SELECT %[1]s, queue, type, status, round(count(*) * %[6]s), min(failed_at), max(failed_at), max(seq)
+			FROM %[2]s WHERE %[3]s AND %[4]s GROUP BY %[1]s, queue, type, status
 			UNION ALL
-			SELECT %[6]s FROM (%[5]s) m
-			WHERE %[3]s AND %[4]s GROUP BY fingerprint, queue, type, status
-		) g (fingerprint, queue, type, status, n, first, last, seq) GROUP BY fingerprint, queue, type, status`,
-		fmt.Sprintf(`fingerprint, queue, type, status, round(count(*) * %s), min(failed_at), max(failed_at), max(seq)`, s.sampleScale(s.table("error"))),
-		s.sample(s.table("error")), indexed, scanned, newest, groupColumns), args...)
+			SELECT %[1]s, queue, type, status, count(*), min(failed_at), max(failed_at), max(seq)
+			FROM (%[5]s) m WHERE %[3]s AND %[4]s GROUP BY %[1]s, queue, type, status
+		) g (key, queue, type, status, n, first, last, seq) GROUP BY key, queue, type, status`,
+		by, s.sample(s.table("error")), indexed, scanned, newest, s.sampleScale(s.table("error"))), args...)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +106,7 @@ func (s failedQueries) ListGroups(ctx context.Context, db DBTX, f Filter, most i
 		return nil, 0, err
 	}
 	var g FailedGroup
-	_, err = pgx.ForEachRow(rows, []any{&g.Fingerprint, &g.Queue, &g.Type, &g.Status, &g.N, &g.FirstAt, &g.LastAt, &g.Seq, &upTo}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&g.Key, &g.Queue, &g.Type, &g.Status, &g.N, &g.FirstAt, &g.LastAt, &g.Seq, &upTo}, func() error {
 		groups = append(groups, g)
 		return nil
 	})

@@ -44,7 +44,7 @@ func (s healthQueries) Server(ctx context.Context, db DBTX) (Server, error) {
 	return pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Server])
 }
 
-// Exists says whether there is a schema of that name, whether this role may use it, and whose it is: the owner of the
+// Exists reports whether there is a schema of that name, whether this role may use it, and whose it is: the owner of the
 // registry of queues, or of the schema where that is missing.
 func (s healthQueries) Exists(ctx context.Context, db DBTX) (exists, may bool, owner string, err error) {
 	err = db.QueryRow(ctx, `
@@ -141,7 +141,7 @@ type Sequence struct {
 	Most int64
 }
 
-// UsedSequences returns the sequences of the schema of which more than so many hundredths are used. Those that the role may
+// UsedSequences returns the sequences of the schema of which more than a given percentage is used. Those that the role may
 // not read are left out.
 func (s healthQueries) UsedSequences(ctx context.Context, db DBTX, hundredths int) ([]Sequence, error) {
 	rows, err := db.Query(ctx, `
@@ -206,7 +206,7 @@ func (s healthQueries) RowSecurity(ctx context.Context, db DBTX) ([]OpenTable, e
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[OpenTable])
 }
 
-// ForeignTable is a table or function of the schema that belongs to somebody else than the registry of queues.
+// ForeignTable is a table or function of the schema whose owner is not that of the registry of queues.
 type ForeignTable struct{ Name, Owner string }
 
 // ForeignTables returns the tables of the schema that do not belong to the owner.
@@ -233,7 +233,7 @@ type SeenInstance struct {
 	Crashed   *time.Duration // how long ago it was found dead
 }
 
-// SeenInstances returns the instances that are taken for alive, and those that crashed within a time, at most so many.
+// SeenInstances returns the instances that are taken for alive, and those that crashed within a time, up to a limit.
 func (s healthQueries) SeenInstances(ctx context.Context, db DBTX, within time.Duration, most int) ([]SeenInstance, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT id, endpoint, host, pid, version, %s, %s, CASE WHEN crashed_at IS NOT NULL THEN 'crashed' ELSE '' END,

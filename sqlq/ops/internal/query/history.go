@@ -45,7 +45,7 @@ func (s failedQueries) History(ctx context.Context, db DBTX, id string, limit in
 }
 
 // EditFailed gives a failed message other headers and another body where it still has those that hashes tell, writes the
-// old ones into the history, and says whether it did. A new body of nil stays as it is. It locks the message's row. Relies
+// old ones into the history, and reports whether it did. A new body of nil stays as it is. It locks the message's row. Relies
 // on the primary key.
 func (s failedQueries) EditFailed(ctx context.Context, db DBTX, seq int64, was FailedHash, operation int64, headers *string, body []byte) (done bool, err error) {
 	tag, err := db.Exec(ctx, fmt.Sprintf(`

@@ -25,7 +25,7 @@ const readingAge = 30 * time.Second
 
 // QueueStates returns all queues by name, or one where name is not "". Locks nothing. It reads the registry, traffic and
 // instance, which are small, and the sequence of a queue in which nothing has arrived for a while: a reading that is old
-// may mean that nothing came since, or that nobody reads.
+// may mean that nothing came since, or that no instance reads the sequence.
 func (s queueQueries) QueueStates(ctx context.Context, db DBTX, name string) ([]QueueState, error) {
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		SELECT q.name, q.low, q.created_at, q.paused_at, coalesce(q.paused_by, ''),

@@ -24,14 +24,15 @@ type Peeked struct {
 	Error     string     // likewise: what the last attempt failed with
 }
 
-// Span bounds one look at a table: at rows with After < seq <= UpTo, so many of them, for so many that fit and their
-// bodies together so large. Descending it begins at UpTo.
+// Span bounds one read of a table: the rows with After < seq <= UpTo, how many of them to look at, and how many messages and bytes
+// of bodies to return. Descending, it begins at UpTo.
 type Span struct {
 	After, UpTo int64
 	Look        int // rows to look at
 	Want        int // rows to return
 	Bytes       int // of bodies; the row that goes over it is still returned
 	Descending  bool
+	Bare        bool // without headers and bodies, which a role may not have to read then
 }
 
 // Looked is how far one look went.
@@ -45,9 +46,14 @@ type Looked struct {
 // Relies on the queue's primary key; the filter looks at each row of the span.
 func (s readyQueries) ReadReady(ctx context.Context, db DBTX, queue string, f Filter, span Span) (found []Peeked, looked Looked, err error) {
 	indexed, scanned, args := s.where(filteredReady, f, span.After, span.UpTo, span.Look, span.Want, span.Bytes)
+	columns, large, before := ``, `NULL::text, NULL::bytea`, `0`
 	order, bound, within := `ASC`, `max`, `m.seq > $1::bigint AND m.seq <= l.last`
 	if span.Descending {
 		order, bound, within = `DESC`, `min`, `m.seq >= l.last AND m.seq <= $2::bigint`
+	}
+	if !span.Bare {
+		columns, large = `, m.headers, m.body`, `m.headers::text, m.body`
+		before = fmt.Sprintf(`sum(octet_length(m.body)) OVER (ORDER BY m.seq %s ROWS UNBOUNDED PRECEDING) - octet_length(m.body)`, order)
 	}
 	rows, err := db.Query(ctx, fmt.Sprintf(`
 		WITH looked AS MATERIALIZED (
@@ -56,10 +62,12 @@ func (s readyQueries) ReadReady(ctx context.Context, db DBTX, queue string, f Fi
 		)
 		SELECT l.n, l.last, m.seq, m.id, m.sent_at, m.expires_at, m.attempt, m.type, m.headers, m.body
 		FROM looked l LEFT JOIN LATERAL (
-			SELECT m.seq, m.id::text, m.sent_at, m.expires_at, m.attempt::int, m.type, m.headers::text, m.body,
-				sum(octet_length(m.body)) OVER (ORDER BY m.seq %[2]s ROWS UNBOUNDED PRECEDING) - octet_length(m.body) AS before
-			FROM (SELECT * FROM %[1]s m WHERE %[4]s AND (%[5]s) AND (%[6]s) ORDER BY m.seq %[2]s LIMIT $4::bigint) m
-		) m ON m.before < $5::bigint ORDER BY m.seq %[2]s`, s.ready(queue), order, bound, within, indexed, scanned), args...)
+			SELECT m.seq, m.id::text, m.sent_at, m.expires_at, m.attempt::int, m.type, %[8]s, %[9]s
+			FROM (
+				SELECT m.seq, m.id, m.sent_at, m.expires_at, m.attempt, m.type%[7]s FROM %[1]s m
+				WHERE %[4]s AND (%[5]s) AND (%[6]s) ORDER BY m.seq %[2]s LIMIT $4::bigint) m
+		) m (seq, id, sent_at, expires_at, attempt, type, headers, body, before) ON m.before < $5::bigint
+		ORDER BY m.seq %[2]s`, s.ready(queue), order, bound, within, indexed, scanned, columns, large, before), args...)
 	if err != nil {
 		return nil, Looked{}, err
 	}
@@ -128,7 +136,7 @@ func (s readyQueries) ReadDelayedOf(ctx context.Context, db DBTX, queue string, 
 	return found, next, rows.Err()
 }
 
-// Tailed is a message that tail sees: Fits says whether the filter chooses it, and only then the rest is filled in.
+// Tailed is a message that tail sees. Fits: the filter chooses it, and the other fields are filled in.
 type Tailed struct {
 	Seq  int64
 	Fits bool

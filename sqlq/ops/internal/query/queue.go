@@ -14,7 +14,7 @@ func (s queueQueries) DropQueue(ctx context.Context, db DBTX, name string, force
 	return removed, err
 }
 
-// QueueExists says whether there is such a queue. Locks nothing. Relies on the registry's primary key.
+// QueueExists reports whether there is such a queue. Locks nothing. Relies on the registry's primary key.
 func (s queueQueries) QueueExists(ctx context.Context, db DBTX, name string) (exists bool, err error) {
 	err = db.QueryRow(ctx, fmt.Sprintf(`SELECT EXISTS (SELECT FROM %s WHERE name = $1)`, s.table("queue")), name).Scan(&exists)
 	return exists, err

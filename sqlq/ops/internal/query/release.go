@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// LeaseFilter chooses leased messages. Empty fields choose nothing away; a message must fit all others.
+// LeaseFilter chooses leased messages: those that match every field that is set. Zero fields match everything.
 type LeaseFilter struct {
 	Leases   []int64  // those with these numbers
 	IDs      []string // or these message ids
@@ -17,7 +17,14 @@ type LeaseFilter struct {
 	Type     string
 	Instance int32
 	Age      time.Duration // leased for that long at least
+	After    *LeaseKey     // only those behind this place in the order of ListLeased; nil: all
 	UpTo     int64         // leases with higher numbers are not meant; 0: all are
+}
+
+// LeaseKey is a place in the order of the leased messages.
+type LeaseKey struct {
+	LeasedAt time.Time
+	Lease    int64
 }
 
 // leaseConds returns the filter as a condition on the leased table l, whose parameters follow args, and the parameters with
@@ -47,6 +54,9 @@ func leaseConds(f LeaseFilter, args ...any) (where string, _ []any) {
 	if f.Age > 0 {
 		add(`l.leased_at <= statement_timestamp() - $%d::bigint * interval '1 microsecond'`, f.Age.Microseconds())
 	}
+	if f.After != nil {
+		add(`(l.leased_at, l.lease) > ($%d::timestamptz, $%d::bigint)`, f.After.LeasedAt, f.After.Lease)
+	}
 	if f.UpTo > 0 {
 		add(`l.lease <= $%d::bigint`, f.UpTo)
 	}
@@ -69,7 +79,7 @@ type Leased struct {
 	For      int64 // microseconds since then
 }
 
-// ListLeased returns up to limit leased messages that a filter chooses, those that were leased first in front. Locks
+// ListLeased returns up to limit leased messages that a filter chooses, the oldest lease first. Locks
 // nothing. Only a filter by instance has an index, the primary key; else it reads the whole table, which has no more rows
 // than handlers run.
 func (s leaseQueries) ListLeased(ctx context.Context, db DBTX, f LeaseFilter, limit int) ([]Leased, error) {

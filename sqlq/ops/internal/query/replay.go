@@ -55,7 +55,7 @@ func (s failedQueries) FailedQueues(ctx context.Context, db DBTX) ([]FailedQueue
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[FailedQueue])
 }
 
-// AnyFailed says whether a filter chooses a message with seq <= upTo. Locks nothing. Relies on the index that the filter
+// AnyFailed reports whether a filter chooses a message with seq <= upTo. Locks nothing. Relies on the index that the filter
 // names.
 func (s failedQueries) AnyFailed(ctx context.Context, db DBTX, f Filter, upTo int64) (any bool, err error) {
 	indexed, scanned, args := s.where(filteredError, f, upTo)

@@ -20,7 +20,7 @@ func (s routeQueries) RemoveSubscription(ctx context.Context, db DBTX, messageTy
 	return tag.RowsAffected() == 1, err
 }
 
-// MaySeeSubscriptions says whether this role may read the subscriptions. A producer may not, although it publishes to them.
+// MaySeeSubscriptions reports whether this role may read the subscriptions. A producer may not, although it publishes to them.
 func (s routeQueries) MaySeeSubscriptions(ctx context.Context, db DBTX) (may bool, err error) {
 	err = db.QueryRow(ctx, `SELECT has_table_privilege($1::text, 'SELECT')`, s.table("subscription")).Scan(&may)
 	return may, err

@@ -61,7 +61,7 @@ func (s healthQueries) Holders(ctx context.Context, db DBTX, longer time.Duratio
 	})
 }
 
-// EndSessionSQL is the statement that ends somebody's session; its transaction is rolled back.
+// EndSessionSQL is the statement that terminates a session; its transaction is rolled back.
 func EndSessionSQL(pid int32) string { return fmt.Sprintf(`SELECT pg_terminate_backend(%d)`, pid) }
 
 // DropSlotSQL is the statement that removes a replication slot.
