@@ -67,7 +67,7 @@ func (c *codecs) encoding(message any) *Codec {
 	return &jsonCodec
 }
 
-// encode makes the body of a message that is sent, and names its content type.
+// encode returns the body of a message that is sent, and its content type.
 func (c *codecs) encode(message any) (body []byte, contentType string, err error) {
 	if raw := rawOf(message); raw != nil {
 		return raw.encode()
@@ -79,7 +79,7 @@ func (c *codecs) encode(message any) (body []byte, contentType string, err error
 	return body, codec.ContentType, nil
 }
 
-// decode reads a body of a content type into a pointer to a message.
+// decode reads a body with a content type into a pointer to a message.
 func (c *codecs) decode(contentType string, body []byte, into any) error {
 	if raw, ok := into.(*Raw); ok {
 		raw.decode(body, contentType)
@@ -130,7 +130,7 @@ func mediaTypeOf(contentType string) (string, error) {
 	return mediaType, nil
 }
 
-// checkContentType says what is wrong with the content type of a Raw.
+// checkContentType returns what is wrong with the content type of a Raw.
 func checkContentType(contentType string) error {
 	if len(contentType) > maxContentType || cleanText(contentType) != contentType {
 		return fmt.Errorf("%.100q of %d bytes is not UTF-8 text without NUL of at most %d bytes", contentType, len(contentType), maxContentType)

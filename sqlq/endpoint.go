@@ -133,7 +133,7 @@ func (e *Endpoint) allHandlers() iter.Seq[*Handler] {
 	}
 }
 
-// events returns the event types that the queue is to be subscribed to, each once.
+// events returns the event types to which Run subscribes the queue, each once.
 func (e *Endpoint) events() (events []string) {
 	for _, h := range e.Handlers {
 		if h.event {

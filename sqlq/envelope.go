@@ -11,15 +11,15 @@ import (
 
 // Envelope is one message of a batch, with options of its own.
 type Envelope struct {
-	Message Message      // an Event is published, any other is sent
-	Options []SendOption // its own
-	Publish bool         // for a Raw, whose Go type does not say it: publish it
+	Message Message      // an Event is published, any other message is sent
+	Options []SendOption // for this message only
+	Publish bool         // publish it: for a Raw, whose Go type does not say whether it is an event
 }
 
 // BatchError is the error of SendBatch or SendBatchTx about one envelope. Nothing of the batch was stored.
 type BatchError struct {
-	Index int   // of the envelope, from 0: of several for a queue that cannot have them the first
-	Err   error // as of Send or Publish
+	Index int   // of the envelope, from 0; if a queue refuses several, of the first of them
+	Err   error // as Send or Publish would return it
 }
 
 // Error implements error.
@@ -28,13 +28,13 @@ func (e *BatchError) Error() string { return fmt.Sprintf("batch[%d]: %v", e.Inde
 // Unwrap returns Err.
 func (e *BatchError) Unwrap() error { return e.Err }
 
-// SendBatch sends commands and publishes events, each with its own options, in one transaction: all of them or none. It returns a receipt
-// for each envelope, in their order. Commands for one queue, and events of one type, are stored in the order of the batch, apart from
-// delayed ones. Two envelopes may have one id (WithID), as two sends may.
+// SendBatch sends commands and publishes events, each with its own options, in one transaction: all of them or none. It returns a
+// receipt for each envelope, in the same order. Commands to one queue, and events of one type, are stored in the order of the batch,
+// except for delayed ones. Two envelopes may have the same id (WithID), as two sends may.
 //
-// Errors are those of Send and Publish; what is wrong with one envelope is a [BatchError], and then there are no receipts. After an
-// error of the database's the receipts have the ids; where nobody knows whether the batch was stored it can be sent again under them.
-// Inside of a handler every envelope needs Immediately.
+// It returns the errors of Send and Publish. An error about one envelope is a [BatchError]; if the envelope is invalid there are no
+// receipts. After an error of the database the receipts have the ids: if the outcome is unknown, the batch can be sent again with
+// them. Inside a handler every envelope needs Immediately.
 func (c *Client) SendBatch(ctx context.Context, batch []Envelope) ([]Receipt, error) {
 	if c.closedTo(ctx) {
 		return nil, fmt.Errorf("send batch: %w", ErrClosed)
@@ -50,7 +50,7 @@ func (c *Client) SendBatch(ctx context.Context, batch []Envelope) ([]Receipt, er
 	if err != nil {
 		return nil, err
 	}
-	const patience = 5 // subscribers that go one after the other while their events are published
+	const patience = 5 // subscribers that are dropped one after the other while their events are published
 	err = c.sender.SendAll(ctx, b.all)
 	refusing := c.refusing(ctx, b.all, err)
 	for i := 0; i < patience && session.State(err) == session.UndefinedTable && refusing == "" && b.hasEvents(); i++ {
@@ -60,8 +60,8 @@ func (c *Client) SendBatch(ctx context.Context, batch []Envelope) ([]Receipt, er
 	return b.stored(err, refusing)
 }
 
-// SendBatchTx is SendBatch as part of the caller's transaction; see SendTx and PublishTx. In a transaction of pgx it takes one round trip,
-// or two where receivers sleep.
+// SendBatchTx is SendBatch as part of the caller's transaction; see SendTx and PublishTx. In a transaction of pgx it takes one round
+// trip, or two if receivers sleep.
 func (c *Client) SendBatchTx(ctx context.Context, tx DBTX, batch []Envelope) ([]Receipt, error) {
 	if c.closedTo(ctx) {
 		return nil, fmt.Errorf("send batch: %w", ErrClosed)
@@ -77,21 +77,21 @@ func (c *Client) SendBatchTx(ctx context.Context, tx DBTX, batch []Envelope) ([]
 	return b.stored(err, c.refusing(ctx, b.all, err))
 }
 
-// enclosed are messages that are to be stored together.
+// enclosed are the messages of one call, which are stored together.
 type enclosed struct {
 	client   *Client
-	n        int // messages that the call was given
+	n        int // how many messages the call was given
 	all      []sending.Envelope
-	contexts []context.Context // of each, where somebody observes
+	contexts []context.Context // of each, if there is an Observer
 
-	// Of a batch:
+	// For a batch:
 	batch    []Envelope
-	at       []int // where in the batch each is: middleware may drop or double some
+	at       []int // the index in the batch of each: middleware may drop or double some
 	receipts []Receipt
-	copies   []int // of each of the batch
+	copies   []int // of each envelope of the batch
 }
 
-// add encloses the i-th message.
+// add encloses message i.
 func (b *enclosed) add(ctx context.Context, i int, m Message, publish bool, options []SendOption) error {
 	return b.client.enclose(ctx, m, publish, nil, options, func(ctx context.Context, e sending.Envelope) error {
 		if b.batch != nil {
@@ -107,7 +107,7 @@ func (b *enclosed) add(ctx context.Context, i int, m Message, publish bool, opti
 	})
 }
 
-// tell tells the observer how it ended, and returns the error.
+// tell tells the Observer the result, and returns the error.
 func (b *enclosed) tell(err error) error {
 	for i, ctx := range b.contexts {
 		_ = b.client.config.observing.sent(ctx, &b.all[i], b.n, nil, err)
@@ -115,7 +115,7 @@ func (b *enclosed) tell(err error) error {
 	return err
 }
 
-// enclosedBatch encloses all of a batch, or says which of it cannot be.
+// enclosedBatch encloses the messages of a batch. The error names the first that cannot be sent.
 func (c *Client) enclosedBatch(ctx context.Context, batch []Envelope) (*enclosed, error) {
 	b := &enclosed{client: c, n: len(batch), batch: batch, all: make([]sending.Envelope, 0, len(batch)), at: make([]int, 0, len(batch)),
 		receipts: make([]Receipt, len(batch)), copies: make([]int, len(batch))}
@@ -129,7 +129,7 @@ func (c *Client) enclosedBatch(ctx context.Context, batch []Envelope) (*enclosed
 	return b, nil
 }
 
-// stored ends a batch: with its receipts, and with the database's error, if there is one. refusing is the queue that it is about.
+// stored returns the receipts of a batch, and the database's error, if there is one. refusing is the queue that the error is about.
 func (b *enclosed) stored(err error, refusing string) ([]Receipt, error) {
 	if err != nil {
 		for i := range b.all {
@@ -157,10 +157,10 @@ func (b *enclosed) hasEvents() bool {
 	return false
 }
 
-// refusingWithin bounds how long an error waits for the name of the queue that it is about.
+// refusingWithin limits how long an error waits for the name of the queue that it is about.
 const refusingWithin = 2 * time.Second
 
-// refusing returns the first queue that is missing, or that the role may not send to, where that is what the database says; else
+// refusing returns the first queue that is missing, or that the role may not send to, if that is the database's error; otherwise
 // "".
 func (c *Client) refusing(ctx context.Context, all []sending.Envelope, err error) (queue string) {
 	if state := session.State(err); state != session.UndefinedTable && state != session.InsufficientPrivilege {
@@ -170,7 +170,7 @@ func (c *Client) refusing(ctx context.Context, all []sending.Envelope, err error
 	if len(queues) == 0 {
 		return ""
 	}
-	// The pool may have no connection left where the caller's transaction has one.
+	// The pool may have no free connection while the caller's transaction has one.
 	ctx, cancel := context.WithTimeout(ctx, refusingWithin)
 	defer cancel()
 	queue, err = c.store.Sending.Refusing(ctx, c.pool, queues)

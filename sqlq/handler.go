@@ -14,7 +14,7 @@ import (
 type Handler struct {
 	messageType string // "": it takes every type that has no handler of its own
 	event       bool
-	raw         bool // its messages have no Go type
+	raw         bool // made by HandleRaw or HandleRawTx
 	inTx        bool // wants the receive transaction
 	run         func(ctx context.Context, tx pgx.Tx, in *Incoming) error
 }

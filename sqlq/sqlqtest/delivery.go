@@ -44,7 +44,7 @@ func NewDelivery[T sqlq.Message](t TB, message T, options ...DeliveryOption) (*s
 	}
 	id, now := sqlq.NewID(), time.Now()
 	messageType := typeName[T](t)
-	if messageType == "" { // a Raw's
+	if messageType == "" { // it is a Raw
 		messageType = message.MessageType()
 	}
 	incoming := &sqlq.Incoming{ID: id, Type: messageType, Endpoint: "test", Headers: sqlq.Headers{}, Attempt: 1, SentAt: now,

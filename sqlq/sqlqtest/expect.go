@@ -17,7 +17,8 @@ import (
 
 // ExpectSent fails the test unless the commands of type T that were sent are exactly those wanted, in any order; without any
 // wanted, unless none was sent. The test continues. Messages are equal if their bodies are, or if they are deeply equal after
-// being encoded and decoded. Those of every type are compared with Raws, and must have their types and content types. The error shows the differences line by line, and what was sent instead or has failed.
+// being encoded and decoded. With sqlq.Raw the commands of all types are compared, with their types and content types. The error shows
+// the differences line by line, and what was sent instead or has failed.
 func ExpectSent[T sqlq.Message](t TB, from Outbox, want ...T) {
 	t.Helper()
 	expect(t, from, "sent", Sent[T](t, from), want)

@@ -142,7 +142,7 @@ func (h *Harness) Publish(t TB, m sqlq.Event, options ...sqlq.SendOption) {
 	}
 }
 
-// SendBatch sends and publishes a batch with the Client; an error ends the test.
+// SendBatch sends and publishes a batch with the Client and returns its receipts; an error ends the test.
 func (h *Harness) SendBatch(t TB, batch ...sqlq.Envelope) []sqlq.Receipt {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), h.Timeout)

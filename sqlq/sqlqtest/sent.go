@@ -51,7 +51,7 @@ type record struct {
 // lookWithin limits one look into an Outbox.
 const lookWithin = time.Minute
 
-// Sent returns the commands of type T that were sent, in the order in which they were stored; with sqlq.Raw those of every type. In a
+// Sent returns the commands of type T that were sent, in the order in which they were stored; with sqlq.Raw those of all types. In a
 // Harness these are the ones whose transactions have committed: from Send, SendMany, SendBatch and SendTx, from handlers that
 // succeeded, from SQL.
 func Sent[T sqlq.Message](t TB, from Outbox) []Record[T] {
@@ -63,7 +63,7 @@ func Sent[T sqlq.Message](t TB, from Outbox) []Record[T] {
 }
 
 // Published returns the events of type T that were published, in the order in which they were stored, each one once, however
-// many subscribers it has, even none; with sqlq.Raw those of every type. See Sent for what a Harness records, and Harness.Watch for
+// many subscribers it has, even none; with sqlq.Raw those of all types. See Sent for what a Harness records, and Harness.Watch for
 // events that it does not see.
 func Published[T sqlq.Message](t TB, from Outbox) []Record[T] {
 	t.Helper()
@@ -92,7 +92,7 @@ func outgoing[T sqlq.Message](t TB, from Outbox, events bool) []Record[T] {
 	return all
 }
 
-// typeName returns the message type of T; "" of a Raw, which may have any.
+// typeName returns the message type of T; "" for a Raw, which may have any type.
 func typeName[T sqlq.Message](t TB) string {
 	t.Helper()
 	if reflect.TypeFor[T]() == reflect.TypeFor[*sqlq.Raw]() {
@@ -127,7 +127,7 @@ const (
 	headerCorrelation  = "sqlq-correlation-id"
 	headerConversation = "sqlq-conversation-id"
 	headerContentType  = "sqlq-content-type"
-	jsonContentType    = "application/json" // which no header says
+	jsonContentType    = "application/json" // the header is missing then
 )
 
 // setHeaders reads the stored headers.

@@ -17,7 +17,7 @@ import (
 type Envelope struct {
 	store.Outgoing
 	Queue  string // "": published
-	Copies *int   // gets how many were stored, once they are; nil: it is not asked for
+	Copies *int   // set to how many copies were stored; nil: nobody wants to know
 }
 
 // Sender stores messages through the program's pool. It is safe for concurrent use.
@@ -47,7 +47,7 @@ func (s *Sender) SendAll(ctx context.Context, all []Envelope) error {
 	return err
 }
 
-// countCommands notes of commands what is known of them once they are stored.
+// countCommands sets the number of copies of commands that are stored.
 func countCommands(all []Envelope) {
 	for i := range all {
 		if e := &all[i]; e.Copies != nil && e.Queue != "" {
@@ -128,7 +128,7 @@ func (s *Sender) Queue(batch *pgx.Batch, all []Envelope, then func(channel strin
 		route
 		delayed bool
 	}
-	var order []destination // of appearance; with an empty queue for events
+	var order []destination // in order of appearance; the queue of events is ""
 	byRoute := map[destination]*together{}
 	counts := false
 	for i := range all {
@@ -169,14 +169,14 @@ func (s *Sender) Queue(batch *pgx.Batch, all []Envelope, then func(channel strin
 	}
 }
 
-// together are messages that statements of their own store.
+// together are messages that go into the same statement.
 type together struct {
 	messages []store.Outgoing
-	copies   []*int // of each; nil: nobody counts
+	copies   []*int // of each message; nil: copies are not counted
 }
 
-// chunk takes out as many messages as one statement stores, and returns what tells those events the number of their copies: as many
-// of each, because they are of one type.
+// chunk takes out as many messages as one statement may store. stored divides the copies that it has stored among its events: each has
+// as many, because all are of one type.
 func (t *together) chunk() (ms []store.Outgoing, stored func(copies int)) {
 	n, size := 0, 0
 	for n < len(t.messages) && n < chunkMessages && (n == 0 || size+len(t.messages[n].Body) <= chunkBytes) {

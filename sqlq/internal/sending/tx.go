@@ -15,8 +15,8 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// SendAllIn stores messages in the caller's transaction: in one round trip where the transaction is pgx's, else in one for each
-// statement. With notify it wakes sleepers as part of the transaction, in a round trip more if there are any.
+// SendAllIn stores messages in the caller's transaction: in one round trip if that is a transaction of pgx, otherwise in one for each
+// statement. With notify it wakes sleeping receivers as part of the transaction, in one more round trip if there are any.
 func (s *Sender) SendAllIn(ctx context.Context, tx store.Querier, all []Envelope, notify bool) error {
 	var channels []string
 	batch := &pgx.Batch{}
@@ -55,10 +55,10 @@ func runIn(ctx context.Context, tx store.Querier, batch *pgx.Batch) error {
 	return nil
 }
 
-// singly gives the result of one statement of a batch that is run by itself. Its arguments are single values only, which every driver
-// can pass: arrays are written as text.
+// singly runs one statement of a batch by itself and returns its result. It passes arrays as text, because drivers of database/sql
+// support only single values.
 type singly struct {
-	pgx.BatchResults // nothing else of it is asked for
+	pgx.BatchResults // only QueryRow is called
 	ctx              context.Context
 	tx               store.Querier
 	query            *pgx.QueuedQuery
@@ -73,7 +73,7 @@ func (s singly) QueryRow() pgx.Row {
 	return s.tx.QueryRow(s.ctx, s.query.SQL, args...)
 }
 
-// arrayText writes an array of those that store passes as PostgreSQL writes one. Other arguments stay as they are.
+// arrayText returns an array, of the types that store passes, as PostgreSQL writes it. Other arguments are returned unchanged.
 func arrayText(arg any) any {
 	switch all := arg.(type) {
 	case []pgtype.UUID:
@@ -96,7 +96,7 @@ func arrayText(arg any) any {
 	return arg
 }
 
-// textOf returns null for no array, as pgx does.
+// textOf returns null for a nil slice, as pgx does.
 func textOf[T any](all []T, text func(T) string) any {
 	if all == nil {
 		return nil
