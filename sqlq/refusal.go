@@ -29,7 +29,7 @@ type refusals struct {
 	batches  seldom
 }
 
-// mostRemembered bounds the messages that are remembered: beyond it all are forgotten.
+// mostRemembered limits how many messages or message types are remembered: beyond it all are forgotten.
 const mostRemembered = 10_000
 
 func newRefusals() refusals {

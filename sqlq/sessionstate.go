@@ -180,6 +180,9 @@ const apartFor = 10 * time.Minute
 func (s *solos) learnApart(messageType string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.apartUntil) > mostRemembered { // Endpoint.Otherwise gets any number of types
+		clear(s.apartUntil)
+	}
 	s.apartUntil[messageType] = time.Now().Add(apartFor)
 }
 
