@@ -7,11 +7,11 @@ import (
 
 	"github.com/jackc/pgx/v5/pgtype"
 
-	"github.com/sqlq/sqlq/sqlq/internal/sending"
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// delivery is one message in hand of one instance. The receiver that fetched it makes it. Then it belongs to whoever brings it on:
+// delivery is one message in hand of one instance. There may be hundreds of thousands a second, and what they cost is their size:
+// keep it small. The receiver that fetched it makes it. Then it belongs to whoever brings it on:
 //
 //   - state, custody, lease, leasedBy and apart are guarded by the hand's mutex. A lease comes while the handler runs, so
 //     handlers' goroutines do not read these without it.
@@ -19,36 +19,35 @@ import (
 //     slot, or the receiver on whose connection it runs; then, once the state is settling, by the receiver that settles it.
 //     The drain may take a running message away; it does not touch these, but sets back, which nobody changes any more.
 type delivery struct {
-	Incoming
+	Incoming // its out is what is sent with the settle
 	batch    *batch
 	handler  *handling // nil: unknown type
-	probe    bool      // it is tried although others of its type have failed
 	seq      int64
 	row      pgtype.TID     // of the seq, while it is held
 	custody  custody        // how the process has it; changes when a held one is leased
 	lease    int64          // while it is leased
-	leasedBy int32          // the instance number that the lease is in the name of
 	removed  *store.Message // what it was: at most once, the database has it no more
-	attempts atomic.Int32   // made, the running one included
-	before   int            // attempts that it came with
-	crashes  bool           // a process died with it in hand: it runs alone, by lease
-	apart    bool           // and does so: no other such message of the process may run until it is settled
-	expires  time.Time
-	broken   error // why it cannot be handled at all
-
-	claim store.Claim // of its id, where the endpoint deduplicates
-
-	state deliveryState
-	inTx  bool // its handler wants the receive transaction, and the message a decision on that connection
-	back  bool // recalled: it goes back whatever its handler does yet; unchanged once it is queued to be settled
-
-	exited  bool // the handler was called and has not returned
-	err     error
-	outcome outcome
-	slow    atomic.Bool // the log has named it, because its handler runs for long
-	out     []sending.Envelope
-	waited  *string // of one that waits: its headers from then on; nil: they stay
+	left     time.Duration  // of its time to live, when its batch came; 0: it does not expire
+	broken   error          // why it cannot be handled at all
+	err      error
+	outcome  outcome
+	waited   *string      // of one that waits: its headers from then on; nil: they stay
+	leasedBy int32        // the instance number that the lease is in the name of
+	attempts atomic.Int32 // made, the running one included
+	before   int32        // attempts that it came with
+	slow     atomic.Bool  // the log has named it, because its handler runs for long
+	claim    store.Claim  // of its id, where the endpoint deduplicates
+	state    deliveryState
+	probe    bool // it is tried although others of its type have failed
+	crashes  bool // a process died with it in hand: it runs alone, by lease
+	apart    bool // and does so: no other such message of the process may run until it is settled
+	inTx     bool // its handler wants the receive transaction, and the message a decision on that connection
+	back     bool // recalled: it goes back whatever its handler does yet; unchanged once it is queued to be settled
+	exited   bool // the handler was called and has not returned
 }
+
+// hasExpired reports whether the message's time to live is over.
+func (d *delivery) hasExpired() bool { return d.left != 0 && time.Since(d.batch.began) >= d.left }
 
 // made is how many attempts were made, the running one included.
 func (d *delivery) made() int { return int(d.attempts.Load()) }
@@ -80,13 +79,13 @@ func newBatch(in *instance, ms []store.Message, w *work, gates []gate, tooLarge 
 		d, m := b.all[i], &ms[i]
 		d.batch, d.custody, d.seq, d.row = b, b.custody, m.Seq, m.Row
 		d.attempts.Store(int32(m.Attempt))
-		d.before = m.Attempt
+		d.before = int32(m.Attempt)
 		d.client, d.codecs, d.ctx, d.Endpoint = in.client, in.client.config.codecs, in.handlers.ctx, in.endpoint.Name
 		if d.broken = d.receive(m, owns.next(ms[i:])); tooLarge[m.Seq] != nil {
 			d.broken = tooLarge[m.Seq]
 		}
 		if m.Left != nil {
-			d.expires = b.began.Add(*m.Left)
+			d.left = max(*m.Left, 1)
 		}
 		b.custody.receive(d, m, w)
 		d.handler = in.handlers.byType.of(m.Type)

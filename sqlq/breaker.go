@@ -185,14 +185,14 @@ func (d *delivery) endProbe() {
 // probe goes on after a breaker's pause: with a message in hand, if there is one, else with a fetch.
 func (in *instance) probe() {
 	in.slots.startMore(1)
-	in.run.schedule.kick()
+	in.run.dispatcher.kick()
 }
 
 // slowed returns messages of types that have just been slowed down to their queue, if they are leased or removed, and would stand in
 // the way of others. Held ones go with their batch.
 func (in *instance) slowed() {
 	in.hand.withdrawSingle(isSlowed)
-	in.run.schedule.kick()
+	in.run.dispatcher.kick()
 }
 
 // recovered goes on with all messages of a type whose breaker has closed: those in hand, and those that fetches left out.

@@ -82,9 +82,9 @@ func (leasedCustody) enter(h *hand, b *batch) {
 // begin runs the HandleTx handlers of a batch, each in a transaction of its own.
 func (leasedCustody) begin(r *receiver, w *work, b *batch) *batch {
 	for i, d := range b.inTx {
-		if r.run.schedule.isDraining() {
+		if r.run.dispatcher.isDraining() {
 			w.in.hand.giveBackLined(b.inTx[i:])
-			r.run.schedule.kick()
+			r.run.dispatcher.kick()
 			break
 		}
 		r.handleLeasedTx(w.in, d)

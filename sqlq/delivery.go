@@ -31,12 +31,12 @@ type Incoming struct {
 	ConversationID string // see CorrelationID
 
 	stored stored
-	begun  bool // there was an attempt
 	client *Client
 	codecs *codecs
 	ctx    context.Context // of the running handler, for the middleware around what it sends
 	mu     sync.Mutex
 	out    []sending.Envelope // sent by the handler, gathered for the settle
+	begun  bool               // there was an attempt
 	closed bool               // the handler has returned
 }
 
@@ -73,7 +73,7 @@ type stored struct {
 	id            ID
 	messageType   string
 	headers, body []byte
-	sentAt        time.Time
+	sentAt        int64 // µs since 1970, which is as exact as the database's times
 }
 
 // begin readies the Incoming for an attempt: nothing is left of an earlier one.
@@ -117,13 +117,13 @@ func (in *Incoming) decode(into any) error {
 // receive makes the Incoming of a stored message in the queue of an endpoint. Headers that are not an object of strings make it
 // undecodable. own is the text of its id.
 func (in *Incoming) receive(m *store.Message, own string) error {
-	in.stored = stored{id: ID(m.ID), messageType: m.Type, headers: m.Headers, body: m.Body, sentAt: m.SentAt}
+	in.stored = stored{id: ID(m.ID), messageType: m.Type, headers: m.Headers, body: m.Body, sentAt: m.SentAt.UnixMicro()}
 	return in.fill(own)
 }
 
 // fill sets the fields that handlers see. own is the text of the message's id, or "".
 func (in *Incoming) fill(own string) (err error) {
-	in.ID, in.Type, in.Body, in.SentAt = in.stored.id, in.stored.messageType, in.stored.body, in.stored.sentAt
+	in.ID, in.Type, in.Body, in.SentAt = in.stored.id, in.stored.messageType, in.stored.body, time.UnixMicro(in.stored.sentAt)
 	in.Headers, err = in.storedHeaders()
 	in.CorrelationID, in.ConversationID = in.Headers[headerCorrelationID], in.Headers[headerConversationID]
 	if in.CorrelationID == "" || in.ConversationID == "" {

@@ -160,7 +160,7 @@
 //
 // In the code: client.go, send.go, publish.go and message.go send, and internal/sending stores. run.go starts an endpoint's parts
 // and drain.go ends them. instance.go names the parts of an endpoint's instance: look.go says whether to fetch, pace.go and fetch.go how
-// many messages, source.go where; hand.go and hand_ends.go keep what is in hand. schedule.go shares the receive connections out
+// many messages, source.go where; hand.go and hand_ends.go keep what is in hand. dispatcher.go shares the receive connections out
 // (link.go); receiver.go fetches and holds, gate.go may say "not now", and slot.go and handletx.go hand messages to handlers
 // (batch.go, delivery.go, handler.go, codec.go); observe.go and messagelog.go tell of it. The states of a delivery are in
 // delivery_state.go, the ways to have one in hand in custody.go. recoverability.go decides, settlement.go, settle.go

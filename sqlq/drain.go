@@ -17,14 +17,14 @@ const heedWithin = 2 * time.Second
 
 // drain lets the handlers finish, and gives back what they do not finish in time, or before the drain is cut short.
 func (r *runner) drain(cancelHandlers context.CancelFunc) {
-	r.schedule.drain()
+	r.dispatcher.drain()
 	for _, in := range r.instances {
 		in.bell.Overflow() // others take over the watch
 		in.hand.drain()
 		in.hand.giveBackWaiting()
 		in.hand.releaseKept()
 	}
-	r.schedule.kick()
+	r.dispatcher.kick()
 	deadline := time.NewTimer(r.client.config.DrainTimeout)
 	defer deadline.Stop()
 	hurry := r.hurry.Done()
@@ -43,7 +43,7 @@ func (r *runner) drain(cancelHandlers context.CancelFunc) {
 		for _, in := range r.instances {
 			in.hand.giveBackAll()
 		}
-		r.schedule.kick()
+		r.dispatcher.kick()
 		deadline.Reset(heedWithin)
 	}
 }

@@ -46,30 +46,38 @@ func WithStandbyEvery(c Config, d time.Duration) Config {
 	return c
 }
 
-// Low returns below which seq no message of a running endpoint is looked for.
+// Low returns below which seq no message of a running endpoint is looked for; -1 when it does not run, or not yet.
 func (c *Client) Low(endpoint string) int64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, in := range c.runner.instances {
-		if in.endpoint.Name == endpoint {
-			return in.source.lowest()
-		}
+	if in := c.running(endpoint); in != nil {
+		return in.source.lowest()
 	}
 	return -1
 }
 
-// Awaited returns for how many transactions the raising of low waits.
+// Awaited returns for how many transactions the raising of low waits; -1 when the endpoint does not run, or not yet.
 func (c *Client) Awaited(endpoint string) int {
+	in := c.running(endpoint)
+	if in == nil {
+		return -1
+	}
+	in.source.mu.Lock()
+	defer in.source.mu.Unlock()
+	return len(in.source.at.writers)
+}
+
+// running returns the instance of an endpoint; nil when it does not run, or not yet.
+func (c *Client) running(endpoint string) *instance {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.runner == nil {
+		return nil
+	}
 	for _, in := range c.runner.instances {
 		if in.endpoint.Name == endpoint {
-			in.source.mu.Lock()
-			defer in.source.mu.Unlock()
-			return len(in.source.at.writers)
+			return in
 		}
 	}
-	return -1
+	return nil
 }
 
 // LastValue returns the highest number that the sequence of a queue has given out.
@@ -171,14 +179,8 @@ func Pooled(t testing.TB, pool *pgxpool.Pool) bool {
 
 // Fetching says whether a fetch of an endpoint is under way.
 func (c *Client) Fetching(endpoint string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, in := range c.runner.instances {
-		if in.endpoint.Name == endpoint {
-			return in.hand.isFetching()
-		}
-	}
-	return false
+	in := c.running(endpoint)
+	return in != nil && in.hand.isFetching()
 }
 
 // Defaults of what can be set.

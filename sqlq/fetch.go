@@ -122,13 +122,13 @@ func (in *instance) mayProbe() bool {
 
 // room is the number of messages to fetch: what the slots finish within batchTime, less what is in hand.
 func (in *instance) room(now time.Time, awake, byLease bool) int {
-	h, schedule, slots := &in.hand, in.run.schedule, in.endpoint.Concurrency
+	h, dispatcher, slots := &in.hand, in.run.dispatcher, in.endpoint.Concurrency
 	switch {
 	case !awake || in.refusals.isFull(h.states[kept]):
 		return 0
 	case in.hasTx && h.busyTx >= slots:
 		return 0
-	case in.hasTx && h.busyTx > 0 && h.pace.isSlowTx(now) && int(schedule.tx.Load()) >= schedule.receivers-schedule.reserve():
+	case in.hasTx && h.busyTx > 0 && h.pace.isSlowTx(now) && int(dispatcher.tx.Load()) >= dispatcher.receivers-dispatcher.reserve():
 		return 0
 	case in.solos.isOneNext():
 		return 1
@@ -215,16 +215,16 @@ func (in *instance) beginTx(now time.Time) {
 	h := &in.hand
 	if h.busyTx++; h.busyTx == 1 {
 		h.pace.endedTx = now
-		in.run.schedule.txIdle.Add(-1)
+		in.run.dispatcher.txIdle.Add(-1)
 	}
-	in.run.schedule.tx.Add(1)
+	in.run.dispatcher.tx.Add(1)
 }
 
 func (in *instance) leaveTx() {
 	h := &in.hand
 	if h.busyTx--; h.busyTx == 0 {
-		in.run.schedule.txIdle.Add(1)
+		in.run.dispatcher.txIdle.Add(1)
 	}
-	in.run.schedule.tx.Add(-1)
+	in.run.dispatcher.tx.Add(-1)
 	h.tellEmpty()
 }

@@ -38,7 +38,7 @@ func (r *receiver) handleTx(b *batch) {
 func (run txRun) handle(n int) bool {
 	r, b, tx := run.r, run.b, run.tx
 	d := b.inTx[n]
-	if n > 0 && !d.exited && (time.Since(b.began) > r.run.client.config.HoldLimit/2 || r.run.schedule.isDraining()) {
+	if n > 0 && !d.exited && (time.Since(b.began) > r.run.client.config.HoldLimit/2 || r.run.dispatcher.isDraining()) {
 		b.freed = true
 		return false
 	}
@@ -142,7 +142,7 @@ var errEndedByHandler = Unrecoverable(fmt.Errorf("%w: the handler ended it past 
 func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 	if !in.handlers.mayRun(d, time.Now()) {
 		in.hand.giveBackLined([]*delivery{d})
-		in.run.schedule.kick()
+		in.run.dispatcher.kick()
 		return
 	}
 	leased := leasedTx{l: &r.link, d: d}
@@ -157,7 +157,7 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 		if !in.handlers.apart.begin(d, func() { settleFinished(&r.link) }) {
 			if in.hand.endLeasedTx(d) {
 				in.hand.settleLater(d)
-				in.run.schedule.kick()
+				in.run.dispatcher.kick()
 			}
 			return
 		}
@@ -195,7 +195,7 @@ func (r *receiver) handleLeasedTx(in *instance, d *delivery) {
 		return
 	case !mine: // the drain has given it back
 		r.rollback()
-		in.run.schedule.kick()
+		in.run.dispatcher.kick()
 		return
 	case v == txDecides && d.outcome.verdict != giveBack:
 		leased.commit(in, tx)
@@ -265,7 +265,7 @@ func (t leasedTx) commit(in *instance, tx *receiveTx) {
 func (t leasedTx) giveBack(in *instance) {
 	t.d.outcome = outcome{verdict: giveBack}
 	in.hand.settleLater(t.d)
-	in.run.schedule.kick()
+	in.run.dispatcher.kick()
 }
 
 func (t leasedTx) isPatient(in *instance, ds []*delivery) bool { return in.refusals.mayWait(ds) }

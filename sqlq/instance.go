@@ -35,7 +35,7 @@ func newInstance(r *runner, e Endpoint) *instance {
 	in := &instance{client: r.client, run: r, endpoint: e, lookout: newLookout(), refusals: newRefusals(), solos: newSolos()}
 	in.suspicion.life, in.suspicion.ranOut = &r.life, in.lookFromLow
 	in.equipHand()
-	in.slots = slots{hand: &in.hand, handlers: &in.handlers, life: &r.life, isIdle: in.mayFetch, kick: r.schedule.kick}
+	in.slots = slots{hand: &in.hand, handlers: &in.handlers, life: &r.life, isIdle: in.mayFetch, kick: r.dispatcher.kick}
 	in.equipHandlers()
 	in.bell, in.member = in.newBell(), in.newMember()
 	return in

@@ -26,7 +26,7 @@ func TestLeadIsHandedOver(t *testing.T) {
 			return old.Stats().Listening && next.Stats().Listening && count(t, pool, `SELECT count(*) FROM sqlq.instance WHERE drained_at IS NULL`) == 2, ""
 		})
 		old.stop()
-		next.soon(t, time.Second, func() error {
+		next.soon(t, 3*time.Second, func() error { // without it: after a heartbeat, 5 s
 			return sender.Send(t.Context(), letter{N: i}, sqlq.To("post"), sqlq.Delay(10*time.Millisecond))
 		})
 		old = next

@@ -6,7 +6,7 @@ import "testing"
 
 // The order of locks is checked while all other tests run with the tag: go test -tags lockorder ./sqlq
 func TestLockOrderIsChecked(t *testing.T) {
-	var before ranked[ofSchedule]
+	var before ranked[ofDispatcher]
 	var behind ranked[ofHand]
 	before.Lock()
 	behind.Lock()

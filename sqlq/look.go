@@ -139,7 +139,7 @@ func (in *instance) look(ctx context.Context) int {
 		return 0
 	}
 	in.handlers.mayRest()
-	in.run.schedule.kick()
+	in.run.dispatcher.kick()
 	patience := time.NewTimer(overflowAfter)
 	defer patience.Stop()
 	for done := false; !done; {

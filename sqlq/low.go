@@ -111,14 +111,15 @@ func (r *raiser) beginRaise(ctx context.Context, c *session.Conn, ins []*instanc
 	if err := c.SendBatch(ctx, b).Close(); err != nil {
 		return err
 	}
-	var setBack []string
+	var setBack []*instance
 	for i, in := range ins {
 		if in.source.beginRaise(epochs[i], his[i], store.TransactionsOn(writers, tables[i])) {
-			setBack = append(setBack, queues[i])
+			setBack = append(setBack, in)
 		}
 	}
-	for _, queue := range setBack { // what is kept is to be forgotten before the sequence has passed it
-		if _, err := st.Low.Read(ctx, c, queue); err != nil {
+	for _, in := range setBack {
+		in.wake()                                                        // for what has come at or below low
+		if _, err := st.Low.Read(ctx, c, in.endpoint.Name); err != nil { // what is kept is to be forgotten before the sequence has passed it
 			return err
 		}
 	}

@@ -284,7 +284,7 @@ func (o *observing) undone(d *delivery) {
 }
 
 func (d *delivery) observed(ended bool) ObservedAttempt {
-	a := ObservedAttempt{Endpoint: d.batch.in.endpoint.Name, ID: d.stored.id, Type: d.stored.messageType, Headers: d.Headers, SentAt: d.stored.sentAt,
+	a := ObservedAttempt{Endpoint: d.batch.in.endpoint.Name, ID: d.stored.id, Type: d.stored.messageType, Headers: d.Headers, SentAt: time.UnixMicro(d.stored.sentAt),
 		Size: len(d.stored.body), Attempt: d.made(), InTx: d.handler != nil && d.handler.inTx}
 	if ended {
 		a.Err = d.err

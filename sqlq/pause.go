@@ -102,7 +102,7 @@ func (in *instance) missing(err error) {
 	if in.lookout.notYet(time.Now().Add(time.Second)) {
 		in.client.log.Error("sqlq: cannot receive; trying every second", "endpoint", in.endpoint.Name, "err", err)
 	}
-	in.run.life.after(time.Second+time.Millisecond, in.run.schedule.kick)
+	in.run.life.after(time.Second+time.Millisecond, in.run.dispatcher.kick)
 }
 
 // present notes that the queue is there.

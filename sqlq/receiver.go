@@ -40,7 +40,7 @@ type receiver struct {
 	handling atomic.Pointer[delivery] // whose HandleTx handler runs; nil: none
 }
 
-// receive serves the schedule until it is closed.
+// receive serves the dispatcher until it is closed.
 func (r *receiver) receive() {
 	defer r.disconnect()
 	for {
@@ -54,9 +54,9 @@ func (r *receiver) receive() {
 
 func (r *receiver) next() (work, bool) {
 	if r.spare {
-		return r.run.schedule.nextSpare()
+		return r.run.dispatcher.nextSpare()
 	}
-	return r.run.schedule.next()
+	return r.run.dispatcher.next()
 }
 
 // serve does one piece of work after another for as long as there is some.
@@ -103,7 +103,7 @@ func (r *receiver) serve(w work) {
 		if held = next; held != nil {
 			r.hold(held)
 		}
-		w, more = r.run.schedule.poll(r.spare)
+		w, more = r.run.dispatcher.poll(r.spare)
 	}
 }
 
@@ -250,7 +250,7 @@ func (r *receiver) take(ctx context.Context, w *work, ms []store.Message) (*batc
 	b.freed = b.freed || len(ms) < whole
 	w.in.add(b)
 	w.in.endFetch(*w, true)
-	r.run.schedule.signal() // there may be more, which nobody else looked for meanwhile
+	r.run.dispatcher.signal() // there may be more, which nobody else looked for meanwhile
 	return w.custody.begin(r, w, b), nil
 }
 
@@ -258,8 +258,8 @@ func (r *receiver) take(ctx context.Context, w *work, ms []store.Message) (*batc
 // not longer than minHold when somebody needs the connection. HandleTx handlers run here, one after the other.
 func (r *receiver) hold(b *batch) {
 	limit := r.run.client.config.HoldLimit
-	r.run.schedule.hold(r)
-	defer r.run.schedule.unhold(r)
+	r.run.dispatcher.hold(r)
+	defer r.run.dispatcher.unhold(r)
 	r.held.Store(b)
 	defer r.held.Store(nil)
 	select {
@@ -273,7 +273,7 @@ func (r *receiver) hold(b *batch) {
 	if b.ended || r.conn.IsClosed() {
 		return // others can have what is still being handled
 	}
-	if r.run.schedule.isDraining() { // its cut may have come too early
+	if r.run.dispatcher.isDraining() { // its cut may have come too early
 		limit = min(minHold, limit)
 	}
 	timer := time.NewTimer(max(0, limit-time.Since(b.began)))

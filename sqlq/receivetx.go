@@ -82,7 +82,9 @@ const (
 // newReceiveTx begins the handlers' part of a receive transaction; first is the delivery that is handled first.
 func newReceiveTx(base context.Context, in *instance, c *conn, first *delivery) *receiveTx {
 	tx := &receiveTx{base: base, in: in, conn: c, watched: in.client.settings.watched()}
-	tx.look, tx.alone = in.solos.howToLook(first)
+	if tx.look, tx.alone = in.solos.howToLook(first); tx.look == store.LookQuick && c.Used {
+		tx.look = store.LookTemporary
+	}
 	tx.ping = time.AfterFunc(pingEvery, tx.keepAlive)
 	return tx
 }
@@ -281,18 +283,24 @@ func (tx *receiveTx) queueEnd(b *pgx.Batch) {
 	state := tx.watched.state[tx.look]
 	switch {
 	case tx.workers > 1:
-		store.RequireState(b, state, tx.watched.expected(tx.before, tx.limited), &tx.changed)
+		store.RequireState(b, state, tx.watched.expected(tx.before, tx.limited), settleSettings, settlePlans, &tx.changed)
+		return
 	case tx.workers > 0:
 		store.ReadState(b, state, &tx.after)
 		tx.watched.queueRestore(b, tx.before, tx.conn.Pooled)
 	}
-	b.Queue(session.SetPlans+`, set_config('lock_timeout', '0', true)`, session.FetchPlans[0], session.FetchPlans[1], session.FetchPlans[2], session.FetchPlans[3])
+	b.Queue(`SELECT `+settleSettings, settlePlans...)
 }
+
+// settleSettings selects the settings of a settle, with settlePlans as its parameters.
+const settleSettings = session.PlanSettings + `, set_config('lock_timeout', '0', true)`
+
+var settlePlans = []any{session.FetchPlans[0], session.FetchPlans[1], session.FetchPlans[2], session.FetchPlans[3]}
 
 // end is queueEnd in a round trip of its own, where handlers may have changed the role: pgx has the server parse all statements of
 // a settle before it runs the first.
 func (tx *receiveTx) end(ctx context.Context) error {
-	if !tx.leaves() && tx.look == store.LookQuick {
+	if !tx.leaves() && tx.look <= store.LookTemporary {
 		return nil
 	}
 	b := &pgx.Batch{}

@@ -191,17 +191,17 @@ func (in *instance) setAside(seq int64, pause time.Duration) {
 
 // keep has a leased or removed delivery settled again after a pause. A draining process cannot wait for it.
 func (in *instance) keep(d *delivery, pause time.Duration) (keeps bool) {
-	if in.run.schedule.isDraining() {
+	if in.run.dispatcher.isDraining() {
 		return false
 	}
 	in.hand.keep(d)
-	if in.run.schedule.isDraining() { // which began in between
+	if in.run.dispatcher.isDraining() { // which began in between
 		in.hand.releaseKept()
 		return true
 	}
 	in.run.life.after(pause, func() {
 		in.hand.retryKept(d)
-		in.run.schedule.kick()
+		in.run.dispatcher.kick()
 	})
 	return true
 }

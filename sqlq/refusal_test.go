@@ -93,7 +93,7 @@ func TestRefusedFailure(t *testing.T) {
 					n := count(t, pool, tries)
 					return n >= c.tries, fmt.Sprint(n, " tries, ", runs.Load(), " runs")
 				})
-				if took := time.Since(began); took < 2*time.Second || runs.Load() > 9 {
+				if took := time.Since(began); took < time.Second || runs.Load() > 9 { // a run more than rounds: another receiver may find the row free for a moment
 					t.Errorf("%d runs within %v: no pauses", runs.Load(), took)
 				}
 				if n := strings.Count(log.all(), "refuses to settle"); n != 1 {

@@ -17,25 +17,25 @@ import (
 //
 // Locks are taken in this order, each while those before it may be held and none of those after it:
 //
-//	Client.mu, schedule.mu, pauses.mu, the listener's, hand.mu, one part's, breaker.mu, life.mu
+//	Client.mu, dispatcher.mu, pauses.mu, the listener's, hand.mu, one part's, breaker.mu, life.mu
 //
 // The parts are those of an instance: lookout, source, suspicion, solos, refusals, counts, and handlings, which its handlers have.
 // Built with the tag lockorder the package checks the order (lockorder_on.go). apart.alone comes before all of them: it is held
 // while a handler runs. Of two locks of one kind, or of two parts, none is held while the other is taken. No lock is held during a round
 // trip to the database, but receiveTx.mu, which is the connection's.
 type runner struct {
-	client    *Client
-	instances []*instance
-	schedule  *schedule
-	listener  *wakeup.Listener
-	keeper    *presence.Keeper
-	receivers []*receiver
-	pauses    pauses
-	outage    *session.Outage
-	hidden    map[string]bool // queues whose messages row security may hide, as it was said; the keeper's
-	suspect   chan struct{}   // filled while a message that may have killed a process is in hand
-	emptied   chan struct{}   // filled when an instance that drains has nothing in hand any more
-	life      life
+	client     *Client
+	instances  []*instance
+	dispatcher *dispatcher
+	listener   *wakeup.Listener
+	keeper     *presence.Keeper
+	receivers  []*receiver
+	pauses     pauses
+	outage     *session.Outage
+	hidden     map[string]bool // queues whose messages row security may hide, as it was said; the keeper's
+	suspect    chan struct{}   // filled while a message that may have killed a process is in hand
+	emptied    chan struct{}   // filled when an instance that drains has nothing in hand any more
+	life       life
 
 	stop       context.CancelFunc // begins the drain
 	hurry      context.Context    // ended: the drain waits for handlers no longer
@@ -108,7 +108,7 @@ func (c *Client) newRunner(ctx context.Context, stop context.CancelFunc, endpoin
 	case c.runner != nil:
 		return nil, fmt.Errorf("%w: give all endpoints to one Run", ErrAlreadyRunning)
 	}
-	r := &runner{client: c, schedule: newSchedule(), outage: session.NewOutage(c.log), suspect: make(chan struct{}, 1), emptied: make(chan struct{}, 1), stop: stop, ended: make(chan struct{})}
+	r := &runner{client: c, dispatcher: newDispatcher(), outage: session.NewOutage(c.log), suspect: make(chan struct{}, 1), emptied: make(chan struct{}, 1), stop: stop, ended: make(chan struct{})}
 	r.handlerCtx = context.WithValue(context.WithoutCancel(ctx), handlerContext{}, true)
 	r.hardCtx = context.WithoutCancel(ctx)
 	r.hurry, r.cutShort = context.WithCancel(r.hardCtx)
@@ -138,7 +138,7 @@ func (r *runner) newListener() *wakeup.Listener {
 	return wakeup.New(wakeup.Config{
 		Store: c.store, Pool: c.pool, Log: c.log, Connector: &c.connector, Outage: r.outage,
 		HasListenURL: c.config.ListenURL != "", PollInterval: c.config.PollInterval, StandbyEvery: c.config.standbyEvery, Rand: c.config.rand,
-		IsDraining: r.schedule.isDraining, Lost: r.restart, ReadPaused: r.readPaused, NotifyOtherwise: c.wakes.Ask,
+		IsDraining: r.dispatcher.isDraining, Lost: r.restart, ReadPaused: r.readPaused, NotifyOtherwise: c.wakes.Ask,
 		Process: r.keeper.Process, Leads: r.keeper.Leads, DueSoon: r.keeper.DueSoon, LeadIsVacant: r.keeper.LeadIsVacant,
 	})
 }
@@ -254,7 +254,7 @@ func (r *runner) serve(ctx context.Context, endpoints []Endpoint) error {
 
 	<-ctx.Done()
 	r.drain(cancelHandlers)
-	r.schedule.close()
+	r.dispatcher.close()
 	defer c.config.messages.flush()
 	defer func() {
 		for _, in := range r.instances {
@@ -307,17 +307,17 @@ func (r *runner) equip(endpoints []Endpoint) {
 	c.mu.Lock() // Stats reads them
 	r.instances = instances
 	c.mu.Unlock()
-	r.schedule.instances, r.schedule.receivers = instances, c.config.ReceiveConnections
+	r.dispatcher.instances, r.dispatcher.receivers = instances, c.config.ReceiveConnections
 	for range c.config.ReceiveConnections {
 		r.receivers = append(r.receivers, &receiver{link: link{run: r}, cut: make(chan struct{}, 1)})
 	}
 	for _, in := range instances {
 		if in.hasTx {
-			r.schedule.txIdle.Add(1)
+			r.dispatcher.txIdle.Add(1)
 		}
 	}
 	if needsSpare(endpoints) {
-		r.schedule.spare = make(chan struct{}, 1)
+		r.dispatcher.spare = make(chan struct{}, 1)
 		r.receivers = append(r.receivers, &receiver{link: link{run: r}, spare: true, cut: make(chan struct{}, 1)})
 	}
 }

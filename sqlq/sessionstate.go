@@ -46,8 +46,8 @@ var customSetting = regexp.MustCompile(`^[a-z_][a-z0-9_$]*(\.[a-z_][a-z0-9_$]*)+
 // watched are the settings that are looked at, with the expressions that look, by store.Look.
 type watched struct {
 	names []string
-	state [3]string
-	front [3]string // statements that make the handlers' planner settings, and look
+	state [store.Looks]string
+	front [store.Looks]string // statements that make the handlers' planner settings, and look
 }
 
 // settingNames learns which custom settings handlers use.
@@ -256,7 +256,7 @@ func (tx *receiveTx) leaves() bool {
 // mayLackRole reports whether a settle may have been refused because a function of the handler's has changed the role: the server
 // is asked that only where a transaction is looked at thoroughly, before it settles.
 func (tx *receiveTx) mayLackRole(refusal error) bool {
-	return tx.look == store.LookQuick && session.State(refusal) == session.InsufficientPrivilege
+	return tx.look <= store.LookTemporary && session.State(refusal) == session.InsufficientPrivilege
 }
 
 // noteChange learns, after the commit of a transaction with one handler in it, whether that has changed the session without its

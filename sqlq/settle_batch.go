@@ -52,7 +52,7 @@ func (h heldBatch) settled(s *settlement, committed bool, err error) {
 		if b.freed {
 			in.freed(b)
 			switch {
-			case h.l.run.schedule.isDraining():
+			case h.l.run.dispatcher.isDraining():
 				in.bell.CallOthers()
 			case !in.hasRoom():
 				in.bell.Overflow()
@@ -61,7 +61,12 @@ func (h heldBatch) settled(s *settlement, committed bool, err error) {
 		h.l.run.client.wakes.Wake(s.channels...)
 		return
 	}
-	refusal, _ := h.l.judge(in, h, b.finished(), err)
+	finished := b.finished()
+	refused := err != nil && !session.Lost(err) && !session.Troubled(err)
+	if refused { // before their rows are free
+		in.refusals.reserve(finished)
+	}
+	refusal, _ := h.l.judge(in, h, finished, err)
 	if refusal == nil {
 		return
 	}
@@ -69,8 +74,12 @@ func (h heldBatch) settled(s *settlement, committed bool, err error) {
 	// violated. Nothing tells whose fault it is. Other receivers are to leave the messages alone until each is settled: they
 	// would have the handlers run again at once.
 	in.leased(s.running, nil, 0)
-	finished := b.finished()
+	early := finished
+	finished = b.finished()
 	in.refusals.reserve(finished)
+	if refused {
+		in.refusals.unreserve(early)
+	}
 	changed := b.tx != nil && b.tx.changed
 	for _, d := range s.running { // perhaps it was the lease that was refused: not again while the handler runs
 		pause := firstRefusalPause
@@ -146,7 +155,7 @@ func (h heldBatch) disconnected(_ *instance, _ []*delivery, err error) { h.aband
 func (in *instance) leased(cut []*delivery, leases map[int64]int64, by int32) {
 	in.hand.leased(cut, leases, by)
 	in.client.config.observing.leased(in, leases)
-	in.run.schedule.kick()
+	in.run.dispatcher.kick()
 }
 
 // lookAgainAfter is when an instance looks again for messages whose connection was lost. The first look may come while the

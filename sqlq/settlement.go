@@ -86,7 +86,7 @@ func (s *settlement) add(d *delivery) {
 		retry := store.Retry{Key: d.custody.key(d), Delay: d.outcome.delay, Error: clip(d.err.Error(), maxErrorText)}
 		if d.outcome.verdict == wait {
 			s.waits++
-			retry.Attempt, retry.Headers = d.before, d.waited
+			retry.Attempt, retry.Headers = int(d.before), d.waited
 		} else {
 			retry.Attempt, retry.Headers, retry.Stamped = d.made(), d.headersUpToFirstFailure(), true
 		}

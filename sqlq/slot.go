@@ -95,7 +95,10 @@ func (s *slots) next() *delivery {
 			continue
 		}
 		d := b.waiting[0]
-		b.waiting[0], b.waiting = nil, b.waiting[1:] // a batch does not keep what has been handled
+		if b.all == nil { // a batch whose deliveries are settled by themselves does not keep what has been handled
+			b.waiting[0] = nil
+		}
+		b.waiting = b.waiting[1:]
 		h.move(d, running)
 		return d
 	}
@@ -157,7 +160,7 @@ func (h *handlers) handle(d *delivery, tx *receiveTx) {
 func (h *handlers) decided(d *delivery) bool {
 	policy := h.endpoint.Retry
 	switch {
-	case !d.expires.IsZero() && !time.Now().Before(d.expires):
+	case d.hasExpired():
 		d.outcome = outcome{verdict: expire}
 		if d.made() > 0 {
 			h.client.config.messages.say(d.ctx, slog.LevelWarn, "sqlq: the time to live of a message ran out before its next attempt", h.endpoint.Name, d.stored.messageType, nil, "message", d.stored.id, "attempts", d.made())
@@ -223,7 +226,7 @@ func (h *handlers) attempt(d *delivery, tx *receiveTx) {
 		} else {
 			d.err = h.invoke(d, nil)
 		}
-		d.out = d.end()
+		d.end()
 		if tx != nil && tx.verdict != txDecides {
 			h.client.config.observing.undone(d)
 			return // the batch ends here, the message is neither handled nor failed
@@ -254,6 +257,7 @@ func (h *handlers) attempt(d *delivery, tx *receiveTx) {
 func (h *handlers) goexit(d *delivery) {
 	d.exited = false
 	d.end()
+	d.out = nil
 	if h.ctx.Err() != nil && d.batch.custody.mayGoBack() {
 		d.outcome = outcome{verdict: giveBack}
 		h.client.config.observing.undone(d)
@@ -294,15 +298,18 @@ func (h *handlers) failed(d *delivery) {
 func (h *handlers) invoke(d *delivery, tx pgx.Tx) error {
 	d.exited = true
 	err := call(func() error {
+		ctx, inner, outer := h.client.config.observing.begun(h.ctx, d), h.endpoint.Middleware, h.client.config.HandleMiddleware
+		if len(inner)+len(outer) == 0 {
+			return d.handler.run(ctx, tx, &d.Incoming)
+		}
 		handle := func(ctx context.Context, incoming *Incoming) error { return d.handler.run(ctx, tx, incoming) }
-		for i := len(h.endpoint.Middleware) - 1; i >= 0; i-- {
-			handle = h.endpoint.Middleware[i](handle)
+		for _, wrap := range slices.Backward(inner) {
+			handle = wrap(handle)
 		}
-		outer := h.client.config.HandleMiddleware
-		for i := len(outer) - 1; i >= 0; i-- {
-			handle = outer[i](handle)
+		for _, wrap := range slices.Backward(outer) {
+			handle = wrap(handle)
 		}
-		return handle(h.client.config.observing.begun(h.ctx, d), &d.Incoming)
+		return handle(ctx, &d.Incoming)
 	})
 	d.exited = false
 	return err

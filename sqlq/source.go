@@ -323,7 +323,8 @@ func (s *scattered) rewind() {
 	s.rewinds++
 }
 
-// reset forgets what another connection, server or table may have made untrue.
+// reset forgets what another connection, server or table may have made untrue. What somebody woke the instance for is still to
+// be found.
 func (s *scattered) reset() {
-	*s = scattered{epoch: s.epoch + 1, scanning: s.scanning}
+	*s = scattered{epoch: s.epoch + 1, scanning: s.scanning, woken: s.woken, asks: s.asks}
 }

@@ -84,3 +84,26 @@ func TestWakeRightAfterADoubt(t *testing.T) {
 		t.Errorf("after %v it doubts %v, again in %v", doubtEvery, doubts, again)
 	}
 }
+
+// What somebody woke the instance for is looked for even if the source begins anew meanwhile, as when the connection that keeps
+// house finds before the next doubt of low that the sequence was set back.
+func TestWakeBeforeAReset(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	var s source
+	s.at = scattered{low: 500, known: true, lastZero: now, doubted: now}
+	s.woke(false)
+	p, ok := s.claim(now.Add(300*time.Millisecond), 10)
+	if !ok {
+		t.Fatal("nothing to fetch")
+	}
+	if doubts, again := s.fetched(&p, nil, 0, false); doubts || again == 0 {
+		t.Fatalf("woken right after a doubt it doubts %v, again in %v", doubts, again)
+	}
+	if !s.beginRaise(0, 1, nil) {
+		t.Fatal("a sequence that was set back is not noticed")
+	}
+	if !s.mustAsk() {
+		t.Error("what it was woken for is forgotten")
+	}
+}

@@ -63,6 +63,7 @@ type Conn struct {
 	*pgx.Conn
 	OwnPlans []string // the server's own values of plans
 	Pooled   bool     // whether it goes through a transaction pooler, so that it has no session of its own
+	Used     bool     // whether it was another's before the library had it: a pooler's, or an AfterConnect's
 }
 
 // Connector makes the library's own connections. Set its fields before the first use.
@@ -104,6 +105,7 @@ func (c *Conn) setUp(ctx context.Context, by *Connector, config *pgx.ConnConfig,
 	if c.Pooled, err = by.isPooled(ctx, config, c.PgConn(), pid); err != nil {
 		return err
 	}
+	c.Used = c.Pooled || afterConnect != nil
 	if afterConnect != nil {
 		if err := c.prepareAs(ctx, afterConnect); err != nil {
 			return err
@@ -160,5 +162,8 @@ func (c *Conn) set(ctx context.Context, settings [][2]string) error {
 }
 
 // SetPlans gives a HandleTx handler the server's own planner settings, or takes them back, until the end of the transaction.
-const SetPlans = `SELECT set_config('enable_seqscan', $1, true), set_config('enable_bitmapscan', $2, true),
+const SetPlans = `SELECT ` + PlanSettings
+
+// PlanSettings is the list that SetPlans selects; its parameters are $1 to $4.
+const PlanSettings = `set_config('enable_seqscan', $1, true), set_config('enable_bitmapscan', $2, true),
 	set_config('enable_sort', $3, true), set_config('plan_cache_mode', $4, true)`
