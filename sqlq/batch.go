@@ -38,12 +38,13 @@ type delivery struct {
 	slow     atomic.Bool  // the log has named it, because its handler runs for long
 	claim    store.Claim  // of its id, where the endpoint deduplicates
 	state    deliveryState
-	probe    bool // it is tried although others of its type have failed
-	crashes  bool // a process died with it in hand: it runs alone, by lease
-	apart    bool // and does so: no other such message of the process may run until it is settled
-	inTx     bool // its handler wants the receive transaction, and the message a decision on that connection
-	back     bool // recalled: it goes back whatever its handler does yet; unchanged once it is queued to be settled
-	exited   bool // the handler was called and has not returned
+	probe    bool        // it is tried although others of its type have failed
+	crashes  bool        // a process died with it in hand: it runs alone, by lease
+	apart    bool        // and does so: no other such message of the process may run until it is settled
+	alone    atomic.Bool // nor, until then, any other of the instance
+	inTx     bool        // its handler wants the receive transaction, and the message a decision on that connection
+	back     bool        // recalled: it goes back whatever its handler does yet; unchanged once it is queued to be settled
+	exited   bool        // the handler was called and has not returned
 }
 
 // hasExpired reports whether the message's time to live is over.

@@ -3,6 +3,7 @@ package sqlq
 import (
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/sqlq/sqlq/sqlq/internal/store"
@@ -19,6 +20,7 @@ type hand struct {
 	endpoint *Endpoint
 	log      *slog.Logger
 	turn     <-chan struct{} // filled while a message that may have killed a process is in hand
+	alone    *sync.RWMutex   // of apart: such a message has it
 	emptied  chan<- struct{} // filled when the instance drains and has nothing in hand any more
 	counts   *counts
 
@@ -64,6 +66,9 @@ func (h *hand) move(d *delivery, to deliveryState) bool {
 	if d.apart && endsTurn.has(to) {
 		d.apart = false
 		<-h.turn // the next that may have killed a process may run
+	}
+	if d.crashes && isOver.has(to) && d.alone.Swap(false) {
+		h.alone.Unlock()
 	}
 	if isOver.has(to) {
 		h.tellEmpty()

@@ -52,7 +52,9 @@ func (in *instance) equipHandlers() {
 	h := &in.handlers
 	h.client, h.endpoint, h.ctx, h.life, h.hand, h.refusals = in.client, &in.endpoint, in.run.handlerCtx, &in.run.life, &in.hand, &in.refusals
 	h.slowed, h.recovered, h.probe, h.byType = in.slowed, in.recovered, in.probe, newHandlings(&in.endpoint)
-	h.apart.client, h.apart.ctx, h.apart.hand, h.apart.turnOf, h.apart.refused = in.client, h.ctx, &in.hand, in.run.suspect, in.refusedAgain
+	h.apart.client, h.apart.ctx, h.apart.hand, h.apart.life = in.client, h.ctx, &in.hand, h.life
+	h.apart.turnOf, h.apart.refused = in.run.suspect, in.refusedAgain
+	in.hand.alone = &h.apart.alone
 	for handler := range in.endpoint.allHandlers() {
 		in.hasTx = in.hasTx || handler.inTx
 	}

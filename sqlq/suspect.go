@@ -15,14 +15,15 @@ type apart struct {
 	client  *Client
 	ctx     context.Context // of the handlers
 	hand    *hand
+	life    *life
 	turnOf  chan struct{} // filled while such a message is in hand, of the whole process
 	refused func(*delivery, error) time.Duration
 
-	alone sync.RWMutex // held for writing by such a message, for reading by others, while their handlers run
+	alone sync.RWMutex // held for reading while handlers run; for writing by such a message, from before its handler until it is settled
 }
 
-// begin keeps a message that may have killed a process apart from all others of the instance while its handler runs, and
-// from others of its kind in the whole process until it is settled, so that another death points at it alone. The attempt
+// begin keeps a message that may have killed a process apart from all others of the instance, and from others of its kind in the
+// whole process, until it is settled, so that another death points at it alone. The attempt
 // is counted beforehand, because nobody may be left to do it. It waits until the message may run, and returns false when
 // it may not; else end must follow. A receiver settles what is finished while it waits, by meanwhile: the message that
 // it waits for may be among it, and all other receivers may be waiting too.
@@ -36,6 +37,7 @@ func (a *apart) begin(d *delivery, meanwhile func()) bool {
 		return false
 	}
 	a.alone.Lock()
+	d.alone.Store(true)
 	ctx, cancel := context.WithTimeout(a.ctx, 30*time.Second)
 	defer cancel()
 	var mine bool
@@ -48,7 +50,9 @@ func (a *apart) begin(d *delivery, meanwhile func()) bool {
 	if err == nil && mine {
 		return true
 	}
-	a.alone.Unlock()
+	if d.alone.Swap(false) {
+		a.alone.Unlock()
+	}
 	if err == nil || session.Lost(err) || session.Troubled(err) {
 		d.outcome = outcome{verdict: giveBack}
 	} else { // it would come back at once
@@ -81,14 +85,41 @@ func (a *apart) turn(d *delivery, meanwhile func()) bool {
 	}
 }
 
-// end ends what begin began.
+// end follows when a handler has returned. One that may have killed a process keeps others waiting until it is settled, as long as that
+// does not take long: else one of them could kill the process first, and its death would be blamed on this one.
 func (a *apart) end(d *delivery) {
-	if d.crashes {
-		a.alone.Unlock()
-	} else {
+	switch {
+	case !d.crashes:
 		a.alone.RUnlock()
+	case d.alone.Load():
+		a.life.after(aloneAtMost, func() { a.letOthersRun(d) })
 	}
 }
+
+// letOthersRun ends that a message is alone although it has not been settled. What begin counted is taken back: what kills the process
+// from now on is something else. If that fails the count stays, which costs the message an attempt at worst.
+func (a *apart) letOthersRun(d *delivery) {
+	if !d.alone.Swap(false) {
+		return
+	}
+	defer a.alone.Unlock()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), endAloneWithin)
+	defer cancel()
+	err := session.OnPool(ctx, a.client.pool, func(db store.DBTX) error {
+		return a.client.store.Leases.EndAlone(ctx, db, d.leasedBy, d.lease, int(d.before))
+	})
+	if err != nil {
+		a.client.log.DebugContext(ctx, "sqlq: cannot note that a message under suspicion has not killed the process", "endpoint", a.hand.endpoint.Name, "message", d.stored.id, "err", loggedError(err))
+	}
+}
+
+const (
+	// aloneAtMost is how long a message under suspicion keeps others waiting once its handler has returned. Whatever the handler may
+	// have left running has killed the process by then, if it does.
+	aloneAtMost = time.Second
+	// endAloneWithin limits how long the database may take to note the end of that.
+	endAloneWithin = 5 * time.Second
+)
 
 // suspicion is what an instance knows of messages that may have killed a process. What the dead one had held is free again,
 // and has a seq up to the last one that was given out when its death became known: so far the instance receives by lease,

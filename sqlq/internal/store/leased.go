@@ -67,6 +67,15 @@ func (s Leases) BeginAlone(ctx context.Context, db DBTX, instance int32, lease i
 	return tag.RowsAffected() == 1, err
 }
 
+// EndAlone takes back what BeginAlone counted, of a message that had made so many attempts before. Relies on the primary key.
+func (s Leases) EndAlone(ctx context.Context, db DBTX, instance int32, lease int64, attempts int) error {
+	const crash = `'"sqlq-crashes":"' || greatest(coalesce(substring(headers::text FROM '.*"sqlq-crashes":"([0-9]{1,5})"')::int, 0) - 1, 0) || '"'`
+	_, err := db.Exec(ctx, fmt.Sprintf(`
+		UPDATE %s SET attempt = least($3::int, 32767), headers = %s WHERE instance = $1 AND lease = $2`,
+		s.table("leased"), withHeaders("headers", crash)), instance, lease, attempts)
+	return err
+}
+
 // Recovered is what was put back into a queue.
 type Recovered struct {
 	Queue   string
