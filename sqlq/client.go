@@ -19,7 +19,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// Client sends messages, and handles them with Run. [Open] one for each process and database. It is safe for concurrent
+// Client sends messages, and handles them with Run or Start. [Open] one for each process and database. It is safe for concurrent
 // use.
 type Client struct {
 	config Config
@@ -36,7 +36,7 @@ type Client struct {
 
 	closed atomic.Bool
 	mu     sync.Mutex
-	runner *runner // while Run runs
+	runner *runner // while endpoints run
 }
 
 // minPool is the least MaxConns of the pool.
@@ -82,7 +82,7 @@ func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, erro
 	return c, nil
 }
 
-// Close closes the Client: a running Run drains, and Close waits for it. Later calls return ErrClosed, except calls by handlers
+// Close closes the Client: what Run and Start have taken up drains, and Close waits for it. Later calls return ErrClosed, except calls by handlers
 // that are still running.
 //
 // When ctx ends the drain is cut short: the contexts of running handlers are cancelled, and their messages go back at
@@ -93,17 +93,23 @@ func (c *Client) Close(ctx context.Context) error {
 	c.closed.Store(true)
 	c.mu.Lock()
 	r := c.runner
-	c.mu.Unlock()
 	if r == nil {
+		c.mu.Unlock()
 		return nil
 	}
-	r.stop()
+	groups := r.groups
+	c.mu.Unlock()
+	for _, g := range groups {
+		g.stop()
+	}
 	select {
 	case <-r.ended:
 		return nil
 	case <-ctx.Done():
 	}
-	r.cutShort()
+	for _, g := range groups {
+		g.cutShort()
+	}
 	select {
 	case <-r.ended:
 		return fmt.Errorf("close: the drain was cut short; what handlers had not finished went back: %w", ctx.Err())
