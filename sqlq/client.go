@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -92,30 +91,18 @@ func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, erro
 func (c *Client) Close(ctx context.Context) error {
 	c.closed.Store(true)
 	c.mu.Lock()
-	r := c.runner
-	if r == nil {
-		c.mu.Unlock()
-		return nil
+	var groups []*group
+	if c.runner != nil {
+		groups = c.runner.groups
 	}
-	groups := r.groups
 	c.mu.Unlock()
 	for _, g := range groups {
 		g.stop()
 	}
-	select {
-	case <-r.ended:
-		return nil
-	case <-ctx.Done():
+	if err := awaitEnd(ctx, groups...); err != nil {
+		return fmt.Errorf("close: %w", err)
 	}
-	for _, g := range groups {
-		g.cutShort()
-	}
-	select {
-	case <-r.ended:
-		return fmt.Errorf("close: the drain was cut short; what handlers had not finished went back: %w", ctx.Err())
-	case <-time.After(cutWithin):
-		return fmt.Errorf("close: the drain was cut short, and has not come to its end within %v: %w", cutWithin, ctx.Err())
-	}
+	return nil
 }
 
 func (c *Client) checkSchema(ctx context.Context) error {

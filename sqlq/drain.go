@@ -2,6 +2,7 @@ package sqlq
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -14,6 +15,37 @@ const cutWithin = heedWithin + 3*endWithin
 
 // heedWithin is how long handlers have to return once their contexts have ended.
 const heedWithin = 2 * time.Second
+
+// awaitEnd waits for the end of groups that drain. When ctx ends it cuts the drain short and waits for that, within reason.
+func awaitEnd(ctx context.Context, groups ...*group) error {
+	haveEnded := func(before <-chan struct{}) bool {
+		for _, g := range groups {
+			select {
+			case <-g.ended:
+				continue
+			default:
+			}
+			select {
+			case <-g.ended:
+			case <-before:
+				return false
+			}
+		}
+		return true
+	}
+	if haveEnded(ctx.Done()) {
+		return nil
+	}
+	for _, g := range groups {
+		g.cutShort()
+	}
+	cut, cancel := context.WithTimeout(context.Background(), cutWithin)
+	defer cancel()
+	if !haveEnded(cut.Done()) {
+		return fmt.Errorf("the drain was cut short, and has not come to its end within %v: %w", cutWithin, ctx.Err())
+	}
+	return fmt.Errorf("the drain was cut short; what handlers had not finished went back: %w", ctx.Err())
+}
 
 // drain lets the handlers finish, and gives back what they do not finish in time, or before the drain is cut short.
 func (g *group) drain() {

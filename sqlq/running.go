@@ -3,7 +3,6 @@ package sqlq
 import (
 	"context"
 	"fmt"
-	"time"
 )
 
 // Running is an endpoint that [Client.Start] has taken up. It is safe for concurrent use.
@@ -48,18 +47,10 @@ func (c *Client) Start(ctx context.Context, e Endpoint) (*Running, error) {
 func (r *Running) Stop(ctx context.Context) error {
 	g := r.group
 	g.stop()
-	select {
-	case <-g.ended:
-		return nil
-	case <-ctx.Done():
+	if err := awaitEnd(ctx, g); err != nil {
+		return fmt.Errorf("stop endpoint %q: %w", g.endpoints[0].Name, err)
 	}
-	g.cutShort()
-	select {
-	case <-g.ended:
-		return fmt.Errorf("stop endpoint %q: the drain was cut short; what handlers had not finished went back: %w", g.endpoints[0].Name, ctx.Err())
-	case <-time.After(cutWithin):
-		return fmt.Errorf("stop endpoint %q: the drain was cut short, and has not come to its end within %v: %w", g.endpoints[0].Name, cutWithin, ctx.Err())
-	}
+	return nil
 }
 
 // SetConcurrency changes Endpoint.Concurrency, from 1 to 10,000. When it is lowered, handlers that run finish, and the next ones wait
