@@ -24,7 +24,7 @@ func (c *Client) Start(ctx context.Context, e Endpoint) (*Running, error) {
 		return nil, fmt.Errorf("start: %w", err)
 	}
 	if err := g.begin(); err != nil {
-		if c.closed.Load() {
+		if g.isStopped() { // by Close
 			err = ErrClosed
 		}
 		return nil, fmt.Errorf("start: %w", err)
