@@ -1,6 +1,7 @@
 package sqlq
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,7 +12,7 @@ import (
 //
 // A HandleTx handler has its connection for as long as it runs. So that slow ones do not keep everybody else waiting, an
 // instance whose HandleTx handlers are slow leaves connections to others that have such handlers and none of them at work
-// (reserve), and a spare receiver does what needs no HandleTx handler when all others have been taken by them for spareAfter.
+// (reserve), and a spare receiver does what will not keep it (maySpare) when all others have been taken by them for spareAfter.
 //
 // mu guards turn, idle, holding, closed, receivers and spare.
 type dispatcher struct {
@@ -89,6 +90,22 @@ func (d *dispatcher) nextSpare() (work, bool) {
 
 // occupied reports whether HandleTx handlers have all receivers.
 func (d *dispatcher) occupied() bool { return int(d.tx.Load()) >= d.receivers }
+
+// maySpare reports whether the spare receiver may fetch for an instance: one without HandleTx handlers; and one with, if none of them
+// has a connection and they are known to be quick, or nothing is known and nobody else is there who might want the spare one. The caller
+// has the hand's mutex.
+func (d *dispatcher) maySpare(in *instance) bool {
+	switch mean := in.hand.pace.meanTx; {
+	case !in.hasTx:
+		return true
+	case in.hand.busyTx > 0:
+		return false
+	case mean == 0:
+		return !slices.ContainsFunc(d.instances.now(), func(other *instance) bool { return !other.hasTx })
+	default:
+		return mean <= batchTime/2
+	}
+}
 
 // poll returns work if there is some now: for the spare receiver, if the others cannot do it.
 func (d *dispatcher) poll(spare bool) (work, bool) {

@@ -50,15 +50,14 @@ func (w *work) takeFreed(b *batch) {
 	}
 }
 
-// wants says what a receiver could do for the instance now, and takes it: the caller does it. The spare receiver does not fetch
-// what may be for HandleTx handlers.
+// wants says what a receiver could do for the instance now, and takes it: the caller does it.
 func (in *instance) wants(now time.Time, spare bool) (w work, ok bool) {
 	h := &in.hand
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	out := in.lookout.at(now)
 	w = work{in: in, by: in.number(), wakes: out.wakes, finished: h.takeFinished()}
-	if in.phase.isServing() && !(spare && in.hasTx) {
+	if in.phase.isServing() && (!spare || in.run.dispatcher.maySpare(in)) {
 		if w.custody = (heldCustody{}); in.endpoint.AtMostOnce {
 			w.custody = takenCustody{}
 		}

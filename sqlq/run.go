@@ -427,11 +427,15 @@ func (r *runner) hireSpare() {
 
 // needsSpare reports whether HandleTx handlers could have all receive connections while others of the endpoints want one.
 func needsSpare(endpoints []Endpoint) bool {
-	inTx, plain := false, false
+	withTx, plain := 0, false
 	for _, e := range endpoints {
+		inTx := false
 		for h := range e.allHandlers() {
 			inTx, plain = inTx || h.inTx, plain || !h.inTx
 		}
+		if inTx {
+			withTx++
+		}
 	}
-	return inTx && plain
+	return withTx > 0 && plain || withTx > 1
 }
