@@ -209,14 +209,16 @@ func (in *instance) endTx() {
 }
 
 // beginTx counts a receiver that is going to run HandleTx handlers, leaveTx one that does not any more. The caller has the hand's
-// mutex.
+// mutex, and beginTx's the dispatcher's.
 func (in *instance) beginTx(now time.Time) {
 	h := &in.hand
 	if h.busyTx++; h.busyTx == 1 {
 		h.pace.endedTx = now
 		in.run.dispatcher.txIdle.Add(-1)
 	}
-	in.run.dispatcher.tx.Add(1)
+	if d := in.run.dispatcher; int(d.tx.Add(1)) == d.receivers {
+		d.tookAll = now
+	}
 }
 
 func (in *instance) leaveTx() {
