@@ -17,8 +17,8 @@ import (
 // failed in an earlier round.
 //
 // While a type is slowed down fetches leave it out, so that messages of other types pass, and one message at a time is tried, as a probe.
-// Failed probes are the further apart, and the further ahead in the queue: a message that succeeds behind others that are at fault is soon
-// found. The first that succeeds ends it. If it happens again within a minute, twice as many must fail, and so on.
+// After each probe that fails the next one comes later, and is of a message further ahead in the queue, so that good messages behind bad
+// ones are soon found. The first that succeeds ends it. If it happens again within a minute, twice as many must fail, and so on.
 type BreakerPolicy struct {
 	// Off slows nothing down: messages that all fail go through their retries, and to the error table, as fast as others are handled.
 	// Default: off, messages are slowed down. Cost: while a service is broken, messages use up their retries.

@@ -51,7 +51,7 @@ type Endpoint struct {
 	Retry RetryPolicy
 
 	// Breaker says when the messages of one type are slowed down because they fail one after the other.
-	// Default: that of BreakerPolicy. Cost: while a type is slowed down its messages wait, also those that would succeed.
+	// Default: that of BreakerPolicy. Unit: policy. Cost: while a type is slowed down its messages wait, also those that would succeed.
 	Breaker BreakerPolicy
 
 	// Settled is called after each commit that settles deliveries, once for each of them, with what has become of the message: handled,
