@@ -23,6 +23,7 @@ type hand struct {
 	alone    *sync.RWMutex   // of apart: such a message has it
 	emptied  chan<- struct{} // filled when the instance drains and has nothing in hand any more
 	counts   *counts
+	outcomes *outcomes
 
 	mu          ranked[ofHand]
 	concurrency int // messages that are handled at a time

@@ -30,6 +30,7 @@ type instance struct {
 	solos     solos     // which HandleTx messages have a transaction of their own
 	refusals  refusals  // what could not be settled
 	counts    counts    // what was done
+	outcomes  *outcomes // whom it is told; nil: nobody
 	phase     phase     // whether it fetches
 }
 
@@ -37,6 +38,7 @@ func newInstance(g *group, e Endpoint) *instance {
 	r := g.run
 	in := &instance{client: r.client, run: r, group: g, endpoint: e, lookout: newLookout(), refusals: newRefusals(), solos: newSolos()}
 	in.suspicion.life, in.suspicion.ranOut = &g.life, in.lookFromLow
+	in.outcomes = newOutcomes(in)
 	in.equipHand()
 	in.slots = slots{hand: &in.hand, handlers: &in.handlers, life: &g.life, isIdle: in.mayFetch, kick: r.dispatcher.kick}
 	in.equipHandlers()
@@ -47,7 +49,7 @@ func newInstance(g *group, e Endpoint) *instance {
 func (in *instance) equipHand() {
 	h := &in.hand
 	h.endpoint, h.log, h.turn, h.emptied, h.counts = &in.endpoint, in.client.log, in.run.suspect, in.group.emptied, &in.counts
-	h.concurrency = in.endpoint.Concurrency
+	h.concurrency, h.outcomes = in.endpoint.Concurrency, in.outcomes
 	h.leases, h.removed = map[int64]*delivery{}, map[*delivery]struct{}{}
 }
 
