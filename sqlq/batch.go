@@ -66,6 +66,7 @@ type batch struct {
 	before  int  // handlers of the instance that had ended when it came
 	freed   bool // rows of it are free again after the commit, though nobody handled them
 	ended   bool // a HandleTx handler ended the transaction: nothing is held any more
+	undone  bool // messages of a chunk are free with the commit: they are to be handled by themselves; the hand's mutex guards it
 
 	tx *receiveTx // what the HandleTx handlers were given; nil: there were none
 }
@@ -144,6 +145,7 @@ func (b *batch) cut() (cut []*delivery) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	taken := b.withdraw(h, func(*delivery) bool { return true })
+	b.freed = b.freed || b.undone
 	for _, d := range b.all {
 		if d.state == running {
 			h.move(d, leasing)
@@ -172,6 +174,30 @@ func (b *batch) withdraw(h *hand, fits func(*delivery) bool) (taken int) {
 	b.waiting = left
 	b.freed = b.freed || taken > 0
 	return taken
+}
+
+// move brings all messages of a chunk to another state.
+func (c *chunk) move(h *hand, to deliveryState) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, d := range c.all {
+		h.move(d, to)
+	}
+}
+
+// settle leaves what is decided of a chunk to its batch, and frees the rest. It reports whether there was any.
+func (c *chunk) settle(h *hand) (frees bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, d := range c.all {
+		if d.outcome.verdict == giveBack {
+			h.move(d, freed)
+			frees = true
+		} else {
+			h.move(d, decided)
+		}
+	}
+	return frees
 }
 
 // leased takes in the leases of deliveries that were cut; those that finished meanwhile are to be settled. A delivery

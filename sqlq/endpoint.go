@@ -182,6 +182,7 @@ func (e Endpoint) validate(c Config) error {
 		}
 	}
 	errs = append(errs, e.validateSubscribe(c)...)
+	errs = append(errs, e.validateBatches(c)...)
 	seen := map[string]bool{}
 	for _, h := range e.Handlers {
 		if h.run == nil {

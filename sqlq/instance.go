@@ -17,8 +17,10 @@ type instance struct {
 	run      *runner
 	endpoint Endpoint
 	hasTx    bool // some of the handlers want the receive transaction
-	bell     *wakeup.Bell
-	member   *presence.Member
+	// mostShare is how many messages a call of its batch handlers may get at most; 0: there are none.
+	mostShare int
+	bell      *wakeup.Bell
+	member    *presence.Member
 
 	lookout   lookout   // whether to fetch
 	source    source    // where fetches look
@@ -55,6 +57,10 @@ func (in *instance) equipHandlers() {
 	h.apart.client, h.apart.ctx, h.apart.hand, h.apart.turnOf, h.apart.refused = in.client, h.ctx, &in.hand, in.run.suspect, in.refusedAgain
 	for handler := range in.endpoint.allHandlers() {
 		in.hasTx = in.hasTx || handler.inTx
+		if b := handler.batching; b != nil {
+			in.mostShare = max(in.mostShare, b.Most)
+			in.slots.chunks = in.slots.chunks || !handler.inTx
+		}
 	}
 }
 

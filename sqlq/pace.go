@@ -28,6 +28,12 @@ func (p *pace) took(took time.Duration) {
 	p.ended++
 }
 
+// tookChunk is took for a call with so many messages.
+func (p *pace) tookChunk(took time.Duration, messages int) {
+	learn(&p.mean, took/time.Duration(messages))
+	p.ended += messages
+}
+
 func (p *pace) tookTx(took time.Duration) {
 	learn(&p.meanTx, took)
 	p.endedTx = time.Now()
