@@ -219,7 +219,7 @@ func TestBatchFailsOnlyWhoseFaultItIs(t *testing.T) {
 		"bad SQL first": {"tx", false, inSQL(`SELEKT`, true), "syntax error"},
 		"ends the tx": {"tx", false, func(ctx context.Context, tx pgx.Tx, _ *sqlq.BatchDelivery[entry]) error {
 			_, err := tx.Conn().Exec(ctx, `COMMIT`)
-			return err
+			return errors.Join(err, poisoned)
 		}, "ended it past the tx"},
 		"lost":          {"tx", true, func(ctx context.Context, tx pgx.Tx, _ *sqlq.BatchDelivery[entry]) error { return tx.Conn().Close(ctx) }, "connection was lost"},
 		"at the commit": {"tx", true, inSQL(`INSERT INTO public.strict VALUES (1)`, true), "strict"},
