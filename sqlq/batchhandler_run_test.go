@@ -167,6 +167,42 @@ func TestBatchBesideOtherHandlers(t *testing.T) {
 	})
 }
 
+// TxBatch bounds how many calls share a transaction, and not how many messages a call gets.
+func TestBatchAndTxBatch(t *testing.T) {
+	t.Parallel()
+	s := newBatchSite(t, true, sqlq.Config{ReceiveConnections: 1})
+	execSQL(t, s.pool, `CREATE TABLE written (x bigint NOT NULL)`)
+	write := func(ctx context.Context, tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `INSERT INTO public.written VALUES (txid_current())`)
+		return err
+	}
+	s.after = func(ctx context.Context, tx pgx.Tx, _ []*sqlq.BatchDelivery[entry]) error { return write(ctx, tx) }
+	e := s.endpoint(10)
+	e.TxBatch = 1
+	e.Handlers = append(e.Handlers, sqlq.HandleTx(func(ctx context.Context, tx pgx.Tx, _ *sqlq.Delivery[chore]) error { return write(ctx, tx) }))
+	var batch []sqlq.Envelope
+	const each = 20
+	for n := range each {
+		for _, m := range []sqlq.Message{entry{N: n}, chore{N: n}} {
+			batch = append(batch, sqlq.Envelope{Message: m, Options: []sqlq.SendOption{sqlq.To("ledger")}})
+		}
+	}
+	if _, err := s.SendBatch(t.Context(), batch); err != nil {
+		t.Fatal(err)
+	}
+	stop := run(t, s.Client, e)
+	s.settled(t)
+	stop()
+	s.handledOnce(t, upTo(each)...)
+	calls := s.sizes()
+	if n, want := s.count(`SELECT count(DISTINCT x) FROM written`), len(calls)+each; n != want {
+		t.Errorf("%d transactions for %d calls", n, want)
+	}
+	if slices.Max(calls) == 1 {
+		t.Errorf("calls with so many messages: %v, want several in some", calls)
+	}
+}
+
 // A type that always fails is slowed down, and the messages of others are handled in batches meanwhile.
 func TestBatchBesidePoison(t *testing.T) {
 	t.Parallel()

@@ -60,20 +60,19 @@ func (run *txRun) chunkAt(n int) *chunk {
 // is undone the messages are freed, and come again: one at a time, unless it is known who is at fault, or that nobody is.
 func (run *txRun) handleChunk(n int, c *chunk) (more bool) {
 	r, b, tx := run.r, run.b, run.tx
-	h, first := &b.in.handlers, c.all[0]
+	h := &b.in.handlers
 	if run.chunk == nil {
-		if n > 0 && (run.calls >= b.in.endpoint.TxBatch || time.Since(b.began) > r.run.client.config.HoldLimit/2 || r.run.dispatcher.isDraining() ||
-			b.in.solos.isApart(first.stored.messageType)) {
+		if n > 0 && (run.isLongEnough() || b.in.solos.isApart(c.all[0].stored.messageType)) {
 			b.freed = true
 			return false
 		}
+		run.calls++
 		c.move(&b.in.hand, running)
 		h.beginChunk(c)
 		run.chunk = c
 	}
 	err := run.call(c)
 	run.chunk = nil
-	run.calls++
 	switch verdict := tx.verdict; {
 	case len(c.given) == 0:
 	case verdict == txDecides, verdict == txAgain && err != nil && !errors.Is(err, errApart):

@@ -14,7 +14,7 @@ type txRun struct {
 	b     *batch
 	tx    *receiveTx
 	chunk *chunk // whose handler was called and has not returned; nil: there is none
-	calls int    // of batch handlers that have returned
+	calls int    // of handlers
 }
 
 // handleTx runs the HandleTx handlers of a held batch, one after the other on the connection, until they are done or the
@@ -49,7 +49,7 @@ func (r *receiver) handleTx(b *batch) {
 func (run *txRun) handle(n int) bool {
 	r, b, tx := run.r, run.b, run.tx
 	d := b.inTx[n]
-	if n > 0 && !d.exited && (time.Since(b.began) > r.run.client.config.HoldLimit/2 || r.run.dispatcher.isDraining()) {
+	if n > 0 && !d.exited && run.isLongEnough() {
 		b.freed = true
 		return false
 	}
@@ -65,6 +65,7 @@ func (run *txRun) handle(n int) bool {
 	if !d.exited {
 		b.in.hand.step(d, running)
 	}
+	run.calls++
 	r.handling.Store(d)
 	b.in.handlers.handle(d, tx)
 	r.handling.Store(nil)
@@ -95,6 +96,12 @@ func (run *txRun) handle(n int) bool {
 		run.ended(n)
 	}
 	return false
+}
+
+// isLongEnough reports whether no further handler is to begin.
+func (run *txRun) isLongEnough() bool {
+	in := run.b.in
+	return run.calls >= in.endpoint.TxBatch || time.Since(run.b.began) > in.client.config.HoldLimit/2 || run.r.run.dispatcher.isDraining()
 }
 
 // goOnAfter says whether another handler of the batch may follow the n-th, and if not frees what is left.
