@@ -154,8 +154,21 @@ func (b *batch) cut() (cut []*delivery) {
 			cut = append(cut, d)
 		}
 	}
+	if b.in.mostShare > 0 {
+		h.pace.shared(len(b.all), b.countBegun())
+	}
 	h.pace.cut(taken > 0 && h.busy > 0, time.Since(b.began) < b.in.client.config.HoldLimit/8, b.before, b.in.endpoint.Concurrency)
 	return cut
+}
+
+// countBegun counts the messages that handlers have begun. The caller has the hand's mutex.
+func (b *batch) countBegun() (n int) {
+	for _, d := range b.all {
+		if !isUnbegun.has(d.state) {
+			n++
+		}
+	}
+	return n
 }
 
 // withdraw takes back those messages that fit of what has not begun of a batch: held ones are free with the end of its

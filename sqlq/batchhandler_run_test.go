@@ -203,6 +203,33 @@ func TestBatchAndTxBatch(t *testing.T) {
 	}
 }
 
+// A batch handler does not have its endpoint fetch what other handlers cannot begin.
+func TestBatchHandlerHasNoMoreFetchedThanBegins(t *testing.T) {
+	t.Parallel()
+	inBothKinds(t, sqlq.Config{ReceiveConnections: 1}, func(t *testing.T, s *batchSite) {
+		const messages = 1500
+		var ms []sqlq.Envelope
+		for n := range messages {
+			ms = append(ms, sqlq.Envelope{Message: chore{N: n}, Options: []sqlq.SendOption{sqlq.To("ledger")}})
+		}
+		if _, err := s.SendBatch(t.Context(), ms); err != nil {
+			t.Fatal(err)
+		}
+		e := s.endpoint(1000)
+		e.Handlers = append(e.Handlers, sqlq.HandleTx(func(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[chore]) error {
+			_, err := tx.Exec(ctx, `INSERT INTO public.ledger VALUES ($1)`, d.Message.N)
+			return err
+		}))
+		stop := run(t, s.Client, e)
+		s.settled(t)
+		stats := statsOf(s.Client)
+		stop()
+		if stats.Handled != messages || stats.Received > 4*messages {
+			t.Errorf("%d messages were received for %d that were handled", stats.Received, stats.Handled)
+		}
+	})
+}
+
 // A type that always fails is slowed down, and the messages of others are handled in batches meanwhile.
 func TestBatchBesidePoison(t *testing.T) {
 	t.Parallel()

@@ -145,7 +145,7 @@ func (in *instance) room(now time.Time, awake, byLease bool) int {
 	}
 	room := h.pace.room(slots, h.toHandle(), h.states[waiting], mostTx)
 	if in.mostShare > 0 && h.states[waiting] == 0 && h.busy < slots && !in.handlers.singles.areComing() {
-		room = max(room, in.mostShare) // however long a call takes: with fewer messages it would hardly be shorter
+		room = max(room, h.pace.forBatches(in.mostShare)) // however long a call takes: with fewer messages it would hardly be shorter
 	}
 	return max(0, min(room, in.client.config.BatchLimit))
 }
