@@ -203,7 +203,7 @@ func (c *chunk) settle(h *hand) (frees bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, d := range c.all {
-		if d.outcome.verdict == giveBack {
+		if d.isUndone() {
 			h.move(d, freed)
 			frees = true
 		} else {

@@ -64,7 +64,8 @@ func (d *BatchDelivery[T]) Failure() error {
 // counted, and the endpoint's [RetryPolicy] decides, where an immediate retry is a delayed one without a delay. If the function returns
 // an error or panics, nothing is handled. Then those with Fail have failed, and the others come back. If Fail was called for none,
 // each of them comes back and is handled by itself, in a call with one message, because any of them may be at fault. Only the error
-// of such a call is an attempt; an error of a call with several messages counts for none.
+// of such a call is an attempt; an error of a call with several messages counts for none. An error that counts for no message anyway
+// ([GiveBack], or by choice of RetryPolicy.Decide) is for all messages of the call without Fail: they wait.
 //
 // A message that cannot be decoded fails alone, and the function does not get it. Messages that have failed before, and those that may
 // have killed a process, get a call of their own.

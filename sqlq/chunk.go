@@ -87,9 +87,11 @@ func (c *chunk) end() {
 }
 
 // conclude says what becomes of the messages of a chunk, whose call ended with err. Those that are neither handled nor failed by themselves
-// go back, and no attempt of theirs is counted: by themselves, if nothing tells which is at fault.
+// go back, and no attempt of theirs is counted: by themselves, if nothing tells which is at fault; or when their time has come, if the
+// handler gives back what it was given.
 func (h *handlers) conclude(c *chunk, err error) {
 	ending := h.ctx.Err() != nil
+	waits := !ending && h.waits(err)
 	var back []*delivery
 	for i, d := range c.given {
 		switch own := c.errs[i]; {
@@ -97,6 +99,8 @@ func (h *handlers) conclude(c *chunk, err error) {
 			d.outcome = outcome{verdict: complete}
 			h.client.config.observing.decided(d)
 			h.succeeded(d)
+		case own == nil && waits:
+			h.refused(d, err)
 		case own == nil || ending:
 			d.outcome, d.err, d.out = outcome{verdict: giveBack}, err, nil
 			h.client.config.observing.undone(d)
@@ -108,6 +112,12 @@ func (h *handlers) conclude(c *chunk, err error) {
 	if len(back) == len(c.given) && !ending {
 		h.singles.add(back)
 	}
+}
+
+// waits reports whether messages wait, and no attempt is counted, if their handler returns an error.
+func (h *handlers) waits(err error) bool {
+	asked, _ := h.endpoint.Retry.ask(1, err)
+	return h.endpoint.Retry.decide(1, err, asked, 0).verdict == wait
 }
 
 // goexitChunk ends a chunk whose handler has ended its goroutine.
@@ -141,11 +151,14 @@ func (s *slots) chunkOf(d *delivery) *chunk {
 	return c
 }
 
+// isUndone reports whether the end of a call leaves a message without a verdict.
+func (d *delivery) isUndone() bool { return d.outcome.verdict == giveBack && !d.outcome.chosen }
+
 // finish records a handled chunk that took so long. The caller has the hand's mutex.
 func (c *chunk) finish(h *hand, took time.Duration) {
 	h.pace.tookChunk(took, len(c.all))
 	for _, d := range c.all {
-		if d.goesBack() && d.state == running && !d.custody.isSingle() {
+		if d.isUndone() && d.state == running && !d.custody.isSingle() {
 			h.move(d, freed) // with the end of the batch's transaction
 			d.batch.undone = true
 			continue

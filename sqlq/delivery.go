@@ -185,6 +185,16 @@ func (in *Incoming) failedBefore() bool {
 	return headers[headerFirstFailedAt] != ""
 }
 
+// headersAsFetched returns the headers that the message had when it was fetched; nil for ones that the library could not read.
+func (in *Incoming) headersAsFetched() *string {
+	headers, err := in.storedHeaders()
+	if err != nil {
+		return nil
+	}
+	text := encodeHeaders(headers)
+	return &text
+}
+
 // headersUpToFirstFailure returns what store.Retry.Headers wants of a stamped one: nil when the time of the first failure is known, or
 // the headers are none that the library could add to.
 func (in *Incoming) headersUpToFirstFailure() *string {

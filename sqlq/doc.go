@@ -58,6 +58,8 @@
 // A handler fails by returning an error or by panicking. The endpoint's [RetryPolicy] says how often and when the message is retried;
 // [Unrecoverable] and [RetryAfter] override it for one error. After the last attempt the message goes to the error table, with
 // the error's text, chain and stack, until an operator replays it. A failure undoes whatever the handler sent, or wrote in its tx.
+// [GiveBack] returns the message without counting an attempt. The endpoint's [BreakerPolicy] says when messages that fail one after the
+// other are slowed down. What has become of a message is told, after the commit, to the field Settled of its endpoint.
 //
 // # Running
 //

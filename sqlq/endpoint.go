@@ -1,6 +1,7 @@
 package sqlq
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"iter"
@@ -48,6 +49,16 @@ type Endpoint struct {
 	// Retry says when a failed message is retried.
 	// Default: that of RetryPolicy. Cost: an attempt each time.
 	Retry RetryPolicy
+
+	// Breaker says when the messages of one type are slowed down because they fail one after the other.
+	// Default: that of BreakerPolicy. Unit: policy. Cost: while a type is slowed down its messages wait, also those that would succeed.
+	Breaker BreakerPolicy
+
+	// Settled is called after each commit that settles deliveries, once for each of them, with what has become of the message: handled,
+	// to be retried, given back, or failed for good. See Settled for what it may rely on.
+	// Default: none. Unit: a func. Cost: its time. It does not keep handlers waiting; but while more than 1,000 outcomes wait for it
+	// the endpoint fetches nothing.
+	Settled func(ctx context.Context, s Settled)
 
 	// UnknownWait is how long a message waits if the endpoint has no handler for its type, before it fails with
 	// ErrUnknownType. In a rolling deployment the next version may know the type, and gets the message as soon as one of its processes
@@ -107,6 +118,7 @@ func (e Endpoint) withDefaults() Endpoint {
 	if e.SlowAfter == 0 {
 		e.SlowAfter = 30 * time.Second
 	}
+	e.Breaker = e.Breaker.withDefaults(e.Concurrency)
 	if e.UnknownWait == 0 {
 		e.UnknownWait = 10 * time.Minute
 	}
@@ -153,14 +165,14 @@ func (e *Endpoint) events() (events []string) {
 // validate checks an endpoint, with its defaults, by itself.
 func (e Endpoint) validate(c Config) error {
 	var errs []error
-	errs = append(errs, checkQueueName(e.Name), e.Retry.validate())
+	errs = append(errs, checkQueueName(e.Name), e.Retry.validate(), e.Breaker.validate())
 	if e.Concurrency < 0 || e.Concurrency > 10_000 {
 		errs = append(errs, fmt.Errorf("its Concurrency is %d: it must be from 1 to 10,000", e.Concurrency))
 	}
 	if e.TxBatch < 1 || e.TxBatch > maxTxBatch {
 		errs = append(errs, fmt.Errorf("its TxBatch is %d: it must be from 1 to %d", e.TxBatch, maxTxBatch))
 	}
-	if e.AtMostOnce && (e.Retry.Immediate != 0 || e.Retry.Delays != nil || e.Retry.Jitter != 0) {
+	if e.AtMostOnce && !e.Retry.isEmpty() {
 		errs = append(errs, errors.New("AtMostOnce and a Retry policy: a message that is handled at most once has only one attempt; leave Retry empty, or turn AtMostOnce off"))
 	}
 	if e.UnknownWait > maxDelay {

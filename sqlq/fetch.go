@@ -62,12 +62,13 @@ func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool)
 		if w.custody = (heldCustody{}); in.endpoint.AtMostOnce {
 			w.custody = takenCustody{}
 		}
+		var behind int64
 		if in.handlers.anyOpen() {
-			w.leave.Types, w.only = in.handlers.openTypes(now, !out.forbidden && in.mayProbe(), out.awake)
+			w.leave.Types, w.only, behind = in.handlers.openTypes(now, !out.forbidden && in.mayProbe(), out.awake)
 		}
 		switch s := in.suspicion.at(now); {
 		case w.only != "":
-			w.n, w.after, w.leave.Types = 1, in.source.lowest(), nil
+			w.n, w.after, w.leave.Types = 1, max(in.source.lowest(), behind), nil
 			if w.suspects = s.holds && !in.endpoint.AtMostOnce; w.suspects {
 				w.upTo = math.MaxInt64
 			}
@@ -116,7 +117,7 @@ func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool)
 // mayProbe says whether one message more may be fetched. The caller has the hand's mutex, as for room.
 func (in *instance) mayProbe() bool {
 	h := &in.hand
-	return !in.refusals.isFull(h.states[kept]) && h.busyTx < in.endpoint.Concurrency &&
+	return !in.refusals.isFull(h.states[kept]) && !in.outcomes.isBehind(time.Now()) && h.busyTx < in.endpoint.Concurrency &&
 		(!in.endpoint.AtMostOnce || h.toHandle() < in.endpoint.Concurrency)
 }
 
@@ -124,7 +125,7 @@ func (in *instance) mayProbe() bool {
 func (in *instance) room(now time.Time, awake, byLease bool) int {
 	h, dispatcher, slots := &in.hand, in.run.dispatcher, in.endpoint.Concurrency
 	switch {
-	case !awake || in.refusals.isFull(h.states[kept]):
+	case !awake || in.refusals.isFull(h.states[kept]) || in.outcomes.isBehind(now):
 		return 0
 	case in.hasTx && h.busyTx >= slots:
 		return 0
@@ -157,7 +158,7 @@ func (in *instance) fetched(w *work, ms []store.Message, numbers []span, rest bo
 	in.counts.fetched(got)
 	if w.only != "" {
 		in.lookout.came(got)
-		in.handlers.byType.of(w.only).setRest(got > 0)
+		in.handlers.byType.of(w.only).looked(got > 0)
 		return
 	}
 	in.hand.sized(ms, in.client.config.MaxBody)

@@ -21,6 +21,7 @@ type hand struct {
 	turn     <-chan struct{} // filled while a message that may have killed a process is in hand
 	emptied  chan<- struct{} // filled when the instance drains and has nothing in hand any more
 	counts   *counts
+	outcomes *outcomes
 
 	mu       ranked[ofHand]
 	batches  []*batch // with messages that wait for a slot

@@ -3,7 +3,6 @@ package sqlq
 import (
 	"iter"
 	"maps"
-	"math"
 	"slices"
 )
 
@@ -25,7 +24,7 @@ type handlings struct {
 	byType    map[string]*handling
 	otherwise *Handler  // nil: there is none
 	overflow  *handling // for all types beyond maxOthers; its breaker never opens
-	limit     int       // of the breakers
+	policy    BreakerPolicy
 
 	mu     ranked[ofPart]
 	others map[string]*handling // for otherwise; at most maxOthers
@@ -33,13 +32,13 @@ type handlings struct {
 
 // newHandlings returns the handlings of an endpoint that has been validated.
 func newHandlings(e *Endpoint) *handlings {
-	hs := &handlings{byType: map[string]*handling{}, limit: max(10, e.Concurrency), others: map[string]*handling{}}
+	hs := &handlings{byType: map[string]*handling{}, policy: e.Breaker, others: map[string]*handling{}}
 	for i := range e.Handlers {
-		hs.byType[e.Handlers[i].messageType] = &handling{Handler: &e.Handlers[i], breaker: breaker{limit: hs.limit}}
+		hs.byType[e.Handlers[i].messageType] = &handling{Handler: &e.Handlers[i], breaker: newBreaker(hs.policy)}
 	}
 	if e.Otherwise.run != nil {
 		hs.otherwise = &e.Otherwise
-		hs.overflow = &handling{Handler: hs.otherwise, breaker: breaker{limit: math.MaxInt}}
+		hs.overflow = &handling{Handler: hs.otherwise, breaker: newBreaker(BreakerPolicy{Off: true})}
 	}
 	return hs
 }
@@ -60,7 +59,7 @@ func (hs *handlings) of(messageType string) *handling {
 	}
 	own := *hs.otherwise
 	own.messageType = messageType
-	h = &handling{Handler: &own, breaker: breaker{limit: hs.limit}}
+	h = &handling{Handler: &own, breaker: newBreaker(hs.policy)}
 	hs.others[messageType] = h
 	return h
 }

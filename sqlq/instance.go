@@ -31,11 +31,13 @@ type instance struct {
 	solos     solos     // which HandleTx messages have a transaction of their own
 	refusals  refusals  // what could not be settled
 	counts    counts    // what was done
+	outcomes  *outcomes // whom it is told; nil: nobody
 }
 
 func newInstance(r *runner, e Endpoint) *instance {
 	in := &instance{client: r.client, run: r, endpoint: e, lookout: newLookout(), refusals: newRefusals(), solos: newSolos()}
 	in.suspicion.life, in.suspicion.ranOut = &r.life, in.lookFromLow
+	in.outcomes = newOutcomes(in)
 	in.equipHand()
 	in.slots = slots{hand: &in.hand, handlers: &in.handlers, life: &r.life, isIdle: in.mayFetch, kick: r.dispatcher.kick}
 	in.equipHandlers()
@@ -46,6 +48,7 @@ func newInstance(r *runner, e Endpoint) *instance {
 func (in *instance) equipHand() {
 	h := &in.hand
 	h.endpoint, h.log, h.turn, h.emptied, h.counts = &in.endpoint, in.client.log, in.run.suspect, in.run.emptied, &in.counts
+	h.outcomes = in.outcomes
 	h.leases, h.removed = map[int64]*delivery{}, map[*delivery]struct{}{}
 }
 

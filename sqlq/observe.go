@@ -105,7 +105,7 @@ const (
 	OutcomeComplete  Outcome = "complete"  // handled; it is removed
 	OutcomeRetry     Outcome = "retry"     // it failed, and is retried at once or after Delay
 	OutcomeFail      Outcome = "fail"      // it failed, and goes to the error table
-	OutcomeWait      Outcome = "wait"      // it comes back after Delay, and no attempt was counted
+	OutcomeWait      Outcome = "wait"      // it comes back after Delay, 0 for at once, and no attempt was counted
 	OutcomeExpired   Outcome = "expired"   // its time to live has passed; it is removed
 	OutcomeDuplicate Outcome = "duplicate" // a message with its id was handled within the window; it is removed
 	OutcomeUndone    Outcome = "undone"    // the attempt was undone and nothing is decided: it comes back, or the next Decided has the outcome
@@ -254,23 +254,32 @@ func (o *observing) decided(d *delivery) {
 	}
 	defer o.caught("Decided")
 	a := d.observed(true)
-	a.Delay = d.outcome.delay
+	a.Outcome, a.Delay, a.Err = d.result()
+	o.Observer.Decided(d.ctx, a)
+}
+
+// result returns what is decided of a delivery, in public terms.
+func (d *delivery) result() (o Outcome, delay time.Duration, err error) {
 	switch d.outcome.verdict {
 	case complete:
-		a.Outcome, a.Err = OutcomeComplete, nil
 		if d.claim == store.Duplicate {
-			a.Outcome = OutcomeDuplicate
+			return OutcomeDuplicate, 0, nil
 		}
+		return OutcomeComplete, 0, nil
 	case expire:
-		a.Outcome, a.Err = OutcomeExpired, nil
+		return OutcomeExpired, 0, nil
 	case fail:
-		a.Outcome = OutcomeFail
+		return OutcomeFail, 0, d.err
 	case wait:
-		a.Outcome = OutcomeWait
+		return OutcomeWait, d.outcome.delay, d.err
+	case giveBack:
+		if d.outcome.chosen {
+			return OutcomeWait, 0, d.err
+		}
+		return OutcomeUndone, 0, d.err
 	default:
-		a.Outcome = OutcomeRetry
+		return OutcomeRetry, d.outcome.delay, d.err
 	}
-	o.Observer.Decided(d.ctx, a)
 }
 
 // undone is told that an attempt has ended without a verdict.

@@ -177,7 +177,7 @@ func (tx *receiveTx) run(d *delivery, c *chunk) error {
 	switch {
 	case tx.waited && tx.limited || tx.deadlock && (tx.limited || tx.in.refusals.mayWait([]*delivery{d})):
 		tx.verdict = txYields
-	case displaced || tx.workers > 0 && !errors.As(err, &named) && !errors.Is(err, ErrUndecodable):
+	case displaced || tx.workers > 0 && !errors.As(err, &named) && !errors.Is(err, ErrUndecodable) && givenBackBy(err) == nil:
 		tx.verdict = txAgain
 	}
 	return err

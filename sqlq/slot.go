@@ -180,7 +180,6 @@ func (h *handlers) handle(d *delivery, tx *receiveTx) {
 
 // decided says whether the verdict on a delivery is known without its handler.
 func (h *handlers) decided(d *delivery) bool {
-	policy := h.endpoint.Retry
 	switch {
 	case d.hasExpired():
 		d.outcome = outcome{verdict: expire}
@@ -200,7 +199,7 @@ func (h *handlers) decided(d *delivery) bool {
 		}
 	case d.handler.inTx && h.refusals.timesLost(d) >= maxLost:
 		d.err = fmt.Errorf("%w, %d times: read to the end what it asks for, and leave no rows open for longer than 10 s; the server's log says what ended the connection", ErrConnectionLost, maxLost)
-	case d.crashes && d.made() >= policy.attempts():
+	case h.endpoint.Retry.hasCrashedTooOften(d):
 		d.err = fmt.Errorf("%w, %s times: find out why (out of memory, os.Exit, a panic in a goroutine of the handler's?), then replay it", ErrCrashed, d.Headers[headerCrashes])
 	default:
 		return false
@@ -208,7 +207,7 @@ func (h *handlers) decided(d *delivery) bool {
 	if !errors.Is(d.err, ErrCrashed) { // those attempts are all counted
 		d.attempts.Add(1)
 	}
-	d.outcome = policy.decide(d.made(), Unrecoverable(d.err), 0)
+	d.outcome = outcome{verdict: fail}
 	h.failed(d)
 	return true
 }
@@ -236,7 +235,6 @@ func (h *handlers) awaitHandler(d *delivery) bool {
 // attempt runs the handler of a delivery to its verdict, immediate retries included. It does not return when the handler
 // ends its goroutine; with a tx it goes on when it is called again.
 func (h *handlers) attempt(d *delivery, tx *receiveTx) {
-	policy := h.endpoint.Retry
 	for {
 		if !d.exited {
 			d.begin(int(d.attempts.Add(1)))
@@ -258,7 +256,7 @@ func (h *handlers) attempt(d *delivery, tx *receiveTx) {
 			h.client.config.observing.undone(d)
 			return
 		}
-		d.outcome = policy.decide(d.made(), d.err, h.client.config.rand())
+		h.decide(d)
 		h.client.config.observing.decided(d)
 		if d.outcome.verdict != retryNow {
 			break
@@ -270,14 +268,6 @@ func (h *handlers) attempt(d *delivery, tx *receiveTx) {
 	}
 	d.out = nil
 	h.failed(d)
-}
-
-// succeeded records a successful attempt.
-func (h *handlers) succeeded(d *delivery) {
-	if d.handler.success() {
-		h.opened.Add(-1)
-		h.recovered()
-	}
 }
 
 // goexit ends a delivery whose handler has ended its goroutine.
@@ -297,28 +287,11 @@ func (h *handlers) goexit(d *delivery) {
 // for the mover, so that the attempt is written down.
 func (h *handlers) refused(d *delivery, err error) {
 	d.err, d.out = err, nil
-	if d.outcome = h.endpoint.Retry.decide(d.made(), err, h.client.config.rand()); d.outcome.verdict == retryNow {
+	if h.decide(d); d.outcome.verdict == retryNow {
 		d.outcome = outcome{verdict: retryLater}
 	}
 	h.client.config.observing.decided(d)
 	h.failed(d)
-}
-
-// failed records a failed attempt. What no handler has seen says nothing about the endpoint's health.
-func (h *handlers) failed(d *delivery) {
-	if d.broken != nil || errors.Is(d.err, ErrUndecodable) || errors.Is(d.err, ErrUnknownType) || errors.Is(d.err, ErrCrashed) {
-		return
-	}
-	if d.handler == nil {
-		return
-	}
-	now := time.Now()
-	if d.handler.failure(now, d.made() > 1+h.endpoint.Retry.Immediate || d.failedBefore()) {
-		h.opened.Add(1)
-		h.slowed()
-		h.client.log.WarnContext(d.ctx, "sqlq: messages of a type fail one after the other; slowing it to one probe at a time", "endpoint", h.endpoint.Name, "type", d.stored.messageType, "err", loggedError(d.err))
-	}
-	d.handler.arm(now, h.life, h.probe)
 }
 
 // invoke calls the handler inside of its middleware. It does not return when the handler ends its goroutine.

@@ -91,6 +91,8 @@ func (a *attempts) of(id sqlq.ID, queue string) string {
 	switch {
 	case !known:
 		return "no attempt was seen"
+	case !last.runs && isGivenBack(last.err):
+		return fmt.Sprintf("attempt %d gave it back: %v", last.number, last.err)
 	case !last.runs:
 		return fmt.Sprintf("attempt %d failed: %v", last.number, last.err)
 	}
