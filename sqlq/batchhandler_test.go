@@ -211,6 +211,10 @@ func TestBatchFailsOnlyWhoseFaultItIs(t *testing.T) {
 			d.Fail(e)
 			return nil
 		}, "nil pointer"},
+		"named, exits": {"", false, func(_ context.Context, _ pgx.Tx, d *sqlq.BatchDelivery[entry]) error {
+			d.Fail(exitingError{})
+			return nil
+		}, "ended its goroutine"},
 		"missing queue": {"", true, func(_ context.Context, _ pgx.Tx, d *sqlq.BatchDelivery[entry]) error {
 			return d.Send(booked{}, sqlq.To("missing"))
 		}, "no such queue"},
@@ -274,6 +278,11 @@ func TestBatchFailsOnlyWhoseFaultItIs(t *testing.T) {
 		})
 	}
 }
+
+// exitingError ends the goroutine that looks at it.
+type exitingError struct{}
+
+func (exitingError) Error() string { runtime.Goexit(); return "" }
 
 // Attempts are each message's own: a batch that fails is none, and a message that is retried is handled by itself.
 func TestBatchAttemptsAreEachMessagesOwn(t *testing.T) {

@@ -61,17 +61,18 @@ func (h *handlers) invokeChunk(c *chunk, tx pgx.Tx) error {
 	}
 	c.all[0].exited = true
 	err := call(func() error { return c.given[0].handler.batching.run(h.ctx, tx, ins, c.errs) })
-	c.all[0].exited = false
-	if c.check() == len(c.given) && err == nil {
+	failed := c.check()
+	if c.all[0].exited = false; failed == len(c.given) && err == nil {
 		return errAllFailed
 	}
 	return err
 }
 
-// check looks at the errors that the handler has named, which may panic as any of its, and returns how many there are.
+// check looks at the errors that the handler has named, whose methods may panic or end the goroutine, and returns how many there are.
 func (c *chunk) check() (failed int) {
 	for i, err := range c.errs {
 		if err != nil {
+			c.errs[i] = errGoexit // if that ends the goroutine
 			c.errs[i] = call(func() error { return err })
 			failed++
 		}
@@ -122,8 +123,8 @@ func (h *handlers) waits(err error) bool {
 
 // goexitChunk ends a chunk whose handler has ended its goroutine.
 func (h *handlers) goexitChunk(c *chunk) {
-	c.all[0].exited = false
 	c.check()
+	c.all[0].exited = false
 	c.end()
 	h.conclude(c, errGoexit)
 }
