@@ -42,7 +42,8 @@ type Config struct {
 	// Default: slog.Default(). Cost: a line for each of these, none for messages that are handled.
 	Logger *slog.Logger
 
-	// HandleMiddleware wraps every handler of every endpoint; the first is the outermost.
+	// HandleMiddleware wraps every handler of every endpoint; the first is the outermost. Batch handlers are not wrapped: see
+	// Batch.NoMiddleware.
 	// Default: none. Cost: its time, for each attempt.
 	HandleMiddleware []func(next HandleFunc) HandleFunc
 

@@ -49,8 +49,9 @@
 // An [Endpoint] has a name, which is also that of its queue, and a [Handler] for each message type. [Handle] makes a handler that runs
 // at least once for each message; [HandleTx] makes one that writes in the transaction in which the message is removed, so that
 // its effect in this database happens exactly once. The fields AtMostOnce and Deduplicate of an endpoint choose other
-// guarantees. [HandleRaw], [HandleRawTx] and the field Otherwise are for messages without a Go type. All kinds get a [Delivery]: the
-// decoded message, and its headers, attempt and ids as an [Incoming]. Middleware, in Config and Endpoint, wraps handlers and sends.
+// guarantees. [HandleRaw], [HandleRawTx] and the field Otherwise are for messages without a Go type. These kinds get a [Delivery]: the
+// decoded message, and its headers, attempt and ids as an [Incoming]. [HandleBatch] and [HandleBatchTx] get several at once, as a slice of
+// [BatchDelivery]. Middleware, in Config and Endpoint, wraps sends, and handlers that get one message.
 //
 // # Failing
 //
@@ -120,6 +121,8 @@
 //     what it does elsewhere may happen more often.
 //   - Handle: at least once. What it sends through the delivery, and the removal of the message, commit together, after it
 //     has returned.
+//   - HandleBatch and HandleBatchTx: the same as Handle and HandleTx, for all messages of a call together. If a call fails, each of its
+//     messages is handled again by itself, and only then is an attempt counted, unless the handler says which message has failed.
 //   - With Endpoint.AtMostOnce: the removal of the message is committed before its handler runs, once or never.
 //     With Endpoint.Deduplicate: messages with the same id (WithID) are handled once within a window.
 //   - When a process dies, what it held is free as soon as the server notices the lost connection. What it had leased goes
@@ -164,7 +167,7 @@
 // run.go what all endpoints share, and drain.go ends them. instance.go names the parts of an endpoint's instance: look.go says whether to fetch, pace.go and fetch.go how
 // many messages, source.go where; hand.go and hand_ends.go keep what is in hand. dispatcher.go shares the receive connections out
 // (link.go); receiver.go fetches and holds, gate.go may say "not now", and slot.go and handletx.go hand messages to handlers
-// (batch.go, delivery.go, handler.go, codec.go); observe.go and messagelog.go tell of it. The states of a delivery are in
+// (batch.go, delivery.go, handler.go, codec.go), several at once in chunk.go and chunktx.go (batchhandler.go); observe.go and messagelog.go tell of it. The states of a delivery are in
 // delivery_state.go, the ways to have one in hand in custody.go. recoverability.go decides, settlement.go, settle.go
 // and settle_batch.go settle, suspect.go keeps apart what may kill a process. internal/wakeup lets receivers sleep and wakes them,
 // and look.go is what they do then; internal/presence keeps house; internal/session makes the library's own connections, and its

@@ -34,8 +34,8 @@ type Endpoint struct {
 	// Default: none. Unit: event types. Cost: a copy of every such event.
 	Subscribe []string
 
-	// Concurrency is how many messages are handled at a time in this process. HandleTx handlers are also limited by
-	// Config.ReceiveConnections.
+	// Concurrency is how many messages are handled at a time in this process; a call of a batch handler counts as one. HandleTx handlers
+	// are also limited by Config.ReceiveConnections.
 	// Default: 4 × GOMAXPROCS. Unit: messages, up to 10,000. Cost: more: more memory, and more of whatever handlers use,
 	// such as connections of their own.
 	Concurrency int
@@ -98,10 +98,12 @@ type Endpoint struct {
 	// TxBatch is the maximum number of messages with HandleTx handlers that share a transaction. Set it to 1 if a handler must be alone
 	// in its transaction whatever it does: if functions or triggers change settings that the library does not check, or
 	// if handlers leave constraints deferred. Handlers whose own SQL changes settings are detected without it: see HandleTx.
+	// A call of a HandleBatchTx handler counts as one, however many messages it gets.
 	// Default: 60. Unit: messages, 1 to 60. Cost: lower: more transactions, so fewer messages per second; 1 reaches about a tenth.
 	TxBatch int
 
-	// Middleware wraps each handler, inside Config.HandleMiddleware; the first is the outermost.
+	// Middleware wraps each handler, inside Config.HandleMiddleware; the first is the outermost. Batch handlers are not wrapped: see
+	// Batch.NoMiddleware.
 	// Default: none. Cost: its time, for each attempt.
 	Middleware []func(next HandleFunc) HandleFunc
 }
@@ -197,6 +199,7 @@ func (e Endpoint) validate(c Config) error {
 		}
 	}
 	errs = append(errs, e.validateSubscribe(c)...)
+	errs = append(errs, e.validateBatches(c)...)
 	seen := map[string]bool{}
 	for _, h := range e.Handlers {
 		if h.run == nil {

@@ -144,6 +144,37 @@ func ExampleHandle() {
 	// sales.PlaceOrder failed after 3 attempts: there is no such article
 }
 
+// A batch handler writes the effects of several messages with one statement, and says which message has failed.
+func ExampleHandleBatchTx() {
+	ctx, stop := context.WithCancel(context.Background())
+	pool, end := examplePool()
+	defer end()
+	client, err := sqlq.Open(ctx, pool, sqlq.Config{Logger: quietLog})
+	check(err)
+	place := func(ctx context.Context, tx pgx.Tx, ds []*sqlq.BatchDelivery[PlaceOrder]) error {
+		var ids []int
+		for _, d := range ds {
+			if d.Message.Order < 0 {
+				d.Fail(sqlq.Unrecoverable(errors.New("there is no such order")))
+				continue
+			}
+			ids = append(ids, d.Message.Order)
+		}
+		_, err := tx.Exec(ctx, `INSERT INTO orders (id) SELECT unnest($1::bigint[])`, ids)
+		stop()
+		return err
+	}
+	sales := sqlq.Endpoint{Name: "sales", Handlers: []sqlq.Handler{sqlq.HandleBatchTx(sqlq.Batch{Most: 500}, place)}}
+	check(client.Prepare(ctx, sales))
+	check(client.SendMany(ctx, []sqlq.Message{PlaceOrder{17}, PlaceOrder{-1}, PlaceOrder{18}}))
+	check(client.Run(ctx, sales))
+
+	var orders, failed int
+	check(pool.QueryRow(context.Background(), `SELECT (SELECT count(*) FROM orders), (SELECT count(*) FROM sqlq.error)`).Scan(&orders, &failed))
+	fmt.Println(orders, "orders,", failed, "failed message")
+	// Output: 2 orders, 1 failed message
+}
+
 // What a HandleTx handler writes is there once, however often it runs.
 func ExampleHandleTx() {
 	ctx, stop := context.WithCancel(context.Background())

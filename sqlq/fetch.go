@@ -143,7 +143,11 @@ func (in *instance) room(now time.Time, awake, byLease bool) int {
 	if in.hasTx {
 		mostTx = in.endpoint.TxBatch
 	}
-	return max(0, min(h.pace.room(slots, h.toHandle(), h.states[waiting], mostTx), in.client.config.BatchLimit))
+	room := h.pace.room(slots, h.toHandle(), h.states[waiting], mostTx)
+	if in.mostShare > 0 && h.states[waiting] == 0 && h.busy < slots && !in.handlers.singles.areComing() {
+		room = max(room, h.pace.forBatches(in.mostShare)) // however long a call takes: with fewer messages it would hardly be shorter
+	}
+	return max(0, min(room, in.client.config.BatchLimit))
 }
 
 // fetched takes in the result of a fetch: which messages came, with their numbers, and whether it left some for their size. The
@@ -172,6 +176,7 @@ func (in *instance) fetched(w *work, ms []store.Message, numbers []span, rest bo
 		in.group.life.after(again, in.askAgain)
 	}
 	in.solos.came(got)
+	in.handlers.singles.came(got)
 	if in.lookout.fetched(w.wakes, got >= w.n || rest || !w.leftmost || doubts) {
 		in.bell.Interrupt()
 	}

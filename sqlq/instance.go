@@ -18,8 +18,10 @@ type instance struct {
 	group    *group
 	endpoint Endpoint
 	hasTx    bool // some of the handlers want the receive transaction
-	bell     *wakeup.Bell
-	member   *presence.Member
+	// mostShare is how many messages a call of its batch handlers may get at most; 0: there are none.
+	mostShare int
+	bell      *wakeup.Bell
+	member    *presence.Member
 
 	lookout   lookout   // whether to fetch
 	source    source    // where fetches look
@@ -63,6 +65,10 @@ func (in *instance) equipHandlers() {
 	in.hand.alone = &h.apart.alone
 	for handler := range in.endpoint.allHandlers() {
 		in.hasTx = in.hasTx || handler.inTx
+		if b := handler.batching; b != nil {
+			in.mostShare = max(in.mostShare, b.Most)
+			in.slots.chunks = in.slots.chunks || !handler.inTx
+		}
 	}
 }
 

@@ -39,7 +39,8 @@ type Observer struct {
 	Fetched func(ctx context.Context, f ObservedFetch)
 	// Begun is called before each attempt, immediate retries included, outside of all middleware. The handler and its middleware get
 	// the context that it returns, which must be derived from ctx. So do the statements of a HandleTx handler, if it
-	// passes the context on.
+	// passes the context on. It is called for each message that a call of a batch handler gets. If there are several, the handler gets
+	// none of these contexts; what it sends through a delivery gets that of its message.
 	Begun func(ctx context.Context, a ObservedAttempt) context.Context
 	// Decided is called when the outcome of an attempt is known. ctx is the handler's or, if the handler was not reached,
 	// that of Begun; it may have ended. Use a key of your own to find a value in it: middleware may have added others.

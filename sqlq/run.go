@@ -20,7 +20,8 @@ import (
 //
 //	Client.mu, dispatcher.mu, pauses.mu, the listener's, hand.mu, one part's, breaker.mu, life.mu
 //
-// The parts are those of an instance: lookout, source, suspicion, solos, refusals, counts, and handlings, which its handlers have.
+// The parts are those of an instance: lookout, source, suspicion, solos, refusals, counts, and handlings and singles, which its
+// handlers have.
 // Built with the tag lockorder the package checks the order (lockorder_on.go). apart.alone comes before all of them: it is held
 // while a handler runs. Of two locks of one kind, or of two parts, none is held while the other is taken. No lock is held during a round
 // trip to the database, but receiveTx.mu, which is the connection's.

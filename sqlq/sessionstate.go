@@ -217,6 +217,14 @@ func (s *solos) wentAlone(d *delivery) {
 	delete(s.alone, d.stored.id)
 }
 
+// isAlone reports whether a message is to have a transaction of its own.
+func (s *solos) isAlone(d *delivery) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, alone := s.alone[d.stored.id]
+	return alone
+}
+
 // mayJoin says whether a message may run behind others in their transaction.
 func (s *solos) mayJoin(d *delivery) bool {
 	s.mu.Lock()

@@ -19,6 +19,7 @@ import (
 type slots struct {
 	hand     *hand
 	handlers *handlers
+	chunks   bool // some of the handlers are batch handlers outside of the receive transaction
 	life     *life
 	isIdle   func() bool // reports whether slots stand idle although the queue may hold messages; called with the hand's mutex
 	kick     func()      // says that the instance may want something
@@ -29,7 +30,7 @@ func (s *slots) start(n int) {
 	for range min(n, s.hand.concurrency-s.hand.busy) {
 		s.hand.busy++
 		s.life.goroutines.Add(1)
-		go s.slot(nil)
+		go s.slot(nil, nil)
 	}
 }
 
@@ -50,48 +51,67 @@ func (s *slots) resize(concurrency int) {
 }
 
 // slot handles messages until there are none. A handler may end its goroutine before; then another goes on with exited, the
-// delivery that it had.
-func (s *slots) slot(exited *delivery) {
+// delivery that it had, and c, the chunk that begins with it, if there is one.
+func (s *slots) slot(exited *delivery, c *chunk) {
 	d, began := exited, time.Now()
 	defer func() {
 		if d != nil && d.exited {
-			go s.slot(d)
+			go s.slot(d, c)
 			return
 		}
 		s.life.goroutines.Done()
 	}()
-	if exited != nil {
+	switch {
+	case exited == nil:
+	case c != nil:
+		s.handlers.goexitChunk(c)
+	default:
 		s.handlers.goexit(exited)
 	}
-	for d = s.take(exited, 0); d != nil; {
-		s.handlers.handle(d, nil)
+	for d, c = s.take(exited, c, 0); d != nil; {
+		if c == nil {
+			s.handlers.handle(d, nil)
+		} else {
+			s.handlers.handleChunk(c)
+		}
 		now := time.Now()
-		d, began = s.take(d, now.Sub(began)), now
+		d, c = s.take(d, c, now.Sub(began))
+		began = now
 	}
 }
 
-// take ends a finished delivery that took so long, if one is given, and returns the next; nil ends the slot.
-func (s *slots) take(finished *delivery, took time.Duration) *delivery {
+// take ends a finished delivery that took so long, if one is given, or the chunk that begins with it; and returns the next, with the chunk
+// that it was taken for, if it is to be handled in one call with others. Without a next the slot ends.
+func (s *slots) take(finished *delivery, chunked *chunk, took time.Duration) (d *delivery, c *chunk) {
 	h := s.hand
 	h.mu.Lock()
-	if finished != nil {
+	switch {
+	case finished == nil:
+	case chunked != nil:
+		chunked.finish(h, took)
+	default:
 		h.pace.took(took)
 		h.finish(finished)
+		if s.chunks {
+			s.handlers.singles.over(finished)
+		}
 	}
-	var d *delivery
 	if h.busy <= h.concurrency { // else one slot less is wanted
 		d = s.next()
 	}
-	if d == nil {
+	switch {
+	case d == nil:
 		h.busy--
 		h.tellEmpty()
+	case s.chunks:
+		c = s.chunkOf(d)
 	}
 	kick := len(h.finished) > 0 || h.isIdle() && s.isIdle()
 	h.mu.Unlock()
 	if kick {
 		s.kick()
 	}
-	return d
+	return d, c
 }
 
 // next takes the next message that waits. The caller has the hand's mutex.
@@ -134,7 +154,7 @@ func (s *slots) nextAllowed(now time.Time) *delivery {
 }
 
 // handlers are an endpoint's handlers, by message type, and bring a delivery to its verdict: the slot's goroutine does, or the
-// receiver's on whose connection it runs. Its fields are unchanged once the instance is made, but for byType and
+// receiver's on whose connection it runs. Its fields are unchanged once the instance is made, but for byType, singles and
 // the breakers, which have locks of their own.
 type handlers struct {
 	client   *Client
@@ -146,6 +166,7 @@ type handlers struct {
 	byType   *handlings
 	opened   atomic.Int32 // breakers that are open
 	apart    apart
+	singles  singles // messages that batch handlers get by themselves
 
 	slowed    func() // a breaker has opened
 	recovered func() // one has closed
@@ -231,7 +252,7 @@ func (h *handlers) attempt(d *delivery, tx *receiveTx) {
 		}
 		if tx != nil {
 			began := time.Now()
-			d.err = tx.run(d)
+			d.err = tx.run(d, nil)
 			h.hand.tookTx(time.Since(began))
 		} else {
 			d.err = h.invoke(d, nil)
@@ -289,7 +310,7 @@ func (h *handlers) invoke(d *delivery, tx pgx.Tx) error {
 	d.exited = true
 	err := call(func() error {
 		ctx, inner, outer := h.client.config.observing.begun(h.ctx, d), h.endpoint.Middleware, h.client.config.HandleMiddleware
-		if len(inner)+len(outer) == 0 {
+		if len(inner)+len(outer) == 0 || d.handler.batching != nil {
 			return d.handler.run(ctx, tx, &d.Incoming)
 		}
 		handle := func(ctx context.Context, incoming *Incoming) error { return d.handler.run(ctx, tx, incoming) }

@@ -14,7 +14,8 @@
 //	}
 //
 // The delivery is the first attempt. Set its fields (Attempt, Headers, CorrelationID, …) to change that. A HandleTx function
-// also takes a transaction: begin one in Harness.Pool, or pass nil if the function does not use it.
+// also takes a transaction: begin one in Harness.Pool, or pass nil if the function does not use it. NewBatch makes the deliveries of a
+// batch handler.
 //
 // # Endpoints with Drain
 //

@@ -71,7 +71,7 @@ func Open(t TB, config sqlq.Config, endpoints ...sqlq.Endpoint) *Harness {
 	h.own = h.pool(t, 2)
 	h.Pool = h.pool(t, 8)
 	config.SendMiddleware = append(slices.Clone(config.SendMiddleware), h.recordEvents)
-	config.HandleMiddleware = append([]func(sqlq.HandleFunc) sqlq.HandleFunc{h.attempts.note}, config.HandleMiddleware...)
+	config.Observer = h.attempts.observer(config.Observer)
 	h.Config = config
 	ctx, cancel := context.WithTimeout(context.Background(), createWithin)
 	defer cancel()

@@ -32,7 +32,7 @@ type Record[T sqlq.Message] struct {
 }
 
 // Outbox is the record of messages that were sent: a Harness, for its whole database, however they were sent; or what
-// NewDelivery returns, for those sent through the delivery.
+// NewDelivery or NewBatch returns, for those sent through their deliveries.
 type Outbox interface {
 	// outgoing returns the events or the commands of a type; "" means every type.
 	outgoing(ctx context.Context, kind string, events bool) ([]record, error)
