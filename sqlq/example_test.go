@@ -223,3 +223,29 @@ func check(err error) {
 		log.Panic(err)
 	}
 }
+
+// A process takes up an endpoint while others run, for a tenant that has just signed up, say, and gives it up again. However many there
+// are, they share the process's few connections.
+func ExampleClient_Start() {
+	ctx := context.Background()
+	pool, end := examplePool()
+	defer end()
+	client, err := sqlq.Open(ctx, pool, sqlq.Config{Logger: quietLog})
+	check(err)
+	handled := make(chan string)
+	tenant := func(name string) sqlq.Endpoint {
+		return sqlq.Endpoint{Name: name, Handlers: []sqlq.Handler{
+			sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[OrderPlaced]) error {
+				handled <- name
+				return nil
+			}),
+		}}
+	}
+	acme, err := client.Start(ctx, tenant("acme"))
+	check(err)
+	check(client.Publish(ctx, OrderPlaced{Order: 17}))
+	fmt.Println(<-handled, "has order 17")
+	check(acme.Stop(ctx)) // its handlers finish first
+	check(client.Close(ctx))
+	// Output: acme has order 17
+}

@@ -16,6 +16,7 @@ import (
 type group struct {
 	run       *runner
 	endpoints []Endpoint
+	ofRun     bool // and not of Start
 	instances []*instance
 	emptied   chan struct{} // filled when an instance that drains has less in hand
 	life      life
@@ -54,7 +55,7 @@ func besides(running, endpoints []Endpoint) error {
 	for _, e := range endpoints {
 		for _, other := range running {
 			if other.Name == e.Name {
-				return fmt.Errorf("%w: %q; stop that one first, or raise its Concurrency", ErrAlreadyRunning, e.Name)
+				return fmt.Errorf("%w: endpoint %q; stop that one first, or raise its Concurrency", ErrAlreadyRunning, e.Name)
 			}
 			for _, h := range e.Handlers {
 				if !h.event && other.handles(h.messageType) {

@@ -64,12 +64,12 @@ type runner struct {
 // the first message is handled. If the database is lost, Run waits for it instead of returning. Close cuts the drain short.
 //
 // Start takes up one endpoint more while others run. All endpoints of a Client share its few receive connections, and one connection
-// that listens and one that keeps house.
+// that listens and one that keeps house. There is one Run at a time.
 //
 // Errors, before any message is handled: ErrInvalidEndpoint, ErrTooFewConnections, ErrPermissionDenied, ErrHidden,
 // ErrListenURLMismatch, ErrAlreadyRunning, ErrClosed, and those of the database.
 func (c *Client) Run(ctx context.Context, endpoints ...Endpoint) error {
-	g, err := c.join(ctx, endpoints)
+	g, err := c.join(ctx, endpoints, true)
 	if err != nil {
 		if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
 			return nil
@@ -117,13 +117,13 @@ func (c *Client) validated(endpoints []Endpoint) ([]Endpoint, error) {
 }
 
 // join makes a group of endpoints, which are validated together with those that run. While the last one that ran ends it waits.
-func (c *Client) join(ctx context.Context, endpoints []Endpoint) (*group, error) {
+func (c *Client) join(ctx context.Context, endpoints []Endpoint, ofRun bool) (*group, error) {
 	endpoints, err := c.validated(endpoints)
 	if err != nil {
 		return nil, err
 	}
 	for {
-		g, ending, err := c.tryJoin(ctx, endpoints)
+		g, ending, err := c.tryJoin(ctx, endpoints, ofRun)
 		if ending == nil {
 			return g, err
 		}
@@ -136,7 +136,7 @@ func (c *Client) join(ctx context.Context, endpoints []Endpoint) (*group, error)
 }
 
 // tryJoin is join without the wait: it returns what to wait for.
-func (c *Client) tryJoin(ctx context.Context, endpoints []Endpoint) (g *group, ending <-chan struct{}, err error) {
+func (c *Client) tryJoin(ctx context.Context, endpoints []Endpoint, ofRun bool) (g *group, ending <-chan struct{}, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := c.runner
@@ -148,11 +148,15 @@ func (c *Client) tryJoin(ctx context.Context, endpoints []Endpoint) (g *group, e
 	case r == nil:
 		r = newRunner(c)
 	}
+	if ofRun && slices.ContainsFunc(r.groups, func(other *group) bool { return other.ofRun }) {
+		return nil, nil, fmt.Errorf("%w: give all endpoints to one Run, or add them with Start", ErrAlreadyRunning)
+	}
 	if err := besides(r.endpoints(), endpoints); err != nil {
 		return nil, nil, err
 	}
 	c.runner = r
 	g = newGroup(ctx, r, endpoints)
+	g.ofRun = ofRun
 	r.groups = append(r.groups, g)
 	return g, nil, nil
 }

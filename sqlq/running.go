@@ -19,7 +19,7 @@ type Running struct{ group *group }
 // Errors are those of Run; after one, nothing of the endpoint runs. ErrAlreadyRunning: the Client runs an endpoint of this
 // name, or still drains it. ErrInvalidEndpoint also for a command that another running endpoint handles.
 func (c *Client) Start(ctx context.Context, e Endpoint) (*Running, error) {
-	g, err := c.join(ctx, []Endpoint{e})
+	g, err := c.join(ctx, []Endpoint{e}, false)
 	if err != nil {
 		return nil, fmt.Errorf("start: %w", err)
 	}

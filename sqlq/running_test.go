@@ -16,11 +16,12 @@ import (
 	"github.com/sqlq/sqlq/sqlq"
 )
 
-// event returns an endpoint that handles posted events by f; any number of endpoints may.
+// onPosted returns an endpoint that handles posted events by f; any number of endpoints may.
 func onPosted(name string, f func(ctx context.Context, d *sqlq.Delivery[posted]) error) sqlq.Endpoint {
 	return sqlq.Endpoint{Name: name, Concurrency: 4, Retry: noRetry, Handlers: []sqlq.Handler{sqlq.Handle(f)}}
 }
 
+// start starts an endpoint, and stops it at the end of the test if it runs then.
 func start(t testing.TB, c *sqlq.Client, e sqlq.Endpoint) *sqlq.Running {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -29,6 +30,11 @@ func start(t testing.TB, c *sqlq.Client, e sqlq.Endpoint) *sqlq.Running {
 	if err != nil {
 		t.Fatalf("start %s: %v", e.Name, err)
 	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		_ = r.Stop(ctx)
+	})
 	return r
 }
 
@@ -107,6 +113,7 @@ func TestStartAndStop(t *testing.T) {
 			t.Errorf("%d messages wait while nobody runs the endpoint", n)
 		}
 	}
+	eventuallyCount(t, pool, 2, watchersOf) // those of the endpoint that goes on
 	if n := count(t, pool, listener); n != listens {
 		t.Error("the listening connection was made anew")
 	}
