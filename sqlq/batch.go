@@ -152,7 +152,7 @@ func (b *batch) cut() (cut []*delivery) {
 			cut = append(cut, d)
 		}
 	}
-	h.pace.cut(taken > 0 && h.busy > 0, time.Since(b.began) < b.in.client.config.HoldLimit/8, b.before, b.in.endpoint.Concurrency)
+	h.pace.cut(taken > 0 && h.busy > 0, time.Since(b.began) < b.in.client.config.HoldLimit/8, b.before, h.concurrency)
 	return cut
 }
 

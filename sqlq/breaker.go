@@ -1,6 +1,7 @@
 package sqlq
 
 import (
+	"math"
 	"sync/atomic"
 	"time"
 )
@@ -198,6 +199,6 @@ func (in *instance) slowed() {
 // recovered goes on with all messages of a type whose breaker has closed: those in hand, and those that fetches left out.
 func (in *instance) recovered() {
 	in.suspicion.lookAgain()
-	in.slots.startMore(in.endpoint.Concurrency)
+	in.slots.startMore(math.MaxInt)
 	in.lookFromLow()
 }

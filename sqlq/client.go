@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -19,7 +18,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// Client sends messages, and handles them with Run. [Open] one for each process and database. It is safe for concurrent
+// Client sends messages, and handles them with Run or Start. [Open] one for each process and database. It is safe for concurrent
 // use.
 type Client struct {
 	config Config
@@ -36,7 +35,7 @@ type Client struct {
 
 	closed atomic.Bool
 	mu     sync.Mutex
-	runner *runner // while Run runs
+	runner *runner // while endpoints run
 }
 
 // minPool is the least MaxConns of the pool.
@@ -82,7 +81,7 @@ func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, erro
 	return c, nil
 }
 
-// Close closes the Client: a running Run drains, and Close waits for it. Later calls return ErrClosed, except calls by handlers
+// Close closes the Client: what Run and Start have taken up drains, and Close waits for it. Later calls return ErrClosed, except calls by handlers
 // that are still running.
 //
 // When ctx ends the drain is cut short: the contexts of running handlers are cancelled, and their messages go back at
@@ -92,24 +91,18 @@ func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, erro
 func (c *Client) Close(ctx context.Context) error {
 	c.closed.Store(true)
 	c.mu.Lock()
-	r := c.runner
+	var groups []*group
+	if c.runner != nil {
+		groups = c.runner.groups
+	}
 	c.mu.Unlock()
-	if r == nil {
-		return nil
+	for _, g := range groups {
+		g.stop()
 	}
-	r.stop()
-	select {
-	case <-r.ended:
-		return nil
-	case <-ctx.Done():
+	if err := awaitEnd(ctx, groups...); err != nil {
+		return fmt.Errorf("close: %w", err)
 	}
-	r.cutShort()
-	select {
-	case <-r.ended:
-		return fmt.Errorf("close: the drain was cut short; what handlers had not finished went back: %w", ctx.Err())
-	case <-time.After(cutWithin):
-		return fmt.Errorf("close: the drain was cut short, and has not come to its end within %v: %w", cutWithin, ctx.Err())
-	}
+	return nil
 }
 
 func (c *Client) checkSchema(ctx context.Context) error {

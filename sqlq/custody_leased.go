@@ -82,7 +82,7 @@ func (leasedCustody) enter(h *hand, b *batch) {
 // begin runs the HandleTx handlers of a batch, each in a transaction of its own.
 func (leasedCustody) begin(r *receiver, w *work, b *batch) *batch {
 	for i, d := range b.inTx {
-		if r.run.dispatcher.isDraining() {
+		if w.in.phase.isDraining() {
 			w.in.hand.giveBackLined(b.inTx[i:])
 			r.run.dispatcher.kick()
 			break

@@ -13,29 +13,28 @@ import (
 // instance whose HandleTx handlers are slow leaves connections to others that have such handlers and none of them at work
 // (reserve), and a spare receiver does what needs no HandleTx handler when all others have been taken by them for spareAfter.
 //
-// mu guards turn, idle, holding, draining and closed; instances and receivers are unchanged from the first receiver on.
+// mu guards turn, idle, holding, closed, receivers and spare.
 type dispatcher struct {
 	mu        ranked[ofDispatcher]
 	changed   *sync.Cond
-	instances []*instance
+	instances *roster[instance]
 	turn      int
 	idle      int         // receivers that wait
 	holding   []*receiver // those that hold a batch, the longest first
-	draining  bool        // no more fetches
 	closed    bool
+	receivers int // without the spare one
 
-	receivers int           // without the spare one
-	tx        atomic.Int32  // receivers that run HandleTx handlers, or fetch for them
-	txIdle    atomic.Int32  // instances that have HandleTx handlers and no receiver that runs them
-	spare     chan struct{} // filled when an instance may want something and no receiver waits; nil: there is no spare one
-	ended     chan struct{} // closed with the dispatcher
+	tx     atomic.Int32  // receivers that run HandleTx handlers, or fetch for them
+	txIdle atomic.Int32  // instances that have HandleTx handlers and no receiver that runs them
+	spare  chan struct{} // filled when an instance may want something and no receiver waits; nil: there is no spare one
+	ended  chan struct{} // closed with the dispatcher
 }
 
 // spareAfter is how long HandleTx handlers may have all receivers before the spare one steps in.
 const spareAfter = 20 * time.Millisecond
 
-func newDispatcher() *dispatcher {
-	d := &dispatcher{ended: make(chan struct{})}
+func newDispatcher(instances *roster[instance], receivers int) *dispatcher {
+	d := &dispatcher{instances: instances, receivers: receivers, ended: make(chan struct{})}
 	d.changed = sync.NewCond(&d.mu)
 	return d
 }
@@ -102,10 +101,10 @@ func (d *dispatcher) poll(spare bool) (work, bool) {
 }
 
 func (d *dispatcher) pick(spare bool) (work, bool) {
-	now := time.Now()
-	for i := range d.instances {
-		at := (d.turn + i) % len(d.instances)
-		if w, ok := d.instances[at].wants(now, d.draining, spare); ok {
+	now, all := time.Now(), d.instances.now()
+	for i := range all {
+		at := (d.turn + i) % len(all)
+		if w, ok := all[at].wants(now, spare); ok {
 			d.turn = at + 1
 			return w, true
 		}
@@ -156,21 +155,29 @@ func (d *dispatcher) unhold(r *receiver) {
 	}
 }
 
-// drain stops fetching. Batches in hand are cut at once; leased messages are settled as their handlers finish.
-func (d *dispatcher) drain() {
-	d.mu.Lock()
-	d.draining = true
-	for _, r := range d.holding {
-		nudge(r.cut)
-	}
-	d.mu.Unlock()
-	d.changed.Broadcast()
-}
-
-func (d *dispatcher) isDraining() bool {
+// cut ends the holding of batches of an instance.
+func (d *dispatcher) cut(in *instance) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.draining
+	for _, r := range d.holding {
+		if b := r.held.Load(); b != nil && b.in == in {
+			nudge(r.cut)
+		}
+	}
+}
+
+// leftBehind notes that one receiver more, or less, than is wanted has a handler that does not end.
+func (d *dispatcher) leftBehind(receivers int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.receivers += receivers
+}
+
+// addSpare takes a spare receiver in.
+func (d *dispatcher) addSpare() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.spare = make(chan struct{}, 1)
 }
 
 // close ends the receivers once they have settled what they hold.

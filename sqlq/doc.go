@@ -28,8 +28,8 @@
 // # Lifecycle
 //
 // `sqlq migrate up` creates the tables, or package migrate does when the program starts. [Open] returns a [Client], one for
-// each process and database, on a pool that stays yours. [Client.Run] handles messages until its context ends, then drains.
-// [Client.Close] closes the Client; close the pool after it. A program that only sends does not call Run. All settings of a
+// each process and database, on a pool that stays yours. [Client.Run] handles messages until its context ends, then drains;
+// [Client.Start] takes up one endpoint more while others run, until [Running.Stop]. [Client.Close] closes the Client; close the pool after it. A program that only sends does not call Run. All settings of a
 // process are in one [Config]; its zero value works.
 //
 // # Sending
@@ -145,8 +145,8 @@
 //
 // # Connections
 //
-// Sending uses the pool that Open is given. Run opens connections of its own with the pool's settings: up to
-// Config.ReceiveConnections for receiving, one to listen and one for housekeeping. The pool's BeforeConnect and AfterConnect are
+// Sending uses the pool that Open is given. Run and Start open connections of their own with the pool's settings, for all endpoints
+// together: up to Config.ReceiveConnections for receiving, one to listen and one for housekeeping. The pool's BeforeConnect and AfterConnect are
 // called for these too (but not PrepareConn, BeforeAcquire, AfterRelease and BeforeClose, which are about acquiring). Behind a
 // transaction pooler, such as PgBouncer, it polls, unless Config.ListenURL takes the last two past the pooler.
 //
@@ -158,8 +158,8 @@
 // the errors and docs/configuration.md the settings, docs/design.md explains how it works and why, docs/walkthrough.md follows
 // one message through the files, and examples/ contains runnable programs.
 //
-// In the code: client.go, send.go, publish.go and message.go send, and internal/sending stores. run.go starts an endpoint's parts
-// and drain.go ends them. instance.go names the parts of an endpoint's instance: look.go says whether to fetch, pace.go and fetch.go how
+// In the code: client.go, send.go, publish.go and message.go send, and internal/sending stores. group.go starts an endpoint's parts,
+// run.go what all endpoints share, and drain.go ends them. instance.go names the parts of an endpoint's instance: look.go says whether to fetch, pace.go and fetch.go how
 // many messages, source.go where; hand.go and hand_ends.go keep what is in hand. dispatcher.go shares the receive connections out
 // (link.go); receiver.go fetches and holds, gate.go may say "not now", and slot.go and handletx.go hand messages to handlers
 // (batch.go, delivery.go, handler.go, codec.go); observe.go and messagelog.go tell of it. The states of a delivery are in

@@ -129,6 +129,9 @@ func (e Endpoint) withDefaults() Endpoint {
 	return e
 }
 
+// maxConcurrency is the most messages that an endpoint handles at a time.
+const maxConcurrency = 10_000
+
 // allHandlers yields the Handlers and, if there is one, Otherwise.
 func (e *Endpoint) allHandlers() iter.Seq[*Handler] {
 	return func(yield func(*Handler) bool) {
@@ -162,7 +165,7 @@ func (e *Endpoint) events() (events []string) {
 func (e Endpoint) validate(c Config) error {
 	var errs []error
 	errs = append(errs, checkQueueName(e.Name), e.Retry.validate())
-	if e.Concurrency < 0 || e.Concurrency > 10_000 {
+	if e.Concurrency < 0 || e.Concurrency > maxConcurrency {
 		errs = append(errs, fmt.Errorf("its Concurrency is %d: it must be from 1 to 10,000", e.Concurrency))
 	}
 	if e.TxBatch < 1 || e.TxBatch > maxTxBatch {

@@ -70,13 +70,14 @@ var (
 	ErrClosed = errors.New("client is closed")
 )
 
-// Errors of Run, before any message is handled.
+// Errors of Run and Start, before any message is handled.
 var (
 	// ErrInvalidEndpoint: an endpoint cannot run: no name, no handler, the same name twice, two handlers for one type, a
 	// number out of range. Prepare returns it too. The error lists everything that is wrong.
 	ErrInvalidEndpoint = errors.New("invalid endpoint")
-	// ErrAlreadyRunning: the Client is already running. Pass all endpoints to one Run, or open a second Client.
-	ErrAlreadyRunning = errors.New("client is already running")
+	// ErrAlreadyRunning: the Client already runs an endpoint of that name, or still drains it. Stop that one first, or raise its
+	// Concurrency.
+	ErrAlreadyRunning = errors.New("endpoint is already running")
 	// ErrHidden: row security was switched on for the queue's table, as some platforms do for every table, and no policy lets
 	// this role see its rows, so no message would ever be received. Switch it off, or run as the table's owner.
 	ErrHidden = errors.New("row security hides the queue's messages from this role")

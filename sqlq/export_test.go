@@ -72,7 +72,7 @@ func (c *Client) running(endpoint string) *instance {
 	if c.runner == nil {
 		return nil
 	}
-	for _, in := range c.runner.instances {
+	for _, in := range c.runner.instances.now() {
 		if in.endpoint.Name == endpoint {
 			return in
 		}
@@ -199,7 +199,7 @@ func init() { panicOnIllegalStep = true }
 func (c *Client) LifeOf() (timers func() int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	l := &c.runner.life
+	l := &c.runner.groups[0].life
 	return func() int {
 		l.mu.Lock()
 		defer l.mu.Unlock()

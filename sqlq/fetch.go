@@ -52,13 +52,13 @@ func (w *work) takeFreed(b *batch) {
 
 // wants says what a receiver could do for the instance now, and takes it: the caller does it. The spare receiver does not fetch
 // what may be for HandleTx handlers.
-func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool) {
+func (in *instance) wants(now time.Time, spare bool) (w work, ok bool) {
 	h := &in.hand
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	out := in.lookout.at(now)
 	w = work{in: in, by: in.number(), wakes: out.wakes, finished: h.takeFinished()}
-	if !draining && !(spare && in.hasTx) {
+	if in.phase.isServing() && !(spare && in.hasTx) {
 		if w.custody = (heldCustody{}); in.endpoint.AtMostOnce {
 			w.custody = takenCustody{}
 		}
@@ -116,13 +116,13 @@ func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool)
 // mayProbe says whether one message more may be fetched. The caller has the hand's mutex, as for room.
 func (in *instance) mayProbe() bool {
 	h := &in.hand
-	return !in.refusals.isFull(h.states[kept]) && h.busyTx < in.endpoint.Concurrency &&
-		(!in.endpoint.AtMostOnce || h.toHandle() < in.endpoint.Concurrency)
+	return !in.refusals.isFull(h.states[kept]) && h.busyTx < h.concurrency &&
+		(!in.endpoint.AtMostOnce || h.toHandle() < h.concurrency)
 }
 
 // room is the number of messages to fetch: what the slots finish within batchTime, less what is in hand.
 func (in *instance) room(now time.Time, awake, byLease bool) int {
-	h, dispatcher, slots := &in.hand, in.run.dispatcher, in.endpoint.Concurrency
+	h, dispatcher, slots := &in.hand, in.run.dispatcher, in.hand.concurrency
 	switch {
 	case !awake || in.refusals.isFull(h.states[kept]):
 		return 0
@@ -169,7 +169,7 @@ func (in *instance) fetched(w *work, ms []store.Message, numbers []span, rest bo
 	}
 	doubts, again := in.source.fetched(&w.stretch, numbers, got, rest)
 	if again > 0 {
-		in.run.life.after(again, in.askAgain)
+		in.group.life.after(again, in.askAgain)
 	}
 	in.solos.came(got)
 	if in.lookout.fetched(w.wakes, got >= w.n || rest || !w.leftmost || doubts) {
@@ -222,9 +222,25 @@ func (in *instance) beginTx(now time.Time) {
 
 func (in *instance) leaveTx() {
 	h := &in.hand
-	if h.busyTx--; h.busyTx == 0 {
+	if h.busyTx--; h.busyTx == 0 && !in.phase.isOver() {
 		in.run.dispatcher.txIdle.Add(1)
 	}
 	in.run.dispatcher.tx.Add(-1)
 	h.tellEmpty()
+}
+
+// enter goes over to a phase, and counts an instance whose HandleTx handlers may want a receiver, for as long as it serves or drains.
+func (in *instance) enter(p lifePhase) {
+	in.hand.mu.Lock()
+	defer in.hand.mu.Unlock()
+	was := in.phase.enter(p)
+	if !in.hasTx || in.hand.busyTx > 0 {
+		return
+	}
+	switch {
+	case p == serving:
+		in.run.dispatcher.txIdle.Add(1)
+	case p == over && was != starting:
+		in.run.dispatcher.txIdle.Add(-1)
+	}
 }

@@ -38,7 +38,7 @@ func (r *receiver) handleTx(b *batch) {
 func (run txRun) handle(n int) bool {
 	r, b, tx := run.r, run.b, run.tx
 	d := b.inTx[n]
-	if n > 0 && !d.exited && (time.Since(b.began) > r.run.client.config.HoldLimit/2 || r.run.dispatcher.isDraining()) {
+	if n > 0 && !d.exited && (time.Since(b.began) > r.run.client.config.HoldLimit/2 || b.in.phase.isDraining()) {
 		b.freed = true
 		return false
 	}

@@ -15,6 +15,7 @@ import (
 type instance struct {
 	client   *Client
 	run      *runner
+	group    *group
 	endpoint Endpoint
 	hasTx    bool // some of the handlers want the receive transaction
 	bell     *wakeup.Bell
@@ -29,13 +30,15 @@ type instance struct {
 	solos     solos     // which HandleTx messages have a transaction of their own
 	refusals  refusals  // what could not be settled
 	counts    counts    // what was done
+	phase     phase     // whether it fetches
 }
 
-func newInstance(r *runner, e Endpoint) *instance {
-	in := &instance{client: r.client, run: r, endpoint: e, lookout: newLookout(), refusals: newRefusals(), solos: newSolos()}
-	in.suspicion.life, in.suspicion.ranOut = &r.life, in.lookFromLow
+func newInstance(g *group, e Endpoint) *instance {
+	r := g.run
+	in := &instance{client: r.client, run: r, group: g, endpoint: e, lookout: newLookout(), refusals: newRefusals(), solos: newSolos()}
+	in.suspicion.life, in.suspicion.ranOut = &g.life, in.lookFromLow
 	in.equipHand()
-	in.slots = slots{hand: &in.hand, handlers: &in.handlers, life: &r.life, isIdle: in.mayFetch, kick: r.dispatcher.kick}
+	in.slots = slots{hand: &in.hand, handlers: &in.handlers, life: &g.life, isIdle: in.mayFetch, kick: r.dispatcher.kick}
 	in.equipHandlers()
 	in.bell, in.member = in.newBell(), in.newMember()
 	return in
@@ -43,14 +46,15 @@ func newInstance(r *runner, e Endpoint) *instance {
 
 func (in *instance) equipHand() {
 	h := &in.hand
-	h.endpoint, h.log, h.turn, h.emptied, h.counts = &in.endpoint, in.client.log, in.run.suspect, in.run.emptied, &in.counts
+	h.endpoint, h.log, h.turn, h.emptied, h.counts = &in.endpoint, in.client.log, in.run.suspect, in.group.emptied, &in.counts
+	h.concurrency = in.endpoint.Concurrency
 	h.leases, h.removed = map[int64]*delivery{}, map[*delivery]struct{}{}
 }
 
 // equipHandlers makes the handlers of the endpoint ready.
 func (in *instance) equipHandlers() {
 	h := &in.handlers
-	h.client, h.endpoint, h.ctx, h.life, h.hand, h.refusals = in.client, &in.endpoint, in.run.handlerCtx, &in.run.life, &in.hand, &in.refusals
+	h.client, h.endpoint, h.ctx, h.life, h.hand, h.refusals = in.client, &in.endpoint, in.group.handlerCtx, &in.group.life, &in.hand, &in.refusals
 	h.slowed, h.recovered, h.probe, h.byType = in.slowed, in.recovered, in.probe, newHandlings(&in.endpoint)
 	h.apart.client, h.apart.ctx, h.apart.hand, h.apart.turnOf, h.apart.refused = in.client, h.ctx, &in.hand, in.run.suspect, in.refusedAgain
 	for handler := range in.endpoint.allHandlers() {

@@ -232,7 +232,7 @@ func (o *observing) fetched(w *work, ms []store.Message) {
 		return
 	}
 	defer o.caught("Fetched")
-	o.Fetched(w.in.run.hardCtx, ObservedFetch{Endpoint: w.in.endpoint.Name, Messages: len(ms), ByLease: ms[0].Lease != 0})
+	o.Fetched(w.in.group.ctx, ObservedFetch{Endpoint: w.in.endpoint.Name, Messages: len(ms), ByLease: ms[0].Lease != 0})
 }
 
 // begun is told of an attempt, and returns the context for its handler.
@@ -305,7 +305,7 @@ func (o *observing) settled(in *instance, s *settlement) {
 		return
 	}
 	defer o.caught("Settled")
-	o.Settled(in.run.hardCtx, ObservedSettle{Endpoint: in.endpoint.Name, Handled: len(s.keys) + len(s.rows) + s.gone - s.inbox.duplicates - s.expired,
+	o.Settled(in.group.ctx, ObservedSettle{Endpoint: in.endpoint.Name, Handled: len(s.keys) + len(s.rows) + s.gone - s.inbox.duplicates - s.expired,
 		Retried: len(s.retries) - s.waits, Waiting: s.waits, Failed: len(s.failures), Expired: s.expired, Duplicates: s.inbox.duplicates, Leased: len(s.leases),
 		Sent: len(s.outgoing.messages), Took: time.Since(s.began)})
 }
@@ -316,7 +316,7 @@ func (o *observing) leased(in *instance, leases map[int64]int64) {
 		return
 	}
 	defer o.caught("Leased")
-	o.Leased(in.run.hardCtx, ObservedLease{Endpoint: in.endpoint.Name, Messages: len(leases)})
+	o.Leased(in.group.ctx, ObservedLease{Endpoint: in.endpoint.Name, Messages: len(leases)})
 }
 
 func (o *observing) woken(in *instance, by WokenBy) {
@@ -324,7 +324,7 @@ func (o *observing) woken(in *instance, by WokenBy) {
 		return
 	}
 	defer o.caught("Woken")
-	o.Woken(in.run.hardCtx, ObservedWake{Endpoint: in.endpoint.Name, By: by})
+	o.Woken(in.group.ctx, ObservedWake{Endpoint: in.endpoint.Name, By: by})
 }
 
 // led is told that this process has begun to lead, or has ended to.

@@ -1,6 +1,7 @@
 package sqlq
 
 import (
+	"context"
 	"regexp"
 	"slices"
 	"strings"
@@ -88,14 +89,16 @@ func (n *settingNames) learn(names []string) {
 
 // learnSettings asks the database once which custom settings its functions set. Without an answer those stay unknown.
 func (l *link) learnSettings() {
-	c := l.run.client
-	if !slices.ContainsFunc(l.run.instances, func(in *instance) bool { return in.hasTx }) {
-		return
-	}
-	c.settings.inquire.Do(func() {
+	if slices.ContainsFunc(l.run.instances.now(), func(in *instance) bool { return in.hasTx }) {
 		ctx, cancel := l.timeout()
 		defer cancel()
-		names, err := c.store.Sessions.SettingsInFunctions(ctx, l.conn)
+		l.run.client.learnSettings(ctx, l.conn)
+	}
+}
+
+func (c *Client) learnSettings(ctx context.Context, db store.DBTX) {
+	c.settings.inquire.Do(func() {
+		names, err := c.store.Sessions.SettingsInFunctions(ctx, db)
 		if err != nil {
 			c.log.Debug("sqlq: cannot read which settings the functions of the database make", "err", err)
 		}

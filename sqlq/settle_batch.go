@@ -52,7 +52,7 @@ func (h heldBatch) settled(s *settlement, committed bool, err error) {
 		if b.freed {
 			in.freed(b)
 			switch {
-			case h.l.run.dispatcher.isDraining():
+			case in.phase.isDraining():
 				in.bell.CallOthers()
 			case !in.hasRoom():
 				in.bell.Overflow()
@@ -166,7 +166,7 @@ var lookAgainAfter = []time.Duration{10 * time.Millisecond, 100 * time.Milliseco
 // lookAgain has the instance look for messages from seq on that a lost connection held, or may have held.
 func (in *instance) lookAgain(seq int64) {
 	for _, after := range lookAgainAfter {
-		in.run.life.after(after, func() { in.freedFrom(seq) })
+		in.group.life.after(after, func() { in.freedFrom(seq) })
 	}
 }
 

@@ -26,7 +26,7 @@ type slots struct {
 
 // start starts so many, as far as there may be more. The caller has the hand's mutex.
 func (s *slots) start(n int) {
-	for range min(n, s.hand.endpoint.Concurrency-s.hand.busy) {
+	for range min(n, s.hand.concurrency-s.hand.busy) {
 		s.hand.busy++
 		s.life.goroutines.Add(1)
 		go s.slot(nil)
@@ -38,6 +38,15 @@ func (s *slots) startMore(most int) {
 	s.hand.mu.Lock()
 	defer s.hand.mu.Unlock()
 	s.start(min(most, s.hand.states[waiting]))
+}
+
+// resize has so many messages handled at a time from now on. Handlers that run are not ended for it.
+func (s *slots) resize(concurrency int) {
+	s.hand.mu.Lock()
+	s.hand.concurrency = concurrency
+	s.start(s.hand.states[waiting])
+	s.hand.mu.Unlock()
+	s.kick()
 }
 
 // slot handles messages until there are none. A handler may end its goroutine before; then another goes on with exited, the
@@ -69,7 +78,10 @@ func (s *slots) take(finished *delivery, took time.Duration) *delivery {
 		h.pace.took(took)
 		h.finish(finished)
 	}
-	d := s.next()
+	var d *delivery
+	if h.busy <= h.concurrency { // else one slot less is wanted
+		d = s.next()
+	}
 	if d == nil {
 		h.busy--
 		h.tellEmpty()
