@@ -76,7 +76,7 @@ func (c *Client) Run(ctx context.Context, endpoints ...Endpoint) error {
 		return fmt.Errorf("run: %w", err)
 	}
 	if err := g.begin(); err != nil {
-		if g.preparing.Err() != nil {
+		if ctx.Err() != nil || g.isStopped() {
 			return nil
 		}
 		return fmt.Errorf("run: %w", err)

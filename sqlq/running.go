@@ -32,7 +32,7 @@ func start(ctx context.Context, c *Client, e Endpoint) (*Running, error) {
 		return nil, err
 	}
 	if err := g.begin(); err != nil {
-		if c.closed.Load() {
+		if g.isStopped() { // by Close
 			err = ErrClosed
 		}
 		return nil, err
