@@ -7,7 +7,10 @@ import (
 	"iter"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 )
 
 // Endpoint is a named service that handles messages. Its queue has the same name. Processes that run the same endpoint
@@ -17,6 +20,12 @@ type Endpoint struct {
 	// Default: none, it must be given. Unit: 1 to 60 ASCII letters, digits, dots, hyphens and underscores. Cost: a table
 	// in the database.
 	Name string
+
+	// MustExist refuses to run if the queue does not exist, instead of creating it: with ErrNoQueue, and before any queue or
+	// subscription of the other endpoints is made. It is for programs whose queues are created by a deployment, where a mistyped name
+	// would otherwise be a new queue that nobody sends to.
+	// Default: off, a missing queue is created. Cost: none.
+	MustExist bool
 
 	// Handlers has one handler for each message type. Run subscribes the queue to the events among them. A subscription stays until
 	// an operator removes it, even if the handler is removed.
@@ -106,6 +115,8 @@ type Endpoint struct {
 	// Batch.NoMiddleware.
 	// Default: none. Cost: its time, for each attempt.
 	Middleware []func(next HandleFunc) HandleFunc
+
+	pulling *pulling // hands its messages to calls of Receive; nil: it has handlers
 }
 
 func (e Endpoint) withDefaults() Endpoint {
@@ -272,4 +283,26 @@ func validateEndpoints(c Config, endpoints []Endpoint) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// requireQueues makes sure that the queues of those endpoints exist that must not create them.
+func requireQueues(ctx context.Context, c *Client, endpoints []Endpoint) error {
+	var missing []string
+	for _, e := range endpoints {
+		if !e.MustExist {
+			continue
+		}
+		exists, _, err := c.store.Queues.MayReceive(ctx, c.pool, e.Name)
+		if err != nil {
+			return fmt.Errorf("look for queue %q: %w", e.Name, session.Unreachable(err))
+		}
+		if !exists {
+			missing = append(missing, e.Name)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return fmt.Errorf("receive from %s: %w, and it is not to be created here: correct the name, or have it made with: sqlq queue create %s --schema %s",
+		quoted(missing), ErrNoQueue, strings.Join(missing, " "), shellWord(c.config.Schema))
 }

@@ -42,7 +42,8 @@ var (
 	// ErrNotEvent: a command was published. Send it, or make its type an Event.
 	ErrNotEvent = errors.New("a command cannot be published")
 	// ErrNoQueue: the queue does not exist in the schema. Prepare or Run of its endpoint creates it, and so does sqlq queue create. A
-	// message whose handler sends to such a queue fails with this error.
+	// message whose handler sends to such a queue fails with this error. Run, Start and Prepare return it for an endpoint with
+	// MustExist, and Receive, which creates no queue.
 	ErrNoQueue = errors.New("no such queue")
 	// ErrInvalidName: the name of a queue, message type or header, or a correlation id, is not allowed. The error says
 	// what is. Open and Run return it too, for names in the Config and endpoints.
@@ -82,6 +83,15 @@ var (
 	ErrHidden = errors.New("row security hides the queue's messages from this role")
 	// ErrListenURLMismatch: Config.ListenURL leads to another database than the pool, or to another schema.
 	ErrListenURLMismatch = errors.New("Config.ListenURL leads to another database than the pool")
+)
+
+// Errors of a Received message.
+var (
+	// ErrSettled: Done, Fail or GiveBack was called for the message before. Call one of them, once.
+	ErrSettled = errors.New("the message's end was asked for before")
+	// ErrLeaseLost: the message was not the receiver's any more, because it was given back when the Client closed, or its connection
+	// or lease was lost. It is delivered again, unless its end was committed just then.
+	ErrLeaseLost = errors.New("the message is not the receiver's any more")
 )
 
 // Errors that a message can fail with. They are in its chain in the error table. Fix the cause, then replay the message.

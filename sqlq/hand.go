@@ -24,6 +24,7 @@ type hand struct {
 	emptied  chan<- struct{} // filled when the instance drains and has nothing in hand any more
 	counts   *counts
 	outcomes *outcomes
+	moved    func(d *delivery, from, to deliveryState) // told by move, with mu; nil: nobody wants to know
 
 	mu          ranked[ofHand]
 	concurrency int // messages that are handled at a time
@@ -75,6 +76,9 @@ func (h *hand) move(d *delivery, to deliveryState) bool {
 	}
 	if isOver.has(to) || to == lost {
 		h.tellEmpty()
+	}
+	if h.moved != nil {
+		h.moved(d, from, to)
 	}
 	return true
 }

@@ -52,6 +52,9 @@ func (in *instance) equipHand() {
 	h := &in.hand
 	h.endpoint, h.log, h.turn, h.emptied, h.counts = &in.endpoint, in.client.log, in.run.suspect, in.group.emptied, &in.counts
 	h.concurrency, h.outcomes = in.endpoint.Concurrency, in.outcomes
+	if p := in.endpoint.pulling; p != nil {
+		h.moved = p.moved
+	}
 	h.leases, h.removed = map[int64]*delivery{}, map[*delivery]struct{}{}
 }
 
@@ -76,8 +79,10 @@ func (in *instance) equipHandlers() {
 func (in *instance) mayFetch() bool {
 	now := time.Now()
 	out := in.lookout.at(now)
-	return !out.forbidden && (out.awake || in.suspicion.at(now).rests)
+	return !out.forbidden && (out.awake || in.suspicion.at(now).rests) && !in.endpoint.pulling.wantsNone()
 }
 
 // hasRoom reports whether a message that arrives now would be handled at once.
-func (in *instance) hasRoom() bool { return !in.handlers.anyOpen() && in.hand.hasRoom() }
+func (in *instance) hasRoom() bool {
+	return !in.handlers.anyOpen() && in.hand.hasRoom() && !in.endpoint.pulling.wantsNone()
+}

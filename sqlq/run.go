@@ -21,7 +21,7 @@ import (
 //	Client.mu, dispatcher.mu, pauses.mu, the listener's, hand.mu, one part's, breaker.mu, life.mu
 //
 // The parts are those of an instance: lookout, source, suspicion, solos, refusals, counts, and handlings and singles, which its
-// handlers have.
+// handlers have, and pulling.
 // Built with the tag lockorder the package checks the order (lockorder_on.go). apart.alone comes before all of them: it is held
 // while a handler runs. Of two locks of one kind, or of two parts, none is held while the other is taken. No lock is held during a round
 // trip to the database, but receiveTx.mu, which is the connection's.
@@ -284,6 +284,9 @@ func (r *runner) checkConnections(ctx context.Context) error {
 }
 
 func (c *Client) prepareQueues(ctx context.Context, endpoints []Endpoint) error {
+	if err := requireQueues(ctx, c, endpoints); err != nil {
+		return err
+	}
 	for _, e := range endpoints {
 		if err := c.prepareQueue(ctx, e); err != nil {
 			return err
@@ -295,6 +298,9 @@ func (c *Client) prepareQueues(ctx context.Context, endpoints []Endpoint) error 
 
 func (c *Client) prepareQueue(ctx context.Context, e Endpoint) error {
 	exists, may, err := c.store.Queues.MayReceive(ctx, c.pool, e.Name)
+	if err == nil && !exists && e.MustExist { // it has just been dropped
+		return requireQueues(ctx, c, []Endpoint{e})
+	}
 	if err == nil && !exists {
 		if _, err = c.store.Queues.Create(ctx, c.pool, e.Name); err == nil {
 			_, may, err = c.store.Queues.MayReceive(ctx, c.pool, e.Name)
