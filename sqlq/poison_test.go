@@ -28,7 +28,7 @@ func TestPoisonDrainsWhereTheBreakerIsOff(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			pool := newPool(t)
-			const n = 2_000
+			const n = 500
 			execSQL(t, pool, `SELECT sqlq.create_queue('house'), sqlq.send_many('house', 'house.Chore', array_fill('{}'::json, ARRAY[$1::int]))`, n)
 			handler := sqlq.Handle(func(context.Context, *sqlq.Delivery[chore]) error { return errors.New("no water") })
 			if c.inTx {

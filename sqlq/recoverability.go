@@ -32,7 +32,7 @@ type RetryPolicy struct {
 	// Decide chooses for each failed attempt, counted from 1, what happens to the message; the zero Decision leaves it to the other
 	// fields. It is not asked about errors that settle the matter: Unrecoverable, ErrUndecodable, ErrUnknownType, GiveBack. If the handler has
 	// named a time (RetryAfter), that replaces the Delay of a retry. What Decide chooses is not limited by Immediate and Delays: it alone
-	// ends the retries that it asks for. It is called on the goroutines that handle messages, concurrently, and must be fast. If it panics
+	// ends the retries that it asks for, but for crashes, which count as with Unlimited. It is called on the goroutines that handle messages, concurrently, and must be fast. If it panics
 	// or returns what is not valid, that is logged and the other fields decide.
 	// Default: none. Unit: a func. Cost: its time, and a goroutine, for each failed attempt.
 	Decide func(attempt int, err error) Decision

@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,11 +18,12 @@ func TestSettledThatDoesNotReturn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		var l life
-		var kicks, calls int
+		var kicks atomic.Int32
+		var calls int
 		var late error
 		goOn := make(chan struct{})
 		over, end := context.WithCancel(t.Context())
-		o := &outcomes{endpoint: "house", messages: newMessageLog(slog.New(slog.NewTextHandler(&log, nil))), life: &l, ctx: func() context.Context { return over }, kick: func() { kicks++ },
+		o := &outcomes{endpoint: "house", messages: newMessageLog(slog.New(slog.NewTextHandler(&log, nil))), life: &l, ctx: func() context.Context { return over }, kick: func() { kicks.Add(1) },
 			tell: func(ctx context.Context, s Settled) {
 				if calls++; calls == 1 {
 					<-goOn
@@ -38,11 +40,11 @@ func TestSettledThatDoesNotReturn(t *testing.T) {
 			t.Error("it is not behind with 1,000 to tell")
 		}
 		o.put(make([]told, 10)) // what was in hand
-		kicks = 0
+		kicks.Store(0)
 		time.Sleep(tellWithin + time.Second)
 		synctest.Wait()
-		if o.isBehind(time.Now()) || kicks != 1 {
-			t.Errorf("it waits for a call that does not return, or nobody was told to go on (%d)", kicks)
+		if n := kicks.Load(); o.isBehind(time.Now()) || n != 1 {
+			t.Errorf("it waits for a call that does not return, or nobody was told to go on (%d)", n)
 		}
 		o.put(make([]told, 30))
 		close(goOn)
