@@ -1,12 +1,16 @@
 package sqlq
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"iter"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 )
 
 // Endpoint is a named service that handles messages. Its queue has the same name. Processes that run the same endpoint
@@ -16,6 +20,12 @@ type Endpoint struct {
 	// Default: none, it must be given. Unit: 1 to 60 ASCII letters, digits, dots, hyphens and underscores. Cost: a table
 	// in the database.
 	Name string
+
+	// MustExist refuses to run if the queue does not exist, instead of creating it: with ErrNoQueue, and before any queue or
+	// subscription of the other endpoints is made. It is for programs whose queues are created by a deployment, where a mistyped name
+	// would otherwise be a new queue that nobody sends to.
+	// Default: off, a missing queue is created. Cost: none.
+	MustExist bool
 
 	// Handlers has one handler for each message type. Run subscribes the queue to the events among them. A subscription stays until
 	// an operator removes it, even if the handler is removed.
@@ -257,4 +267,26 @@ func validateEndpoints(c Config, endpoints []Endpoint) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// requireQueues makes sure that the queues of those endpoints exist that must not create them.
+func (c *Client) requireQueues(ctx context.Context, endpoints []Endpoint) error {
+	var missing []string
+	for _, e := range endpoints {
+		if !e.MustExist {
+			continue
+		}
+		exists, _, err := c.store.Queues.MayReceive(ctx, c.pool, e.Name)
+		if err != nil {
+			return fmt.Errorf("look for queue %q: %w", e.Name, session.Unreachable(err))
+		}
+		if !exists {
+			missing = append(missing, e.Name)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return fmt.Errorf("receive from %s: %w, and it is not to be created here: correct the name, or have it made with: sqlq queue create %s --schema %s",
+		quoted(missing), ErrNoQueue, strings.Join(missing, " "), shellWord(c.config.Schema))
 }

@@ -42,7 +42,8 @@ var (
 	// ErrNotEvent: a command was published. Send it, or make its type an Event.
 	ErrNotEvent = errors.New("a command cannot be published")
 	// ErrNoQueue: the queue does not exist in the schema. Prepare or Run of its endpoint creates it, and so does sqlq queue create. A
-	// message whose handler sends to such a queue fails with this error.
+	// message whose handler sends to such a queue fails with this error. Run, Start and Prepare return it for an endpoint with
+	// MustExist, and Receive, which creates no queue.
 	ErrNoQueue = errors.New("no such queue")
 	// ErrInvalidName: the name of a queue, message type or header, or a correlation id, is not allowed. The error says
 	// what is. Open and Run return it too, for names in the Config and endpoints.

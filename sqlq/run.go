@@ -279,6 +279,9 @@ func (r *runner) checkConnections(ctx context.Context) error {
 }
 
 func (c *Client) prepareQueues(ctx context.Context, endpoints []Endpoint) error {
+	if err := c.requireQueues(ctx, endpoints); err != nil {
+		return err
+	}
 	for _, e := range endpoints {
 		if err := c.prepareQueue(ctx, e); err != nil {
 			return err
@@ -290,6 +293,9 @@ func (c *Client) prepareQueues(ctx context.Context, endpoints []Endpoint) error 
 
 func (c *Client) prepareQueue(ctx context.Context, e Endpoint) error {
 	exists, may, err := c.store.Queues.MayReceive(ctx, c.pool, e.Name)
+	if err == nil && !exists && e.MustExist { // it has just been dropped
+		return c.requireQueues(ctx, []Endpoint{e})
+	}
 	if err == nil && !exists {
 		if _, err = c.store.Queues.Create(ctx, c.pool, e.Name); err == nil {
 			_, may, err = c.store.Queues.MayReceive(ctx, c.pool, e.Name)
