@@ -21,7 +21,7 @@ const (
 
 // Limits of sqlq's headers: the length of a name, in bytes, and how many there may be, without those of the adapter's own.
 const (
-	maxHeaderName = 100
+	maxHeaderName = 200
 	maxHeaders    = 98
 )
 
@@ -49,9 +49,11 @@ func options(m *message.Message) (options []sqlq.SendOption) {
 
 // isHeader reports whether metadata can be a header of sqlq as it is.
 func isHeader(name, value string) bool {
-	return isName(name, maxHeaderName, "._-") && !isLibrarys(name) && name != headerUUID && name != headerMetadata &&
-		utf8.ValidString(value) && !strings.Contains(value, "\x00")
+	return name != "" && len(name) <= maxHeaderName && name != headerUUID && name != headerMetadata && !isLibrarys(name) &&
+		isText(name) && isText(value)
 }
+
+func isText(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
 
 // isLibrarys reports whether a header is one of sqlq's own.
 func isLibrarys(name string) bool {

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -30,7 +31,7 @@ func TestMessagesArriveAsTheyWere(t *testing.T) {
 		newMessage("", nil, nil),
 		newMessage(watermill.NewUUID(), []byte("payload"), message.Metadata{"a": "1", "B.c-d_e": ""}),
 		newMessage("01890A5D-AC96-774B-BCCE-B302099A8057", []byte{0, 255, 254}, message.Metadata{"sqlq-key": "mine", "SQLQ-Content-Type": "x"}),
-		newMessage("00000000-0000-0000-0000-000000000000", []byte(`{"json":true}`), message.Metadata{"": "empty", "with space": "é", "é": "1"}),
+		newMessage("00000000-0000-0000-0000-000000000000", []byte(`{"json":true}`), message.Metadata{"": "empty", strings.Repeat("x", 200): "200", strings.Repeat("y", 201): "201", "with space": "é", "é": "1"}),
 		newMessage("any text \x00\xff", []byte("\n"), message.Metadata{"nul": "\x00", "bytes\xff": "\xfe", "a": "plain"}),
 		newMessage(watermill.NewULID(), []byte(" "), message.Metadata{"watermill-uuid": "u", "watermill-metadata": "m=1&n=2"}),
 		newMessage(watermill.NewShortUUID(), []byte("x"), many),
