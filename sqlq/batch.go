@@ -132,6 +132,9 @@ func (in *instance) add(b *batch) {
 	}
 	h.batches = append(h.batches, b)
 	b.before = h.pace.ended
+	if h.drains { // its fetch began before the drain
+		b.withdraw(h, func(*delivery) bool { return true })
+	}
 	if b.custody.isSingle() && in.handlers.anyOpen() {
 		b.withdraw(h, isSlowed)
 	}

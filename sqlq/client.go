@@ -36,6 +36,8 @@ type Client struct {
 	closed atomic.Bool
 	mu     sync.Mutex
 	runner *runner // while endpoints run
+
+	pulls pulls // by Receive
 }
 
 // minPool is the least MaxConns of the pool.

@@ -126,6 +126,9 @@ func (c leasedCustody) store(ctx context.Context, l *link, in *instance, ds []*d
 	s := newSettlement(in, c, c.from(in, ds[0]))
 	for _, d := range ds {
 		if !ours[d.lease] {
+			if !d.back { // else its handler runs
+				d.outcome = outcome{verdict: giveBack} // nothing is stored of it
+			}
 			l.run.client.log.Warn("sqlq: a handler finished after its message was given to another receiver", "endpoint", in.endpoint.Name, "message", d.stored.id)
 			continue
 		}

@@ -103,6 +103,8 @@ type Endpoint struct {
 	// Middleware wraps each handler, inside Config.HandleMiddleware; the first is the outermost.
 	// Default: none. Cost: its time, for each attempt.
 	Middleware []func(next HandleFunc) HandleFunc
+
+	pulling *pulling // hands its messages to calls of Receive; nil: it has handlers
 }
 
 func (e Endpoint) withDefaults() Endpoint {

@@ -85,6 +85,15 @@ var (
 	ErrListenURLMismatch = errors.New("Config.ListenURL leads to another database than the pool")
 )
 
+// Errors of a Received message.
+var (
+	// ErrSettled: Done, Fail or GiveBack was called for the message before. Call one of them, once.
+	ErrSettled = errors.New("the message's end was asked for before")
+	// ErrLeaseLost: the message was not the receiver's any more, because it was given back when the Client closed, or its connection
+	// or lease was lost. It is delivered again, unless its end was committed just then.
+	ErrLeaseLost = errors.New("the message is not the receiver's any more")
+)
+
 // Errors that a message can fail with. They are in its chain in the error table. Fix the cause, then replay the message.
 var (
 	// ErrUndecodable: the body or headers cannot be decoded, or do not fit the Go type, or no codec reads the content type.

@@ -117,7 +117,7 @@ func (in *instance) wants(now time.Time, spare bool) (w work, ok bool) {
 func (in *instance) mayProbe() bool {
 	h := &in.hand
 	return !in.refusals.isFull(h.states[kept]) && h.busyTx < h.concurrency &&
-		(!in.endpoint.AtMostOnce || h.toHandle() < h.concurrency)
+		(!in.endpoint.AtMostOnce || h.toHandle() < h.concurrency) && (in.endpoint.pulling == nil || in.endpoint.pulling.room(h.asked) > 0)
 }
 
 // room is the number of messages to fetch: what the slots finish within batchTime, less what is in hand.
@@ -126,6 +126,8 @@ func (in *instance) room(now time.Time, awake, byLease bool) int {
 	switch {
 	case !awake || in.refusals.isFull(h.states[kept]):
 		return 0
+	case in.endpoint.pulling != nil:
+		return min(in.endpoint.pulling.room(h.asked), in.client.config.BatchLimit)
 	case in.hasTx && h.busyTx >= slots:
 		return 0
 	case in.hasTx && h.busyTx > 0 && h.pace.isSlowTx(now) && int(dispatcher.tx.Load()) >= dispatcher.receivers-dispatcher.reserve():

@@ -21,6 +21,7 @@ type hand struct {
 	turn     <-chan struct{} // filled while a message that may have killed a process is in hand
 	emptied  chan<- struct{} // filled when the instance drains and has nothing in hand any more
 	counts   *counts
+	moved    func(d *delivery, from, to deliveryState) // told by move, with mu; nil: nobody wants to know
 
 	mu          ranked[ofHand]
 	concurrency int // messages that are handled at a time
@@ -69,6 +70,9 @@ func (h *hand) move(d *delivery, to deliveryState) bool {
 	}
 	if isOver.has(to) || to == lost {
 		h.tellEmpty()
+	}
+	if h.moved != nil {
+		h.moved(d, from, to)
 	}
 	return true
 }

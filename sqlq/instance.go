@@ -48,6 +48,9 @@ func (in *instance) equipHand() {
 	h := &in.hand
 	h.endpoint, h.log, h.turn, h.emptied, h.counts = &in.endpoint, in.client.log, in.run.suspect, in.group.emptied, &in.counts
 	h.concurrency = in.endpoint.Concurrency
+	if p := in.endpoint.pulling; p != nil {
+		h.moved = p.moved
+	}
 	h.leases, h.removed = map[int64]*delivery{}, map[*delivery]struct{}{}
 }
 
@@ -66,8 +69,15 @@ func (in *instance) equipHandlers() {
 func (in *instance) mayFetch() bool {
 	now := time.Now()
 	out := in.lookout.at(now)
-	return !out.forbidden && (out.awake || in.suspicion.at(now).rests)
+	return !out.forbidden && (out.awake || in.suspicion.at(now).rests) && !in.wantsNone()
 }
 
 // hasRoom reports whether a message that arrives now would be handled at once.
-func (in *instance) hasRoom() bool { return !in.handlers.anyOpen() && in.hand.hasRoom() }
+func (in *instance) hasRoom() bool {
+	return !in.handlers.anyOpen() && in.hand.hasRoom() && !in.wantsNone()
+}
+
+// wantsNone reports whether messages are handed to calls of Receive, and none waits for any.
+func (in *instance) wantsNone() bool {
+	return in.endpoint.pulling != nil && in.endpoint.pulling.room(0) == 0
+}

@@ -287,7 +287,7 @@ func (r *receiver) hold(b *batch) {
 	if b.ended || r.conn.IsClosed() {
 		return // others can have what is still being handled
 	}
-	if b.in.phase.isDraining() { // its cut may have come too early
+	if b.in.phase.isDraining() || b.in.endpoint.pulling != nil { // its cut may have come too early; or it is left to callers when they end
 		limit = min(minHold, limit)
 	}
 	timer := time.NewTimer(max(0, limit-time.Since(b.began)))

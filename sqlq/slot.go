@@ -248,6 +248,13 @@ func (h *handlers) attempt(d *delivery, tx *receiveTx) {
 			h.client.config.observing.undone(d)
 			return
 		}
+		var back *pulledBack
+		if errors.As(d.err, &back) {
+			d.out = nil
+			d.wait(back.after, d.err)
+			h.client.config.observing.undone(d)
+			return
+		}
 		d.outcome = policy.decide(d.made(), d.err, h.client.config.rand())
 		h.client.config.observing.decided(d)
 		if d.outcome.verdict != retryNow {
