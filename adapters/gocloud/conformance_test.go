@@ -69,8 +69,8 @@ func (h *harness) CreateSubscription(ctx context.Context, dt driver.Topic, _ str
 		queue, o.Topics = fmt.Sprintf("subscription-%d", h.made.Add(1)), []string{of.messageType}
 	}
 	s, err := newSubscription(h.client, queue, &o)
-	if err == nil && !h.commands {
-		err = h.client.Prepare(ctx, s.endpoint(1))
+	if err == nil {
+		err = s.prepare(ctx)
 	}
 	return s, func() { _ = s.Close() }, err // TestDoubleAck does not close it
 }
@@ -128,7 +128,9 @@ func (asTest) AfterSend(as func(any) bool) error {
 
 func (asTest) MessageCheck(m *pubsub.Message) error {
 	var in *sqlq.Incoming
-	return must(m.As(&in) && in.ID.String() == m.LoggableID && in.Headers[asHeader] == "was here", "Message.As has no Incoming")
+	var received *sqlq.Received
+	return must(m.As(&in) && m.As(&received) && received.Incoming == in && in.ID.String() == m.LoggableID && in.Headers[asHeader] == "was here",
+		"Message.As has no Incoming and Received")
 }
 
 func must(is bool, otherwise string) error {

@@ -24,7 +24,7 @@
 // # As
 //
 //   - Topic and Subscription: *sqlq.Client
-//   - Message: *sqlq.Incoming
+//   - Message: *sqlq.Received, *sqlq.Incoming
 //   - Message.BeforeSend: *sqlq.Envelope, to which Options may be added, such as sqlq.Delay
 //   - Message.AfterSend: sqlq.Receipt
 //   - Error: any error in the chain, such as *pgconn.PgError or *sqlq.BatchError

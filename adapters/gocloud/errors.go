@@ -32,6 +32,8 @@ var codes = []struct {
 	{sqlq.ErrInHandler, gcerrors.FailedPrecondition},
 	{sqlq.ErrAlreadyRunning, gcerrors.FailedPrecondition},
 	{sqlq.ErrListenURLMismatch, gcerrors.FailedPrecondition},
+	{sqlq.ErrSettled, gcerrors.FailedPrecondition},
+	{sqlq.ErrLeaseLost, gcerrors.FailedPrecondition},
 	{sqlq.ErrClosed, gcerrors.FailedPrecondition},
 }
 

@@ -22,37 +22,34 @@ type SubscriptionOptions struct {
 	// Default: none: the queue must exist, or Receive returns an error with the code NotFound.
 	Topics []string
 
-	// Retry makes a Nack a failed attempt: the message is retried as the policy says, and then goes to the error table, where an operator
-	// may look at it and replay it.
-	// Default: nil: a nacked message is delivered again and again, until it is acked.
-	Retry *sqlq.RetryPolicy
-
-	// NackDelay is how long a nacked message waits before it is delivered again.
-	// Default: 100 ms. Unit: duration. Negative: none. Retry, if it is set, has delays of its own.
+	// NackDelay is how long a nacked message waits before it is delivered again, by any process.
+	// Default: 100 ms. Unit: duration. Negative: none.
 	NackDelay time.Duration
 
-	// Deduplicate is a window of time in which the subscription gets messages with the same id (sqlq.WithID) once; see sqlq.Endpoint.
-	// Default: off. Unit: duration, at most 31 days.
-	Deduplicate time.Duration
+	// FailOnNack makes a Nack a failed attempt: the message is retried later, as the default sqlq.RetryPolicy says, and after 15 attempts
+	// goes to the error table, where an operator may look at it and replay it. NackDelay is not used.
+	// Default: off: a nacked message is delivered again and again, until it is acked.
+	FailOnNack bool
 
 	// ReceiveBatcherOptions limit how many messages are received at a time; AckBatcherOptions limit Acks and Nacks.
-	// Default: at most 1,000 messages, and no limit.
+	// Default: at most 1,000 messages.
 	ReceiveBatcherOptions, AckBatcherOptions batcher.Options
 }
 
 var (
 	receiveBatches = &batcher.Options{MaxBatchSize: 1000}
-	ackBatches     = &batcher.Options{}
+	ackBatches     = &batcher.Options{MaxBatchSize: 1000}
 )
 
 // OpenSubscription opens a subscription, which receives from a queue. The client stays the caller's: shut the subscription down before it is
-// closed. A Client has one open subscription to a queue at a time. ctx is for the preparation of Topics.
+// closed. Subscriptions to the same queue share its messages, whether they are of one process or of several; a Client that runs an
+// endpoint of this name cannot receive from it. ctx is for the preparation of Topics.
 //
 // Messages that are received and neither acked nor nacked when the subscription is shut down, or its process ends, are delivered again.
 func OpenSubscription(ctx context.Context, client *sqlq.Client, queue string, o *SubscriptionOptions) (*pubsub.Subscription, error) {
 	s, err := newSubscription(client, queue, o)
-	if err == nil && len(s.options.Topics) > 0 {
-		err = client.Prepare(ctx, s.endpoint(1))
+	if err == nil {
+		err = s.prepare(ctx)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open subscription: %w", err)
@@ -61,29 +58,24 @@ func OpenSubscription(ctx context.Context, client *sqlq.Client, queue string, o 
 		ackBatches.NewMergedOptions(&s.options.AckBatcherOptions)), nil
 }
 
-// errNacked is the error of an attempt that was nacked.
-var errNacked = errors.New("nacked by the receiver")
+// ErrNacked: the message was nacked. With SubscriptionOptions.FailOnNack it is the error of that attempt, and so what operators see of it.
+var ErrNacked = errors.New("nacked by the receiver of a gocloud.dev/pubsub subscription")
 
-// subscription implements driver.Subscription. It runs an endpoint, each of whose handlers waits with its message until that is received, and
-// then until it is acked.
+// subscription implements driver.Subscription.
 type subscription struct {
 	base
-	queue    string
-	options  SubscriptionOptions
-	incoming chan *received // unbuffered: what is taken from it is received
+	queue   string
+	options SubscriptionOptions
 
 	mu      sync.Mutex
-	running *sqlq.Running // nil: not started yet
-	wanted  int           // messages that calls of ReceiveBatch wait for
-	unacked int           // messages that are received
-	slots   int           // the endpoint's
+	unacked map[*sqlq.Received]struct{} // received, and neither acked nor nacked; nil: the subscription is closed
 }
 
 func newSubscription(client *sqlq.Client, queue string, o *SubscriptionOptions) (*subscription, error) {
 	if client == nil {
 		return nil, errors.New("the client is nil: open one with sqlq.Open")
 	}
-	s := &subscription{base: base{client}, queue: queue, incoming: make(chan *received)}
+	s := &subscription{base: base{client}, queue: queue, unacked: map[*sqlq.Received]struct{}{}}
 	if o != nil {
 		s.options = *o
 	}
@@ -93,177 +85,114 @@ func newSubscription(client *sqlq.Client, queue string, o *SubscriptionOptions) 
 	return s, nil
 }
 
-// received is a message of a handler that waits.
-type received struct {
-	*sqlq.Incoming
-	subscription *subscription
-	end          chan error // gets one result, of the first Ack or Nack
-	once         sync.Once
-}
-
-// settle ends the handler of a received message with a result. Later calls do nothing.
-func (r *received) settle(err error) {
-	r.once.Do(func() {
-		r.subscription.settled()
-		r.end <- err
+// prepare subscribes the queue to Topics.
+func (s *subscription) prepare(ctx context.Context) error {
+	if len(s.options.Topics) == 0 {
+		return nil
+	}
+	return s.client.Prepare(ctx, sqlq.Endpoint{
+		Name:      s.queue,
+		Subscribe: s.options.Topics,
+		Otherwise: sqlq.HandleRaw("", nil), // Prepare calls no handler
 	})
 }
 
-// handle hands a message to whoever receives, and waits for the Ack. If the subscription is closed before, the message is given back, which
-// uses up no attempt.
-func (s *subscription) handle(ctx context.Context, d *sqlq.Delivery[sqlq.Raw]) error {
-	for {
-		r := &received{Incoming: d.Incoming, subscription: s, end: make(chan error, 1)}
-		select {
-		case s.incoming <- r:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		var err error
-		select {
-		case err = <-r.end:
-		case <-ctx.Done():
-			r.settle(ctx.Err())
-			err = <-r.end // an Ack, if it came first
-		}
-		if !errors.Is(err, errNacked) || s.options.Retry != nil {
-			return err
-		}
-		if err := pause(ctx, s.options.NackDelay); err != nil {
-			return err
-		}
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (s *subscription) endpoint(slots int) sqlq.Endpoint {
-	e := sqlq.Endpoint{
-		Name:        s.queue,
-		Otherwise:   sqlq.HandleRaw("", s.handle),
-		Subscribe:   s.options.Topics,
-		MustExist:   len(s.options.Topics) == 0,
-		Concurrency: slots,
-		Deduplicate: s.options.Deduplicate,
-	}
-	if s.options.Retry != nil {
-		e.Retry = *s.options.Retry
-	}
-	return e
-}
-
 const (
-	mostSlots   = 10_000               // of an endpoint
-	waitForOne  = time.Second          // ReceiveBatch waits for the first message
-	waitForMore = 2 * time.Millisecond // and then, for each further one
+	// mostReceived is the most that Client.Receive may be asked for.
+	mostReceived = 10_000
+	// waitFor is how long ReceiveBatch waits for a message.
+	waitFor = time.Second
+	// closeWithin limits how long Close waits until all is given back. What is not by then goes back when the client closes.
+	closeWithin = 10 * time.Second
 )
 
 // ReceiveBatch implements driver.Subscription.
 func (s *subscription) ReceiveBatch(ctx context.Context, most int) ([]*driver.Message, error) {
-	stopped, err := s.want(ctx, most)
+	waiting, cancel := context.WithTimeout(ctx, waitFor)
+	defer cancel()
+	all, err := s.client.Receive(waiting, s.queue, min(most, mostReceived))
 	if err != nil {
+		if waiting.Err() != nil && ctx.Err() == nil {
+			return nil, nil // none came
+		}
 		return nil, err
 	}
-	var ms []*driver.Message
-	defer func() { s.gotten(most, len(ms)) }()
-	wait := time.NewTimer(waitForOne)
-	defer wait.Stop()
-	for len(ms) < most {
-		select {
-		case r := <-s.incoming:
-			ms = append(ms, r.message())
-			wait.Reset(waitForMore)
-		case <-wait.C:
-			return ms, nil
-		case <-ctx.Done():
-			return ms, onlyIf(len(ms) == 0, ctx.Err())
-		case <-stopped:
-			return ms, onlyIf(len(ms) == 0, fmt.Errorf("receive from queue %q: %w", s.queue, sqlq.ErrClosed))
-		}
+	if !s.take(all) {
+		return nil, errors.Join(s.giveBack(all), context.Canceled)
+	}
+	ms := make([]*driver.Message, len(all))
+	for i, r := range all {
+		ms[i] = messageOf(r)
 	}
 	return ms, nil
 }
 
-func onlyIf(is bool, err error) error {
-	if is {
-		return err
+// take notes messages that were received; false: the subscription is closed.
+func (s *subscription) take(all []*sqlq.Received) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unacked == nil {
+		return false
 	}
-	return nil
-}
-
-// want makes room for as many messages, and starts the endpoint if it does not run yet. The channel is closed when it has ended.
-func (s *subscription) want(ctx context.Context, n int) (stopped <-chan struct{}, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	slots := min(s.unacked+s.wanted+n, mostSlots)
-	switch {
-	case s.running == nil:
-		if s.running, err = s.client.Start(ctx, s.endpoint(slots)); err != nil {
-			return nil, err
-		}
-		s.slots = slots
-	case slots != s.slots:
-		if err := s.running.SetConcurrency(slots); err != nil {
-			return nil, err
-		}
-		s.slots = slots
+	for _, r := range all {
+		s.unacked[r] = struct{}{}
 	}
-	s.wanted += n
-	return s.running.Done(), nil
+	return true
 }
 
-// gotten ends a call of ReceiveBatch that wanted some messages and got as many.
-func (s *subscription) gotten(wanted, got int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.wanted -= wanted
-	s.unacked += got
-}
-
-// settled counts a message that is acked or nacked.
-func (s *subscription) settled() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.unacked--
-}
-
-func (r *received) message() *driver.Message {
+func messageOf(r *sqlq.Received) *driver.Message {
 	return &driver.Message{
 		LoggableID: r.ID.String(),
-		Body:       bytes.Clone(r.Body), // if it is nacked, it is delivered again
+		Body:       bytes.Clone(r.Body), // its receiver may write into it
 		Metadata:   metadataOf(r.Headers),
 		AckID:      r,
-		AsFunc:     asTo(r.Incoming),
+		AsFunc:     func(i any) bool { return asTo(r)(i) || asTo(r.Incoming)(i) },
 	}
 }
 
-// SendAcks implements driver.Subscription. The messages are removed with the next commit of the endpoint, a moment later.
-func (s *subscription) SendAcks(_ context.Context, ids []driver.AckID) error {
-	return settleAll(ids, nil)
+// SendAcks implements driver.Subscription. It returns when the removal of the messages is committed.
+func (s *subscription) SendAcks(ctx context.Context, ids []driver.AckID) error {
+	return s.settle(ids, func(r *sqlq.Received) error { return r.Done(ctx) })
 }
 
 // CanNack implements driver.Subscription.
 func (s *subscription) CanNack() bool { return true }
 
-// SendNacks implements driver.Subscription.
-func (s *subscription) SendNacks(_ context.Context, ids []driver.AckID) error {
-	return settleAll(ids, errNacked)
+// SendNacks implements driver.Subscription. It returns when it is committed that the messages go back.
+func (s *subscription) SendNacks(ctx context.Context, ids []driver.AckID) error {
+	return s.settle(ids, func(r *sqlq.Received) error {
+		if s.options.FailOnNack {
+			return r.Fail(ctx, ErrNacked)
+		}
+		return r.GiveBack(ctx, s.options.NackDelay)
+	})
 }
 
-func settleAll(ids []driver.AckID, err error) error {
-	for _, id := range ids {
-		id.(*received).settle(err)
+func (s *subscription) settle(ids []driver.AckID, end func(*sqlq.Received) error) error {
+	all := make([]*sqlq.Received, len(ids))
+	s.mu.Lock()
+	for i, id := range ids {
+		all[i] = id.(*sqlq.Received)
+		delete(s.unacked, all[i])
 	}
-	return nil
+	s.mu.Unlock()
+	return settleAll(all, end)
+}
+
+// settleAll ends messages together, so that they share statements. It is no error if the end of a message was asked for before. Nor is it if
+// the message was lost before its end was committed, with its connection for example: then it is delivered again.
+func settleAll(all []*sqlq.Received, end func(*sqlq.Received) error) error {
+	errs := make([]error, len(all))
+	var ends sync.WaitGroup
+	for i, r := range all {
+		ends.Go(func() {
+			if err := end(r); !errors.Is(err, sqlq.ErrSettled) && !errors.Is(err, sqlq.ErrLeaseLost) {
+				errs[i] = err
+			}
+		})
+	}
+	ends.Wait()
+	return errors.Join(errs...)
 }
 
 // IsRetryable implements driver.Subscription.
@@ -272,20 +201,20 @@ func (s *subscription) IsRetryable(err error) bool { return isRetryable(err) }
 // As implements driver.Subscription.
 func (s *subscription) As(i any) bool { return asTo(s.client)(i) }
 
-// Close implements driver.Subscription: what was received and not acked is given back.
+// Close implements driver.Subscription: what was received and neither acked nor nacked is given back.
 func (s *subscription) Close() error {
 	s.mu.Lock()
-	running := s.running
+	all := make([]*sqlq.Received, 0, len(s.unacked))
+	for r := range s.unacked {
+		all = append(all, r)
+	}
+	s.unacked = nil
 	s.mu.Unlock()
-	if running == nil {
-		return nil
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel() // nobody will ack any more
-	err := running.Stop(ctx)
-	if errors.Is(err, context.Canceled) {
-		err = nil // the stop was cut short, as it should be
-	}
-	<-running.Done()
-	return err
+	return s.giveBack(all)
+}
+
+func (s *subscription) giveBack(all []*sqlq.Received) error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
+	defer cancel()
+	return settleAll(all, func(r *sqlq.Received) error { return r.GiveBack(ctx, 0) })
 }

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"gocloud.dev/gcerrors"
 	"gocloud.dev/pubsub"
@@ -38,18 +37,22 @@ func TestNackedMessageComesAgain(t *testing.T) {
 	awaitRows(t, pool, 0, `SELECT count(*) FROM sqlq.error`)
 }
 
-// With a retry policy a Nack is a failed attempt, and the message goes to the error table.
-func TestRetryEndsInErrorTable(t *testing.T) {
+// With FailOnNack a Nack is a failed attempt.
+func TestFailOnNack(t *testing.T) {
 	t.Parallel()
 	pool := newPool(t, pgtest.Database(t))
 	client := newClient(t, pool)
-	s := openSubscription(t, client, "queue", &SubscriptionOptions{Topics: []string{"topic"}, Retry: &sqlq.RetryPolicy{Immediate: 2, Delays: []time.Duration{}}})
+	s := openSubscription(t, client, "queue", &SubscriptionOptions{Topics: []string{"topic"}, FailOnNack: true})
 	send(t, openTopic(t, client, "topic", nil), &pubsub.Message{})
-	for range 3 {
-		receive(t, s).Nack()
+	for attempt := 1; attempt <= 3; attempt++ {
+		m := receive(t, s)
+		var in *sqlq.Incoming
+		if !m.As(&in) || in.Attempt != attempt {
+			t.Errorf("attempt %d, want %d", in.Attempt, attempt)
+		}
+		m.Nack()
 	}
-	awaitRows(t, pool, 1, `SELECT count(*) FROM sqlq.error WHERE queue = 'queue' AND attempts = 3 AND message LIKE '%nacked%'`)
-	awaitRows(t, pool, 0, left)
+	awaitRows(t, pool, 1, `SELECT count(*) FROM sqlq.delayed WHERE queue = 'queue' AND attempt = 3 AND error::text LIKE '%nacked by%'`)
 }
 
 // What was received and not acked when a subscription is shut down is delivered to the next one, and what was acked is not.
@@ -110,6 +113,24 @@ func TestProcessesShareASubscription(t *testing.T) {
 	first.Ack()
 	second.Ack()
 	awaitRows(t, pool, 8, left)
+}
+
+// Several subscriptions of a process to one queue share its messages.
+func TestSubscriptionsOfAProcessShareAQueue(t *testing.T) {
+	t.Parallel()
+	client := newClient(t, newPool(t, pgtest.Database(t)))
+	one := openSubscription(t, client, "queue", &SubscriptionOptions{Topics: []string{"topic"}})
+	other := openSubscription(t, client, "queue", nil)
+	topic := openTopic(t, client, "topic", nil)
+	for range 10 { // enough for both: they fetch ahead
+		send(t, topic, &pubsub.Message{})
+	}
+	first, second := receive(t, one), receive(t, other)
+	if first.LoggableID == second.LoggableID {
+		t.Errorf("both received %s", first.LoggableID)
+	}
+	first.Ack()
+	second.Ack()
 }
 
 type placed struct{ Order string }

@@ -38,7 +38,7 @@ func init() {
 // A subscription is sqlq://QUEUE, for example sqlq://billing?topic=orders.placed. Parameters:
 //   - topic: creates the queue if it is missing, and subscribes it to this topic; may be given several times (SubscriptionOptions.Topics)
 //   - nack_delay: how long a nacked message waits, as in 1s or 0s (SubscriptionOptions.NackDelay)
-//   - deduplicate: a window, as in 10m (SubscriptionOptions.Deduplicate)
+//   - fail_on_nack=true: a Nack is a failed attempt (SubscriptionOptions.FailOnNack)
 //
 // The opener that the package registers has a Client of its own, made when the first URL is opened, for all URLs of the process. Its database
 // is $SQLQ_DATABASE_URL, or $DATABASE_URL, or what the variables PGHOST, PGDATABASE and so on say; its schema is $SQLQ_SCHEMA, or sqlq.
@@ -56,15 +56,9 @@ type URLOpener struct {
 func (o *URLOpener) OpenTopicURL(_ context.Context, u *url.URL) (*pubsub.Topic, error) {
 	options := o.TopicOptions
 	err := parameters(u.Query(), map[string]func(values []string) error{
-		"queue":        last(func(v string) error { options.Queue = v; return nil }),
-		"content_type": last(func(v string) error { options.ContentType = v; return nil }),
-		"allow_no_subscriber": last(func(v string) error {
-			options.AllowNoSubscriber = v == "true"
-			if v != "true" && v != "false" {
-				return errors.New("it must be true or false")
-			}
-			return nil
-		}),
+		"queue":               last(func(v string) error { options.Queue = v; return nil }),
+		"content_type":        last(func(v string) error { options.ContentType = v; return nil }),
+		"allow_no_subscriber": last(flag(&options.AllowNoSubscriber)),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open topic %v: %w", u, err)
@@ -84,7 +78,7 @@ func (o *URLOpener) OpenSubscriptionURL(ctx context.Context, u *url.URL) (*pubsu
 			}
 			return err
 		}),
-		"deduplicate": last(func(v string) (err error) { options.Deduplicate, err = time.ParseDuration(v); return err }),
+		"fail_on_nack": last(flag(&options.FailOnNack)),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open subscription %v: %w", u, err)
@@ -112,6 +106,17 @@ func parameters(query url.Values, known map[string]func(values []string) error) 
 // last makes a func of the last value of a parameter.
 func last(set func(value string) error) func(values []string) error {
 	return func(values []string) error { return set(values[len(values)-1]) }
+}
+
+// flag returns a func that reads true or false.
+func flag(into *bool) func(value string) error {
+	return func(value string) error {
+		*into = value == "true"
+		if !*into && value != "false" {
+			return errors.New("it must be true or false")
+		}
+		return nil
+	}
 }
 
 // defaultOpener is the URLOpener of the database in the environment, made when it is used.

@@ -13,7 +13,7 @@ import (
 // URLs lead to the database in the environment.
 func TestURLs(t *testing.T) {
 	t.Setenv("SQLQ_DATABASE_URL", pgtest.Database(t))
-	s, err := pubsub.OpenSubscription(t.Context(), "sqlq://billing?topic=orders.placed&topic=shop:Order&nack_delay=0s&deduplicate=1m")
+	s, err := pubsub.OpenSubscription(t.Context(), "sqlq://billing?topic=orders.placed&topic=shop:Order&nack_delay=0s&fail_on_nack=false")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func TestURLsThatAreRefused(t *testing.T) {
 		}
 	}
 	for url, want := range map[string]string{
-		"sqlq://q?topics=x": `unknown parameter "topics"`, "sqlq://q?nack_delay=1": `parameter "nack_delay"`, "sqlq://q?deduplicate=x": `parameter "deduplicate"`,
+		"sqlq://q?topics=x": `unknown parameter "topics"`, "sqlq://q?nack_delay=1": `parameter "nack_delay"`, "sqlq://q?fail_on_nack=1": `parameter "fail_on_nack"`,
 	} {
 		if _, err := mux.OpenSubscription(t.Context(), url); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", url, err, want)
