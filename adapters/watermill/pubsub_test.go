@@ -6,7 +6,9 @@ import (
 	"net/http/httptest"
 	"os"
 	"testing"
+	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/ThreeDotsLabs/watermill/pubsub/tests"
 
 	"github.com/sqlq/sqlq/internal/devpg"
@@ -66,5 +68,25 @@ func TestReconnect(t *testing.T) {
 	withRestart := features
 	withRestart.RestartServiceCommand = []string{program, restartCommand, restarts.URL}
 	p := newProcesses(t, url, 1)
-	tests.TestReconnect(t, tests.TestContext{TestID: tests.NewTestID(), Features: withRestart}, p.pubSub)
+	tests.TestReconnect(t, tests.TestContext{TestID: tests.NewTestID(), Features: withRestart}, func(t *testing.T) (message.Publisher, message.Subscriber) {
+		publisher, subscriber := p.pubSub(t)
+		return publisher, lastComesLate(t, subscriber)
+	})
+}
+
+// lastComesLate holds the last of the messages of TestReconnect back for a moment. That test notes what it has published in a goroutine of its
+// own and does not wait for it, so a message that arrives as fast as here might not have been noted yet.
+func lastComesLate(t *testing.T, subscriber message.Subscriber) message.Subscriber {
+	t.Helper()
+	const published = 10_000
+	seen := map[string]bool{}
+	late, err := message.MessageTransformSubscriberDecorator(func(m *message.Message) {
+		if seen[m.UUID] = true; len(seen) == published {
+			<-time.After(200 * time.Millisecond)
+		}
+	})(subscriber)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return late
 }
