@@ -88,8 +88,17 @@ func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, erro
 //
 // When ctx ends the drain is cut short: the contexts of running handlers are cancelled, and their messages go back at
 // once without using up an attempt, as at the end of Config.DrainTimeout. Close waits for that too, which takes a moment or, if a
-// handler ignores its context, some seconds (17 at most), and returns the error of ctx. So, for a drain that a second
-// signal cuts short, call Close with a context that the second signal cancels.
+// handler ignores its context, some seconds (17 at most), and returns the error of ctx. If ctx has ended already, no handler is
+// waited for. So a service drains at the first signal and cuts that short at the second one like this, where ctx is the
+// context of Run and ends at the first:
+//
+//	context.AfterFunc(ctx, func() {
+//		again, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+//		defer stop()
+//		_ = client.Close(again)
+//	})
+//
+// If other parts of the program send until they have ended too, wait for again.Done() before Close: until then the Client is open.
 func (c *Client) Close(ctx context.Context) error {
 	c.closed.Store(true)
 	c.mu.Lock()

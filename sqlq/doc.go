@@ -30,7 +30,8 @@
 // `sqlq migrate up` creates the tables, or package migrate does when the program starts. [Open] returns a [Client], one for
 // each process and database, on a pool that stays yours. [Client.Run] handles messages until its context ends, then drains;
 // [Client.Start] takes up one endpoint more while others run, until [Running.Stop]. [Client.Close] closes the Client; close the pool after it. A program that only sends does not call Run. All settings of a
-// process are in one [Config]; its zero value works.
+// process are in one [Config]; its zero value works. At the end of a service handlers are waited for; [Client.Close] shows how a second signal
+// cuts that short. Scripts and tests that want a queue's messages one after the other call [Client.Receive], without an endpoint.
 //
 // # Sending
 //
@@ -166,7 +167,7 @@
 // delivery_state.go, the ways to have one in hand in custody.go. recoverability.go decides, settlement.go, settle.go
 // and settle_batch.go settle, suspect.go keeps apart what may kill a process. internal/wakeup lets receivers sleep and wakes them,
 // and look.go is what they do then; internal/presence keeps house; internal/session makes the library's own connections, and its
-// pooler.go says what differs behind a transaction pooler; pause.go says how queues are paused. custody_taken.go and inbox.go are
+// pooler.go says what differs behind a transaction pooler; pause.go says how queues are paused. pull.go and pulling.go are Receive. custody_taken.go and inbox.go are
 // the guarantees by choice; handmade.go lets sqlqtest make deliveries. The SQL is in internal/store, the tables are in package
 // migrations.
 package sqlq

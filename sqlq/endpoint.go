@@ -272,7 +272,7 @@ func validateEndpoints(c Config, endpoints []Endpoint) error {
 }
 
 // requireQueues makes sure that the queues of those endpoints exist that must not create them.
-func (c *Client) requireQueues(ctx context.Context, endpoints []Endpoint) error {
+func requireQueues(ctx context.Context, c *Client, endpoints []Endpoint) error {
 	var missing []string
 	for _, e := range endpoints {
 		if !e.MustExist {

@@ -213,6 +213,10 @@ func provokeRun(p *provoked, pool *pgxpool.Pool, c *sqlq.Client) {
 	mustExist := receiveLetters("post")
 	mustExist.Name, mustExist.MustExist = "lost", true
 	p.add("queue that must exist", open(p, pool, sqlq.Config{}).Run(ctx, mustExist), sqlq.ErrNoQueue)
+	_, err := open(p, pool, sqlq.Config{}).Receive(ctx, "lost", 1)
+	p.add("nothing to receive from", err, sqlq.ErrNoQueue)
+	_, err = open(p, pool, sqlq.Config{}).Receive(ctx, "post", 0)
+	p.add("nothing to receive", err, nil)
 	p.add("nobody there to listen", open(p, pool, sqlq.Config{ListenURL: "postgres://sqlq:secret@127.0.0.1:1/shop"}).Run(ctx, receiveLetters("post")), nil)
 }
 

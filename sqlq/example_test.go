@@ -173,6 +173,40 @@ func ExampleHandleTx() {
 	// Output: 1 order
 }
 
+// A script takes the messages of a queue and says of each what becomes of it.
+func ExampleClient_Receive() {
+	ctx := context.Background()
+	pool, end := examplePool()
+	defer end()
+	client, err := sqlq.Open(ctx, pool, sqlq.Config{Logger: quietLog})
+	check(err)
+	check(client.Prepare(ctx, salesEndpoint)) // creates the queue, which Receive does not
+	check(client.SendMany(ctx, []sqlq.Message{PlaceOrder{Order: 17}, PlaceOrder{Order: 0}}))
+
+	for range 2 {
+		received, err := client.Receive(ctx, "sales", 1)
+		check(err)
+		for _, r := range received {
+			var m PlaceOrder
+			check(r.Decode(&m))
+			if m.Order == 0 {
+				check(r.Fail(ctx, sqlq.Unrecoverable(errors.New("an order needs a number")))) // it is in the error table now
+				continue
+			}
+			fmt.Println("order", m.Order)
+			check(r.Done(ctx)) // it is gone now
+		}
+	}
+	check(client.Close(ctx))
+
+	var failed int
+	check(pool.QueryRow(ctx, `SELECT count(*) FROM sqlq.error`).Scan(&failed))
+	fmt.Println(failed, "failed")
+	// Output:
+	// order 17
+	// 1 failed
+}
+
 // salesEndpoint is one that is prepared only.
 var salesEndpoint = sqlq.Endpoint{Name: "sales", Handlers: []sqlq.Handler{
 	sqlq.Handle(func(context.Context, *sqlq.Delivery[PlaceOrder]) error { return nil })}}

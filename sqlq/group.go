@@ -123,6 +123,15 @@ func (g *group) stop() {
 	})
 }
 
+func (g *group) isStopped() bool {
+	select {
+	case <-g.stopped:
+		return true
+	default:
+		return false
+	}
+}
+
 // end drains the group and ends it.
 func (g *group) end() {
 	g.stop()

@@ -102,7 +102,7 @@ func (c *Client) Receive(ctx context.Context, queue string, n int) ([]*Received,
 		return nil, fmt.Errorf("receive from queue %q: %d messages: it must be from 1 to 10,000", queue, n)
 	}
 	for {
-		got, err := c.receive(ctx, queue, n)
+		got, err := c.pulls.receive(ctx, c, queue, n)
 		if errors.Is(err, errPullingEnded) {
 			continue // it begins anew
 		}
@@ -113,14 +113,14 @@ func (c *Client) Receive(ctx context.Context, queue string, n int) ([]*Received,
 	}
 }
 
-func (c *Client) receive(ctx context.Context, queue string, n int) ([]*Received, error) {
+func (ps *pulls) receive(ctx context.Context, c *Client, queue string, n int) ([]*Received, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	if c.closed.Load() {
 		return nil, ErrClosed
 	}
-	p := c.pulls.of(c, queue)
+	p := ps.of(c, queue)
 	select {
 	case <-p.begun:
 	case <-ctx.Done():

@@ -104,7 +104,7 @@ var pullRetry = func() (p RetryPolicy) {
 // begin runs the endpoint.
 func (p *pulling) begin() {
 	defer close(p.begun)
-	if p.running, p.err = p.client.Start(context.Background(), p.endpoint()); p.err != nil {
+	if p.running, p.err = start(context.Background(), p.client, p.endpoint()); p.err != nil {
 		p.client.pulls.remove(p)
 		return
 	}

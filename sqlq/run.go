@@ -20,7 +20,7 @@ import (
 //
 //	Client.mu, dispatcher.mu, pauses.mu, the listener's, hand.mu, one part's, breaker.mu, life.mu
 //
-// The parts are those of an instance: lookout, source, suspicion, solos, refusals, counts, and handlings, which its handlers have.
+// The parts are those of an instance: lookout, source, suspicion, solos, refusals, counts, handlings, which its handlers have, and pulling.
 // Built with the tag lockorder the package checks the order (lockorder_on.go). apart.alone comes before all of them: it is held
 // while a handler runs. Of two locks of one kind, or of two parts, none is held while the other is taken. No lock is held during a round
 // trip to the database, but receiveTx.mu, which is the connection's.
@@ -76,7 +76,7 @@ func (c *Client) Run(ctx context.Context, endpoints ...Endpoint) error {
 		return fmt.Errorf("run: %w", err)
 	}
 	if err := g.begin(); err != nil {
-		if g.preparing.Err() != nil {
+		if ctx.Err() != nil || g.isStopped() {
 			return nil
 		}
 		return fmt.Errorf("run: %w", err)
@@ -279,7 +279,7 @@ func (r *runner) checkConnections(ctx context.Context) error {
 }
 
 func (c *Client) prepareQueues(ctx context.Context, endpoints []Endpoint) error {
-	if err := c.requireQueues(ctx, endpoints); err != nil {
+	if err := requireQueues(ctx, c, endpoints); err != nil {
 		return err
 	}
 	for _, e := range endpoints {
@@ -294,7 +294,7 @@ func (c *Client) prepareQueues(ctx context.Context, endpoints []Endpoint) error 
 func (c *Client) prepareQueue(ctx context.Context, e Endpoint) error {
 	exists, may, err := c.store.Queues.MayReceive(ctx, c.pool, e.Name)
 	if err == nil && !exists && e.MustExist { // it has just been dropped
-		return c.requireQueues(ctx, []Endpoint{e})
+		return requireQueues(ctx, c, []Endpoint{e})
 	}
 	if err == nil && !exists {
 		if _, err = c.store.Queues.Create(ctx, c.pool, e.Name); err == nil {

@@ -19,15 +19,23 @@ type Running struct{ group *group }
 // Errors are those of Run; after one, nothing of the endpoint runs. ErrAlreadyRunning: the Client runs an endpoint of this
 // name, or still drains it. ErrInvalidEndpoint also for a command that another running endpoint handles.
 func (c *Client) Start(ctx context.Context, e Endpoint) (*Running, error) {
-	g, err := c.join(ctx, []Endpoint{e})
+	r, err := start(ctx, c, e)
 	if err != nil {
 		return nil, fmt.Errorf("start: %w", err)
 	}
+	return r, nil
+}
+
+func start(ctx context.Context, c *Client, e Endpoint) (*Running, error) {
+	g, err := c.join(ctx, []Endpoint{e})
+	if err != nil {
+		return nil, err
+	}
 	if err := g.begin(); err != nil {
-		if c.closed.Load() {
+		if g.isStopped() { // by Close
 			err = ErrClosed
 		}
-		return nil, fmt.Errorf("start: %w", err)
+		return nil, err
 	}
 	go func() {
 		<-g.stopped
