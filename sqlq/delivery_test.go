@@ -316,7 +316,7 @@ func TestSendMiddleware(t *testing.T) {
 			case "swallow":
 				return nil
 			case "garble":
-				m.Headers["no header"] = ""
+				m.Headers["no\x00header"] = ""
 			case "blow up":
 				m.Body = make([]byte, 2000)
 			case "encrypt":

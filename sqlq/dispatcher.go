@@ -1,6 +1,7 @@
 package sqlq
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,9 +12,9 @@ import (
 //
 // A HandleTx handler has its connection for as long as it runs. So that slow ones do not keep everybody else waiting, an
 // instance whose HandleTx handlers are slow leaves connections to others that have such handlers and none of them at work
-// (reserve), and a spare receiver does what needs no HandleTx handler when all others have been taken by them for spareAfter.
+// (reserve), and a spare receiver does what will not keep it (maySpare) when all others have been taken by them for spareAfter.
 //
-// mu guards turn, idle, holding, closed, receivers and spare.
+// mu guards turn, idle, holding, closed, receivers, tookAll and spare.
 type dispatcher struct {
 	mu        ranked[ofDispatcher]
 	changed   *sync.Cond
@@ -22,7 +23,8 @@ type dispatcher struct {
 	idle      int         // receivers that wait
 	holding   []*receiver // those that hold a batch, the longest first
 	closed    bool
-	receivers int // without the spare one
+	receivers int       // without the spare one
+	tookAll   time.Time // when HandleTx handlers last took the last of them
 
 	tx     atomic.Int32  // receivers that run HandleTx handlers, or fetch for them
 	txIdle atomic.Int32  // instances that have HandleTx handlers and no receiver that runs them
@@ -71,10 +73,8 @@ func (d *dispatcher) nextSpare() (work, bool) {
 		case <-d.ended:
 			return work{}, false
 		}
-		for wanted := true; wanted; {
-			select {
-			case <-time.After(spareAfter):
-			case <-d.ended:
+		for wait, wanted := d.untilSpare(), true; wanted; wait = spareAfter {
+			if !d.awaitSpare(wait) {
 				return work{}, false
 			}
 			if w, ok := d.poll(true); ok {
@@ -87,8 +87,52 @@ func (d *dispatcher) nextSpare() (work, bool) {
 	}
 }
 
+// awaitSpare waits for so long, or until the spare receiver is wanted again and need not wait; false when the dispatcher is closed.
+func (d *dispatcher) awaitSpare(wait time.Duration) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+			return true
+		case <-d.spare:
+			if d.untilSpare() <= 0 {
+				return true
+			}
+		case <-d.ended:
+			return false
+		}
+	}
+}
+
+// untilSpare returns how long the spare receiver waits: not if HandleTx handlers have had all others for long enough.
+func (d *dispatcher) untilSpare() time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.occupied() {
+		return spareAfter
+	}
+	return spareAfter - time.Since(d.tookAll)
+}
+
 // occupied reports whether HandleTx handlers have all receivers.
 func (d *dispatcher) occupied() bool { return int(d.tx.Load()) >= d.receivers }
+
+// maySpare reports whether the spare receiver may fetch for an instance: one without HandleTx handlers; and one with, if none of them
+// has a connection and they are known to be quick, or nothing is known and nobody else is there who might want the spare one. The caller
+// has the hand's mutex.
+func (d *dispatcher) maySpare(in *instance) bool {
+	switch mean := in.hand.pace.meanTx; {
+	case !in.hasTx:
+		return true
+	case in.hand.busyTx > 0:
+		return false
+	case mean == 0:
+		return !slices.ContainsFunc(d.instances.now(), func(other *instance) bool { return !other.hasTx })
+	default:
+		return mean <= batchTime/2
+	}
+}
 
 // poll returns work if there is some now: for the spare receiver, if the others cannot do it.
 func (d *dispatcher) poll(spare bool) (work, bool) {

@@ -50,15 +50,14 @@ func (w *work) takeFreed(b *batch) {
 	}
 }
 
-// wants says what a receiver could do for the instance now, and takes it: the caller does it. The spare receiver does not fetch
-// what may be for HandleTx handlers.
+// wants says what a receiver could do for the instance now, and takes it: the caller does it.
 func (in *instance) wants(now time.Time, spare bool) (w work, ok bool) {
 	h := &in.hand
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	out := in.lookout.at(now)
 	w = work{in: in, by: in.number(), wakes: out.wakes, finished: h.takeFinished()}
-	if in.phase.isServing() && !(spare && in.hasTx) {
+	if in.phase.isServing() && (!spare || in.run.dispatcher.maySpare(in)) {
 		if w.custody = (heldCustody{}); in.endpoint.AtMostOnce {
 			w.custody = takenCustody{}
 		}
@@ -212,14 +211,16 @@ func (in *instance) endTx() {
 }
 
 // beginTx counts a receiver that is going to run HandleTx handlers, leaveTx one that does not any more. The caller has the hand's
-// mutex.
+// mutex, and beginTx's the dispatcher's.
 func (in *instance) beginTx(now time.Time) {
 	h := &in.hand
 	if h.busyTx++; h.busyTx == 1 {
 		h.pace.endedTx = now
 		in.run.dispatcher.txIdle.Add(-1)
 	}
-	in.run.dispatcher.tx.Add(1)
+	if d := in.run.dispatcher; int(d.tx.Add(1)) == d.receivers {
+		d.tookAll = now
+	}
 }
 
 func (in *instance) leaveTx() {

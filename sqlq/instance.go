@@ -69,15 +69,10 @@ func (in *instance) equipHandlers() {
 func (in *instance) mayFetch() bool {
 	now := time.Now()
 	out := in.lookout.at(now)
-	return !out.forbidden && (out.awake || in.suspicion.at(now).rests) && !in.wantsNone()
+	return !out.forbidden && (out.awake || in.suspicion.at(now).rests) && !in.endpoint.pulling.wantsNone()
 }
 
 // hasRoom reports whether a message that arrives now would be handled at once.
 func (in *instance) hasRoom() bool {
-	return !in.handlers.anyOpen() && in.hand.hasRoom() && !in.wantsNone()
-}
-
-// wantsNone reports whether messages are handed to calls of Receive, and none waits for any.
-func (in *instance) wantsNone() bool {
-	return in.endpoint.pulling != nil && in.endpoint.pulling.room(0) == 0
+	return !in.handlers.anyOpen() && in.hand.hasRoom() && !in.endpoint.pulling.wantsNone()
 }

@@ -344,3 +344,34 @@ func TestReceiveEndsByItself(t *testing.T) {
 		eventuallyCount(t, pool, 0, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'sqlq %'`)
 	}
 }
+
+// A Receive that waits is woken by a message of another process, and does not poll; others that wait too get theirs.
+func TestReceiveIsWoken(t *testing.T) {
+	t.Parallel()
+	c, pool := pullSite(t, sqlq.Config{PollInterval: time.Hour})
+	other := open(t, pool, sqlq.Config{Routes: map[string]string{"post.Letter": "post"}})
+	got := make(chan *sqlq.Received)
+	for range 3 {
+		go func() {
+			all, err := c.Receive(t.Context(), "post", 1)
+			if err != nil {
+				t.Error(err)
+			}
+			for _, r := range all {
+				got <- r
+			}
+		}()
+	}
+	eventually(t, "it sleeps", func() (bool, string) { n := asleep(t, pool, "sqlq", "post"); return n == 1, fmt.Sprint(n, " asleep") })
+	for range 3 {
+		sendLetters(t, other, 1)
+		select {
+		case r := <-got:
+			if err := r.Done(t.Context()); err != nil {
+				t.Error(err)
+			}
+		case <-time.After(patience):
+			t.Fatal("nobody is woken")
+		}
+	}
+}

@@ -208,6 +208,9 @@ func (p *pulling) room(asked int) int {
 	return max(0, wanted-p.coming-asked)
 }
 
+// wantsNone reports whether messages are handed to calls of Receive, and none of them wants any. p may be nil.
+func (p *pulling) wantsNone() bool { return p != nil && p.room(0) == 0 }
+
 // handle hands a message to a waiter and returns what was asked for it: the handler of the endpoint.
 func (p *pulling) handle(ctx context.Context, in *Incoming) error {
 	r := &Received{Incoming: in, pulling: p, verdict: make(chan error, 1), over: make(chan struct{})}

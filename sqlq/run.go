@@ -145,7 +145,7 @@ func (c *Client) tryJoin(ctx context.Context, endpoints []Endpoint) (g *group, e
 	case r != nil && r.ending:
 		return nil, r.ended, nil
 	case r == nil:
-		r = c.newRunner()
+		r = newRunner(c)
 	}
 	if err := besides(r.endpoints(), endpoints); err != nil {
 		return nil, nil, err
@@ -156,7 +156,7 @@ func (c *Client) tryJoin(ctx context.Context, endpoints []Endpoint) (g *group, e
 	return g, nil, nil
 }
 
-func (c *Client) newRunner() *runner {
+func newRunner(c *Client) *runner {
 	r := &runner{client: c, outage: session.NewOutage(c.log), suspect: make(chan struct{}, 1), beginning: make(chan struct{}, 1),
 		left: make(chan struct{}, 1), ended: make(chan struct{})}
 	r.closing, r.close = context.WithCancel(context.Background())
@@ -346,7 +346,7 @@ func (r *runner) admit(ctx context.Context, g *group) error {
 	<-r.beginning
 	r.add(g)
 	if slices.ContainsFunc(g.instances, func(in *instance) bool { return in.hasTx }) {
-		r.client.learnSettings(ctx, r.client.pool) // no connection may be made for them
+		r.client.settings.ask(ctx, r.client, r.client.pool) // no connection may be made for them
 	}
 	return r.keeper.Join(ctx, g.members())
 }
@@ -433,11 +433,15 @@ func (r *runner) hireSpare() {
 
 // needsSpare reports whether HandleTx handlers could have all receive connections while others of the endpoints want one.
 func needsSpare(endpoints []Endpoint) bool {
-	inTx, plain := false, false
+	withTx, plain := 0, false
 	for _, e := range endpoints {
+		inTx := false
 		for h := range e.allHandlers() {
 			inTx, plain = inTx || h.inTx, plain || !h.inTx
 		}
+		if inTx {
+			withTx++
+		}
 	}
-	return inTx && plain
+	return withTx > 0 && plain || withTx > 1
 }

@@ -86,6 +86,69 @@ func TestSlowHandleTxKeepsNoOtherWaiting(t *testing.T) {
 	}
 }
 
+// An endpoint that is started while another one's slow HandleTx handlers have all connections does not wait for them, and neither
+// does one whose neighbour's handlers were quick until now.
+func TestStartBesideSlowHandleTx(t *testing.T) {
+	t.Parallel()
+	for _, late := range []bool{true, false} {
+		t.Run(map[bool]string{true: "started late", false: "slow of a sudden"}[late], func(t *testing.T) {
+			t.Parallel()
+			pool := newPool(t)
+			c := open(t, pool, sqlq.Config{ReceiveConnections: 2})
+			release := make(chan struct{})
+			var running atomic.Int64
+			slow := start(t, c, sqlq.Endpoint{Name: "slow", Handlers: []sqlq.Handler{
+				sqlq.HandleRawTx("slow", func(_ context.Context, _ pgx.Tx, d *sqlq.Delivery[sqlq.Raw]) error {
+					if string(d.Message.Body) == "true" {
+						running.Add(1)
+						<-release
+					}
+					return nil
+				})}})
+			handled := make(chan struct{}, 1)
+			startFast := func() *sqlq.Running {
+				return start(t, c, sqlq.Endpoint{Name: "fast", Handlers: []sqlq.Handler{
+					sqlq.HandleTx(func(context.Context, pgx.Tx, *sqlq.Delivery[letter]) error { handled <- struct{}{}; return nil })}})
+			}
+			sendSlow := func(n int, slow string) {
+				t.Helper()
+				if err := c.SendMany(t.Context(), slices.Repeat([]sqlq.Message{sqlq.Raw{Type: "slow", Body: []byte(slow)}}, n), sqlq.To("slow")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			fast := func() {
+				t.Helper()
+				if err := c.Send(t.Context(), letter{}, sqlq.To("fast")); err != nil {
+					t.Fatal(err)
+				}
+				select {
+				case <-handled:
+				case <-time.After(patience):
+					t.Fatalf("it waits for the %d slow ones", running.Load())
+				}
+			}
+			var other *sqlq.Running
+			if late {
+				sendSlow(50, "true")
+				eventually(t, "slow handlers have all connections", func() (bool, string) { return running.Load() == 2, "" })
+				other = startFast()
+			} else {
+				other = startFast()
+				fast()
+				sendSlow(1000, "false")
+				sendSlow(50, "true")
+				eventually(t, "slow handlers run", func() (bool, string) { return running.Load() > 0, "" })
+			}
+			for range 3 {
+				fast()
+			}
+			close(release)
+			stopRunning(t, slow)
+			stopRunning(t, other)
+		})
+	}
+}
+
 // A HandleTx handler that does not end when its endpoint is stopped does not keep its connection from others: another receiver takes
 // its place.
 func TestStoppedHandleTxThatIgnoresItsEnd(t *testing.T) {

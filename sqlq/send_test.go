@@ -318,7 +318,7 @@ func TestSendRefuses(t *testing.T) {
 		{"empty queue name", letter{}, false, o{sqlq.To("")}, sqlq.ErrInvalidName, "letters"},
 		{"message type", titled{Type: "no type"}, false, o{sqlq.To("post")}, sqlq.ErrInvalidName, "letters"},
 		{"no message type", titled{}, false, o{sqlq.To("post")}, sqlq.ErrInvalidName, "letters"},
-		{"header", letter{}, false, o{sqlq.WithHeader("no header", "")}, sqlq.ErrInvalidName, "letters"},
+		{"header", letter{}, false, o{sqlq.WithHeader("no\x00header", "")}, sqlq.ErrInvalidName, "200 bytes"},
 		{"header of the library's", letter{}, false, o{sqlq.WithHeader("SQLQ-crashes", "1")}, sqlq.ErrInvalidName, "sqlq-"},
 		{"header value that is no text", letter{}, false, o{sqlq.WithHeader("a", "\xff")}, sqlq.ErrInvalidName, "UTF-8"},
 		{"header value with NUL", letter{}, false, o{sqlq.WithHeader("a", "\x00")}, sqlq.ErrInvalidName, "NUL"},

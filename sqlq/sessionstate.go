@@ -53,9 +53,9 @@ type watched struct {
 
 // settingNames learns which custom settings handlers use.
 type settingNames struct {
-	mu      sync.Mutex
-	now     atomic.Pointer[watched]
-	inquire sync.Once // what functions set
+	mu    sync.Mutex
+	now   atomic.Pointer[watched]
+	asked atomic.Bool // what functions set
 }
 
 func (n *settingNames) watched() *watched {
@@ -92,18 +92,21 @@ func (l *link) learnSettings() {
 	if slices.ContainsFunc(l.run.instances.now(), func(in *instance) bool { return in.hasTx }) {
 		ctx, cancel := l.timeout()
 		defer cancel()
-		l.run.client.learnSettings(ctx, l.conn)
+		l.run.client.settings.ask(ctx, l.run.client, l.conn)
 	}
 }
 
-func (c *Client) learnSettings(ctx context.Context, db store.DBTX) {
-	c.settings.inquire.Do(func() {
-		names, err := c.store.Sessions.SettingsInFunctions(ctx, db)
-		if err != nil {
-			c.log.Debug("sqlq: cannot read which settings the functions of the database make", "err", err)
-		}
-		c.settings.learn(names)
-	})
+// ask asks the database, unless it has answered.
+func (n *settingNames) ask(ctx context.Context, c *Client, db store.DBTX) {
+	if n.asked.Load() {
+		return
+	}
+	names, err := c.store.Sessions.SettingsInFunctions(ctx, db)
+	if err != nil {
+		c.log.Debug("sqlq: cannot read which settings the functions of the database make", "err", err)
+	}
+	n.learn(names)
+	n.asked.Store(ctx.Err() == nil)
 }
 
 // changed returns the names of what differs between two states.

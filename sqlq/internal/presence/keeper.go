@@ -68,13 +68,13 @@ type Keeper struct {
 	strangers session.Strangers // that hold the leader's lock
 	claimants session.Strangers // that hold the lock that shows that the process is alive
 
-	mu       sync.Mutex // guards leads, vacant and requests; all other fields, except the atomic ones, belong to the goroutine that runs Start, Keep and End
-	leads    bool
-	vacant   bool       // the leader has said that it no longer leads
-	requests []*request // of members to come and to go, in order
+	mu     sync.Mutex // guards leads and vacant; all other fields, except the atomic ones, belong to the goroutine that runs Start, Keep and End
+	leads  bool
+	vacant bool // the leader has said that it no longer leads
 
 	kick    chan struct{}        // filled when there is something to do at once
 	crashes map[string]time.Time // the latest known crash of each endpoint
+	roll    *roll
 	mover   *mover
 	chores  *chores
 
@@ -88,7 +88,7 @@ type Keeper struct {
 func New(config Config) *Keeper {
 	k := &Keeper{Config: config, strangers: session.Strangers{Log: config.Log}, claimants: session.Strangers{Log: config.Log}, kick: make(chan struct{}, 1),
 		crashes: map[string]time.Time{}, smallRounds: map[string]round{}}
-	k.mover, k.chores = newMover(k), newChores(k)
+	k.roll, k.mover, k.chores = &roll{keeper: k}, newMover(k), newChores(k)
 	return k
 }
 
@@ -103,13 +103,13 @@ func (k *Keeper) Start(ctx context.Context, members []*Member) error {
 	if err := k.CheckDatabase(ctx, k.conn); err != nil {
 		return err
 	}
-	if err := k.registerAll(ctx, members); err != nil {
+	if err := k.roll.registerAll(ctx, members); err != nil {
 		return err
 	}
 	if err := k.recover(ctx); err != nil {
 		return err
 	}
-	return k.introduce(ctx, members)
+	return k.roll.introduce(ctx, members)
 }
 
 // Keep does the housekeeping until stop ends. Work in progress is then finished, unless ctx ends: if it were cut off, it might leave the
@@ -132,7 +132,7 @@ func (k *Keeper) Keep(ctx, stop context.Context) {
 			err = k.beat(bounded)
 		}
 		if err == nil {
-			err = k.attendTo(bounded)
+			err = k.roll.attendTo(bounded)
 		}
 		if err == nil {
 			err = k.tryAgain(bounded)

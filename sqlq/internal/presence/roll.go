@@ -4,11 +4,20 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/sqlq/sqlq/sqlq/internal/session"
 )
 
-// request is one for members to come or to go. Whoever makes it waits for done; the Keeper's mutex guards taken.
+// roll is how members come and go while Keep runs: others ask for it, and the Keeper's goroutine does it.
+type roll struct {
+	keeper *Keeper
+
+	mu       sync.Mutex // guards what is below it, and whether requests are taken
+	requests []*request // in order
+}
+
+// request is one for members to come or to go. Whoever makes it waits for done.
 type request struct {
 	members []*Member
 	leave   bool
@@ -22,14 +31,15 @@ type request struct {
 // whether their queues are paused and whether a process of their endpoints has died: they may fetch. After an error none of them is
 // registered, or is not for long. When the connection is lost it waits for another one, until ctx ends.
 func (k *Keeper) Join(ctx context.Context, members []*Member) error {
+	r := k.roll
 	q := &request{members: members, ctx: ctx, done: make(chan struct{})}
-	k.ask(q)
+	r.ask(q)
 	select {
 	case <-q.done:
 		return q.err
 	case <-ctx.Done():
 	}
-	if k.withdraw(q) {
+	if r.withdraw(q) {
 		return context.Cause(ctx)
 	}
 	<-q.done // it is at it, which does not take long
@@ -40,7 +50,7 @@ func (k *Keeper) Join(ctx context.Context, members []*Member) error {
 // returns when that is done, or when ctx ends; then the Keeper does it when it can.
 func (k *Keeper) Leave(ctx context.Context, members []*Member) error {
 	q := &request{members: members, leave: true, done: make(chan struct{})}
-	k.ask(q)
+	k.roll.ask(q)
 	select {
 	case <-q.done:
 		return q.err
@@ -49,21 +59,22 @@ func (k *Keeper) Leave(ctx context.Context, members []*Member) error {
 	}
 }
 
-func (k *Keeper) ask(q *request) {
-	k.mu.Lock()
-	k.requests = append(k.requests, q)
-	k.mu.Unlock()
+func (r *roll) ask(q *request) {
+	k := r.keeper
+	r.mu.Lock()
+	r.requests = append(r.requests, q)
+	r.mu.Unlock()
 	k.nudge()
 }
 
 // withdraw takes a request for members to come back, unless the Keeper is at it. Some may be registered, if it has been before.
-func (k *Keeper) withdraw(q *request) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+func (r *roll) withdraw(q *request) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if q.taken {
 		return false
 	}
-	k.requests[slices.Index(k.requests, q)] = q.undone()
+	r.requests[slices.Index(r.requests, q)] = q.undone()
 	return true
 }
 
@@ -73,20 +84,20 @@ func (q *request) undone() *request {
 }
 
 // take takes the requests that have been made.
-func (k *Keeper) take() (requests []*request) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, q := range k.requests {
+func (r *roll) take() (requests []*request) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, q := range r.requests {
 		q.taken = true
 	}
-	requests, k.requests = k.requests, nil
+	requests, r.requests = r.requests, nil
 	return requests
 }
 
 // putBack has requests done later, but for those of members to come that nobody waits for any more: those have failed.
-func (k *Keeper) putBack(requests []*request) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+func (r *roll) putBack(requests []*request) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	var again []*request
 	for _, q := range requests {
 		if !q.leave && q.ctx.Err() != nil {
@@ -97,7 +108,7 @@ func (k *Keeper) putBack(requests []*request) {
 		q.taken = false
 		again = append(again, q)
 	}
-	k.requests = append(again, k.requests...)
+	r.requests = append(again, r.requests...)
 }
 
 func (q *request) fail(err error) {
@@ -107,8 +118,8 @@ func (q *request) fail(err error) {
 
 // attendTo does what was asked for: members go, then others come. What cannot be done because the connection is lost is done on the
 // next one.
-func (k *Keeper) attendTo(ctx context.Context) error {
-	requests := k.take()
+func (r *roll) attendTo(ctx context.Context) error {
+	requests := r.take()
 	if len(requests) == 0 {
 		return nil
 	}
@@ -120,17 +131,18 @@ func (k *Keeper) attendTo(ctx context.Context) error {
 			coming = append(coming, q)
 		}
 	}
-	if err := k.letGo(ctx, going); err != nil {
-		k.putBack(requests)
+	if err := r.letGo(ctx, going); err != nil {
+		r.putBack(requests)
 		return err
 	}
-	return k.letCome(ctx, coming)
+	return r.letCome(ctx, coming)
 }
 
 // letGo records that members have shut down cleanly. It returns an error if that is to be tried again.
-func (k *Keeper) letGo(ctx context.Context, requests []*request) error {
-	members := k.registered(requests)
-	err := k.dismiss(ctx, members)
+func (r *roll) letGo(ctx context.Context, requests []*request) error {
+	k := r.keeper
+	members := registered(requests)
+	err := r.dismiss(ctx, members)
 	if err != nil && (session.Lost(err) || ctx.Err() != nil) {
 		return err
 	}
@@ -148,7 +160,7 @@ func (k *Keeper) letGo(ctx context.Context, requests []*request) error {
 }
 
 // registered returns the members of requests that are registered.
-func (k *Keeper) registered(requests []*request) (members []*Member) {
+func registered(requests []*request) (members []*Member) {
 	for _, q := range requests {
 		for _, m := range q.members {
 			if m.Number() != 0 {
@@ -159,7 +171,8 @@ func (k *Keeper) registered(requests []*request) (members []*Member) {
 	return members
 }
 
-func (k *Keeper) dismiss(ctx context.Context, members []*Member) error {
+func (r *roll) dismiss(ctx context.Context, members []*Member) error {
+	k := r.keeper
 	if len(members) == 0 {
 		return nil
 	}
@@ -174,30 +187,30 @@ func (k *Keeper) dismiss(ctx context.Context, members []*Member) error {
 }
 
 // letCome registers members and has them know what they must before they fetch. It returns an error of the connection.
-func (k *Keeper) letCome(ctx context.Context, requests []*request) error {
+func (r *roll) letCome(ctx context.Context, requests []*request) error {
 	var come []*request
 	for i, q := range requests {
-		err := k.registerAll(ctx, q.members)
+		err := r.registerAll(ctx, q.members)
 		switch {
 		case err == nil:
 			come = append(come, q)
 		case session.Lost(err) || ctx.Err() != nil:
-			k.putBack(append(come, requests[i:]...))
+			r.putBack(append(come, requests[i:]...))
 			return err
 		default:
-			k.refuse(q, err)
+			r.refuse(q, err)
 		}
 	}
 	if len(come) == 0 {
 		return nil
 	}
-	if err := k.introduce(ctx, k.registered(come)); err != nil {
+	if err := r.introduce(ctx, registered(come)); err != nil {
 		if session.Lost(err) || ctx.Err() != nil {
-			k.putBack(come)
+			r.putBack(come)
 			return err
 		}
 		for _, q := range come {
-			k.refuse(q, err)
+			r.refuse(q, err)
 		}
 		return err
 	}
@@ -208,13 +221,14 @@ func (k *Keeper) letCome(ctx context.Context, requests []*request) error {
 }
 
 // refuse answers a request of members to come with an error. Those that are registered go again.
-func (k *Keeper) refuse(q *request, err error) {
+func (r *roll) refuse(q *request, err error) {
 	q.fail(err)
-	k.ask(q.undone())
+	r.ask(q.undone())
 }
 
 // registerAll registers members that are not yet.
-func (k *Keeper) registerAll(ctx context.Context, members []*Member) error {
+func (r *roll) registerAll(ctx context.Context, members []*Member) error {
+	k := r.keeper
 	for _, m := range members {
 		if m.Number() != 0 {
 			continue
@@ -228,7 +242,8 @@ func (k *Keeper) registerAll(ctx context.Context, members []*Member) error {
 }
 
 // introduce has members that are registered know what they must before they fetch.
-func (k *Keeper) introduce(ctx context.Context, members []*Member) error {
+func (r *roll) introduce(ctx context.Context, members []*Member) error {
+	k := r.keeper
 	doubtful, err := k.Store.Instances.Doubtful(ctx, k.conn, k.numbers())
 	if err != nil {
 		return fmt.Errorf("look for crashed instances: %w", err)
