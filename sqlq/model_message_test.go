@@ -125,6 +125,13 @@ func (w *world) modelEndpoints(c *sqlq.Client, concurrency int, names ...string)
 		"most":  {handlePlain[mostTask](w, c)},
 		"once":  {handlePlain[onceTask](w, c), handleInTx[onceTxTask](w, c)},
 	}
+	if w.batches {
+		// Not those of Handle: what a call that fails has done for others than the message at fault is done again, which the books
+		// would take for a fault of the library.
+		all["tx"] = []sqlq.Handler{handleBatchTx[txTask](w, c), handleBatchTx[happened](w, c)}
+		all["mixed"][1] = handleBatchTx[mixedTxTask](w, c)
+		all["once"][1] = handleBatchTx[onceTxTask](w, c)
+	}
 	var endpoints []sqlq.Endpoint
 	for _, name := range names {
 		e := sqlq.Endpoint{Name: name, Concurrency: concurrency, Retry: w.policies[name], Handlers: all[name], AtMostOnce: name == "most", UnknownWait: -1}
@@ -153,6 +160,18 @@ func handlePlain[T tasked](w *world, c *sqlq.Client) sqlq.Handler {
 func handleInTx[T tasked](w *world, c *sqlq.Client) sqlq.Handler {
 	return sqlq.HandleTx(func(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[T]) error {
 		return w.handle(ctx, tx, c, d.Incoming, d.Message.body())
+	})
+}
+
+// handleBatchTx handles the messages of a batch one after the other, and ends with the first that fails: nothing says whose fault it is.
+func handleBatchTx[T tasked](w *world, c *sqlq.Client) sqlq.Handler {
+	return sqlq.HandleBatchTx(sqlq.Batch{Most: 20}, func(ctx context.Context, tx pgx.Tx, ds []*sqlq.BatchDelivery[T]) error {
+		for _, d := range ds {
+			if err := w.handle(ctx, tx, c, d.Incoming, d.Message.body()); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
