@@ -209,6 +209,61 @@ func TestStoppedEndpointIsTakenOver(t *testing.T) {
 	stopRunning(t, keeps)
 }
 
+// A message whose handler is cancelled by the end of its endpoint while its row is held is free with the commit, and another process,
+// which has seen that it was held and sleeps, is woken for it.
+func TestHeldMessageOfAStoppedEndpointIsTakenOver(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t)
+	config := sqlq.Config{HoldLimit: 5 * time.Second, Routes: map[string]string{letter{}.MessageType(): "post"}}
+	here, there := open(t, pool, config), open(t, pool, config)
+	execSQL(t, pool, `SELECT sqlq.create_queue('post')`)
+	execSQL(t, pool, `CREATE FUNCTION settle_waits() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN OLD; END $$`)
+	execSQL(t, pool, `CREATE TRIGGER settle_waits BEFORE DELETE ON sqlq.q_post FOR EACH ROW WHEN (OLD.seq = 1) EXECUTE FUNCTION settle_waits()`)
+	slow := begin(t, pool)
+	execTx(t, slow, `SELECT pg_advisory_xact_lock(4711)`)
+	begun, ended, handled := make(chan struct{}, 2), make(chan struct{}, 1), make(chan struct{}, 1)
+	var first atomic.Bool
+	r := start(t, here, sqlq.Endpoint{Name: "post", Concurrency: 2, Handlers: []sqlq.Handler{sqlq.Handle(func(ctx context.Context, _ *sqlq.Delivery[letter]) error {
+		begun <- struct{}{}
+		if first.CompareAndSwap(false, true) {
+			return nil // its settle waits
+		}
+		<-ctx.Done()
+		ended <- struct{}{}
+		return ctx.Err()
+	})}})
+	hurry, cancel := context.WithCancel(t.Context())
+	cancel()
+	stopped := make(chan error, 1)
+	go func() { // at once: a batch that has just come is held for a moment, so what goes back has not been leased
+		<-begun
+		<-begun
+		stopped <- r.Stop(hurry)
+	}()
+	if err := here.SendMany(t.Context(), []sqlq.Message{letter{}, letter{}}); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+	other := start(t, there, sqlq.Endpoint{Name: "post", Handlers: []sqlq.Handler{sqlq.Handle(func(context.Context, *sqlq.Delivery[letter]) error {
+		handled <- struct{}{}
+		return nil
+	})}})
+	eventually(t, "the other process sleeps", func() (bool, string) { n := asleep(t, pool, "sqlq", "post"); return n == 1, fmt.Sprint(n) })
+	<-time.After(200 * time.Millisecond) // and has seen that there is nothing to fetch
+	if err := slow.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-stopped; !errors.Is(err, context.Canceled) {
+		t.Errorf("Stop: %v", err)
+	}
+	select {
+	case <-handled:
+	case <-time.After(15 * time.Second): // a poll would find it after 30
+		t.Error("the other process was not woken")
+	}
+	stopRunning(t, other)
+}
+
 // SetConcurrency has more or fewer messages handled at a time, from now on.
 func TestSetConcurrency(t *testing.T) {
 	t.Parallel()

@@ -49,12 +49,13 @@ func (h heldBatch) settled(s *settlement, committed bool, err error) {
 		h.l.trouble.Reset()
 		in.count(s)
 		in.leased(s.running, s.leases, s.by)
-		if b.freed {
+		switch drains := in.phase.isDraining(); {
+		case drains && (b.freed || len(s.back) > 0):
+			in.bell.CallOthers()
+		case drains || !b.freed:
+		default:
 			in.freed(b)
-			switch {
-			case in.phase.isDraining():
-				in.bell.CallOthers()
-			case !in.hasRoom():
+			if !in.hasRoom() {
 				in.bell.Overflow()
 			}
 		}
