@@ -373,12 +373,12 @@ func TestBatchAmongOthers(t *testing.T) {
 		e.Deduplicate, e.UnknownWait = time.Hour, -1
 		stop := run(t, s.Client, e)
 		s.settled(t)
-		stats := statsOf(s.Client)
+		eventually(t, "counted", func() (bool, string) { // which follows the commit
+			stats := statsOf(s.Client)
+			return stats.Expired == 1 && stats.Duplicates == 1 && stats.Failed == 3, fmt.Sprintf("%+v", stats)
+		})
 		stop()
 		s.handledOnce(t, upTo(14, 0, 1, 2)...)
-		if stats.Expired != 1 || stats.Duplicates != 1 || stats.Failed != 3 {
-			t.Errorf("counted %+v", stats)
-		}
 		if n := s.count(`SELECT count(*) FROM sqlq.error WHERE attempts = 1 AND error_type <> '' AND (type = 'ledger.Unknown' OR length(body) > 1000 OR message LIKE '%decode%')`); n != 3 {
 			t.Errorf("%d of 3 have failed as they should", n)
 		}
