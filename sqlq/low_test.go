@@ -116,6 +116,7 @@ func TestLowWaitsForLongSenders(t *testing.T) {
 	if err := long.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	sendN(t, c, -1, 1) // an INSERT by hand wakes nobody
 	waitFor(t, handled, 1_000_000)
 	lowReaches(t, c, seq+1)
 }
@@ -150,6 +151,7 @@ func TestLowWaitsForPreparedTransactions(t *testing.T) {
 		t.Errorf("low went from %d to %d past a prepared transaction with number 11", low, got)
 	}
 	execSQL(t, pool, `COMMIT PREPARED '`+name+`'`)
+	sendN(t, c, -1, 1) // as above
 	waitFor(t, handled, 77)
 	lowReaches(t, c, 1000)
 }
