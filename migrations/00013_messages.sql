@@ -226,11 +226,11 @@ BEGIN
         RAISE invalid_parameter_value USING MESSAGE = 'headers are not a JSON object', HINT = 'For example: ''{"tenant": "north"}''.';
     END IF;
     SELECT h.key INTO bad FROM json_each(headers) h
-    WHERE h.key !~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$' OR lower(h.key) LIKE 'sqlq-%' OR json_typeof(h.value) <> 'string' LIMIT 1;
+    WHERE octet_length(h.key) NOT BETWEEN 1 AND 200 OR h.key ~ '^[Ss][Qq][Ll][Qq]-' OR json_typeof(h.value) <> 'string' LIMIT 1;
     IF FOUND THEN
         RAISE invalid_parameter_value USING
             MESSAGE = format('header %s is not allowed', to_json(bad)),
-            HINT = 'Names: 1 to 100 ASCII letters, digits, dots, hyphens and underscores, not beginning with sqlq-. Values: strings.';
+            HINT = 'Names: 1 to 200 bytes, not beginning with sqlq-. Values: strings.';
     END IF;
     IF (SELECT count(*) > 100 OR sum(octet_length(h.key) + octet_length(h.value)) > 65536 FROM json_each_text(headers) h) THEN
         RAISE program_limit_exceeded USING

@@ -43,8 +43,8 @@ BEGIN
         WHERE d.due_at = k.due_at AND d.seq = k.seq RETURNING d.*
     ), known AS (
         SELECT t.*, json_typeof(t.headers) = 'object' AS listed,
-            substring(t.headers::text FROM '.*"sqlq-first-failed-at":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z)"') AS first_failed,
-            substring(t.headers::text FROM '.*"sqlq-replays":"(\d{1,9})"') AS replays
+            substring(t.headers::text FROM '.*[{,]\s*"sqlq-first-failed-at":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z)"') AS first_failed,
+            substring(t.headers::text FROM '.*[{,]\s*"sqlq-replays":"(\d{1,9})"') AS replays
         FROM taken t
     )
     INSERT INTO error (id, queue, endpoint, host, type, headers, body, attempts, replays, sent_at, expires_at,
@@ -171,7 +171,7 @@ BEGIN
             )
             SELECT (SELECT count(*) FROM picked), (SELECT count(*) FROM read) > (SELECT count(*) FROM picked) OR (SELECT count(*) FROM read) >= $2$q$,
             place, moved_into(queue, 'taken m ORDER BY m.leased_at, m.seq',
-                format($q$CASE WHEN m.headers::text LIKE '%%"sqlq-crashes":"%%' THEN m.headers ELSE %I.rewrite_headers(m.headers, '"sqlq-crashes":"0"') END$q$, place)));
+                format($q$CASE WHEN m.headers::text ~ '[{,]\s*"sqlq-crashes":"' THEN m.headers ELSE %I.rewrite_headers(m.headers, '"sqlq-crashes":"0"') END$q$, place)));
         IF most > 1 THEN
             EXECUTE move INTO recovered, more USING queue, most, bytes;
         ELSE

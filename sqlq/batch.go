@@ -67,6 +67,7 @@ type batch struct {
 	before  int  // handlers of the instance that had ended when it came
 	freed   bool // rows of it are free again after the commit, though nobody handled them
 	ended   bool // a HandleTx handler ended the transaction: nothing is held any more
+	undone  bool // messages of a chunk are free with the commit: they are to be handled by themselves; the hand's mutex guards it
 
 	tx *receiveTx // what the HandleTx handlers were given; nil: there were none
 }
@@ -89,7 +90,7 @@ func newBatch(in *instance, ms []store.Message, w *work, gates []gate, tooLarge 
 			d.left = max(*m.Left, 1)
 		}
 		b.custody.receive(d, m, w)
-		d.handler = in.handlers.byType[m.Type]
+		d.handler = in.handlers.byType.of(m.Type)
 		d.probe = w.only != ""
 		passes := true
 		for _, g := range gates {
@@ -133,6 +134,9 @@ func (in *instance) add(b *batch) {
 	}
 	h.batches = append(h.batches, b)
 	b.before = h.pace.ended
+	if h.drains { // its fetch began before the drain
+		b.withdraw(h, func(*delivery) bool { return true })
+	}
 	if b.custody.isSingle() && in.handlers.anyOpen() {
 		b.withdraw(h, isSlowed)
 	}
@@ -145,6 +149,7 @@ func (b *batch) cut() (cut []*delivery) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	taken := b.withdraw(h, func(*delivery) bool { return true })
+	b.freed = b.freed || b.undone
 	for _, d := range b.all {
 		if d.state == running {
 			h.move(d, leasing)
@@ -153,8 +158,21 @@ func (b *batch) cut() (cut []*delivery) {
 			cut = append(cut, d)
 		}
 	}
-	h.pace.cut(taken > 0 && h.busy > 0, time.Since(b.began) < b.in.client.config.HoldLimit/8, b.before, b.in.endpoint.Concurrency)
+	if b.in.mostShare > 0 {
+		h.pace.shared(len(b.all), b.countBegun())
+	}
+	h.pace.cut(taken > 0 && h.busy > 0, time.Since(b.began) < b.in.client.config.HoldLimit/8, b.before, h.concurrency)
 	return cut
+}
+
+// countBegun counts the messages that handlers have begun. The caller has the hand's mutex.
+func (b *batch) countBegun() (n int) {
+	for _, d := range b.all {
+		if !isUnbegun.has(d.state) {
+			n++
+		}
+	}
+	return n
 }
 
 // withdraw takes back those messages that fit of what has not begun of a batch: held ones are free with the end of its
@@ -173,6 +191,30 @@ func (b *batch) withdraw(h *hand, fits func(*delivery) bool) (taken int) {
 	b.waiting = left
 	b.freed = b.freed || taken > 0
 	return taken
+}
+
+// move brings all messages of a chunk to another state.
+func (c *chunk) move(h *hand, to deliveryState) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, d := range c.all {
+		h.move(d, to)
+	}
+}
+
+// settle leaves what is decided of a chunk to its batch, and frees the rest. It reports whether there was any.
+func (c *chunk) settle(h *hand) (frees bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, d := range c.all {
+		if d.isUndone() {
+			h.move(d, freed)
+			frees = true
+		} else {
+			h.move(d, decided)
+		}
+	}
+	return frees
 }
 
 // leased takes in the leases of deliveries that were cut; those that finished meanwhile are to be settled. A delivery

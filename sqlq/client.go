@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -19,7 +18,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/store"
 )
 
-// Client sends messages, and handles them with Run. [Open] one for each process and database. It is safe for concurrent
+// Client sends messages, and handles them with Run or Start. [Open] one for each process and database. It is safe for concurrent
 // use.
 type Client struct {
 	config Config
@@ -36,7 +35,9 @@ type Client struct {
 
 	closed atomic.Bool
 	mu     sync.Mutex
-	runner *runner // while Run runs
+	runner *runner // while endpoints run
+
+	pulls pulls // by Receive
 }
 
 // minPool is the least MaxConns of the pool.
@@ -82,34 +83,37 @@ func Open(ctx context.Context, pool *pgxpool.Pool, config Config) (*Client, erro
 	return c, nil
 }
 
-// Close closes the Client: a running Run drains, and Close waits for it. Later calls return ErrClosed, except calls by handlers
+// Close closes the Client: what Run and Start have taken up drains, and Close waits for it. Later calls return ErrClosed, except calls by handlers
 // that are still running.
 //
 // When ctx ends the drain is cut short: the contexts of running handlers are cancelled, and their messages go back at
 // once without using up an attempt, as at the end of Config.DrainTimeout. Close waits for that too, which takes a moment or, if a
-// handler ignores its context, some seconds (17 at most), and returns the error of ctx. So, for a drain that a second
-// signal cuts short, call Close with a context that the second signal cancels.
+// handler ignores its context, some seconds (17 at most), and returns the error of ctx. If ctx has ended already, no handler is
+// waited for. So a service drains at the first signal and cuts that short at the second one like this, where ctx is the
+// context of Run and ends at the first:
+//
+//	context.AfterFunc(ctx, func() {
+//		again, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+//		defer stop()
+//		_ = client.Close(again)
+//	})
+//
+// If other parts of the program send until they have ended too, wait for again.Done() before Close: until then the Client is open.
 func (c *Client) Close(ctx context.Context) error {
 	c.closed.Store(true)
 	c.mu.Lock()
-	r := c.runner
+	var groups []*group
+	if c.runner != nil {
+		groups = c.runner.groups
+	}
 	c.mu.Unlock()
-	if r == nil {
-		return nil
+	for _, g := range groups {
+		g.stop()
 	}
-	r.stop()
-	select {
-	case <-r.ended:
-		return nil
-	case <-ctx.Done():
+	if err := awaitEnd(ctx, groups...); err != nil {
+		return fmt.Errorf("close: %w", err)
 	}
-	r.cutShort()
-	select {
-	case <-r.ended:
-		return fmt.Errorf("close: the drain was cut short; what handlers had not finished went back: %w", ctx.Err())
-	case <-time.After(cutWithin):
-		return fmt.Errorf("close: the drain was cut short, and has not come to its end within %v: %w", cutWithin, ctx.Err())
-	}
+	return nil
 }
 
 func (c *Client) checkSchema(ctx context.Context) error {

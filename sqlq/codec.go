@@ -67,6 +67,31 @@ func (c *codecs) encoding(message any) *Codec {
 	return &jsonCodec
 }
 
+// encode returns the body of a message that is sent, and its content type.
+func (c *codecs) encode(message any) (body []byte, contentType string, err error) {
+	if raw := rawOf(message); raw != nil {
+		return raw.encode()
+	}
+	codec := c.encoding(message)
+	if body, err = codec.Encode(message); err != nil {
+		return nil, codec.ContentType, fmt.Errorf("%w as %s: %w", ErrEncode, codec.ContentType, err)
+	}
+	return body, codec.ContentType, nil
+}
+
+// decode reads a body with a content type into a pointer to a message.
+func (c *codecs) decode(contentType string, body []byte, into any) error {
+	if raw, ok := into.(*Raw); ok {
+		raw.decode(body, contentType)
+		return nil
+	}
+	codec, err := c.decoding(contentType)
+	if err != nil {
+		return err
+	}
+	return codec.Decode(body, into)
+}
+
 // decoding returns the Codec that reads a body of a content type: the one whose media type it is, else the first that matches.
 // Whole texts are compared first, because nearly all senders write what their Codec says.
 func (c *codecs) decoding(contentType string) (*Codec, error) {
@@ -103,6 +128,17 @@ func mediaTypeOf(contentType string) (string, error) {
 		return "", err
 	}
 	return mediaType, nil
+}
+
+// checkContentType returns what is wrong with the content type of a Raw.
+func checkContentType(contentType string) error {
+	if len(contentType) > maxContentType || cleanText(contentType) != contentType {
+		return fmt.Errorf("%.100q of %d bytes is not UTF-8 text without NUL of at most %d bytes", contentType, len(contentType), maxContentType)
+	}
+	if _, err := mediaTypeOf(contentType); err != nil {
+		return fmt.Errorf("%q is not a media type, such as application/protobuf: %w", contentType, err)
+	}
+	return nil
 }
 
 // validateCodecs says what is wrong with Config.Codecs.

@@ -42,7 +42,8 @@ type Config struct {
 	// Default: slog.Default(). Cost: a line for each of these, none for messages that are handled.
 	Logger *slog.Logger
 
-	// HandleMiddleware wraps every handler of every endpoint; the first is the outermost.
+	// HandleMiddleware wraps every handler of every endpoint; the first is the outermost. Batch handlers are not wrapped: see
+	// Batch.NoMiddleware.
 	// Default: none. Cost: its time, for each attempt.
 	HandleMiddleware []func(next HandleFunc) HandleFunc
 
@@ -62,9 +63,9 @@ type Config struct {
 	// ReceiveConnections is the maximum number of connections on which Run receives, for all endpoints of the process together. They
 	// are opened when needed; two more listen and do the housekeeping. HandleTx handlers run one at a time on
 	// each. When they have occupied all of them for 20 ms, one more is opened, which receives messages for endpoints without such
-	// handlers, and settles leased ones. An endpoint whose HandleTx handlers are slow leaves one, up
-	// to half of them, to each other endpoint that has such handlers and none running. With 1 they take turns: an endpoint
-	// with HandleTx handlers waits until another's has ended.
+	// handlers or whose handlers are known to be quick, and settles leased ones. An endpoint whose HandleTx handlers are slow leaves one,
+	// up to half of them, to each other endpoint that has such handlers and none running. With 1 slow ones take turns: an endpoint
+	// waits until another's handler has ended.
 	// Default: 4. Unit: connections. Cost: more: more of the server's connections, and more memory, see MaxBody. Fewer:
 	// HandleTx handlers wait for one another.
 	ReceiveConnections int

@@ -37,7 +37,7 @@ func (in *instance) counters(now time.Time) store.Counters {
 func (in *instance) tally(now time.Time) (c store.Counters, slow []*delivery) {
 	var held []*batch
 	var inTx []*delivery
-	for _, r := range in.run.receivers {
+	for _, r := range in.run.receivers.now() {
 		if b := r.held.Load(); b != nil && b.in == in {
 			held = append(held, b)
 		}

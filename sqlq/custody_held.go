@@ -76,6 +76,7 @@ func (heldCustody) queue(s *settlement, b *pgx.Batch) error {
 	if len(s.rows) > 0 {
 		s.client.store.Ready.Complete(b, s.from.Queue, s.rows)
 	}
+	s.in.leaveGivenBack(s.back) // before they are free
 	if err := s.queueEnds(b); err != nil || len(s.running) == 0 {
 		return err
 	}

@@ -82,7 +82,7 @@ func (leasedCustody) enter(h *hand, b *batch) {
 // begin runs the HandleTx handlers of a batch, each in a transaction of its own.
 func (leasedCustody) begin(r *receiver, w *work, b *batch) *batch {
 	for i, d := range b.inTx {
-		if r.run.dispatcher.isDraining() {
+		if w.in.phase.isDraining() {
 			w.in.hand.giveBackLined(b.inTx[i:])
 			r.run.dispatcher.kick()
 			break
@@ -126,6 +126,9 @@ func (c leasedCustody) store(ctx context.Context, l *link, in *instance, ds []*d
 	s := newSettlement(in, c, c.from(in, ds[0]))
 	for _, d := range ds {
 		if !ours[d.lease] {
+			if !d.back { // else its handler runs
+				d.outcome = outcome{verdict: giveBack} // nothing is stored of it
+			}
 			l.run.client.log.Warn("sqlq: a handler finished after its message was given to another receiver", "endpoint", in.endpoint.Name, "message", d.stored.id)
 			continue
 		}

@@ -72,6 +72,7 @@ func (takenCustody) handlerEnded(h *hand, d *delivery) {
 		return
 	}
 	h.counts.over(v == expire)
+	h.outcomes.gone(d)
 	h.move(d, settled)
 	delete(h.removed, d)
 }

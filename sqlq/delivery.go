@@ -99,6 +99,11 @@ func (in *Incoming) decode(into any) error {
 	if unknown := unknownContentHeader(in.Headers); unknown != "" {
 		return fmt.Errorf("%w: its header %.200q says how its body is to be read, and this release of the library does not know it: replay the message to a process with a newer one", ErrUndecodable, unknown)
 	}
+	if raw, ok := into.(*Raw); ok {
+		raw.Type = in.Type
+		raw.decode(in.Body, in.Headers[headerContentType])
+		return nil
+	}
 	codec, err := in.codecs.decoding(in.Headers[headerContentType])
 	if err != nil {
 		return err
@@ -178,6 +183,16 @@ func encodeHeaders(headers Headers) string {
 func (in *Incoming) failedBefore() bool {
 	headers, _ := in.storedHeaders()
 	return headers[headerFirstFailedAt] != ""
+}
+
+// headersAsFetched returns the headers that the message had when it was fetched; nil for ones that the library could not read.
+func (in *Incoming) headersAsFetched() *string {
+	headers, err := in.storedHeaders()
+	if err != nil {
+		return nil
+	}
+	text := encodeHeaders(headers)
+	return &text
 }
 
 // headersUpToFirstFailure returns what store.Retry.Headers wants of a stamped one: nil when the time of the first failure is known, or

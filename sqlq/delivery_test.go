@@ -151,7 +151,10 @@ func TestDeliveryHasWhatWasSent(t *testing.T) {
 	t.Parallel()
 	pool := newPool(t)
 	client := open(t, pool, sqlq.Config{})
-	headers := sqlq.Headers{"a": "", "B-c_d.9": `quo"te \ <&> ' é 漢 🚚` + "\b\f\n\r\t\x01\x1f\x7f\u2028\ufeff\U0010ffff", strings.Repeat("h", 100): strings.Repeat("v", 10_000)}
+	headers := sqlq.Headers{"a": "", "B-c_d.9": `quo"te \ <&> ' é 漢 🚚` + "\b\f\n\r\t\x01\x1f\x7f\u2028\ufeff\U0010ffff", strings.Repeat("h", 200): strings.Repeat("v", 10_000)}
+	for _, name := range strangeHeaders {
+		headers[name] = name
+	}
 	var options []sqlq.SendOption
 	for name, value := range headers {
 		options = append(options, sqlq.WithHeader(name, value))
@@ -313,7 +316,7 @@ func TestSendMiddleware(t *testing.T) {
 			case "swallow":
 				return nil
 			case "garble":
-				m.Headers["no header"] = ""
+				m.Headers["no\x00header"] = ""
 			case "blow up":
 				m.Body = make([]byte, 2000)
 			case "encrypt":

@@ -1,6 +1,7 @@
 package sqlq
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,31 +12,31 @@ import (
 //
 // A HandleTx handler has its connection for as long as it runs. So that slow ones do not keep everybody else waiting, an
 // instance whose HandleTx handlers are slow leaves connections to others that have such handlers and none of them at work
-// (reserve), and a spare receiver does what needs no HandleTx handler when all others have been taken by them for spareAfter.
+// (reserve), and a spare receiver does what will not keep it (maySpare) when all others have been taken by them for spareAfter.
 //
-// mu guards turn, idle, holding, draining and closed; instances and receivers are unchanged from the first receiver on.
+// mu guards turn, idle, holding, closed, receivers, tookAll and spare.
 type dispatcher struct {
 	mu        ranked[ofDispatcher]
 	changed   *sync.Cond
-	instances []*instance
+	instances *roster[instance]
 	turn      int
 	idle      int         // receivers that wait
 	holding   []*receiver // those that hold a batch, the longest first
-	draining  bool        // no more fetches
 	closed    bool
+	receivers int       // without the spare one
+	tookAll   time.Time // when HandleTx handlers last took the last of them
 
-	receivers int           // without the spare one
-	tx        atomic.Int32  // receivers that run HandleTx handlers, or fetch for them
-	txIdle    atomic.Int32  // instances that have HandleTx handlers and no receiver that runs them
-	spare     chan struct{} // filled when an instance may want something and no receiver waits; nil: there is no spare one
-	ended     chan struct{} // closed with the dispatcher
+	tx     atomic.Int32  // receivers that run HandleTx handlers, or fetch for them
+	txIdle atomic.Int32  // instances that have HandleTx handlers and no receiver that runs them
+	spare  chan struct{} // filled when an instance may want something and no receiver waits; nil: there is no spare one
+	ended  chan struct{} // closed with the dispatcher
 }
 
 // spareAfter is how long HandleTx handlers may have all receivers before the spare one steps in.
 const spareAfter = 20 * time.Millisecond
 
-func newDispatcher() *dispatcher {
-	d := &dispatcher{ended: make(chan struct{})}
+func newDispatcher(instances *roster[instance], receivers int) *dispatcher {
+	d := &dispatcher{instances: instances, receivers: receivers, ended: make(chan struct{})}
 	d.changed = sync.NewCond(&d.mu)
 	return d
 }
@@ -72,10 +73,8 @@ func (d *dispatcher) nextSpare() (work, bool) {
 		case <-d.ended:
 			return work{}, false
 		}
-		for wanted := true; wanted; {
-			select {
-			case <-time.After(spareAfter):
-			case <-d.ended:
+		for wait, wanted := d.untilSpare(), true; wanted; wait = spareAfter {
+			if !d.awaitSpare(wait) {
 				return work{}, false
 			}
 			if w, ok := d.poll(true); ok {
@@ -88,8 +87,52 @@ func (d *dispatcher) nextSpare() (work, bool) {
 	}
 }
 
+// awaitSpare waits for so long, or until the spare receiver is wanted again and need not wait; false when the dispatcher is closed.
+func (d *dispatcher) awaitSpare(wait time.Duration) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+			return true
+		case <-d.spare:
+			if d.untilSpare() <= 0 {
+				return true
+			}
+		case <-d.ended:
+			return false
+		}
+	}
+}
+
+// untilSpare returns how long the spare receiver waits: not if HandleTx handlers have had all others for long enough.
+func (d *dispatcher) untilSpare() time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.occupied() {
+		return spareAfter
+	}
+	return spareAfter - time.Since(d.tookAll)
+}
+
 // occupied reports whether HandleTx handlers have all receivers.
 func (d *dispatcher) occupied() bool { return int(d.tx.Load()) >= d.receivers }
+
+// maySpare reports whether the spare receiver may fetch for an instance: one without HandleTx handlers; and one with, if none of them
+// has a connection and they are known to be quick, or nothing is known and nobody else is there who might want the spare one. The caller
+// has the hand's mutex.
+func (d *dispatcher) maySpare(in *instance) bool {
+	switch mean := in.hand.pace.meanTx; {
+	case !in.hasTx:
+		return true
+	case in.hand.busyTx > 0:
+		return false
+	case mean == 0:
+		return !slices.ContainsFunc(d.instances.now(), func(other *instance) bool { return !other.hasTx })
+	default:
+		return mean <= batchTime/2
+	}
+}
 
 // poll returns work if there is some now: for the spare receiver, if the others cannot do it.
 func (d *dispatcher) poll(spare bool) (work, bool) {
@@ -102,10 +145,10 @@ func (d *dispatcher) poll(spare bool) (work, bool) {
 }
 
 func (d *dispatcher) pick(spare bool) (work, bool) {
-	now := time.Now()
-	for i := range d.instances {
-		at := (d.turn + i) % len(d.instances)
-		if w, ok := d.instances[at].wants(now, d.draining, spare); ok {
+	now, all := time.Now(), d.instances.now()
+	for i := range all {
+		at := (d.turn + i) % len(all)
+		if w, ok := all[at].wants(now, spare); ok {
 			d.turn = at + 1
 			return w, true
 		}
@@ -156,21 +199,29 @@ func (d *dispatcher) unhold(r *receiver) {
 	}
 }
 
-// drain stops fetching. Batches in hand are cut at once; leased messages are settled as their handlers finish.
-func (d *dispatcher) drain() {
-	d.mu.Lock()
-	d.draining = true
-	for _, r := range d.holding {
-		nudge(r.cut)
-	}
-	d.mu.Unlock()
-	d.changed.Broadcast()
-}
-
-func (d *dispatcher) isDraining() bool {
+// cut ends the holding of batches of an instance.
+func (d *dispatcher) cut(in *instance) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.draining
+	for _, r := range d.holding {
+		if b := r.held.Load(); b != nil && b.in == in {
+			nudge(r.cut)
+		}
+	}
+}
+
+// leftBehind notes that one receiver more, or less, than is wanted has a handler that does not end.
+func (d *dispatcher) leftBehind(receivers int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.receivers += receivers
+}
+
+// addSpare takes a spare receiver in.
+func (d *dispatcher) addSpare() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.spare = make(chan struct{}, 1)
 }
 
 // close ends the receivers once they have settled what they hold.

@@ -28,16 +28,18 @@
 // # Lifecycle
 //
 // `sqlq migrate up` creates the tables, or package migrate does when the program starts. [Open] returns a [Client], one for
-// each process and database, on a pool that stays yours. [Client.Run] handles messages until its context ends, then drains.
-// [Client.Close] closes the Client; close the pool after it. A program that only sends does not call Run. All settings of a
-// process are in one [Config]; its zero value works.
+// each process and database, on a pool that stays yours. [Client.Run] handles messages until its context ends, then drains;
+// [Client.Start] takes up one endpoint more while others run, until [Running.Stop]. [Client.Close] closes the Client; close the pool after it. A program that only sends does not call Run. All settings of a
+// process are in one [Config]; its zero value works. At the end of a service handlers are waited for; [Client.Close] shows how a second signal
+// cuts that short. Scripts and tests that want a queue's messages one after the other call [Client.Receive], without an endpoint.
 //
 // # Sending
 //
 // A [Message] is any Go type with the method MessageType; one that also has IsEvent is an [Event]. [Client.Send] sends one command,
 // [Client.SendMany] sends several, all or none, and [Client.SendTx] sends in your transaction, of pgx or, with [SQLTx], of
-// database/sql. [Client.Publish] and [Client.PublishTx] are for events. A handler sends through its delivery instead:
-// [Incoming.Send], [Incoming.Publish].
+// database/sql. [Client.Publish] and [Client.PublishTx] are for events. [Client.SendBatch] and [Client.SendBatchTx] take both, each
+// message in an [Envelope] with its own options, and return a [Receipt] for each; [WithReceipt] gets one from a single send. A message
+// without a Go type is a [Raw]. A handler sends through its delivery instead: [Incoming.Send], [Incoming.Publish].
 //
 // A command goes to the queue that [To] names, or else to the endpoint of this process that handles it, or else to the queue that
 // Config.Routes names. A [SendOption] defers a message ([Delay], [At]), limits its time to live ([ExpiresIn]) or adds to it
@@ -48,14 +50,17 @@
 // An [Endpoint] has a name, which is also that of its queue, and a [Handler] for each message type. [Handle] makes a handler that runs
 // at least once for each message; [HandleTx] makes one that writes in the transaction in which the message is removed, so that
 // its effect in this database happens exactly once. The fields AtMostOnce and Deduplicate of an endpoint choose other
-// guarantees. Both kinds get a [Delivery]: the decoded message, and its headers, attempt and ids as an [Incoming].
-// Middleware, in Config and Endpoint, wraps handlers and sends.
+// guarantees. [HandleRaw], [HandleRawTx] and the field Otherwise are for messages without a Go type. These kinds get a [Delivery]: the
+// decoded message, and its headers, attempt and ids as an [Incoming]. [HandleBatch] and [HandleBatchTx] get several at once, as a slice of
+// [BatchDelivery]. Middleware, in Config and Endpoint, wraps sends, and handlers that get one message.
 //
 // # Failing
 //
 // A handler fails by returning an error or by panicking. The endpoint's [RetryPolicy] says how often and when the message is retried;
 // [Unrecoverable] and [RetryAfter] override it for one error. After the last attempt the message goes to the error table, with
 // the error's text, chain and stack, until an operator replays it. A failure undoes whatever the handler sent, or wrote in its tx.
+// [GiveBack] returns the message without counting an attempt. The endpoint's [BreakerPolicy] says when messages that fail one after the
+// other are slowed down. What has become of a message is told, after the commit, to the field Settled of its endpoint.
 //
 // # Running
 //
@@ -117,6 +122,8 @@
 //     what it does elsewhere may happen more often.
 //   - Handle: at least once. What it sends through the delivery, and the removal of the message, commit together, after it
 //     has returned.
+//   - HandleBatch and HandleBatchTx: the same as Handle and HandleTx, for all messages of a call together. If a call fails, each of its
+//     messages is handled again by itself, and only then is an attempt counted, unless the handler says which message has failed.
 //   - With Endpoint.AtMostOnce: the removal of the message is committed before its handler runs, once or never.
 //     With Endpoint.Deduplicate: messages with the same id (WithID) are handled once within a window.
 //   - When a process dies, what it held is free as soon as the server notices the lost connection. What it had leased goes
@@ -144,8 +151,8 @@
 //
 // # Connections
 //
-// Sending uses the pool that Open is given. Run opens connections of its own with the pool's settings: up to
-// Config.ReceiveConnections for receiving, one to listen and one for housekeeping. The pool's BeforeConnect and AfterConnect are
+// Sending uses the pool that Open is given. Run and Start open connections of their own with the pool's settings, for all endpoints
+// together: up to Config.ReceiveConnections for receiving, one to listen and one for housekeeping. The pool's BeforeConnect and AfterConnect are
 // called for these too (but not PrepareConn, BeforeAcquire, AfterRelease and BeforeClose, which are about acquiring). Behind a
 // transaction pooler, such as PgBouncer, it polls, unless Config.ListenURL takes the last two past the pooler.
 //
@@ -157,15 +164,15 @@
 // the errors and docs/configuration.md the settings, docs/design.md explains how it works and why, docs/walkthrough.md follows
 // one message through the files, and examples/ contains runnable programs.
 //
-// In the code: client.go, send.go, publish.go and message.go send, and internal/sending stores. run.go starts an endpoint's parts
-// and drain.go ends them. instance.go names the parts of an endpoint's instance: look.go says whether to fetch, pace.go and fetch.go how
+// In the code: client.go, send.go, publish.go and message.go send, and internal/sending stores. group.go starts an endpoint's parts,
+// run.go what all endpoints share, and drain.go ends them. instance.go names the parts of an endpoint's instance: look.go says whether to fetch, pace.go and fetch.go how
 // many messages, source.go where; hand.go and hand_ends.go keep what is in hand. dispatcher.go shares the receive connections out
 // (link.go); receiver.go fetches and holds, gate.go may say "not now", and slot.go and handletx.go hand messages to handlers
-// (batch.go, delivery.go, handler.go, codec.go); observe.go and messagelog.go tell of it. The states of a delivery are in
+// (batch.go, delivery.go, handler.go, codec.go), several at once in chunk.go and chunktx.go (batchhandler.go); observe.go and messagelog.go tell of it. The states of a delivery are in
 // delivery_state.go, the ways to have one in hand in custody.go. recoverability.go decides, settlement.go, settle.go
 // and settle_batch.go settle, suspect.go keeps apart what may kill a process. internal/wakeup lets receivers sleep and wakes them,
 // and look.go is what they do then; internal/presence keeps house; internal/session makes the library's own connections, and its
-// pooler.go says what differs behind a transaction pooler; pause.go says how queues are paused. custody_taken.go and inbox.go are
+// pooler.go says what differs behind a transaction pooler; pause.go says how queues are paused. pull.go and pulling.go are Receive. custody_taken.go and inbox.go are
 // the guarantees by choice; handmade.go lets sqlqtest make deliveries. The SQL is in internal/store, the tables are in package
 // migrations.
 package sqlq

@@ -1,10 +1,16 @@
 package sqlq
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"runtime"
+	"slices"
+	"strings"
 	"time"
+
+	"github.com/sqlq/sqlq/sqlq/internal/session"
 )
 
 // Endpoint is a named service that handles messages. Its queue has the same name. Processes that run the same endpoint
@@ -15,13 +21,30 @@ type Endpoint struct {
 	// in the database.
 	Name string
 
+	// MustExist refuses to run if the queue does not exist, instead of creating it: with ErrNoQueue, and before any queue or
+	// subscription of the other endpoints is made. It is for programs whose queues are created by a deployment, where a mistyped name
+	// would otherwise be a new queue that nobody sends to.
+	// Default: off, a missing queue is created. Cost: none.
+	MustExist bool
+
 	// Handlers has one handler for each message type. Run subscribes the queue to the events among them. A subscription stays until
 	// an operator removes it, even if the handler is removed.
-	// Default: none, at least one is required. Cost: for an event: a copy of every such event.
+	// Default: none, at least one is required, or Otherwise. Cost: for an event: a copy of every such event.
 	Handlers []Handler
 
-	// Concurrency is how many messages are handled at a time in this process. HandleTx handlers are also limited by
-	// Config.ReceiveConnections.
+	// Otherwise handles the messages of all types that have no handler in Handlers. HandleRaw or HandleRawTx with an empty type makes
+	// it. With it no message waits for a process that knows its type (UnknownWait). If the messages of one of these types fail one
+	// after the other, that type is slowed down by itself; this goes for the first 1,000 types that a process receives.
+	// Default: none, such messages wait and then fail. Unit: a Handler. Cost: none.
+	Otherwise Handler
+
+	// Subscribe names event types to which Run subscribes the queue, besides those of Handlers that have a Go type: for handlers made
+	// by HandleRaw, and for Otherwise. As with Handlers, a subscription stays.
+	// Default: none. Unit: event types. Cost: a copy of every such event.
+	Subscribe []string
+
+	// Concurrency is how many messages are handled at a time in this process; a call of a batch handler counts as one. HandleTx handlers
+	// are also limited by Config.ReceiveConnections.
 	// Default: 4 × GOMAXPROCS. Unit: messages, up to 10,000. Cost: more: more memory, and more of whatever handlers use,
 	// such as connections of their own.
 	Concurrency int
@@ -35,6 +58,16 @@ type Endpoint struct {
 	// Retry says when a failed message is retried.
 	// Default: that of RetryPolicy. Cost: an attempt each time.
 	Retry RetryPolicy
+
+	// Breaker says when the messages of one type are slowed down because they fail one after the other.
+	// Default: that of BreakerPolicy. Unit: policy. Cost: while a type is slowed down its messages wait, also those that would succeed.
+	Breaker BreakerPolicy
+
+	// Settled is called after each commit that settles deliveries, once for each of them, with what has become of the message: handled,
+	// to be retried, given back, or failed for good. See Settled for what it may rely on.
+	// Default: none. Unit: a func. Cost: its time. It does not keep handlers waiting; but while more than 1,000 outcomes wait for it
+	// the endpoint fetches nothing.
+	Settled func(ctx context.Context, s Settled)
 
 	// UnknownWait is how long a message waits if the endpoint has no handler for its type, before it fails with
 	// ErrUnknownType. In a rolling deployment the next version may know the type, and gets the message as soon as one of its processes
@@ -74,12 +107,16 @@ type Endpoint struct {
 	// TxBatch is the maximum number of messages with HandleTx handlers that share a transaction. Set it to 1 if a handler must be alone
 	// in its transaction whatever it does: if functions or triggers change settings that the library does not check, or
 	// if handlers leave constraints deferred. Handlers whose own SQL changes settings are detected without it: see HandleTx.
+	// A call of a HandleBatchTx handler counts as one, however many messages it gets.
 	// Default: 60. Unit: messages, 1 to 60. Cost: lower: more transactions, so fewer messages per second; 1 reaches about a tenth.
 	TxBatch int
 
-	// Middleware wraps each handler, inside Config.HandleMiddleware; the first is the outermost.
+	// Middleware wraps each handler, inside Config.HandleMiddleware; the first is the outermost. Batch handlers are not wrapped: see
+	// Batch.NoMiddleware.
 	// Default: none. Cost: its time, for each attempt.
 	Middleware []func(next HandleFunc) HandleFunc
+
+	pulling *pulling // hands its messages to calls of Receive; nil: it has handlers
 }
 
 func (e Endpoint) withDefaults() Endpoint {
@@ -92,26 +129,64 @@ func (e Endpoint) withDefaults() Endpoint {
 	if e.SlowAfter == 0 {
 		e.SlowAfter = 30 * time.Second
 	}
+	e.Breaker = e.Breaker.withDefaults(e.Concurrency)
 	if e.UnknownWait == 0 {
 		e.UnknownWait = 10 * time.Minute
 	}
 	if !e.AtMostOnce { // the empty policy has one attempt
 		e.Retry = e.Retry.withDefaults()
 	}
+	e.Handlers = slices.Clone(e.Handlers)
+	for i := range e.Handlers {
+		h := &e.Handlers[i]
+		h.event = h.event || h.raw && slices.Contains(e.Subscribe, h.messageType)
+	}
 	return e
+}
+
+// maxConcurrency is the most messages that an endpoint handles at a time.
+const maxConcurrency = 10_000
+
+// allHandlers yields the Handlers and, if there is one, Otherwise.
+func (e *Endpoint) allHandlers() iter.Seq[*Handler] {
+	return func(yield func(*Handler) bool) {
+		for i := range e.Handlers {
+			if !yield(&e.Handlers[i]) {
+				return
+			}
+		}
+		if e.Otherwise.run != nil {
+			yield(&e.Otherwise)
+		}
+	}
+}
+
+// events returns the event types to which Run subscribes the queue, each once.
+func (e *Endpoint) events() (events []string) {
+	for _, h := range e.Handlers {
+		if h.event {
+			events = append(events, h.messageType)
+		}
+	}
+	for _, event := range e.Subscribe {
+		if !slices.Contains(events, event) {
+			events = append(events, event)
+		}
+	}
+	return events
 }
 
 // validate checks an endpoint, with its defaults, by itself.
 func (e Endpoint) validate(c Config) error {
 	var errs []error
-	errs = append(errs, checkQueueName(e.Name), e.Retry.validate())
-	if e.Concurrency < 0 || e.Concurrency > 10_000 {
+	errs = append(errs, checkQueueName(e.Name), e.Retry.validate(), e.Breaker.validate())
+	if e.Concurrency < 0 || e.Concurrency > maxConcurrency {
 		errs = append(errs, fmt.Errorf("its Concurrency is %d: it must be from 1 to 10,000", e.Concurrency))
 	}
 	if e.TxBatch < 1 || e.TxBatch > maxTxBatch {
 		errs = append(errs, fmt.Errorf("its TxBatch is %d: it must be from 1 to %d", e.TxBatch, maxTxBatch))
 	}
-	if e.AtMostOnce && (e.Retry.Immediate != 0 || e.Retry.Delays != nil || e.Retry.Jitter != 0) {
+	if e.AtMostOnce && !e.Retry.isEmpty() {
 		errs = append(errs, errors.New("AtMostOnce and a Retry policy: a message that is handled at most once has only one attempt; leave Retry empty, or turn AtMostOnce off"))
 	}
 	if e.UnknownWait > maxDelay {
@@ -123,13 +198,27 @@ func (e Endpoint) validate(c Config) error {
 	case e.Deduplicate > 0 && e.AtMostOnce:
 		errs = append(errs, errors.New("AtMostOnce and Deduplicate: a message that is handled at most once is removed before it is known to be handled; choose one of them"))
 	}
-	if len(e.Handlers) == 0 {
-		errs = append(errs, errors.New("no handler: add at least one to Handlers"))
+	if len(e.Handlers) == 0 && e.Otherwise.run == nil {
+		errs = append(errs, errors.New("no handler: add at least one to Handlers, or set Otherwise"))
 	}
+	if o := e.Otherwise; o.run != nil {
+		if o.messageType != "" {
+			errs = append(errs, fmt.Errorf("its Otherwise is a handler for message type %q, but it must take every type: add it to Handlers, or make it with HandleRaw and an empty type", o.messageType))
+		}
+		if e.AtMostOnce && o.inTx {
+			errs = append(errs, errors.New("AtMostOnce and an Otherwise made by HandleRawTx: its transaction would remove the message, but with AtMostOnce the removal is committed before; use HandleRaw, or turn AtMostOnce off"))
+		}
+	}
+	errs = append(errs, e.validateSubscribe(c)...)
+	errs = append(errs, e.validateBatches(c)...)
 	seen := map[string]bool{}
 	for _, h := range e.Handlers {
 		if h.run == nil {
 			errs = append(errs, errors.New("an empty Handler: make it with Handle or HandleTx"))
+			continue
+		}
+		if h.raw && h.messageType == "" {
+			errs = append(errs, errors.New("a raw handler without a message type in Handlers: pass HandleRaw the type, or set it as Otherwise"))
 			continue
 		}
 		if seen[h.messageType] {
@@ -150,6 +239,27 @@ func (e Endpoint) validate(c Config) error {
 		return fmt.Errorf("%w %q: %w", ErrInvalidEndpoint, e.Name, err)
 	}
 	return nil
+}
+
+// validateSubscribe returns what is wrong with Subscribe.
+func (e Endpoint) validateSubscribe(c Config) (errs []error) {
+	for _, event := range e.Subscribe {
+		if err := checkTypeName(event); err != nil {
+			errs = append(errs, fmt.Errorf("its Subscribe: %w", err))
+			continue
+		}
+		i := slices.IndexFunc(e.Handlers, func(h Handler) bool { return h.messageType == event })
+		queue, routed := c.Routes[event]
+		switch {
+		case i >= 0 && !e.Handlers[i].event:
+			errs = append(errs, fmt.Errorf("its Subscribe names %q, whose handler is for a command: if it is an event, give its type the method IsEvent()", event))
+		case i < 0 && e.Otherwise.run == nil:
+			errs = append(errs, fmt.Errorf("its Subscribe names %q, but nothing handles it: add a handler with HandleRaw, or set Otherwise", event))
+		case i < 0 && routed:
+			errs = append(errs, fmt.Errorf("its Subscribe names %q, which is routed to queue %q in Config.Routes: events have subscribers, not a route; remove it there", event, queue))
+		}
+	}
+	return errs
 }
 
 // validateEndpoints checks what Run was given as a whole.
@@ -173,4 +283,26 @@ func validateEndpoints(c Config, endpoints []Endpoint) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// requireQueues makes sure that the queues of those endpoints exist that must not create them.
+func requireQueues(ctx context.Context, c *Client, endpoints []Endpoint) error {
+	var missing []string
+	for _, e := range endpoints {
+		if !e.MustExist {
+			continue
+		}
+		exists, _, err := c.store.Queues.MayReceive(ctx, c.pool, e.Name)
+		if err != nil {
+			return fmt.Errorf("look for queue %q: %w", e.Name, session.Unreachable(err))
+		}
+		if !exists {
+			missing = append(missing, e.Name)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return fmt.Errorf("receive from %s: %w, and it is not to be created here: correct the name, or have it made with: sqlq queue create %s --schema %s",
+		quoted(missing), ErrNoQueue, strings.Join(missing, " "), shellWord(c.config.Schema))
 }

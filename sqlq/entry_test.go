@@ -27,6 +27,7 @@ var forged = []string{
 	`{"sqlq\u002dreplays":"1"}`,
 	`{"a":"\u0073","sqlq-first\u002Dfailed-at":"2001-01-01T00:00:00Z"}`,
 	`{"\u0073\u0071\u006c\u0071\u002d\u0063\u0072\u0061\u0073\u0068\u0065\u0073":"1"}`,
+	`{"x\"":"\"",` + "\n" + `"sqlq-\u0077aited":"9h"}`,
 }
 
 // similar look like it, and are a sender's right.
@@ -35,6 +36,8 @@ var similar = []string{
 	`{"source":"sqlq-replays","x":"\"sqlq-crashes\":\"1\""}`,
 	`{"a":"\u0073qlq-crashes","b":"sqlq-crashes"}`,
 	`{"a":"\u003cb\u003e"}`,
+	`{"\u003cb\u003e":"","caf\u00e9":"1","\u007f":"","tab\u0009":""}`,
+	`{"\\u0073qlq-crashes":"1","x\"sqlq-crashes":"1",",\"sqlq-replays":"","{ \"sqlq-waited\"":"9h"}`,
 	`{}`,
 }
 

@@ -42,7 +42,8 @@ var (
 	// ErrNotEvent: a command was published. Send it, or make its type an Event.
 	ErrNotEvent = errors.New("a command cannot be published")
 	// ErrNoQueue: the queue does not exist in the schema. Prepare or Run of its endpoint creates it, and so does sqlq queue create. A
-	// message whose handler sends to such a queue fails with this error.
+	// message whose handler sends to such a queue fails with this error. Run, Start and Prepare return it for an endpoint with
+	// MustExist, and Receive, which creates no queue.
 	ErrNoQueue = errors.New("no such queue")
 	// ErrInvalidName: the name of a queue, message type or header, or a correlation id, is not allowed. The error says
 	// what is. Open and Run return it too, for names in the Config and endpoints.
@@ -53,7 +54,8 @@ var (
 	// ErrHeadersTooLarge: more than 100 headers, or more than 64 KiB of them. Put the rest into the body. A message with
 	// more than 512 KiB of JSON in its headers, which only SQL can store, fails with this error, unread.
 	ErrHeadersTooLarge = errors.New("headers too large")
-	// ErrEncode: the codec could not encode the message; the error wraps the reason.
+	// ErrEncode: the codec could not encode the message, and the error wraps the reason; or the content type of a Raw is not a media
+	// type, or says that the body is JSON and it is not.
 	ErrEncode = errors.New("message cannot be encoded")
 	// ErrInvalidTime: the delay is negative or longer than a century, or the time to live is not positive or ends before the message
 	// is ready.
@@ -68,18 +70,28 @@ var (
 	ErrClosed = errors.New("client is closed")
 )
 
-// Errors of Run, before any message is handled.
+// Errors of Run and Start, before any message is handled.
 var (
 	// ErrInvalidEndpoint: an endpoint cannot run: no name, no handler, the same name twice, two handlers for one type, a
 	// number out of range. Prepare returns it too. The error lists everything that is wrong.
 	ErrInvalidEndpoint = errors.New("invalid endpoint")
-	// ErrAlreadyRunning: the Client is already running. Pass all endpoints to one Run, or open a second Client.
-	ErrAlreadyRunning = errors.New("client is already running")
+	// ErrAlreadyRunning: the Client already runs an endpoint of that name, or still drains it: stop that one first, or raise its
+	// Concurrency. From Run also: another Run is under way. Pass all endpoints to one Run, or add them with Start.
+	ErrAlreadyRunning = errors.New("already running")
 	// ErrHidden: row security was switched on for the queue's table, as some platforms do for every table, and no policy lets
 	// this role see its rows, so no message would ever be received. Switch it off, or run as the table's owner.
 	ErrHidden = errors.New("row security hides the queue's messages from this role")
 	// ErrListenURLMismatch: Config.ListenURL leads to another database than the pool, or to another schema.
 	ErrListenURLMismatch = errors.New("Config.ListenURL leads to another database than the pool")
+)
+
+// Errors of a Received message.
+var (
+	// ErrSettled: Done, Fail or GiveBack was called for the message before. Call one of them, once.
+	ErrSettled = errors.New("the message's end was asked for before")
+	// ErrLeaseLost: the message was not the receiver's any more, because it was given back when the Client closed, or its connection
+	// or lease was lost. It is delivered again, unless its end was committed just then.
+	ErrLeaseLost = errors.New("the message is not the receiver's any more")
 )
 
 // Errors that a message can fail with. They are in its chain in the error table. Fix the cause, then replay the message.

@@ -153,7 +153,7 @@ func provokeSend(p *provoked, c *sqlq.Client) {
 	p.add("no queue, delayed", c.Send(ctx, letter{}, sqlq.Delay(time.Hour)), sqlq.ErrNoQueue)
 	p.add("queue name", c.Send(ctx, letter{}, sqlq.To("post office")), sqlq.ErrInvalidName)
 	p.add("type name", c.Send(ctx, titled{Type: "a letter"}, sqlq.To("post")), sqlq.ErrInvalidName)
-	p.add("header name", c.Send(ctx, letter{}, sqlq.WithHeader("a b", "")), sqlq.ErrInvalidName)
+	p.add("header name", c.Send(ctx, letter{}, sqlq.WithHeader("a\x00b", "")), sqlq.ErrInvalidName)
 	p.add("header of the library", c.Send(ctx, letter{}, sqlq.WithHeader("sqlq-x", "")), sqlq.ErrInvalidName)
 	p.add("header value", c.Send(ctx, letter{}, sqlq.WithHeader("x", "\x00")), sqlq.ErrInvalidName)
 	p.add("correlation id", c.Send(ctx, letter{}, sqlq.WithCorrelationID(strings.Repeat("x", 1001))), sqlq.ErrInvalidName)
@@ -210,6 +210,13 @@ func provokeRun(p *provoked, pool *pgxpool.Pool, c *sqlq.Client) {
 	p.add("attempts", c.Run(ctx, sqlq.Endpoint{Name: "post", Handlers: []sqlq.Handler{letters}, Retry: sqlq.RetryPolicy{Immediate: 1 << 20}}), sqlq.ErrInvalidEndpoint)
 	p.add("connections", open(p, pool, sqlq.Config{ReceiveConnections: 10_000_000}).Run(ctx, receiveLetters("post")), sqlq.ErrTooFewConnections)
 	p.add("another database to listen", open(p, pool, sqlq.Config{ListenURL: pgtest.Empty(p)}).Run(ctx, receiveLetters("post")), sqlq.ErrListenURLMismatch)
+	mustExist := receiveLetters("post")
+	mustExist.Name, mustExist.MustExist = "lost", true
+	p.add("queue that must exist", open(p, pool, sqlq.Config{}).Run(ctx, mustExist), sqlq.ErrNoQueue)
+	_, err := open(p, pool, sqlq.Config{}).Receive(ctx, "lost", 1)
+	p.add("nothing to receive from", err, sqlq.ErrNoQueue)
+	_, err = open(p, pool, sqlq.Config{}).Receive(ctx, "post", 0)
+	p.add("nothing to receive", err, nil)
 	p.add("nobody there to listen", open(p, pool, sqlq.Config{ListenURL: "postgres://sqlq:secret@127.0.0.1:1/shop"}).Run(ctx, receiveLetters("post")), nil)
 }
 

@@ -144,6 +144,37 @@ func ExampleHandle() {
 	// sales.PlaceOrder failed after 3 attempts: there is no such article
 }
 
+// A batch handler writes the effects of several messages with one statement, and says which message has failed.
+func ExampleHandleBatchTx() {
+	ctx, stop := context.WithCancel(context.Background())
+	pool, end := examplePool()
+	defer end()
+	client, err := sqlq.Open(ctx, pool, sqlq.Config{Logger: quietLog})
+	check(err)
+	place := func(ctx context.Context, tx pgx.Tx, ds []*sqlq.BatchDelivery[PlaceOrder]) error {
+		var ids []int
+		for _, d := range ds {
+			if d.Message.Order < 0 {
+				d.Fail(sqlq.Unrecoverable(errors.New("there is no such order")))
+				continue
+			}
+			ids = append(ids, d.Message.Order)
+		}
+		_, err := tx.Exec(ctx, `INSERT INTO orders (id) SELECT unnest($1::bigint[])`, ids)
+		stop()
+		return err
+	}
+	sales := sqlq.Endpoint{Name: "sales", Handlers: []sqlq.Handler{sqlq.HandleBatchTx(sqlq.Batch{Most: 500}, place)}}
+	check(client.Prepare(ctx, sales))
+	check(client.SendMany(ctx, []sqlq.Message{PlaceOrder{17}, PlaceOrder{-1}, PlaceOrder{18}}))
+	check(client.Run(ctx, sales))
+
+	var orders, failed int
+	check(pool.QueryRow(context.Background(), `SELECT (SELECT count(*) FROM orders), (SELECT count(*) FROM sqlq.error)`).Scan(&orders, &failed))
+	fmt.Println(orders, "orders,", failed, "failed message")
+	// Output: 2 orders, 1 failed message
+}
+
 // What a HandleTx handler writes is there once, however often it runs.
 func ExampleHandleTx() {
 	ctx, stop := context.WithCancel(context.Background())
@@ -173,6 +204,40 @@ func ExampleHandleTx() {
 	// Output: 1 order
 }
 
+// A script takes the messages of a queue and says of each what becomes of it.
+func ExampleClient_Receive() {
+	ctx := context.Background()
+	pool, end := examplePool()
+	defer end()
+	client, err := sqlq.Open(ctx, pool, sqlq.Config{Logger: quietLog})
+	check(err)
+	check(client.Prepare(ctx, salesEndpoint)) // creates the queue, which Receive does not
+	check(client.SendMany(ctx, []sqlq.Message{PlaceOrder{Order: 17}, PlaceOrder{Order: 0}}))
+
+	for range 2 {
+		received, err := client.Receive(ctx, "sales", 1)
+		check(err)
+		for _, r := range received {
+			var m PlaceOrder
+			check(r.Decode(&m))
+			if m.Order == 0 {
+				check(r.Fail(ctx, sqlq.Unrecoverable(errors.New("an order needs a number")))) // it is in the error table now
+				continue
+			}
+			fmt.Println("order", m.Order)
+			check(r.Done(ctx)) // it is gone now
+		}
+	}
+	check(client.Close(ctx))
+
+	var failed int
+	check(pool.QueryRow(ctx, `SELECT count(*) FROM sqlq.error`).Scan(&failed))
+	fmt.Println(failed, "failed")
+	// Output:
+	// order 17
+	// 1 failed
+}
+
 // salesEndpoint is one that is prepared only.
 var salesEndpoint = sqlq.Endpoint{Name: "sales", Handlers: []sqlq.Handler{
 	sqlq.Handle(func(context.Context, *sqlq.Delivery[PlaceOrder]) error { return nil })}}
@@ -191,4 +256,30 @@ func check(err error) {
 	if err != nil {
 		log.Panic(err)
 	}
+}
+
+// A process takes up an endpoint while others run, for a tenant that has just signed up, say, and gives it up again. However many there
+// are, they share the process's few connections.
+func ExampleClient_Start() {
+	ctx := context.Background()
+	pool, end := examplePool()
+	defer end()
+	client, err := sqlq.Open(ctx, pool, sqlq.Config{Logger: quietLog})
+	check(err)
+	handled := make(chan string)
+	tenant := func(name string) sqlq.Endpoint {
+		return sqlq.Endpoint{Name: name, Handlers: []sqlq.Handler{
+			sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[OrderPlaced]) error {
+				handled <- name
+				return nil
+			}),
+		}}
+	}
+	acme, err := client.Start(ctx, tenant("acme"))
+	check(err)
+	check(client.Publish(ctx, OrderPlaced{Order: 17}))
+	fmt.Println(<-handled, "has order 17")
+	check(acme.Stop(ctx)) // its handlers finish first
+	check(client.Close(ctx))
+	// Output: acme has order 17
 }

@@ -72,7 +72,7 @@ func (c *Client) running(endpoint string) *instance {
 	if c.runner == nil {
 		return nil
 	}
-	for _, in := range c.runner.instances {
+	for _, in := range c.runner.instances.now() {
 		if in.endpoint.Name == endpoint {
 			return in
 		}
@@ -199,10 +199,22 @@ func init() { panicOnIllegalStep = true }
 func (c *Client) LifeOf() (timers func() int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	l := &c.runner.life
+	l := &c.runner.groups[0].life
 	return func() int {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		return len(l.timers)
+	}
+}
+
+// Handlings returns a function that reports whether an endpoint has a handler for a message type, and one that counts the types for
+// which a breaker is kept.
+func Handlings(e *Endpoint) (lookup func(messageType string) bool, kept func() int) {
+	hs := newHandlings(e)
+	return func(messageType string) bool { return hs.of(messageType) != nil }, func() (n int) {
+		for range hs.all() {
+			n++
+		}
+		return n
 	}
 }

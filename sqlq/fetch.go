@@ -50,24 +50,24 @@ func (w *work) takeFreed(b *batch) {
 	}
 }
 
-// wants says what a receiver could do for the instance now, and takes it: the caller does it. The spare receiver does not fetch
-// what may be for HandleTx handlers.
-func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool) {
+// wants says what a receiver could do for the instance now, and takes it: the caller does it.
+func (in *instance) wants(now time.Time, spare bool) (w work, ok bool) {
 	h := &in.hand
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	out := in.lookout.at(now)
 	w = work{in: in, by: in.number(), wakes: out.wakes, finished: h.takeFinished()}
-	if !draining && !(spare && in.hasTx) {
+	if in.phase.isServing() && (!spare || in.run.dispatcher.maySpare(in)) {
 		if w.custody = (heldCustody{}); in.endpoint.AtMostOnce {
 			w.custody = takenCustody{}
 		}
+		var behind int64
 		if in.handlers.anyOpen() {
-			w.leave.Types, w.only = in.handlers.openTypes(now, !out.forbidden && in.mayProbe(), out.awake)
+			w.leave.Types, w.only, behind = in.handlers.openTypes(now, !out.forbidden && in.mayProbe(), out.awake)
 		}
 		switch s := in.suspicion.at(now); {
 		case w.only != "":
-			w.n, w.after, w.leave.Types = 1, in.source.lowest(), nil
+			w.n, w.after, w.leave.Types = 1, max(in.source.lowest(), behind), nil
 			if w.suspects = s.holds && !in.endpoint.AtMostOnce; w.suspects {
 				w.upTo = math.MaxInt64
 			}
@@ -116,16 +116,18 @@ func (in *instance) wants(now time.Time, draining, spare bool) (w work, ok bool)
 // mayProbe says whether one message more may be fetched. The caller has the hand's mutex, as for room.
 func (in *instance) mayProbe() bool {
 	h := &in.hand
-	return !in.refusals.isFull(h.states[kept]) && h.busyTx < in.endpoint.Concurrency &&
-		(!in.endpoint.AtMostOnce || h.toHandle() < in.endpoint.Concurrency)
+	return !in.refusals.isFull(h.states[kept]) && !in.outcomes.isBehind(time.Now()) && h.busyTx < h.concurrency &&
+		(!in.endpoint.AtMostOnce || h.toHandle() < h.concurrency) && (in.endpoint.pulling == nil || in.endpoint.pulling.room(h.asked) > 0)
 }
 
 // room is the number of messages to fetch: what the slots finish within batchTime, less what is in hand.
 func (in *instance) room(now time.Time, awake, byLease bool) int {
-	h, dispatcher, slots := &in.hand, in.run.dispatcher, in.endpoint.Concurrency
+	h, dispatcher, slots := &in.hand, in.run.dispatcher, in.hand.concurrency
 	switch {
-	case !awake || in.refusals.isFull(h.states[kept]):
+	case !awake || in.refusals.isFull(h.states[kept]) || in.outcomes.isBehind(now):
 		return 0
+	case in.endpoint.pulling != nil:
+		return min(in.endpoint.pulling.room(h.asked), in.client.config.BatchLimit)
 	case in.hasTx && h.busyTx >= slots:
 		return 0
 	case in.hasTx && h.busyTx > 0 && h.pace.isSlowTx(now) && int(dispatcher.tx.Load()) >= dispatcher.receivers-dispatcher.reserve():
@@ -143,7 +145,11 @@ func (in *instance) room(now time.Time, awake, byLease bool) int {
 	if in.hasTx {
 		mostTx = in.endpoint.TxBatch
 	}
-	return max(0, min(h.pace.room(slots, h.toHandle(), h.states[waiting], mostTx), in.client.config.BatchLimit))
+	room := h.pace.room(slots, h.toHandle(), h.states[waiting], mostTx)
+	if in.mostShare > 0 && h.states[waiting] == 0 && h.busy < slots && !in.handlers.singles.areComing() {
+		room = max(room, h.pace.forBatches(in.mostShare)) // however long a call takes: with fewer messages it would hardly be shorter
+	}
+	return max(0, min(room, in.client.config.BatchLimit))
 }
 
 // fetched takes in the result of a fetch: which messages came, with their numbers, and whether it left some for their size. The
@@ -153,7 +159,7 @@ func (in *instance) fetched(w *work, ms []store.Message, numbers []span, rest bo
 	in.counts.fetched(got)
 	if w.only != "" {
 		in.lookout.came(got)
-		in.handlers.byType[w.only].setRest(got > 0)
+		in.handlers.byType.of(w.only).looked(got > 0)
 		return
 	}
 	in.hand.sized(ms, in.client.config.MaxBody)
@@ -169,9 +175,10 @@ func (in *instance) fetched(w *work, ms []store.Message, numbers []span, rest bo
 	}
 	doubts, again := in.source.fetched(&w.stretch, numbers, got, rest)
 	if again > 0 {
-		in.run.life.after(again, in.askAgain)
+		in.group.life.after(again, in.askAgain)
 	}
 	in.solos.came(got)
+	in.handlers.singles.came(got)
 	if in.lookout.fetched(w.wakes, got >= w.n || rest || !w.leftmost || doubts) {
 		in.bell.Interrupt()
 	}
@@ -188,7 +195,7 @@ func (in *instance) endFetch(w work, got bool) {
 	case w.suspects && w.only == "":
 		in.suspicion.lookEnds()
 	case w.only != "" && !got:
-		in.handlers.byType[w.only].foundNone(time.Now())
+		in.handlers.byType.of(w.only).foundNone(time.Now())
 	}
 	h.asked -= w.n
 	if w.leftmost {
@@ -210,21 +217,39 @@ func (in *instance) endTx() {
 }
 
 // beginTx counts a receiver that is going to run HandleTx handlers, leaveTx one that does not any more. The caller has the hand's
-// mutex.
+// mutex, and beginTx's the dispatcher's.
 func (in *instance) beginTx(now time.Time) {
 	h := &in.hand
 	if h.busyTx++; h.busyTx == 1 {
 		h.pace.endedTx = now
 		in.run.dispatcher.txIdle.Add(-1)
 	}
-	in.run.dispatcher.tx.Add(1)
+	if d := in.run.dispatcher; int(d.tx.Add(1)) == d.receivers {
+		d.tookAll = now
+	}
 }
 
 func (in *instance) leaveTx() {
 	h := &in.hand
-	if h.busyTx--; h.busyTx == 0 {
+	if h.busyTx--; h.busyTx == 0 && !in.phase.isOver() {
 		in.run.dispatcher.txIdle.Add(1)
 	}
 	in.run.dispatcher.tx.Add(-1)
 	h.tellEmpty()
+}
+
+// enter goes over to a phase, and counts an instance whose HandleTx handlers may want a receiver, for as long as it serves or drains.
+func (in *instance) enter(p lifePhase) {
+	in.hand.mu.Lock()
+	defer in.hand.mu.Unlock()
+	was := in.phase.enter(p)
+	if !in.hasTx || in.hand.busyTx > 0 {
+		return
+	}
+	switch {
+	case p == serving:
+		in.run.dispatcher.txIdle.Add(1)
+	case p == over && was != starting:
+		in.run.dispatcher.txIdle.Add(-1)
+	}
 }

@@ -23,8 +23,12 @@ type hand struct {
 	alone    *sync.RWMutex   // of apart: such a message has it
 	emptied  chan<- struct{} // filled when the instance drains and has nothing in hand any more
 	counts   *counts
+	outcomes *outcomes
+	moved    func(d *delivery, from, to deliveryState) // told by move, with mu; nil: nobody wants to know
 
-	mu       ranked[ofHand]
+	mu          ranked[ofHand]
+	concurrency int // messages that are handled at a time
+
 	batches  []*batch // with messages that wait for a slot
 	states   stateCounts
 	illegal  int         // steps of deliveries that were refused
@@ -70,8 +74,11 @@ func (h *hand) move(d *delivery, to deliveryState) bool {
 	if d.crashes && isOver.has(to) && d.alone.Swap(false) {
 		h.alone.Unlock()
 	}
-	if isOver.has(to) {
+	if isOver.has(to) || to == lost {
 		h.tellEmpty()
+	}
+	if h.moved != nil {
+		h.moved(d, from, to)
 	}
 	return true
 }
@@ -96,17 +103,19 @@ func (h *hand) step(d *delivery, to deliveryState) {
 // inHand counts what has not been settled yet. The caller has mu.
 func (h *hand) inHand() int { return h.busy + h.busyTx + h.fetching + h.states.inHand() }
 
-// count is inHand for who does not have mu.
-func (h *hand) count() int {
+// count is inHand for who does not have mu; of that, toStore is what receivers have to do yet, which is all but the handlers that do
+// not heed the drain.
+func (h *hand) count() (inHand, toStore int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.inHand()
+	inHand = h.inHand()
+	return inHand, inHand - h.busy - h.states[running] - h.states[lost]
 }
 
-// tellEmpty tells the drain, once that has begun, when nothing is in hand any more. It follows whatever may be the end of the
-// last; the caller has mu.
+// tellEmpty tells the drain, once that has begun, when less is in hand: nothing any more or, when it does not wait for handlers any
+// longer, whatever it is. It follows whatever may be the end of the last; the caller has mu.
 func (h *hand) tellEmpty() {
-	if h.drains && h.inHand() == 0 {
+	if h.drains && (h.recalls || h.inHand() == 0) {
 		nudge(h.emptied)
 	}
 }
@@ -129,14 +138,14 @@ func (h *hand) toHandle() int {
 
 // isIdle reports whether slots stand idle. The caller has mu.
 func (h *hand) isIdle() bool {
-	return h.states[waiting] == 0 && h.busy < h.endpoint.Concurrency && h.busyTx == 0
+	return h.states[waiting] == 0 && h.busy < h.concurrency && h.busyTx == 0
 }
 
 // hasRoom reports whether a message that arrives now would be handled at once.
 func (h *hand) hasRoom() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.states[waiting] == 0 && h.busy+h.busyTx < h.endpoint.Concurrency
+	return h.states[waiting] == 0 && h.busy+h.busyTx < h.concurrency
 }
 
 // isFetching reports whether a fetch is under way.

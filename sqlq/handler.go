@@ -10,12 +10,14 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Handler handles the messages of one type. [Handle] and [HandleTx] make one.
+// Handler handles the messages of one type. [Handle], [HandleTx], [HandleBatch], [HandleBatchTx], [HandleRaw] and [HandleRawTx] make one.
 type Handler struct {
-	messageType string
+	messageType string // "": it takes every type that has no handler of its own
 	event       bool
+	raw         bool // made by HandleRaw or HandleRawTx
 	inTx        bool // wants the receive transaction
 	run         func(ctx context.Context, tx pgx.Tx, in *Incoming) error
+	batching    *batching // nil: it is given one message at a time
 }
 
 // Delivery is one message given to one handler: decoded, and as an Incoming.
@@ -57,6 +59,9 @@ func newHandler[T Message](inTx bool, handle func(context.Context, pgx.Tx, *Deli
 	if goType.Kind() == reflect.Interface {
 		panic(fmt.Sprintf("sqlq: a handler needs a concrete message type, %v is an interface", goType))
 	}
+	if goType == reflect.TypeFor[Raw]() || goType == reflect.TypeFor[*Raw]() {
+		panic("sqlq: the Go type Raw has no message type: use HandleRaw or HandleRawTx, which are given one")
+	}
 	_, event := any(zero).(Event)
 	return Handler{
 		messageType: zero.MessageType(),
@@ -64,18 +69,22 @@ func newHandler[T Message](inTx bool, handle func(context.Context, pgx.Tx, *Deli
 		inTx:        inTx,
 		run: func(ctx context.Context, tx pgx.Tx, in *Incoming) error {
 			d := &Delivery[T]{Incoming: in}
-			into := any(&d.Message)
-			if goType.Kind() == reflect.Pointer {
-				d.Message = reflect.New(goType.Elem()).Interface().(T)
-				into = d.Message
-			}
-			if err := in.decode(into); err != nil {
+			if err := decodeMessage(in, goType, &d.Message); err != nil {
 				return err
 			}
 			in.ctx = ctx
 			return handle(ctx, tx, d)
 		},
 	}
+}
+
+// decodeMessage decodes a message of a Go type; into a new one, if that is a pointer.
+func decodeMessage[T Message](in *Incoming, goType reflect.Type, m *T) error {
+	if goType.Kind() != reflect.Pointer {
+		return in.decode(m)
+	}
+	*m = reflect.New(goType.Elem()).Interface().(T)
+	return in.decode(*m)
 }
 
 // call runs f and turns a panic into an error with its stack; also the panic of an error that cannot be looked at, such

@@ -10,14 +10,19 @@ import (
 
 // txRun is the run of the HandleTx handlers of a held batch, on its receiver's connection.
 type txRun struct {
-	r  *receiver
-	b  *batch
-	tx *receiveTx
+	r     *receiver
+	b     *batch
+	tx    *receiveTx
+	chunk *chunk // whose handler was called and has not returned; nil: there is none
+	calls int    // of handlers
 }
 
 // handleTx runs the HandleTx handlers of a held batch, one after the other on the connection, until they are done or the
 // batch has been held long enough. Those that were not begun are freed by the commit and come again.
 func (r *receiver) handleTx(b *batch) {
+	if b.in.mostShare > 0 {
+		b.gather()
+	}
 	tx := newReceiveTx(r.run.hardCtx, b.in, r.conn, b.inTx[0])
 	b.tx = tx
 	defer func() {
@@ -26,19 +31,25 @@ func (r *receiver) handleTx(b *batch) {
 			r.unclaim(b)
 		}
 	}()
-	run, next := txRun{r, b, tx}, 0
+	run, next := txRun{r: r, b: b, tx: tx}, 0
 	despiteExits(func() {
-		for next < len(b.inTx) && run.handle(next) {
-			next++
+		for more := true; more && next < len(b.inTx); {
+			if c := run.chunkAt(next); c != nil {
+				more = run.handleChunk(next, c)
+				next += len(c.all)
+			} else {
+				more = run.handle(next)
+				next++
+			}
 		}
 	})
 }
 
 // handle runs one of them, and says whether the next may follow.
-func (run txRun) handle(n int) bool {
+func (run *txRun) handle(n int) bool {
 	r, b, tx := run.r, run.b, run.tx
 	d := b.inTx[n]
-	if n > 0 && !d.exited && (time.Since(b.began) > r.run.client.config.HoldLimit/2 || r.run.dispatcher.isDraining()) {
+	if n > 0 && !d.exited && run.isLongEnough() {
 		b.freed = true
 		return false
 	}
@@ -54,6 +65,7 @@ func (run txRun) handle(n int) bool {
 	if !d.exited {
 		b.in.hand.step(d, running)
 	}
+	run.calls++
 	r.handling.Store(d)
 	b.in.handlers.handle(d, tx)
 	r.handling.Store(nil)
@@ -63,6 +75,9 @@ func (run txRun) handle(n int) bool {
 		b.in.hand.step(d, decided)
 		tx.later = true
 		b.in.solos.wentAlone(d)
+		if b.in.mostShare > 0 {
+			b.in.handlers.singles.over(d)
+		}
 		return run.goOnAfter(n)
 	case txYields:
 		b.in.hand.step(d, freed)
@@ -83,8 +98,14 @@ func (run txRun) handle(n int) bool {
 	return false
 }
 
+// isLongEnough reports whether no further handler is to begin.
+func (run *txRun) isLongEnough() bool {
+	in := run.b.in
+	return run.calls >= in.endpoint.TxBatch || time.Since(run.b.began) > in.client.config.HoldLimit/2 || in.phase.isDraining()
+}
+
 // goOnAfter says whether another handler of the batch may follow the n-th, and if not frees what is left.
-func (run txRun) goOnAfter(n int) bool {
+func (run *txRun) goOnAfter(n int) bool {
 	b, tx := run.b, run.tx
 	if tx.mayFollow() {
 		return true
@@ -100,7 +121,7 @@ func (run txRun) goOnAfter(n int) bool {
 
 // ended deals with a handler that ended the receive transaction: it fails at once, and what others of the
 // batch did is handled again, because nothing says whether it was committed.
-func (run txRun) ended(culprit int) {
+func (run *txRun) ended(culprit int) {
 	b := run.b
 	d := b.inTx[culprit]
 	b.in.handlers.refused(d, errEndedByHandler)
@@ -111,7 +132,7 @@ func (run txRun) ended(culprit int) {
 // aborted deals with a handler that spoilt the transaction before its savepoint stood, or left the connection in
 // use. In front of all others, or where it is known to be its fault, it has failed. Otherwise it runs again, and so do those
 // whose work it undid, one message a transaction.
-func (run txRun) aborted(culprit int) {
+func (run *txRun) aborted(culprit int) {
 	b := run.b
 	run.r.rollback()
 	switch d := b.inTx[culprit]; {

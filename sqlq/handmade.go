@@ -2,6 +2,7 @@ package sqlq
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/sqlq/sqlq/sqlq/internal/handmade"
 )
@@ -11,17 +12,29 @@ func init() {
 		return incoming.(*Incoming).readyByHand(config.(Config), otherwise)
 	}
 	handmade.Encode = func(config, message any) (body []byte, contentType string, err error) {
-		codec := newCodecs(config.(Config).Codecs).encoding(message)
-		body, err = codec.Encode(message)
-		return body, codec.ContentType, err
+		return newCodecs(config.(Config).Codecs).encode(message)
 	}
 	handmade.Decode = func(config any, contentType string, body []byte, into any) error {
-		codec, err := newCodecs(config.(Config).Codecs).decoding(contentType)
-		if err != nil {
-			return err
-		}
-		return codec.Decode(body, into)
+		return newCodecs(config.(Config).Codecs).decode(contentType, body, into)
 	}
+	handmade.Decide = func(policy any, attempt int, err error) (decision any, fault error) {
+		return policy.(RetryPolicy).decideByHand(attempt, err)
+	}
+}
+
+// decideByHand is handmade.Decide. Nothing is varied by the jitter.
+func (p RetryPolicy) decideByHand(attempt int, err error) (Decision, error) {
+	p = p.withDefaults()
+	if err := p.validate(); err != nil {
+		return Decision{}, err
+	}
+	asked, fault := p.ask(attempt, err)
+	if fault != nil {
+		return Decision{}, fmt.Errorf("RetryPolicy.Decide: %w", fault)
+	}
+	d := delivery{outcome: p.decide(attempt, err, asked, 0.5), err: err}
+	outcome, delay, _ := d.result()
+	return Decision{Outcome: outcome, Delay: delay}, nil
 }
 
 // readyByHand is handmade.Ready: it makes a Client that can do all but reach a database.

@@ -15,10 +15,13 @@ import (
 type instance struct {
 	client   *Client
 	run      *runner
+	group    *group
 	endpoint Endpoint
 	hasTx    bool // some of the handlers want the receive transaction
-	bell     *wakeup.Bell
-	member   *presence.Member
+	// mostShare is how many messages a call of its batch handlers may get at most; 0: there are none.
+	mostShare int
+	bell      *wakeup.Bell
+	member    *presence.Member
 
 	lookout   lookout   // whether to fetch
 	source    source    // where fetches look
@@ -29,13 +32,17 @@ type instance struct {
 	solos     solos     // which HandleTx messages have a transaction of their own
 	refusals  refusals  // what could not be settled
 	counts    counts    // what was done
+	outcomes  *outcomes // whom it is told; nil: nobody
+	phase     phase     // whether it fetches
 }
 
-func newInstance(r *runner, e Endpoint) *instance {
-	in := &instance{client: r.client, run: r, endpoint: e, lookout: newLookout(), refusals: newRefusals(), solos: newSolos()}
-	in.suspicion.life, in.suspicion.ranOut = &r.life, in.lookFromLow
+func newInstance(g *group, e Endpoint) *instance {
+	r := g.run
+	in := &instance{client: r.client, run: r, group: g, endpoint: e, lookout: newLookout(), refusals: newRefusals(), solos: newSolos()}
+	in.suspicion.life, in.suspicion.ranOut = &g.life, in.lookFromLow
+	in.outcomes = newOutcomes(in)
 	in.equipHand()
-	in.slots = slots{hand: &in.hand, handlers: &in.handlers, life: &r.life, isIdle: in.mayFetch, kick: r.dispatcher.kick}
+	in.slots = slots{hand: &in.hand, handlers: &in.handlers, life: &g.life, isIdle: in.mayFetch, kick: r.dispatcher.kick}
 	in.equipHandlers()
 	in.bell, in.member = in.newBell(), in.newMember()
 	return in
@@ -43,22 +50,28 @@ func newInstance(r *runner, e Endpoint) *instance {
 
 func (in *instance) equipHand() {
 	h := &in.hand
-	h.endpoint, h.log, h.turn, h.emptied, h.counts = &in.endpoint, in.client.log, in.run.suspect, in.run.emptied, &in.counts
+	h.endpoint, h.log, h.turn, h.emptied, h.counts = &in.endpoint, in.client.log, in.run.suspect, in.group.emptied, &in.counts
+	h.concurrency, h.outcomes = in.endpoint.Concurrency, in.outcomes
+	if p := in.endpoint.pulling; p != nil {
+		h.moved = p.moved
+	}
 	h.leases, h.removed = map[int64]*delivery{}, map[*delivery]struct{}{}
 }
 
 // equipHandlers makes the handlers of the endpoint ready.
 func (in *instance) equipHandlers() {
 	h := &in.handlers
-	h.client, h.endpoint, h.ctx, h.life, h.hand, h.refusals = in.client, &in.endpoint, in.run.handlerCtx, &in.run.life, &in.hand, &in.refusals
-	h.slowed, h.recovered, h.probe, h.byType = in.slowed, in.recovered, in.probe, map[string]*handling{}
+	h.client, h.endpoint, h.ctx, h.life, h.hand, h.refusals = in.client, &in.endpoint, in.group.handlerCtx, &in.group.life, &in.hand, &in.refusals
+	h.slowed, h.recovered, h.probe, h.byType = in.slowed, in.recovered, in.probe, newHandlings(&in.endpoint)
 	h.apart.client, h.apart.ctx, h.apart.hand, h.apart.life = in.client, h.ctx, &in.hand, h.life
 	h.apart.turnOf, h.apart.refused = in.run.suspect, in.refusedAgain
 	in.hand.alone = &h.apart.alone
-	for i := range in.endpoint.Handlers {
-		handler := &in.endpoint.Handlers[i]
-		h.byType[handler.messageType] = &handling{Handler: handler, breaker: breaker{limit: max(10, in.endpoint.Concurrency)}}
+	for handler := range in.endpoint.allHandlers() {
 		in.hasTx = in.hasTx || handler.inTx
+		if b := handler.batching; b != nil {
+			in.mostShare = max(in.mostShare, b.Most)
+			in.slots.chunks = in.slots.chunks || !handler.inTx
+		}
 	}
 }
 
@@ -66,8 +79,10 @@ func (in *instance) equipHandlers() {
 func (in *instance) mayFetch() bool {
 	now := time.Now()
 	out := in.lookout.at(now)
-	return !out.forbidden && (out.awake || in.suspicion.at(now).rests)
+	return !out.forbidden && (out.awake || in.suspicion.at(now).rests) && !in.endpoint.pulling.wantsNone()
 }
 
 // hasRoom reports whether a message that arrives now would be handled at once.
-func (in *instance) hasRoom() bool { return !in.handlers.anyOpen() && in.hand.hasRoom() }
+func (in *instance) hasRoom() bool {
+	return !in.handlers.anyOpen() && in.hand.hasRoom() && !in.endpoint.pulling.wantsNone()
+}

@@ -96,7 +96,7 @@ func (l *lookout) fetched(wakes int, more bool) (nobodyLooks bool) {
 // newBell returns the bell by which the instance is woken.
 func (in *instance) newBell() *wakeup.Bell {
 	return wakeup.NewBell(wakeup.Bell{
-		Queue: in.endpoint.Name, Rung: in.rung, Look: in.look, HasRoom: in.hasRoom, IsPaused: in.lookout.isPaused,
+		Queue: in.endpoint.Name, Rung: in.rung, Look: in.look, HasRoom: in.hasRoom, IsPaused: in.lookout.isPaused, IsDraining: in.phase.isDraining,
 		IsSuspicious: func() bool { return in.suspicion.at(time.Now()).holds },
 	})
 }

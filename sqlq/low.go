@@ -23,7 +23,7 @@ const (
 // restart has all instances fetch from the left end again: a connection was lost, so the server may be another one, or
 // have crashed and set a sequence back.
 func (r *runner) restart() {
-	for _, in := range r.instances {
+	for _, in := range r.instances.now() {
 		in.source.forget()
 	}
 }
@@ -62,7 +62,7 @@ func (r *raiser) raiseInTime(ctx context.Context, c *session.Conn) (again time.D
 // had the table's lock before, and is seen writing until it has ended.
 func (r *raiser) raise(ctx context.Context, c *session.Conn) error {
 	var noted, idle []*instance
-	for _, in := range r.run.instances {
+	for _, in := range r.run.instances.now() {
 		switch raising, moved := in.source.raises(); {
 		case raising:
 			noted = append(noted, in)
@@ -195,14 +195,14 @@ func (r *raiser) keepLast(c *session.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	r.kept = time.Time{}
-	if err := r.keepLow(ctx, c, r.run.instances); err != nil {
+	if err := r.keepLow(ctx, c, r.run.instances.now()); err != nil {
 		r.run.client.log.Warn("sqlq: cannot keep where messages begin; the next process looks for it", "err", err)
 	}
 }
 
 // raises says whether any instance has something to raise.
 func (r *runner) raises() bool {
-	for _, in := range r.instances {
+	for _, in := range r.instances.now() {
 		if raising, moved := in.source.raises(); raising || moved {
 			return true
 		}

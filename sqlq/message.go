@@ -22,16 +22,16 @@ type Event interface {
 	IsEvent()
 }
 
-// Headers are strings that travel with a body. Names are up to 100 ASCII letters, digits, dots, hyphens and underscores;
-// those that begin with "sqlq-" are reserved for the library. Values are UTF-8 text without NUL. A message has at
-// most 100 headers, whose names and values are at most 64 KiB (65,536 bytes) together, because receivers read them with every
-// message.
+// Headers are strings that travel with a body. Names are 1 to 200 bytes of UTF-8 text without NUL, and case matters; those that begin
+// with "sqlq-", in any case, are reserved for the library. Values are UTF-8 text without NUL. A message has at most 100 headers,
+// whose names and values are at most 64 KiB (65,536 bytes) together, because receivers read them with every message.
 type Headers map[string]string
 
 // Limits of a message's headers, which the database checks too (function check_message), in headers and bytes; of a
 // correlation id, which travels along with everything that follows; and of a Codec's content type.
 const (
 	maxHeaders       = 100
+	maxHeaderName    = 200
 	maxHeaderBytes   = 64 << 10
 	maxCorrelationID = 1000
 	maxContentType   = 200
@@ -66,7 +66,7 @@ func unknownContentHeader(headers Headers) (unknown string) {
 }
 
 // isName says whether a name begins with an ASCII letter or digit, goes on with those and with what else is allowed, and
-// is not too long. The database holds the same rules (functions create_queue and check_message).
+// is not too long. The database has the same rules (functions create_queue and check_message).
 func isName(name string, longest int, allowed string) bool {
 	for i, c := range []byte(name) {
 		switch {
@@ -93,8 +93,8 @@ func checkTypeName(name string) error {
 }
 
 func checkHeader(name, value string) error {
-	if !isName(name, 100, "._-") {
-		return fmt.Errorf("%w: header %q: use 1 to 100 ASCII letters, digits, dots, hyphens and underscores, beginning with a letter or digit", ErrInvalidName, name)
+	if name == "" || len(name) > maxHeaderName || cleanText(name) != name {
+		return fmt.Errorf("%w: header %.200q: use 1 to %d bytes of UTF-8 text without NUL", ErrInvalidName, name, maxHeaderName)
 	}
 	if strings.HasPrefix(strings.ToLower(name), headerPrefix) {
 		return fmt.Errorf("%w: header %q: names that begin with %q are the library's own", ErrInvalidName, name, headerPrefix)

@@ -54,6 +54,7 @@ type visit struct {
 	completed  bool // it returned nil and nothing in it was to fail
 	overlapped bool // another visit was under way when it began
 	ended      bool
+	givesBack  bool // the message is given back in the end, whatever else it does
 }
 
 // books are what a round is accounted by.
@@ -64,6 +65,7 @@ type books struct {
 	n        int
 	kills    []time.Time
 	problems []string
+	told     tellings
 }
 
 func place(key, queue string) string { return key + " on " + queue }
@@ -121,7 +123,7 @@ func (b *books) note(kill time.Time) {
 	b.kills = append(b.kills, kill)
 }
 
-func (b *books) arrive(in *sqlq.Incoming, key string) *visit {
+func (b *books) arrive(in *sqlq.Incoming, key string, back int) *visit {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.n++
@@ -129,7 +131,11 @@ func (b *books) arrive(in *sqlq.Incoming, key string) *visit {
 	p := place(key, in.Endpoint)
 	for _, other := range b.visits[p] {
 		v.overlapped = v.overlapped || !other.ended
+		if other.givesBack {
+			back--
+		}
 	}
+	v.givesBack = back > 0
 	b.visits[p] = append(b.visits[p], v)
 	return v
 }
@@ -297,6 +303,7 @@ func (w *world) check(p string, l *line, f *found, all map[string]*found) {
 	case !known && !seen:
 		return
 	}
+	w.checkTold(p, l, f, visits)
 	if w.checkByChoice(p, l, f, visits) {
 		return
 	}
@@ -384,7 +391,9 @@ func (w *world) checkVisits(p string, l *line, visits []*visit) {
 		case i > 0 && visits[i-1].completed:
 			w.blame("%s: handled again (attempt %d) after it was completed", p, v.attempt)
 		}
-		last = v.attempt
+		if last = v.attempt; v.givesBack {
+			last-- // it does not count
+		}
 	}
 	if l.parent == nil || len(visits) == 0 {
 		return

@@ -21,6 +21,7 @@ import (
 type task struct {
 	Key      string    // what the message is known by; handlers add to it for what they send
 	Fail     int       `json:",omitempty"` // so many attempts fail
+	Back     int       `json:",omitempty"` // so often it is given back before
 	How      string    `json:",omitempty"` // how they do
 	Slow     int       `json:",omitempty"` // milliseconds
 	Via      string    `json:",omitempty"` // HandleTx: how it writes its effect
@@ -124,9 +125,17 @@ func (w *world) modelEndpoints(c *sqlq.Client, concurrency int, names ...string)
 		"most":  {handlePlain[mostTask](w, c)},
 		"once":  {handlePlain[onceTask](w, c), handleInTx[onceTxTask](w, c)},
 	}
+	if w.batches {
+		// Not those of Handle: what a call that fails has done for others than the message at fault is done again, which the books
+		// would take for a fault of the library.
+		all["tx"] = []sqlq.Handler{handleBatchTx[txTask](w, c), handleBatchTx[happened](w, c)}
+		all["mixed"][1] = handleBatchTx[mixedTxTask](w, c)
+		all["once"][1] = handleBatchTx[onceTxTask](w, c)
+	}
 	var endpoints []sqlq.Endpoint
 	for _, name := range names {
 		e := sqlq.Endpoint{Name: name, Concurrency: concurrency, Retry: w.policies[name], Handlers: all[name], AtMostOnce: name == "most", UnknownWait: -1}
+		e.Settled = w.tell
 		if name == "once" {
 			e.Deduplicate = time.Hour
 		}
@@ -154,10 +163,22 @@ func handleInTx[T tasked](w *world, c *sqlq.Client) sqlq.Handler {
 	})
 }
 
+// handleBatchTx handles the messages of a batch one after the other, and ends with the first that fails: nothing says whose fault it is.
+func handleBatchTx[T tasked](w *world, c *sqlq.Client) sqlq.Handler {
+	return sqlq.HandleBatchTx(sqlq.Batch{Most: 20}, func(ctx context.Context, tx pgx.Tx, ds []*sqlq.BatchDelivery[T]) error {
+		for _, d := range ds {
+			if err := w.handle(ctx, tx, c, d.Incoming, d.Message.body()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // handle is every handler of the model: it does what the message says and notes that it was here.
 func (w *world) handle(ctx context.Context, tx pgx.Tx, c *sqlq.Client, in *sqlq.Incoming, t task) (err error) {
-	failing := in.Attempt <= t.Fail
-	v := w.arrive(in, t.Key)
+	v := w.arrive(in, t.Key, t.Back)
+	failing := in.Attempt <= t.Fail || v.givesBack
 	defer func() { w.leave(v, err == nil && !failing) }()
 	w.examine(in, t)
 	if tx != nil {
@@ -185,6 +206,9 @@ func (w *world) handle(ctx context.Context, tx pgx.Tx, c *sqlq.Client, in *sqlq.
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+	if v.givesBack {
+		return sqlq.GiveBack(time.Duration(v.n%3)*5*time.Millisecond, "the model wants it so")
 	}
 	if !failing {
 		return nil
@@ -376,6 +400,9 @@ func (a *author) task(kind string, depth int) task {
 		if t.How == byUnrecoverable || t.How == byLateFinal {
 			t.Fail = 1000
 		}
+	}
+	if kind != "most" && a.in(6) {
+		t.Back = 1 + a.IntN(2)
 	}
 	if a.in(8) {
 		t.Slow = 20 + a.IntN(250)

@@ -65,6 +65,7 @@ type world struct {
 	db       *pgxpool.Pool // of the test itself: no fault hits it
 	log      *logTail
 	policies map[string]sqlq.RetryPolicy
+	batches  bool // some handlers are batch handlers
 	audited  bool // triggers write down what comes into and goes out of each table
 	wary     bool // an instance of each endpoint has crashed lately: all receive by lease
 	frayed   bool // connections break with the answer under way, so that nobody knows what was committed
@@ -107,6 +108,7 @@ func newWorld(t *testing.T, seed uint64, kind string) *world {
 			INSERT INTO sqlq.instance (endpoint, host, pid, version, concurrency, session_lock, lease_time, crashed_at)
 			SELECT e, 'of the past', 1, '', 1, true, interval '1 second', clock_timestamp() FROM unnest(ARRAY['plain', 'tx', 'mixed', 'most', 'once']) e`)
 	}
+	w.batches = rng.IntN(2) == 0
 	return w
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,11 +15,11 @@ import (
 	"github.com/sqlq/sqlq/sqlq"
 )
 
-// oddNames are names that nobody expects and that are allowed all the same, as queue, as message type and as header.
+// oddNames are names that nobody expects and that are allowed all the same, as queue and as message type.
 var oddNames = []string{"Sales", "sales", "SALES", "select", "1st", "9", "a.b-c_d", "null", "pg_class", "q_q_q", "queue", "delayed", "a--b", "a..b", "a__", "user",
 	strings.Repeat("x", 60), strings.Repeat("x", 59) + "y", strings.Repeat("X", 60)}
 
-// badNames are refused, as any of them.
+// badNames are refused, as either.
 var badNames = []string{"", " ", "a b", " a", "a ", "a\n", "\na", "a\nb", "a\tb", "a\x00", "\x00", "\xff", "a\xffb", "é", "漢", "🚚", "ａ", "a\u0301", "İ", "ı", "ſ", "\u212a", "\u200b",
 	"-a", ".a", "_a", `a"b`, `"a"`, "a'b", `a\b`, "a;b", "a,b", "a$b", "a%b", "a@b", "a+b", "a(b)", "a[b]", "a{b}", "a*b", "a?b", "a|b", "a=b", "a<b", "a~b", "a`b", "a^b", "a#b", "a!b", "a&b",
 	strings.Repeat("x", 201)}
@@ -28,9 +29,14 @@ var (
 	badQueues  = append(badNames, "a/b", "a:b", strings.Repeat("x", 61), strings.Repeat("x", 100))
 	oddTypes   = append(oddNames, "sales/v2.PlaceOrder:x", strings.Repeat("x", 200), "sqlq-crashes")
 	badTypes   = append(badNames, "/a", ":a")
-	oddHeaders = append(oddNames, strings.Repeat("x", 100), "sqlq", "sqlq_a", "sqlqa-b", "x-sqlq-")
-	badHeaders = append(badNames, "a/b", "a:b", strings.Repeat("x", 101), "sqlq-", "sqlq-crashes", "SQLQ-x", "Sqlq-X")
+	badHeaders = []string{"", "\x00", "a\x00", "\xff", "a\xffb", "\xed\xa0\x80", strings.Repeat("x", 201), strings.Repeat("é", 101), "sqlq-", "sqlq-crashes", "SQLQ-x", "Sqlq-X", "sQLQ-\n"}
+	oddHeaders = slices.DeleteFunc(slices.Concat(oddNames, badNames, strangeHeaders, []string{strings.Repeat("x", 200), strings.Repeat("é", 100), "sqlq", "sqlq_a", "sqlqa-b", "x-sqlq-", "ſqlq-", " sqlq-"}),
+		func(name string) bool { return slices.Contains(badHeaders, name) })
 )
+
+// strangeHeaders are names of headers whose JSON needs escapes, or looks like the library's bookkeeping.
+var strangeHeaders = []string{"a/b", "a:b", "\n", "\x01", "\x1f\x7f", "<&>", `\`, `\u0073qlq-crashes`, `\"`, `x"sqlq-crashes`, `{"sqlq-crashes":"`, `,"sqlq-replays":"7`, `"sqlq-waited`,
+	`x"sqlq-first-failed-at`, "\u2028", "\U0010ffff", "traceparent", "$.a[0]", "a=b", "}", "{}", "[", "é", "\u00e9\u0001", "İ", "K\u212a"}
 
 // sqlAccepts says whether the database takes a name for a queue, a message type or a header; nothing stays of the
 // question.

@@ -39,7 +39,8 @@ type Observer struct {
 	Fetched func(ctx context.Context, f ObservedFetch)
 	// Begun is called before each attempt, immediate retries included, outside of all middleware. The handler and its middleware get
 	// the context that it returns, which must be derived from ctx. So do the statements of a HandleTx handler, if it
-	// passes the context on.
+	// passes the context on. It is called for each message that a call of a batch handler gets. If there are several, the handler gets
+	// none of these contexts; what it sends through a delivery gets that of its message.
 	Begun func(ctx context.Context, a ObservedAttempt) context.Context
 	// Decided is called when the outcome of an attempt is known. ctx is the handler's or, if the handler was not reached,
 	// that of Begun; it may have ended. Use a key of your own to find a value in it: middleware may have added others.
@@ -66,7 +67,7 @@ type ObservedSend struct {
 	Size    int     // of the body, in bytes
 	Headers Headers // the sender's; Sending may add to them; nil afterwards
 
-	Batch    int    // how many messages the call stores together: 1, except for SendMany; 0 in Sending
+	Batch    int    // how many messages the call stores together: 1, except for SendMany and SendBatch; 0 in Sending
 	Gathered bool   // a handler sends it through its delivery: it is stored when that is settled
 	Endpoint string // of the handler that sends it; "" outside of handlers
 	Handling ID     // the message which that handler handles; zero outside of handlers
@@ -104,7 +105,7 @@ const (
 	OutcomeComplete  Outcome = "complete"  // handled; it is removed
 	OutcomeRetry     Outcome = "retry"     // it failed, and is retried at once or after Delay
 	OutcomeFail      Outcome = "fail"      // it failed, and goes to the error table
-	OutcomeWait      Outcome = "wait"      // it comes back after Delay, and no attempt was counted
+	OutcomeWait      Outcome = "wait"      // it comes back after Delay, 0 for at once, and no attempt was counted
 	OutcomeExpired   Outcome = "expired"   // its time to live has passed; it is removed
 	OutcomeDuplicate Outcome = "duplicate" // a message with its id was handled within the window; it is removed
 	OutcomeUndone    Outcome = "undone"    // the attempt was undone and nothing is decided: it comes back, or the next Decided has the outcome
@@ -232,7 +233,7 @@ func (o *observing) fetched(w *work, ms []store.Message) {
 		return
 	}
 	defer o.caught("Fetched")
-	o.Fetched(w.in.run.hardCtx, ObservedFetch{Endpoint: w.in.endpoint.Name, Messages: len(ms), ByLease: ms[0].Lease != 0})
+	o.Fetched(w.in.group.ctx, ObservedFetch{Endpoint: w.in.endpoint.Name, Messages: len(ms), ByLease: ms[0].Lease != 0})
 }
 
 // begun is told of an attempt, and returns the context for its handler.
@@ -253,23 +254,32 @@ func (o *observing) decided(d *delivery) {
 	}
 	defer o.caught("Decided")
 	a := d.observed(true)
-	a.Delay = d.outcome.delay
+	a.Outcome, a.Delay, a.Err = d.result()
+	o.Observer.Decided(d.ctx, a)
+}
+
+// result returns what is decided of a delivery, in public terms.
+func (d *delivery) result() (o Outcome, delay time.Duration, err error) {
 	switch d.outcome.verdict {
 	case complete:
-		a.Outcome, a.Err = OutcomeComplete, nil
 		if d.claim == store.Duplicate {
-			a.Outcome = OutcomeDuplicate
+			return OutcomeDuplicate, 0, nil
 		}
+		return OutcomeComplete, 0, nil
 	case expire:
-		a.Outcome, a.Err = OutcomeExpired, nil
+		return OutcomeExpired, 0, nil
 	case fail:
-		a.Outcome = OutcomeFail
+		return OutcomeFail, 0, d.err
 	case wait:
-		a.Outcome = OutcomeWait
+		return OutcomeWait, d.outcome.delay, d.err
+	case giveBack:
+		if d.outcome.chosen {
+			return OutcomeWait, 0, d.err
+		}
+		return OutcomeUndone, 0, d.err
 	default:
-		a.Outcome = OutcomeRetry
+		return OutcomeRetry, d.outcome.delay, d.err
 	}
-	o.Observer.Decided(d.ctx, a)
 }
 
 // undone is told that an attempt has ended without a verdict.
@@ -305,7 +315,7 @@ func (o *observing) settled(in *instance, s *settlement) {
 		return
 	}
 	defer o.caught("Settled")
-	o.Settled(in.run.hardCtx, ObservedSettle{Endpoint: in.endpoint.Name, Handled: len(s.keys) + len(s.rows) + s.gone - s.inbox.duplicates - s.expired,
+	o.Settled(in.group.ctx, ObservedSettle{Endpoint: in.endpoint.Name, Handled: len(s.keys) + len(s.rows) + s.gone - s.inbox.duplicates - s.expired,
 		Retried: len(s.retries) - s.waits, Waiting: s.waits, Failed: len(s.failures), Expired: s.expired, Duplicates: s.inbox.duplicates, Leased: len(s.leases),
 		Sent: len(s.outgoing.messages), Took: time.Since(s.began)})
 }
@@ -316,7 +326,7 @@ func (o *observing) leased(in *instance, leases map[int64]int64) {
 		return
 	}
 	defer o.caught("Leased")
-	o.Leased(in.run.hardCtx, ObservedLease{Endpoint: in.endpoint.Name, Messages: len(leases)})
+	o.Leased(in.group.ctx, ObservedLease{Endpoint: in.endpoint.Name, Messages: len(leases)})
 }
 
 func (o *observing) woken(in *instance, by WokenBy) {
@@ -324,7 +334,7 @@ func (o *observing) woken(in *instance, by WokenBy) {
 		return
 	}
 	defer o.caught("Woken")
-	o.Woken(in.run.hardCtx, ObservedWake{Endpoint: in.endpoint.Name, By: by})
+	o.Woken(in.group.ctx, ObservedWake{Endpoint: in.endpoint.Name, By: by})
 }
 
 // led is told that this process has begun to lead, or has ended to.

@@ -12,7 +12,7 @@ import (
 // Without an Observer, and with one that has no funcs, telling it costs no allocation and no look at the clock; nor does reading a
 // body of JSON allocate for its content type.
 func TestNoObserverCostsNothing(t *testing.T) {
-	in := &instance{run: &runner{hardCtx: t.Context()}, endpoint: Endpoint{Name: "sales"}}
+	in := &instance{group: &group{ctx: t.Context()}, endpoint: Endpoint{Name: "sales"}}
 	d := &delivery{batch: &batch{in: in}}
 	d.ctx = t.Context()
 	w, ms, s, out, e, failed := &work{in: in}, make([]store.Message, 3), &settlement{}, &Outgoing{}, &sending.Envelope{}, errors.New("failed")

@@ -6,7 +6,7 @@ import (
 )
 
 // SendOption changes how one message is sent or published: [To], [Delay], [At], [ExpiresIn], [WithHeader], [WithID],
-// [WithCorrelationID], [Immediately]. The send returns an error for invalid ones.
+// [WithCorrelationID], [WithReceipt], [Immediately]. The send returns an error for invalid ones.
 type SendOption func(*sendOptions)
 
 type sendOptions struct {
@@ -22,6 +22,7 @@ type sendOptions struct {
 	correlation string
 	headers     Headers
 	immediately bool
+	receipt     *Receipt
 }
 
 // To sends a command to a queue, whatever its route says. An event cannot be sent to one queue.
@@ -71,10 +72,22 @@ func WithID(id ID) SendOption { return func(o *sendOptions) { o.id = id } }
 // Default: the first message's id. Unit: UTF-8 text of at most 1,000 bytes. Cost: its bytes, in each of these messages.
 func WithCorrelationID(id string) SendOption { return func(o *sendOptions) { o.correlation = id } }
 
-// Immediately allows Client.Send, SendMany and Publish inside a handler: the message is sent whether or not the handler
-// succeeds, and once for each attempt.
+// Immediately allows Client.Send, SendMany, SendBatch and Publish inside a handler: the message is sent whether or not the
+// handler succeeds, and once for each attempt.
 // Default: such a call is refused with ErrInHandler. Unit: on or off. Cost: a transaction of its own.
 func Immediately() SendOption { return func(o *sendOptions) { o.immediately = true } }
+
+// receiptOf returns where the options want a receipt; nil: they do not.
+func receiptOf(options []SendOption) *Receipt {
+	if len(options) == 0 {
+		return nil
+	}
+	var o sendOptions
+	for _, option := range options {
+		option(&o)
+	}
+	return o.receipt
+}
 
 func collect(options []SendOption) (o sendOptions, err error) {
 	for _, option := range options {

@@ -20,12 +20,19 @@ type pace struct {
 	ended    int           // plain handlers that have ended
 	most     int           // to have in hand, learnt from a batch that was not done by the hold limit; 0: what the mean says
 	meanSize int           // of messages, in bytes; 0: none has come
+	share    int           // to fetch at least for batch handlers, learnt from what handlers began; 0: as many as they may get
 }
 
 // took learns how long a plain handler took, tookTx a HandleTx handler.
 func (p *pace) took(took time.Duration) {
 	learn(&p.mean, took)
 	p.ended++
+}
+
+// tookChunk is took for a call with so many messages.
+func (p *pace) tookChunk(took time.Duration, messages int) {
+	learn(&p.mean, took/time.Duration(messages))
+	p.ended += messages
 }
 
 func (p *pace) tookTx(took time.Duration) {
@@ -81,6 +88,28 @@ func (p *pace) cut(late, early bool, ended, concurrency int) {
 	case p.most > 0:
 		p.most += p.most/32 + 1
 	}
+}
+
+// shared learns from a batch how many messages are worth fetching for batch handlers: where most go to other handlers, which begin few
+// before it is settled, the rest would only have been locked.
+func (p *pace) shared(fetched, begun int) {
+	switch {
+	case begun < fetched:
+		p.share = max(begun, 1)
+	case p.share > 0:
+		p.share *= 2
+	}
+}
+
+// forBatches returns how many messages to fetch at least for batch handlers that may get so many.
+func (p *pace) forBatches(most int) int {
+	if p.share > most {
+		p.share = 0
+	}
+	if p.share > 0 {
+		most = p.share
+	}
+	return most
 }
 
 // isSlowTx reports whether HandleTx handlers of the instance may keep their connections for long: they usually do, nothing is

@@ -3,6 +3,7 @@ package sqlq
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -35,16 +36,17 @@ func (p *pauses) begin() int {
 func (r *runner) readPaused(ctx context.Context, c *session.Conn) error {
 	var paused []store.Paused
 	reading, b := r.pauses.begin(), &pgx.Batch{}
-	r.client.store.Queues.Paused(b, r.endpoints(), &paused)
+	queues := namesOf(r.instances.now())
+	r.client.store.Queues.Paused(b, queues, &paused)
 	if err := c.SendBatch(ctx, b).Close(); err != nil {
 		return fmt.Errorf("read which queues are paused: %w", err)
 	}
-	r.learnPaused(reading, paused)
+	r.learnPaused(reading, queues, paused)
 	return nil
 }
 
-// learnPaused pauses and resumes the instances as a reading says.
-func (r *runner) learnPaused(reading int, paused []store.Paused) {
+// learnPaused pauses and resumes the instances of queues as a reading says.
+func (r *runner) learnPaused(reading int, queues []string, paused []store.Paused) {
 	r.pauses.mu.Lock()
 	defer r.pauses.mu.Unlock()
 	if reading < r.pauses.learnt {
@@ -55,7 +57,10 @@ func (r *runner) learnPaused(reading int, paused []store.Paused) {
 	for i := range paused {
 		marks[paused[i].Queue] = &paused[i]
 	}
-	for _, in := range r.instances {
+	for _, in := range r.instances.now() {
+		if !slices.Contains(queues, in.endpoint.Name) {
+			continue // it has come since
+		}
 		if mark := marks[in.endpoint.Name]; mark != nil {
 			in.pause(mark)
 		} else {
@@ -102,7 +107,7 @@ func (in *instance) missing(err error) {
 	if in.lookout.notYet(time.Now().Add(time.Second)) {
 		in.client.log.Error("sqlq: cannot receive; trying every second", "endpoint", in.endpoint.Name, "err", err)
 	}
-	in.run.life.after(time.Second+time.Millisecond, in.run.dispatcher.kick)
+	in.group.life.after(time.Second+time.Millisecond, in.run.dispatcher.kick)
 }
 
 // present notes that the queue is there.

@@ -65,7 +65,7 @@ func beats(t testing.TB, pool *pgxpool.Pool, endpoint string) {
 		if err := pool.QueryRow(t.Context(), `SELECT clock_timestamp()`).Scan(&since); err != nil {
 			t.Fatal(err)
 		}
-		eventuallyCount(t, pool, 0, `SELECT count(*) FROM sqlq.instance WHERE endpoint = $1 AND drained_at IS NULL AND heartbeat_at <= $2`, endpoint, since)
+		eventuallyCount(t, pool, 0, `SELECT count(*) FROM sqlq.instance WHERE endpoint = $1 AND drained_at IS NULL AND crashed_at IS NULL AND heartbeat_at <= $2`, endpoint, since)
 	}
 }
 

@@ -29,11 +29,15 @@ func (c *Client) PublishTx(ctx context.Context, tx DBTX, m Message, options ...S
 		return fmt.Errorf("%s: %w", about("publish", m), err)
 	}
 	return c.enclose(ctx, m, true, nil, options, func(ctx context.Context, e sending.Envelope) error {
+		var copies int
 		var err error
 		if e.Deferred() {
-			_, err = c.store.Delayed.Defer(ctx, tx, e.Queue, e.Outgoing, !c.config.NoNotify)
+			copies, err = c.store.Delayed.Defer(ctx, tx, e.Queue, e.Outgoing, !c.config.NoNotify)
 		} else {
-			err = c.store.Sending.PublishOne(ctx, tx, e.Outgoing, !c.config.NoNotify)
+			copies, err = c.store.Sending.PublishOne(ctx, tx, e.Outgoing, !c.config.NoNotify)
+		}
+		if e.Copies != nil {
+			*e.Copies = copies
 		}
 		return c.config.observing.sent(ctx, &e, 1, nil, c.sendError(err, e))
 	})

@@ -38,17 +38,27 @@ type receiver struct {
 
 	held     atomic.Pointer[batch]    // whose handlers run; nil: none
 	handling atomic.Pointer[delivery] // whose HandleTx handler runs; nil: none
+	replaced atomic.Bool              // that handler does not end, and another receiver has taken this one's place
+	ended    chan struct{}            // closed when it has returned
 }
 
-// receive serves the dispatcher until it is closed.
+func newReceiver(r *runner, spare bool) *receiver {
+	return &receiver{link: link{run: r}, spare: spare, cut: make(chan struct{}, 1), ended: make(chan struct{})}
+}
+
+// receive serves the dispatcher until it is closed, or the receiver was replaced.
 func (r *receiver) receive() {
+	defer close(r.ended)
 	defer r.disconnect()
 	for {
 		w, ok := r.next()
 		if !ok {
 			return
 		}
-		r.serve(w)
+		if r.serve(w); r.replaced.Load() {
+			r.run.dispatcher.leftBehind(-1)
+			return
+		}
 	}
 }
 
@@ -89,6 +99,10 @@ func (r *receiver) serve(w work) {
 		if len(w.finished) > 0 {
 			settleAll(&r.link, w.in, w.finished)
 			w.finished = nil
+		}
+		if r.replaced.Load() {
+			r.putBack(w)
+			return
 		}
 		if err := r.connect(); err != nil {
 			r.putBack(w)
@@ -258,10 +272,10 @@ func (r *receiver) take(ctx context.Context, w *work, ms []store.Message) (*batc
 // not longer than minHold when somebody needs the connection. HandleTx handlers run here, one after the other.
 func (r *receiver) hold(b *batch) {
 	limit := r.run.client.config.HoldLimit
-	r.run.dispatcher.hold(r)
-	defer r.run.dispatcher.unhold(r)
 	r.held.Store(b)
 	defer r.held.Store(nil)
+	r.run.dispatcher.hold(r)
+	defer r.run.dispatcher.unhold(r)
 	select {
 	case <-r.cut:
 	default:
@@ -273,7 +287,7 @@ func (r *receiver) hold(b *batch) {
 	if b.ended || r.conn.IsClosed() {
 		return // others can have what is still being handled
 	}
-	if r.run.dispatcher.isDraining() { // its cut may have come too early
+	if b.in.phase.isDraining() || b.in.endpoint.pulling != nil { // its cut may have come too early; or it is left to callers when they end
 		limit = min(minHold, limit)
 	}
 	timer := time.NewTimer(max(0, limit-time.Since(b.began)))

@@ -110,14 +110,20 @@ func (tx *receiveTx) keepAlive() {
 	tx.ping.Reset(pingEvery)
 }
 
-// run calls the handler of a delivery and leaves the transaction with its work, or without any of it, ready for the
+// run calls the handler of a delivery, or that of the chunk that begins with it, and leaves the transaction with its work, or without any of it, ready for the
 // next. The verdict says whether the returned error decides about the message. It does not return when the handler ends
 // its goroutine; called again, it deals with that.
-func (tx *receiveTx) run(d *delivery) error {
+func (tx *receiveTx) run(d *delivery, c *chunk) error {
 	err := errGoexit
-	if d.exited {
+	switch {
+	case d.exited && c != nil:
+		c.check()
+		fallthrough
+	case d.exited:
 		d.exited = false
-	} else {
+	case c != nil:
+		err = tx.in.handlers.invokeChunk(c, tx.handOut(d))
+	default:
 		err = tx.in.handlers.invoke(d, tx.handOut(d))
 	}
 	tx.takeBack()
@@ -171,7 +177,7 @@ func (tx *receiveTx) run(d *delivery) error {
 	switch {
 	case tx.waited && tx.limited || tx.deadlock && (tx.limited || tx.in.refusals.mayWait([]*delivery{d})):
 		tx.verdict = txYields
-	case displaced || tx.workers > 0 && !errors.As(err, &named) && !errors.Is(err, ErrUndecodable):
+	case displaced || tx.workers > 0 && !errors.As(err, &named) && !errors.Is(err, ErrUndecodable) && givenBackBy(err) == nil:
 		tx.verdict = txAgain
 	}
 	return err

@@ -167,6 +167,12 @@ func encodes(oid uint32, arg any) bool {
 		return oid == pgtype.Int8OID || oid == pgtype.Int4OID && arg == int64(int32(arg))
 	case time.Time:
 		return oid == pgtype.TimestamptzOID
+	case []int64, []int:
+		return oid == pgtype.Int8ArrayOID
+	case []int32:
+		return oid == pgtype.Int4ArrayOID
+	case []string:
+		return oid == pgtype.TextArrayOID
 	}
 	return false
 }

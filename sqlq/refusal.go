@@ -29,7 +29,7 @@ type refusals struct {
 	batches  seldom
 }
 
-// mostRemembered bounds the messages that are remembered: beyond it all are forgotten.
+// mostRemembered limits how many messages or message types are remembered: beyond it all are forgotten.
 const mostRemembered = 10_000
 
 func newRefusals() refusals {
@@ -182,7 +182,7 @@ func (d *delivery) wait(pause time.Duration, why error) {
 // setAside leaves the row of a held delivery alone for a while.
 func (in *instance) setAside(seq int64, pause time.Duration) {
 	in.refusals.add(seq)
-	in.run.life.after(pause, func() {
+	in.group.life.after(pause, func() {
 		in.refusals.remove(seq)
 		in.source.freedSpans(span{seq, seq})
 		in.wake()
@@ -191,15 +191,15 @@ func (in *instance) setAside(seq int64, pause time.Duration) {
 
 // keep has a leased or removed delivery settled again after a pause. A draining process cannot wait for it.
 func (in *instance) keep(d *delivery, pause time.Duration) (keeps bool) {
-	if in.run.dispatcher.isDraining() {
+	if in.phase.isDraining() {
 		return false
 	}
 	in.hand.keep(d)
-	if in.run.dispatcher.isDraining() { // which began in between
+	if in.phase.isDraining() { // which began in between
 		in.hand.releaseKept()
 		return true
 	}
-	in.run.life.after(pause, func() {
+	in.group.life.after(pause, func() {
 		in.hand.retryKept(d)
 		in.run.dispatcher.kick()
 	})

@@ -59,6 +59,9 @@ func (c *Client) SendTx(ctx context.Context, tx DBTX, m Message, options ...Send
 		} else {
 			err = c.store.Sending.InsertOne(ctx, tx, e.Queue, e.Outgoing, !c.config.NoNotify)
 		}
+		if err == nil && e.Copies != nil {
+			*e.Copies = 1
+		}
 		return c.config.observing.sent(ctx, &e, 1, nil, c.sendError(err, e))
 	})
 }
@@ -88,39 +91,28 @@ func checkTransaction(tx DBTX) error {
 func inTransaction(c *pgx.Conn) bool { return c.IsClosed() || c.PgConn().TxStatus() != 'I' } // a closed one has its own error
 
 // SendMany sends commands, each to its queue, in one transaction: all of them or none. The options apply to each
-// message; WithID is refused. It is the fastest way to send thousands. It returns the errors of Send; an error about
-// one message says which.
+// message; WithID and WithReceipt are refused. It is the fastest way to send thousands. It returns the errors of Send; an error about
+// one message says which. For events, or options for each message, see SendBatch.
 func (c *Client) SendMany(ctx context.Context, ms []Message, options ...SendOption) error {
 	if err := c.usable(ctx, "send many", options); err != nil {
 		return err
 	}
-	if o, _ := collect(options); o.id != (ID{}) {
-		return errors.New("send many: WithID would give every message the same id: send them one by one, or let each get its own")
+	switch o, _ := collect(options); {
+	case o.id != (ID{}):
+		return errors.New("send many: WithID would give every message the same id: leave it out, or use SendBatch, where each message has its own options")
+	case o.receipt != nil:
+		return errors.New("send many: WithReceipt is for a single message: use SendBatch, which returns a receipt for each")
 	}
-	all := make([]sending.Envelope, 0, len(ms))
-	var observed []context.Context // of each, where somebody observes
-	told := func(err error) error {
-		for i, ctx := range observed {
-			_ = c.config.observing.sent(ctx, &all[i], len(ms), nil, err)
-		}
-		return err
-	}
+	b := &enclosed{client: c, n: len(ms), all: make([]sending.Envelope, 0, len(ms))}
 	for i, m := range ms {
-		err := c.enclose(ctx, m, false, nil, options, func(ctx context.Context, e sending.Envelope) error {
-			all = append(all, e)
-			if c.config.observing != nil {
-				observed = append(observed, ctx)
-			}
-			return nil
-		})
-		if err != nil {
-			return told(fmt.Errorf("message %d of %d: %w", i+1, len(ms), err))
+		if err := b.add(ctx, i, m, false, options); err != nil {
+			return b.tell(fmt.Errorf("message %d of %d: %w", i+1, len(ms), err))
 		}
 	}
-	if err := c.sender.SendAll(ctx, all); err != nil {
-		return told(c.sendError(err, all...))
+	if err := c.sender.SendAll(ctx, b.all); err != nil {
+		return b.tell(c.sendError(err, b.all...))
 	}
-	return told(nil)
+	return b.tell(nil)
 }
 
 // verbOf names what is done with a message in an error.
@@ -133,29 +125,37 @@ func verbOf(publish bool) string {
 
 // about names a message in an error.
 func about(verb string, m Message) string {
-	if m == nil {
+	if isNil(m) {
 		return verb
 	}
-	return verb + " " + m.MessageType()
+	messageType := m.MessageType()
+	if rawOf(m) != nil && checkTypeName(messageType) != nil {
+		return verb // its type may be anything
+	}
+	return verb + " " + messageType
 }
 
 // enclose checks, routes and encodes a message, passes it through the middleware and hands its envelope to last. in is
 // the delivery whose handler sends it, if one does.
 func (c *Client) enclose(ctx context.Context, m Message, publish bool, in *Incoming, options []SendOption, last func(context.Context, sending.Envelope) error) error {
 	verb := verbOf(publish)
-	if m == nil {
+	if isNil(m) {
 		return fmt.Errorf("%s: the message is nil", verb)
+	}
+	out := &Outgoing{Type: m.MessageType(), Message: m}
+	if err := checkTypeName(out.Type); err != nil {
+		return fmt.Errorf("%s: %w", verb, err)
 	}
 	o, err := collect(options)
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", verb, m.MessageType(), err)
+		return fmt.Errorf("%s %s: %w", verb, out.Type, err)
 	}
-	out := &Outgoing{ID: o.id, Type: m.MessageType(), Headers: o.headers, Message: m}
+	if o.receipt != nil {
+		*o.receipt = Receipt{}
+	}
+	out.ID, out.Headers = o.id, o.headers
 	if out.Headers == nil {
 		out.Headers = Headers{} // middleware may add some
-	}
-	if err := checkTypeName(out.Type); err != nil {
-		return fmt.Errorf("%s: %w", verb, err)
 	}
 	if out.Queue, err = c.route(m, publish, o.to); err != nil {
 		return fmt.Errorf("%s %s: %w", verb, out.Type, err)
@@ -163,9 +163,9 @@ func (c *Client) enclose(ctx context.Context, m Message, publish bool, in *Incom
 	if out.ID == (ID{}) {
 		out.ID = NewID()
 	}
-	codec := c.config.codecs.encoding(m)
-	if out.Body, err = codec.Encode(m); err != nil {
-		return fmt.Errorf("%s %s: %w as %s: %w", verb, out.Type, ErrEncode, codec.ContentType, err)
+	var contentType string
+	if out.Body, contentType, err = c.config.codecs.encode(m); err != nil {
+		return fmt.Errorf("%s %s: %w", verb, out.Type, err)
 	}
 	typ, queue := out.Type, out.Queue
 	send := func(ctx context.Context, out *Outgoing) error {
@@ -184,10 +184,13 @@ func (c *Client) enclose(ctx context.Context, m Message, publish bool, in *Incom
 		}
 		ctx = c.config.observing.sending(ctx, out, publish, in)
 		var err error
-		if e.Headers, err = c.headers(out, in, codec.ContentType, o.correlation); err != nil {
+		if e.Headers, err = c.headers(out, in, contentType, o.correlation); err != nil {
 			return c.config.observing.sent(ctx, &e, 1, in, fmt.Errorf("%s %s: %w", verb, out.Type, err))
 		}
-		return last(ctx, e)
+		if o.receipt == nil {
+			return last(ctx, e)
+		}
+		return o.receipt.write(e, in, func(e sending.Envelope) error { return last(ctx, e) })
 	}
 	for i := len(c.config.SendMiddleware) - 1; i >= 0; i-- {
 		send = c.config.SendMiddleware[i](send)
@@ -241,6 +244,8 @@ func (c *Client) sendError(err error, all ...sending.Envelope) error {
 	queues := queuesOf(all)
 	what := fmt.Sprintf("send %s to queue %q", all[0].Type, all[0].Queue)
 	switch {
+	case len(queues) == 0 && len(all) > 1:
+		what = fmt.Sprintf("publish %d events to their subscribers", len(all))
 	case len(queues) == 0:
 		what = fmt.Sprintf("publish %s to its subscribers", all[0].Type)
 	case len(queues) > 1:
@@ -315,6 +320,9 @@ func (r *routes) declare(endpoints []Endpoint) {
 // route returns the queue of a command, "" for an event, or says why there is none.
 func (c *Client) route(m Message, publish bool, to string) (string, error) {
 	_, event := m.(Event)
+	if rawOf(m) != nil {
+		event = publish
+	}
 	switch {
 	case publish && !event:
 		return "", fmt.Errorf("%w: send it; if it is an event, give its type the method IsEvent()", ErrNotEvent)

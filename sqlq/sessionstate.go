@@ -1,6 +1,7 @@
 package sqlq
 
 import (
+	"context"
 	"regexp"
 	"slices"
 	"strings"
@@ -52,9 +53,9 @@ type watched struct {
 
 // settingNames learns which custom settings handlers use.
 type settingNames struct {
-	mu      sync.Mutex
-	now     atomic.Pointer[watched]
-	inquire sync.Once // what functions set
+	mu    sync.Mutex
+	now   atomic.Pointer[watched]
+	asked atomic.Bool // what functions set
 }
 
 func (n *settingNames) watched() *watched {
@@ -88,19 +89,24 @@ func (n *settingNames) learn(names []string) {
 
 // learnSettings asks the database once which custom settings its functions set. Without an answer those stay unknown.
 func (l *link) learnSettings() {
-	c := l.run.client
-	if !slices.ContainsFunc(l.run.instances, func(in *instance) bool { return in.hasTx }) {
-		return
-	}
-	c.settings.inquire.Do(func() {
+	if slices.ContainsFunc(l.run.instances.now(), func(in *instance) bool { return in.hasTx }) {
 		ctx, cancel := l.timeout()
 		defer cancel()
-		names, err := c.store.Sessions.SettingsInFunctions(ctx, l.conn)
-		if err != nil {
-			c.log.Debug("sqlq: cannot read which settings the functions of the database make", "err", err)
-		}
-		c.settings.learn(names)
-	})
+		l.run.client.settings.ask(ctx, l.run.client, l.conn)
+	}
+}
+
+// ask asks the database, unless it has answered.
+func (n *settingNames) ask(ctx context.Context, c *Client, db store.DBTX) {
+	if n.asked.Load() {
+		return
+	}
+	names, err := c.store.Sessions.SettingsInFunctions(ctx, db)
+	if err != nil {
+		c.log.Debug("sqlq: cannot read which settings the functions of the database make", "err", err)
+	}
+	n.learn(names)
+	n.asked.Store(ctx.Err() == nil)
 }
 
 // changed returns the names of what differs between two states.
@@ -180,6 +186,9 @@ const apartFor = 10 * time.Minute
 func (s *solos) learnApart(messageType string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.apartUntil) > mostRemembered { // Endpoint.Otherwise gets any number of types
+		clear(s.apartUntil)
+	}
 	s.apartUntil[messageType] = time.Now().Add(apartFor)
 }
 
@@ -206,6 +215,14 @@ func (s *solos) wentAlone(d *delivery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.alone, d.stored.id)
+}
+
+// isAlone reports whether a message is to have a transaction of its own.
+func (s *solos) isAlone(d *delivery) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, alone := s.alone[d.stored.id]
+	return alone
 }
 
 // mayJoin says whether a message may run behind others in their transaction.

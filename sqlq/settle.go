@@ -105,7 +105,7 @@ func (l *link) judge(in *instance, back setback, ds []*delivery, err error) (ref
 
 // settleFinished settles what has left its batch and is finished, of all instances.
 func settleFinished(l *link) {
-	for _, in := range l.run.instances {
+	for _, in := range l.run.instances.now() {
 		settleAll(l, in, in.hand.toSettle())
 	}
 }

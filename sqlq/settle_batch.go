@@ -49,12 +49,13 @@ func (h heldBatch) settled(s *settlement, committed bool, err error) {
 		h.l.trouble.Reset()
 		in.count(s)
 		in.leased(s.running, s.leases, s.by)
-		if b.freed {
+		switch drains := in.phase.isDraining(); {
+		case drains && (b.freed || len(s.back) > 0):
+			in.bell.CallOthers()
+		case drains || !b.freed:
+		default:
 			in.freed(b)
-			switch {
-			case h.l.run.dispatcher.isDraining():
-				in.bell.CallOthers()
-			case !in.hasRoom():
+			if !in.hasRoom() {
 				in.bell.Overflow()
 			}
 		}
@@ -166,7 +167,7 @@ var lookAgainAfter = []time.Duration{10 * time.Millisecond, 100 * time.Milliseco
 // lookAgain has the instance look for messages from seq on that a lost connection held, or may have held.
 func (in *instance) lookAgain(seq int64) {
 	for _, after := range lookAgainAfter {
-		in.run.life.after(after, func() { in.freedFrom(seq) })
+		in.group.life.after(after, func() { in.freedFrom(seq) })
 	}
 }
 

@@ -29,6 +29,7 @@ type settlement struct {
 	failed   []*delivery // of failures
 	back     []*delivery // that go back as they came
 	expired  int         // removed without being handled: their time to live had passed
+	told     []told      // what Endpoint.Settled is told after the commit
 
 	riders   []rider
 	room     [2]rider
@@ -64,6 +65,11 @@ func (s *settlement) ride(d *delivery, how howEnds) {
 
 // add takes a decided delivery in.
 func (s *settlement) add(d *delivery) {
+	if s.in.outcomes != nil {
+		if t, ok := s.in.outcomes.of(d); ok {
+			s.told = append(s.told, t)
+		}
+	}
 	if d.goesBack() {
 		s.back = append(s.back, d)
 		s.ride(d, notHandled)
@@ -89,6 +95,9 @@ func (s *settlement) add(d *delivery) {
 			retry.Attempt, retry.Headers = int(d.before), d.waited
 		} else {
 			retry.Attempt, retry.Headers, retry.Stamped = d.made(), d.headersUpToFirstFailure(), true
+		}
+		if retry.Headers == nil && d.crashes { // the row's say that the process died in this attempt, which it has not
+			retry.Headers, retry.Stamped = d.headersAsFetched(), false
 		}
 		s.retries, s.delayed = append(s.retries, retry), append(s.delayed, d)
 	}
@@ -132,4 +141,5 @@ func (in *instance) count(s *settlement) {
 	}
 	in.refusals.over(s.failed)
 	in.counts.settled(s)
+	in.outcomes.put(s.told)
 }

@@ -19,6 +19,7 @@ import (
 type slots struct {
 	hand     *hand
 	handlers *handlers
+	chunks   bool // some of the handlers are batch handlers outside of the receive transaction
 	life     *life
 	isIdle   func() bool // reports whether slots stand idle although the queue may hold messages; called with the hand's mutex
 	kick     func()      // says that the instance may want something
@@ -26,10 +27,10 @@ type slots struct {
 
 // start starts so many, as far as there may be more. The caller has the hand's mutex.
 func (s *slots) start(n int) {
-	for range min(n, s.hand.endpoint.Concurrency-s.hand.busy) {
+	for range min(n, s.hand.concurrency-s.hand.busy) {
 		s.hand.busy++
 		s.life.goroutines.Add(1)
-		go s.slot(nil)
+		go s.slot(nil, nil)
 	}
 }
 
@@ -40,46 +41,77 @@ func (s *slots) startMore(most int) {
 	s.start(min(most, s.hand.states[waiting]))
 }
 
+// resize has so many messages handled at a time from now on. Handlers that run are not ended for it.
+func (s *slots) resize(concurrency int) {
+	s.hand.mu.Lock()
+	s.hand.concurrency = concurrency
+	s.start(s.hand.states[waiting])
+	s.hand.mu.Unlock()
+	s.kick()
+}
+
 // slot handles messages until there are none. A handler may end its goroutine before; then another goes on with exited, the
-// delivery that it had.
-func (s *slots) slot(exited *delivery) {
+// delivery that it had, and c, the chunk that begins with it, if there is one.
+func (s *slots) slot(exited *delivery, c *chunk) {
 	d, began := exited, time.Now()
 	defer func() {
 		if d != nil && d.exited {
-			go s.slot(d)
+			go s.slot(d, c)
 			return
 		}
 		s.life.goroutines.Done()
 	}()
-	if exited != nil {
+	switch {
+	case exited == nil:
+	case c != nil:
+		s.handlers.goexitChunk(c)
+	default:
 		s.handlers.goexit(exited)
 	}
-	for d = s.take(exited, 0); d != nil; {
-		s.handlers.handle(d, nil)
+	for d, c = s.take(exited, c, 0); d != nil; {
+		if c == nil {
+			s.handlers.handle(d, nil)
+		} else {
+			s.handlers.handleChunk(c)
+		}
 		now := time.Now()
-		d, began = s.take(d, now.Sub(began)), now
+		d, c = s.take(d, c, now.Sub(began))
+		began = now
 	}
 }
 
-// take ends a finished delivery that took so long, if one is given, and returns the next; nil ends the slot.
-func (s *slots) take(finished *delivery, took time.Duration) *delivery {
+// take ends a finished delivery that took so long, if one is given, or the chunk that begins with it; and returns the next, with the chunk
+// that it was taken for, if it is to be handled in one call with others. Without a next the slot ends.
+func (s *slots) take(finished *delivery, chunked *chunk, took time.Duration) (d *delivery, c *chunk) {
 	h := s.hand
 	h.mu.Lock()
-	if finished != nil {
+	switch {
+	case finished == nil:
+	case chunked != nil:
+		chunked.finish(h, took)
+	default:
 		h.pace.took(took)
 		h.finish(finished)
+		if s.chunks {
+			s.handlers.singles.over(finished)
+		}
 	}
-	d := s.next()
-	if d == nil {
+	if h.busy <= h.concurrency { // else one slot less is wanted
+		d = s.next()
+	}
+	switch {
+	case d == nil:
 		h.busy--
 		h.tellEmpty()
+	case s.chunks:
+		c = s.chunkOf(d)
 	}
 	kick := len(h.finished) > 0 || h.isIdle() && s.isIdle()
 	h.mu.Unlock()
 	if kick {
 		s.kick()
 	}
-	return d
+	return d, c
 }
 
 // next takes the next message that waits. The caller has the hand's mutex.
@@ -122,8 +154,8 @@ func (s *slots) nextAllowed(now time.Time) *delivery {
 }
 
 // handlers are an endpoint's handlers, by message type, and bring a delivery to its verdict: the slot's goroutine does, or the
-// receiver's on whose connection it runs. Its fields are unchanged once the instance is made, but for the breakers, which have locks
-// of their own.
+// receiver's on whose connection it runs. Its fields are unchanged once the instance is made, but for byType, singles and
+// the breakers, which have locks of their own.
 type handlers struct {
 	client   *Client
 	endpoint *Endpoint
@@ -131,9 +163,10 @@ type handlers struct {
 	life     *life
 	hand     *hand
 	refusals *refusals
-	byType   map[string]*handling
+	byType   *handlings
 	opened   atomic.Int32 // breakers that are open
 	apart    apart
+	singles  singles // messages that batch handlers get by themselves
 
 	slowed    func() // a breaker has opened
 	recovered func() // one has closed
@@ -158,7 +191,6 @@ func (h *handlers) handle(d *delivery, tx *receiveTx) {
 
 // decided says whether the verdict on a delivery is known without its handler.
 func (h *handlers) decided(d *delivery) bool {
-	policy := h.endpoint.Retry
 	switch {
 	case d.hasExpired():
 		d.outcome = outcome{verdict: expire}
@@ -178,7 +210,7 @@ func (h *handlers) decided(d *delivery) bool {
 		}
 	case d.handler.inTx && h.refusals.timesLost(d) >= maxLost:
 		d.err = fmt.Errorf("%w, %d times: read to the end what it asks for, and leave no rows open for longer than 10 s; the server's log says what ended the connection", ErrConnectionLost, maxLost)
-	case d.crashes && d.made() >= policy.attempts():
+	case h.endpoint.Retry.hasCrashedTooOften(d):
 		d.err = fmt.Errorf("%w, %s times: find out why (out of memory, os.Exit, a panic in a goroutine of the handler's?), then replay it", ErrCrashed, d.Headers[headerCrashes])
 	default:
 		return false
@@ -186,7 +218,7 @@ func (h *handlers) decided(d *delivery) bool {
 	if !errors.Is(d.err, ErrCrashed) { // those attempts are all counted
 		d.attempts.Add(1)
 	}
-	d.outcome = policy.decide(d.made(), Unrecoverable(d.err), 0)
+	d.outcome = outcome{verdict: fail}
 	h.failed(d)
 	return true
 }
@@ -214,14 +246,13 @@ func (h *handlers) awaitHandler(d *delivery) bool {
 // attempt runs the handler of a delivery to its verdict, immediate retries included. It does not return when the handler
 // ends its goroutine; with a tx it goes on when it is called again.
 func (h *handlers) attempt(d *delivery, tx *receiveTx) {
-	policy := h.endpoint.Retry
 	for {
 		if !d.exited {
 			d.begin(int(d.attempts.Add(1)))
 		}
 		if tx != nil {
 			began := time.Now()
-			d.err = tx.run(d)
+			d.err = tx.run(d, nil)
 			h.hand.tookTx(time.Since(began))
 		} else {
 			d.err = h.invoke(d, nil)
@@ -236,17 +267,14 @@ func (h *handlers) attempt(d *delivery, tx *receiveTx) {
 			h.client.config.observing.undone(d)
 			return
 		}
-		d.outcome = policy.decide(d.made(), d.err, h.client.config.rand())
+		h.decide(d)
 		h.client.config.observing.decided(d)
 		if d.outcome.verdict != retryNow {
 			break
 		}
 	}
 	if d.err == nil {
-		if d.handler.success() {
-			h.opened.Add(-1)
-			h.recovered()
-		}
+		h.succeeded(d)
 		return
 	}
 	d.out = nil
@@ -270,28 +298,11 @@ func (h *handlers) goexit(d *delivery) {
 // for the mover, so that the attempt is written down.
 func (h *handlers) refused(d *delivery, err error) {
 	d.err, d.out = err, nil
-	if d.outcome = h.endpoint.Retry.decide(d.made(), err, h.client.config.rand()); d.outcome.verdict == retryNow {
+	if h.decide(d); d.outcome.verdict == retryNow {
 		d.outcome = outcome{verdict: retryLater}
 	}
 	h.client.config.observing.decided(d)
 	h.failed(d)
-}
-
-// failed records a failed attempt. What no handler has seen says nothing about the endpoint's health.
-func (h *handlers) failed(d *delivery) {
-	if d.broken != nil || errors.Is(d.err, ErrUndecodable) || errors.Is(d.err, ErrUnknownType) || errors.Is(d.err, ErrCrashed) {
-		return
-	}
-	if d.handler == nil {
-		return
-	}
-	now := time.Now()
-	if d.handler.failure(now, d.made() > 1+h.endpoint.Retry.Immediate || d.failedBefore()) {
-		h.opened.Add(1)
-		h.slowed()
-		h.client.log.WarnContext(d.ctx, "sqlq: messages of a type fail one after the other; slowing it to one probe at a time", "endpoint", h.endpoint.Name, "type", d.stored.messageType, "err", loggedError(d.err))
-	}
-	d.handler.arm(now, h.life, h.probe)
 }
 
 // invoke calls the handler inside of its middleware. It does not return when the handler ends its goroutine.
@@ -299,7 +310,7 @@ func (h *handlers) invoke(d *delivery, tx pgx.Tx) error {
 	d.exited = true
 	err := call(func() error {
 		ctx, inner, outer := h.client.config.observing.begun(h.ctx, d), h.endpoint.Middleware, h.client.config.HandleMiddleware
-		if len(inner)+len(outer) == 0 {
+		if len(inner)+len(outer) == 0 || d.handler.batching != nil {
 			return d.handler.run(ctx, tx, &d.Incoming)
 		}
 		handle := func(ctx context.Context, incoming *Incoming) error { return d.handler.run(ctx, tx, incoming) }

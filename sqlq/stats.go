@@ -11,7 +11,7 @@ import (
 type Stats struct {
 	// Listening reports whether LISTEN works, so that senders wake the endpoints. Otherwise they poll: see Config.PollInterval.
 	Listening bool
-	// Endpoints are the endpoints given to Run, in their order; empty while it does not run.
+	// Endpoints are those that Run and Start have taken up, in the order in which they began; empty while none runs.
 	Endpoints []EndpointStats
 }
 
@@ -63,7 +63,7 @@ func (c *Client) Stats() Stats {
 	r := c.runner
 	var instances []*instance
 	if r != nil {
-		instances = r.instances
+		instances = r.instances.now()
 	}
 	c.mu.Unlock()
 	if len(instances) == 0 {
@@ -71,6 +71,9 @@ func (c *Client) Stats() Stats {
 	}
 	s := Stats{Listening: r.listener.Hears()}
 	for _, in := range instances {
+		if in.phase.isStarting() {
+			continue
+		}
 		e := in.counts.now()
 		e.Name = in.endpoint.Name
 		e.Running, e.Waiting = in.hand.working(in.hasTx)

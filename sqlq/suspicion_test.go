@@ -14,9 +14,10 @@ func TestSuspicionThatRunsOut(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		rung := 0
-		in := &instance{run: &runner{}, bell: wakeup.NewBell(wakeup.Bell{Rung: func(wakeup.Reason) { rung++ }})}
-		in.suspicion.life, in.suspicion.ranOut = &in.run.life, in.lookFromLow
-		defer in.run.life.end(time.Second)
+		var l life
+		in := &instance{bell: wakeup.NewBell(wakeup.Bell{Rung: func(wakeup.Reason) { rung++ }})}
+		in.suspicion.life, in.suspicion.ranOut = &l, in.lookFromLow
+		defer l.end(time.Second)
 		in.source.at.high = 1000
 		looks := func(when string, want int) {
 			t.Helper()

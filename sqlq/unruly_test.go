@@ -194,6 +194,7 @@ func TestQueueGoneKeepsHeaders(t *testing.T) {
 		{`{"sqlq-crashes":"1","sqlq-replays":"7","z":"\u0000"}`, `{"z":"\u0000"}`, 7, ``},
 		{`{"a":"\",\"sqlq-replays\":\"9\"","sqlq-replays":"2","sqlq-replays":"3"}`, `{"a":"\",\"sqlq-replays\":\"9\""}`, 3, ``},
 		{`{"sqlq-content-type":"text/x","sqlq-replays":"3"}`, `{"sqlq-content-type":"text/x"}`, 3, ``},
+		{`{"x\"sqlq-replays":"9","sqlq-replays":"3","y,\"sqlq-first-failed-at":"2026-01-02T03:04:05Z"}`, `{"x\"sqlq-replays":"9","y,\"sqlq-first-failed-at":"2026-01-02T03:04:05Z"}`, 3, ``},
 		{`["sqlq-replays"]`, `["sqlq-replays"]`, 0, ``},
 		{`"sqlq-replays"`, `"sqlq-replays"`, 0, ``},
 		{`{"sqlq-first-failed-at":"tomorrow","sqlq-replays":"many"}`, ``, 0, ``},

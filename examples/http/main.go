@@ -54,6 +54,14 @@ func run(ctx context.Context) error {
 		return err
 	}
 
+	// Run drains at the first signal; the second one cancels what is still being handled. Until then the front may send.
+	context.AfterFunc(ctx, func() {
+		again, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		<-again.Done()
+		_ = client.Close(again)
+	})
+
 	listener, err := net.Listen("tcp", cmp.Or(os.Getenv("ADDR"), "localhost:8080"))
 	if err != nil {
 		return err

@@ -16,7 +16,7 @@
 //
 // # Where things are
 //
-// A file is a benchmark: send.go, drain.go, exactlyonce.go, latency.go, slots.go, fairness.go, horizon.go, notify.go,
+// A file is a benchmark: send.go, drain.go, poison.go, exactlyonce.go, batch.go, latency.go, slots.go, fairness.go, horizon.go, notify.go,
 // scale.go, backlog.go, idle.go. Shared are rig.go (what a run has), database.go (where it takes place), receivers.go, child.go and
 // receive.go (receiving processes), message.go (what is sent), server.go (what the server says of itself), cpu.go (what it costs the
 // machine), statistics.go and report.go.
@@ -53,7 +53,7 @@ type Benchmark struct {
 // All returns the benchmarks, in the order in which a message goes.
 func All() []Benchmark {
 	return []Benchmark{
-		sendBenchmark, drainBenchmark, exactlyOnceBenchmark, latencyBenchmark, slotsBenchmark,
+		sendBenchmark, drainBenchmark, poisonBenchmark, exactlyOnceBenchmark, batchBenchmark, latencyBenchmark, slotsBenchmark,
 		fairnessBenchmark, horizonBenchmark, notifyBenchmark, scaleBenchmark, backlogBenchmark, idleBenchmark,
 	}
 }

@@ -66,10 +66,7 @@ func (l exactlyOnceRun) run(ctx context.Context) (Result, error) {
 	if err := l.db.queues(ctx, queue); err != nil {
 		return nil, err
 	}
-	_, err := l.db.pool.Exec(ctx, `
-		CREATE TABLE `+schema+`.effect (n bigint PRIMARY KEY, note text NOT NULL);
-		CREATE TABLE `+schema+`.hot (id bigint PRIMARY KEY, n bigint NOT NULL)`)
-	if err != nil {
+	if err := l.makeEffects(ctx); err != nil {
 		return nil, err
 	}
 	deadlocks, err := l.stats.deadlocks(ctx)
@@ -80,20 +77,12 @@ func (l exactlyOnceRun) run(ctx context.Context) (Result, error) {
 	few := max(1, l.N/5) // one a transaction takes its time
 	var batched, floor, single, hot, hotSingle lab.Series
 	r.Rounds, err = l.rounds(ctx, enoughRounds, func(n int) error {
-		measure := func(into *lab.Series, what string, f func() (float64, error)) func() error {
-			return func() error {
-				l.progress("round %d: %s", n+1, what)
-				rate, err := f()
-				*into = append(*into, rate)
-				return err
-			}
-		}
 		return alternate(n,
-			measure(&batched, "HandleTx, INSERT", func() (float64, error) { return l.handleTx(ctx, queue, inserting, l.N) }),
-			measure(&floor, "floor, INSERT, 50 a transaction", func() (float64, error) { return l.transactions(ctx, inserting, l.N, floorBatch) }),
-			measure(&single, "floor, INSERT, one a transaction", func() (float64, error) { return l.transactions(ctx, inserting, few, 1) }),
-			measure(&hot, "HandleTx, UPDATE of hot rows", func() (float64, error) { return l.handleTx(ctx, queue, updating, max(1, l.N/2)) }),
-			measure(&hotSingle, "floor, UPDATE of hot rows, one a transaction", func() (float64, error) { return l.transactions(ctx, updating, few, 1) }),
+			l.measure(&batched, n, "HandleTx, INSERT", func() (float64, error) { return l.handleTx(ctx, queue, inserting, l.N) }),
+			l.measure(&floor, n, "floor, INSERT, 50 a transaction", func() (float64, error) { return l.transactions(ctx, inserting, l.N, floorBatch) }),
+			l.measure(&single, n, "floor, INSERT, one a transaction", func() (float64, error) { return l.transactions(ctx, inserting, few, 1) }),
+			l.measure(&hot, n, "HandleTx, UPDATE of hot rows", func() (float64, error) { return l.handleTx(ctx, queue, updating, max(1, l.N/2)) }),
+			l.measure(&hotSingle, n, "floor, UPDATE of hot rows, one a transaction", func() (float64, error) { return l.transactions(ctx, updating, few, 1) }),
 		)
 	})
 	if err != nil {
@@ -108,6 +97,24 @@ func (l exactlyOnceRun) run(ctx context.Context) (Result, error) {
 	r.Ratio, r.RatioSingle = ratio(batched.Median(), floor.Median()), ratio(batched.Median(), single.Median())
 	r.RatioHot, r.Deadlocks = ratio(hot.Median(), hotSingle.Median()), after-deadlocks
 	return r, nil
+}
+
+// makeEffects makes the tables that handlers write into.
+func (l exactlyOnceRun) makeEffects(ctx context.Context) error {
+	_, err := l.db.pool.Exec(ctx, `
+		CREATE TABLE `+schema+`.effect (n bigint PRIMARY KEY, note text NOT NULL);
+		CREATE TABLE `+schema+`.hot (id bigint PRIMARY KEY, n bigint NOT NULL)`)
+	return err
+}
+
+// measure returns a function that adds what f measures in a round to a series.
+func (l exactlyOnceRun) measure(into *lab.Series, n int, what string, f func() (float64, error)) func() error {
+	return func() error {
+		l.progress("round %d: %s", n+1, what)
+		rate, err := f()
+		*into = append(*into, rate)
+		return err
+	}
 }
 
 // handleTx measures the library, and checks the effects of its handlers.
@@ -198,8 +205,11 @@ func (l exactlyOnceRun) transactions(ctx context.Context, kind handlerKind, n, e
 }
 
 // oneTransaction does what handlers do for messages first, first+1, … whose rows have these seqs: a round trip for each,
-// and one for the commit.
+// and one for the commit. Where the handler is a batch handler it is one round trip for all of them.
 func oneTransaction(ctx context.Context, conn *pgxpool.Conn, kind handlerKind, first int64, seqs []int64) error {
+	if kind == insertingMany {
+		return oneBatch(ctx, conn, first, seqs)
+	}
 	for i, seq := range seqs {
 		b := &pgx.Batch{}
 		if i == 0 {

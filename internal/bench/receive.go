@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -28,6 +29,7 @@ type spec struct {
 	Handler     handlerKind
 	Sleep       time.Duration // of the sleeping ones
 	Guarantee   Guarantee
+	Retried     bool   // what fails is tried retriedAttempts times
 	Concurrency int    // of each endpoint; 0: the library's default
 	BatchLimit  int    // 0: the library's default
 	Channel     string // of floorReceive
@@ -37,14 +39,16 @@ type spec struct {
 type handlerKind string
 
 const (
-	counting     handlerKind = "count"  // decodes the message, and where it says when it was sent, notes how long ago
-	sleeping     handlerKind = "sleep"  // for spec.Sleep
-	sleepingExp  handlerKind = "exp"    // exponentially distributed, spec.Sleep on average
-	ordering     handlerKind = "order"  // for spec.Sleep, and notes when it began with which message
-	inserting    handlerKind = "insert" // HandleTx: a row into the table of effects
-	updating     handlerKind = "update" // HandleTx: one of a few hot rows
-	idling       handlerKind = "idle"   // an event that nobody publishes, which any number of endpoints may handle
-	floorReceive handlerKind = "floor"  // no library: waits for notifications and deletes the row that each names
+	counting      handlerKind = "count"   // decodes the message, and where it says when it was sent, notes how long ago
+	sleeping      handlerKind = "sleep"   // for spec.Sleep
+	sleepingExp   handlerKind = "exp"     // exponentially distributed, spec.Sleep on average
+	ordering      handlerKind = "order"   // for spec.Sleep, and notes when it began with which message
+	inserting     handlerKind = "insert"  // HandleTx: a row into the table of effects
+	insertingMany handlerKind = "inserts" // HandleBatchTx: a row for each message into the table of effects
+	updating      handlerKind = "update"  // HandleTx: one of a few hot rows
+	idling        handlerKind = "idle"    // an event that nobody publishes, which any number of endpoints may handle
+	failing       handlerKind = "fail"    // decodes the message and fails
+	floorReceive  handlerKind = "floor"   // no library: waits for notifications and deletes the row that each names
 )
 
 // report is a line from a receiving process.
@@ -147,11 +151,7 @@ func (r *receiving) run(ctx context.Context) error {
 
 // receive runs endpoints until ctx ends.
 func (r *receiving) receive(ctx context.Context, pool *pgxpool.Pool) error {
-	client, err := sqlq.Open(ctx, pool, sqlq.Config{
-		Schema: schema, BatchLimit: r.spec.BatchLimit,
-		// What the library warns of goes to the parent, who shows it.
-		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
-	})
+	client, err := sqlq.Open(ctx, pool, sqlq.Config{Schema: schema, BatchLimit: r.spec.BatchLimit, Logger: r.log()})
 	if ctx.Err() != nil {
 		return nil // others were quicker
 	}
@@ -160,14 +160,37 @@ func (r *receiving) receive(ctx context.Context, pool *pgxpool.Pool) error {
 	}
 	var endpoints []sqlq.Endpoint
 	for _, q := range r.spec.Queues {
-		e := sqlq.Endpoint{Name: q, Concurrency: r.spec.Concurrency, Handlers: []sqlq.Handler{r.handler()}, AtMostOnce: r.spec.Guarantee == AtMostOnce}
-		if r.spec.Guarantee == Deduplicate {
-			e.Deduplicate = time.Hour
-		}
-		endpoints = append(endpoints, e)
+		endpoints = append(endpoints, r.endpoint(q))
 	}
 	return client.Run(ctx, endpoints...)
 }
+
+// endpoint returns the endpoint of a queue.
+func (r *receiving) endpoint(queue string) sqlq.Endpoint {
+	e := sqlq.Endpoint{Name: queue, Concurrency: r.spec.Concurrency, Handlers: []sqlq.Handler{r.handler()}, AtMostOnce: r.spec.Guarantee == AtMostOnce}
+	if r.spec.Guarantee == Deduplicate {
+		e.Deduplicate = time.Hour
+	}
+	if r.spec.Handler == failing {
+		e.Breaker.Off = true
+		e.Retry = sqlq.RetryPolicy{Immediate: -1, Delays: []time.Duration{}}
+		if r.spec.Retried {
+			e.Retry = sqlq.RetryPolicy{Immediate: 1, Delays: []time.Duration{10 * time.Millisecond}}
+		}
+	}
+	return e
+}
+
+// log is what the library logs to: what it warns of goes to the parent, who shows it, but not that messages fail which are to fail.
+func (r *receiving) log() *slog.Logger {
+	if r.spec.Handler == failing {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
+
+// errPoison is what a failing handler fails with.
+var errPoison = errors.New("charge the card of customer 17: no such customer")
 
 // watch tells the parent how many messages have been handled.
 func (r *receiving) watch(ctx context.Context) {
@@ -196,9 +219,9 @@ func (r *receiving) seen() int64 {
 	return n
 }
 
-// count counts a handled message.
-func (r *receiving) count() {
-	if r.handled.Add(1) == 1 {
+// count counts handled messages.
+func (r *receiving) count(messages int) {
+	if n := int64(messages); r.handled.Add(n) == n {
 		r.first.Store(time.Now().UnixNano())
 	}
 }
@@ -214,7 +237,7 @@ func (r *receiving) handler() sqlq.Handler {
 			began := time.Now()
 			time.Sleep(d)
 			r.slept.Add(int64(time.Since(began)))
-			r.count()
+			r.count(1)
 			return nil
 		})
 	case ordering:
@@ -223,14 +246,26 @@ func (r *receiving) handler() sqlq.Handler {
 			r.order.add(d.Message.N, time.Now().UnixNano())
 			r.mu.Unlock()
 			time.Sleep(r.spec.Sleep)
-			r.count()
+			r.count(1)
 			return nil
 		})
 	case inserting:
 		return sqlq.HandleTx(func(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[note]) error {
 			_, err := tx.Exec(ctx, insertEffect, d.Message.N, effectText)
 			if err == nil {
-				r.count()
+				r.count(1)
+			}
+			return err
+		})
+	case insertingMany:
+		return sqlq.HandleBatchTx(sqlq.Batch{Most: batchMost}, func(ctx context.Context, tx pgx.Tx, ds []*sqlq.BatchDelivery[note]) error {
+			ns := make([]int64, len(ds))
+			for i, d := range ds {
+				ns[i] = d.Message.N
+			}
+			_, err := tx.Exec(ctx, insertEffects, ns, effectText)
+			if err == nil {
+				r.count(len(ds))
 			}
 			return err
 		})
@@ -238,15 +273,20 @@ func (r *receiving) handler() sqlq.Handler {
 		return sqlq.HandleTx(func(ctx context.Context, tx pgx.Tx, d *sqlq.Delivery[note]) error {
 			_, err := tx.Exec(ctx, updateHot, hotRow(d.Message.N))
 			if err == nil {
-				r.count()
+				r.count(1)
 			}
 			return err
+		})
+	case failing:
+		return sqlq.Handle(func(context.Context, *sqlq.Delivery[note]) error {
+			r.count(1)
+			return errPoison
 		})
 	case idling:
 		return sqlq.Handle(func(context.Context, *sqlq.Delivery[nothingHappened]) error { return nil })
 	default:
 		return sqlq.Handle(func(_ context.Context, d *sqlq.Delivery[note]) error {
-			r.count()
+			r.count(1)
 			r.arrived(d.Message)
 			return nil
 		})
@@ -304,7 +344,7 @@ func (r *receiving) takeFloor(ctx context.Context, conn *pgxpool.Conn, seq strin
 	if err := json.Unmarshal(body, &m); err != nil {
 		return err
 	}
-	r.count()
+	r.count(1)
 	r.arrived(m)
 	_, err := conn.Exec(ctx, `COMMIT`)
 	return err

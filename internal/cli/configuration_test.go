@@ -40,7 +40,7 @@ type knob struct{ name, standard, unit, effect, cost string }
 
 // settings are the structs of the library whose fields are knobs, in the order of the page.
 var settings = []struct{ dir, name string }{
-	{"sqlq", "Config"}, {"sqlq", "Codec"}, {"sqlq", "Endpoint"}, {"sqlq", "RetryPolicy"},
+	{"sqlq", "Config"}, {"sqlq", "Codec"}, {"sqlq", "Endpoint"}, {"sqlq", "Batch"}, {"sqlq", "RetryPolicy"}, {"sqlq", "BreakerPolicy"},
 	{"sqlq/ops", "ChangeOptions"}, {"sqlq/ops", "ReplayOptions"}, {"sqlq/ops", "PurgeOptions"}, {"sqlq/ops", "Looking"},
 	{"sqlq/ops", "EachOptions"}, {"sqlq/ops", "PageOptions"}, {"sqlq/ops", "FindOptions"}, {"sqlq/ops", "ImportOptions"}, {"sqlq/ops", "DoctorOptions"},
 }

@@ -29,7 +29,7 @@ func newDelayedListCommand(e *env) *cobra.Command {
 		Aliases: []string{"list"},
 		Short:   "List delayed messages, those that are due first at the front",
 		Long: `List delayed messages, those that are due first at the front: those that their sender deferred (delay) and those whose
-last attempt failed and that will be tried again (retry).
+last attempt failed and that will be tried again, or whose handler gave them back (retry); the error says why.
 
 Times are found by an index. Everything else looks at one message after the other, in the order of their due times.`,
 		Example:     "  sqlq delayed ls --queue billing\n  sqlq delayed ls --type sales.Remind --until +1h -o jsonl | jq -r .id",

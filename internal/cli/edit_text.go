@@ -62,7 +62,8 @@ func bodyText(m ops.FailedMessage) string {
 
 func bodyIsJSON(b []byte) bool { return json.Valid(b) && utf8.Valid(b) }
 
-// headerName writes a name so that it reads back: one that no sender may give is a JSON string.
+// headerName writes a name so that it reads back: as it is, or, unless it is ASCII letters, digits, dots, hyphens and underscores, as a
+// JSON string.
 func headerName(name string) string {
 	if plainName.MatchString(name) {
 		return name
@@ -88,16 +89,16 @@ func headerText(value string) string {
 	return string(escaped(quoted))
 }
 
-// cutHeader takes a line apart into the name and the value of a header.
-func cutHeader(line string) (name, value string, found bool) {
-	if !strings.HasPrefix(line, `"`) {
-		return strings.Cut(line, ":")
+// cutHeader splits a text into the name and the value of a header. A name in quotes is a JSON string, and may contain the separator.
+func cutHeader(text, separator string) (name, value string, found bool) {
+	if !strings.HasPrefix(text, `"`) {
+		return strings.Cut(text, separator)
 	}
-	in := json.NewDecoder(strings.NewReader(line))
+	in := json.NewDecoder(strings.NewReader(text))
 	if in.Decode(&name) != nil {
 		return "", "", false
 	}
-	value, found = strings.CutPrefix(strings.TrimSpace(line[in.InputOffset():]), ":")
+	value, found = strings.CutPrefix(strings.TrimLeft(text[in.InputOffset():], " "), separator)
 	return name, value, found
 }
 
@@ -122,7 +123,7 @@ func readEdited(m ops.FailedMessage, text string) (ops.Edit, error) {
 			}
 			continue
 		}
-		name, value, found := cutHeader(line)
+		name, value, found := cutHeader(line, ":")
 		if !found {
 			return e, fmt.Errorf("line %d: %s is no header; write NAME: VALUE, and an empty line before the body", number, term.Cut(term.OneLine(line), 60))
 		}

@@ -45,7 +45,7 @@ edit again, and the text is not lost. Headers that begin with sqlq- are the libr
 		},
 	}
 	c.Flags().StringVar(&o.bodyFile, "body-file", "", "take the body from this `FILE`, - for standard input")
-	c.Flags().StringArrayVar(&o.set, "set-header", nil, "give it this header, as `NAME=VALUE`; several times for several")
+	c.Flags().StringArrayVar(&o.set, "set-header", nil, "give it this header, as `NAME=VALUE`, a NAME in double quotes being a JSON string; several times for several")
 	c.Flags().StringArrayVar(&o.unset, "unset-header", nil, "take the header of this `NAME` off; several times for several")
 	o.flags(c, asksNever)
 	o.reasonFlag(c)
@@ -86,7 +86,7 @@ func (o *errorEditOptions) headers() (map[string]string, error) {
 		return nil
 	}
 	for _, h := range o.set {
-		name, value, found := strings.Cut(h, "=")
+		name, value, found := cutHeader(h, "=")
 		if !found {
 			return nil, usageErrorf("--set-header %q: write NAME=VALUE", h)
 		}

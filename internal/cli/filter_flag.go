@@ -35,7 +35,7 @@ type headers struct{ to *map[string]string }
 func (h headers) String() string { return "" }
 func (h headers) Type() string   { return "NAME=VALUE" }
 func (h headers) Set(text string) error {
-	name, value, found := strings.Cut(text, "=")
+	name, value, found := cutHeader(text, "=")
 	if !found || name == "" {
 		return pointAt(&ops.FilterError{Text: text, At: len(name), Why: "write NAME=VALUE"})
 	}

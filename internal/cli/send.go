@@ -111,7 +111,7 @@ type outgoing struct {
 func outgoingFlags(e *env, c *cobra.Command, out *outgoing) {
 	flags := c.Flags()
 	flags.StringVar(&out.Type, "type", "", "message type, instead of the argument TYPE")
-	flags.StringArrayVar(&out.headers, "header", nil, "a header, as `NAME=VALUE`; several times for several")
+	flags.StringArrayVar(&out.headers, "header", nil, "a header, as `NAME=VALUE`, a NAME in double quotes being a JSON string; several times for several")
 	flags.Var(duration{&out.Delay, false}, "delay", "ready only after this time, such as 90s, 36h or 2d")
 	flags.Var(instant{&out.At}, "at", "ready only at this time, such as 2026-03-01T15:04; up to a minute ago is now")
 	flags.Var(duration{&out.TTL, false}, "ttl", "not handled any more after this time (default never)")
@@ -201,7 +201,7 @@ func readBodies(ctx context.Context, e *env, out *outgoing) (bodies []json.RawMe
 func parseHeaders(given []string) (map[string]string, error) {
 	headers := map[string]string{}
 	for _, h := range given {
-		name, value, found := strings.Cut(h, "=")
+		name, value, found := cutHeader(h, "=")
 		if !found {
 			return nil, usageErrorf("--header %q: write name=value", h)
 		}

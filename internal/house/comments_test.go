@@ -129,6 +129,11 @@ func commentFaults(p pkg) (faults []string) {
 	if p.doc == "" {
 		faults = append(faults, p.dir+": the package has no comment")
 	}
+	return append(faults, undocumented(p)...)
+}
+
+// undocumented lists the exported names of a package that have no comment.
+func undocumented(p pkg) (faults []string) {
 	for _, f := range p.files {
 		want := func(n ast.Node, name string, comments ...*ast.CommentGroup) {
 			for _, c := range comments {

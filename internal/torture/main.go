@@ -35,7 +35,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	var o trial.Options
 	flags.DurationVar(&o.Duration, "duration", 5*time.Minute, "how long there are faults; draining comes on top")
 	flags.Uint64Var(&o.Seed, "seed", 1, "decides on the faults, and on what messages do")
-	flags.StringVar(&o.Scenario, "scenario", trial.Mixed, "mixed, poison (messages that kill, hang and break their handlers), calm (no faults) or failover (which takes its own time)")
+	flags.StringVar(&o.Scenario, "scenario", trial.Mixed, "mixed, poison (messages that kill, hang and break their handlers), calm (no faults), failover (which takes its own time) or endpoints (200 that come and go in one process)")
 	flags.IntVar(&o.Rate, "rate", 0, "messages a second that are sent (0: the default)")
 	flags.DurationVar(&o.Skew, "skew", 0, "by how much the server's clock is ahead of the processes' (takes libfaketime; -5h: behind)")
 	short := flags.Bool("short", false, "the same as -duration 20s")
@@ -49,9 +49,9 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 		return 2
 	}
 	switch o.Scenario {
-	case trial.Mixed, trial.Poison, trial.Calm, failoverScenario:
+	case trial.Mixed, trial.Poison, trial.Calm, failoverScenario, endpointsScenario:
 	default:
-		fmt.Fprintf(errs, "-scenario %s: it is %s, %s, %s or %s\n", o.Scenario, trial.Mixed, trial.Poison, trial.Calm, failoverScenario)
+		fmt.Fprintf(errs, "-scenario %s: it is %s, %s, %s, %s or %s\n", o.Scenario, trial.Mixed, trial.Poison, trial.Calm, failoverScenario, endpointsScenario)
 		return 2
 	}
 	if *short {
@@ -65,6 +65,9 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 		}
 		defer f.Close()
 		o.Journal = f
+	}
+	if o.Scenario == endpointsScenario {
+		return runEndpoints(ctx, o.Duration, o.Rate, o.Seed, *format, out, errs)
 	}
 	self, err := os.Executable()
 	if err != nil {

@@ -23,7 +23,7 @@ type Why string
 
 const (
 	WhyDelay Why = "delay" // its sender asked for it
-	WhyRetry Why = "retry" // its last attempt failed
+	WhyRetry Why = "retry" // its last attempt failed, or its handler gave it back: Error says why
 )
 
 // DelayedMessage is a message that waits for its time. What Delayed.List returns has no Headers and Body, which can be large;

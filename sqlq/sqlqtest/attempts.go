@@ -2,7 +2,6 @@ package sqlqtest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -30,16 +29,27 @@ type attempt struct {
 	err    error // of this attempt; while it runs, of the previous one
 }
 
-// note is the HandleMiddleware that records attempts. It forgets a message that succeeds.
-func (a *attempts) note(next sqlq.HandleFunc) sqlq.HandleFunc {
-	return func(ctx context.Context, d *sqlq.Incoming) error {
-		key := attempted{d.ID, d.Endpoint}
-		a.begin(key, d.Attempt)
-		err := errors.New("the handler panicked, or ended its goroutine")
-		defer func() { a.end(key, err) }()
-		err = next(ctx, d)
-		return err
+// observer returns an Observer that records attempts, and passes on what it is told to another; nil: there is none.
+func (a *attempts) observer(other *sqlq.Observer) *sqlq.Observer {
+	var o sqlq.Observer
+	if other != nil {
+		o = *other
 	}
+	begun, decided := o.Begun, o.Decided
+	o.Begun = func(ctx context.Context, at sqlq.ObservedAttempt) context.Context {
+		a.begin(attempted{at.ID, at.Endpoint}, at.Attempt)
+		if begun == nil {
+			return ctx
+		}
+		return begun(ctx, at)
+	}
+	o.Decided = func(ctx context.Context, at sqlq.ObservedAttempt) {
+		a.end(attempted{at.ID, at.Endpoint}, at.Err)
+		if decided != nil {
+			decided(ctx, at)
+		}
+	}
+	return &o
 }
 
 func (a *attempts) begin(key attempted, number int) {
@@ -51,10 +61,14 @@ func (a *attempts) begin(key attempted, number int) {
 	a.last[key] = attempt{number, time.Now(), true, a.last[key].err}
 }
 
+// end forgets a message that succeeds, and leaves one alone whose handler was not called.
 func (a *attempts) end(key attempted, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	this := a.last[key]
+	this, known := a.last[key]
+	if !known {
+		return
+	}
 	this.runs, this.err = false, err
 	if a.last[key] = this; err == nil {
 		delete(a.last, key)
@@ -77,6 +91,8 @@ func (a *attempts) of(id sqlq.ID, queue string) string {
 	switch {
 	case !known:
 		return "no attempt was seen"
+	case !last.runs && isGivenBack(last.err):
+		return fmt.Sprintf("attempt %d gave it back: %v", last.number, last.err)
 	case !last.runs:
 		return fmt.Sprintf("attempt %d failed: %v", last.number, last.err)
 	}

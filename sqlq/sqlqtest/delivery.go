@@ -8,7 +8,7 @@ import (
 	"github.com/sqlq/sqlq/sqlq/internal/handmade"
 )
 
-// DeliveryOption changes the delivery that NewDelivery makes.
+// DeliveryOption changes the deliveries that NewDelivery and NewBatch make.
 type DeliveryOption func(*sqlq.Config)
 
 // WithConfig makes the delivery send as a Client with this Config would: with its codec, its middleware and its limits, and with
@@ -43,14 +43,18 @@ func NewDelivery[T sqlq.Message](t TB, message T, options ...DeliveryOption) (*s
 		otherwise = ""
 	}
 	id, now := sqlq.NewID(), time.Now()
-	incoming := &sqlq.Incoming{ID: id, Type: typeName[T](t), Endpoint: "test", Headers: sqlq.Headers{}, Attempt: 1, SentAt: now,
+	messageType := typeName[T](t)
+	if messageType == "" { // it is a Raw
+		messageType = message.MessageType()
+	}
+	incoming := &sqlq.Incoming{ID: id, Type: messageType, Endpoint: "test", Headers: sqlq.Headers{}, Attempt: 1, SentAt: now,
 		CorrelationID: id.String(), ConversationID: id.String()}
 	d := &sqlq.Delivery[T]{Incoming: incoming}
 	sent, err := handmade.Ready(incoming, config, otherwise)
 	if err != nil {
 		fatalf(t, "sqlqtest: %v", err)
 	}
-	r := record{}
+	r := record{kind: messageType}
 	if r.Body, r.contentType, err = handmade.Encode(config, message); err != nil {
 		fatalf(t, "sqlqtest: %s cannot be encoded: %v", incoming.Type, err)
 	}
@@ -58,10 +62,34 @@ func NewDelivery[T sqlq.Message](t TB, message T, options ...DeliveryOption) (*s
 		fatalf(t, "sqlqtest: %s cannot be decoded again: %v\n%s", incoming.Type, err, indented(r.Body))
 	}
 	incoming.Body = r.Body
+	if r.contentType != jsonContentType {
+		incoming.Headers[headerContentType] = r.contentType
+	}
 	return d, &outbox{with: config, sent: sent, made: now}
 }
 
-// outbox is the Outbox of a delivery made by NewDelivery.
+// NewBatch makes the deliveries that a batch handler takes, as NewDelivery makes one. What the handler sends through any of them is in the
+// Outbox. Which messages it says have failed, their Failure tells.
+func NewBatch[T sqlq.Message](t TB, messages []T, options ...DeliveryOption) ([]*sqlq.BatchDelivery[T], Outbox) {
+	t.Helper()
+	all := &outbox{made: time.Now()}
+	var ds []*sqlq.BatchDelivery[T]
+	var sent []func() []handmade.Sent
+	for _, m := range messages {
+		d, of := NewDelivery(t, m, options...)
+		ds = append(ds, &sqlq.BatchDelivery[T]{Incoming: d.Incoming, Message: d.Message})
+		all.with, sent = of.config(), append(sent, of.(*outbox).sent)
+	}
+	all.sent = func() (together []handmade.Sent) {
+		for _, of := range sent {
+			together = append(together, of()...)
+		}
+		return together
+	}
+	return ds, all
+}
+
+// outbox is the Outbox of deliveries made by NewDelivery or NewBatch.
 type outbox struct {
 	with sqlq.Config
 	sent func() []handmade.Sent

@@ -14,7 +14,8 @@
 //	}
 //
 // The delivery is the first attempt. Set its fields (Attempt, Headers, CorrelationID, …) to change that. A HandleTx function
-// also takes a transaction: begin one in Harness.Pool, or pass nil if the function does not use it.
+// also takes a transaction: begin one in Harness.Pool, or pass nil if the function does not use it. NewBatch makes the deliveries of a
+// batch handler.
 //
 // # Endpoints with Drain
 //
@@ -51,7 +52,7 @@
 //	    +   "Total": "1.70 EUR"
 //	      }
 //
-// The Harness records messages in the database where they are stored, whoever stores them: Send and SendMany; SendTx, once its
+// The Harness records messages in the database where they are stored, whoever stores them: Send, SendMany and SendBatch; SendTx, once its
 // transaction commits; handlers, unless they fail; and SQL functions. Handled messages stay on record. Events are recorded
 // whether or not anybody has subscribed to them; Harness.Watch is for the few publishers that it has to be told about.
 //
@@ -75,7 +76,13 @@
 // No clock is changed, only due times and times to live; SentAt, and what handlers get from time.Now, stay as they are.
 //
 // After 10 failures in a row, or as many as its Concurrency if that is more, an endpoint slows down to one attempt at a time,
-// up to a second apart, as in production: a test with many failing messages takes a while.
+// up to a second apart, as in production: a test with many failing messages takes a while, unless its endpoint has Breaker.Off.
+//
+// A message that its handler gives back (sqlq.GiveBack) counts as delayed until its time has come; Advance brings it back. Given back
+// with a time of 0 it is handled again in the same Drain, which does not end before the handler takes it. What a policy makes of an
+// error can be tested without any message:
+//
+//	sqlqtest.Decide(t, policy, 1, err) // sqlq.Decision{Outcome: sqlq.OutcomeRetry, Delay: 2 * time.Second}
 //
 // # Where the database comes from
 //

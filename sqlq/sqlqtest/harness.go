@@ -71,7 +71,7 @@ func Open(t TB, config sqlq.Config, endpoints ...sqlq.Endpoint) *Harness {
 	h.own = h.pool(t, 2)
 	h.Pool = h.pool(t, 8)
 	config.SendMiddleware = append(slices.Clone(config.SendMiddleware), h.recordEvents)
-	config.HandleMiddleware = append([]func(sqlq.HandleFunc) sqlq.HandleFunc{h.attempts.note}, config.HandleMiddleware...)
+	config.Observer = h.attempts.observer(config.Observer)
 	h.Config = config
 	ctx, cancel := context.WithTimeout(context.Background(), createWithin)
 	defer cancel()
@@ -142,6 +142,18 @@ func (h *Harness) Publish(t TB, m sqlq.Event, options ...sqlq.SendOption) {
 	}
 }
 
+// SendBatch sends and publishes a batch with the Client and returns its receipts; an error ends the test.
+func (h *Harness) SendBatch(t TB, batch ...sqlq.Envelope) []sqlq.Receipt {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), h.Timeout)
+	defer cancel()
+	receipts, err := h.Client.SendBatch(ctx, batch)
+	if err != nil {
+		fatalf(t, "sqlqtest: %v", err)
+	}
+	return receipts
+}
+
 // Watch records events of these types that are published from now on, for Published. Only events need it that have no
 // subscribers and are not published with Harness.Config, for example by the SQL function publish or by another process; and
 // those published in a REPEATABLE READ transaction, which does not see subscriptions made after it began.
@@ -161,7 +173,7 @@ func (h *Harness) Watch(t TB, events ...sqlq.Event) {
 // recordEvents is the SendMiddleware that starts the recording of an event type before it is published.
 func (h *Harness) recordEvents(next sqlq.SendFunc) sqlq.SendFunc {
 	return func(ctx context.Context, m *sqlq.Outgoing) error {
-		if _, event := m.Message.(sqlq.Event); event {
+		if m.Queue == "" { // an event
 			if err := h.record(ctx, m.Type); err != nil {
 				return fmt.Errorf("sqlqtest: %w", err)
 			}

@@ -32,7 +32,7 @@ type Record[T sqlq.Message] struct {
 }
 
 // Outbox is the record of messages that were sent: a Harness, for its whole database, however they were sent; or what
-// NewDelivery returns, for those sent through the delivery.
+// NewDelivery or NewBatch returns, for those sent through their deliveries.
 type Outbox interface {
 	// outgoing returns the events or the commands of a type; "" means every type.
 	outgoing(ctx context.Context, kind string, events bool) ([]record, error)
@@ -51,8 +51,9 @@ type record struct {
 // lookWithin limits one look into an Outbox.
 const lookWithin = time.Minute
 
-// Sent returns the commands of type T that were sent, in the order in which they were stored. In a Harness these are the ones
-// whose transactions have committed: from Send, SendMany and SendTx, from handlers that succeeded, from SQL.
+// Sent returns the commands of type T that were sent, in the order in which they were stored; with sqlq.Raw those of all types. In a
+// Harness these are the ones whose transactions have committed: from Send, SendMany, SendBatch and SendTx, from handlers that
+// succeeded, from SQL.
 func Sent[T sqlq.Message](t TB, from Outbox) []Record[T] {
 	t.Helper()
 	if _, event := any(*new(T)).(sqlq.Event); event {
@@ -62,9 +63,14 @@ func Sent[T sqlq.Message](t TB, from Outbox) []Record[T] {
 }
 
 // Published returns the events of type T that were published, in the order in which they were stored, each one once, however
-// many subscribers it has, even none. See Sent for what a Harness records, and Harness.Watch for events that it does not see.
-func Published[T sqlq.Event](t TB, from Outbox) []Record[T] {
+// many subscribers it has, even none; with sqlq.Raw those of all types. See Sent for what a Harness records, and Harness.Watch for
+// events that it does not see.
+func Published[T sqlq.Message](t TB, from Outbox) []Record[T] {
 	t.Helper()
+	_, event := any(*new(T)).(sqlq.Event)
+	if _, raw := any(*new(T)).(sqlq.Raw); !event && !raw {
+		fatalf(t, "sqlqtest: %v is a command; use Sent", reflect.TypeFor[T]())
+	}
 	return outgoing[T](t, from, true)
 }
 
@@ -86,9 +92,12 @@ func outgoing[T sqlq.Message](t TB, from Outbox, events bool) []Record[T] {
 	return all
 }
 
-// typeName returns the message type of T.
+// typeName returns the message type of T; "" for a Raw, which may have any type.
 func typeName[T sqlq.Message](t TB) string {
 	t.Helper()
+	if reflect.TypeFor[T]() == reflect.TypeFor[*sqlq.Raw]() {
+		fatalf(t, "sqlqtest: use sqlq.Raw, not a pointer to it")
+	}
 	if reflect.TypeFor[T]().Kind() == reflect.Interface {
 		fatalf(t, "sqlqtest: %v is an interface; use a message's own type", reflect.TypeFor[T]())
 	}
@@ -102,6 +111,9 @@ func typed[T sqlq.Message](r Record[sqlq.Message]) Record[T] {
 
 // decode reads the body of a record into a message, which may be a pointer.
 func decode[T sqlq.Message](config sqlq.Config, r record, into *T) error {
+	if raw, ok := any(into).(*sqlq.Raw); ok {
+		raw.Type = r.kind
+	}
 	if goType := reflect.TypeFor[T](); goType.Kind() == reflect.Pointer {
 		*into = reflect.New(goType.Elem()).Interface().(T)
 		return handmade.Decode(config, r.contentType, r.Body, *into)
@@ -115,6 +127,7 @@ const (
 	headerCorrelation  = "sqlq-correlation-id"
 	headerConversation = "sqlq-conversation-id"
 	headerContentType  = "sqlq-content-type"
+	jsonContentType    = "application/json" // the header is missing then
 )
 
 // setHeaders reads the stored headers.

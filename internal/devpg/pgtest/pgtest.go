@@ -49,7 +49,7 @@ func Main(m *testing.M) { os.Exit(Run(m)) }
 func Run(m *testing.M) int {
 	flag.Parse()
 	if cores := runtime.GOMAXPROCS(0); !parallelGiven() {
-		_ = flag.Set("test.parallel", strconv.Itoa(min(3*cores, max(cores, 8))))
+		_ = flag.Set("test.parallel", strconv.Itoa(min(4*cores, max(cores, 8))))
 	}
 	code := m.Run()
 	if code == 0 {

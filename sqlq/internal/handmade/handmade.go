@@ -15,6 +15,10 @@ var Encode func(config, message any) (body []byte, contentType string, err error
 // Decode reads a body of a content type into a pointer to a message, as a receiver with that sqlq.Config would.
 var Decode func(config any, contentType string, body []byte, into any) error
 
+// Decide returns the sqlq.Decision that a sqlq.RetryPolicy makes for an attempt that has ended with that error, or why the policy, or
+// what its Decide returns, is not valid.
+var Decide func(policy any, attempt int, err error) (decision any, fault error)
+
 // Sent is a message on its way out.
 type Sent struct {
 	Queue string // "" for an event

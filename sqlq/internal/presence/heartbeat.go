@@ -20,17 +20,17 @@ func (k *Keeper) beat(ctx context.Context) error {
 	var alive []int32
 	var crashes []store.Crash
 	var late store.Late
-	if counters := k.counters(); k.mayNotCount.Load() {
+	if counters := countersOf(k.members); k.mayNotCount.Load() {
 		st.Instances.Heartbeat(b, k.numbers(), &alive)
 	} else {
 		st.Instances.CountingHeartbeat(b, counters, &alive)
 	}
-	reading := k.BeginReading()
+	reading, endpoints := k.BeginReading(), endpointsOf(k.members)
 	var paused []store.Paused
-	st.Queues.Paused(b, k.endpoints(), &paused)
+	st.Queues.Paused(b, endpoints, &paused)
 	var hidden []store.Hidden
-	st.Queues.Hidden(b, k.endpoints(), &hidden)
-	st.Instances.Crashes(b, k.endpoints(), crashMemory, &crashes)
+	st.Queues.Hidden(b, endpoints, &hidden)
+	st.Instances.Crashes(b, endpoints, crashMemory, &crashes)
 	st.Lead.Late(b, lateness, &late)
 	var leases []store.Lease
 	st.Leases.Older(b, k.numbers(), k.StrandedAfter, &leases)
@@ -47,7 +47,7 @@ func (k *Keeper) beat(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("heartbeat: %w", err)
 	}
-	k.LearnPaused(reading, paused)
+	k.LearnPaused(reading, endpoints, paused)
 	k.LearnHidden(hidden)
 	if err := k.reregister(ctx, alive); err != nil {
 		return err
@@ -173,23 +173,23 @@ func (k *Keeper) learn(crashes []store.Crash) {
 	}
 }
 
-// drained records that the instances shut down cleanly, with what they have done.
-func (k *Keeper) drained(ctx context.Context, db store.DBTX) error {
+// drained records that members shut down cleanly, with what they have done.
+func (k *Keeper) drained(ctx context.Context, db store.DBTX, members []*Member) error {
 	st := k.Store
 	if !k.mayNotCount.Load() {
-		err := st.Instances.CountingDrained(ctx, db, k.counters())
+		err := st.Instances.CountingDrained(ctx, db, countersOf(members))
 		if session.State(err) != session.InsufficientPrivilege {
 			return err
 		}
 	}
-	return st.Instances.Drained(ctx, db, k.numbers())
+	return st.Instances.Drained(ctx, db, numbersOf(members))
 }
 
-// counters returns the counters of the instances.
-func (k *Keeper) counters() []store.Counters {
+// countersOf returns the counters of members.
+func countersOf(members []*Member) []store.Counters {
 	now := time.Now()
 	var all []store.Counters
-	for _, m := range k.members {
+	for _, m := range members {
 		c := m.Counters(now)
 		c.ID = m.Number()
 		all = append(all, c)

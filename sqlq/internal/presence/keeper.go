@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,8 +41,8 @@ type Config struct {
 	Wake          func(channels ...string)                       // wakes the receivers that listen on channels
 	Flush         func(ctx context.Context)                      // waits until they have been woken
 
-	BeginReading func() int // begins a reading of which queues are paused, and returns its number
-	LearnPaused  func(reading int, paused []store.Paused)
+	BeginReading func() int                                                // begins a reading of which queues are paused, and returns its number
+	LearnPaused  func(reading int, queues []string, paused []store.Paused) // of those queues, those that are paused
 	LearnHidden  func(hidden []store.Hidden)
 
 	Hears   func() bool // reports whether the listening session works, and so hears when the lead becomes free
@@ -75,6 +74,7 @@ type Keeper struct {
 
 	kick    chan struct{}        // filled when there is something to do at once
 	crashes map[string]time.Time // the latest known crash of each endpoint
+	roll    *roll
 	mover   *mover
 	chores  *chores
 
@@ -88,42 +88,28 @@ type Keeper struct {
 func New(config Config) *Keeper {
 	k := &Keeper{Config: config, strangers: session.Strangers{Log: config.Log}, claimants: session.Strangers{Log: config.Log}, kick: make(chan struct{}, 1),
 		crashes: map[string]time.Time{}, smallRounds: map[string]round{}}
-	k.mover, k.chores = newMover(k), newChores(k)
+	k.roll, k.mover, k.chores = &roll{keeper: k}, newMover(k), newChores(k)
 	return k
 }
-
-// Use makes the Keeper do the housekeeping for these members. It is called once, before Start.
-func (k *Keeper) Use(members []*Member) { k.members = members }
 
 // Process returns the number of the lock that shows that the process is alive; 0: there is none.
 func (k *Keeper) Process() int32 { return k.process.Load() }
 
-// Start registers the instances and gives back what dead ones had, before the first message is fetched.
-func (k *Keeper) Start(ctx context.Context) error {
+// Start registers the first members and gives back what dead instances had, before the first message is fetched.
+func (k *Keeper) Start(ctx context.Context, members []*Member) error {
 	if err := k.connect(ctx); err != nil {
 		return err
 	}
 	if err := k.CheckDatabase(ctx, k.conn); err != nil {
 		return err
 	}
-	for _, m := range k.members {
-		if err := k.register(ctx, m); err != nil {
-			return err
-		}
+	if err := k.roll.registerAll(ctx, members); err != nil {
+		return err
 	}
 	if err := k.recover(ctx); err != nil {
 		return err
 	}
-	doubtful, err := k.Store.Instances.Doubtful(ctx, k.conn, k.numbers())
-	if err != nil {
-		return fmt.Errorf("look for crashed instances: %w", err)
-	}
-	for _, m := range k.members {
-		if slices.Contains(doubtful, m.Endpoint) {
-			m.Suspect()
-		}
-	}
-	return k.beat(ctx)
+	return k.roll.introduce(ctx, members)
 }
 
 // Keep does the housekeeping until stop ends. Work in progress is then finished, unless ctx ends: if it were cut off, it might leave the
@@ -144,6 +130,9 @@ func (k *Keeper) Keep(ctx, stop context.Context) {
 		if err == nil && !time.Now().Before(beat) {
 			beat = time.Now().Add(every)
 			err = k.beat(bounded)
+		}
+		if err == nil {
+			err = k.roll.attendTo(bounded)
 		}
 		if err == nil {
 			err = k.tryAgain(bounded)
@@ -262,10 +251,10 @@ func (k *Keeper) End() {
 	k.handOver(ctx)
 	st := k.Store
 	err := k.onOwn(ctx, func(db store.DBTX) error {
-		if err := k.drained(ctx, db); err != nil {
+		if err := k.drained(ctx, db, k.members); err != nil {
 			return err
 		}
-		return st.Wakeups.Wake(ctx, db, k.endpoints())
+		return st.Wakeups.Wake(ctx, db, endpointsOf(k.members))
 	})
 	if err != nil {
 		k.Log.Warn("sqlq: cannot record the end of this instance; others will take it for crashed", "err", err)

@@ -25,18 +25,19 @@ type Member struct {
 func (m *Member) Number() int32 { return m.number.Load() }
 
 // numbers returns the members' numbers.
-func (k *Keeper) numbers() []int32 {
+func (k *Keeper) numbers() []int32 { return numbersOf(k.members) }
+
+func numbersOf(members []*Member) []int32 {
 	var ids []int32
-	for _, m := range k.members {
+	for _, m := range members {
 		ids = append(ids, m.Number())
 	}
 	return ids
 }
 
-// endpoints returns the names of the members' endpoints.
-func (k *Keeper) endpoints() []string {
+func endpointsOf(members []*Member) []string {
 	var names []string
-	for _, m := range k.members {
+	for _, m := range members {
 		names = append(names, m.Endpoint)
 	}
 	return names

@@ -16,7 +16,8 @@ import (
 // Envelope is an encoded message and its destination.
 type Envelope struct {
 	store.Outgoing
-	Queue string // "": published
+	Queue  string // "": published
+	Copies *int   // set to how many copies were stored; nil: nobody wants to know
 }
 
 // Sender stores messages through the program's pool. It is safe for concurrent use.
@@ -40,7 +41,19 @@ func (s *Sender) SendAll(ctx context.Context, all []Envelope) error {
 	if session.State(err) == session.ReadOnlySession && s.readOnly.Drop(ctx, s.pool) {
 		err = s.storeOnce(ctx, all)
 	}
+	if err == nil {
+		countCommands(all)
+	}
 	return err
+}
+
+// countCommands sets the number of copies of commands that are stored.
+func countCommands(all []Envelope) {
+	for i := range all {
+		if e := &all[i]; e.Copies != nil && e.Queue != "" {
+			*e.Copies = 1
+		}
+	}
 }
 
 func (s *Sender) storeOnce(ctx context.Context, all []Envelope) error {
@@ -107,34 +120,80 @@ func oneStatement(all []Envelope) (queue string, ms []store.Outgoing) {
 	return all[0].Queue, ms
 }
 
-// Queue adds the statements that store messages to a round trip, one for each queue and one for all events.
-// then is called with the channels to notify after the commit.
+// Queue adds the statements that store messages to a round trip: one for each queue and one for all events, and others for delayed
+// messages. If copies are counted, events of each type have a statement of their own, because a statement counts the copies of
+// all its events together. then is called with the channels to notify after the commit.
 func (s *Sender) Queue(batch *pgx.Batch, all []Envelope, then func(channel string)) {
-	var queues []string // in order of appearance; "" for events
-	byQueue := map[string][]store.Outgoing{}
-	for _, e := range all {
-		if e.Deferred() {
-			s.store.Delayed.QueueDefer(batch, e.Queue, e.Outgoing, then)
-			continue
-		}
-		if byQueue[e.Queue] == nil {
-			queues = append(queues, e.Queue)
-		}
-		byQueue[e.Queue] = append(byQueue[e.Queue], e.Outgoing)
+	type destination struct {
+		route
+		delayed bool
 	}
-	for _, q := range queues {
-		for ms := byQueue[q]; len(ms) > 0; {
-			n, size := 0, 0
-			for n < len(ms) && n < chunkMessages && (n == 0 || size+len(ms[n].Body) <= chunkBytes) {
-				size += len(ms[n].Body)
-				n++
+	var order []destination // in order of appearance; the queue of events is ""
+	byRoute := map[destination]*together{}
+	counts := false
+	for i := range all {
+		counts = counts || all[i].Copies != nil
+	}
+	for i := range all {
+		e := &all[i]
+		d := destination{route{queue: e.Queue}, e.Deferred()}
+		if counts {
+			d.route = routeOf(e)
+		}
+		t := byRoute[d]
+		if t == nil {
+			t = &together{}
+			byRoute[d] = t
+			order = append(order, d)
+		}
+		t.messages = append(t.messages, e.Outgoing)
+		if counts {
+			t.copies = append(t.copies, e.Copies)
+		}
+	}
+	for _, d := range order {
+		for t := byRoute[d]; len(t.messages) > 0; {
+			switch ms, stored := t.chunk(); {
+			case d.delayed && len(ms) == 1:
+				s.store.Delayed.QueueDefer(batch, d.queue, ms[0], then, stored)
+			case d.delayed && d.queue == "":
+				s.store.Delayed.QueueDeferEvents(batch, ms, then, stored)
+			case d.delayed:
+				s.store.Delayed.QueueDeferMany(batch, d.queue, ms, then)
+			case d.queue == "":
+				s.store.Sending.Publish(batch, ms, then, stored)
+			default:
+				s.store.Sending.QueueInsertMany(batch, d.queue, ms, then)
 			}
-			if q == "" {
-				s.store.Sending.Publish(batch, ms[:n], then)
-			} else {
-				s.store.Sending.QueueInsertMany(batch, q, ms[:n], then)
+		}
+	}
+}
+
+// together are messages that go into the same statement.
+type together struct {
+	messages []store.Outgoing
+	copies   []*int // of each message; nil: copies are not counted
+}
+
+// chunk takes out as many messages as one statement may store. stored divides the copies that it has stored among its events: each has
+// as many, because all are of one type.
+func (t *together) chunk() (ms []store.Outgoing, stored func(copies int)) {
+	n, size := 0, 0
+	for n < len(t.messages) && n < chunkMessages && (n == 0 || size+len(t.messages[n].Body) <= chunkBytes) {
+		size += len(t.messages[n].Body)
+		n++
+	}
+	ms, t.messages = t.messages[:n], t.messages[n:]
+	if t.copies == nil {
+		return ms, nil
+	}
+	counted := t.copies[:n]
+	t.copies = t.copies[n:]
+	return ms, func(copies int) {
+		for _, c := range counted {
+			if c != nil {
+				*c = copies / n
 			}
-			ms = ms[n:]
 		}
 	}
 }

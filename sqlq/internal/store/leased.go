@@ -60,7 +60,7 @@ func (s Leases) Older(b *pgx.Batch, instances []int32, age time.Duration, into *
 // only such message that runs, and counts it in the header sqlq-crashes too: who finds that header on a recovered message
 // knows how many processes died of it. It returns false when the instance has lost the lease. Relies on the primary key.
 func (s Leases) BeginAlone(ctx context.Context, db DBTX, instance int32, lease int64) (mine bool, err error) {
-	const crash = `'"sqlq-crashes":"' || coalesce(substring(headers::text FROM '.*"sqlq-crashes":"([0-9]{1,5})"')::int, 0) + 1 || '"'`
+	const crash = `'"sqlq-crashes":"' || coalesce(substring(headers::text FROM '.*[{,]\s*"sqlq-crashes":"([0-9]{1,5})"')::int, 0) + 1 || '"'`
 	tag, err := db.Exec(ctx, fmt.Sprintf(`
 		UPDATE %s SET attempt = least(attempt + 1, 32767), headers = %s WHERE instance = $1 AND lease = $2`,
 		s.table("leased"), withHeaders("headers", crash)), instance, lease)
@@ -115,7 +115,7 @@ func (s Leases) Fetch(b *pgx.Batch, queue string, instance int32, where Where, b
 			RETURNING *
 		)
 		(SELECT m.lease, `+fetched+`
-			CASE WHEN octet_length(m.body) <= $3 AND coalesce(m.headers::text, '') NOT LIKE '%%"sqlq-crashes":%%' THEN m.body END, false
+			CASE WHEN octet_length(m.body) <= $3 AND coalesce(m.headers::text, '') !~ '[{,]\s*"sqlq-crashes"\s*:' THEN m.body END, false
 		FROM m ORDER BY m.lease)
 		UNION ALL
 		(SELECT 0, `+stay+` WHERE p.seq NOT IN (SELECT seq FROM few) ORDER BY p.seq)`,

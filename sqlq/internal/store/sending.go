@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -149,29 +150,60 @@ func (c columns) padded() []any {
 }
 
 // Publish stores events in every queue that is subscribed to them at this moment and hands each queue's channel to
-// notify after the commit to then; "" when no receiver of it sleeps. An event without subscribers is stored nowhere.
-func (s *Sending) Publish(b *pgx.Batch, ms []Outgoing, then func(channel string)) {
+// notify after the commit to then; "" when no receiver of it sleeps. An event without subscribers is stored nowhere. stored gets the
+// number of copies of all of them together; nil: it is not asked for.
+func (s *Sending) Publish(b *pgx.Batch, ms []Outgoing, then func(channel string), stored func(copies int)) {
 	c := columnsOf(ms)
 	b.Queue(fmt.Sprintf(`
-		SELECT channel FROM %s($1::uuid[], $2::text[], $3::text[], $4::bytea[],
+		SELECT coalesce(sum(copies), 0)::bigint, string_agg(channel, ' ') FROM %s($1::uuid[], $2::text[], $3::text[], $4::bytea[],
 			(SELECT array_agg(u.ttl * interval '1 microsecond' ORDER BY u.n) FROM unnest($5::bigint[]) WITH ORDINALITY u (ttl, n)))`,
 		s.table("publish_batch")),
-		c.ids, c.types, c.headers, c.bodies, c.ttls).Query(func(rows pgx.Rows) error {
-		channels, err := pgx.CollectRows(rows, pgx.RowTo[*string])
-		for _, channel := range channels {
-			then(deref(channel))
-		}
-		return err
-	})
+		c.ids, c.types, c.headers, c.bodies, c.ttls).QueryRow(scanPublished(then, stored))
 }
 
-// PublishOne is Publish for a single event in the caller's transaction. With notify it wakes sleepers as part of that
-// transaction. It passes single values only, which every driver can.
-func (s *Sending) PublishOne(ctx context.Context, db Querier, m Outgoing, notify bool) error {
+// scanPublished hands on what became of events: the number of copies, and the channels with blanks in between.
+func scanPublished(then func(channel string), stored func(copies int)) func(pgx.Row) error {
+	return func(row pgx.Row) error {
+		var copies int
+		var channels *string
+		if err := row.Scan(&copies, &channels); err != nil {
+			return err
+		}
+		for channel := range strings.FieldsSeq(deref(channels)) {
+			then(channel)
+		}
+		if stored != nil {
+			stored(copies)
+		}
+		return nil
+	}
+}
+
+// PublishOne is Publish for a single event in the caller's transaction, and returns the number of copies. With notify it wakes
+// sleepers as part of that transaction. It passes single values only, which every driver can.
+func (s *Sending) PublishOne(ctx context.Context, db Querier, m Outgoing, notify bool) (copies int, err error) {
 	var woken int
-	return db.QueryRow(ctx, fmt.Sprintf(`
-		SELECT count(CASE WHEN channel IS NOT NULL AND $6::boolean THEN pg_notify(channel, '')::text END)
+	err = db.QueryRow(ctx, fmt.Sprintf(`
+		SELECT count(CASE WHEN channel IS NOT NULL AND $6::boolean THEN pg_notify(channel, '')::text END), coalesce(sum(copies), 0)::bigint
 		FROM %s(ARRAY[$1::uuid], ARRAY[$2::text], ARRAY[$3::text], ARRAY[$4::bytea], ARRAY[$5::bigint * interval '1 microsecond'])`,
 		s.table("publish_batch")),
-		uuidText(m.ID), m.Type, m.headers(), m.Body, micros(m.TTL), notify).Scan(&woken)
+		uuidText(m.ID), m.Type, m.headers(), m.Body, micros(m.TTL), notify).Scan(&woken, &copies)
+	return copies, err
+}
+
+// Refusing returns the first of some queues that does not exist, or that the role may not send to; "" if there is none.
+func (s *Sending) Refusing(ctx context.Context, db DBTX, queues []string) (queue string, err error) {
+	err = db.QueryRow(ctx, `
+		SELECT coalesce((
+			SELECT u.q FROM unnest($1::text[]) WITH ORDINALITY u (q, n)
+			WHERE has_any_column_privilege(to_regclass(format('%I.%I', $2::text, 'q_' || u.q)), 'INSERT') IS NOT TRUE
+			ORDER BY u.n LIMIT 1), '')`, queues, s.name).Scan(&queue)
+	return queue, err
+}
+
+// NotifyIn wakes the receivers that listen on the channels when the caller's transaction commits. It passes a single value only, which
+// every driver can.
+func (s *Sending) NotifyIn(ctx context.Context, db Querier, channels []string) error {
+	var woken int
+	return db.QueryRow(ctx, `SELECT count(pg_notify(c, '')::text) FROM unnest(string_to_array($1::text, ' ')) c`, strings.Join(channels, " ")).Scan(&woken)
 }

@@ -20,9 +20,10 @@ func TestAttendWithoutASession(t *testing.T) {
 		b := NewBell(Bell{
 			Queue: "house", Rung: func(why Reason) { rung = append(rung, why) }, Look: func(context.Context) int { looks.Add(1); return 0 },
 			IsPaused: func() bool { return paused.Load() }, HasRoom: func() bool { return true }, IsSuspicious: func() bool { return false },
+			IsDraining: func() bool { return false },
 		})
-		l := New(Config{Log: slog.New(slog.DiscardHandler), Rand: func() float64 { return 0.5 }, IsDraining: func() bool { return false }})
-		l.Use([]*Bell{b})
+		l := New(Config{Log: slog.New(slog.DiscardHandler), Rand: func() float64 { return 0.5 }})
+		l.Add(b)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		ended := make(chan struct{})

@@ -3,8 +3,8 @@ package wakeup
 import "context"
 
 // Bell wakes an endpoint of this process. Its fields are what the listening session needs to know about the endpoint; set them
-// before giving the Bell to a Listener. Rung may be called with the Listener's mutex held, so it must not call the Listener's
-// methods.
+// before giving the Bell to a Listener. Rung and IsDraining may be called with the Listener's mutex held, so they must not call the
+// Listener's methods.
 type Bell struct {
 	Queue string // from which the endpoint receives
 
@@ -12,6 +12,7 @@ type Bell struct {
 	Look         func(ctx context.Context) int // fetches until the end of the queue is in sight, and returns how many fetches brought something
 	HasRoom      func() bool                   // reports whether a message that arrives now would be handled at once
 	IsPaused     func() bool                   // reports whether an operator has paused the queue
+	IsDraining   func() bool                   // reports whether the endpoint fetches no more, because it is about to end
 	IsSuspicious func() bool                   // reports whether a dead process may still hold messages; their release sends no notification
 
 	listener *Listener

@@ -2,6 +2,8 @@ package wakeup
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -9,11 +11,13 @@ import (
 )
 
 // board is what the Listener's goroutine and others tell each other: the state towards senders that each endpoint wants and the one it
-// has, which channels to notify, and whether the session can be relied on. mu guards all of it except bells. A Bell's Rung is called
+// has, which channels to notify, and whether the session can be relied on. mu guards all of it. A Bell's Rung is called
 // with mu held, so the endpoint's own mutex is taken after mu, never before.
 type board struct {
-	bells     []*Bell // set once
 	mu        sync.Mutex
+	bells     []*Bell            // those that there are now; replaced, not changed
+	revised   bool               // bells have come or gone: the session is to follow
+	leaving   []chan struct{}    // closed when the session holds nothing more for bells that have gone
 	connected bool               // connected, and LISTEN was seen to work
 	round     int                // the number of the current round; 0: none, it waits
 	rounds    int                // the number of the last round
@@ -22,13 +26,13 @@ type board struct {
 	interrupt context.CancelFunc // ends the wait
 	poked     bool               // there is something to do
 	byChannel map[string]*Bell
-	tables    map[*Bell]store.TableID
-	posts     map[*Bell]*post
-	delayed   string // channel of the delayed messages
-	lead      string // channel on which a process says that it no longer leads
-	queues    string // channel of the registry: queues created, paused or resumed
-	changed   bool   // queues were created, paused or resumed: compare with ours
-	stale     bool   // start over with a new session
+	tables    map[*Bell]store.TableID // those that the session has looked for; 0: there is none
+	posts     map[*Bell]*post         // only the listener's goroutine adds and removes them
+	delayed   string                  // channel of the delayed messages
+	lead      string                  // channel on which a process says that it no longer leads
+	queues    string                  // channel of the registry: queues created, paused or resumed
+	changed   bool                    // queues were created, paused or resumed: compare with ours
+	stale     bool                    // start over with a new session
 }
 
 // Rest says how an endpoint sleeps.
@@ -266,4 +270,123 @@ func (b *board) hear(delayed string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.delayed = delayed
+}
+
+// add takes in bells that have come.
+func (b *board) add(bells []*Bell) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.bells = slices.Concat(b.bells, bells)
+	b.revised = true
+	b.poke()
+}
+
+// remove lets bells go, and returns a channel that is closed when the session holds nothing more for them.
+func (b *board) remove(bells []*Bell) (left chan struct{}) {
+	left = make(chan struct{})
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	has := func(bell *Bell) bool { return slices.Contains(bells, bell) }
+	b.bells = slices.DeleteFunc(slices.Clone(b.bells), has)
+	maps.DeleteFunc(b.byChannel, func(_ string, bell *Bell) bool { return has(bell) })
+	if b.posts == nil { // there is no session that could hold something
+		close(left)
+		return left
+	}
+	for _, bell := range bells {
+		if p := b.posts[bell]; p != nil {
+			p.wishFor(away)
+		}
+	}
+	b.leaving = append(b.leaving, left)
+	b.revised = true
+	b.poke()
+	return left
+}
+
+// revision returns the bells that have come and gone since the session last followed them, and whom to tell when it has.
+func (b *board) revision() (come, gone []*Bell, left []chan struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.revised {
+		return nil, nil, nil
+	}
+	b.revised = false
+	for bell := range b.tables {
+		if !slices.Contains(b.bells, bell) {
+			gone = append(gone, bell)
+		}
+	}
+	for _, bell := range b.bells {
+		if _, known := b.tables[bell]; !known {
+			come = append(come, bell)
+		}
+	}
+	left, b.leaving = b.leaving, nil
+	return come, gone, left
+}
+
+// heldFor returns the tables of bells for which the session listens, for which it holds the sleeper's lock, and the watch.
+func (b *board) heldFor(bells []*Bell) (heard, asleep, watched []store.TableID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, bell := range bells {
+		p, table := b.posts[bell], b.tables[bell]
+		if p == nil {
+			continue
+		}
+		heard = append(heard, table)
+		if p.flag {
+			asleep = append(asleep, table)
+		}
+		if p.watch {
+			watched = append(watched, table)
+		}
+	}
+	return heard, asleep, watched
+}
+
+// enrol notes the tables of bells for which the session listens now; 0 is that of a queue that was dropped, which receivers log.
+func (b *board) enrol(bells []*Bell, tables []store.TableID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i, bell := range bells {
+		table := tables[i]
+		if b.tables[bell] = table; table == 0 {
+			continue
+		}
+		b.posts[bell] = &post{bell: bell}
+		b.byChannel[table.Channel()], b.byChannel[table.CallChannel()] = bell, bell
+	}
+}
+
+// strike forgets bells that have gone.
+func (b *board) strike(bells []*Bell) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	has := func(bell *Bell) bool { return slices.Contains(bells, bell) }
+	maps.DeleteFunc(b.byChannel, func(_ string, bell *Bell) bool { return has(bell) })
+	for _, bell := range bells {
+		delete(b.posts, bell)
+		delete(b.tables, bell)
+	}
+}
+
+// all returns the bells that there are now.
+func (b *board) all() []*Bell {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.bells
+}
+
+// enrolled returns those that the session knows.
+func (b *board) enrolled() (bells []*Bell) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, bell := range b.bells {
+		if _, known := b.tables[bell]; known {
+			bells = append(bells, bell)
+		}
+	}
+	return bells
 }

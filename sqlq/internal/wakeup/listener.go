@@ -30,7 +30,7 @@ type Listener struct {
 
 var errStale = errors.New("what to listen for has changed")
 
-// Config is what a Listener works with. Its functions may be called from any goroutine, and IsDraining with the Listener's mutex held.
+// Config is what a Listener works with. Its functions may be called from any goroutine.
 type Config struct {
 	Store     *store.Schema
 	Pool      *pgxpool.Pool // the program's, for what the session cannot do
@@ -43,7 +43,6 @@ type Config struct {
 	StandbyEvery time.Duration // how often an endpoint on call tries to take the watch
 	Rand         func() float64
 
-	IsDraining      func() bool
 	Lost            func()                                           // called when the connection was lost: the next one may reach another server
 	ReadPaused      func(ctx context.Context, c *session.Conn) error // reads which queues are paused
 	NotifyOtherwise func(channels []string)                          // notifies channels on another connection; does not wait
@@ -57,14 +56,6 @@ type Config struct {
 // New returns a Listener, which does not listen yet.
 func New(config Config) *Listener {
 	return &Listener{Config: config, strangers: session.Strangers{Log: config.Log}}
-}
-
-// Use makes the Listener listen for these bells. It is called once, before Listen and before the bells are used.
-func (l *Listener) Use(bells []*Bell) {
-	l.bells = bells
-	for _, b := range bells {
-		b.listener = l
-	}
 }
 
 // Listen maintains a connection until ctx ends.
@@ -106,7 +97,7 @@ func (l *Listener) heard() {
 	}
 	l.silent = false
 	l.pooled.Store(false)
-	l.Log.Log(context.Background(), level, "sqlq: listening; senders wake the endpoints", "endpoints", namesOf(l.bells))
+	l.Log.Log(context.Background(), level, "sqlq: listening; senders wake the endpoints", "endpoints", namesOf(l.all()))
 }
 
 // session opens a connection that listens, tests it, and keeps it until it is lost. It returns the reason.
@@ -145,7 +136,7 @@ func (l *Listener) session(ctx context.Context, retry *session.Backoff) error {
 	l.connected = true
 	l.changed = true // notifications about pauses may have been missed too
 	l.mu.Unlock()
-	for _, bell := range l.bells {
+	for _, bell := range l.all() {
 		bell.Ring(Called) // notifications in the meantime were missed
 	}
 	return l.attend(ctx, s)
@@ -167,14 +158,13 @@ func (l *Listener) compare(ctx context.Context, c *session.Conn) error {
 	} else if err != nil {
 		return err
 	}
-	tables, err := l.Store.Tables.Ready(ctx, c, namesOf(l.bells))
+	bells := l.enrolled()
+	tables, err := l.Store.Tables.Ready(ctx, c, namesOf(bells))
 	if err != nil {
 		return fmt.Errorf("compare the queues' tables: %w", err)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for i, bell := range l.bells {
-		if tables[i] != l.tables[bell] {
+	for i, table := range l.tablesOf(bells) {
+		if tables[i] != table {
 			return errStale
 		}
 	}
@@ -184,34 +174,25 @@ func (l *Listener) compare(ctx context.Context, c *session.Conn) error {
 // subscribe listens for calls to all queues, for delayed messages, for a leader that steps down, and for new, paused and
 // resumed queues.
 func (l *Listener) subscribe(ctx context.Context, c *session.Conn) error {
-	st := l.Store
-	tables, posts, byChannel := map[*Bell]store.TableID{}, map[*Bell]*post{}, map[string]*Bell{}
-	sql := ""
-	found, err := st.Tables.Ready(ctx, c, namesOf(l.bells))
+	st, bells := l.Store, l.all()
+	found, err := st.Tables.Ready(ctx, c, namesOf(bells))
 	if err != nil {
 		return fmt.Errorf("find the queues: %w", err)
-	}
-	for i, bell := range l.bells {
-		table := found[i]
-		if table == 0 {
-			continue // dropped while we run, which its receivers log
-		}
-		tables[bell], posts[bell] = table, &post{bell: bell}
-		byChannel[table.Channel()], byChannel[table.CallChannel()] = bell, bell
-		sql += "LISTEN " + table.CallChannel() + ";"
 	}
 	delayed, queues, err := st.Tables.Shared(ctx, c)
 	if err != nil {
 		return fmt.Errorf("find the delayed table: %w", err)
 	}
-	sql += "LISTEN " + delayed.Channel() + "; LISTEN " + delayed.LeadChannel() + "; LISTEN " + queues.Channel()
+	sql := listenForCalls(found) + "LISTEN " + delayed.Channel() + "; LISTEN " + delayed.LeadChannel() + "; LISTEN " + queues.Channel()
 	if _, err := c.PgConn().Exec(ctx, sql).ReadAll(); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.tables, l.posts, l.byChannel = tables, posts, byChannel
+	l.tables, l.posts, l.byChannel = map[*Bell]store.TableID{}, map[*Bell]*post{}, map[string]*Bell{}
 	l.delayed, l.lead, l.queues = delayed.Channel(), delayed.LeadChannel(), queues.Channel()
+	l.revised = true // bells may have come and gone since
+	l.mu.Unlock()
+	l.enrol(bells, found)
 	return nil
 }
 
@@ -315,6 +296,10 @@ func (l *Listener) disconnected() {
 		p.wishFor(awake)
 	}
 	l.posts = nil
+	for _, left := range l.leaving {
+		close(left)
+	}
+	l.leaving = nil
 	if len(l.wakes) > 0 {
 		l.NotifyOtherwise(l.wakes)
 		l.wakes = nil

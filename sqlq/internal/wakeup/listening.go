@@ -95,6 +95,9 @@ func (l *Listener) makeRound(ctx context.Context, s *listening) (pause time.Dura
 		}
 		s.poll = time.Now().Add(l.pollInterval())
 	}
+	if err := l.revise(ctx, s.c); err != nil {
+		return 0, err
+	}
 	if err := l.sendWakes(ctx, s.c); err != nil {
 		return 0, err
 	}

@@ -31,7 +31,7 @@ func (l *Listener) onlyPoll(ctx context.Context) {
 	if l.HasListenURL {
 		advice = "Config.ListenURL leads through one too: let it lead to the database itself"
 	}
-	l.Log.Warn("sqlq: polling for messages instead of being woken", "err", session.ErrPooled, "every", every, "advice", advice, "endpoints", namesOf(l.bells))
+	l.Log.Warn("sqlq: polling for messages instead of being woken", "err", session.ErrPooled, "every", every, "advice", advice, "endpoints", namesOf(l.all()))
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if delayed, _, err := l.Store.Tables.Shared(ctx, l.Pool); err == nil { // so that this process's own mover is woken

@@ -32,7 +32,7 @@ func (l *Listener) Wake(channel string) bool {
 	sleeps := bell != nil && l.howRests(bell) != Deaf
 	delayed := channel == l.delayed
 	l.mu.Unlock()
-	if sleeps && bell.HasRoom() && !l.IsDraining() {
+	if sleeps && bell.HasRoom() && !bell.IsDraining() {
 		bell.Ring(Sent)
 		return true
 	}

@@ -41,7 +41,7 @@ const (
 func (l *Listener) sleep(ctx context.Context, bell *Bell) Rest {
 	l.mu.Lock()
 	p := l.posts[bell]
-	if p == nil || !l.connected || l.late || l.IsDraining() {
+	if p == nil || !l.connected || l.late || bell.IsDraining() {
 		l.mu.Unlock()
 		return Deaf
 	}

@@ -135,7 +135,7 @@ func (s leaseQueries) ReleaseLeased(ctx context.Context, db DBTX, queue string, 
 		), stored AS (
 			INSERT INTO %[5]s (id, sent_at, expires_at, attempt, type, headers, body)
 			SELECT id, sent_at, expires_at, attempt, type,
-				CASE WHEN NOT dead OR headers::text LIKE '%%"sqlq-crashes":"%%' THEN headers ELSE %[6]s END, body
+				CASE WHEN NOT dead OR headers::text ~ '[{,]\s*"sqlq-crashes":"' THEN headers ELSE %[6]s END, body
 			FROM taken ORDER BY leased_at, seq
 		), told AS (
 			INSERT INTO %[7]s (message, what, operation, queue, attempts)
