@@ -58,6 +58,11 @@ func TestFarTimesToLive(t *testing.T) {
 					return nil
 				})}})
 			eventuallyCount(t, pool, 0, `SELECT (SELECT count(*) FROM sqlq.q_post) + (SELECT count(*) FROM sqlq.delayed) + (SELECT count(*) FROM sqlq.leased)`)
+			eventually(t, "all are handled", func() (bool, string) { // at most once they are removed first, and what has not begun when Run ends goes back
+				mu.Lock()
+				defer mu.Unlock()
+				return len(got) == 6+4, fmt.Sprint(got)
+			})
 			stop()
 			if n := count(t, pool, `SELECT count(*) FROM sqlq.error`); n != 0 {
 				t.Errorf("%d messages failed", n)
