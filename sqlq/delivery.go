@@ -136,16 +136,18 @@ func (in *Incoming) fill(own string) (err error) {
 }
 
 // storedHeaders returns the headers as they were stored: never nil, and a map of the caller's own.
-func (in *Incoming) storedHeaders() (headers Headers, err error) {
-	if len(in.stored.headers) > 0 {
-		if err = json.Unmarshal(in.stored.headers, &headers); err != nil {
-			headers, err = nil, fmt.Errorf("%w: its headers are not a JSON object of strings: %w", ErrUndecodable, err)
-		}
+func (in *Incoming) storedHeaders() (Headers, error) {
+	if len(in.stored.headers) == 0 {
+		return Headers{}, nil
+	}
+	var headers Headers
+	if err := json.Unmarshal(in.stored.headers, &headers); err != nil {
+		return Headers{}, fmt.Errorf("%w: its headers are not a JSON object of strings: %w", ErrUndecodable, err)
 	}
 	if headers == nil {
 		headers = Headers{}
 	}
-	return headers, err
+	return headers, nil
 }
 
 // maxReplays is the most replays that are counted, whatever a header says: the error table's column, and a replay more, hold it.

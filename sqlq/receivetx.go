@@ -40,6 +40,9 @@ type receiveTx struct {
 	nested    int      // transactions that it began
 	ping      *time.Timer
 
+	riding        pgx.Batch       // see front
+	release, save pgx.QueuedQuery // of savepoints, in riding
+
 	watched    *watched
 	look       store.Look
 	before     string // the state of the session in front of the first handler
@@ -263,6 +266,9 @@ func (tx *receiveTx) mayFollow() bool {
 
 // learn notes what an error tells of this handler.
 func (tx *receiveTx) learn(err error) {
+	if err == nil {
+		return
+	}
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
 		// A wait that ends just as the first of two locks is granted is reported as cancelled by a user.

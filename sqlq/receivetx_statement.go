@@ -14,14 +14,17 @@ import (
 )
 
 // front queues what goes before a handler's first statement, in the same round trip: the savepoint, and with the first
-// handler of a batch the planner's settings and a look at the session, with the second the limit on waiting for locks.
+// handler of a batch the planner's settings and a look at the session, with the second the limit on waiting for locks. The batch is used
+// again by the next handler: nothing refers to it once its results are closed.
 func (tx *receiveTx) front() *pgx.Batch {
-	b := &pgx.Batch{QueuedQueries: make([]*pgx.QueuedQuery, 0, 3)} // most often: release, savepoint, and the handler's own
+	b := &tx.riding
+	b.QueuedQueries = b.QueuedQueries[:0]
 	if tx.begun {
 		return b
 	}
 	if tx.savepoint {
-		b.Queue(`RELEASE SAVEPOINT sqlq`)
+		tx.release.SQL = `RELEASE SAVEPOINT sqlq`
+		b.QueuedQueries = append(b.QueuedQueries, &tx.release)
 	}
 	if !tx.plans {
 		tx.queuePlans(b)
@@ -29,7 +32,8 @@ func (tx *receiveTx) front() *pgx.Batch {
 	if tx.later && !tx.limited {
 		b.Queue(`SET LOCAL lock_timeout = 1`) // milliseconds
 	}
-	b.Queue(`SAVEPOINT sqlq`)
+	tx.save.SQL = `SAVEPOINT sqlq`
+	b.QueuedQueries = append(b.QueuedQueries, &tx.save)
 	return b
 }
 
