@@ -18,11 +18,11 @@ COMMENT ON COLUMN queue.paused_at IS 'Since when no message of the queue is hand
 COMMENT ON COLUMN queue.paused_by IS 'Who paused it, and why.';
 
 -- Part of sender_limits, and a function because the server reads the text of a check anew for each statement that inserts: written out
--- it cost 20 us a statement more. It is called for each row that has headers, by whoever inserts. To pin it with settings of its own would
--- cost more than its work; so it names everything with its schema, operators too, and its literals mean the same whatever the caller
--- has set. The patterns cost a microsecond, so strpos first checks whether they can match. They match whole names only, because within
--- a string a quote is escaped and so never follows a brace or a comma; of names that are written with escapes, those of letters that
--- nobody has to escape.
+-- it cost 20 us a statement more. It is called for each row that has headers, by whoever inserts, so it is open to PUBLIC. To pin it
+-- with settings of its own would cost more than its work; so it names everything with its schema, operators too, and its literals mean
+-- the same whatever the caller has set. The patterns cost a microsecond, so strpos first checks whether they can match. They match whole
+-- names only, because within a string a quote is escaped and so never follows a brace or a comma; of names that are written with
+-- escapes, those of letters that nobody has to escape.
 -- +goose StatementBegin
 CREATE FUNCTION sender_headers(headers json) RETURNS boolean
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -40,7 +40,6 @@ BEGIN
                 E'[{,]\\s*"(sqlq-(crashes|replays|first-failed-at|waited)|([a-z-]*\\\\u00(2[Dd]|6[0-9A-Fa-f]|7[0-9Aa]))+[a-z-]*)"\\s*:');
 END $$;
 -- +goose StatementEnd
-REVOKE ALL ON FUNCTION sender_headers FROM PUBLIC;
 COMMENT ON FUNCTION sender_headers IS 'Whether a message that has just been sent may have these headers: not too large, and none of those in which the library keeps what happened to a message. The constraint sender_limits asks it.';
 
 -- Fixed-length columns first, so that no row pays for padding; eight columns, so that the null bitmap fits in the row header. A
@@ -439,7 +438,7 @@ INSERT INTO privilege (kind, privilege, sort, object, given) VALUES
     ('operator', 'EXECUTE', 'function', 'create_queue', 'all queues'),
     ('operator', 'EXECUTE', 'function', 'drop_queue', 'all queues');
 INSERT INTO privilege (kind, privilege, sort, object) SELECT k, 'EXECUTE', 'function', f FROM (VALUES
-    ('every', '{queue_table,queue_asleep,queue_lock_key,queue_allows,queues_apart,sender_headers}'::text[]), -- row security asks two, the check the last
+    ('every', '{queue_table,queue_asleep,queue_lock_key,queue_allows,queues_apart}'::text[]), -- row security asks the last two
     ('consumer', '{arrived,backlog,read_traffic,sweep_expired}'),
     ('operator', '{arrived,backlog}'),
     ('viewer', '{arrived,backlog}')) v (k, functions), unnest(functions) f;

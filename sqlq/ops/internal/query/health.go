@@ -160,12 +160,12 @@ type Strayed struct {
 }
 
 // StrayedFunctions returns the functions of the schema that are not pinned to it, by where they look instead: after the schema
-// was renamed they look in the old one.
+// was renamed they look in the old one. sender_headers needs no tables, and is not pinned.
 func (s healthQueries) StrayedFunctions(ctx context.Context, db DBTX) ([]Strayed, error) {
 	rows, err := db.Query(ctx, `
 		SELECT coalesce(path, ''), count(*) FROM (
 			SELECT (SELECT substr(c, length('search_path=') + 1) FROM unnest(p.proconfig) c WHERE c LIKE 'search\_path=%') AS path
-			FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = $1::text
+			FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = $1::text AND p.proname <> 'sender_headers'
 		) f WHERE path IS DISTINCT FROM quote_ident($1::text) || ', pg_temp' GROUP BY path ORDER BY path`, s.Name())
 	if err != nil {
 		return nil, err
@@ -175,7 +175,7 @@ func (s healthQueries) StrayedFunctions(ctx context.Context, db DBTX) ([]Strayed
 
 // PinFunctionsSQL is the statement that pins the functions of the schema to it.
 func (s healthQueries) PinFunctionsSQL() string {
-	return fmt.Sprintf(`DO $$ DECLARE f regprocedure; BEGIN FOR f IN SELECT oid FROM pg_proc WHERE pronamespace = quote_ident(%[1]s)::regnamespace LOOP `+
+	return fmt.Sprintf(`DO $$ DECLARE f regprocedure; BEGIN FOR f IN SELECT oid FROM pg_proc WHERE pronamespace = quote_ident(%[1]s)::regnamespace AND proname <> 'sender_headers' LOOP `+
 		`EXECUTE format('ALTER ROUTINE %%s SET search_path = %%I, pg_temp', f, %[1]s); END LOOP; END $$`, quote(s.Name()))
 }
 
