@@ -3,6 +3,7 @@ package sqlq_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -157,7 +158,10 @@ func TestReceiptOfWhatWasNotStored(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, "senders wait", func() (bool, string) { return c.Gathered("post") > 0, "" })
+	eventually(t, "senders wait", func() (bool, string) { // gathered for the next commit, or, if all were quick, in the one that waits
+		waiting := count(t, pool, `SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'sqlq.q_post'::regclass`)
+		return waiting > 0, fmt.Sprintf("%d gathered", c.Gathered("post"))
+	})
 	cancel()
 	wait.Wait()
 }
